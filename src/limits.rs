@@ -1,0 +1,146 @@
+//! Every bound in one place, each with its reason, and the sums that must hold between them.
+//!
+//! Constants are the bounds nobody needs to turn; [`Settings`] are those the command line turns.
+//! Nothing here computes at run time.
+
+use std::time::Duration;
+
+// --- HTTP: what one connection may cost -------------------------------------------------------
+
+/// Bytes of a request's head, request line included. Node's limit; nginx allows 32 KB.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the request target. Targets of 8,000 bytes are common (RFC 9112 section 3 asks for
+/// at least 8,000), longer ones answer 414.
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Header fields of one head; hyper's limit.
+pub const HEADERS_MAX: usize = 100;
+/// Bytes of a request's body. No route uses one: it is read only to keep the connection.
+pub const BODY_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes of one chunk-size line with its extensions, and of one trailer line.
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Bytes that one connection holds unread: one head, and what was pipelined behind it.
+pub const INPUT_BYTES_MAX: usize = HEAD_BYTES_MAX;
+/// Bytes that the shell reads from a socket in one call.
+pub const READ_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of answers waiting for one slow reader, beyond which a stream drops progress.
+pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Requests on one connection before it is closed, so that load can be spread anew. nginx closes
+/// after 1,000, which a benchmark notices.
+pub const REQUESTS_PER_CONNECTION_MAX: u32 = 1_000_000;
+
+/// From a request's first byte to the end of its head, absolute: a byte now and then buys nothing.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// From the end of the head to the end of the body, absolute.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection without a request. nginx's.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Output waits and the reader takes none of it.
+pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// After our last byte and FIN: how long we read on, so that a RST does not destroy an answer
+/// that the client has not read yet (RFC 9112 section 9.6).
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+// --- The loop: what one turn may cost ---------------------------------------------------------
+
+/// Events taken from the poller in one turn.
+pub const EVENTS_PER_TURN: usize = 1024;
+/// Reads or writes on the ready list in one turn.
+pub const READY_PER_TURN: usize = 256;
+/// Connections accepted in one turn.
+pub const ACCEPTS_PER_TURN: usize = 64;
+/// Connects started in one turn. At 7 to 10 µs each a slice holds the loop for about a
+/// millisecond, which is what a health check waits at most.
+pub const LAUNCHES_PER_TURN: usize = 128;
+/// How long the listeners rest after `accept` ran short of something, unless a close wakes them.
+pub const ACCEPT_PARK: Duration = Duration::from_millis(100);
+/// Bytes of log lines waiting for a stderr that takes none; beyond it lines are dropped, counted.
+pub const LOG_BYTES_MAX: usize = 64 * 1024;
+
+// --- Names ------------------------------------------------------------------------------------
+
+/// Lookups under way; equal ones share one.
+pub const LOOKUPS_MAX: usize = 256;
+/// Sockets of one lookup at a time: A and AAAA, each from its own.
+pub const SOCKETS_PER_LOOKUP: usize = 2;
+/// Names in the cache; the one that expires first makes room.
+pub const CACHE_ENTRIES_MAX: usize = 1024;
+/// Addresses of one name that are looked at; a reply holds more only to do harm.
+pub const ADDRESSES_PER_NAME_MAX: usize = 64;
+/// CNAMEs followed in one reply.
+pub const CNAME_CHAIN_MAX: usize = 16;
+/// Bytes of one DNS message over TCP.
+pub const DNS_MESSAGE_BYTES_MAX: usize = 65_535;
+/// The TTL of a positive answer is clamped into this range.
+pub const TTL_MIN: Duration = Duration::from_secs(1);
+/// See [`TTL_MIN`].
+pub const TTL_MAX: Duration = Duration::from_secs(300);
+/// The TTL of "no such name" at most.
+pub const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(30);
+/// A whole lookup, all names, servers and attempts together.
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How old what we know of resolv.conf and the hosts file may be before a lookup has it read again.
+pub const NAME_FILES_AGE_MAX: Duration = Duration::from_secs(5);
+/// Bytes of resolv.conf or of the hosts file that are read.
+pub const NAME_FILE_BYTES_MAX: usize = 1024 * 1024;
+
+// --- Scans ------------------------------------------------------------------------------------
+
+/// The shortest and the longest connect deadline that may be asked for.
+pub const TIMEOUT_MIN: Duration = Duration::from_millis(10);
+/// See [`TIMEOUT_MIN`].
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// The rest after a shortage before anything is launched again, and by how much it grows.
+pub const SHORTAGE_REST_MIN: Duration = Duration::from_millis(5);
+/// See [`SHORTAGE_REST_MIN`].
+pub const SHORTAGE_REST_MAX: Duration = Duration::from_millis(500);
+
+// --- Descriptors ------------------------------------------------------------------------------
+
+/// Kept back for what is open for a moment (resolv.conf, a route's UDP socket, a refused client).
+/// Redis keeps 32 back; we open one such at a time.
+pub const DESCRIPTORS_SPARE: usize = 4;
+/// The smallest share that still is a service: one client, one lookup, one probe.
+pub const DESCRIPTORS_MIN: usize = DESCRIPTORS_SPARE + 1 + SOCKETS_PER_LOOKUP + 1;
+
+const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "414 can be told from 431");
+const _: () = assert!(INPUT_BYTES_MAX >= HEAD_BYTES_MAX, "a whole head fits the input");
+const _: () = assert!(CHUNK_LINE_BYTES_MAX < INPUT_BYTES_MAX, "a chunk line fits the input");
+const _: () = assert!(READ_BYTES_MAX >= INPUT_BYTES_MAX, "one read can fill the input");
+const _: () = assert!(DESCRIPTORS_MIN < 64, "a limit of 64 descriptors is enough");
+const _: () = assert!(LAUNCHES_PER_TURN <= EVENTS_PER_TURN, "outcomes are reaped as fast as made");
+
+/// What the command line turns; `config` fills it, the core obeys it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// A connect's deadline where the request names none.
+    pub timeout: Duration,
+    /// The longest a scan may take; what is left then is untested.
+    pub scan_time_max: Duration,
+    /// Scans at once.
+    pub scans_max: usize,
+    /// Scans at once for one client address.
+    pub scans_per_client_max: usize,
+    /// Client connections at once.
+    pub connections_max: usize,
+    /// Connects in flight at once; `None`: what RLIMIT_NOFILE leaves.
+    pub in_flight_max: Option<usize>,
+    /// How long the listeners stay open after SIGTERM while `/readyz` says 503.
+    pub drain_delay: Duration,
+    /// When scans that still run after SIGTERM are answered as they stand.
+    pub drain_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(2),
+            scan_time_max: Duration::from_secs(300),
+            scans_max: 64,
+            scans_per_client_max: 16,
+            connections_max: 1024,
+            in_flight_max: None,
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(20),
+        }
+    }
+}

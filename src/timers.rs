@@ -1,0 +1,95 @@
+//! Ordered deadlines: which key is due first.
+//!
+//! One deadline per key at most; setting another replaces it. The owner computes a deadline from
+//! its state and sets it after every change, so a deadline never outlives the state it belongs to.
+//! Scans keep their probes' deadlines themselves (in start order, O(1)); this index is for
+//! clients, of which there are few.
+//!
+//! Invariant: `order` and `armed` hold the same pairs.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use crate::slots::Key;
+
+/// An index of deadlines by time and by key; every operation is O(log n).
+#[derive(Debug, Default)]
+pub struct Timers {
+    order: BTreeSet<(Instant, Key)>,
+    /// By the key's index: what stands in `order`.
+    armed: Vec<Option<(Instant, Key)>>,
+}
+
+impl Timers {
+    /// Sets, moves or (with `None`) clears the deadline of `key`.
+    pub fn set(&mut self, key: Key, deadline: Option<Instant>) {
+        if self.armed.len() <= key.index() {
+            if deadline.is_none() {
+                return;
+            }
+            self.armed.resize(key.index() + 1, None);
+        }
+        let wanted = deadline.map(|at| (at, key));
+        let slot = &mut self.armed[key.index()];
+        if *slot == wanted {
+            return;
+        }
+        if let Some(entry) = slot.take() {
+            let was_there = self.order.remove(&entry);
+            assert!(was_there, "an armed deadline stands in the order");
+        }
+        if let Some(entry) = wanted {
+            self.order.insert(entry);
+            *slot = wanted;
+        }
+        debug_assert_eq!(self.order.len(), self.armed.iter().flatten().count());
+    }
+
+    /// The earliest deadline of all.
+    pub fn first(&self) -> Option<Instant> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    /// Takes out one key whose deadline is not later than `now`, the earliest first.
+    pub fn pop_due(&mut self, now: Instant) -> Option<Key> {
+        let (at, key) = *self.order.first()?;
+        if at > now {
+            return None;
+        }
+        self.set(key, None);
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn deadlines_come_due_in_order_and_once() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let keys: Vec<Key> = (0..4).map(|index| Key::from_parts(index, 0)).collect();
+        let mut timers = Timers::default();
+        for (key, ms) in keys.iter().zip([30, 10, 20, 10]) {
+            timers.set(*key, Some(at(ms)));
+        }
+        timers.set(keys[0], Some(at(5)));
+        timers.set(keys[3], None);
+        assert_eq!(timers.first(), Some(at(5)));
+        assert_eq!(timers.pop_due(at(4)), None);
+        let due: Vec<Key> = std::iter::from_fn(|| timers.pop_due(at(15))).collect();
+        assert_eq!(due, [keys[0], keys[1]]);
+        assert_eq!(timers.first(), Some(at(20)));
+    }
+
+    #[test]
+    fn a_reused_slot_replaces_the_deadline_of_its_former_occupant() {
+        let start = Instant::now();
+        let mut timers = Timers::default();
+        timers.set(Key::from_parts(0, 0), Some(start));
+        timers.set(Key::from_parts(0, 1), Some(start + Duration::from_secs(1)));
+        assert_eq!(timers.pop_due(start), None, "the former occupant's deadline is gone");
+    }
+}

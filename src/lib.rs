@@ -1,5 +1,6 @@
 //! openports: signboard to be written.
 pub mod event;
+pub mod http;
 pub mod limits;
 pub mod slots;
 pub mod target;

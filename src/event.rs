@@ -8,7 +8,7 @@
 //! event with a stale key is nobody's and is dropped.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::slots::Key;
 
@@ -19,6 +19,8 @@ pub enum Event<'a> {
     Tick {
         /// For `Date` and log records only; no deadline is ever computed from it.
         wall: SystemTime,
+        /// How long the last turn worked, its wait excluded.
+        worked: Duration,
     },
     /// A termination signal came.
     Signal(Signal),
@@ -62,8 +64,8 @@ pub enum Event<'a> {
         request: Key,
         /// The destination asked about.
         to: SocketAddr,
-        /// The source address that the kernel would use; `None` if it has no route.
-        source: Option<IpAddr>,
+        /// What the kernel said.
+        route: Route,
     },
     /// Answers [`Action::ReadNameFiles`]; a file that could not be read is `None`.
     NameFiles {
@@ -72,6 +74,17 @@ pub enum Event<'a> {
         /// The text of the hosts file.
         hosts: Option<&'a [u8]>,
     },
+}
+
+/// Whether packets to an address would leave the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// They would, from this source address.
+    From(IpAddr),
+    /// There is no route, or no address to send from.
+    Nowhere,
+    /// We ran short while asking.
+    Unknown,
 }
 
 /// A termination signal, whichever of SIGTERM and SIGINT it was.

@@ -4,6 +4,7 @@
 //! It never resolves a name and never connects.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// A set of TCP ports: one bit each, 8 KB, whatever was asked for.
 #[derive(Clone, PartialEq, Eq)]
@@ -126,4 +127,22 @@ pub enum Host {
     /// A DNS name: labels of 1 to 63 bytes, 253 in all, lower case; a final dot means "absolute"
     /// (no search list) and is kept.
     Name(Box<str>),
+}
+
+/// Each connect's deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    /// The same for every connect.
+    Fixed(Duration),
+    /// Follows the measured round trip of the target.
+    Auto,
+}
+
+/// Further passes over ports that stayed silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retries {
+    /// So many, always.
+    Exactly(u8),
+    /// Only when the network is seen to lose packets.
+    Auto,
 }

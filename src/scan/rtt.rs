@@ -1,0 +1,100 @@
+//! The measured round trip of one target, and the loss that late answers show.
+//!
+//! Smoothed with variance as RFC 6298 section 2 does. By Karn's rule only answers that came before
+//! the kernel could repeat the SYN count as samples: a later one may answer either SYN. Such a
+//! late answer, where the round trip is known to be short, *shows* that a SYN or its answer was
+//! lost: a free loss signal.
+
+use std::time::Duration;
+
+/// When Linux repeats an unanswered SYN for the first time (TCP_TIMEOUT_INIT).
+pub const SYN_REPEAT: Duration = Duration::from_secs(1);
+/// The shortest deadline that is ever computed: Linux's TCP_RTO_MIN. Below it, a delayed process
+/// or a Wi-Fi beacon interval would pass for silence.
+pub const DEADLINE_MIN: Duration = Duration::from_millis(200);
+
+/// Round trip and loss, as far as answers have told.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rtt {
+    estimate: Option<Estimate>,
+    late: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Estimate {
+    smoothed: Duration,
+    variance: Duration,
+}
+
+impl Rtt {
+    /// Takes in one answer, `elapsed` after its connect was started.
+    pub fn handle_answer(&mut self, elapsed: Duration) {
+        if elapsed >= SYN_REPEAT {
+            self.late = self.late.saturating_add(1);
+            return;
+        }
+        self.estimate = Some(match self.estimate {
+            None => Estimate { smoothed: elapsed, variance: elapsed / 2 },
+            Some(Estimate { smoothed, variance }) => Estimate {
+                variance: variance * 3 / 4 + smoothed.abs_diff(elapsed) / 4,
+                smoothed: smoothed * 7 / 8 + elapsed / 8,
+            },
+        });
+    }
+
+    /// How long an answer may take before it is improbable: SRTT + 4 × RTTVAR, at least
+    /// [`DEADLINE_MIN`]; `None` while nothing was measured.
+    pub fn deadline(&self) -> Option<Duration> {
+        let Estimate { smoothed, variance } = self.estimate?;
+        Some((smoothed + 4 * variance).max(DEADLINE_MIN))
+    }
+
+    /// The smoothed round trip.
+    pub fn smoothed(&self) -> Option<Duration> {
+        self.estimate.map(|estimate| estimate.smoothed)
+    }
+
+    /// True exactly when an answer came after the kernel's first repeat though the round trip is
+    /// too short to explain it.
+    pub fn shows_loss(&self) -> bool {
+        self.late > 0 && self.smoothed().is_some_and(|smoothed| smoothed < SYN_REPEAT / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn the_first_sample_gives_three_round_trips_as_rfc_6298_says() {
+        let mut rtt = Rtt::default();
+        assert_eq!(rtt.deadline(), None);
+        rtt.handle_answer(ms(100));
+        assert_eq!(rtt.deadline(), Some(ms(300)));
+    }
+
+    #[test]
+    fn steady_answers_bring_the_deadline_down_to_its_floor() {
+        let mut rtt = Rtt::default();
+        (0..100).for_each(|_| rtt.handle_answer(ms(50)));
+        assert_eq!(rtt.deadline(), Some(DEADLINE_MIN));
+        assert!(rtt.smoothed().is_some_and(|smoothed| smoothed.abs_diff(ms(50)) < ms(1)));
+    }
+
+    #[test]
+    fn a_late_answer_shows_loss_only_where_the_round_trip_is_short() {
+        for (usual, late, expected) in [(50, 1050, true), (50, 999, false), (700, 1200, false)] {
+            let mut rtt = Rtt::default();
+            rtt.handle_answer(ms(usual));
+            rtt.handle_answer(ms(late));
+            assert_eq!(rtt.shows_loss(), expected, "round trip {usual} ms, answer after {late}");
+        }
+        let mut unknown = Rtt::default();
+        unknown.handle_answer(ms(1050));
+        assert!(!unknown.shows_loss(), "a round trip of a second is no loss");
+    }
+}

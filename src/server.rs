@@ -1,0 +1,459 @@
+//! The shell's loop: waits, translates events, performs actions. It decides nothing.
+//!
+//! One thread, one poller. Listeners, clients, probes, DNS sockets and signals are all on it. Each
+//! turn goes through the phases of the loop's contract (see the crate documentation), each with a
+//! budget from `limits`, so that no source starves another. The only room that reads the clock.
+//!
+//! Readiness is edge-triggered, so it is told once: each socket remembers what it was told until
+//! a call says "would block", and a socket that still has work waits on the ready list.
+//!
+//! Invariants: a socket in the table has the key the core gave it; one on the ready list says so
+//! and stands there once; with the ready list not empty the loop does not sleep.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::event::Event as Readiness;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use socket2::Socket;
+
+use crate::event::{Action, Event, Glance, Outcome, Parting, Transport};
+use crate::limits;
+use crate::service::Service;
+use crate::slots::Key;
+use crate::sys::{self, Accepted, IoStep, Signals};
+
+/// Where names come from.
+#[derive(Clone, Debug)]
+pub struct NameFiles {
+    /// resolv.conf(5).
+    pub resolv_conf: PathBuf,
+    /// hosts(5).
+    pub hosts: PathBuf,
+}
+
+/// The tokens of the shell's own sources, above every key the core can have handed out.
+const SIGNALS: Token = Token(usize::MAX);
+const LISTENERS: usize = usize::MAX - 1024;
+
+#[derive(Debug)]
+struct Entry {
+    socket: Socket,
+    generation: u32,
+    stage: Stage,
+    readable: bool,
+    writable: bool,
+    /// The peer's FIN was told: reading goes on until it is read.
+    read_closed: bool,
+    /// True exactly when the key stands on the ready list.
+    is_listed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// `connect` is on its way; the poller tells of its end.
+    Connecting,
+    /// Bytes may flow.
+    Connected,
+}
+
+/// The loop and everything with a descriptor.
+#[derive(Debug)]
+pub struct Server {
+    poll: Poll,
+    events: Events,
+    signals: Signals,
+    listeners: Vec<Socket>,
+    /// True exactly when a listener's queue may hold a client: its edge was told, and no accept
+    /// has said "would block" since.
+    may_accept: bool,
+    table: Vec<Option<Entry>>,
+    ready: VecDeque<Key>,
+    service: Service,
+    name_files: NameFiles,
+    buffer: Box<[u8]>,
+    log: VecDeque<u8>,
+}
+
+enum Pause {
+    /// Poll without waiting.
+    None,
+    Until(Option<Instant>),
+    Exit,
+}
+
+impl Server {
+    /// A server over listeners that are bound already.
+    ///
+    /// # Errors
+    /// epoll_create1(2) and epoll_ctl(2).
+    pub fn new(
+        listeners: Vec<Socket>,
+        signals: Signals,
+        service: Service,
+        name_files: NameFiles,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let register = |descriptor: i32, token: Token| {
+            poll.registry().register(&mut SourceFd(&descriptor), token, Interest::READABLE)
+        };
+        register(signals.as_raw_fd(), SIGNALS)?;
+        for (index, listener) in listeners.iter().enumerate() {
+            register(listener.as_raw_fd(), Token(LISTENERS + index))?;
+        }
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(limits::EVENTS_PER_TURN),
+            signals,
+            may_accept: !listeners.is_empty(),
+            listeners,
+            table: Vec::new(),
+            ready: VecDeque::new(),
+            service,
+            name_files,
+            buffer: vec![0; limits::READ_BYTES_MAX].into_boxed_slice(),
+            log: VecDeque::new(),
+        })
+    }
+
+    /// Turns until the core says [`Action::Exit`].
+    ///
+    /// # Errors
+    /// epoll_wait(2), other than for an interruption: the poller itself is broken.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut now = Instant::now();
+        self.service.handle(Event::Tick { wall: SystemTime::now(), worked: Duration::ZERO }, now);
+        let mut pause = self.perform(now);
+        loop {
+            let worked = now.elapsed();
+            let timeout = match pause {
+                Pause::None => Some(Duration::ZERO),
+                Pause::Until(deadline) => self.wait_limit(deadline),
+                Pause::Exit => break,
+            };
+            if let Err(error) = self.poll.poll(&mut self.events, timeout)
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                return Err(error);
+            }
+            now = Instant::now();
+            self.dispatch(now);
+            self.service.handle(Event::Tick { wall: SystemTime::now(), worked }, now);
+            self.accept(now);
+            pause = self.perform(now);
+            self.flush_log();
+        }
+        self.flush_log();
+        Ok(())
+    }
+
+    /// How long to sleep: not at all while readiness is remembered, and not for long while log
+    /// lines wait (stderr is not on the poller: a file or a terminal may not be).
+    fn wait_limit(&self, deadline: Option<Instant>) -> Option<Duration> {
+        const LOG_RETRY: Duration = Duration::from_millis(100);
+        let can_accept = self.may_accept && self.service.wants_connections();
+        if !self.ready.is_empty() || can_accept {
+            return Some(Duration::ZERO);
+        }
+        let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        match (until, self.log.is_empty()) {
+            (until, true) => until,
+            (until, false) => Some(until.map_or(LOG_RETRY, |until| until.min(LOG_RETRY))),
+        }
+    }
+
+    /// Phases 3 and 4: signals first, then sockets, then what is left over from earlier turns.
+    fn dispatch(&mut self, now: Instant) {
+        let leftovers = self.ready.len().min(limits::READY_PER_TURN);
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        if events.iter().any(|event| event.token() == SIGNALS) {
+            while let Some(signal) = self.signals.take() {
+                self.service.handle(Event::Signal(signal), now);
+            }
+        }
+        for event in events.iter() {
+            match event.token() {
+                SIGNALS => {}
+                Token(token) if token >= LISTENERS => self.may_accept = true,
+                Token(token) => self.handle_readiness(Key::from_token(token), event, now),
+            }
+        }
+        self.events = events;
+        for _ in 0..leftovers {
+            let Some(key) = self.ready.pop_front() else { break };
+            if let Some(entry) = self.entry(key) {
+                entry.is_listed = false;
+                self.attend(key, now);
+            }
+        }
+    }
+
+    fn handle_readiness(&mut self, key: Key, event: &Readiness, now: Instant) {
+        let Some(entry) = self.entry(key) else { return };
+        if entry.stage == Stage::Connecting {
+            let outcome = match event.is_error() {
+                true => sys::failure(&entry.socket).or_else(|| sys::success(&entry.socket)),
+                false => sys::success(&entry.socket),
+            };
+            let Some(outcome) = outcome else { return };
+            entry.stage = Stage::Connected;
+            entry.writable = true;
+            self.service.handle(Event::Connect { socket: key, outcome }, now);
+            return;
+        }
+        entry.readable |= event.is_readable() || event.is_error();
+        entry.writable |= event.is_writable() || event.is_error();
+        if event.is_read_closed() {
+            entry.readable = true;
+            entry.read_closed = true;
+        }
+        self.attend(key, now);
+        if event.is_read_closed() && self.entry(key).is_some_and(|entry| entry.readable) {
+            // Bytes may stand before the FIN that the core does not want yet.
+            self.service.handle(Event::ReadClosed { socket: key }, now);
+        }
+    }
+
+    /// Writes and reads what the core wants and remembered readiness permits; one read a turn.
+    fn attend(&mut self, key: Key, now: Instant) {
+        let Some(mut entry) = self.take(key) else { return };
+        if entry.stage == Stage::Connected {
+            self.write_output(key, &mut entry, now);
+            if entry.readable && self.service.bytes_wanted(key) > 0 {
+                self.read_input(key, &mut entry, now);
+            }
+            let wants_more = entry.readable && self.service.bytes_wanted(key) > 0;
+            if wants_more && !entry.is_listed {
+                entry.is_listed = true;
+                self.ready.push_back(key);
+            }
+        }
+        self.table[key.index()] = Some(entry);
+    }
+
+    fn write_output(&mut self, key: Key, entry: &mut Entry, now: Instant) {
+        while entry.writable {
+            let output = self.service.output(key);
+            if output.is_empty() {
+                return;
+            }
+            match sys::write(&entry.socket, output) {
+                IoStep::Done(count) => {
+                    self.service.handle(Event::Sent { socket: key, count }, now);
+                }
+                IoStep::Blocked => entry.writable = false,
+                IoStep::End | IoStep::Broken => {
+                    entry.writable = false;
+                    entry.readable = false;
+                    self.service.handle(Event::Broken { socket: key }, now);
+                }
+            }
+        }
+    }
+
+    fn read_input(&mut self, key: Key, entry: &mut Entry, now: Instant) {
+        let wanted = self.service.bytes_wanted(key).min(self.buffer.len());
+        match sys::read(&entry.socket, &mut self.buffer[..wanted]) {
+            IoStep::Done(count) => {
+                // A short read emptied the socket (epoll(7)); only a FIN may still stand there.
+                entry.readable = count == wanted || entry.read_closed;
+                let bytes = &self.buffer[..count];
+                self.service.handle(Event::Received { socket: key, bytes }, now);
+            }
+            IoStep::End => {
+                entry.readable = false;
+                self.service.handle(Event::ReadClosed { socket: key }, now);
+            }
+            IoStep::Blocked => entry.readable = false,
+            IoStep::Broken => {
+                entry.readable = false;
+                entry.writable = false;
+                self.service.handle(Event::Broken { socket: key }, now);
+            }
+        }
+    }
+
+    /// Phase 6: takes clients in, as many as the core wants.
+    fn accept(&mut self, now: Instant) {
+        if !self.may_accept {
+            return;
+        }
+        let mut budget = limits::ACCEPTS_PER_TURN;
+        let mut all_blocked = true;
+        for index in 0..self.listeners.len() {
+            loop {
+                if budget == 0 || !self.service.wants_connections() {
+                    return;
+                }
+                budget -= 1;
+                match sys::accept(&self.listeners[index]) {
+                    Accepted::Client(socket, peer) => self.admit(socket, peer, now),
+                    Accepted::Gone => {}
+                    Accepted::Blocked => break,
+                    Accepted::Shortage(shortage) => {
+                        self.service.handle(Event::AcceptFailed(shortage), now);
+                        all_blocked = false;
+                        break;
+                    }
+                }
+            }
+        }
+        self.may_accept = !all_blocked;
+    }
+
+    fn admit(&mut self, socket: Socket, peer: Option<SocketAddr>, now: Instant) {
+        let key = self.service.handle_accepted(peer, now);
+        if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
+            // Most clients have sent their request by now; the edge would tell a turn later.
+            self.insert(key, socket, Stage::Connected);
+            if let Some(entry) = self.entry(key) {
+                entry.readable = true;
+            }
+            self.attend(key, now);
+        } else {
+            self.service.handle(Event::Broken { socket: key }, now);
+        }
+    }
+
+    /// Phase 7: performs actions until the core waits. A failure is an event in the same drain.
+    fn perform(&mut self, now: Instant) -> Pause {
+        loop {
+            match self.service.poll_action(now) {
+                Action::Connect { socket, to, transport, glance } => {
+                    let outcome = self.connect(socket, to, transport, glance);
+                    if let Some(outcome) = outcome {
+                        self.service.handle(Event::Connect { socket, outcome }, now);
+                    }
+                }
+                Action::Attend(key) => self.attend(key, now),
+                Action::ShutdownWrite(key) => {
+                    if let Some(entry) = self.entry(key) {
+                        sys::shutdown_write(&entry.socket);
+                    }
+                }
+                Action::Close { socket, parting } => self.close(socket, parting),
+                Action::FindRoute { request, to } => {
+                    let route = sys::route(to);
+                    self.service.handle(Event::Route { request, to, route }, now);
+                }
+                Action::ReadNameFiles => self.read_name_files(now),
+                Action::CloseListeners => {
+                    self.listeners.clear();
+                    self.may_accept = false;
+                }
+                Action::Log(line) => self.push_log(&line),
+                Action::Exit => return Pause::Exit,
+                Action::Yield => return Pause::None,
+                Action::Wait(deadline) => return Pause::Until(deadline),
+            }
+        }
+    }
+
+    /// Starts a connect; the outcome, if the kernel had it at once.
+    fn connect(
+        &mut self,
+        key: Key,
+        to: SocketAddr,
+        transport: Transport,
+        glance: Glance,
+    ) -> Option<Outcome> {
+        let socket = match sys::connect(&to.into(), transport) {
+            Ok(socket) => socket,
+            Err(outcome) => return Some(outcome),
+        };
+        if glance == Glance::AtOnce && let Some(failure) = sys::failure(&socket) {
+            // Over before the poller or the table ever knew of it; dropping closes it.
+            return Some(failure);
+        }
+        let (stage, outcome) = match transport {
+            Transport::Udp => (Stage::Connected, Some(Outcome::Connected)),
+            Transport::Tcp => (Stage::Connecting, None),
+        };
+        if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
+            self.insert(key, socket, stage);
+            return outcome;
+        }
+        Some(Outcome::Shortage(crate::event::Shortage::Memory))
+    }
+
+    /// Puts a socket on the poller; false where the kernel has no room for it (epoll_ctl(2):
+    /// ENOMEM, ENOSPC).
+    fn register(&self, key: Key, socket: &Socket, interest: Interest) -> bool {
+        let token = Token(key.into_token());
+        assert!(token.0 < LISTENERS, "no key reaches the shell's own tokens");
+        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest).is_ok()
+    }
+
+    fn insert(&mut self, key: Key, socket: Socket, stage: Stage) {
+        if self.table.len() <= key.index() {
+            self.table.resize_with(key.index() + 1, || None);
+        }
+        let slot = &mut self.table[key.index()];
+        assert!(slot.is_none(), "the core closes a socket before it reuses its slot");
+        *slot = Some(Entry {
+            socket,
+            generation: key.generation(),
+            stage,
+            readable: false,
+            writable: stage == Stage::Connected,
+            read_closed: false,
+            is_listed: false,
+        });
+    }
+
+    fn entry(&mut self, key: Key) -> Option<&mut Entry> {
+        let entry = self.table.get_mut(key.index())?.as_mut()?;
+        (entry.generation == key.generation()).then_some(entry)
+    }
+
+    fn take(&mut self, key: Key) -> Option<Entry> {
+        self.entry(key)?;
+        self.table[key.index()].take()
+    }
+
+    fn close(&mut self, key: Key, parting: Parting) {
+        if let Some(entry) = self.take(key) {
+            sys::close(entry.socket, parting);
+        }
+    }
+
+    fn read_name_files(&mut self, now: Instant) {
+        let bytes_max = limits::NAME_FILE_BYTES_MAX;
+        let resolv_conf = sys::read_file(&self.name_files.resolv_conf, bytes_max);
+        let hosts = sys::read_file(&self.name_files.hosts, bytes_max);
+        let event =
+            Event::NameFiles { resolv_conf: resolv_conf.as_deref(), hosts: hosts.as_deref() };
+        self.service.handle(event, now);
+    }
+
+    fn push_log(&mut self, line: &str) {
+        if self.log.len() + line.len() < limits::LOG_BYTES_MAX {
+            self.log.extend(line.as_bytes());
+            self.log.push_back(b'\n');
+        } else {
+            self.service.handle_log_dropped();
+        }
+    }
+
+    /// Writes log lines as far as stderr takes them. A stderr that is broken (a full disk, a pipe
+    /// whose reader went) takes nothing: its lines are dropped, counted, and the loop goes on.
+    fn flush_log(&mut self) {
+        while !self.log.is_empty() {
+            let (first, _) = self.log.as_slices();
+            match sys::write_log(first) {
+                IoStep::Done(count) => drop(self.log.drain(..count)),
+                IoStep::Blocked => return,
+                IoStep::End | IoStep::Broken => {
+                    let lines = self.log.iter().filter(|byte| **byte == b'\n').count();
+                    (0..lines).for_each(|_| self.service.handle_log_dropped());
+                    self.log.clear();
+                }
+            }
+        }
+    }
+}

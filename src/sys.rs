@@ -1,0 +1,325 @@
+//! Every system call, and every errno classified once. It decides nothing.
+//!
+//! The only room with `unsafe`. Driven by `server` and `main`. Sockets are socket2's, always
+//! non-blocking and close-on-exec. An errno becomes an [`Outcome`], a [`Shortage`] or an
+//! [`IoStep`] here and is never looked at again.
+
+#![expect(unsafe_code, reason = "signalfd, rlimits, poll and getrandom have no safe wrapper here")]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::path::Path;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::event::{Outcome, Parting, Route, Shortage, Signal, Transport};
+
+/// What one read or write came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoStep {
+    /// So many bytes went through; never 0.
+    Done(usize),
+    /// The peer sends no more.
+    End,
+    /// Nothing to read, or no room to write: the poller will tell.
+    Blocked,
+    /// The connection is gone.
+    Broken,
+}
+
+/// What one accept came to.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A client. The address is `None` for a peer without one.
+    Client(Socket, Option<SocketAddr>),
+    /// Nobody waits.
+    Blocked,
+    /// This one went before we came; there may be another.
+    Gone,
+    /// We ran short; the queue is still there.
+    Shortage(Shortage),
+}
+
+/// Binds and listens. With `[::]` IPv4 clients come in as well.
+///
+/// # Errors
+/// socket(2), bind(2) and listen(2): the address is taken, not ours, or not permitted.
+pub fn listen(at: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new_raw(Domain::for_address(at), kind, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&at.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    Ok(socket)
+}
+
+/// Connections that wait to be accepted; the kernel caps it at net.core.somaxconn.
+const LISTEN_BACKLOG: i32 = 4096;
+
+/// The address a socket is bound to, if it is one of the internet's.
+pub fn local_address(socket: &Socket) -> Option<SocketAddr> {
+    socket.local_addr().ok()?.as_socket()
+}
+
+/// Takes one client from a listener's queue (accept4(2)).
+pub fn accept(listener: &Socket) -> Accepted {
+    match listener.accept_raw() {
+        Ok((socket, peer)) => {
+            // Answers are written whole, so delaying the last segment for more gains nothing.
+            let prepared = socket.set_nonblocking(true).and_then(|()| socket.set_cloexec(true));
+            // A Unix socket has no TCP_NODELAY, and a connection reset by now none to set.
+            let _ = socket.set_tcp_nodelay(true);
+            match prepared {
+                Ok(()) => Accepted::Client(socket, peer.as_socket()),
+                Err(_) => Accepted::Gone,
+            }
+        }
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EAGAIN) => Accepted::Blocked,
+            // accept(2): network errors already pending on the new socket are passed on here.
+            Some(
+                libc::ECONNABORTED | libc::EINTR | libc::EPROTO | libc::ENETDOWN
+                | libc::ENOPROTOOPT | libc::EHOSTDOWN | libc::ENONET | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP | libc::ENETUNREACH | libc::EPERM | libc::ETIMEDOUT,
+            ) => Accepted::Gone,
+            _ => Accepted::Shortage(shortage_of(&error)),
+        },
+    }
+}
+
+/// Opens a socket and begins to connect it.
+///
+/// # Errors
+/// The outcome, where the kernel knew it at once.
+pub fn connect(to: &SockAddr, transport: Transport) -> Result<Socket, Outcome> {
+    let (kind, protocol) = match transport {
+        Transport::Tcp => (Type::STREAM, Protocol::TCP),
+        Transport::Udp => (Type::DGRAM, Protocol::UDP),
+    };
+    let domain = Domain::from(i32::from(to.family()));
+    let socket = Socket::new_raw(domain, kind.nonblocking().cloexec(), Some(protocol))
+        .map_err(|error| match error.raw_os_error() {
+            // A kernel without IPv6 has no way to an IPv6 address.
+            Some(libc::EAFNOSUPPORT) => Outcome::Unreachable,
+            _ => Outcome::Shortage(shortage_of(&error)),
+        })?;
+    match socket.connect(to) {
+        Ok(()) => Ok(socket),
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
+        Err(error) => Err(outcome_of(&error)),
+    }
+}
+
+/// Looks for a connect's failure without waiting (SO_ERROR).
+pub fn failure(socket: &Socket) -> Option<Outcome> {
+    match socket.take_error() {
+        Ok(None) => None,
+        Ok(Some(error)) | Err(error) => Some(outcome_of(&error)),
+    }
+}
+
+/// What a connect came to that the poller calls writable and SO_ERROR does not call failed.
+/// `None` if it is still on its way (a spurious event).
+pub fn success(socket: &Socket) -> Option<Outcome> {
+    let peer = socket.peer_addr().ok()?;
+    let met_itself = socket.local_addr().is_ok_and(|local| local == peer);
+    Some(if met_itself { Outcome::MetItself } else { Outcome::Connected })
+}
+
+/// Reads at most `buffer.len()` bytes, or one datagram.
+pub fn read(mut socket: &Socket, buffer: &mut [u8]) -> IoStep {
+    match socket.read(buffer) {
+        Ok(0) => IoStep::End,
+        Ok(count) => IoStep::Done(count),
+        Err(error) => io_failure(&error),
+    }
+}
+
+/// Writes as much as the kernel takes (send(2) with MSG_NOSIGNAL).
+pub fn write(socket: &Socket, bytes: &[u8]) -> IoStep {
+    match socket.send_with_flags(bytes, libc::MSG_NOSIGNAL) {
+        Ok(0) => IoStep::Blocked,
+        Ok(count) => IoStep::Done(count),
+        Err(error) => io_failure(&error),
+    }
+}
+
+fn io_failure(error: &io::Error) -> IoStep {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => IoStep::Blocked,
+        _ => IoStep::Broken,
+    }
+}
+
+/// Shuts down the writing half; a connection that is gone already needs none.
+pub fn shutdown_write(socket: &Socket) {
+    let _ = socket.shutdown(std::net::Shutdown::Write);
+}
+
+/// Closes a socket. `close` frees the descriptor whatever it returns (close(2), Linux).
+pub fn close(socket: Socket, parting: Parting) {
+    match parting {
+        Parting::Ordinary => {}
+        // A failure leaves an ordinary close: slower, not wrong.
+        Parting::Reset => drop(socket.set_linger(Some(Duration::ZERO))),
+    }
+    drop(socket);
+}
+
+/// Which source address the kernel would use towards `to`; sends nothing.
+pub fn route(to: SocketAddr) -> Route {
+    match connect(&to.into(), Transport::Udp) {
+        Ok(socket) => match local_address(&socket) {
+            Some(local) => Route::From(local.ip()),
+            None => Route::Unknown,
+        },
+        Err(Outcome::Shortage(Shortage::SourcePorts) | Outcome::Unreachable) => Route::Nowhere,
+        Err(_) => Route::Unknown,
+    }
+}
+
+/// What an errno of connect(2), or of SO_ERROR after it, says about the target.
+fn outcome_of(error: &io::Error) -> Outcome {
+    match error.raw_os_error() {
+        // ECONNRESET and EPIPE come only once the handshake was completed (tcp_reset() in the
+        // kernel): whoever accepts and resets at once is open.
+        Some(0 | libc::EISCONN | libc::ECONNRESET | libc::EPIPE) => Outcome::Connected,
+        Some(libc::ECONNREFUSED) => Outcome::Refused,
+        Some(libc::ETIMEDOUT) => Outcome::TimedOut,
+        // ICMP and routes; EPERM and EACCES: a firewall of this machine; EINVAL: a link-local
+        // address without a zone, or a broadcast address.
+        Some(
+            libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN
+            | libc::ENONET | libc::ENOPROTOOPT | libc::EPROTO | libc::EOPNOTSUPP
+            | libc::EMSGSIZE | libc::EPERM | libc::EACCES | libc::EINVAL | libc::EAFNOSUPPORT
+            | libc::ENODEV,
+        ) => Outcome::Unreachable,
+        _ => Outcome::Shortage(shortage_of(error)),
+    }
+}
+
+fn shortage_of(error: &io::Error) -> Shortage {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => Shortage::ProcessDescriptors,
+        Some(libc::ENFILE) => Shortage::SystemDescriptors,
+        Some(libc::ENOBUFS) => Shortage::Buffers,
+        Some(libc::ENOMEM) => Shortage::Memory,
+        Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => Shortage::SourcePorts,
+        Some(libc::EAGAIN) => Shortage::TryAgain,
+        _ => Shortage::Unknown,
+    }
+}
+
+/// SIGTERM and SIGINT as a descriptor (signalfd(2)).
+#[derive(Debug)]
+pub struct Signals(File);
+
+impl Signals {
+    /// Blocks both signals for this process, so that from here on only the descriptor tells.
+    ///
+    /// # Errors
+    /// sigprocmask(2) and signalfd(2).
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: `set` is initialised by sigemptyset before it is read, and outlives the calls.
+        unsafe {
+            let mut set = std::mem::zeroed::<libc::sigset_t>();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGTERM);
+            libc::sigaddset(&raw mut set, libc::SIGINT);
+            check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()))?;
+            let flags = libc::SFD_NONBLOCK | libc::SFD_CLOEXEC;
+            let descriptor = check(libc::signalfd(-1, &raw const set, flags))?;
+            // SAFETY: the descriptor is new and nobody else's.
+            Ok(Self(File::from_raw_fd(descriptor)))
+        }
+    }
+
+    /// One signal that came, if one did.
+    pub fn take(&mut self) -> Option<Signal> {
+        let mut record = [0; size_of::<libc::signalfd_siginfo>()];
+        self.0.read_exact(&mut record).ok()?;
+        // ssi_signo is the record's first member, 32 bits (signalfd(2)).
+        let number = i32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
+        Some(if number == libc::SIGINT { Signal::Interrupt } else { Signal::Terminate })
+    }
+}
+
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Raises the soft limit of descriptors to the hard one (getrlimit(2)) and returns what is in
+/// force. A refusal leaves the soft limit, which is returned then.
+///
+/// # Errors
+/// getrlimit(2), which has no reason to fail.
+pub fn raise_descriptor_limit() -> io::Result<usize> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` outlives both calls.
+    unsafe {
+        check(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) == 0 {
+            limit = raised;
+        }
+    }
+    Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+}
+
+/// How many descriptors this process has open now; a guess of 8 where /proc is not mounted.
+pub fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(8, |entries| entries.count().saturating_sub(1))
+}
+
+/// The first `bytes_max` bytes of a file; `None` if it cannot be read.
+pub fn read_file(path: &Path, bytes_max: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(bytes_max as u64).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// 64 bits that nobody can guess (getrandom(2)).
+///
+/// # Errors
+/// getrandom(2): a kernel or a filter without the call.
+pub fn random_seed() -> io::Result<u64> {
+    let mut seed = [0_u8; 8];
+    // SAFETY: the kernel writes at most `seed.len()` bytes to it.
+    let count = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
+    if count != seed.len() as isize {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u64::from_ne_bytes(seed))
+}
+
+/// Bytes that stderr takes in one call without blocking, once poll(2) calls it writable: a pipe
+/// then has room for PIPE_BUF.
+pub const LOG_WRITE_BYTES_MAX: usize = 4096;
+
+/// Writes to stderr what it takes at once. stderr is shared with other processes, so it cannot be
+/// made non-blocking; it is asked before each write instead.
+pub fn write_log(bytes: &[u8]) -> IoStep {
+    let mut asked = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one pollfd, which outlives the call; no wait.
+    let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    if ready <= 0 {
+        return IoStep::Blocked;
+    }
+    match io::stderr().write(&bytes[..bytes.len().min(LOG_WRITE_BYTES_MAX)]) {
+        Ok(0) => IoStep::Blocked,
+        Ok(count) => IoStep::Done(count),
+        Err(error) => io_failure(&error),
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

@@ -293,7 +293,7 @@ impl Scan {
     /// Gives back the youngest probe's socket while more is in flight than is granted. Its port
     /// waits: it has lost the least time.
     pub fn poll_surplus(&mut self) -> Option<Key> {
-        if self.probes.len() <= self.allowance || !self.is_running() {
+        if !self.has_surplus() {
             return None;
         }
         let (id, _) = self.probes.youngest()?;
@@ -330,6 +330,11 @@ impl Scan {
     /// True exactly when a connect may be started now.
     pub fn wants_launch(&self, now: Instant) -> bool {
         self.has_launch() && self.probes.len() < self.window() && self.next_launch_at <= now
+    }
+
+    /// True exactly when more is in flight than is granted.
+    pub const fn has_surplus(&self) -> bool {
+        self.is_running() && self.probes.len() > self.allowance
     }
 
     /// Connects that the scan could use at once: in flight, and to come in this pass.

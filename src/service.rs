@@ -1,0 +1,475 @@
+//! The core: everything that decides, behind one event and one action type.
+//!
+//! [`Service::handle`] takes in what the world tells, [`Service::poll_action`] gives out what is
+//! to be done, the last action of a drain being [`Action::Yield`] or [`Action::Wait`]. It owns
+//! every connection, job and lookup, and the one table of socket keys; it touches no descriptor
+//! and no clock. Driven by `server`, and by the simulation with virtual time.
+//!
+//! Invariants (`check_invariants`): clients counted are clients in the table; each request handed
+//! out by a connection is answered once or its client is gone; after a drain no deadline is due.
+
+mod answers;
+mod clients;
+pub mod jobs;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::budget::Shares;
+use crate::dns::{Output, Resolver};
+use crate::event::{Action, Event, Glance, Outcome, Parting, Shortage, Signal};
+use crate::limits::{self, Settings};
+use crate::policy::Policy;
+use crate::policy::clients::{HostGuard, Quota};
+use crate::report::log::{Format, Level, Record};
+use crate::report::{Counters, Gauges};
+use crate::scan::probes::ProbeId;
+use crate::slots::{Key, Slots};
+use crate::timers::Timers;
+use clients::Client;
+use jobs::{Jobs, News};
+
+/// What a service is made of.
+#[derive(Debug)]
+pub struct Options {
+    /// What the command line turns.
+    pub settings: Settings,
+    /// How the descriptors are divided.
+    pub shares: Shares,
+    /// Which targets may be scanned.
+    pub policy: Policy,
+    /// Under which names the service may be asked.
+    pub host_guard: HostGuard,
+    /// Which records are written.
+    pub log_level: Level,
+    /// How they are written.
+    pub log_format: Format,
+    /// 64 bits that nobody can guess.
+    pub seed: u64,
+}
+
+/// What a socket is for.
+#[derive(Debug)]
+pub enum Role {
+    /// Handed out, its use to be filled in by the same call.
+    Reserved,
+    /// A client's connection.
+    Client(Box<Client>),
+    /// A connect of a scan.
+    Probe {
+        /// The scan.
+        scan: Key,
+        /// Which of its probes.
+        probe: ProbeId,
+    },
+    /// A socket of the resolver.
+    Lookup {
+        /// Which of its attempts.
+        attempt: Key,
+    },
+}
+
+const _: () = assert!(size_of::<Role>() <= 16, "a probe stays within its memory budget");
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Requests are welcome. A signal leaves it.
+    Serving,
+    /// A signal came: `/readyz` says 503, all else goes on. Armed: `listeners_close_at`.
+    Notice { listeners_close_at: Instant, ends_at: Instant },
+    /// The listeners are closed, idle connections too; running scans finish. Armed: `ends_at`,
+    /// when they are answered as they stand. Left when the last client is gone.
+    Draining { ends_at: Option<Instant> },
+    /// Nothing is left to do, or a second signal came.
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    /// Clients are taken in while there is room.
+    Open,
+    /// `accept` ran short: nobody is asked in before this instant, or before a descriptor closes.
+    Parked { until: Instant },
+}
+
+/// The whole service. See the module's documentation.
+#[derive(Debug)]
+pub struct Service {
+    options: Options,
+    sockets: Slots<Role>,
+    clients_len: usize,
+    /// Idle connections that may still be closed in this turn to let others in.
+    evictions_left: usize,
+    jobs: Jobs,
+    resolver: Resolver,
+    quota: Quota,
+    timers: Timers,
+    counters: Counters,
+    phase: Phase,
+    door: Door,
+    actions: VecDeque<Action>,
+    started: SystemTime,
+    wall: SystemTime,
+    /// The Date of this second, and the second.
+    date: (u64, String),
+}
+
+/// Idle connections closed in one turn to make room: no more than descriptors are kept spare.
+const EVICTIONS_PER_TURN: usize = limits::DESCRIPTORS_SPARE / 2;
+
+impl Service {
+    /// A service without clients, begun at `wall`.
+    pub fn new(options: Options, wall: SystemTime) -> Self {
+        let mut service = Self {
+            sockets: Slots::new(),
+            clients_len: 0,
+            evictions_left: EVICTIONS_PER_TURN,
+            jobs: Jobs::new(options.shares.probes, options.policy.clone()),
+            resolver: Resolver::new(options.seed, options.shares.lookups),
+            quota: Quota::default(),
+            timers: Timers::default(),
+            counters: Counters::default(),
+            phase: Phase::Serving,
+            door: Door::Open,
+            actions: VecDeque::new(),
+            started: wall,
+            wall,
+            date: (u64::MAX, String::new()),
+            options,
+        };
+        service.on_wall(wall);
+        service
+    }
+
+    /// Takes in one event. Follow with [`Service::poll_action`] until it waits, at the latest
+    /// after the turn's last event.
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Tick { wall, worked } => self.on_tick(now, wall, worked),
+            Event::Signal(signal) => self.on_signal(now, signal),
+            Event::Connect { socket, outcome } => self.on_connect(now, socket, outcome),
+            Event::Received { socket, bytes } => match self.sockets.get_mut(socket) {
+                Some(Role::Client(client)) => {
+                    client.handle_received(now, bytes);
+                    self.serve(now, socket);
+                }
+                Some(Role::Lookup { attempt }) => {
+                    self.resolver.handle_received(now, *attempt, bytes);
+                }
+                Some(Role::Probe { .. } | Role::Reserved) | None => {}
+            },
+            Event::ReadClosed { socket } => match self.sockets.get(socket) {
+                Some(Role::Client(_)) => self.on_client_read_closed(now, socket),
+                Some(Role::Lookup { attempt }) => self.resolver.handle_broken(now, *attempt),
+                Some(Role::Probe { .. } | Role::Reserved) | None => {}
+            },
+            Event::Sent { socket, count } => match self.sockets.get_mut(socket) {
+                Some(Role::Client(client)) => {
+                    client.conn.handle_sent(now, count);
+                    self.serve(now, socket);
+                }
+                Some(Role::Lookup { attempt }) => self.resolver.handle_sent(now, *attempt, count),
+                Some(Role::Probe { .. } | Role::Reserved) | None => {}
+            },
+            Event::Broken { socket } => match self.sockets.get(socket) {
+                Some(Role::Client(_)) => self.on_client_broken(now, socket),
+                Some(Role::Lookup { attempt }) => self.resolver.handle_broken(now, *attempt),
+                Some(Role::Probe { .. } | Role::Reserved) | None => {}
+            },
+            Event::AcceptFailed(shortage) => {
+                self.counters.count_shortage(shortage);
+                self.door = Door::Parked { until: now + limits::ACCEPT_PARK };
+            }
+            Event::Route { request, to, route } => {
+                self.jobs.handle_route(now, request, to.ip(), route);
+            }
+            Event::NameFiles { resolv_conf, hosts } => {
+                self.resolver.handle_name_files(now, resolv_conf, hosts);
+            }
+        }
+        self.pump(now);
+    }
+
+    /// Takes a client in, as [`Service::wants_connections`] allowed, and names its socket.
+    pub fn handle_accepted(&mut self, peer: Option<SocketAddr>, now: Instant) -> Key {
+        if self.clients_len >= self.options.shares.connections {
+            self.evict(now);
+        }
+        self.clients_len += 1;
+        self.counters.count_accepted();
+        let key = self.sockets.insert(Role::Client(Box::new(Client::new(now, peer))));
+        self.serve(now, key);
+        key
+    }
+
+    /// A log line found no room.
+    pub fn handle_log_dropped(&mut self) {
+        self.counters.add_log_lines_dropped(1);
+    }
+
+    /// The next thing to be done; [`Action::Yield`] and [`Action::Wait`] end the drain.
+    pub fn poll_action(&mut self, now: Instant) -> Action {
+        if let Some(action) = self.actions.pop_front() {
+            return action;
+        }
+        if self.phase == Phase::Ended {
+            return Action::Exit;
+        }
+        if self.resolver.wants_name_files(now) {
+            return Action::ReadNameFiles;
+        }
+        if let Some(action) = self.jobs.poll_action(now, &mut self.sockets) {
+            if let Action::Connect { .. } = action {
+                self.counters.add_connects(1);
+            }
+            return action;
+        }
+        self.check_invariants();
+        if self.jobs.has_work(now) {
+            return Action::Yield;
+        }
+        let deadline = self.deadline(now);
+        assert!(deadline.is_none_or(|at| at > now), "a deadline that was handled is not due");
+        Action::Wait(deadline)
+    }
+
+    /// True exactly when another client may be taken in.
+    pub fn wants_connections(&self) -> bool {
+        let is_open = match self.phase {
+            Phase::Serving | Phase::Notice { .. } => true,
+            Phase::Draining { .. } | Phase::Ended => false,
+        };
+        let has_room = self.clients_len < self.options.shares.connections
+            || self.evictions_left > 0 && self.evictable().is_some();
+        is_open && self.door == Door::Open && has_room
+    }
+
+    /// How many bytes the owner of a socket would take now; 0: do not read.
+    pub fn bytes_wanted(&self, socket: Key) -> usize {
+        match self.sockets.get(socket) {
+            Some(Role::Client(client)) => client.conn.bytes_wanted(),
+            Some(Role::Lookup { .. }) => limits::READ_BYTES_MAX,
+            Some(Role::Probe { .. } | Role::Reserved) | None => 0,
+        }
+    }
+
+    /// What is to be written to a socket now.
+    pub fn output(&self, socket: Key) -> &[u8] {
+        match self.sockets.get(socket) {
+            Some(Role::Client(client)) => client.conn.output(),
+            Some(Role::Lookup { attempt }) => self.resolver.output(*attempt),
+            Some(Role::Probe { .. } | Role::Reserved) | None => &[],
+        }
+    }
+
+    fn on_tick(&mut self, now: Instant, wall: SystemTime, worked: Duration) {
+        self.on_wall(wall);
+        self.counters.observe_turn(worked);
+        self.evictions_left = EVICTIONS_PER_TURN;
+        if let Door::Parked { until } = self.door
+            && until <= now
+        {
+            self.door = Door::Open;
+        }
+        let (sockets, actions) = (&mut self.sockets, &mut self.actions);
+        self.jobs.handle_tick(now, |socket| {
+            sockets.remove(socket);
+            actions.push_back(Action::Close { socket, parting: Parting::Ordinary });
+        });
+        if self.resolver.deadline().is_some_and(|deadline| deadline <= now) {
+            self.resolver.handle_timeout(now);
+        }
+        self.pump(now);
+        while let Some(client) = self.timers.pop_due(now) {
+            self.on_client_due(now, client);
+        }
+        self.on_drain(now);
+    }
+
+    fn on_wall(&mut self, wall: SystemTime) {
+        self.wall = wall;
+        let second = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        if self.date.0 != second {
+            self.date = (second, httpdate::fmt_http_date(wall));
+        }
+    }
+
+    fn on_connect(&mut self, now: Instant, socket: Key, outcome: Outcome) {
+        if let Outcome::Shortage(shortage) = outcome {
+            self.counters.count_shortage(shortage);
+        }
+        match self.sockets.get(socket) {
+            Some(Role::Probe { scan, probe }) => {
+                if self.jobs.handle_outcome(now, (*scan, *probe), outcome) {
+                    let parting = match outcome {
+                        Outcome::Connected | Outcome::MetItself => Parting::Reset,
+                        Outcome::Refused
+                        | Outcome::TimedOut
+                        | Outcome::Unreachable
+                        | Outcome::Shortage(_) => Parting::Ordinary,
+                    };
+                    self.close(socket, parting);
+                }
+            }
+            Some(Role::Lookup { attempt }) => match outcome {
+                Outcome::Connected => self.resolver.handle_connected(now, *attempt),
+                Outcome::Shortage(_) => self.resolver.handle_shortage(now, *attempt),
+                Outcome::MetItself
+                | Outcome::Refused
+                | Outcome::TimedOut
+                | Outcome::Unreachable => self.resolver.handle_broken(now, *attempt),
+            },
+            Some(Role::Client(_) | Role::Reserved) | None => {}
+        }
+    }
+
+    /// Passes on what jobs and resolver have to say to each other and to clients.
+    fn pump(&mut self, now: Instant) {
+        loop {
+            if let Some((job, news)) = self.jobs.poll_news() {
+                match news {
+                    News::Lookup(question) => self.resolver.handle_lookup(now, question, job),
+                    News::Began => self.on_began(now, job),
+                    News::Open { address, port, rtt } => self.on_open(now, job, (address, port, rtt)),
+                    News::Ended => self.on_ended(now, job),
+                    News::Failed(failure) => self.on_failed(now, job, &failure),
+                }
+            } else if let Some(output) = self.resolver.poll_output(now) {
+                self.on_resolver(output);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn on_resolver(&mut self, output: Output) {
+        match output {
+            Output::Open { attempt, to, transport } => {
+                let socket = self.sockets.insert(Role::Lookup { attempt });
+                self.resolver.handle_opened(attempt, socket);
+                let glance = Glance::Later;
+                self.actions.push_back(Action::Connect { socket, to, transport, glance });
+            }
+            Output::Attend { socket } => self.actions.push_back(Action::Attend(socket)),
+            Output::Close { socket } => self.close(socket, Parting::Ordinary),
+            Output::Answer { waiter, result } => {
+                let label = result.as_ref().map_or_else(|failure| failure.label(), |_| "found");
+                self.counters.count_lookup(label);
+                self.jobs.handle_addresses(waiter, result);
+            }
+        }
+    }
+
+    /// Gives up a socket's key and has the shell close it. A parked listener may then try again.
+    fn close(&mut self, socket: Key, parting: Parting) {
+        self.sockets.remove(socket);
+        self.door = Door::Open;
+        self.actions.push_back(Action::Close { socket, parting });
+    }
+
+    fn on_signal(&mut self, now: Instant, signal: Signal) {
+        let settings = &self.options.settings;
+        let (delay, timeout) = (settings.drain_delay, settings.drain_timeout);
+        self.phase = match self.phase {
+            Phase::Serving => {
+                let scans = self.jobs.len();
+                let record = Record::new(Level::Info, "draining")
+                    .field("signal", signal.name())
+                    .field("scans", scans)
+                    .field("connections", self.clients_len);
+                self.log(&record);
+                // The listeners close at the tick that follows: what the sockets of this turn
+                // still bring is heard first.
+                Phase::Notice { listeners_close_at: now + delay, ends_at: now + timeout }
+            }
+            Phase::Notice { .. } | Phase::Draining { .. } | Phase::Ended => Phase::Ended,
+        };
+    }
+
+    /// Takes the drain's next step when its time has come.
+    fn on_drain(&mut self, now: Instant) {
+        if let Phase::Notice { listeners_close_at, ends_at } = self.phase
+            && listeners_close_at <= now
+        {
+            self.phase = Phase::Draining { ends_at: Some(ends_at) };
+            self.actions.push_back(Action::CloseListeners);
+            for key in self.client_keys() {
+                if let Some(Role::Client(client)) = self.sockets.get_mut(key) {
+                    client.conn.handle_drain(now);
+                    self.serve(now, key);
+                }
+            }
+        }
+        if let Phase::Draining { ends_at: Some(ends_at) } = self.phase
+            && ends_at <= now
+        {
+            self.phase = Phase::Draining { ends_at: None };
+            self.end_jobs(now);
+        }
+        if matches!(self.phase, Phase::Draining { .. }) && self.clients_len == 0 {
+            self.phase = Phase::Ended;
+            self.log(&Record::new(Level::Info, "drained"));
+        }
+    }
+
+    /// When anything is due by time alone.
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        let door = match self.door {
+            Door::Open => None,
+            Door::Parked { until } => Some(until),
+        };
+        let phase = match self.phase {
+            Phase::Serving | Phase::Ended => None,
+            Phase::Notice { listeners_close_at, .. } => Some(listeners_close_at),
+            Phase::Draining { ends_at } => ends_at,
+        };
+        [door, phase, self.timers.first(), self.jobs.deadline(now), self.resolver.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn is_draining(&self) -> bool {
+        self.phase != Phase::Serving
+    }
+
+    fn gauges(&self) -> Gauges {
+        let shares = &self.options.shares;
+        Gauges {
+            started: self.started,
+            scans_running: self.jobs.len(),
+            lookups_running: self.resolver.lookups_len(),
+            connections_open: self.clients_len,
+            connects_in_flight: self.jobs.in_flight(),
+            connects_in_flight_max: self.jobs.capacity(),
+            descriptors_used: self.sockets.len(),
+            descriptors_max: shares.connections + shares.lookups + shares.probes,
+            is_draining: self.is_draining(),
+        }
+    }
+
+    fn log(&mut self, record: &Record) {
+        if self.options.log_level.admits(record.level()) {
+            let line = record.render(self.options.log_format, self.wall);
+            self.actions.push_back(Action::Log(line));
+        }
+    }
+
+    fn check_invariants(&self) {
+        debug_assert_eq!(self.client_keys().len(), self.clients_len, "1: clients are counted");
+        debug_assert!(
+            self.sockets.iter().all(|(_, role)| !matches!(role, Role::Reserved)),
+            "2: a reserved socket is put to use at once"
+        );
+        debug_assert!(
+            self.sockets.len() >= self.clients_len + self.jobs.in_flight(),
+            "3: whatever is in flight has a key"
+        );
+    }
+
+    fn client_keys(&self) -> Vec<Key> {
+        let clients = self.sockets.iter().filter(|(_, role)| matches!(role, Role::Client(_)));
+        clients.map(|(key, _)| key).collect()
+    }
+}

@@ -3,6 +3,7 @@ pub mod duration;
 pub mod event;
 pub mod http;
 pub mod limits;
+pub mod policy;
 pub mod slots;
 pub mod target;
 pub mod timers;

@@ -1,4 +1,5 @@
 //! openports: signboard to be written.
+pub mod config;
 pub mod duration;
 pub mod event;
 pub mod http;

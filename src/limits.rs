@@ -103,6 +103,24 @@ pub const SHORTAGE_REST_MIN: Duration = Duration::from_millis(5);
 /// See [`SHORTAGE_REST_MIN`].
 pub const SHORTAGE_REST_MAX: Duration = Duration::from_millis(500);
 
+// --- What is counted --------------------------------------------------------------------------
+
+/// Pairs of route and status with a counter of their own: 8 routes, some 20 statuses, of which
+/// one route alone knows most.
+pub const REQUEST_LABELS_MAX: usize = 128;
+/// Results or reasons of one kind with a counter of their own.
+pub const LABELS_MAX: usize = 32;
+
+// --- The command line -------------------------------------------------------------------------
+
+/// The greatest count that a flag may name. The kernel's own limit of descriptors per process
+/// (`fs.nr_open`) is 1,048,576 unless raised.
+pub const COUNT_MAX: usize = 1_000_000;
+/// The longest `--max-scan-time`.
+pub const SCAN_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The longest `--drain-delay` and `--drain-timeout`: who wants longer does not want to stop.
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(3600);
+
 // --- Descriptors ------------------------------------------------------------------------------
 
 /// Kept back for what is open for a moment (resolv.conf, a route's UDP socket, a refused client).

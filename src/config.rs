@@ -1,0 +1,555 @@
+//! The command line and the `OPENPORTS_*` variables, parsed once into what the service obeys.
+//!
+//! Flags, variables, defaults, help and parsers stand in one table (`flags`), so the help cannot
+//! drift from what is accepted. A flag beats its variable, a variable the default. Everything is
+//! parsed before anything is bound, and the first fault ends it with one line that names it.
+//! Reads no environment, no file and no clock; `main` hands in arguments and variables.
+//!
+//! Variables of no flag are ignored, unlike flags: beside a Service called "openports" Kubernetes
+//! sets `OPENPORTS_SERVICE_HOST`, `OPENPORTS_PORT` and more in every container.
+
+mod flags;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use lexopt::Arg;
+
+use crate::config::flags::{Arity, FLAGS, Flag, Preset};
+use crate::limits::Settings;
+use crate::policy::Reach;
+use crate::policy::cidr::Cidr;
+use crate::report::log::{Format, Level};
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invocation {
+    /// `openports` or `openports serve`: run the service.
+    Serve(Box<Config>),
+    /// `--help`: print this text to stdout.
+    Help(String),
+    /// `--version`: print this text to stdout.
+    Version(String),
+}
+
+/// Everything that the operator decides, within the bounds of `limits`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where to serve; never empty.
+    pub listen: Vec<Listen>,
+    /// What the core obeys.
+    pub settings: Settings,
+    /// Which records are logged.
+    pub log_level: Level,
+    /// How records are written.
+    pub log_format: Format,
+    /// The resolver's configuration.
+    pub resolv_conf: PathBuf,
+    /// The table of names that need no server.
+    pub hosts: PathBuf,
+    /// Networks opened to scans, see `policy::Policy`.
+    pub allow: Vec<Cidr>,
+    /// Networks closed to scans, see `policy::Policy`.
+    pub deny: Vec<Cidr>,
+    /// Names this service is known by, see `policy::clients::HostGuard`.
+    pub host_names: Vec<String>,
+}
+
+/// Where to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// On this address; port 0 stands for any free one.
+    Tcp(SocketAddr),
+}
+
+/// Why there is no [`Config`]. Its text is one line, for a process that exits with 64.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UsageError {
+    /// No flag has this name.
+    UnknownFlag {
+        /// As it was given, with its dashes.
+        given: String,
+        /// The flag that was probably meant, without dashes.
+        nearest: Option<&'static str>,
+    },
+    /// No command has this name.
+    UnknownCommand {
+        /// As it was given.
+        given: String,
+        /// The command that was probably meant.
+        nearest: Option<&'static str>,
+    },
+    /// A command takes flags only, and this is none.
+    UnexpectedArgument {
+        /// As it was given.
+        given: String,
+    },
+    /// The command line ends where a value should be.
+    MissingValue {
+        /// The flag, without dashes.
+        flag: &'static str,
+        /// The value's stand-in in the help.
+        metavar: &'static str,
+    },
+    /// A flag that may be given once comes again.
+    Repeated {
+        /// The flag, without dashes.
+        flag: &'static str,
+        /// The value that came last.
+        value: String,
+    },
+    /// A value is malformed or out of its bounds.
+    Value {
+        /// The flag with its dashes, or the variable.
+        source: String,
+        /// The value.
+        value: String,
+        /// What was expected.
+        reason: String,
+    },
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `{:?}` keeps a value with a line end on one line.
+        match self {
+            Self::UnknownFlag { given, nearest: Some(nearest) } => {
+                write!(f, "unknown flag {given:?}, did you mean --{nearest}?")
+            }
+            Self::UnknownFlag { given, nearest: None } => {
+                write!(f, "unknown flag {given:?}, see --help")
+            }
+            Self::UnknownCommand { given, nearest: Some(nearest) } => {
+                write!(f, "unknown command {given:?}, did you mean {nearest}?")
+            }
+            Self::UnknownCommand { given, nearest: None } => {
+                write!(f, "unknown command {given:?}, see --help")
+            }
+            Self::UnexpectedArgument { given } => {
+                write!(f, "unexpected argument {given:?}, see --help")
+            }
+            Self::MissingValue { flag, metavar } => write!(f, "--{flag} needs a value: {metavar}"),
+            Self::Repeated { flag, value } => {
+                write!(f, "--{flag} {value:?}: expected once, is given several times")
+            }
+            Self::Value { source, value, reason } => write!(f, "{source} {value:?}: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// What the process is asked to do.
+#[derive(Clone, Copy)]
+enum Command {
+    Serve,
+}
+
+/// Every command by its name.
+const COMMANDS: [(&str, Command); 1] = [("serve", Command::Serve)];
+
+/// Parses a command line, whose first item is the program's name, and the variables that `env`
+/// looks up. Text that is not UTF-8 is refused.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Invocation, UsageError> {
+    let mut parser = lexopt::Parser::from_iter(args);
+    let mut given: [Vec<OsString>; FLAGS.len()] = Default::default();
+    let mut command = None;
+    // Every value of a flag is taken at once, so that `next` finds none left over.
+    while let Some(arg) = parser.next().map_err(|error| unexpected(error.to_string()))? {
+        match arg {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Help(flags::help())),
+            Arg::Short('V') | Arg::Long("version") => {
+                let version = concat!("openports ", env!("CARGO_PKG_VERSION"), "\n");
+                return Ok(Invocation::Version(version.to_owned()));
+            }
+            Arg::Long(name) => {
+                let known = FLAGS.iter().zip(&mut given).find(|(flag, _)| flag.name == name);
+                let Some((flag, values)) = known else { return Err(unknown_flag(name)) };
+                let missing = UsageError::MissingValue { flag: flag.name, metavar: flag.metavar };
+                values.push(parser.value().map_err(|_| missing)?);
+            }
+            Arg::Short(letter) => {
+                let given = format!("-{letter}");
+                return Err(UsageError::UnknownFlag { given, nearest: None });
+            }
+            Arg::Value(word) if command.is_none() => command = Some(parse_command(&word)?),
+            Arg::Value(word) => return Err(unexpected(word.to_string_lossy().into_owned())),
+        }
+    }
+    let config = settle(given, env)?;
+    match command.unwrap_or(Command::Serve) {
+        Command::Serve => Ok(Invocation::Serve(Box::new(config))),
+    }
+}
+
+impl Config {
+    /// Who can reach the listeners.
+    pub fn reach(&self) -> Reach {
+        assert!(!self.listen.is_empty(), "the table has a default for --listen");
+        let is_inside = |listen: &Listen| match listen {
+            Listen::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        };
+        if self.listen.iter().all(is_inside) { Reach::LoopbackOnly } else { Reach::Outside }
+    }
+}
+
+fn parse_command(word: &OsString) -> Result<Command, UsageError> {
+    let given = word.to_string_lossy();
+    if let Some((_, command)) = COMMANDS.iter().find(|(name, _)| *name == given) {
+        return Ok(*command);
+    }
+    let nearest = nearest(&given, COMMANDS.iter().map(|(name, _)| *name));
+    Err(UsageError::UnknownCommand { given: given.into_owned(), nearest })
+}
+
+fn unknown_flag(name: &str) -> UsageError {
+    let names = FLAGS.iter().map(|flag| flag.name).chain(["help", "version"]);
+    UsageError::UnknownFlag { given: format!("--{name}"), nearest: nearest(name, names) }
+}
+
+fn unexpected(given: String) -> UsageError {
+    UsageError::UnexpectedArgument { given }
+}
+
+/// The configuration of what was given on the command line, by flag, and else of the variables
+/// and the defaults.
+fn settle(
+    given: [Vec<OsString>; FLAGS.len()],
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Config, UsageError> {
+    let mut config = Config {
+        listen: Vec::new(),
+        settings: Settings::default(),
+        log_level: Level::default(),
+        log_format: Format::default(),
+        resolv_conf: PathBuf::new(),
+        hosts: PathBuf::new(),
+        allow: Vec::new(),
+        deny: Vec::new(),
+        host_names: Vec::new(),
+    };
+    for (flag, values) in FLAGS.iter().zip(given) {
+        let dashed = format!("--{}", flag.name);
+        if let (Arity::Once, [_, .., last]) = (flag.arity, values.as_slice()) {
+            let value = last.to_string_lossy().into_owned();
+            return Err(UsageError::Repeated { flag: flag.name, value });
+        }
+        if !values.is_empty() {
+            for value in values {
+                apply(&mut config, flag, &dashed, value)?;
+            }
+        } else if let Some(value) = env(&flag.variable()) {
+            apply(&mut config, flag, &flag.variable(), value)?;
+        } else {
+            match flag.preset {
+                Preset::Value(value) => apply(&mut config, flag, &dashed, value.into())?,
+                Preset::Unset(_) => {}
+            }
+        }
+    }
+    assert!(!config.listen.is_empty(), "the table has a default for --listen");
+    Ok(config)
+}
+
+/// Parses one value, or each of a list, into its place; `source` is where it stood.
+fn apply(
+    config: &mut Config,
+    flag: &Flag,
+    source: &str,
+    value: OsString,
+) -> Result<(), UsageError> {
+    let fault = |value: &str, reason| {
+        let (source, value) = (source.to_owned(), value.to_owned());
+        Err(UsageError::Value { source, value, reason })
+    };
+    let Some(text) = value.to_str() else {
+        return fault(&value.to_string_lossy(), "expected UTF-8".to_owned());
+    };
+    let items: Vec<&str> = match flag.arity {
+        Arity::Once => vec![text],
+        Arity::List => text.split(',').map(str::trim).collect(),
+    };
+    for item in items {
+        if let Err(reason) = (flag.apply)(config, item) {
+            return fault(item, reason);
+        }
+    }
+    Ok(())
+}
+
+/// The name that differs from `given` in the fewest bytes (inserted, removed or replaced), if in
+/// no more than a third of them.
+fn nearest(given: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let (name, distance) =
+        names.map(|name| (name, distance(given, name))).min_by_key(|(_, distance)| *distance)?;
+    (distance * 3 <= name.len()).then_some(name)
+}
+
+/// Levenshtein's distance in bytes, row by row.
+fn distance(given: &str, name: &str) -> usize {
+    let mut row: Vec<usize> = (0..=name.len()).collect();
+    for (above, byte) in given.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], above + 1);
+        for (column, other) in name.bytes().enumerate() {
+            let replaced = diagonal + usize::from(byte != other);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    let distance = row[name.len()];
+    assert!(distance >= given.len().abs_diff(name.len()), "each step changes the length by one");
+    assert!(distance <= given.len().max(name.len()), "to replace every byte is enough");
+    distance
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::os::unix::ffi::OsStringExt;
+    use std::time::Duration;
+
+    fn parse_with(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation, UsageError> {
+        let args = ["openports"].iter().chain(args).map(OsString::from);
+        let env: BTreeMap<&str, &str> = env.iter().copied().collect();
+        parse(args, |name| env.get(name).map(OsString::from))
+    }
+
+    fn config(args: &[&str], env: &[(&str, &str)]) -> Config {
+        match parse_with(args, env) {
+            Ok(Invocation::Serve(config)) => *config,
+            other => panic!("{args:?} {env:?} gave {other:?}"),
+        }
+    }
+
+    fn check_fault(args: &[&str], env: &[(&str, &str)], expected: &str) {
+        let fault = parse_with(args, env).unwrap_err().to_string();
+        assert_eq!(fault, expected, "for {args:?} {env:?}");
+        assert_eq!(fault.lines().count(), 1);
+    }
+
+    #[test]
+    fn the_defaults_of_the_table_are_those_of_the_rooms() {
+        let config = config(&[], &[]);
+        assert_eq!(config.settings, Settings::default());
+        assert_eq!(config.listen, [Listen::Tcp("127.0.0.1:8080".parse().unwrap())]);
+        assert_eq!((config.log_level, config.log_format), (Level::Info, Format::Logfmt));
+        assert_eq!(config.resolv_conf, PathBuf::from("/etc/resolv.conf"));
+        assert_eq!(config.hosts, PathBuf::from("/etc/hosts"));
+        assert!(config.allow.is_empty() && config.deny.is_empty());
+        assert!(config.host_names.is_empty());
+        assert_eq!(parse_with(&["serve"], &[]), Ok(Invocation::Serve(Box::new(config))));
+    }
+
+    /// A value of each flag that is neither its default nor its `other`.
+    const VALUES: [(&str, &str, &str); FLAGS.len()] = [
+        ("listen", "[::]:80", "0.0.0.0:0"),
+        ("timeout", "250ms", "60s"),
+        ("max-scan-time", "10s", "24m"),
+        ("max-scans", "1", "1000000"),
+        ("max-scans-per-client", "1", "2"),
+        ("max-connections", "1", "2"),
+        ("max-in-flight", "1", "2"),
+        ("drain-delay", "5s", "60m"),
+        ("drain-timeout", "0s", "1.5m"),
+        ("allow", "127.0.0.0/8", "::1"),
+        ("deny", "10.0.0.0/8", "fd00::/8"),
+        ("host", "scan.example", "localhost"),
+        ("log-level", "debug", "error"),
+        ("log-format", "json", "logfmt"),
+        ("resolv-conf", "/a", "/b"),
+        ("hosts", "/a", "/b"),
+    ];
+
+    #[test]
+    fn every_flag_says_the_same_as_its_variable_and_beats_it() {
+        let default = config(&[], &[]);
+        for (flag, (name, value, other)) in FLAGS.iter().zip(VALUES) {
+            assert_eq!(flag.name, name);
+            let variable = flag.variable();
+            let by_flag = config(&[&format!("--{name}"), value], &[]);
+            assert_ne!(by_flag, default, "--{name} {value}");
+            assert_eq!(config(&[&format!("--{name}={value}")], &[]), by_flag);
+            assert_eq!(config(&[], &[(&variable, value)]), by_flag);
+            let both = config(&["serve", &format!("--{name}"), value], &[(&variable, other)]);
+            assert_eq!(both, by_flag);
+            assert_ne!(config(&[], &[(&variable, other)]), by_flag);
+            // What is not looked at cannot be wrong.
+            assert_eq!(config(&[&format!("--{name}"), value], &[(&variable, "?")]), by_flag);
+        }
+    }
+
+    #[test]
+    fn every_flag_refuses_a_wrong_and_an_empty_value_by_name() {
+        for flag in &FLAGS {
+            for value in ["", "\n"] {
+                let is_path = flag.name == "resolv-conf" || flag.name == "hosts";
+                if is_path && !value.is_empty() {
+                    continue;
+                }
+                let variable = flag.variable();
+                // The blanks around an item of a list are not its own.
+                let item = if flag.arity == Arity::List { value.trim() } else { value };
+                for (fault, source) in [
+                    (parse_with(&[&format!("--{}", flag.name), value], &[]), "--"),
+                    (parse_with(&[], &[(&variable, value)]), "OPENPORTS_"),
+                ] {
+                    let fault = fault.unwrap_err().to_string();
+                    assert!(fault.starts_with(source), "{fault}");
+                    assert!(fault.contains(&format!(" {item:?}: ")), "{fault}");
+                    assert_eq!(fault.lines().count(), 1, "{fault}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_is_repeated_or_separated_by_commas() {
+        let flags = config(&["--deny", "10.0.0.0/8", "--deny", "::/0,192.0.2.7"], &[]);
+        assert_eq!(flags.deny.len(), 3);
+        let variable = config(&[], &[("OPENPORTS_DENY", "10.0.0.0/8, ::/0 ,192.0.2.7/32")]);
+        assert_eq!(variable, flags);
+        let listen = config(&["--listen", "[::1]:1", "--listen", "127.0.0.1:2"], &[]).listen;
+        let [one, two] = ["[::1]:1", "127.0.0.1:2"].map(|text| Listen::Tcp(text.parse().unwrap()));
+        assert_eq!(listen, [one, two], "the default is replaced, not added to");
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_what_was_expected() {
+        let count = "expected a whole number from 1 to 1000000";
+        for value in ["0", "1000001", "-1", "+1", "1e3", " 1", "99999999999999999999", "\u{661}"] {
+            let expected = format!("--max-scans {value:?}: {count}");
+            check_fault(&["--max-scans", value], &[], &expected);
+        }
+        check_fault(&["--timeout", "9ms"], &[], "--timeout \"9ms\": expected 10ms to 60s");
+        check_fault(&["--timeout", "61s"], &[], "--timeout \"61s\": expected 10ms to 60s");
+        check_fault(&["--timeout=2"], &[], "--timeout \"2\": a duration needs a unit: ms, s or m");
+        check_fault(
+            &[],
+            &[("OPENPORTS_MAX_SCAN_TIME", "1441m")],
+            "OPENPORTS_MAX_SCAN_TIME \"1441m\": expected 10ms to 1440m",
+        );
+        check_fault(
+            &["--drain-delay=2h"],
+            &[],
+            "--drain-delay \"2h\": not a duration such as 250ms, 2s, 1.5s or 5m",
+        );
+        for value in ["8080", ":8080", "localhost:8080", "127.0.0.1", "::1:80", "unix:/run/x"] {
+            let expected = "expected an address and a port such as 127.0.0.1:8080 or [::]:8080";
+            check_fault(&["--listen", value], &[], &format!("--listen {value:?}: {expected}"));
+        }
+        check_fault(
+            &["--allow", "10.0.0.0/8,10.0.0.1/8"],
+            &[],
+            "--allow \"10.0.0.1/8\": host bits are set, the network is 10.0.0.0/8",
+        );
+        check_fault(
+            &["--host", "http://scan.example"],
+            &[],
+            "--host \"http://scan.example\": expected a DNS name, without scheme and port",
+        );
+        check_fault(
+            &["--log-level", "trace"],
+            &[],
+            "--log-level \"trace\": expected error, warn, info or debug",
+        );
+    }
+
+    #[test]
+    fn what_is_unknown_is_named_with_the_nearest_that_is_known() {
+        check_fault(&["--lisen=x"], &[], "unknown flag \"--lisen\", did you mean --listen?");
+        check_fault(&["--max-scan"], &[], "unknown flag \"--max-scan\", did you mean --max-scans?");
+        check_fault(&["--Timeout"], &[], "unknown flag \"--Timeout\", did you mean --timeout?");
+        check_fault(&["--hepl"], &[], "unknown flag \"--hepl\", see --help");
+        check_fault(&["--versio"], &[], "unknown flag \"--versio\", did you mean --version?");
+        check_fault(&["--color"], &[], "unknown flag \"--color\", see --help");
+        check_fault(&["-x"], &[], "unknown flag \"-x\", see --help");
+        check_fault(&["srve"], &[], "unknown command \"srve\", did you mean serve?");
+        check_fault(&["example.com"], &[], "unknown command \"example.com\", see --help");
+        check_fault(&["serve", "serve"], &[], "unexpected argument \"serve\", see --help");
+        check_fault(&["--", "--timeout"], &[], "unknown command \"--timeout\", see --help");
+    }
+
+    #[test]
+    fn a_flag_without_value_or_given_twice_is_refused() {
+        check_fault(&["--timeout"], &[], "--timeout needs a value: DURATION");
+        check_fault(
+            &["--timeout=2s", "--timeout", "3s"],
+            &[],
+            "--timeout \"3s\": expected once, is given several times",
+        );
+        check_fault(
+            &["--timeout", "--listen"],
+            &[],
+            "--timeout \"--listen\": not a duration such as 250ms, 2s, 1.5s or 5m",
+        );
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_is_refused() {
+        let args = ["openports".into(), "--hosts".into(), OsString::from_vec(vec![b'/', 0xff])];
+        let fault = parse(args, |_| None).unwrap_err();
+        assert_eq!(fault.to_string(), "--hosts \"/\u{fffd}\": expected UTF-8");
+        let fault = parse([], |_| Some(OsString::from_vec(vec![0xff]))).unwrap_err();
+        assert_eq!(fault.to_string(), "OPENPORTS_LISTEN \"\u{fffd}\": expected UTF-8");
+    }
+
+    #[test]
+    fn variables_of_no_flag_are_ignored() {
+        let service = [
+            ("OPENPORTS_SERVICE_HOST", "10.0.0.1"),
+            ("OPENPORTS_PORT", "tcp://10.0.0.1:8080"),
+            ("OPENPORTS_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ];
+        assert_eq!(config(&[], &service), config(&[], &[]));
+    }
+
+    #[test]
+    fn help_and_version_are_asked_for_in_any_place() {
+        for args in [&["--help"][..], &["-h"], &["serve", "--help"], &["--timeout=x", "-h"]] {
+            assert_eq!(parse_with(args, &[]), Ok(Invocation::Help(flags::help())), "{args:?}");
+        }
+        let version = format!("openports {}\n", env!("CARGO_PKG_VERSION"));
+        for args in [&["--version"][..], &["-V"], &["serve", "--version"]] {
+            assert_eq!(parse_with(args, &[]), Ok(Invocation::Version(version.clone())), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_reachable_from_outside_as_soon_as_one_listener_is() {
+        for (listen, reach) in [
+            ("127.0.0.1:1", Reach::LoopbackOnly),
+            ("127.9.9.9:1,[::1]:1,[::ffff:127.0.0.1]:1", Reach::LoopbackOnly),
+            ("127.0.0.1:1,[::]:1", Reach::Outside),
+            ("0.0.0.0:1", Reach::Outside),
+            ("192.0.2.7:1", Reach::Outside),
+        ] {
+            assert_eq!(config(&["--listen", listen], &[]).reach(), reach, "{listen}");
+        }
+    }
+
+    #[test]
+    fn the_distance_counts_what_is_inserted_removed_and_replaced() {
+        for (one, other, expected) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("abc", "", 3),
+            ("listen", "listen", 0),
+            ("lisen", "listen", 1),
+            ("kitten", "sitting", 3),
+            ("flaw", "lawn", 2),
+        ] {
+            assert_eq!(distance(one, other), expected, "{one} {other}");
+            assert_eq!(distance(other, one), expected, "{other} {one}");
+        }
+        assert_eq!(
+            config(&["--max-scan-time", "90s"], &[]).settings.scan_time_max,
+            Duration::from_secs(90)
+        );
+    }
+}

@@ -1,4 +1,5 @@
 //! openports: signboard to be written.
+pub mod api;
 pub mod duration;
 pub mod event;
 pub mod http;

@@ -98,6 +98,14 @@ pub const TIMEOUT_AUTO_MAX: Duration = Duration::from_secs(2);
 pub const TIMEOUT_MIN: Duration = Duration::from_millis(10);
 /// See [`TIMEOUT_MIN`].
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+/// Passes over silent ports that may be asked for.
+pub const RETRIES_MAX: u8 = 10;
+/// New connects per second that may be asked for; far above what one thread can start.
+pub const RATE_MAX: u32 = 10_000_000;
+/// Items of one list of ports: more would name some port twice.
+pub const PORT_ITEMS_MAX: usize = 65_535;
+/// Parameters that one answer calls faulty; the rest of a flood of unknown names is not told.
+pub const INVALID_FIELDS_MAX: usize = 32;
 /// The rest after a shortage before anything is launched again, and by how much it grows.
 pub const SHORTAGE_REST_MIN: Duration = Duration::from_millis(5);
 /// See [`SHORTAGE_REST_MIN`].

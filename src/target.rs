@@ -1,10 +1,17 @@
 //! What is scanned: a host and a set of ports. Parsed once, valid for ever.
 //!
 //! `parse, don't validate`: a [`Host`] that exists is well formed, a [`PortSet`] holds no port 0.
-//! It never resolves a name and never connects.
+//! It never resolves a name and never connects. Whoever has a target as text (a query, a command
+//! line, a list of targets) comes here, so that all of them mean the same by it.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use crate::limits;
+
+pub mod host;
 
 /// A set of TCP ports: one bit each, 8 KB, whatever was asked for.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,10 +35,35 @@ impl PortSet {
     /// Every port of `first..=last`; empty if `first > last`.
     pub fn from_range(first: u16, last: u16) -> Self {
         let mut set = Self::new();
-        for port in first..=last {
-            set.insert(port);
+        if first <= last {
+            set.insert_range(first..=last);
         }
         set
+    }
+
+    /// Reads a list such as `22,80,8000-8100,60000-`: ports and ranges in any order, overlapping
+    /// or not. A range may lack one end (`-100`, `60000-`) but not both: a lone dash is more often
+    /// a slip than a wish for every port.
+    ///
+    /// The set is never empty. Linear in the text, and in [`limits::PORT_ITEMS_MAX`] items at most.
+    pub fn parse(text: &str) -> Result<Self, PortsError> {
+        let mut set = Self::new();
+        let mut offset = 1;
+        for (index, item) in text.split(',').enumerate() {
+            let range = if index == limits::PORT_ITEMS_MAX {
+                Err(PortsReason::TooMany)
+            } else {
+                parse_range(item)
+            };
+            match range {
+                Ok(range) => set.insert_range(range),
+                Err(reason) => return Err(PortsError { reason, item: quote(item), offset }),
+            }
+            offset += item.len() + 1;
+        }
+        assert!(!set.is_empty(), "every list has an item, every range has a port");
+        assert_eq!(set.len, set.count(), "no port was counted twice");
+        Ok(set)
     }
 
     /// Adds a port; false if it was there.
@@ -42,6 +74,43 @@ impl PortSet {
         self.words[word] |= bit;
         self.len += u32::from(is_new);
         is_new
+    }
+
+    /// Adds every port of a range, a word at a time.
+    fn insert_range(&mut self, range: RangeInclusive<u16>) {
+        let (first, last) = range.into_inner();
+        assert!(first != 0, "port 0 cannot be connected to");
+        assert!(first <= last, "a range runs upwards");
+        for word in first >> 6..=last >> 6 {
+            let from = if word == first >> 6 { first & 63 } else { 0 };
+            let to = if word == last >> 6 { last & 63 } else { 63 };
+            let mask = u64::MAX << from & u64::MAX >> (63 - to);
+            let ports = &mut self.words[usize::from(word)];
+            self.len += (mask & !*ports).count_ones();
+            *ports |= mask;
+        }
+        assert!(self.contains(first) && self.contains(last), "both ends are in");
+    }
+
+    /// Adds every port of `other`.
+    pub fn union_with(&mut self, other: &Self) {
+        for (mine, theirs) in self.words.iter_mut().zip(other.words.iter()) {
+            *mine |= theirs;
+        }
+        self.len = self.count();
+        assert!(self.len >= other.len, "a union holds both");
+        assert!(!self.contains(0), "neither held port 0");
+    }
+
+    /// Takes every port of `other` out.
+    pub fn subtract(&mut self, other: &Self) {
+        let len_before = self.len;
+        for (mine, theirs) in self.words.iter_mut().zip(other.words.iter()) {
+            *mine &= !theirs;
+        }
+        self.len = self.count();
+        assert!(self.len <= len_before, "nothing was added");
+        assert!(len_before - self.len <= other.len, "nothing else was taken out");
     }
 
     /// Takes a port out; false if it was not there.
@@ -79,6 +148,56 @@ impl PortSet {
         })
     }
 
+    /// The ports as ranges `(first, last)`, ascending, none touching the next.
+    pub fn ranges(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let first = self.next_from(from)?;
+            let last = self.run_end(first);
+            assert!(last >= first, "a run holds its first port");
+            from = u32::from(last) + 1;
+            Some((first, last))
+        })
+    }
+
+    /// The ports as ranges, `1-21,23,79-80`; nothing for the empty set. What is displayed
+    /// [`PortSet::parse`] reads back.
+    pub fn display_ranges(&self) -> impl fmt::Display + '_ {
+        Ranges(self)
+    }
+
+    /// The lowest port.
+    pub fn first(&self) -> Option<u16> {
+        self.next_from(0)
+    }
+
+    /// The highest port.
+    pub fn last(&self) -> Option<u16> {
+        let word = self.words.iter().rposition(|bits| *bits != 0)?;
+        Some((word as u16) << 6 | self.words[word].ilog2() as u16)
+    }
+
+    /// The last port of the unbroken run that `first` stands in.
+    fn run_end(&self, first: u16) -> u16 {
+        debug_assert!(self.contains(first), "a run begins at a port of the set");
+        let mut word = usize::from(first >> 6);
+        let mut gaps = !self.words[word] >> (first & 63) << (first & 63);
+        while gaps == 0 {
+            word += 1;
+            match self.words.get(word) {
+                Some(ports) => gaps = !ports,
+                None => return u16::MAX,
+            }
+        }
+        // Not below `first`, whose own bit is no gap: the subtraction cannot wrap.
+        ((word as u32) << 6 | gaps.trailing_zeros()) as u16 - 1
+    }
+
+    /// What `len` must be.
+    fn count(&self) -> u32 {
+        self.words.iter().map(|ports| ports.count_ones()).sum()
+    }
+
     /// How many ports the set holds, 0 to 65,535.
     pub const fn len(&self) -> usize {
         self.len as usize
@@ -90,10 +209,154 @@ impl PortSet {
     }
 }
 
-impl std::fmt::Debug for PortSet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for PortSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PortSet({} ports)", self.len)
     }
+}
+
+struct Ranges<'a>(&'a PortSet);
+
+impl fmt::Display for Ranges<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (first, last)) in self.0.ranges().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            if first == last {
+                write!(f, "{comma}{first}")?;
+            } else {
+                write!(f, "{comma}{first}-{last}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The ports that an item of a list names: `80`, `8000-8100`, `-100` or `60000-`.
+fn parse_range(item: &str) -> Result<RangeInclusive<u16>, PortsReason> {
+    let port = |digits| parse_port(digits).map_err(PortsReason::Port);
+    let (first, last) = match item.split_once('-') {
+        None => return port(item).map(|port| port..=port),
+        Some(("", "")) => return Err(PortsReason::NoEnds),
+        Some(("", last)) => (1, port(last)?),
+        Some((first, "")) => (port(first)?, u16::MAX),
+        Some((first, last)) => (port(first)?, port(last)?),
+    };
+    if first > last {
+        return Err(PortsReason::Backwards);
+    }
+    assert!(first > 0, "no number below 1 was accepted");
+    Ok(first..=last)
+}
+
+/// Why a text is no list of ports. Displays as `"9-3" at offset 4: the range runs backwards`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortsError {
+    /// What is wrong with the item.
+    pub reason: PortsReason,
+    /// The item at fault, as [`quote`] writes it.
+    pub item: String,
+    /// Where the item begins in the list: 1 is the first byte.
+    pub offset: usize,
+}
+
+/// What is wrong with an item of a list of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortsReason {
+    /// An end is no port.
+    Port(DecimalError),
+    /// A dash alone.
+    NoEnds,
+    /// The first port is above the last.
+    Backwards,
+    /// The list has more than [`limits::PORT_ITEMS_MAX`] items.
+    TooMany,
+}
+
+impl fmt::Display for PortsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at offset {}: ", self.item, self.offset)?;
+        match self.reason {
+            PortsReason::Port(error) => error.fmt(f),
+            PortsReason::NoEnds => f.write_str("the range needs a first or a last port"),
+            PortsReason::Backwards => f.write_str("the range runs backwards"),
+            PortsReason::TooMany => {
+                write!(f, "a list has at most {} items", limits::PORT_ITEMS_MAX)
+            }
+        }
+    }
+}
+
+impl std::error::Error for PortsError {}
+
+/// Reads a port: decimal digits, 1 to 65,535.
+pub fn parse_port(text: &str) -> Result<u16, DecimalError> {
+    let port = parse_decimal(text, 1..=u64::from(u16::MAX))?;
+    assert!(port != 0 && port <= u64::from(u16::MAX), "`parse_decimal` keeps to its range");
+    Ok(port as u16)
+}
+
+/// Digits of a decimal string: as many nines as a `u64` holds. Leading zeros count.
+const DECIMAL_DIGITS_MAX: usize = 19;
+
+/// Reads a decimal string (ASCII digits and nothing else: no sign, blank, underscore or prefix)
+/// whose value lies in `range`.
+pub fn parse_decimal(text: &str, range: RangeInclusive<u64>) -> Result<u64, DecimalError> {
+    assert!(!range.is_empty(), "some value is allowed");
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(DecimalError::NotDecimal);
+    }
+    if text.len() > DECIMAL_DIGITS_MAX {
+        return Err(DecimalError::TooLong);
+    }
+    let value = text.bytes().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'));
+    if !range.contains(&value) {
+        return Err(DecimalError::OutOfRange { min: *range.start(), max: *range.end() });
+    }
+    Ok(value)
+}
+
+/// Why a text is not the number that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecimalError {
+    /// Something else than ASCII digits, or nothing at all.
+    NotDecimal,
+    /// More digits than a `u64` holds, leading zeros included.
+    TooLong,
+    /// A number outside the range.
+    OutOfRange {
+        /// The least value allowed.
+        min: u64,
+        /// The greatest value allowed.
+        max: u64,
+    },
+}
+
+impl fmt::Display for DecimalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotDecimal => f.write_str("invalid decimal string"),
+            Self::TooLong => write!(f, "a number has at most {DECIMAL_DIGITS_MAX} digits"),
+            Self::OutOfRange { min, max } => write!(f, "must be from {min} to {max}"),
+        }
+    }
+}
+
+impl std::error::Error for DecimalError {}
+
+/// Characters of a stranger's text that a message repeats.
+const QUOTED_CHARS_MAX: usize = 32;
+
+/// A stranger's text, fit for a message: in quotes, escaped so that it can forge no line, and cut
+/// with `…` where it is long.
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::from('"');
+    let mut chars = text.chars();
+    quoted.extend(chars.by_ref().take(QUOTED_CHARS_MAX).flat_map(char::escape_debug));
+    if chars.next().is_some() {
+        quoted.push('…');
+    }
+    quoted.push('"');
+    quoted
 }
 
 /// Which address family a scan may use.
@@ -145,4 +408,148 @@ pub enum Retries {
     Exactly(u8),
     /// Only when the network is seen to lose packets.
     Auto,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(text: &str) -> PortSet {
+        PortSet::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_list_of_ports_is_read_in_any_order_with_overlaps_and_open_ends() {
+        let check = |text: &str, expected: &str, len: usize| {
+            let set = ports(text);
+            assert_eq!(set.display_ranges().to_string(), expected, "{text}");
+            assert_eq!(set.len(), len, "{text}");
+            assert_eq!(set.iter().count(), len, "{text}");
+            assert_eq!(ports(expected), set, "what is displayed reads back");
+        };
+        check("22", "22", 1);
+        check("007", "7", 1);
+        check("22,80,8000-8100,60000-", "22,80,8000-8100,60000-65535", 5639);
+        check("-100", "1-100", 100);
+        check("1-", "1-65535", 65_535);
+        check("65535", "65535", 1);
+        check("65535-", "65535", 1);
+        check("-1", "1", 1);
+        check("80,22,80,22", "22,80", 2);
+        check("10-20,15-25,26", "10-26", 17);
+        check("63,64,65", "63-65", 3);
+        check("1-63,65-127,128-", "1-63,65-65535", 65_534);
+        check("64-127", "64-127", 64);
+        check("9-9", "9", 1);
+    }
+
+    #[test]
+    fn a_bad_list_quotes_the_item_and_says_where_it_begins() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(PortSet::parse(text).unwrap_err().to_string(), expected);
+        };
+        check("", "\"\" at offset 1: invalid decimal string");
+        check("0", "\"0\" at offset 1: must be from 1 to 65535");
+        check("65536", "\"65536\" at offset 1: must be from 1 to 65535");
+        check("22,0-5", "\"0-5\" at offset 4: must be from 1 to 65535");
+        check("9-3", "\"9-3\" at offset 1: the range runs backwards");
+        check("1-2-3", "\"1-2-3\" at offset 1: invalid decimal string");
+        check("1--3", "\"1--3\" at offset 1: invalid decimal string");
+        check(",", "\"\" at offset 1: invalid decimal string");
+        check("22,", "\"\" at offset 4: invalid decimal string");
+        check("22,,80", "\"\" at offset 4: invalid decimal string");
+        check("a", "\"a\" at offset 1: invalid decimal string");
+        check("22, 80", "\" 80\" at offset 4: invalid decimal string");
+        check("+22", "\"+22\" at offset 1: invalid decimal string");
+        check("0x16", "\"0x16\" at offset 1: invalid decimal string");
+        check("1_000", "\"1_000\" at offset 1: invalid decimal string");
+        check("22,２２", "\"２２\" at offset 4: invalid decimal string");
+        check("-", "\"-\" at offset 1: the range needs a first or a last port");
+        check("1\n2", "\"1\\n2\" at offset 1: invalid decimal string");
+        check(&"9".repeat(20), &format!("\"{}\" at offset 1: {}", "9".repeat(20), TOO_LONG));
+        check(&"9".repeat(40), &format!("\"{}…\" at offset 1: {}", "9".repeat(32), TOO_LONG));
+    }
+
+    const TOO_LONG: &str = "a number has at most 19 digits";
+
+    #[test]
+    fn every_short_list_reads_back_or_errs_within_itself() {
+        let mut texts = vec![String::new()];
+        for _ in 0..5 {
+            let longer = |text: &String| "019-,".chars().map(|c| format!("{text}{c}")).collect();
+            texts = texts.iter().flat_map(|text| -> Vec<String> { longer(text) }).collect();
+            for text in &texts {
+                match PortSet::parse(text) {
+                    Ok(set) => assert!(ports(&set.display_ranges().to_string()) == set, "{text}"),
+                    Err(error) => {
+                        let rest = &text[error.offset - 1..];
+                        let item = rest.split(',').next().unwrap();
+                        assert_eq!(error.item, quote(item), "{text}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_of_a_hundred_thousand_items_is_refused() {
+        let error = PortSet::parse(&vec!["1"; 100_000].join(",")).unwrap_err();
+        assert_eq!((error.reason, error.offset), (PortsReason::TooMany, 2 * 65_535 + 1));
+        assert_eq!(PortSet::parse(&vec!["65000-"; 65_535].join(",")).unwrap().len(), 536);
+    }
+
+    #[test]
+    fn a_decimal_string_has_nothing_but_ascii_digits() {
+        let check = |text: &str, expected| assert_eq!(parse_port(text), expected, "{text:?}");
+        let out_of_range = Err(DecimalError::OutOfRange { min: 1, max: 65_535 });
+        check("1", Ok(1));
+        check("65535", Ok(65_535));
+        check("0000000000000000080", Ok(80));
+        check("0", out_of_range);
+        check("65536", out_of_range);
+        check(&"9".repeat(19), out_of_range);
+        check(&"0".repeat(20), Err(DecimalError::TooLong));
+        for text in ["", "+1", "-1", " 1", "1 ", "1_0", "0x10", "1e3", "1.0", "８０", "80\0"] {
+            check(text, Err(DecimalError::NotDecimal));
+        }
+    }
+
+    #[test]
+    fn ranges_and_single_ports_make_the_same_set_at_every_word_boundary() {
+        let edges = [1u16, 2, 62, 63, 64, 65, 127, 128, 129, 65_471, 65_472, 65_534, 65_535];
+        for first in edges {
+            for last in edges {
+                let mut slow = PortSet::new();
+                (first..=last).for_each(|port| assert!(slow.insert(port)));
+                let fast = PortSet::from_range(first, last);
+                assert_eq!((fast.len(), fast.first(), fast.last()), expected_ends(first, last));
+                assert!(fast == slow, "{first}-{last}");
+                assert_eq!(fast.ranges().count(), usize::from(first <= last));
+            }
+        }
+    }
+
+    fn expected_ends(first: u16, last: u16) -> (usize, Option<u16>, Option<u16>) {
+        match last.checked_sub(first) {
+            Some(more) => (usize::from(more) + 1, Some(first), Some(last)),
+            None => (0, None, None),
+        }
+    }
+
+    #[test]
+    fn sets_are_joined_and_subtracted_as_their_ports_say() {
+        let check = |left: &str, right: &str, union: &str, difference: &str| {
+            let (mut joined, mut rest) = (ports(left), ports(left));
+            joined.union_with(&ports(right));
+            rest.subtract(&ports(right));
+            assert_eq!(joined.display_ranges().to_string(), union);
+            assert_eq!(rest.display_ranges().to_string(), difference);
+            assert_eq!((joined.iter().count(), rest.iter().count()), (joined.len(), rest.len()));
+        };
+        check("1-100", "22,80", "1-100", "1-21,23-79,81-100");
+        check("22", "80", "22,80", "22");
+        check("22", "22", "22", "");
+        check("1-", "-65534", "1-65535", "65535");
+        check("60-70", "64-", "60-65535", "60-63");
+    }
 }

@@ -1,0 +1,270 @@
+//! Proactive negotiation: which form of an answer the `Accept` field prefers (RFC 9110 12.5.1).
+//!
+//! It reads generously, as the RFC advises for a field that only states a wish: a member that
+//! makes no sense is passed over, and a field without any sense counts as absent. It never says
+//! no by mistake of its own: only a client that rules out all four forms gets none.
+
+/// The form of the answer to a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Form {
+    /// One JSON object, at the end.
+    Json,
+    /// The open ports, one a line, at the end.
+    Text,
+    /// A JSON object a line, as things happen.
+    Ndjson,
+    /// Server-sent events, as things happen.
+    EventStream,
+}
+
+impl Form {
+    /// Every form, the one to prefer among equals first: whoever says `text/*` is better served
+    /// with a text than with a stream of events.
+    pub const ALL: [Self; 4] = [Self::Json, Self::Text, Self::Ndjson, Self::EventStream];
+
+    /// The Content-Type field.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Text => "text/plain; charset=utf-8",
+            Self::Ndjson => "application/x-ndjson",
+            Self::EventStream => "text/event-stream",
+        }
+    }
+
+    /// True exactly when the answer is written while the scan runs.
+    pub const fn is_streamed(self) -> bool {
+        match self {
+            Self::Json | Self::Text => false,
+            Self::Ndjson | Self::EventStream => true,
+        }
+    }
+
+    /// Type and subtype.
+    const fn media_type(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Json => ("application", "json"),
+            Self::Text => ("text", "plain"),
+            Self::Ndjson => ("application", "x-ndjson"),
+            Self::EventStream => ("text", "event-stream"),
+        }
+    }
+}
+
+/// The form to answer in, from the values of all `Accept` lines; `None` if all are ruled out.
+pub fn negotiate<'a>(lines: impl Iterator<Item = &'a str>) -> Option<Form> {
+    let ranges: Vec<Range> =
+        lines.flat_map(|line| split(line, ',')).filter_map(Range::parse).collect();
+    if ranges.is_empty() {
+        return Some(Form::Json);
+    }
+    let mut best: Option<(Form, Weight)> = None;
+    for form in Form::ALL {
+        let weight = weight_of(form, &ranges);
+        if weight > best.map_or(0, |(_, weight)| weight) {
+            best = Some((form, weight));
+        }
+    }
+    assert!(best.is_none_or(|(_, weight)| weight > 0), "a form of weight 0 is ruled out");
+    best.map(|(form, _)| form)
+}
+
+/// A quality value in thousandths, 0 to 1000.
+type Weight = u16;
+
+/// The weight of the most specific range that matches; the highest among equally specific ones.
+fn weight_of(form: Form, ranges: &[Range]) -> Weight {
+    let matching = ranges.iter().filter_map(|range| Some((range.specificity(form)?, range.weight)));
+    let weight = matching.max().map_or(0, |(_, weight)| weight);
+    assert!(weight <= 1000, "`parse_weight` keeps to the range");
+    weight
+}
+
+/// One member of the list: a media range and its weight.
+#[derive(Debug)]
+struct Range<'a> {
+    kind: &'a str,
+    subtype: &'a str,
+    weight: Weight,
+}
+
+impl<'a> Range<'a> {
+    /// `None` for what is no media range. Parameters other than `q` are passed over: none of our
+    /// forms has any that matters, and `application/json;charset=utf-8` means JSON.
+    fn parse(member: &'a str) -> Option<Self> {
+        let mut parts = split(member, ';');
+        let range = parts.next()?;
+        // Java's URLConnection sends a lone star.
+        let (kind, subtype) = if range == "*" { ("*", "*") } else { range.split_once('/')? };
+        if !is_token(kind) || !is_token(subtype) || (kind == "*" && subtype != "*") {
+            return None;
+        }
+        let mut weight = 1000;
+        for parameter in parts {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            if name.trim_end().eq_ignore_ascii_case("q") {
+                weight = parse_weight(value.trim_start())?;
+            }
+        }
+        Some(Self { kind, subtype, weight })
+    }
+
+    /// How closely the range names the form; `None` if it does not match.
+    fn specificity(&self, form: Form) -> Option<u8> {
+        let (kind, subtype) = form.media_type();
+        let names = |range: &str, word| range.eq_ignore_ascii_case(word);
+        match (self.kind, self.subtype) {
+            ("*", _) => Some(0),
+            (range, "*") => names(range, kind).then_some(1),
+            (range, subrange) => (names(range, kind) && names(subrange, subtype)).then_some(2),
+        }
+    }
+}
+
+/// `0`, `1`, and up to three decimals between; a missing zero before the point is forgiven.
+fn parse_weight(text: &str) -> Option<Weight> {
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
+    let is_decimal = decimals.len() <= 3 && decimals.bytes().all(|byte| byte.is_ascii_digit());
+    let thousands = match whole {
+        "0" => 0,
+        "" if !decimals.is_empty() => 0,
+        "1" => 1000,
+        _ => return None,
+    };
+    if !is_decimal {
+        return None;
+    }
+    let digits = decimals.bytes().chain(std::iter::repeat(b'0')).take(3);
+    let weight = digits.fold(0, |value, digit| value * 10 + Weight::from(digit - b'0')) + thousands;
+    (weight <= 1000).then_some(weight)
+}
+
+/// True exactly when the text is a token (RFC 9110 section 5.6.2).
+fn is_token(text: &str) -> bool {
+    let is_token_byte =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_token_byte)
+}
+
+/// Splits at a delimiter outside quoted strings (RFC 9110 section 5.6.4), and trims the parts.
+fn split(text: &str, delimiter: char) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let is_boundary = move |c: char| {
+        if is_escaped {
+            is_escaped = false;
+        } else if c == '"' {
+            is_quoted = !is_quoted;
+        } else {
+            is_escaped = is_quoted && c == '\\';
+        }
+        c == delimiter && !is_quoted
+    };
+    text.split(is_boundary).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(lines: &[&str], expected: Option<Form>) {
+        assert_eq!(negotiate(lines.iter().copied()), expected, "{lines:?}");
+    }
+
+    #[test]
+    fn without_a_wish_the_answer_is_json() {
+        check(&[], Some(Form::Json));
+        check(&[""], Some(Form::Json));
+        check(&[" , ,"], Some(Form::Json));
+        check(&["*/*"], Some(Form::Json));
+        check(&["*"], Some(Form::Json));
+    }
+
+    #[test]
+    fn each_form_is_had_by_its_name_in_any_case() {
+        for form in Form::ALL {
+            let (kind, subtype) = form.media_type();
+            check(&[&format!("{kind}/{subtype}")], Some(form));
+            check(&[&format!("{kind}/{subtype}").to_uppercase()], Some(form));
+            assert!(form.content_type().starts_with(&format!("{kind}/{subtype}")));
+        }
+    }
+
+    #[test]
+    fn the_greatest_weight_wins_and_ties_go_to_json() {
+        check(&["text/plain, application/json"], Some(Form::Json));
+        check(&["application/json;q=0.5, text/plain"], Some(Form::Text));
+        check(&["application/json;q=0.5, text/plain;q=0.501"], Some(Form::Text));
+        check(&["application/json;q=0.5", "text/event-stream"], Some(Form::EventStream));
+        check(&["application/x-ndjson, */*;q=0.1"], Some(Form::Ndjson));
+        check(&["text/*"], Some(Form::Text));
+        check(&["application/*"], Some(Form::Json));
+        check(&["application/*;q=0.5, application/x-ndjson"], Some(Form::Ndjson));
+    }
+
+    #[test]
+    fn the_most_specific_range_has_the_word() {
+        check(&["*/*, application/json;q=0"], Some(Form::Text));
+        check(&["application/json;q=0, */*"], Some(Form::Text));
+        check(&["*/*;q=0.1, text/*;q=0, text/event-stream;q=0.2"], Some(Form::EventStream));
+        check(&["text/*, text/plain;q=0"], Some(Form::EventStream));
+        check(&["text/*;q=0.9, text/plain;q=0.1, application/json;q=0.5"], Some(Form::EventStream));
+    }
+
+    #[test]
+    fn only_who_rules_out_all_four_gets_none() {
+        check(&["image/png"], None);
+        check(&["application/json;q=0"], None);
+        check(&["*/*;q=0"], None);
+        check(&["*/*;q=0, text/plain;q=0.001"], Some(Form::Text));
+        check(&["application/json;q=0.000, text/*;q=0"], None);
+        check(&["application/problem+json"], None);
+        check(&["text/html"], None);
+    }
+
+    #[test]
+    fn what_browsers_and_old_clients_send_is_json() {
+        let firefox = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        check(&[firefox], Some(Form::Json));
+        check(&["text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"], Some(Form::Json));
+        check(&["application/json, text/plain, */*"], Some(Form::Json));
+        check(&["text/event-stream"], Some(Form::EventStream));
+    }
+
+    #[test]
+    fn a_member_without_sense_is_passed_over() {
+        check(&["json, text/plain"], Some(Form::Text));
+        check(&["*/json, text/plain"], Some(Form::Text));
+        check(&["application/json;q=2, text/plain;q=0.1"], Some(Form::Text));
+        check(&["application/json;q=, text/plain;q=0.1"], Some(Form::Text));
+        check(&["application/json;q=0.1234, text/plain;q=0.1"], Some(Form::Text));
+        check(&["application/json;q=-1, text/plain;q=0.1"], Some(Form::Text));
+        check(&["application/json;q=1.001, text/plain;q=0.1"], Some(Form::Text));
+        check(&["application /json, text/plain;q=0.1"], Some(Form::Text));
+        check(&["/, //, /json, application/"], Some(Form::Json));
+        check(&["\u{e9}/\u{e9}"], Some(Form::Json));
+    }
+
+    #[test]
+    fn parameters_and_blanks_do_not_hide_the_type() {
+        check(&["application/json;charset=utf-8"], Some(Form::Json));
+        check(&["text/plain; format=flowed ; Q = 0.5 , image/png"], Some(Form::Text));
+        check(&["text/plain;a=\"x,application/json;q=0.1\";q=0.2"], Some(Form::Text));
+        check(&["text/plain;a=\"\\\",*/*\""], Some(Form::Text));
+    }
+
+    #[test]
+    fn no_short_field_makes_it_stumble() {
+        let mut texts = vec![String::new()];
+        for _ in 0..5 {
+            let longer =
+                |text: &String| "*/;q=0.,\"\\".chars().map(|c| format!("{text}{c}")).collect();
+            texts = texts.iter().flat_map(|text| -> Vec<String> { longer(text) }).collect();
+            for text in texts.iter().filter(|text| !text.contains(['*', '/'])) {
+                check(&[text], Some(Form::Json));
+            }
+            for text in &texts {
+                negotiate([text.as_str()].into_iter());
+            }
+        }
+    }
+}

@@ -22,6 +22,7 @@ use crate::limits::Settings;
 use crate::policy::Reach;
 use crate::policy::cidr::Cidr;
 use crate::report::log::{Format, Level};
+use crate::spelling;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -282,29 +283,10 @@ fn apply(
     Ok(())
 }
 
-/// The name that differs from `given` in the fewest bytes (inserted, removed or replaced), if in
-/// no more than a third of them.
+/// The nearest known name, if it is near enough to be meant: a third of its letters wrong at most.
 fn nearest(given: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
-    let (name, distance) =
-        names.map(|name| (name, distance(given, name))).min_by_key(|(_, distance)| *distance)?;
-    (distance * 3 <= name.len()).then_some(name)
-}
-
-/// Levenshtein's distance in bytes, row by row.
-fn distance(given: &str, name: &str) -> usize {
-    let mut row: Vec<usize> = (0..=name.len()).collect();
-    for (above, byte) in given.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], above + 1);
-        for (column, other) in name.bytes().enumerate() {
-            let replaced = diagonal + usize::from(byte != other);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    let distance = row[name.len()];
-    assert!(distance >= given.len().abs_diff(name.len()), "each step changes the length by one");
-    assert!(distance <= given.len().max(name.len()), "to replace every byte is enough");
-    distance
+    let (name, edits) = spelling::nearest(given, names)?;
+    (edits * 3 <= name.len()).then_some(name)
 }
 
 #[cfg(test)]
@@ -312,7 +294,6 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use std::os::unix::ffi::OsStringExt;
-    use std::time::Duration;
 
     fn parse_with(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation, UsageError> {
         let args = ["openports"].iter().chain(args).map(OsString::from);
@@ -531,25 +512,5 @@ mod tests {
         ] {
             assert_eq!(config(&["--listen", listen], &[]).reach(), reach, "{listen}");
         }
-    }
-
-    #[test]
-    fn the_distance_counts_what_is_inserted_removed_and_replaced() {
-        for (one, other, expected) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("abc", "", 3),
-            ("listen", "listen", 0),
-            ("lisen", "listen", 1),
-            ("kitten", "sitting", 3),
-            ("flaw", "lawn", 2),
-        ] {
-            assert_eq!(distance(one, other), expected, "{one} {other}");
-            assert_eq!(distance(other, one), expected, "{other} {one}");
-        }
-        assert_eq!(
-            config(&["--max-scan-time", "90s"], &[]).settings.scan_time_max,
-            Duration::from_secs(90)
-        );
     }
 }

@@ -10,5 +10,6 @@ pub mod policy;
 pub mod report;
 pub mod scan;
 pub mod slots;
+pub mod spelling;
 pub mod target;
 pub mod timers;

@@ -68,20 +68,32 @@ pub enum PortState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Ports in [`PortState::Open`].
-    pub open: usize,
+    pub open: u32,
     /// Ports in [`PortState::Closed`].
-    pub closed: usize,
+    pub closed: u32,
     /// Ports in [`PortState::Filtered`].
-    pub filtered: usize,
+    pub filtered: u32,
     /// Ports in [`PortState::Unreachable`].
-    pub unreachable: usize,
+    pub unreachable: u32,
     /// Ports in [`PortState::Untested`].
-    pub untested: usize,
+    pub untested: u32,
 }
 
 impl Counts {
+    /// The sum, state by state.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            open: self.open + other.open,
+            closed: self.closed + other.closed,
+            filtered: self.filtered + other.filtered,
+            unreachable: self.unreachable + other.unreachable,
+            untested: self.untested + other.untested,
+        }
+    }
+
     /// All ports asked for.
-    pub const fn total(&self) -> usize {
+    pub const fn total(&self) -> u32 {
         self.open + self.closed + self.filtered + self.unreachable + self.untested
     }
 }
@@ -156,7 +168,7 @@ pub struct Scan {
     /// Connects in flight that the target or the way to it bears; halved where a pass shows less.
     pressure_max: usize,
     /// Probes beyond the first for a port.
-    retried: usize,
+    retried: u32,
     /// True exactly when a silent probe ended before the kernel had repeated its SYN.
     gave_up_early: bool,
     /// True exactly when a port that had been silent answered in a later pass.
@@ -232,7 +244,7 @@ impl Scan {
                 let set = if pass.number == 0 { &self.plan.ports } else { &self.filtered };
                 pass.next = set.next_from(u32::from(port) + 1);
                 pass.tried += 1;
-                self.retried += usize::from(pass.number > 0);
+                self.retried += u32::from(pass.number > 0);
                 port
             }
         };
@@ -375,7 +387,7 @@ impl Scan {
     }
 
     /// Probes made again for ports that had stayed silent.
-    pub const fn retried(&self) -> usize {
+    pub const fn retried(&self) -> u32 {
         self.retried
     }
 
@@ -403,11 +415,11 @@ impl Scan {
     /// How many ports are in each state.
     pub const fn counts(&self) -> Counts {
         Counts {
-            open: self.open.len(),
-            closed: self.closed.len(),
-            filtered: self.filtered.len(),
-            unreachable: self.unreachable.len(),
-            untested: self.untested.len(),
+            open: self.open.len() as u32,
+            closed: self.closed.len() as u32,
+            filtered: self.filtered.len() as u32,
+            unreachable: self.unreachable.len() as u32,
+            untested: self.untested.len() as u32,
         }
     }
 
@@ -531,7 +543,11 @@ impl Scan {
     }
 
     fn check_invariants(&self) {
-        assert_eq!(self.counts().total(), self.plan.ports.len(), "1: each port is in one state");
+        assert_eq!(
+            self.counts().total() as usize,
+            self.plan.ports.len(),
+            "1: each port is in one state"
+        );
         if self.is_running() {
             let unresolved = self.untested.len() + self.filtered.len();
             assert!(self.probes.len() + self.waiting.len() <= unresolved, "2: in flight once");

@@ -395,18 +395,19 @@ pub enum Host {
 /// Each connect's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timeout {
-    /// The same for every connect.
+    /// The same for every connect, [`limits::TIMEOUT_MIN`] to [`limits::TIMEOUT_MAX`].
     Fixed(Duration),
     /// Follows the measured round trip of the target.
     Auto,
 }
 
 /// Further passes over ports that stayed silent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Retries {
-    /// So many, always.
+    /// So many, always; 0 to [`limits::RETRIES_MAX`].
     Exactly(u8),
     /// Only when the network is seen to lose packets.
+    #[default]
     Auto,
 }
 

@@ -9,25 +9,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use super::accept::Form;
+use crate::scan::Counts;
 use crate::target::PortSet;
-
-/// How many ports are in each state; they add up to the number asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// The handshake was completed.
-    pub open: u32,
-    /// Refused or reset.
-    pub closed: u32,
-    /// Silent until the deadline, in every pass.
-    pub filtered: u32,
-    /// The network or a local policy said no.
-    pub unreachable: u32,
-    /// The scan ended first.
-    pub untested: u32,
-}
 
 /// The outcome of a whole scan.
 #[derive(Clone, Debug, Serialize)]
@@ -44,8 +31,9 @@ pub struct Summary<'a> {
     /// The address scanned; the first, if several were.
     pub address: IpAddr,
     /// The ports by state; the sum over all addresses, if several were scanned.
+    #[serde(serialize_with = "serialize_counts")]
     pub counts: Counts,
-    /// True exactly when no port was left untested.
+    /// True exactly when every port was tried as planned, all passes included.
     pub complete: bool,
     /// How many probes were sent again because the first stayed silent.
     pub retried: u32,
@@ -80,6 +68,7 @@ pub struct AddressResult<'a> {
     #[serde(rename = "open_ports", serialize_with = "serialize_ports")]
     pub open: &'a PortSet,
     /// Its ports by state.
+    #[serde(serialize_with = "serialize_counts")]
     pub counts: Counts,
 }
 
@@ -101,8 +90,10 @@ pub enum ScanEvent<'a> {
         /// The port.
         port: u16,
         /// From SYN to handshake; told in milliseconds, to the microsecond.
+        /// `None`, and not told, where the reader was so slow that it was forgotten.
         #[serde(rename = "rtt_ms", serialize_with = "serialize_fine_millis")]
-        rtt: Duration,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rtt: Option<Duration>,
     },
     /// How far the scan is.
     Progress {
@@ -163,7 +154,7 @@ impl Summary<'_> {
     /// What must hold whatever was scanned.
     fn check(&self) {
         assert!(self.from_port <= self.to_port, "1: a scan has a port");
-        assert_eq!(self.complete, self.counts.untested == 0, "2: complete is nothing untested");
+        assert!(!self.complete || self.counts.untested == 0, "2: complete means all tested");
         if self.results.is_none() {
             // With several addresses the sets are unions, and the counts are not.
             let counted = |count: u32, ports: Option<&PortSet>| {
@@ -190,6 +181,16 @@ pub(super) fn write_json(out: &mut Vec<u8>, value: &impl Serialize) {
     debug_assert!(!out[len_before..].contains(&b'\n'), "JSON escapes line ends in strings");
 }
 
+fn serialize_counts<S: Serializer>(counts: &Counts, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut object = serializer.serialize_struct("Counts", 5)?;
+    object.serialize_field("open", &counts.open)?;
+    object.serialize_field("closed", &counts.closed)?;
+    object.serialize_field("filtered", &counts.filtered)?;
+    object.serialize_field("unreachable", &counts.unreachable)?;
+    object.serialize_field("untested", &counts.untested)?;
+    object.end()
+}
+
 fn serialize_ports<S: Serializer>(ports: &PortSet, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(ports.iter())
 }
@@ -209,7 +210,11 @@ fn serialize_millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::
 }
 
 /// Milliseconds with three decimals at most.
-fn serialize_fine_millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+fn serialize_fine_millis<S: Serializer>(
+    time: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let Some(time) = time else { return serializer.serialize_none() };
     let micros = (time.as_nanos() + 500) / 1000;
     // Exact up to 2^53 µs, 285 years; the shortest digits that read back are then the three.
     serializer.serialize_f64(micros as f64 / 1000.0)
@@ -338,7 +343,7 @@ mod tests {
             r#"{"event":"progress","done":1,"total":3,"open":0}"#,
         );
         check(
-            ScanEvent::Open { port: 22, rtt: Duration::from_micros(410) },
+            ScanEvent::Open { port: 22, rtt: Some(Duration::from_micros(410)) },
             "open",
             r#"{"event":"open","port":22,"rtt_ms":0.41}"#,
         );
@@ -347,7 +352,7 @@ mod tests {
     #[test]
     fn a_round_trip_has_three_decimals_at_most() {
         let check = |nanos: u64, expected: &str| {
-            let event = ScanEvent::Open { port: 1, rtt: Duration::from_nanos(nanos) };
+            let event = ScanEvent::Open { port: 1, rtt: Some(Duration::from_nanos(nanos)) };
             let text = written(Form::Ndjson, &event);
             assert_eq!(text, format!("{{\"event\":\"open\",\"port\":1,\"rtt_ms\":{expected}}}\n"));
         };

@@ -16,7 +16,8 @@ use super::accept::Form;
 use super::problem::InvalidFields;
 use crate::duration;
 use crate::limits::{self, Settings};
-use crate::target::{Family, Host, PortSet, parse_decimal, parse_port, quote};
+use crate::spelling;
+use crate::target::{Family, Host, PortSet, Retries, Timeout, parse_decimal, parse_port, quote};
 
 /// A scan as it was asked for: every value valid, every default filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,25 +50,6 @@ pub struct ScanRequest {
     pub include: Include,
     /// The form of the answer.
     pub form: Form,
-}
-
-/// A connect's deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Timeout {
-    /// This long, [`limits::TIMEOUT_MIN`] to [`limits::TIMEOUT_MAX`].
-    Fixed(Duration),
-    /// As the measured round trip suggests.
-    Auto,
-}
-
-/// Further passes over ports that stayed silent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Retries {
-    /// This many, 0 to [`limits::RETRIES_MAX`].
-    Exactly(u8),
-    /// Only when the network is seen to lose packets.
-    #[default]
-    Auto,
 }
 
 /// Which of a name's addresses are scanned.
@@ -232,34 +214,10 @@ fn report_unknown(pairs: &[Pair], faults: &mut InvalidFields) {
 /// Characters of an unknown name that are looked at and told.
 const UNKNOWN_CHARS_MAX: usize = 32;
 
-/// The name of the table that takes the fewest edits to write; the first among equals.
+/// The name of the table that takes the fewest edits to write.
 fn nearest(name: &str) -> &'static str {
-    let written: Vec<char> = name.chars().collect();
-    let mut best = (usize::MAX, "");
-    for Parameter { name, .. } in &PARAMETERS {
-        let edits = edits_between(name, &written);
-        if edits < best.0 {
-            best = (edits, name);
-        }
-    }
-    assert!(!best.1.is_empty(), "the table has rows");
-    best.1
-}
-
-/// Levenshtein's distance, blind to case: characters to insert, delete or replace.
-fn edits_between(known: &'static str, written: &[char]) -> usize {
-    assert!(written.len() <= UNKNOWN_CHARS_MAX, "the caller cut the name");
-    let mut row: Vec<usize> = (0..=written.len()).collect();
-    for (above, wanted) in known.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], above + 1);
-        for (column, found) in written.iter().enumerate() {
-            let replaced = diagonal + usize::from(!wanted.eq_ignore_ascii_case(found));
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    assert!(row[written.len()] <= known.len().max(written.len()), "replacing all is enough");
-    row[written.len()]
+    let known = PARAMETERS.iter().map(|parameter| parameter.name);
+    spelling::nearest(name, known).map_or("", |(name, _)| name)
 }
 
 /// Looks at what parameters say together, and fills in the defaults.

@@ -1,4 +1,5 @@
 //! openports: signboard to be written.
+pub mod conn;
 pub mod event;
 pub mod http;
 pub mod limits;

@@ -51,6 +51,12 @@ impl HeadScan {
         }
     }
 
+    /// True exactly when the bytes looked at so far name HEAD: even a refusal of it has no body,
+    /// since the client would not read one.
+    pub fn is_for_head(&self, bytes: &[u8]) -> bool {
+        bytes[..self.seen].trim_ascii_start().starts_with(b"HEAD ")
+    }
+
     /// The head's length, once its blank line was seen.
     fn advance(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         assert!(self.seen <= bytes.len(), "bytes of an unfinished head never go away");

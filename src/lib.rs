@@ -3,6 +3,7 @@ pub mod api;
 pub mod budget;
 pub mod config;
 pub mod duration;
+pub mod conn;
 pub mod event;
 pub mod http;
 pub mod limits;

@@ -18,12 +18,19 @@ pub const HEADERS_MAX: usize = 100;
 pub const BODY_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of one chunk-size line with its extensions, and of one trailer line.
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Bytes of all trailer lines of one body together; no route wants one.
+pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
+/// Empty lines skipped before a request line; RFC 9112 section 2.2 asks for one at least.
+pub const EMPTY_LINES_MAX: usize = 8;
 /// Bytes that one connection holds unread: one head, and what was pipelined behind it.
 pub const INPUT_BYTES_MAX: usize = HEAD_BYTES_MAX;
 /// Bytes that the shell reads from a socket in one call.
 pub const READ_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of answers waiting for one slow reader, beyond which a stream drops progress.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that an emptied buffer keeps allocated: an idle connection's two together with its state
+/// stay below 1 KB, and a health check's request and answer fit.
+pub const BUFFER_KEPT_BYTES: usize = 256;
 /// Requests on one connection before it is closed, so that load can be spread anew. nginx closes
 /// after 1,000, which a benchmark notices.
 pub const REQUESTS_PER_CONNECTION_MAX: u32 = 1_000_000;

@@ -43,6 +43,11 @@ pub enum Event<'a> {
         /// The stream.
         socket: Key,
     },
+    /// The peer's FIN is there, behind bytes that the core does not want yet.
+    Hangup {
+        /// The stream.
+        socket: Key,
+    },
     /// Bytes of the core's `output` were taken by the kernel.
     Sent {
         /// The stream or datagram socket.
@@ -94,6 +99,16 @@ pub enum Signal {
     Terminate,
     /// SIGINT.
     Interrupt,
+}
+
+impl Signal {
+    /// The signal's name, as signal(7) has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Terminate => "SIGTERM",
+            Self::Interrupt => "SIGINT",
+        }
+    }
 }
 
 /// What the core tells the world. The last action of every drain is [`Action::Yield`] or

@@ -1,16 +1,21 @@
 //! openports: signboard to be written.
+pub mod address;
 pub mod api;
 pub mod budget;
 pub mod config;
-pub mod duration;
 pub mod conn;
+pub mod dns;
+pub mod duration;
 pub mod event;
 pub mod http;
 pub mod limits;
 pub mod policy;
 pub mod report;
 pub mod scan;
+pub mod server;
+pub mod service;
 pub mod slots;
 pub mod spelling;
+pub mod sys;
 pub mod target;
 pub mod timers;

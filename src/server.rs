@@ -215,7 +215,7 @@ impl Server {
         self.attend(key, now);
         if event.is_read_closed() && self.entry(key).is_some_and(|entry| entry.readable) {
             // Bytes may stand before the FIN that the core does not want yet.
-            self.service.handle(Event::ReadClosed { socket: key }, now);
+            self.service.handle(Event::Hangup { socket: key }, now);
         }
     }
 
@@ -366,7 +366,9 @@ impl Server {
             Ok(socket) => socket,
             Err(outcome) => return Some(outcome),
         };
-        if glance == Glance::AtOnce && let Some(failure) = sys::failure(&socket) {
+        if glance == Glance::AtOnce
+            && let Some(failure) = sys::failure(&socket)
+        {
             // Over before the poller or the table ever knew of it; dropping closes it.
             return Some(failure);
         }

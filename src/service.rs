@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::Shares;
+use crate::dns::files::NameFiles;
 use crate::dns::{Output, Resolver};
 use crate::event::{Action, Event, Glance, Outcome, Parting, Shortage, Signal};
 use crate::limits::{self, Settings};
@@ -164,12 +165,17 @@ impl Service {
                 Some(Role::Lookup { attempt }) => self.resolver.handle_broken(now, *attempt),
                 Some(Role::Probe { .. } | Role::Reserved) | None => {}
             },
+            Event::Hangup { socket } => {
+                if self.is_scanning(socket) {
+                    self.drop_client(now, socket, "cancelled");
+                }
+            }
             Event::Sent { socket, count } => match self.sockets.get_mut(socket) {
                 Some(Role::Client(client)) => {
                     client.conn.handle_sent(now, count);
                     self.serve(now, socket);
                 }
-                Some(Role::Lookup { attempt }) => self.resolver.handle_sent(now, *attempt, count),
+                Some(Role::Lookup { attempt }) => self.resolver.handle_sent(*attempt, count),
                 Some(Role::Probe { .. } | Role::Reserved) | None => {}
             },
             Event::Broken { socket } => match self.sockets.get(socket) {
@@ -185,7 +191,7 @@ impl Service {
                 self.jobs.handle_route(now, request, to.ip(), route);
             }
             Event::NameFiles { resolv_conf, hosts } => {
-                self.resolver.handle_name_files(now, resolv_conf, hosts);
+                self.resolver.handle_name_files(now, NameFiles { resolv_conf, hosts });
             }
         }
         self.pump(now);
@@ -216,9 +222,6 @@ impl Service {
         if self.phase == Phase::Ended {
             return Action::Exit;
         }
-        if self.resolver.wants_name_files(now) {
-            return Action::ReadNameFiles;
-        }
         if let Some(action) = self.jobs.poll_action(now, &mut self.sockets) {
             if let Action::Connect { .. } = action {
                 self.counters.add_connects(1);
@@ -237,8 +240,9 @@ impl Service {
     /// True exactly when another client may be taken in.
     pub fn wants_connections(&self) -> bool {
         let is_open = match self.phase {
-            Phase::Serving | Phase::Notice { .. } => true,
-            Phase::Draining { .. } | Phase::Ended => false,
+            // While it drains the shell has listeners only until it has emptied their queues.
+            Phase::Serving | Phase::Notice { .. } | Phase::Draining { .. } => true,
+            Phase::Ended => false,
         };
         let has_room = self.clients_len < self.options.shares.connections
             || self.evictions_left > 0 && self.evictable().is_some();
@@ -313,7 +317,7 @@ impl Service {
                 }
             }
             Some(Role::Lookup { attempt }) => match outcome {
-                Outcome::Connected => self.resolver.handle_connected(now, *attempt),
+                Outcome::Connected => self.resolver.handle_connected(*attempt),
                 Outcome::Shortage(_) => self.resolver.handle_shortage(now, *attempt),
                 Outcome::MetItself
                 | Outcome::Refused
@@ -331,7 +335,9 @@ impl Service {
                 match news {
                     News::Lookup(question) => self.resolver.handle_lookup(now, question, job),
                     News::Began => self.on_began(now, job),
-                    News::Open { address, port, rtt } => self.on_open(now, job, (address, port, rtt)),
+                    News::Open { address, port, rtt } => {
+                        self.on_open(now, job, (address, port, rtt))
+                    }
                     News::Ended => self.on_ended(now, job),
                     News::Failed(failure) => self.on_failed(now, job, &failure),
                 }
@@ -351,6 +357,7 @@ impl Service {
                 let glance = Glance::Later;
                 self.actions.push_back(Action::Connect { socket, to, transport, glance });
             }
+            Output::ReadNameFiles => self.actions.push_back(Action::ReadNameFiles),
             Output::Attend { socket } => self.actions.push_back(Action::Attend(socket)),
             Output::Close { socket } => self.close(socket, Parting::Ordinary),
             Output::Answer { waiter, result } => {
@@ -394,11 +401,11 @@ impl Service {
         {
             self.phase = Phase::Draining { ends_at: Some(ends_at) };
             self.actions.push_back(Action::CloseListeners);
+        }
+        if matches!(self.phase, Phase::Draining { .. }) {
+            // Each turn anew: the listeners' queues are still taken in while they are closed.
             for key in self.client_keys() {
-                if let Some(Role::Client(client)) = self.sockets.get_mut(key) {
-                    client.conn.handle_drain(now);
-                    self.serve(now, key);
-                }
+                self.drain_client(now, key);
             }
         }
         if let Phase::Draining { ends_at: Some(ends_at) } = self.phase

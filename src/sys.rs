@@ -84,9 +84,18 @@ pub fn accept(listener: &Socket) -> Accepted {
             Some(libc::EAGAIN) => Accepted::Blocked,
             // accept(2): network errors already pending on the new socket are passed on here.
             Some(
-                libc::ECONNABORTED | libc::EINTR | libc::EPROTO | libc::ENETDOWN
-                | libc::ENOPROTOOPT | libc::EHOSTDOWN | libc::ENONET | libc::EHOSTUNREACH
-                | libc::EOPNOTSUPP | libc::ENETUNREACH | libc::EPERM | libc::ETIMEDOUT,
+                libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+                | libc::EPERM
+                | libc::ETIMEDOUT,
             ) => Accepted::Gone,
             _ => Accepted::Shortage(shortage_of(&error)),
         },
@@ -103,11 +112,13 @@ pub fn connect(to: &SockAddr, transport: Transport) -> Result<Socket, Outcome> {
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
     };
     let domain = Domain::from(i32::from(to.family()));
-    let socket = Socket::new_raw(domain, kind.nonblocking().cloexec(), Some(protocol))
-        .map_err(|error| match error.raw_os_error() {
-            // A kernel without IPv6 has no way to an IPv6 address.
-            Some(libc::EAFNOSUPPORT) => Outcome::Unreachable,
-            _ => Outcome::Shortage(shortage_of(&error)),
+    let socket =
+        Socket::new_raw(domain, kind.nonblocking().cloexec(), Some(protocol)).map_err(|error| {
+            match error.raw_os_error() {
+                // A kernel without IPv6 has no way to an IPv6 address.
+                Some(libc::EAFNOSUPPORT) => Outcome::Unreachable,
+                _ => Outcome::Shortage(shortage_of(&error)),
+            }
         })?;
     match socket.connect(to) {
         Ok(()) => Ok(socket),
@@ -195,9 +206,19 @@ fn outcome_of(error: &io::Error) -> Outcome {
         // ICMP and routes; EPERM and EACCES: a firewall of this machine; EINVAL: a link-local
         // address without a zone, or a broadcast address.
         Some(
-            libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN
-            | libc::ENONET | libc::ENOPROTOOPT | libc::EPROTO | libc::EOPNOTSUPP
-            | libc::EMSGSIZE | libc::EPERM | libc::EACCES | libc::EINVAL | libc::EAFNOSUPPORT
+            libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::EHOSTDOWN
+            | libc::ENETDOWN
+            | libc::ENONET
+            | libc::ENOPROTOOPT
+            | libc::EPROTO
+            | libc::EOPNOTSUPP
+            | libc::EMSGSIZE
+            | libc::EPERM
+            | libc::EACCES
+            | libc::EINVAL
+            | libc::EAFNOSUPPORT
             | libc::ENODEV,
         ) => Outcome::Unreachable,
         _ => Outcome::Shortage(shortage_of(error)),

@@ -10,7 +10,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::answer::write_json;
-use crate::http::Response;
+use crate::http::{Refusal, Response};
 use crate::limits;
 use crate::target::quote;
 
@@ -45,8 +45,6 @@ pub enum Cause {
     TooManyScans,
     /// The head is too large, or has too many fields.
     HeadersTooLarge,
-    /// A framing that this service does not speak.
-    NotImplemented,
     /// The resolver failed.
     DnsFailure,
     /// Scans or connections are at their cap.
@@ -68,7 +66,7 @@ struct Face {
 
 impl Cause {
     /// Every cause, by status.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidRequest,
         Self::Unauthorized,
         Self::TargetDenied,
@@ -83,7 +81,6 @@ impl Cause {
         Self::UnknownHost,
         Self::TooManyScans,
         Self::HeadersTooLarge,
-        Self::NotImplemented,
         Self::DnsFailure,
         Self::Overloaded,
         Self::Draining,
@@ -119,7 +116,6 @@ impl Cause {
             Self::UnknownHost => (422, "Unprocessable Content", "UNKNOWN_HOST"),
             Self::TooManyScans => (429, "Too Many Requests", "TOO_MANY_SCANS"),
             Self::HeadersTooLarge => (431, "Request Header Fields Too Large", "HEADERS_TOO_LARGE"),
-            Self::NotImplemented => (501, "Not Implemented", "NOT_IMPLEMENTED"),
             Self::DnsFailure => (502, "Bad Gateway", "DNS_FAILURE"),
             Self::Overloaded => (503, "Service Unavailable", "OVERLOADED"),
             Self::Draining => (503, "Service Unavailable", "DRAINING"),
@@ -223,22 +219,22 @@ impl Problem {
         Self { invalid_fields: fields, ..Self::new(Cause::InvalidRequest, detail) }
     }
 
-    /// What the framing of HTTP refused, by the status that it chose.
-    ///
-    /// A status that no refusal has is answered as 400, the status of all bad framing.
-    pub fn from_refusal(status: u16, detail: &str) -> Self {
-        let cause = match status {
+    /// What the framing of HTTP refused.
+    pub fn from_refusal(refusal: Refusal) -> Self {
+        let cause = match refusal.status() {
+            405 => return Self::method_not_allowed(super::ALLOW),
             408 => Cause::RequestTimeout,
             413 => Cause::ContentTooLarge,
             414 => Cause::UriTooLong,
             417 => Cause::ExpectationFailed,
             431 => Cause::HeadersTooLarge,
-            501 => Cause::NotImplemented,
             505 => Cause::VersionNotSupported,
-            _ => Cause::InvalidRequest,
+            status => {
+                assert_eq!(status, 400, "the status of all other bad framing");
+                Cause::InvalidRequest
+            }
         };
-        debug_assert_eq!(cause.status(), status, "a refusal has one of these");
-        Self::new(cause, detail)
+        Self::new(cause, sentence(&refusal.detail()))
     }
 
     /// 401, with the challenge of RFC 6750 section 3.
@@ -297,6 +293,14 @@ impl Problem {
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
         self.with_field("Retry-After", seconds.max(1).to_string())
     }
+}
+
+/// A small error's text as the sentence of a problem: capital first, full stop last.
+pub fn sentence(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+    first.into_iter().chain(letters).chain(['.']).collect()
 }
 
 /// The keys of a problem document, in their order.
@@ -414,14 +418,11 @@ mod tests {
         check(Problem::draining(ms(20_000)), 503, "DRAINING", after("20"));
         check(Problem::new(Cause::DnsFailure, "."), 502, "DNS_FAILURE", None);
         check(Problem::new(Cause::DnsTimeout, "."), 504, "DNS_TIMEOUT", None);
-        check(Problem::from_refusal(400, "."), 400, "INVALID_REQUEST", None);
-        check(Problem::from_refusal(408, "."), 408, "REQUEST_TIMEOUT", None);
-        check(Problem::from_refusal(413, "."), 413, "CONTENT_TOO_LARGE", None);
-        check(Problem::from_refusal(414, "."), 414, "URI_TOO_LONG", None);
-        check(Problem::from_refusal(417, "."), 417, "EXPECTATION_FAILED", None);
-        check(Problem::from_refusal(431, "."), 431, "HEADERS_TOO_LARGE", None);
-        check(Problem::from_refusal(501, "."), 501, "NOT_IMPLEMENTED", None);
-        check(Problem::from_refusal(505, "."), 505, "VERSION_NOT_SUPPORTED", None);
+        for refusal in Refusal::ALL {
+            let problem = Problem::from_refusal(refusal);
+            assert_eq!(problem_response(&problem).status, refusal.status(), "{refusal:?}");
+            assert!(problem.detail().ends_with('.'), "{refusal:?}");
+        }
     }
 
     #[test]

@@ -130,6 +130,12 @@ impl From<u16> for Value {
     }
 }
 
+impl From<u32> for Value {
+    fn from(number: u32) -> Self {
+        Self::Integer(u64::from(number))
+    }
+}
+
 impl From<u64> for Value {
     fn from(number: u64) -> Self {
         Self::Integer(number)

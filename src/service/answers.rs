@@ -5,7 +5,9 @@
 use std::time::{Duration, Instant};
 
 use super::jobs::Job;
-use crate::api::{Addresses, AddressResult, Form, ScanEvent, Summary, write_event};
+use crate::api::accept::Form;
+use crate::api::answer::{AddressResult, ScanEvent, Summary, write_event};
+use crate::api::query::Addresses;
 use crate::report::PortTally;
 use crate::report::log::Record;
 use crate::scan::{Counts, PortState, Scan};
@@ -27,13 +29,9 @@ impl<'a> Outcome<'a> {
 
     /// Appends the end of an answer in this form.
     pub(super) fn write_end(&self, out: &mut Vec<u8>, form: Form) {
-        let [open, closed, filtered, unreachable] = [
-            PortState::Open,
-            PortState::Closed,
-            PortState::Filtered,
-            PortState::Unreachable,
-        ]
-        .map(|state| Ports::of(self.scans, state));
+        let [open, closed, filtered, unreachable] =
+            [PortState::Open, PortState::Closed, PortState::Filtered, PortState::Unreachable]
+                .map(|state| Ports::of(self.scans, state));
         let include = self.job.request.include;
         let results: Vec<AddressResult> = self.scans.iter().map(address_result).collect();
         let is_all = self.job.request.addresses == Addresses::All;
@@ -75,11 +73,11 @@ impl<'a> Outcome<'a> {
     pub(super) fn tally(&self) -> PortTally {
         let counts = self.counts();
         PortTally {
-            open: counts.open as u64,
-            closed: counts.closed as u64,
-            filtered: counts.filtered as u64,
-            unreachable: counts.unreachable as u64,
-            untested: counts.untested as u64,
+            open: counts.open.into(),
+            closed: counts.closed.into(),
+            filtered: counts.filtered.into(),
+            unreachable: counts.unreachable.into(),
+            untested: counts.untested.into(),
         }
     }
 
@@ -92,7 +90,7 @@ impl<'a> Outcome<'a> {
         self.scans.iter().map(Scan::counts).fold(Counts::default(), Counts::plus)
     }
 
-    fn retried(&self) -> usize {
+    fn retried(&self) -> u32 {
         self.scans.iter().map(Scan::retried).sum()
     }
 
@@ -122,7 +120,7 @@ impl<'a> Ports<'a> {
             several => {
                 let mut union = PortSet::new();
                 for scan in several {
-                    union.extend(scan.ports(state));
+                    union.union_with(scan.ports(state));
                 }
                 Self::Union(union)
             }

@@ -10,7 +10,11 @@ use std::time::{Duration, Instant};
 use super::answers::Outcome;
 use super::jobs::{Failure, Job};
 use super::{Phase, Role, Service};
-use crate::api::{self, Cause, Command, Form, Problem, ScanEvent, ScanRequest};
+use crate::api::accept::Form;
+use crate::api::answer::{ScanEvent, write_event};
+use crate::api::problem::{Cause, Problem, problem_response, sentence};
+use crate::api::query::ScanRequest;
+use crate::api::{self, Command, Route};
 use crate::conn::{Conn, Step};
 use crate::dns::LookupFailure;
 use crate::event::{Action, Parting};
@@ -102,26 +106,17 @@ impl Client {
 impl Service {
     /// Does what the connection has to be done: answers requests, says goodbye, closes.
     pub(super) fn serve(&mut self, now: Instant, key: Key) {
-        while let Some(client) = self.client(key) {
-            let can_answer =
-                client.is_waiting() && client.conn.output().len() < limits::OUTPUT_BYTES_MAX;
-            if !can_answer {
-                break;
-            }
-            match client.conn.poll_step(now) {
-                Some(Step::Request(request)) => self.on_request(now, key, &request),
-                Some(Step::Refuse(refusal)) => {
-                    let exchange = Exchange {
-                        method: Method::Other,
-                        route: refusal.label(),
-                        began_at: now,
-                    };
-                    let problem = Problem::from_refusal(refusal.status(), &refusal.detail());
-                    self.respond(now, key, (exchange, api::problem_response(&problem)));
+        while let Some(step) = self.client(key).and_then(|client| client.conn.poll_step(now)) {
+            match step {
+                Step::Request(request) => self.on_request(now, key, &request),
+                Step::Refuse(refusal) => {
+                    let (method, route) = (Method::Other, refusal.label());
+                    let exchange = Exchange { method, route, began_at: now };
+                    let problem = Problem::from_refusal(refusal);
+                    self.respond(now, key, (exchange, problem_response(&problem)));
                 }
-                Some(Step::ShutdownWrite) => self.actions.push_back(Action::ShutdownWrite(key)),
-                Some(Step::Close(reason)) => return self.drop_client(now, key, reason.label()),
-                None => break,
+                Step::ShutdownWrite => self.actions.push_back(Action::ShutdownWrite(key)),
+                Step::Close(reason) => return self.drop_client(now, key, reason.label()),
             }
         }
         let Some(client) = self.client(key) else { return };
@@ -140,30 +135,38 @@ impl Service {
         }
     }
 
+    fn client_address(&mut self, key: Key) -> IpAddr {
+        self.client(key).map_or(Ipv4Addr::UNSPECIFIED.into(), |client| client.address())
+    }
+
+    /// True exactly when a scan runs for this client.
+    pub(super) fn is_scanning(&mut self, key: Key) -> bool {
+        self.client(key).is_some_and(|client| matches!(client.activity, Activity::Scanning(_)))
+    }
+
     fn on_request(&mut self, now: Instant, key: Key, request: &Request) {
         let exchange = Exchange {
             method: request.method,
-            route: api::Route::of(request).label(),
+            route: Route::of(request.path()).label(),
             began_at: now,
         };
-        let response = match api::parse(request, &self.options.settings) {
-            Ok(Command::Scan(scan)) => match self.admit(now, key, request, &scan) {
-                Ok(share) => return self.start(now, key, *scan, (exchange, share)),
-                Err(problem) => api::problem_response(&problem),
+        let answered = match api::parse(request, &self.options.settings) {
+            Ok(Command::Scan(scan)) => match self.admit(key, request) {
+                Ok(share) => return self.start(now, key, scan, (exchange, share)),
+                Err(problem) => Err(problem),
             },
-            Ok(Command::CheckScan) => match self.check_site(request) {
-                Ok(()) => api::text_response(200, String::new()),
-                Err(problem) => api::problem_response(&problem),
-            },
-            Ok(Command::Healthz) => api::text_response(200, "ok\n".to_owned()),
-            Ok(Command::Readyz) => self.readiness(),
-            Ok(Command::Metrics) => {
-                api::metrics_response(self.counters.render(&self.gauges()))
+            Ok(Command::CheckScan(scan)) => {
+                self.check_site(request).map(|()| api::scan_response(scan.form, Vec::new()))
             }
-            Ok(Command::Help) => api::help_response(request),
-            Ok(Command::Options { allow }) => api::options_response(allow),
-            Err(problem) => api::problem_response(&problem),
+            Ok(Command::Healthz) => Ok(api::ok()),
+            Ok(Command::Readyz) => self.readiness(),
+            Ok(Command::Metrics) => Ok(api::metrics(self.counters.render(&self.gauges()))),
+            Ok(Command::OpenApi) => Ok(api::openapi()),
+            Ok(Command::Help) => Ok(api::help(request.field(Field::Host))),
+            Ok(Command::Options { allow }) => Ok(api::options(allow)),
+            Err(problem) => Err(problem),
         };
+        let response = answered.unwrap_or_else(|problem| problem_response(&problem));
         self.respond(now, key, (exchange, response));
     }
 
@@ -174,9 +177,7 @@ impl Service {
             origin: request.field(Field::Origin),
             host: request.field(Field::Host),
         };
-        browser
-            .verdict()
-            .map_err(|denial| Problem::new(Cause::TargetDenied, sentence(&denial)))?;
+        browser.verdict().map_err(|denial| Problem::new(Cause::TargetDenied, sentence(&denial)))?;
         self.options
             .host_guard
             .check(request.field(Field::Host))
@@ -184,27 +185,18 @@ impl Service {
     }
 
     /// Whether there is room for another scan of this client.
-    fn admit(
-        &mut self,
-        now: Instant,
-        key: Key,
-        request: &Request,
-        scan: &ScanRequest,
-    ) -> Result<Share, Problem> {
+    fn admit(&mut self, key: Key, request: &Request) -> Result<Share, Problem> {
         self.check_site(request)?;
         let settings = &self.options.settings;
         let (scans_max, share_max) = (settings.scans_max, settings.scans_per_client_max);
-        if !matches!(self.phase, Phase::Serving | Phase::Notice { .. }) {
+        if matches!(self.phase, Phase::Draining { .. } | Phase::Ended) {
             return Err(Problem::draining(RETRY_AFTER_DRAIN));
         }
         if self.jobs.len() >= scans_max {
             return Err(Problem::overloaded(RETRY_AFTER));
         }
-        assert!(now + scan.deadline >= now, "a deadline lies ahead");
-        let client = self.client(key).map_or(Ipv4Addr::UNSPECIFIED.into(), |it| it.address());
-        self.quota
-            .try_take(client, share_max)
-            .ok_or_else(|| Problem::too_many_scans(RETRY_AFTER))
+        let client = self.client_address(key);
+        self.quota.try_take(client, share_max).ok_or_else(|| Problem::too_many_scans(RETRY_AFTER))
     }
 
     fn start(
@@ -221,18 +213,17 @@ impl Service {
         }
     }
 
-    fn readiness(&self) -> Response {
-        let settings = &self.options.settings;
-        let (status, text) = if self.is_draining() {
-            (503, "draining\n")
-        } else if self.jobs.len() >= settings.scans_max
-            || self.clients_len >= self.options.shares.connections
-        {
-            (503, "saturated\n")
+    /// Whether another scan would be taken in.
+    fn readiness(&self) -> Result<Response, Problem> {
+        let is_saturated = self.jobs.len() >= self.options.settings.scans_max
+            || self.clients_len >= self.options.shares.connections;
+        if self.is_draining() {
+            Err(Problem::draining(RETRY_AFTER_DRAIN))
+        } else if is_saturated {
+            Err(Problem::overloaded(RETRY_AFTER))
         } else {
-            (200, "ready\n")
-        };
-        api::text_response(status, text.to_owned())
+            Ok(api::ready())
+        }
     }
 
     /// Answers the request that the connection handed out, and records it.
@@ -241,25 +232,19 @@ impl Service {
         let record = self.access_record(now, key, (&exchange, response.status));
         self.log(&record);
         self.counters.count_request(exchange.route, response.status);
-        let is_draining = self.is_draining();
-        let date = std::mem::take(&mut self.date.1);
-        if let Some(client) = self.client(key) {
-            if is_draining {
-                client.conn.handle_drain(now);
-            }
-            client.conn.respond(now, &response, &date);
+        if let Some(Role::Client(client)) = self.sockets.get_mut(key) {
+            client.conn.respond(now, &response, &self.date.1);
         }
-        self.date.1 = date;
     }
 
     /// One record per request; those that only look after the service are for debugging.
     fn access_record(&mut self, now: Instant, key: Key, said: (&Exchange, u16)) -> Record {
         let (exchange, status) = said;
-        let level = match exchange.route {
-            "healthz" | "readyz" | "metrics" => Level::Debug,
-            _ => Level::Info,
-        };
-        let client = self.client(key).map_or(Ipv4Addr::UNSPECIFIED.into(), |it| it.address());
+        let is_check = [Route::Healthz, Route::Readyz, Route::Metrics]
+            .iter()
+            .any(|route| route.label() == exchange.route);
+        let level = if is_check { Level::Debug } else { Level::Info };
+        let client = self.client_address(key);
         Record::new(level, "request")
             .field("client", client)
             .field("method", exchange.method.label())
@@ -268,56 +253,52 @@ impl Service {
             .field("elapsed", now - exchange.began_at)
     }
 
-    /// The scanning activity of a job's owner, and the owner.
-    fn scanning(&mut self, job: Key) -> Option<(Key, &mut Conn, &mut Scanning)> {
+    /// The connection and the stream of a job's owner, if its answer is one.
+    fn stream(&mut self, job: Key) -> Option<(Key, &mut Conn, &mut Stream)> {
         let owner = self.jobs.job(job)?.owner;
-        let client = self.client(owner)?;
-        match &mut client.activity {
+        let Client { conn, activity, .. } = self.client(owner)?;
+        match activity {
             Activity::Scanning(scanning) if scanning.job == job => {
-                Some((owner, &mut client.conn, scanning))
+                scanning.stream.as_mut().map(|stream| (owner, conn, stream))
             }
             Activity::Scanning(_) | Activity::Waiting => None,
         }
     }
 
     /// Scans run: a stream begins.
-    pub(super) fn on_began(&mut self, now: Instant, job: Key) {
-        let Some(begun) = self.jobs.job(job) else { return };
-        let form = begun.request.form;
+    pub(super) fn on_began(&mut self, now: Instant, key: Key) {
+        let Some(job) = self.jobs.job(key) else { return };
+        let (form, owner) = (job.request.form, job.owner);
+        let Some(address) = self.jobs.scans(key).next().map(|scan| scan.target().ip()) else {
+            return;
+        };
         if !form.is_streamed() {
             return;
         }
-        let Some(address) = self.jobs.scans(job).next().map(|scan| scan.target().ip()) else {
-            return;
-        };
+        let total = self.jobs.scans(key).map(|scan| scan.counts().total()).sum();
         let mut text = Vec::new();
-        let total = self.jobs.scans(job).map(|scan| scan.counts().total()).sum();
-        let start = ScanEvent::Start { domain: &begun.request.domain, address, total };
-        api::write_event(&mut text, form, &start);
-        let date = std::mem::take(&mut self.date.1);
-        if let Some((owner, conn, scanning)) = self.scanning(job) {
-            conn.begin_stream(now, &api::stream_response(form), &date);
-            conn.push_stream(now, &text);
-            let progress_at = now + PROGRESS_EVERY;
-            scanning.stream = Some(Stream { form, progress_at, withheld: PortSet::new() });
-            self.serve(now, owner);
-        }
-        self.date.1 = date;
+        let start = ScanEvent::Start { domain: &job.request.domain, address, total };
+        write_event(&mut text, form, &start);
+        let Some(Role::Client(client)) = self.sockets.get_mut(owner) else { return };
+        let Activity::Scanning(scanning) = &mut client.activity else { return };
+        client.conn.begin_stream(now, &api::scan_response(form, Vec::new()), &self.date.1);
+        client.conn.push_stream(now, &text);
+        let progress_at = now + PROGRESS_EVERY;
+        scanning.stream = Some(Stream { form, progress_at, withheld: PortSet::new() });
+        self.serve(now, owner);
     }
 
     /// An open port: told at once where the answer is a stream and its reader keeps up.
     pub(super) fn on_open(&mut self, now: Instant, job: Key, found: (IpAddr, u16, Duration)) {
         let (_, port, rtt) = found;
-        let Some((owner, conn, Scanning { stream: Some(stream), .. })) = self.scanning(job) else {
-            return;
-        };
+        let Some((owner, conn, stream)) = self.stream(job) else { return };
         if conn.output().len() >= STREAM_BYTES_MAX {
             stream.withheld.insert(port);
             return;
         }
         let mut text = Vec::new();
         let event = ScanEvent::Open { port, rtt: Some(rtt) };
-        api::write_event(&mut text, stream.form, &event);
+        write_event(&mut text, stream.form, &event);
         conn.push_stream(now, &text);
         self.serve(now, owner);
     }
@@ -335,9 +316,7 @@ impl Service {
                 (total + all, done + all - counts.untested, open + counts.open)
             },
         );
-        let Some((_, conn, Scanning { stream: Some(stream), .. })) = self.scanning(job) else {
-            return;
-        };
+        let Some((_, conn, stream)) = self.stream(job) else { return };
         if stream.progress_at > now {
             return;
         }
@@ -345,7 +324,7 @@ impl Service {
         if conn.output().len() < STREAM_BYTES_MAX {
             let mut text = stream.take_withheld();
             let progress = ScanEvent::Progress { done, total, open };
-            api::write_event(&mut text, stream.form, &progress);
+            write_event(&mut text, stream.form, &progress);
             conn.push_stream(now, &text);
         }
     }
@@ -370,24 +349,19 @@ impl Service {
         let record = self.access_record(now, job.owner, (&exchange, 200));
         self.log(&outcome.describe(record));
         self.counters.count_request(exchange.route, 200);
-        let is_draining = self.is_draining();
-        let date = std::mem::take(&mut self.date.1);
-        if let Some(client) = self.client(job.owner) {
-            if is_draining {
-                client.conn.handle_drain(now);
-            }
+        if let Some(Role::Client(client)) = self.sockets.get_mut(job.owner) {
             if let Some(stream) = &mut scanning.stream {
                 let mut text = stream.take_withheld();
                 outcome.write_end(&mut text, form);
                 client.conn.push_stream(now, &text);
                 client.conn.end_stream(now);
             } else {
-                let mut response = api::stream_response(form);
-                outcome.write_end(&mut response.body, form);
-                client.conn.respond(now, &response, &date);
+                let mut body = Vec::new();
+                outcome.write_end(&mut body, form);
+                let response = api::scan_response(form, body);
+                client.conn.respond(now, &response, &self.date.1);
             }
         }
-        self.date.1 = date;
         self.quota.release(scanning.share);
         self.jobs.abandon(scans);
         self.serve(now, job.owner);
@@ -396,9 +370,10 @@ impl Service {
     /// Nothing could be scanned.
     pub(super) fn on_failed(&mut self, now: Instant, key: Key, failure: &Failure) {
         let problem = match failure {
-            Failure::Lookup(failure) => lookup_problem(failure),
+            Failure::Lookup(failure) => lookup_problem(*failure),
             Failure::Denied(address, denial) => {
-                Problem::new(Cause::TargetDenied, format!("The address {address} may not be scanned: {denial}."))
+                let detail = format!("The address {address} is not scanned: {denial}.");
+                Problem::new(Cause::TargetDenied, detail)
             }
         };
         self.fail(now, key, &problem);
@@ -406,13 +381,13 @@ impl Service {
 
     /// Answers a job that came to nothing.
     fn fail(&mut self, now: Instant, key: Key, problem: &Problem) {
-        self.resolver.handle_cancel(now, key);
+        self.resolver.handle_cancel(key);
         let Some((Job { owner, .. }, scans)) = self.jobs.remove(key) else { return };
         assert!(scans.is_empty(), "a job that failed has scanned nothing");
         self.counters.count_scan(problem.cause().label());
         let Some(scanning) = self.end_activity(owner, key) else { return };
         self.quota.release(scanning.share);
-        self.respond(now, owner, (scanning.exchange, api::problem_response(problem)));
+        self.respond(now, owner, (scanning.exchange, problem_response(problem)));
         self.serve(now, owner);
     }
 
@@ -448,18 +423,21 @@ impl Service {
     /// A deadline of the connection or of its stream is due.
     pub(super) fn on_client_due(&mut self, now: Instant, key: Key) {
         let Some(client) = self.client(key) else { return };
-        if client.conn.deadline().is_some_and(|deadline| deadline <= now) {
-            client.conn.handle_timeout(now);
-            if let Some(Step::Close(reason)) = client.conn.poll_closing() {
-                return self.drop_client(now, key, reason.label());
-            }
-        }
+        client.conn.handle_timeout(now);
         self.on_stream_due(now, key);
         self.serve(now, key);
     }
 
+    /// The drain has come to this client: idle it is closed, busy it is told with its answer.
+    pub(super) fn drain_client(&mut self, now: Instant, key: Key) {
+        if let Some(client) = self.client(key) {
+            client.conn.handle_drain(now);
+            self.serve(now, key);
+        }
+    }
+
     /// Closes a client's connection; a scan that ran for it ends.
-    fn drop_client(&mut self, now: Instant, key: Key, reason: &'static str) {
+    pub(super) fn drop_client(&mut self, now: Instant, key: Key, reason: &'static str) {
         let Some(Role::Client(client)) = self.sockets.remove(key) else { return };
         self.clients_len -= 1;
         self.counters.count_closed(reason);
@@ -468,7 +446,7 @@ impl Service {
         if let Activity::Scanning(scanning) = client.activity {
             let job = scanning.job;
             self.quota.release(scanning.share);
-            self.resolver.handle_cancel(now, job);
+            self.resolver.handle_cancel(job);
             self.jobs.end(now, job);
             if let Some((_, scans)) = self.jobs.remove(job) {
                 self.counters.count_scan("cancelled");
@@ -518,28 +496,18 @@ impl Stream {
     fn take_withheld(&mut self) -> Vec<u8> {
         let mut text = Vec::new();
         for port in std::mem::take(&mut self.withheld).iter() {
-            api::write_event(&mut text, self.form, &ScanEvent::Open { port, rtt: None });
+            write_event(&mut text, self.form, &ScanEvent::Open { port, rtt: None });
         }
         text
     }
 }
 
-fn lookup_problem(failure: &LookupFailure) -> Problem {
-    let detail = sentence(failure);
-    match failure {
-        LookupFailure::UnknownHost | LookupFailure::NoAddress => {
-            Problem::new(Cause::UnknownHost, detail)
-        }
-        LookupFailure::ServerFailure => Problem::new(Cause::DnsFailure, detail),
-        LookupFailure::TimedOut => Problem::new(Cause::DnsTimeout, detail),
-        LookupFailure::Overloaded => Problem::overloaded(RETRY_AFTER),
-    }
-}
-
-/// An error's text as one sentence.
-fn sentence(error: &impl std::fmt::Display) -> String {
-    let text = error.to_string();
-    let mut letters = text.chars();
-    let first = letters.next().map(|letter| letter.to_uppercase().to_string());
-    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
+fn lookup_problem(failure: LookupFailure) -> Problem {
+    let cause = match failure {
+        LookupFailure::UnknownHost | LookupFailure::NoAddress => Cause::UnknownHost,
+        LookupFailure::ServerFailure | LookupFailure::Unreachable => Cause::DnsFailure,
+        LookupFailure::TimedOut => Cause::DnsTimeout,
+        LookupFailure::Overloaded => return Problem::overloaded(RETRY_AFTER),
+    };
+    Problem::new(cause, sentence(&failure))
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::Role;
 use crate::address::{self, Candidate};
-use crate::api::{Addresses, ScanRequest};
+use crate::api::query::{Addresses, ScanRequest};
 use crate::budget::{self, Budget};
 use crate::dns::{LookupFailure, Question};
 use crate::event::{Action, Outcome, Parting, Route, Transport};
@@ -137,7 +137,8 @@ impl Jobs {
     /// Takes a request in; what comes of it is told as news.
     pub fn start(&mut self, now: Instant, request: ScanRequest, owner: Key) -> Key {
         let (host, family) = (request.host.clone(), request.family);
-        let job = self.jobs.insert(Job { request, owner, started_at: now, state: State::Resolving });
+        let job =
+            self.jobs.insert(Job { request, owner, started_at: now, state: State::Resolving });
         match host {
             Host::Name(name) => {
                 self.news.push_back((job, News::Lookup(Question { name, family })));
@@ -172,9 +173,8 @@ impl Jobs {
             };
             return self.fail(key, failure);
         }
-        let scope = job.request.scope();
-        self.routes_wanted
-            .extend(allowed.iter().map(|address| (key, with_scope(*address, scope))));
+        let scope = scope_of(&job.request.host);
+        self.routes_wanted.extend(allowed.iter().map(|address| (key, with_scope(*address, scope))));
         let candidates = Vec::with_capacity(allowed.len());
         job.state = State::Routing { candidates, awaited: allowed.len() };
     }
@@ -267,7 +267,9 @@ impl Jobs {
         }
         self.allot();
         for place in 0..self.turns.len() {
-            let Some(Running { scan, .. }) = self.scans.get_mut(self.turns[place]) else { continue };
+            let Some(Running { scan, .. }) = self.scans.get_mut(self.turns[place]) else {
+                continue;
+            };
             while self.expiries_left > 0
                 && let Some(socket) = scan.poll_surplus()
             {
@@ -407,8 +409,7 @@ impl Jobs {
 
     /// True exactly when something can be done at once that this turn's budgets postponed.
     pub fn has_work(&self, now: Instant) -> bool {
-        let can_launch =
-            self.budget.may_launch(now) && self.in_flight < self.budget.capacity();
+        let can_launch = self.budget.may_launch(now) && self.in_flight < self.budget.capacity();
         self.turns.iter().filter_map(|key| self.scans.get(*key)).any(|Running { scan, .. }| {
             scan.deadline().is_some_and(|deadline| deadline <= now)
                 || scan.has_surplus()
@@ -480,6 +481,14 @@ impl Jobs {
     }
 }
 
+/// The zone of an IPv6 literal; 0 where there is none.
+const fn scope_of(host: &Host) -> u32 {
+    match host {
+        Host::Address(_, scope) => *scope,
+        Host::Name(_) => 0,
+    }
+}
+
 fn with_scope(address: IpAddr, scope: u32) -> SocketAddr {
     match address {
         IpAddr::V4(_) => SocketAddr::new(address, 0),
@@ -493,15 +502,15 @@ fn plan(job: &Job, candidate: Candidate, share: usize) -> Plan {
     let asked = request.concurrency.map_or(request.ports.len(), |most| most.get().into());
     let share_of_rate = u32::try_from(share).unwrap_or(u32::MAX);
     Plan {
-        target: with_scope(candidate.address, request.scope()),
+        target: with_scope(candidate.address, scope_of(&request.host)),
         is_routed: candidate.source.is_some(),
         ports: request.ports.clone(),
         timeout: request.timeout,
         retries: request.retries,
         concurrency: (asked / share).max(1),
-        rate: request.rate.map(|rate| {
-            NonZeroU32::new(rate.get() / share_of_rate).unwrap_or(NonZeroU32::MIN)
-        }),
+        rate: request
+            .rate
+            .map(|rate| NonZeroU32::new(rate.get() / share_of_rate).unwrap_or(NonZeroU32::MIN)),
         ends_at: job.ends_at(),
     }
 }

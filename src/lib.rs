@@ -1,4 +1,5 @@
 //! openports: signboard to be written.
+pub mod address;
 pub mod event;
 pub mod http;
 pub mod limits;

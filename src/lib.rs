@@ -1,5 +1,6 @@
 //! openports: signboard to be written.
 pub mod address;
+pub mod dns;
 pub mod event;
 pub mod http;
 pub mod limits;

@@ -1,0 +1,3 @@
+//! Names to addresses: so far the message codec.
+
+pub mod wire;

@@ -111,7 +111,8 @@ impl Files {
 pub struct ResolvConf {
     /// Where to ask, in order; 1 to `limits::NAME_SERVERS_MAX`.
     pub servers: Vec<SocketAddr>,
-    /// The search list, without final dots; none of them empty.
+    /// The search list, without final dots; none of them empty, nor of this machine: what is
+    /// below `localhost` is not asked for (see [`find_localhost`]).
     pub suffixes: Vec<Box<str>>,
     /// A name with at least that many dots is tried as it stands before the search list.
     pub ndots: usize,
@@ -148,7 +149,7 @@ impl ResolvConf {
         let suffixes = config
             .get_last_search_or_domain()
             .map(|suffix| suffix.trim_end_matches('.').to_ascii_lowercase().into_boxed_str())
-            .filter(|suffix| !suffix.is_empty())
+            .filter(|suffix| !suffix.is_empty() && !is_localhost(suffix))
             .take(limits::SEARCH_SUFFIXES_MAX)
             .collect();
         let timeout_secs = config.timeout.clamp(1, limits::SERVER_TIMEOUT_SECS_MAX);
@@ -245,12 +246,15 @@ impl Hosts {
 /// The addresses of `localhost` and of every name below it, which never leave this machine
 /// (RFC 6761 section 6.3); empty for all other names.
 pub fn find_localhost(name: &str, family: Family) -> Vec<IpAddr> {
-    let name = plain(name);
-    if name != "localhost" && !name.ends_with(".localhost") {
+    if !is_localhost(&plain(name)) {
         return Vec::new();
     }
     let both = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     both.into_iter().filter(|address| family.admits(*address)).collect()
+}
+
+fn is_localhost(plain: &str) -> bool {
+    plain == "localhost" || plain.ends_with(".localhost")
 }
 
 fn plain(name: &str) -> String {
@@ -340,6 +344,7 @@ mod tests {
         check("search a.test\ndomain b.test", "www", &["www.b.test", "www"]);
         check("domain b.test\nsearch a.test", "www", &["www.a.test", "www"]);
         check("search a.test A.test. .", "www", &["www.a.test", "www"]);
+        check("search localhost. x.LOCALHOST a.test", "www", &["www.a.test", "www"]);
         check(two, "a..b", &[]);
         let kubernetes = "search ns.svc.cluster.local svc.cluster.local cluster.local\n\
             nameserver 10.96.0.10\noptions ndots:5\n";

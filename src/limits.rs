@@ -77,6 +77,9 @@ pub const CACHE_ENTRIES_MAX: usize = 1024;
 pub const ADDRESSES_PER_NAME_MAX: usize = 64;
 /// CNAMEs followed in one reply.
 pub const CNAME_CHAIN_MAX: usize = 16;
+/// Records of one reply's answer section that are looked at: room for the addresses, the aliases
+/// before them, and their signatures.
+pub const ANSWER_RECORDS_MAX: usize = 256;
 /// Bytes of one DNS message over TCP.
 pub const DNS_MESSAGE_BYTES_MAX: usize = 65_535;
 /// The TTL of a positive answer is clamped into this range.
@@ -87,6 +90,22 @@ pub const TTL_MAX: Duration = Duration::from_secs(300);
 pub const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(30);
 /// A whole lookup, all names, servers and attempts together.
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long A and AAAA wait for each other: a network that drops the one kind of question delays
+/// a lookup by no more than this. RFC 8305 section 3 waits 50 ms, but it connects meanwhile.
+pub const FAMILY_GRACE: Duration = Duration::from_secs(2);
+/// The rest before the servers are gone through once more: without it, servers that refuse at
+/// once would be asked again at the same instant.
+pub const ROUND_REST: Duration = Duration::from_millis(100);
+/// Name servers of resolv.conf that are used; MAXNS of resolv.conf(5).
+pub const NAME_SERVERS_MAX: usize = 3;
+/// Suffixes of the search list that are used. Kubernetes allows 32; glibc since 2.26 any number.
+pub const SEARCH_SUFFIXES_MAX: usize = 32;
+/// The highest `ndots`, `timeout` (in seconds) and `attempts`, which resolv.conf(5) caps silently.
+pub const NDOTS_MAX: u32 = 15;
+/// See [`NDOTS_MAX`].
+pub const SERVER_TIMEOUT_SECS_MAX: u32 = 30;
+/// See [`NDOTS_MAX`].
+pub const SERVER_ATTEMPTS_MAX: u32 = 5;
 /// How old what we know of resolv.conf and the hosts file may be before a lookup has it read again.
 pub const NAME_FILES_AGE_MAX: Duration = Duration::from_secs(5);
 /// Bytes of resolv.conf or of the hosts file that are read.
@@ -148,6 +167,8 @@ const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "414 can be told from 4
 const _: () = assert!(INPUT_BYTES_MAX >= HEAD_BYTES_MAX, "a whole head fits the input");
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < INPUT_BYTES_MAX, "a chunk line fits the input");
 const _: () = assert!(READ_BYTES_MAX >= INPUT_BYTES_MAX, "one read can fill the input");
+const _: () = assert!(ADDRESSES_PER_NAME_MAX + CNAME_CHAIN_MAX < ANSWER_RECORDS_MAX);
+const _: () = assert!(FAMILY_GRACE.as_secs() < LOOKUP_TIMEOUT.as_secs());
 const _: () = assert!(DESCRIPTORS_MIN < 64, "a limit of 64 descriptors is enough");
 const _: () = assert!(SCAN_TIME_CEILING.as_micros() < u32::MAX as u128, "32 bits are enough");
 const _: () = assert!(LAUNCHES_PER_TURN <= EVENTS_PER_TURN, "outcomes are reaped as fast as made");

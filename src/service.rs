@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::budget::Shares;
 use crate::dns::files::NameFiles;
 use crate::dns::{Output, Resolver};
-use crate::event::{Action, Event, Glance, Outcome, Parting, Shortage, Signal};
+use crate::event::{Action, Event, Glance, Outcome, Parting, Signal};
 use crate::limits::{self, Settings};
 use crate::policy::Policy;
 use crate::policy::clients::{HostGuard, Quota};

@@ -98,6 +98,14 @@ impl Client {
         self.peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip().to_canonical())
     }
 
+    /// When a stream's next progress is told.
+    fn progress_at(&self) -> Option<Instant> {
+        match &self.activity {
+            Activity::Scanning(scanning) => scanning.stream.as_ref().map(|it| it.progress_at),
+            Activity::Waiting => None,
+        }
+    }
+
     const fn is_waiting(&self) -> bool {
         matches!(self.activity, Activity::Waiting)
     }
@@ -122,7 +130,8 @@ impl Service {
         let Some(client) = self.client(key) else { return };
         let (deadline, has_output) = (client.conn.deadline(), !client.conn.output().is_empty());
         let wants_bytes = client.conn.bytes_wanted() > 0;
-        self.timers.set(key, deadline.into_iter().chain(self.progress_at(key)).min());
+        let progress = client.progress_at();
+        self.timers.set(key, deadline.into_iter().chain(progress).min());
         if has_output || wants_bytes {
             self.actions.push_back(Action::Attend(key));
         }
@@ -326,15 +335,6 @@ impl Service {
             let progress = ScanEvent::Progress { done, total, open };
             write_event(&mut text, stream.form, &progress);
             conn.push_stream(now, &text);
-        }
-    }
-
-    fn progress_at(&mut self, key: Key) -> Option<Instant> {
-        match &self.client(key)?.activity {
-            Activity::Scanning(scanning) => {
-                scanning.stream.as_ref().map(|stream| stream.progress_at)
-            }
-            Activity::Waiting => None,
         }
     }
 

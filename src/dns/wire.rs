@@ -1,0 +1,469 @@
+//! DNS messages (RFC 1035 section 4): one query out, one reply in, over the codec crate `domain`.
+//!
+//! A reply is believed only if it answers the very query: QR set, same id, opcode QUERY, the same
+//! single question. What is believed becomes a [`Finding`]; what answers the query but cannot be
+//! used (SERVFAIL, a loop of aliases, bytes that end too soon) becomes [`Reply::Failure`].
+//!
+//! It never keeps anything, and never panics, whatever the bytes. EDNS is deliberately absent: an
+//! answer that is too long for 512 bytes comes truncated and is asked for again over TCP, which
+//! every server speaks (RFC 7766 section 5), while not every firewall lets big datagrams pass.
+//! DNSSEC is absent too: a stub trusts its server. Driven by `dns`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use domain::base::iana::{Class, Opcode, Rcode, Rtype};
+use domain::base::message::RecordSection;
+use domain::base::name::ParsedName;
+use domain::base::wire::ParseError;
+use domain::base::{Message, Name, ParsedRecord, Ttl};
+use domain::rdata::{A, Aaaa, Cname, Soa};
+
+use crate::limits;
+
+/// An absolute name as it stands in a message: labels with their lengths, the root's empty one
+/// last. Compared without regard to case.
+pub type WireName = Name<Vec<u8>>;
+
+/// Which record is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RecordKind {
+    /// An IPv4 address.
+    A,
+    /// An IPv6 address.
+    Aaaa,
+}
+
+impl RecordKind {
+    const fn rtype(self) -> Rtype {
+        match self {
+            Self::A => Rtype::A,
+            Self::Aaaa => Rtype::AAAA,
+        }
+    }
+}
+
+/// What a query asks: records of one kind of one absolute name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subject {
+    /// The name.
+    pub name: WireName,
+    /// The kind of record.
+    pub kind: RecordKind,
+}
+
+/// What a server told about a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Its addresses, at least one, at most `limits::ADDRESSES_PER_NAME_MAX`, none twice.
+    Addresses(Vec<IpAddr>),
+    /// The name exists, but has no record of the kind.
+    NoData,
+    /// The name does not exist.
+    NoName,
+}
+
+/// A reply to our query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The server knows.
+    Told {
+        /// What it knows.
+        finding: Finding,
+        /// How long that holds: the least TTL on the way from the name to the addresses, or the
+        /// negative TTL of RFC 2308 section 5. `None`: not to be cached.
+        ttl: Option<Duration>,
+    },
+    /// TC: it is too long for a datagram.
+    Truncated,
+    /// SERVFAIL, REFUSED or any other error, a referral, or an answer that makes no sense.
+    Failure,
+}
+
+/// The bytes are no reply to the query: to be ignored, since anyone may have sent them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForeignReply;
+
+/// `text` as an absolute name, with or without its final dot; `None` if it cannot be one (a label
+/// of 0 or more than 63 bytes, more than 253 bytes in all). The text is taken as it is: a
+/// backslash escapes nothing.
+pub fn wire_name(text: &str) -> Option<WireName> {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let mut octets = Vec::with_capacity(text.len() + 2);
+    for label in text.split('.').filter(|_| !text.is_empty()) {
+        if label.is_empty() || label.len() > 63 {
+            return None;
+        }
+        octets.push(label.len() as u8);
+        octets.extend_from_slice(label.as_bytes());
+    }
+    octets.push(0);
+    Name::from_octets(octets).ok()
+}
+
+/// The query for `subject`, recursion desired: 17 to 271 bytes, without the length that goes
+/// before it over TCP.
+pub fn query(id: u16, subject: &Subject) -> Vec<u8> {
+    let name = subject.name.as_slice();
+    assert!(!name.is_empty() && name.len() <= 255, "a wire name holds its root label");
+    let mut bytes = Vec::with_capacity(12 + name.len() + 4);
+    bytes.extend_from_slice(&id.to_be_bytes());
+    // Flags: RD alone. Counts: one question, no answer, authority or additional record.
+    bytes.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    bytes.extend_from_slice(name);
+    bytes.extend_from_slice(&subject.kind.rtype().to_int().to_be_bytes());
+    bytes.extend_from_slice(&Class::IN.to_int().to_be_bytes());
+    bytes
+}
+
+/// Reads `bytes`, one whole message, as the reply to [`query`]`(id, subject)`.
+pub fn reply(id: u16, subject: &Subject, bytes: &[u8]) -> Result<Reply, ForeignReply> {
+    let message = Message::from_slice(bytes).map_err(|_| ForeignReply)?;
+    let header = message.header();
+    let question = message.sole_question().map_err(|_| ForeignReply)?;
+    let is_ours = header.qr()
+        && header.id() == id
+        && header.opcode() == Opcode::QUERY
+        && question.qclass() == Class::IN
+        && question.qtype() == subject.kind.rtype()
+        && *question.qname() == subject.name;
+    if !is_ours {
+        return Err(ForeignReply);
+    }
+    if header.rcode() == Rcode::NXDOMAIN {
+        let ttl = negative_ttl(message);
+        return Ok(Reply::Told { finding: Finding::NoName, ttl });
+    }
+    if header.rcode() != Rcode::NOERROR {
+        return Ok(Reply::Failure);
+    }
+    if header.tc() {
+        return Ok(Reply::Truncated);
+    }
+    Ok(follow(message, question.into_qname(), subject.kind).unwrap_or(Reply::Failure))
+}
+
+/// What one pass over the answer section finds for one name.
+enum Step<'a> {
+    Addresses(Vec<IpAddr>, Duration),
+    Alias(ParsedName<&'a [u8]>, Duration),
+    Nothing,
+}
+
+/// Goes from alias to alias (RFC 1034 section 3.6.2) until there are addresses.
+fn follow<'a>(
+    message: &'a Message<[u8]>,
+    mut name: ParsedName<&'a [u8]>,
+    kind: RecordKind,
+) -> Result<Reply, ParseError> {
+    let mut ttl_least = limits::TTL_MAX;
+    // One pass for the name asked, and one for each alias.
+    for passed in 0..=limits::CNAME_CHAIN_MAX {
+        match step(message.answer()?, &name, kind)? {
+            Step::Addresses(addresses, ttl) => {
+                assert!(!addresses.is_empty(), "a step without addresses is another step");
+                let ttl = Some(ttl.min(ttl_least));
+                return Ok(Reply::Told { finding: Finding::Addresses(addresses), ttl });
+            }
+            Step::Alias(target, ttl) => {
+                name = target;
+                ttl_least = ttl_least.min(ttl);
+            }
+            Step::Nothing => {
+                let ttl = negative_ttl(message);
+                let header = message.header();
+                // No answer, no authority for saying so, no recursion: a referral to other
+                // servers, which a stub cannot follow (RFC 2308 section 2.2).
+                if passed == 0 && ttl.is_none() && !header.aa() && !header.ra() {
+                    return Ok(Reply::Failure);
+                }
+                return Ok(Reply::Told { finding: Finding::NoData, ttl });
+            }
+        }
+    }
+    Ok(Reply::Failure)
+}
+
+fn step<'a>(
+    answer: RecordSection<'a, [u8]>,
+    name: &ParsedName<&'a [u8]>,
+    kind: RecordKind,
+) -> Result<Step<'a>, ParseError> {
+    let mut addresses = Vec::new();
+    let mut ttl_least = limits::TTL_MAX;
+    let mut alias = None;
+    for record in answer.take(limits::ANSWER_RECORDS_MAX) {
+        let record = record?;
+        if record.class() != Class::IN || record.owner() != *name {
+            continue;
+        }
+        if let Some(address) = address_of(&record, kind)? {
+            if !addresses.contains(&address) && addresses.len() < limits::ADDRESSES_PER_NAME_MAX {
+                addresses.push(address);
+            }
+            ttl_least = ttl_least.min(duration(record.ttl()));
+        } else if let Some(cname) = record.to_record::<Cname<_>>()? {
+            alias = Some(Step::Alias(cname.into_data().into_cname(), duration(record.ttl())));
+        }
+    }
+    if addresses.is_empty() {
+        return Ok(alias.unwrap_or(Step::Nothing));
+    }
+    Ok(Step::Addresses(addresses, ttl_least))
+}
+
+fn address_of(
+    record: &ParsedRecord<'_, [u8]>,
+    kind: RecordKind,
+) -> Result<Option<IpAddr>, ParseError> {
+    Ok(match kind {
+        RecordKind::A => record.to_record::<A>()?.map(|record| record.data().addr().into()),
+        RecordKind::Aaaa => record.to_record::<Aaaa>()?.map(|record| record.data().addr().into()),
+    })
+}
+
+/// The lesser of the SOA's own TTL and its MINIMUM (RFC 2308 section 5); without a readable SOA
+/// the absence is not to be cached.
+fn negative_ttl(message: &Message<[u8]>) -> Option<Duration> {
+    let soa = message.authority().ok()?.limit_to_in::<Soa<_>>().next()?.ok()?;
+    Some(duration(soa.ttl()).min(duration(soa.data().minimum())))
+}
+
+/// RFC 2181 section 8: a TTL with its highest bit set is 0.
+fn duration(ttl: Ttl) -> Duration {
+    let secs = ttl.as_secs();
+    Duration::from_secs(if secs > i32::MAX as u32 { 0 } else { u64::from(secs) })
+}
+
+/// The replies built here serve the tests of `dns` as well.
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use domain::base::MessageBuilder;
+    use domain::base::Serial;
+    use domain::base::iana::Rcode;
+
+    /// A reply to `query` with records written `owner ttl TYPE value`; an SOA (its value is
+    /// MINIMUM) goes into the authority section.
+    pub fn reply_to(query: &[u8], rcode: Rcode, records: &[&str]) -> Vec<u8> {
+        let query = Message::from_slice(query).unwrap();
+        let mut answer = MessageBuilder::new_vec().start_answer(query, rcode).unwrap();
+        answer.header_mut().set_ra(true);
+        let words = |record: &str| -> (WireName, u32, String, String) {
+            let words: Vec<&str> = record.split_whitespace().collect();
+            let [owner, ttl, rtype, value] = words[..] else { panic!("{record}") };
+            (wire_name(owner).unwrap(), ttl.parse().unwrap(), rtype.into(), value.into())
+        };
+        for record in records {
+            let (owner, ttl, rtype, value) = words(record);
+            match rtype.as_str() {
+                "A" => answer.push((owner, ttl, A::new(value.parse().unwrap()))).unwrap(),
+                "AAAA" => answer.push((owner, ttl, Aaaa::new(value.parse().unwrap()))).unwrap(),
+                "CNAME" => {
+                    answer.push((owner, ttl, Cname::new(wire_name(&value).unwrap()))).unwrap();
+                }
+                _ => assert_eq!(rtype, "SOA"),
+            }
+        }
+        let mut authority = answer.authority();
+        for record in records {
+            let (owner, ttl, rtype, value) = words(record);
+            if rtype == "SOA" {
+                let (hour, minimum) = (Ttl::HOUR, Ttl::from_secs(value.parse().unwrap()));
+                let (mname, serial) = (owner.clone(), Serial(1));
+                let soa = Soa::new(mname.clone(), mname, serial, hour, hour, hour, minimum);
+                authority.push((owner, ttl, soa)).unwrap();
+            }
+        }
+        authority.finish()
+    }
+
+    const ID: u16 = 0xbeef;
+
+    fn subject(kind: RecordKind) -> Subject {
+        Subject { name: wire_name("www.example.com").unwrap(), kind }
+    }
+
+    fn read(kind: RecordKind, rcode: Rcode, records: &[&str]) -> Reply {
+        let subject = subject(kind);
+        let bytes = reply_to(&query(ID, &subject), rcode, records);
+        reply(ID, &subject, &bytes).unwrap()
+    }
+
+    fn told(finding: Finding, ttl_secs: Option<u64>) -> Reply {
+        Reply::Told { finding, ttl: ttl_secs.map(Duration::from_secs) }
+    }
+
+    fn found(addresses: &[&str], ttl_secs: u64) -> Reply {
+        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        told(Finding::Addresses(addresses), Some(ttl_secs))
+    }
+
+    #[test]
+    fn a_query_is_what_the_codec_reads_back() {
+        for (kind, rtype) in [(RecordKind::A, Rtype::A), (RecordKind::Aaaa, Rtype::AAAA)] {
+            let bytes = query(ID, &subject(kind));
+            let message = Message::from_slice(&bytes).unwrap();
+            let (header, question) = (message.header(), message.sole_question().unwrap());
+            assert_eq!((header.id(), header.qr(), header.rd()), (ID, false, true));
+            assert_eq!(header.opcode(), Opcode::QUERY);
+            assert_eq!(question.qname().to_string(), "www.example.com");
+            assert_eq!((question.qtype(), question.qclass()), (rtype, Class::IN));
+            assert_eq!(message.header_counts().arcount(), 0, "no EDNS");
+            assert_eq!(bytes.len(), 12 + 17 + 4);
+        }
+    }
+
+    #[test]
+    fn a_name_is_taken_as_it_is_or_not_at_all() {
+        let (label, long) = ("a".repeat(63), "a".repeat(64));
+        let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
+        assert_eq!(longest.len(), 253);
+        for (text, expected) in [
+            ("a.b", Some(&b"\x01a\x01b\0"[..])),
+            ("a.b.", Some(b"\x01a\x01b\0")),
+            ("", Some(b"\0")),
+            (".", Some(b"\0")),
+            ("a\\.b", Some(b"\x02a\\\x01b\0")),
+            ("..", None),
+            ("a..b", None),
+            (".a", None),
+            (&long, None),
+            (&format!("{longest}a"), None),
+        ] {
+            let name = wire_name(text);
+            assert_eq!(name.as_ref().map(|name| name.as_slice()), expected, "{text}");
+        }
+        assert_eq!(wire_name(&longest).unwrap().len(), 255);
+    }
+
+    #[test]
+    fn a_reply_is_believed_only_if_it_answers_this_very_query() {
+        let subject = subject(RecordKind::A);
+        let query = query(ID, &subject);
+        let good = reply_to(&query, Rcode::NOERROR, &["www.example.com 60 A 192.0.2.1"]);
+        let changed = |place: usize, bits: u8| {
+            let mut bytes = good.clone();
+            bytes[place] ^= bits;
+            reply(ID, &subject, &bytes)
+        };
+        let believed = Ok(found(&["192.0.2.1"], 60));
+        assert_eq!(reply(ID, &subject, &good), believed);
+        for place in (13..28).filter(|place| good[*place].is_ascii_alphabetic()) {
+            assert_eq!(changed(place, 0x20), believed, "case does not count");
+            assert_eq!(changed(place, 0x01), Err(ForeignReply), "another name");
+        }
+        let foreign = [(0, 1), (1, 1), (2, 0x80), (2, 0x08), (4, 1), (5, 1), (5, 3)];
+        let another_type_or_class = [(29, 1), (30, 1), (30, 29), (31, 1), (32, 2)];
+        for (place, bits) in foreign.into_iter().chain(another_type_or_class) {
+            assert_eq!(changed(place, bits), Err(ForeignReply), "{place} {bits}");
+        }
+        assert_eq!(reply(ID, &subject, &query), Err(ForeignReply), "the query itself");
+    }
+
+    #[test]
+    fn addresses_are_found_at_the_end_of_the_aliases_with_the_least_ttl() {
+        let check = |records: &[&str], expected| {
+            assert_eq!(read(RecordKind::A, Rcode::NOERROR, records), expected, "{records:?}");
+        };
+        let name = "www.example.com";
+        let line = |rest: &str| format!("{name} {rest}");
+        let (a, b) = (line("60 A 192.0.2.1"), line("30 A 192.0.2.2"));
+        check(&[&a, &b, &a], found(&["192.0.2.1", "192.0.2.2"], 30));
+        let alias = line("20 CNAME x.example.net");
+        let target = "X.example.NET 60 A 192.0.2.3";
+        check(&[&alias, target], found(&["192.0.2.3"], 20));
+        check(&[target, &alias], found(&["192.0.2.3"], 20));
+        check(&[&alias, target, "y.example.net 9 A 192.0.2.4"], found(&["192.0.2.3"], 20));
+        check(&[&line("999999 A 192.0.2.1")], found(&["192.0.2.1"], limits::TTL_MAX.as_secs()));
+        check(&[&line("4294967295 A 192.0.2.1")], found(&["192.0.2.1"], 0));
+        check(&[&line("60 AAAA 2001:db8::1")], told(Finding::NoData, None));
+        check(&[&alias], told(Finding::NoData, None));
+        check(&[target], told(Finding::NoData, None));
+        let v6 = [&*alias, "x.example.net 60 AAAA 2001:db8::1"];
+        assert_eq!(read(RecordKind::Aaaa, Rcode::NOERROR, &v6), found(&["2001:db8::1"], 20));
+        let many: Vec<String> = (0..100).map(|n| line(&format!("60 A 192.0.2.{n}"))).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let Reply::Told { finding: Finding::Addresses(addresses), .. } =
+            read(RecordKind::A, Rcode::NOERROR, &many)
+        else {
+            panic!("addresses were sent");
+        };
+        assert_eq!(addresses.len(), limits::ADDRESSES_PER_NAME_MAX);
+    }
+
+    #[test]
+    fn a_chain_of_aliases_is_followed_so_far_and_a_loop_not_for_ever() {
+        for (length, is_found) in [(limits::CNAME_CHAIN_MAX, true), (17, false)] {
+            let name = |n| if n == 0 { "www.example.com".into() } else { format!("a{n}.test") };
+            let mut records: Vec<String> =
+                (0..length).map(|n| format!("{} 60 CNAME {}", name(n), name(n + 1))).collect();
+            records.push(format!("{} 60 A 192.0.2.1", name(length)));
+            let records: Vec<&str> = records.iter().map(String::as_str).collect();
+            let expected = if is_found { found(&["192.0.2.1"], 60) } else { Reply::Failure };
+            assert_eq!(read(RecordKind::A, Rcode::NOERROR, &records), expected);
+        }
+        let of_two = ["www.example.com 60 CNAME b.test", "b.test 60 CNAME www.example.com"];
+        let of_one = ["www.example.com 60 CNAME www.example.com"];
+        assert_eq!(read(RecordKind::A, Rcode::NOERROR, &of_two), Reply::Failure);
+        assert_eq!(read(RecordKind::A, Rcode::NOERROR, &of_one), Reply::Failure);
+    }
+
+    #[test]
+    fn absence_holds_as_long_as_the_soa_says_and_other_codes_are_failures() {
+        let check = |rcode, records: &[&str], expected| {
+            assert_eq!(read(RecordKind::A, rcode, records), expected, "{rcode} {records:?}");
+        };
+        check(Rcode::NXDOMAIN, &["example.com 900 SOA 60"], told(Finding::NoName, Some(60)));
+        check(Rcode::NXDOMAIN, &["example.com 30 SOA 60"], told(Finding::NoName, Some(30)));
+        check(Rcode::NXDOMAIN, &[], told(Finding::NoName, None));
+        check(Rcode::NOERROR, &["example.com 900 SOA 60"], told(Finding::NoData, Some(60)));
+        for rcode in 0..16 {
+            let rcode = Rcode::masked_from_int(rcode);
+            if rcode != Rcode::NOERROR && rcode != Rcode::NXDOMAIN {
+                check(rcode, &["www.example.com 60 A 192.0.2.1"], Reply::Failure);
+            }
+        }
+    }
+
+    #[test]
+    fn a_referral_is_a_failure_and_a_truncated_reply_is_told_apart() {
+        let subject = subject(RecordKind::A);
+        let mut bytes = reply_to(&query(ID, &subject), Rcode::NOERROR, &[]);
+        bytes[3] &= !0x80;
+        assert_eq!(reply(ID, &subject, &bytes), Ok(Reply::Failure), "RA is clear");
+        bytes[2] |= 0x04;
+        assert_eq!(reply(ID, &subject, &bytes), Ok(told(Finding::NoData, None)), "AA is set");
+        bytes[2] |= 0x02;
+        assert_eq!(reply(ID, &subject, &bytes), Ok(Reply::Truncated));
+    }
+
+    #[test]
+    fn no_bytes_whatever_make_it_panic() {
+        let subject = subject(RecordKind::A);
+        let records = ["www.example.com 60 CNAME x.test", "x.test 60 A 192.0.2.1", "t 60 SOA 9"];
+        let good = reply_to(&query(ID, &subject), Rcode::NOERROR, &records);
+        let whole = reply(ID, &subject, &good);
+        let question_end = 12 + 17 + 4;
+        for end in 0..good.len() {
+            let cut = reply(ID, &subject, &good[..end]);
+            assert_eq!(cut.is_ok(), end >= question_end, "cut at {end}");
+        }
+        let mut differing = 0;
+        for place in 0..good.len() {
+            for byte in 0..=255 {
+                let mut bytes = good.clone();
+                bytes[place] = byte;
+                differing += usize::from(reply(ID, &subject, &bytes) != whole);
+            }
+        }
+        assert!(differing > 0, "some of these bytes matter");
+        // Pointers everywhere: after the question come records that are nothing else.
+        for target in 0..64 {
+            let mut bytes = good[..question_end].to_vec();
+            bytes[6..8].copy_from_slice(&u16::MAX.to_be_bytes());
+            bytes.extend([0xc0, target].repeat(30_000));
+            assert!(reply(ID, &subject, &bytes).is_ok());
+        }
+    }
+}

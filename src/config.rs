@@ -412,8 +412,8 @@ mod tests {
         check_fault(&["--timeout=2"], &[], "--timeout \"2\": a duration needs a unit: ms, s or m");
         check_fault(
             &[],
-            &[("OPENPORTS_MAX_SCAN_TIME", "1441m")],
-            "OPENPORTS_MAX_SCAN_TIME \"1441m\": expected 10ms to 1440m",
+            &[("OPENPORTS_MAX_SCAN_TIME", "61m")],
+            "OPENPORTS_MAX_SCAN_TIME \"61m\": expected 10ms to 60m",
         );
         check_fault(
             &["--drain-delay=2h"],

@@ -115,8 +115,6 @@ pub const NAME_FILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Connects in flight of one process, whatever RLIMIT_NOFILE would allow: one per port.
 pub const IN_FLIGHT_CEILING: usize = 65_536;
-/// The longest `--max-scan-time`: probes count microseconds from their scan's start in 32 bits.
-pub const SCAN_TIME_CEILING: Duration = Duration::from_secs(3_600);
 /// What `timeout=auto` starts with and never exceeds: the default deadline, one kernel repeat.
 pub const TIMEOUT_AUTO_MAX: Duration = Duration::from_secs(2);
 
@@ -150,8 +148,8 @@ pub const LABELS_MAX: usize = 32;
 /// The greatest count that a flag may name. The kernel's own limit of descriptors per process
 /// (`fs.nr_open`) is 1,048,576 unless raised.
 pub const COUNT_MAX: usize = 1_000_000;
-/// The longest `--max-scan-time`.
-pub const SCAN_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The longest `--max-scan-time`: probes count microseconds from their scan's start in 32 bits.
+pub const SCAN_TIME_MAX: Duration = Duration::from_secs(3600);
 /// The longest `--drain-delay` and `--drain-timeout`: who wants longer does not want to stop.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(3600);
 
@@ -170,7 +168,7 @@ const _: () = assert!(READ_BYTES_MAX >= INPUT_BYTES_MAX, "one read can fill the 
 const _: () = assert!(ADDRESSES_PER_NAME_MAX + CNAME_CHAIN_MAX < ANSWER_RECORDS_MAX);
 const _: () = assert!(FAMILY_GRACE.as_secs() < LOOKUP_TIMEOUT.as_secs());
 const _: () = assert!(DESCRIPTORS_MIN < 64, "a limit of 64 descriptors is enough");
-const _: () = assert!(SCAN_TIME_CEILING.as_micros() < u32::MAX as u128, "32 bits are enough");
+const _: () = assert!(SCAN_TIME_MAX.as_micros() < u32::MAX as u128, "32 bits are enough");
 const _: () = assert!(LAUNCHES_PER_TURN <= EVENTS_PER_TURN, "outcomes are reaped as fast as made");
 
 /// What the command line turns; `config` fills it, the core obeys it.

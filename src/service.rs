@@ -13,7 +13,7 @@ mod clients;
 pub mod jobs;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::Shares;
@@ -55,6 +55,8 @@ pub struct Options {
 pub enum Role {
     /// Handed out, its use to be filled in by the same call.
     Reserved,
+    /// Given up; the key is free once the shell is told to close it. Events for it are nobody's.
+    Closing,
     /// A client's connection.
     Client(Box<Client>),
     /// A connect of a scan.
@@ -143,6 +145,34 @@ impl Service {
         service
     }
 
+    /// Logs what was bound, every limit in force, and a line to try.
+    pub fn announce(&mut self, bound: &[SocketAddr], descriptors: usize) {
+        for address in bound {
+            self.log(&Record::new(Level::Info, "listening").field("address", *address));
+        }
+        let (settings, shares) = (&self.options.settings, &self.options.shares);
+        let record = Record::new(Level::Info, "limits")
+            .field("descriptors", descriptors)
+            .field("in_flight", shares.probes)
+            .field("connections", shares.connections)
+            .field("lookup_sockets", shares.lookups)
+            .field("scans", settings.scans_max)
+            .field("scans_per_client", settings.scans_per_client_max)
+            .field("timeout", settings.timeout)
+            .field("scan_time", settings.scan_time_max)
+            .field("drain_delay", settings.drain_delay)
+            .field("drain_timeout", settings.drain_timeout);
+        self.log(&record);
+        if let Some(first) = bound.first() {
+            let mut at = *first;
+            if at.ip().is_unspecified() {
+                at.set_ip(Ipv4Addr::LOCALHOST.into());
+            }
+            let line = format!("curl 'http://{at}/open-ports?domain=localhost&toPort=65535'");
+            self.log(&Record::new(Level::Info, "try").field("command", line));
+        }
+    }
+
     /// Takes in one event. Follow with [`Service::poll_action`] until it waits, at the latest
     /// after the turn's last event.
     pub fn handle(&mut self, event: Event, now: Instant) {
@@ -158,12 +188,12 @@ impl Service {
                 Some(Role::Lookup { attempt }) => {
                     self.resolver.handle_received(now, *attempt, bytes);
                 }
-                Some(Role::Probe { .. } | Role::Reserved) | None => {}
+                Some(Role::Probe { .. } | Role::Reserved | Role::Closing) | None => {}
             },
             Event::ReadClosed { socket } => match self.sockets.get(socket) {
                 Some(Role::Client(_)) => self.on_client_read_closed(now, socket),
                 Some(Role::Lookup { attempt }) => self.resolver.handle_broken(now, *attempt),
-                Some(Role::Probe { .. } | Role::Reserved) | None => {}
+                Some(Role::Probe { .. } | Role::Reserved | Role::Closing) | None => {}
             },
             Event::Hangup { socket } => {
                 if self.is_scanning(socket) {
@@ -176,12 +206,12 @@ impl Service {
                     self.serve(now, socket);
                 }
                 Some(Role::Lookup { attempt }) => self.resolver.handle_sent(*attempt, count),
-                Some(Role::Probe { .. } | Role::Reserved) | None => {}
+                Some(Role::Probe { .. } | Role::Reserved | Role::Closing) | None => {}
             },
             Event::Broken { socket } => match self.sockets.get(socket) {
                 Some(Role::Client(_)) => self.on_client_broken(now, socket),
                 Some(Role::Lookup { attempt }) => self.resolver.handle_broken(now, *attempt),
-                Some(Role::Probe { .. } | Role::Reserved) | None => {}
+                Some(Role::Probe { .. } | Role::Reserved | Role::Closing) | None => {}
             },
             Event::AcceptFailed(shortage) => {
                 self.counters.count_shortage(shortage);
@@ -217,6 +247,9 @@ impl Service {
     /// The next thing to be done; [`Action::Yield`] and [`Action::Wait`] end the drain.
     pub fn poll_action(&mut self, now: Instant) -> Action {
         if let Some(action) = self.actions.pop_front() {
+            if let Action::Close { socket, .. } = action {
+                self.sockets.remove(socket);
+            }
             return action;
         }
         if self.phase == Phase::Ended {
@@ -254,7 +287,7 @@ impl Service {
         match self.sockets.get(socket) {
             Some(Role::Client(client)) => client.conn.bytes_wanted(),
             Some(Role::Lookup { .. }) => limits::READ_BYTES_MAX,
-            Some(Role::Probe { .. } | Role::Reserved) | None => 0,
+            Some(Role::Probe { .. } | Role::Reserved | Role::Closing) | None => 0,
         }
     }
 
@@ -263,7 +296,7 @@ impl Service {
         match self.sockets.get(socket) {
             Some(Role::Client(client)) => client.conn.output(),
             Some(Role::Lookup { attempt }) => self.resolver.output(*attempt),
-            Some(Role::Probe { .. } | Role::Reserved) | None => &[],
+            Some(Role::Probe { .. } | Role::Reserved | Role::Closing) | None => &[],
         }
     }
 
@@ -278,7 +311,9 @@ impl Service {
         }
         let (sockets, actions) = (&mut self.sockets, &mut self.actions);
         self.jobs.handle_tick(now, |socket| {
-            sockets.remove(socket);
+            if let Some(role) = sockets.get_mut(socket) {
+                *role = Role::Closing;
+            }
             actions.push_back(Action::Close { socket, parting: Parting::Ordinary });
         });
         if self.resolver.deadline().is_some_and(|deadline| deadline <= now) {
@@ -324,7 +359,7 @@ impl Service {
                 | Outcome::TimedOut
                 | Outcome::Unreachable => self.resolver.handle_broken(now, *attempt),
             },
-            Some(Role::Client(_) | Role::Reserved) | None => {}
+            Some(Role::Client(_) | Role::Reserved | Role::Closing) | None => {}
         }
     }
 
@@ -370,7 +405,9 @@ impl Service {
 
     /// Gives up a socket's key and has the shell close it. A parked listener may then try again.
     fn close(&mut self, socket: Key, parting: Parting) {
-        self.sockets.remove(socket);
+        if let Some(role) = self.sockets.get_mut(socket) {
+            *role = Role::Closing;
+        }
         self.door = Door::Open;
         self.actions.push_back(Action::Close { socket, parting });
     }

@@ -307,6 +307,24 @@ pub fn read_file(path: &Path, bytes_max: usize) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Whether a file can be read. One that the system may lack (a container without names) need not
+/// be there; one that somebody named must.
+///
+/// # Errors
+/// open(2) and read(2).
+pub fn check_readable(path: &Path) -> io::Result<()> {
+    let is_systems = [RESOLV_CONF, HOSTS].iter().any(|known| path == Path::new(known));
+    match File::open(path).and_then(|mut file| file.read(&mut [0])) {
+        Err(error) if is_systems && error.kind() == io::ErrorKind::NotFound => Ok(()),
+        opened => opened.map(drop),
+    }
+}
+
+/// Where resolv.conf(5) is.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where hosts(5) is.
+const HOSTS: &str = "/etc/hosts";
+
 /// 64 bits that nobody can guess (getrandom(2)).
 ///
 /// # Errors

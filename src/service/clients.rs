@@ -140,7 +140,8 @@ impl Service {
     fn client(&mut self, key: Key) -> Option<&mut Client> {
         match self.sockets.get_mut(key) {
             Some(Role::Client(client)) => Some(client),
-            Some(Role::Probe { .. } | Role::Lookup { .. } | Role::Reserved) | None => None,
+            Some(Role::Probe { .. } | Role::Lookup { .. } | Role::Reserved | Role::Closing)
+            | None => None,
         }
     }
 
@@ -438,7 +439,8 @@ impl Service {
 
     /// Closes a client's connection; a scan that ran for it ends.
     pub(super) fn drop_client(&mut self, now: Instant, key: Key, reason: &'static str) {
-        let Some(Role::Client(client)) = self.sockets.remove(key) else { return };
+        let Some(role @ Role::Client(_)) = self.sockets.get_mut(key) else { return };
+        let Role::Client(client) = std::mem::replace(role, Role::Closing) else { return };
         self.clients_len -= 1;
         self.counters.count_closed(reason);
         self.timers.set(key, None);
@@ -477,7 +479,11 @@ impl Service {
             Role::Client(client) if client.is_waiting() && client.conn.output().is_empty() => {
                 Some((client.heard_at, key))
             }
-            Role::Client(_) | Role::Probe { .. } | Role::Lookup { .. } | Role::Reserved => None,
+            Role::Client(_)
+            | Role::Probe { .. }
+            | Role::Lookup { .. }
+            | Role::Reserved
+            | Role::Closing => None,
         });
         idle.min().map(|(_, key)| key)
     }

@@ -535,7 +535,7 @@ impl Scan {
     /// Whether to look for the outcome right after `connect`: as long as it was there lately.
     fn glance(&mut self) -> Glance {
         self.launched = self.launched.wrapping_add(1);
-        if self.glances_missed < GLANCES_MISSED_MAX || self.launched % GLANCE_EVERY == 0 {
+        if self.glances_missed < GLANCES_MISSED_MAX || self.launched.is_multiple_of(GLANCE_EVERY) {
             self.glances_missed = self.glances_missed.saturating_add(1);
             return Glance::AtOnce;
         }

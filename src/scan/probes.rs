@@ -48,6 +48,12 @@ pub struct Probes {
     len: usize,
 }
 
+impl Default for Probes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Probes {
     /// An empty table; it grows with the connects in flight.
     pub const fn new() -> Self {

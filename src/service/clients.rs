@@ -466,7 +466,7 @@ impl Service {
         let client = self.client(owner)?;
         match std::mem::replace(&mut client.activity, Activity::Waiting) {
             Activity::Scanning(scanning) if scanning.job == job => Some(*scanning),
-            other => {
+            other @ (Activity::Scanning(_) | Activity::Waiting) => {
                 client.activity = other;
                 None
             }

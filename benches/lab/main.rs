@@ -1,0 +1,161 @@
+//! Runs a command against one simulated host, from a shell.
+#![expect(clippy::print_stdout, reason = "a command line program reports on stdout")]
+#![expect(clippy::print_stderr, reason = "what the lab counted must not mix with the command's")]
+
+#[path = "mod.rs"]
+mod lab;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use lab::{Death, HOST_ADDRESS, Host, Lab, Port, Unreachable};
+use lexopt::{Arg, ValueExt};
+
+const HELP: &str = "\
+Runs a command in a network of its own, where one simulated host is.
+
+    cargo bench --bench lab -- [OPTION…] -- COMMAND [ARGUMENT…]
+
+{target} in an argument is replaced by the host's address. Nothing leaves this machine.
+
+    --address A       the host's address, of 10.99.0.0/16 or fd99::/64 [10.99.1.1]
+    --rtt D           round trip, as 50ms or 1.5s [0]
+    --loss S          share of the packets lost each way, as 5% or 0.05 [0]
+    --loss-to S       only on the way to the host
+    --loss-from S     only on the way back
+    --open N|LIST     ten open ports spread over all, or 22,80,443 [none]
+    --rest KIND       all other ports: closed, silent, open, network-unreachable,
+                      host-unreachable, port-unreachable, prohibited [closed]
+    --rst-limit N     RSTs a second at most
+    --syn-limit N     SYNs a second let through
+    --dies-after D|N  falls silent so long after the first packet, or after N packets
+    --seed N          of the losses [1]
+
+What the lab saw goes to stderr. The exit code is the command's; 69: no lab here.";
+
+fn main() -> ExitCode {
+    // `cargo bench` adds the flag `--bench`, behind whatever was given.
+    let mut words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if words.last().is_some_and(|word| word == "--bench") {
+        words.pop();
+    }
+    match parse(words).and_then(run) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::from(if error.is::<lab::Unavailable>() { 69 } else { 64 })
+        }
+    }
+}
+
+/// What was asked for; an empty command asks for help.
+struct Request {
+    host: Host,
+    command: Vec<OsString>,
+}
+
+fn parse(words: Vec<OsString>) -> Result<Request, Box<dyn Error>> {
+    let mut parser = lexopt::Parser::from_args(words);
+    let mut host = Host::new(HOST_ADDRESS);
+    let mut command = Vec::new();
+    while let Some(argument) = parser.next()? {
+        let Arg::Long(name) = argument else {
+            command.push(match argument {
+                Arg::Value(value) => value,
+                Arg::Short('h') => return Ok(Request { host, command: Vec::new() }),
+                Arg::Short(_) | Arg::Long(_) => return Err(argument.unexpected().into()),
+            });
+            command.extend(parser.raw_args()?);
+            break;
+        };
+        let name = name.to_owned();
+        if name == "help" {
+            return Ok(Request { host, command: Vec::new() });
+        }
+        let value = parser.value()?.string()?;
+        host = apply(host, &name, &value).map_err(|error| format!("--{name} {value}: {error}"))?;
+    }
+    Ok(Request { host, command })
+}
+
+fn apply(mut host: Host, name: &str, value: &str) -> Result<Host, Box<dyn Error>> {
+    match name {
+        "address" => host.address = value.parse::<IpAddr>()?,
+        "rtt" => host.rtt = duration(value)?,
+        "loss" => host = host.loss(share(value)?),
+        "loss-to" => host.loss_to = share(value)?,
+        "loss-from" => host.loss_from = share(value)?,
+        "open" => host = host.ports(&open_ports(value)?, Port::Open),
+        "rest" => host.rest = port_kind(value)?,
+        "rst-limit" => host.rst_per_second = Some(value.parse()?),
+        "syn-limit" => host.syn_per_second = Some(value.parse()?),
+        "dies-after" => {
+            host.dies = Some(match value.parse() {
+                Ok(packets) => Death::Packets(packets),
+                Err(_) => Death::After(duration(value)?),
+            });
+        }
+        "seed" => host.seed = value.parse()?,
+        _ => return Err("there is no such option".into()),
+    }
+    Ok(host)
+}
+
+fn duration(text: &str) -> Result<Duration, Box<dyn Error>> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1e-3),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    Ok(Duration::try_from_secs_f64(number.parse::<f64>()? * unit)?)
+}
+
+fn share(text: &str) -> Result<f64, Box<dyn Error>> {
+    let share = match text.strip_suffix('%') {
+        Some(percent) => percent.parse::<f64>()? / 100.0,
+        None => text.parse()?,
+    };
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("not between 0 and 100%".into()) }
+}
+
+fn open_ports(text: &str) -> Result<Vec<u16>, Box<dyn Error>> {
+    if text == "10" {
+        return Ok(lab::TEN_PORTS.to_vec());
+    }
+    Ok(text.split(',').map(str::parse).collect::<Result<_, _>>()?)
+}
+
+fn port_kind(text: &str) -> Result<Port, Box<dyn Error>> {
+    Ok(match text {
+        "open" => Port::Open,
+        "closed" => Port::Closed,
+        "silent" => Port::Silent,
+        "network-unreachable" => Port::Unreachable(Unreachable::Network),
+        "host-unreachable" => Port::Unreachable(Unreachable::Host),
+        "port-unreachable" => Port::Unreachable(Unreachable::Port),
+        "prohibited" => Port::Unreachable(Unreachable::Prohibited),
+        _ => return Err("there is no such kind of port".into()),
+    })
+}
+
+fn run(request: Request) -> Result<ExitCode, Box<dyn Error>> {
+    let address = request.host.address.to_string();
+    let mut words = request.command.into_iter().map(|word| match word.into_string() {
+        Ok(text) => text.replace("{target}", &address).into(),
+        Err(word) => word,
+    });
+    let Some(program) = words.next() else {
+        println!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let lab = Lab::enter()?.start(vec![request.host])?;
+    let start = Instant::now();
+    let status = Command::new(program).args(words).status()?;
+    let elapsed = start.elapsed();
+    let stats = lab.stop()?;
+    eprintln!("lab: elapsed={elapsed:?} {stats}");
+    // A signal's death is told as the shell tells it, less the number: that it failed is enough.
+    Ok(status.code().map_or(ExitCode::from(128), |code| ExitCode::from(code as u8)))
+}

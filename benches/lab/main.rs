@@ -18,6 +18,7 @@ const HELP: &str = "\
 Runs a command in a network of its own, where one simulated host is.
 
     cargo bench --bench lab -- [OPTION…] -- COMMAND [ARGUMENT…]
+    cargo bench --bench lab -- [OPTION…] --capacity
 
 {target} in an argument is replaced by the host's address. Nothing leaves this machine.
 
@@ -26,13 +27,14 @@ Runs a command in a network of its own, where one simulated host is.
     --loss S          share of the packets lost each way, as 5% or 0.05 [0]
     --loss-to S       only on the way to the host
     --loss-from S     only on the way back
-    --open N|LIST     ten open ports spread over all, or 22,80,443 [none]
+    --open 10|LIST    ten open ports spread over all, or those named: 22,80,443 [none]
     --rest KIND       all other ports: closed, silent, open, network-unreachable,
                       host-unreachable, port-unreachable, prohibited [closed]
     --rst-limit N     RSTs a second at most
     --syn-limit N     SYNs a second let through
     --dies-after D|N  falls silent so long after the first packet, or after N packets
     --seed N          of the losses [1]
+    --capacity        no command: measures how many SYNs a second the lab itself plays
 
 What the lab saw goes to stderr. The exit code is the command's; 69: no lab here.";
 
@@ -51,34 +53,37 @@ fn main() -> ExitCode {
     }
 }
 
-/// What was asked for; an empty command asks for help.
+/// What was asked for.
 struct Request {
     host: Host,
-    command: Vec<OsString>,
+    errand: Errand,
+}
+
+enum Errand {
+    Help,
+    Capacity,
+    /// The program and its arguments, `{target}` not yet replaced.
+    Command(OsString, Vec<OsString>),
 }
 
 fn parse(words: Vec<OsString>) -> Result<Request, Box<dyn Error>> {
     let mut parser = lexopt::Parser::from_args(words);
     let mut host = Host::new(HOST_ADDRESS);
-    let mut command = Vec::new();
     while let Some(argument) = parser.next()? {
-        let Arg::Long(name) = argument else {
-            command.push(match argument {
-                Arg::Value(value) => value,
-                Arg::Short('h') => return Ok(Request { host, command: Vec::new() }),
-                Arg::Short(_) | Arg::Long(_) => return Err(argument.unexpected().into()),
-            });
-            command.extend(parser.raw_args()?);
-            break;
+        let name = match argument {
+            Arg::Long("help") | Arg::Short('h') => break,
+            Arg::Long("capacity") => return Ok(Request { host, errand: Errand::Capacity }),
+            Arg::Long(name) => name.to_owned(),
+            Arg::Short(_) => return Err(argument.unexpected().into()),
+            Arg::Value(program) => {
+                let errand = Errand::Command(program, parser.raw_args()?.collect());
+                return Ok(Request { host, errand });
+            }
         };
-        let name = name.to_owned();
-        if name == "help" {
-            return Ok(Request { host, command: Vec::new() });
-        }
         let value = parser.value()?.string()?;
         host = apply(host, &name, &value).map_err(|error| format!("--{name} {value}: {error}"))?;
     }
-    Ok(Request { host, command })
+    Ok(Request { host, errand: Errand::Help })
 }
 
 fn apply(mut host: Host, name: &str, value: &str) -> Result<Host, Box<dyn Error>> {
@@ -141,21 +146,67 @@ fn port_kind(text: &str) -> Result<Port, Box<dyn Error>> {
 }
 
 fn run(request: Request) -> Result<ExitCode, Box<dyn Error>> {
-    let address = request.host.address.to_string();
-    let mut words = request.command.into_iter().map(|word| match word.into_string() {
+    match request.errand {
+        Errand::Help => println!("{HELP}"),
+        Errand::Capacity => measure_capacity(request.host)?,
+        Errand::Command(program, arguments) => {
+            return run_command(request.host, Command::new(program), arguments);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_command(
+    host: Host,
+    mut command: Command,
+    arguments: Vec<OsString>,
+) -> Result<ExitCode, Box<dyn Error>> {
+    let address = host.address.to_string();
+    command.args(arguments.into_iter().map(|word| match word.into_string() {
         Ok(text) => text.replace("{target}", &address).into(),
         Err(word) => word,
-    });
-    let Some(program) = words.next() else {
-        println!("{HELP}");
-        return Ok(ExitCode::SUCCESS);
-    };
-    let lab = Lab::enter()?.start(vec![request.host])?;
+    }));
+    let lab = Lab::enter()?.start(vec![host])?;
     let start = Instant::now();
-    let status = Command::new(program).args(words).status()?;
+    let status = command.status()?;
     let elapsed = start.elapsed();
-    let stats = lab.stop()?;
-    eprintln!("lab: elapsed={elapsed:?} {stats}");
+    eprintln!("lab: elapsed={elapsed:?} {}", lab.stop()?);
     // A signal's death is told as the shell tells it, less the number: that it failed is enough.
     Ok(status.code().map_or(ExitCode::from(128), |code| ExitCode::from(code as u8)))
+}
+
+/// Sends one SYN to each port as fast as one thread can, past the kernel's TCP, and says how long
+/// the lab took to deal with them all.
+fn measure_capacity(host: Host) -> Result<(), Box<dyn Error>> {
+    use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+    const SYNS: u64 = 65_535;
+    let IpAddr::V4(target) = host.address else { return Err("over IPv4 only".into()) };
+    let lab = Lab::enter()?.start(vec![host])?;
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
+    let to = SockAddr::from(std::net::SocketAddrV4::new(target, 0));
+    // An IPv4 and a TCP header; the kernel fills in the former's source, id and checksum
+    // (raw(7)), and the lab checks no checksum of ours.
+    let mut packet = [0; 40];
+    (packet[0], packet[8], packet[9]) = (0x45, 64, 6);
+    packet[16..20].copy_from_slice(&target.octets());
+    packet[20..22].copy_from_slice(&40_000u16.to_be_bytes());
+    (packet[32], packet[33]) = (5 << 4, 2);
+    let start = Instant::now();
+    for port in 1..=u16::MAX {
+        packet[22..24].copy_from_slice(&port.to_be_bytes());
+        socket.send_to(&packet, &to)?;
+    }
+    let sent = start.elapsed();
+    let deadline = start + Duration::from_secs(10);
+    while lab.stats().syns < SYNS && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let played = start.elapsed();
+    let stats = lab.stop()?;
+    println!(
+        "{} SYNs sent in {sent:.3?}, played in {played:.3?}: {:.0} a second; {stats}",
+        stats.syns,
+        stats.syns as f64 / played.as_secs_f64()
+    );
+    Ok(())
 }

@@ -51,6 +51,8 @@ const QUEUE_PACKETS: u32 = 200_000;
 const LOOPBACK_QUEUE_PACKETS: u32 = 1000;
 /// Packets read, and packets sent for each host, before the other of both has its turn.
 const PACKETS_PER_TURN: usize = 64;
+/// How long the kernel may take to make a route; it takes milliseconds.
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the thread sleeps at most: when it sees that it is to stop.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 
@@ -299,7 +301,17 @@ fn set_up() -> io::Result<()> {
     sys::bring_up("lo", LOOPBACK_QUEUE_PACKETS)?;
     sys::bring_up(DEVICE, QUEUE_PACKETS)?;
     sys::add_address(DEVICE, OWN_ADDRESS.into(), 16)?;
-    sys::add_address(DEVICE, OWN_ADDRESS_6.into(), 64)
+    sys::add_address(DEVICE, OWN_ADDRESS_6.into(), 64)?;
+    // The kernel makes the route by which IPv6 answers come in later, by a worker of its own.
+    let route = format!("{:032x} 80 ", u128::from(OWN_ADDRESS_6));
+    let deadline = Instant::now() + ROUTE_TIMEOUT;
+    while !fs::read_to_string("/proc/thread-self/net/ipv6_route")?.contains(&route) {
+        if Instant::now() > deadline {
+            return Err(io::Error::other("the route to our own IPv6 address does not appear"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// What the device dropped on our way to the hosts: the fourth number of the transmitting half of

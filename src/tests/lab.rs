@@ -160,7 +160,10 @@ fn ipv6() -> Outcome {
 
 /// One host whose ports 1 to 4 answer with these errors, 22 is open and the rest closed.
 fn check_icmp_errors(address: IpAddr, expected: [(u16, Unreachable, ErrorKind); 4]) -> Outcome {
-    let mut host = Host::new(address).ports(&[22], Port::Open);
+    // An ICMP error that overtakes `connect` itself finds the socket in use; the kernel then only
+    // notes it (LockDroppedIcmps), and the SYN repeated after a second has to bring another.
+    let rtt = Duration::from_millis(2);
+    let mut host = Host::new(address).rtt(rtt).ports(&[22], Port::Open);
     for (port, why, _) in expected {
         host = host.ports(&[port], Port::Unreachable(why));
     }

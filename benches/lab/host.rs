@@ -1,0 +1,240 @@
+//! One simulated host: what it does with each segment that our side sends.
+//!
+//! Pure: `now` comes in, packets go out. The TCP it speaks keeps no state per connection: the
+//! sequence number of its SYN-ACK follows from the port, and every later answer from the segment
+//! it answers. So it never repeats a lost SYN-ACK by itself: our kernel's repeated SYN asks for a
+//! new one. It never sends data and never closes first.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::wire::{Packet, Segment, Unreachable, flag};
+
+/// What stands behind a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// Completes the handshake, and answers a FIN.
+    Open,
+    /// Answers with a RST.
+    Closed,
+    /// Answers nothing: a firewall that drops.
+    Silent,
+    /// Answers with an ICMP error: a firewall that rejects, or a router.
+    Unreachable(Unreachable),
+}
+
+/// When a host falls silent for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// So long after the first packet that it saw.
+    After(Duration),
+    /// After so many packets.
+    Packets(u64),
+}
+
+/// A host of the lab, as a test describes it. Starts as one that answers at once, loses nothing
+/// and has every port closed.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    /// Inside 10.99.0.0/16 or fd99::/64, and not the lab's own address.
+    pub(crate) address: IpAddr,
+    /// From a segment's arrival to its answer's departure.
+    pub(crate) rtt: Duration,
+    /// The share of packets that never reach it, 0 to 1.
+    pub(crate) loss_to: f64,
+    /// The share of its answers that never reach us, 0 to 1.
+    pub(crate) loss_from: f64,
+    /// The ports that are not like the rest.
+    pub(crate) ports: BTreeMap<u16, Port>,
+    /// All other ports.
+    pub(crate) rest: Port,
+    /// RSTs in any one second; what is above is not sent. Counted as FreeBSD's
+    /// `net.inet.icmp.icmplim` does: the first so many of each second.
+    pub(crate) rst_per_second: Option<u32>,
+    /// SYNs let through in any one second; what is above is dropped, as a firewall's limit does.
+    pub(crate) syn_per_second: Option<u32>,
+    /// When it falls silent for good.
+    pub(crate) dies: Option<Death>,
+    /// Decides which packets are lost; equal seeds and equal packets lose the same ones.
+    pub(crate) seed: u64,
+}
+
+impl Host {
+    /// A host that answers at once, loses nothing and has every port closed.
+    pub(crate) fn new(address: impl Into<IpAddr>) -> Self {
+        Self {
+            address: address.into(),
+            rtt: Duration::ZERO,
+            loss_to: 0.0,
+            loss_from: 0.0,
+            ports: BTreeMap::new(),
+            rest: Port::Closed,
+            rst_per_second: None,
+            syn_per_second: None,
+            dies: None,
+            seed: 1,
+        }
+    }
+
+    /// The same, so far away.
+    pub(crate) fn rtt(self, rtt: Duration) -> Self {
+        Self { rtt, ..self }
+    }
+
+    /// The same, with this share of the packets lost, each way.
+    pub(crate) fn loss(self, share: f64) -> Self {
+        assert!((0.0..=1.0).contains(&share), "a loss is a share, not a percentage");
+        Self { loss_to: share, loss_from: share, ..self }
+    }
+
+    /// The same, with these ports behaving so.
+    pub(crate) fn ports(mut self, numbers: &[u16], port: Port) -> Self {
+        self.ports.extend(numbers.iter().map(|number| (*number, port)));
+        self
+    }
+
+    /// The same, with all ports not named behaving so.
+    pub(crate) fn rest(self, rest: Port) -> Self {
+        Self { rest, ..self }
+    }
+}
+
+/// What became of a segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    /// Answered; the packet leaves one round trip after the segment came.
+    Answered(Packet),
+    /// It asks for no answer, or what it came to gives none.
+    Ignored,
+    /// The segment was lost on its way.
+    LostTo,
+    /// The answer was lost on its way.
+    LostFrom,
+    /// A limit of the host's was reached.
+    Limited,
+    /// The host is dead.
+    Dead,
+}
+
+/// A host at work.
+#[derive(Debug)]
+pub(super) struct Player {
+    host: Host,
+    random: Random,
+    syns: Window,
+    resets: Window,
+    packets: u64,
+    first_packet_at: Option<Instant>,
+}
+
+impl Player {
+    pub(super) fn new(host: Host) -> Self {
+        let random = Random(host.seed);
+        let (syns, resets) = (Window::default(), Window::default());
+        Self { host, random, syns, resets, packets: 0, first_packet_at: None }
+    }
+
+    pub(super) fn address(&self) -> IpAddr {
+        self.host.address
+    }
+
+    pub(super) fn rtt(&self) -> Duration {
+        self.host.rtt
+    }
+
+    /// A segment for this host has come.
+    pub(super) fn handle(&mut self, now: Instant, segment: &Segment<'_>) -> Fate {
+        assert_eq!(segment.target.ip(), self.host.address, "the segment is for this host");
+        let first_packet_at = *self.first_packet_at.get_or_insert(now);
+        let is_dead = match self.host.dies {
+            None => false,
+            Some(Death::After(age)) => now.duration_since(first_packet_at) >= age,
+            Some(Death::Packets(count)) => self.packets >= count,
+        };
+        self.packets += 1;
+        if is_dead {
+            return Fate::Dead;
+        }
+        if self.random.is_hit(self.host.loss_to) {
+            return Fate::LostTo;
+        }
+        let is_syn = segment.has(flag::SYN) && !segment.has(flag::ACK);
+        if is_syn && !self.syns.admits(now, self.host.syn_per_second) {
+            return Fate::Limited;
+        }
+        let fate = self.respond(now, segment);
+        let is_lost = matches!(fate, Fate::Answered(_)) && self.random.is_hit(self.host.loss_from);
+        if is_lost { Fate::LostFrom } else { fate }
+    }
+
+    /// What the port answers. RFC 9293 section 3.10.7 for CLOSED and LISTEN, and as much of the
+    /// later states as a connection without data needs.
+    fn respond(&mut self, now: Instant, segment: &Segment<'_>) -> Fate {
+        if segment.has(flag::RST) {
+            return Fate::Ignored;
+        }
+        let number = segment.target.port();
+        match self.host.ports.get(&number).copied().unwrap_or(self.host.rest) {
+            Port::Silent => Fate::Ignored,
+            Port::Unreachable(why) => Fate::Answered(segment.unreachable(why)),
+            Port::Closed if !self.resets.admits(now, self.host.rst_per_second) => Fate::Limited,
+            Port::Closed if segment.has(flag::ACK) => {
+                Fate::Answered(segment.answer(flag::RST, segment.acknowledgement))
+            }
+            Port::Closed => Fate::Answered(segment.answer(flag::RST | flag::ACK, 0)),
+            Port::Open if segment.has(flag::SYN) => {
+                let sequence = u32::from(number).wrapping_mul(0x9e37_79b9);
+                Fate::Answered(segment.answer(flag::SYN | flag::ACK, sequence))
+            }
+            Port::Open if segment.has(flag::FIN) => {
+                Fate::Answered(segment.answer(flag::FIN | flag::ACK, segment.acknowledgement))
+            }
+            Port::Open if segment.length > 0 => {
+                Fate::Answered(segment.answer(flag::ACK, segment.acknowledgement))
+            }
+            Port::Open => Fate::Ignored,
+        }
+    }
+}
+
+/// Counts what happened within the current second.
+#[derive(Debug, Default)]
+struct Window {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl Window {
+    /// True exactly when one more stays within `limit` a second; counts it then.
+    fn admits(&mut self, now: Instant, limit: Option<u32>) -> bool {
+        let Some(limit) = limit else { return true };
+        let is_over = |since| now.duration_since(since) >= Duration::from_secs(1);
+        if self.since.is_none_or(is_over) {
+            *self = Self { since: Some(now), count: 0 };
+        }
+        let is_admitted = self.count < limit;
+        self.count += u32::from(is_admitted);
+        is_admitted
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to lose packets by.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    /// True with this probability. Draws no number for 0, so that a host without loss is the
+    /// same whatever its seed.
+    fn is_hit(&mut self, probability: f64) -> bool {
+        if probability == 0.0 {
+            return false;
+        }
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        ((z >> 11) as f64) < probability * (1u64 << 53) as f64
+    }
+}

@@ -1,0 +1,323 @@
+//! The lab: a network of simulated hosts, with the real kernel's TCP on our side.
+//!
+//! [`Lab::enter`] takes this process into user and network namespaces of its own (no rights
+//! needed but that of making one), where a TUN device at 10.99.0.1/16 and fd99::1/64 is the only
+//! way out. [`Network::start`] spawns one thread that reads what the kernel sends into the device
+//! and plays every [`Host`] behind it: any round trip, loss, silence, limit or ICMP error.
+//! Children inherit the namespace, so any program can be measured in it. Nothing in here can
+//! reach the outside, and what is outside cannot reach in.
+//!
+//! Include it with `#[path = "…/benches/lab/mod.rs"] mod lab;`.
+//!
+//! Invariants: every segment read is counted under exactly one fate; nothing that was to be sent
+//! is dropped by the lab itself, which [`Stats::own_losses`] shows.
+#![allow(dead_code, reason = "each program that includes the lab uses a part of it")]
+
+mod host;
+mod sys;
+mod wire;
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub(crate) use host::{Death, Host, Port};
+pub(crate) use wire::Unreachable;
+
+use host::{Fate, Player};
+use wire::{Packet, Segment, flag};
+
+/// Our own address in the lab; the hosts live in the rest of 10.99.0.0/16.
+pub(crate) const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+/// Our own address in fd99::/64.
+pub(crate) const OWN_ADDRESS_6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
+/// Where programs put the one host they need.
+pub(crate) const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 1);
+/// Ten ports that a host may have open: both ends, well-known ones, and one of the kernel's
+/// ephemeral range.
+pub(crate) const TEN_PORTS: [u16; 10] =
+    [1, 22, 80, 443, 3306, 8080, 20_000, 33_333, 50_000, 65_535];
+
+const DEVICE: &str = "lab0";
+/// More than three SYNs for each port that there is: the device never drops one.
+const QUEUE_PACKETS: u32 = 200_000;
+/// What the kernel gives loopback, which has no queue to fill.
+const LOOPBACK_QUEUE_PACKETS: u32 = 1000;
+/// Packets read, and packets sent for each host, before the other of both has its turn.
+const PACKETS_PER_TURN: usize = 64;
+/// How long the kernel may take to make a route; it takes milliseconds.
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the thread sleeps at most: when it sees that it is to stop.
+const SLEEP_MAX: Duration = Duration::from_millis(20);
+
+/// Why there can be no lab here. Its text is for a person, and says what to change.
+#[derive(Debug)]
+pub(crate) struct Unavailable {
+    step: &'static str,
+    error: io::Error,
+}
+
+impl std::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the lab is not available here: {}: {}", self.step, self.error)
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
+/// The namespace with its device, without hosts yet. Packets that leave now wait for them.
+#[derive(Debug)]
+pub(crate) struct Network {
+    device: File,
+}
+
+/// A running network of hosts. Dropping it stops them; the namespace stays.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    /// Kept so that the device, and with it its count of drops, outlives the thread.
+    _device: Arc<File>,
+    stats: Arc<Mutex<Stats>>,
+    must_stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// What the lab saw and did since it was started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stats {
+    /// TCP segments for its hosts.
+    pub(crate) segments: u64,
+    /// Those of them that ask for a connection, the kernel's repetitions included.
+    pub(crate) syns: u64,
+    /// Those that have or will have an answer.
+    pub(crate) answered: u64,
+    /// Those that silence, or nothing to say, left without one.
+    pub(crate) ignored: u64,
+    /// Those lost on the way to a host.
+    pub(crate) lost_to: u64,
+    /// Those whose answer was lost on the way back.
+    pub(crate) lost_from: u64,
+    /// Those that a host's limit left without an answer.
+    pub(crate) limited: u64,
+    /// Those that came to a dead host.
+    pub(crate) dead: u64,
+    /// Packets that are no TCP segment, or for no host of the lab.
+    pub(crate) astray: u64,
+    /// Packets that the device dropped since its queue was full.
+    pub(crate) device_drops: u64,
+    /// Answers that the kernel did not take.
+    pub(crate) write_failures: u64,
+    /// The longest that an answer was sent after its time.
+    pub(crate) late_max: Duration,
+}
+
+impl Stats {
+    /// Packets that were lost and should not have been: 0, or what was measured means nothing.
+    pub(crate) fn own_losses(&self) -> u64 {
+        self.device_drops + self.write_failures
+    }
+}
+
+impl std::fmt::Display for Stats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "segments={} syns={} answered={} ignored={} lost_to={} lost_from={} limited={} \
+             dead={} astray={} device_drops={} write_failures={} late_max={:?}",
+            self.segments,
+            self.syns,
+            self.answered,
+            self.ignored,
+            self.lost_to,
+            self.lost_from,
+            self.limited,
+            self.dead,
+            self.astray,
+            self.device_drops,
+            self.write_failures,
+            self.late_max,
+        )
+    }
+}
+
+impl Lab {
+    /// Takes this process into namespaces of its own. Must be called while it has one thread.
+    pub(crate) fn enter() -> Result<Network, Unavailable> {
+        let failed = |step| move |error| Unavailable { step, error };
+        let (user, group) = sys::ids();
+        sys::unshare_user_and_network().map_err(failed(
+            "unshare of user and network namespace (one thread, and permitted?)",
+        ))?;
+        // Without `deny`, an unprivileged process may not map its group (user_namespaces(7)).
+        fs::write("/proc/self/setgroups", "deny").map_err(failed("denying setgroups"))?;
+        fs::write("/proc/self/uid_map", format!("0 {user} 1"))
+            .map_err(failed("mapping the user"))?;
+        fs::write("/proc/self/gid_map", format!("0 {group} 1"))
+            .map_err(failed("mapping the group"))?;
+        let device = sys::open_tun(DEVICE).map_err(failed("opening /dev/net/tun"))?;
+        set_up().map_err(failed("setting up the interfaces"))?;
+        Ok(Network { device })
+    }
+
+    /// What was counted up to now.
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = *self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        stats.device_drops = device_drops().unwrap_or(u64::MAX);
+        stats
+    }
+
+    /// Stops the hosts. An error is what ended their thread before its time.
+    pub(crate) fn stop(mut self) -> io::Result<Stats> {
+        self.join()?;
+        Ok(self.stats())
+    }
+
+    fn join(&mut self) -> io::Result<()> {
+        self.must_stop.store(true, Ordering::Relaxed);
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(io::Error::other("the thread that plays the hosts panicked")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Err(error) = self.join() {
+            assert!(std::thread::panicking(), "the lab broke: {error}");
+        }
+    }
+}
+
+impl Network {
+    /// Brings the hosts to life.
+    pub(crate) fn start(self, hosts: Vec<Host>) -> io::Result<Lab> {
+        let stats = Arc::new(Mutex::new(Stats::default()));
+        let must_stop = Arc::new(AtomicBool::new(false));
+        let device = Arc::new(self.device);
+        let mut stage = Stage::new(Arc::clone(&device), hosts);
+        let (shared, is_over) = (Arc::clone(&stats), Arc::clone(&must_stop));
+        let thread = std::thread::Builder::new().name("lab".into()).spawn(move || {
+            sys::sleep_precisely()?;
+            while !is_over.load(Ordering::Relaxed) {
+                let pause = stage.turn()?;
+                *shared.lock().unwrap_or_else(PoisonError::into_inner) = stage.stats;
+                if !pause.is_zero() {
+                    sys::wait_readable(stage.device.as_fd(), pause.min(SLEEP_MAX))?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Lab { _device: device, stats, must_stop, thread: Some(thread) })
+    }
+}
+
+/// The hosts and what is under way from them; owned by the thread that plays them.
+#[derive(Debug)]
+struct Stage {
+    device: Arc<File>,
+    /// Each with its answers under way. The round trip is constant, so they leave in the order in
+    /// which they were put in.
+    hosts: Vec<(Player, VecDeque<(Instant, Packet)>)>,
+    index: HashMap<IpAddr, usize>,
+    stats: Stats,
+}
+
+impl Stage {
+    fn new(device: Arc<File>, hosts: Vec<Host>) -> Self {
+        let index: HashMap<IpAddr, usize> =
+            hosts.iter().enumerate().map(|(place, host)| (host.address, place)).collect();
+        assert_eq!(index.len(), hosts.len(), "no two hosts share an address");
+        assert!(!index.contains_key(&IpAddr::V4(OWN_ADDRESS)), "our own address is no host's");
+        let hosts = hosts.into_iter().map(|host| (Player::new(host), VecDeque::new())).collect();
+        Self { device, hosts, index, stats: Stats::default() }
+    }
+
+    /// Sends what is due, reads what has come; returns how long nothing will be due, or zero if
+    /// there is work left.
+    fn turn(&mut self) -> io::Result<Duration> {
+        self.send_due();
+        let mut buffer = [0; 2048];
+        for _ in 0..PACKETS_PER_TURN {
+            match self.device.as_ref().read(&mut buffer) {
+                Ok(length) => self.receive(Instant::now(), &buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let now = Instant::now();
+                    let due = self.hosts.iter().filter_map(|(_, queue)| queue.front());
+                    let first = due.map(|(due, _)| *due).min();
+                    return Ok(first.map_or(SLEEP_MAX, |due| due.saturating_duration_since(now)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Duration::ZERO)
+    }
+
+    fn send_due(&mut self) {
+        let mut device = self.device.as_ref();
+        for (_, queue) in &mut self.hosts {
+            for _ in 0..PACKETS_PER_TURN {
+                let Some((due, packet)) = queue.front() else { break };
+                let Some(late) = Instant::now().checked_duration_since(*due) else { break };
+                self.stats.late_max = self.stats.late_max.max(late);
+                self.stats.write_failures += u64::from(device.write(packet.bytes()).is_err());
+                queue.pop_front();
+            }
+        }
+    }
+
+    fn receive(&mut self, now: Instant, packet: &[u8]) {
+        let found = Segment::parse(packet)
+            .and_then(|segment| Some((segment, *self.index.get(&segment.target.ip())?)));
+        let Some((segment, place)) = found else {
+            self.stats.astray += 1;
+            return;
+        };
+        let (player, queue) = &mut self.hosts[place];
+        self.stats.segments += 1;
+        self.stats.syns += u64::from(segment.has(flag::SYN));
+        match player.handle(now, &segment) {
+            Fate::Answered(packet) => {
+                self.stats.answered += 1;
+                queue.push_back((now + player.rtt(), packet));
+            }
+            Fate::Ignored => self.stats.ignored += 1,
+            Fate::LostTo => self.stats.lost_to += 1,
+            Fate::LostFrom => self.stats.lost_from += 1,
+            Fate::Limited => self.stats.limited += 1,
+            Fate::Dead => self.stats.dead += 1,
+        }
+    }
+}
+
+/// Addresses and queue of the device; loopback too, which a new namespace has, but down.
+fn set_up() -> io::Result<()> {
+    sys::bring_up("lo", LOOPBACK_QUEUE_PACKETS)?;
+    sys::bring_up(DEVICE, QUEUE_PACKETS)?;
+    sys::add_address(DEVICE, OWN_ADDRESS.into(), 16)?;
+    sys::add_address(DEVICE, OWN_ADDRESS_6.into(), 64)?;
+    // The kernel makes the route by which IPv6 answers come in later, by a worker of its own.
+    let route = format!("{:032x} 80 ", u128::from(OWN_ADDRESS_6));
+    let deadline = Instant::now() + ROUTE_TIMEOUT;
+    while !fs::read_to_string("/proc/thread-self/net/ipv6_route")?.contains(&route) {
+        if Instant::now() > deadline {
+            return Err(io::Error::other("the route to our own IPv6 address does not appear"));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// What the device dropped on our way to the hosts: the fourth number of the transmitting half of
+/// its line (proc_pid_net(5)).
+fn device_drops() -> Option<u64> {
+    let table = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
+    let line = table.lines().find_map(|line| line.trim_start().strip_prefix("lab0:"))?;
+    line.split_whitespace().nth(11)?.parse().ok()
+}

@@ -1,0 +1,221 @@
+//! The bytes of the lab: TCP segments in, TCP segments and ICMP errors out, over IPv4 and IPv6.
+//!
+//! Pure. Understands what a kernel's TCP sends over a point-to-point device: no fragments, no
+//! IPv6 extension headers, no verification of the kernel's checksums. What it writes bears
+//! correct checksums: the kernel throws away what does not.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// Bits of a segment's flags (RFC 9293 section 3.1).
+pub(super) mod flag {
+    pub(crate) const FIN: u8 = 0x01;
+    pub(crate) const SYN: u8 = 0x02;
+    pub(crate) const RST: u8 = 0x04;
+    pub(crate) const ACK: u8 = 0x10;
+}
+
+/// An IPv6 header, an ICMP header, and an IPv6 header with eight bytes of what it carried.
+const PACKET_BYTES_MAX: usize = 40 + 8 + 40 + 8;
+const TCP_HEADER_BYTES: usize = 20;
+const PROTOCOL_ICMP: u8 = 1;
+const PROTOCOL_TCP: u8 = 6;
+const PROTOCOL_ICMP6: u8 = 58;
+/// As good as any: the device is one hop.
+const HOP_LIMIT: u8 = 64;
+
+/// A TCP segment that our side sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Segment<'a> {
+    /// Who sent it.
+    pub(super) source: SocketAddr,
+    /// The host and port it is for.
+    pub(super) target: SocketAddr,
+    /// The number of its first byte.
+    pub(super) sequence: u32,
+    /// The number that its sender expects next.
+    pub(super) acknowledgement: u32,
+    /// Bits of [`flag`].
+    pub(super) flags: u8,
+    /// How many sequence numbers it takes: its bytes, and one each for SYN and FIN.
+    pub(super) length: u32,
+    /// Its IP header and the first eight bytes of TCP: what an ICMP error quotes.
+    quote: &'a [u8],
+}
+
+impl<'a> Segment<'a> {
+    /// Reads one IP packet; `None` if it is no TCP segment, or cut short.
+    pub(super) fn parse(packet: &'a [u8]) -> Option<Self> {
+        let (source, target, header_bytes) = match packet.first()? >> 4 {
+            4 if packet.len() >= 20 && packet[9] == PROTOCOL_TCP => {
+                let source: [u8; 4] = packet[12..16].try_into().ok()?;
+                let target: [u8; 4] = packet[16..20].try_into().ok()?;
+                (IpAddr::from(source), IpAddr::from(target), usize::from(packet[0] & 15) * 4)
+            }
+            6 if packet.len() >= 40 && packet[6] == PROTOCOL_TCP => {
+                let source: [u8; 16] = packet[8..24].try_into().ok()?;
+                let target: [u8; 16] = packet[24..40].try_into().ok()?;
+                (IpAddr::from(source), IpAddr::from(target), 40)
+            }
+            _ => return None,
+        };
+        let tcp = packet.get(header_bytes..)?;
+        if tcp.len() < TCP_HEADER_BYTES {
+            return None;
+        }
+        let payload = tcp.len().checked_sub(usize::from(tcp[12] >> 4) * 4)?;
+        let flags = tcp[13];
+        Some(Self {
+            source: SocketAddr::new(source, u16::from_be_bytes([tcp[0], tcp[1]])),
+            target: SocketAddr::new(target, u16::from_be_bytes([tcp[2], tcp[3]])),
+            sequence: u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]),
+            acknowledgement: u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]),
+            flags,
+            length: payload as u32
+                + u32::from(flags & flag::SYN != 0)
+                + u32::from(flags & flag::FIN != 0),
+            quote: &packet[..header_bytes + 8],
+        })
+    }
+
+    /// True exactly when all bits of `flags` are set.
+    pub(super) const fn has(&self, flags: u8) -> bool {
+        self.flags & flags == flags
+    }
+
+    /// The segment that answers this one, with these flags, from this sequence number on. It
+    /// acknowledges everything that this one holds.
+    pub(super) fn answer(&self, flags: u8, sequence: u32) -> Packet {
+        let mut tcp = [0; TCP_HEADER_BYTES];
+        tcp[0..2].copy_from_slice(&self.target.port().to_be_bytes());
+        tcp[2..4].copy_from_slice(&self.source.port().to_be_bytes());
+        tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
+        if flags & flag::ACK != 0 {
+            let next = self.sequence.wrapping_add(self.length);
+            tcp[8..12].copy_from_slice(&next.to_be_bytes());
+        }
+        tcp[12] = (TCP_HEADER_BYTES as u8 / 4) << 4;
+        tcp[13] = flags;
+        tcp[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
+        let sum = pseudo_sum(self.target.ip(), self.source.ip(), (PROTOCOL_TCP, tcp.len()));
+        let checksum = checksum(sum, &tcp);
+        tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
+        Packet::new(self.target.ip(), self.source.ip(), (PROTOCOL_TCP, &tcp))
+    }
+
+    /// The ICMP error that answers this segment (RFC 792; RFC 4443 section 3.1).
+    pub(super) fn unreachable(&self, why: Unreachable) -> Packet {
+        let mut icmp = [0; 8 + 48];
+        let (protocol, kind, code) = match (self.target.ip(), why) {
+            (IpAddr::V4(_), Unreachable::Network) => (PROTOCOL_ICMP, 3, 0),
+            (IpAddr::V4(_), Unreachable::Host) => (PROTOCOL_ICMP, 3, 1),
+            (IpAddr::V4(_), Unreachable::Port) => (PROTOCOL_ICMP, 3, 3),
+            (IpAddr::V4(_), Unreachable::Prohibited) => (PROTOCOL_ICMP, 3, 13),
+            (IpAddr::V6(_), Unreachable::Network) => (PROTOCOL_ICMP6, 1, 0),
+            (IpAddr::V6(_), Unreachable::Host) => (PROTOCOL_ICMP6, 1, 3),
+            (IpAddr::V6(_), Unreachable::Port) => (PROTOCOL_ICMP6, 1, 4),
+            (IpAddr::V6(_), Unreachable::Prohibited) => (PROTOCOL_ICMP6, 1, 1),
+        };
+        // IPv4 options would make the quote longer than what `PACKET_BYTES_MAX` allows for; the
+        // kernel adds none.
+        let quote = &self.quote[..self.quote.len().min(48)];
+        icmp[0] = kind;
+        icmp[1] = code;
+        icmp[8..8 + quote.len()].copy_from_slice(quote);
+        let icmp = &mut icmp[..8 + quote.len()];
+        let sum = match protocol {
+            PROTOCOL_ICMP6 => pseudo_sum(self.target.ip(), self.source.ip(), (58, icmp.len())),
+            _ => 0,
+        };
+        let checksum = checksum(sum, icmp);
+        icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
+        Packet::new(self.target.ip(), self.source.ip(), (protocol, icmp))
+    }
+}
+
+/// What an ICMP error says cannot be reached, and how connect(2) then fails, over IPv4 and IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unreachable {
+    /// ENETUNREACH.
+    Network,
+    /// EHOSTUNREACH.
+    Host,
+    /// ECONNREFUSED: no more than a RST would say.
+    Port,
+    /// A firewall that says so: EHOSTUNREACH over IPv4, EACCES over IPv6.
+    Prohibited,
+}
+
+/// One IP packet, in place: tens of thousands wait in queues.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packet {
+    bytes: [u8; PACKET_BYTES_MAX],
+    length: u8,
+}
+
+impl Packet {
+    /// Puts `(protocol, payload)` into an IP packet. Both addresses are of one family.
+    fn new(source: IpAddr, target: IpAddr, (protocol, payload): (u8, &[u8])) -> Self {
+        let mut bytes = [0; PACKET_BYTES_MAX];
+        let header_bytes = match (source, target) {
+            (IpAddr::V4(source), IpAddr::V4(target)) => {
+                bytes[0] = 0x45;
+                bytes[2..4].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+                bytes[8] = HOP_LIMIT;
+                bytes[9] = protocol;
+                bytes[12..16].copy_from_slice(&source.octets());
+                bytes[16..20].copy_from_slice(&target.octets());
+                let checksum = checksum(0, &bytes[..20]);
+                bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
+                20
+            }
+            (IpAddr::V6(source), IpAddr::V6(target)) => {
+                bytes[0] = 0x60;
+                bytes[4..6].copy_from_slice(&(payload.len() as u16).to_be_bytes());
+                bytes[6] = protocol;
+                bytes[7] = HOP_LIMIT;
+                bytes[8..24].copy_from_slice(&source.octets());
+                bytes[24..40].copy_from_slice(&target.octets());
+                40
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
+                unreachable!("a segment's two addresses come from one header")
+            }
+        };
+        let length = header_bytes + payload.len();
+        bytes[header_bytes..length].copy_from_slice(payload);
+        Self { bytes, length: length as u8 }
+    }
+
+    /// The packet from its first header byte to its last byte.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+/// The sum over what TCP and ICMPv6 check besides their own bytes: both addresses, the protocol
+/// and the length (RFC 9293 section 3.1, RFC 8200 section 8.1).
+fn pseudo_sum(source: IpAddr, target: IpAddr, (protocol, length): (u8, usize)) -> u32 {
+    let addresses = match (source, target) {
+        (IpAddr::V4(source), IpAddr::V4(target)) => sum(&source.octets()) + sum(&target.octets()),
+        (IpAddr::V6(source), IpAddr::V6(target)) => sum(&source.octets()) + sum(&target.octets()),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
+            unreachable!("a segment's two addresses come from one header")
+        }
+    };
+    addresses + u32::from(protocol) + length as u32
+}
+
+/// The Internet checksum (RFC 1071) of `bytes`, whose own checksum field is still zero.
+fn checksum(start: u32, bytes: &[u8]) -> u16 {
+    let mut total = start + sum(bytes);
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    !(total as u16)
+}
+
+/// The plain sum of the 16-bit words of `bytes`, of which there is an even number.
+fn sum(bytes: &[u8]) -> u32 {
+    debug_assert!(bytes.len().is_multiple_of(2), "no header of ours has an odd length");
+    bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum()
+}

@@ -1,0 +1,312 @@
+//! What only the kernel can show: scenarios in the lab of `benches/lab`, a network of simulated
+//! hosts behind a TUN device.
+//!
+//! Each case runs in a process of its own (this program again, with the case's name), since a
+//! network namespace is a process's. An argument that is no flag picks the cases whose names
+//! contain it. Where namespaces are not permitted it says so and succeeds, unless
+//! `OPENPORTS_REQUIRE_ALL` is set.
+//!
+//! The first cases prove the lab itself: a lab that cannot be trusted proves nothing else.
+#![expect(clippy::print_stdout, reason = "a test program without the usual harness reports here")]
+
+#[path = "../../benches/lab/mod.rs"]
+mod lab;
+
+use std::io::{self, ErrorKind, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use lab::{Death, HOST_ADDRESS, Host, Lab, Port, Unreachable};
+
+/// A name that is a sentence, and what it claims: an error or a panic refutes it.
+type Case = (&'static str, fn() -> Outcome);
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+const CASES: &[Case] = &[
+    ("an_open_port_completes_the_handshake_and_answers_a_fin", open_port),
+    ("a_closed_port_refuses", closed_port),
+    ("a_silent_port_lets_the_deadline_pass", silent_port),
+    ("each_icmp_error_has_its_errno", icmp_errors),
+    ("ipv6_behaves_like_ipv4", ipv6),
+    ("an_answer_takes_the_round_trip_and_little_more", round_trip),
+    ("loss_shows_as_the_syn_that_the_kernel_repeats_after_a_second", loss),
+    ("a_rst_limit_answers_the_first_of_each_second", rst_limit),
+    ("a_syn_limit_lets_the_first_of_each_second_through", syn_limit),
+    ("a_host_that_dies_is_silent_from_then_on", death),
+    ("a_sweep_of_every_port_is_answered_without_a_loss", sweep),
+    ("nothing_leads_out_of_the_lab", sealed),
+];
+
+/// How a case's process says that there can be no lab (sysexits(3): EX_UNAVAILABLE).
+const UNAVAILABLE: u8 = 69;
+/// No case takes longer, or it hangs.
+const CASE_TIMEOUT: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, name] = arguments.as_slice()
+        && flag == "--case"
+    {
+        return run_case(name);
+    }
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let is_wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter.as_str()));
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for (name, _) in CASES.iter().filter(|(name, _)| is_wanted(name)) {
+        let verdict = match run_child(name) {
+            Ok(Some(0)) => {
+                passed += 1;
+                "ok"
+            }
+            Ok(Some(code)) if code == i32::from(UNAVAILABLE) => {
+                skipped += 1;
+                "SKIPPED: no lab here"
+            }
+            Ok(Some(_) | None) | Err(_) => {
+                failed += 1;
+                "FAILED"
+            }
+        };
+        println!("lab {name} ... {verdict}");
+    }
+    println!("lab result: {passed} passed, {failed} failed, {skipped} skipped");
+    let must_run = std::env::var_os("OPENPORTS_REQUIRE_ALL").is_some();
+    if failed > 0 || (must_run && skipped > 0) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Runs one case in its own process; returns its exit code, `None` if a signal or the deadline
+/// ended it.
+fn run_child(name: &str) -> io::Result<Option<i32>> {
+    let mut child = Command::new(std::env::current_exe()?).args(["--case", name]).spawn()?;
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status.code());
+        }
+        if start.elapsed() > CASE_TIMEOUT {
+            println!("lab {name} did not end within {CASE_TIMEOUT:?}");
+            child.kill()?;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn run_case(name: &str) -> ExitCode {
+    let Some((_, run)) = CASES.iter().find(|(known, _)| *known == name) else {
+        println!("there is no case {name}");
+        return ExitCode::FAILURE;
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{name}: {error}");
+            let is_unavailable = error.is::<lab::Unavailable>();
+            if is_unavailable { ExitCode::from(UNAVAILABLE) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn open_port() -> Outcome {
+    let lab = Lab::enter()?.start(vec![Host::new(HOST_ADDRESS).ports(&[22], Port::Open)])?;
+    let (stream, _) = connect(HOST_ADDRESS, 22, 1000);
+    let mut stream = stream?;
+    stream.write_all(b"hello")?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    assert_eq!(io::Read::read(&mut stream, &mut [0; 1])?, 0, "the FIN is answered with a FIN");
+    let stats = lab.stop()?;
+    assert_eq!((stats.syns, stats.own_losses()), (1, 0), "{stats}");
+    Ok(())
+}
+
+fn closed_port() -> Outcome {
+    let _lab = Lab::enter()?.start(vec![Host::new(HOST_ADDRESS)])?;
+    let (result, elapsed) = connect(HOST_ADDRESS, 23, 1000);
+    assert_eq!(result.map_err(|error| error.kind()).err(), Some(ErrorKind::ConnectionRefused));
+    assert!(elapsed < Duration::from_millis(500), "the first SYN was answered: {elapsed:?}");
+    Ok(())
+}
+
+fn silent_port() -> Outcome {
+    let lab = Lab::enter()?.start(vec![Host::new(HOST_ADDRESS).rest(Port::Silent)])?;
+    let (result, elapsed) = connect(HOST_ADDRESS, 23, 1500);
+    assert_eq!(result.map_err(|error| error.kind()).err(), Some(ErrorKind::TimedOut));
+    assert!(elapsed >= Duration::from_millis(1500));
+    let stats = lab.stop()?;
+    assert_eq!((stats.syns, stats.ignored), (2, 2), "one SYN and its repetition: {stats}");
+    Ok(())
+}
+
+fn icmp_errors() -> Outcome {
+    let expected = [
+        (1, Unreachable::Network, ErrorKind::NetworkUnreachable),
+        (2, Unreachable::Host, ErrorKind::HostUnreachable),
+        (3, Unreachable::Port, ErrorKind::ConnectionRefused),
+        (4, Unreachable::Prohibited, ErrorKind::HostUnreachable),
+    ];
+    check_icmp_errors(HOST_ADDRESS.into(), expected)
+}
+
+fn ipv6() -> Outcome {
+    let expected = [
+        (1, Unreachable::Network, ErrorKind::NetworkUnreachable),
+        (2, Unreachable::Host, ErrorKind::HostUnreachable),
+        (3, Unreachable::Port, ErrorKind::ConnectionRefused),
+        (4, Unreachable::Prohibited, ErrorKind::PermissionDenied),
+    ];
+    check_icmp_errors(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 1, 1).into(), expected)
+}
+
+/// One host whose ports 1 to 4 answer with these errors, 22 is open and the rest closed.
+fn check_icmp_errors(address: IpAddr, expected: [(u16, Unreachable, ErrorKind); 4]) -> Outcome {
+    // An ICMP error that overtakes `connect` itself finds the socket in use; the kernel then only
+    // notes it (LockDroppedIcmps), and the SYN repeated after a second has to bring another.
+    let rtt = Duration::from_millis(2);
+    let mut host = Host::new(address).rtt(rtt).ports(&[22], Port::Open);
+    for (port, why, _) in expected {
+        host = host.ports(&[port], Port::Unreachable(why));
+    }
+    let _lab = Lab::enter()?.start(vec![host])?;
+    for (port, why, kind) in expected {
+        let (result, elapsed) = connect(address, port, 2000);
+        assert_eq!(
+            result.as_ref().map_err(io::Error::kind).err(),
+            Some(kind),
+            "{why:?}: {result:?}"
+        );
+        assert!(elapsed < Duration::from_millis(500), "{why:?} answers at once: {elapsed:?}");
+    }
+    connect(address, 22, 1000).0?;
+    let refused = connect(address, 23, 1000).0.map_err(|error| error.kind());
+    assert_eq!(refused.err(), Some(ErrorKind::ConnectionRefused));
+    Ok(())
+}
+
+fn round_trip() -> Outcome {
+    let rtt = Duration::from_millis(50);
+    let host = Host::new(HOST_ADDRESS).rtt(rtt).ports(&[22], Port::Open);
+    let lab = Lab::enter()?.start(vec![host])?;
+    let times: Vec<Duration> =
+        (0..20).map(|n| connect(HOST_ADDRESS, if n % 2 == 0 { 22 } else { 23 }, 2000).1).collect();
+    assert!(times.iter().all(|time| *time >= rtt), "{times:?}");
+    // The best of twenty: a busy machine may delay some of them, not all.
+    let best = times.iter().min().copied().unwrap_or_default();
+    assert!(best < rtt + Duration::from_millis(5), "{times:?}");
+    assert_eq!(lab.stop()?.own_losses(), 0);
+    Ok(())
+}
+
+fn loss() -> Outcome {
+    let host = Host::new(HOST_ADDRESS).loss(0.3).rest(Port::Open);
+    let lab = Lab::enter()?.start(vec![host])?;
+    let (first, repeated) = sweep_at_once(100, |times| {
+        let second = Duration::from_secs(1);
+        let is_repeated = |time: &&Duration| **time >= second - Duration::from_millis(5);
+        let repeated = times.iter().filter(is_repeated).count();
+        (times.len() - repeated, repeated)
+    })?;
+    let stats = lab.stop()?;
+    assert!(stats.lost_to > 0 && stats.lost_from > 0, "{stats}");
+    // 0.49 of a hundred get through at once; the chance of fewer than 20 is below one in 10^8.
+    assert!(first >= 20, "{first} answered the first SYN: {stats}");
+    assert!(repeated >= 10, "{repeated} answered the repeated SYN: {stats}");
+    Ok(())
+}
+
+fn rst_limit() -> Outcome {
+    let host = Host { rst_per_second: Some(100), ..Host::new(HOST_ADDRESS) };
+    let lab = Lab::enter()?.start(vec![host])?;
+    let at_once = sweep_at_once(300, count_within_half_a_second)?;
+    assert_eq!(at_once, 100);
+    assert!(lab.stop()?.limited >= 200);
+    Ok(())
+}
+
+fn syn_limit() -> Outcome {
+    let host = Host { syn_per_second: Some(100), ..Host::new(HOST_ADDRESS).rest(Port::Open) };
+    let lab = Lab::enter()?.start(vec![host])?;
+    let at_once = sweep_at_once(300, count_within_half_a_second)?;
+    assert_eq!(at_once, 100);
+    assert!(lab.stop()?.limited >= 200);
+    Ok(())
+}
+
+fn death() -> Outcome {
+    let other = std::net::Ipv4Addr::new(10, 99, 1, 2);
+    let hosts = vec![
+        Host { dies: Some(Death::Packets(2)), ..Host::new(HOST_ADDRESS) },
+        Host { dies: Some(Death::After(Duration::from_millis(300))), ..Host::new(other) },
+    ];
+    let _lab = Lab::enter()?.start(hosts)?;
+    for address in [HOST_ADDRESS, other] {
+        let kind = |port| connect(address, port, 400).0.map_err(|error| error.kind()).err();
+        assert_eq!(kind(1), Some(ErrorKind::ConnectionRefused), "{address} lives");
+        assert_eq!(kind(2), Some(ErrorKind::ConnectionRefused), "{address} lives");
+        std::thread::sleep(Duration::from_millis(310));
+        assert_eq!(kind(3), Some(ErrorKind::TimedOut), "{address} is dead");
+    }
+    Ok(())
+}
+
+fn sweep() -> Outcome {
+    let lab = Lab::enter()?.start(vec![Host::new(HOST_ADDRESS)])?;
+    for port in 1..=u16::MAX {
+        let kind = connect(HOST_ADDRESS, port, 900).0.map_err(|error| error.kind()).err();
+        assert_eq!(kind, Some(ErrorKind::ConnectionRefused), "port {port}");
+    }
+    let stats = lab.stop()?;
+    assert_eq!((stats.syns, stats.answered, stats.own_losses()), (65_535, 65_535, 0), "{stats}");
+    Ok(())
+}
+
+fn sealed() -> Outcome {
+    let _lab = Lab::enter()?.start(vec![Host::new(HOST_ADDRESS)])?;
+    let address = std::net::Ipv4Addr::new(192, 0, 2, 1);
+    let kind = connect(address, 80, 1000).0.map_err(|error| error.kind()).err();
+    assert_eq!(kind, Some(ErrorKind::NetworkUnreachable));
+    Ok(())
+}
+
+/// Connects with a deadline; also says how long it took.
+fn connect(
+    address: impl Into<IpAddr>,
+    port: u16,
+    timeout_ms: u64,
+) -> (io::Result<TcpStream>, Duration) {
+    let start = Instant::now();
+    let address = SocketAddr::new(address.into(), port);
+    let result = TcpStream::connect_timeout(&address, Duration::from_millis(timeout_ms));
+    (result, start.elapsed())
+}
+
+/// Connects to ports 1 to `ports` all at once and watches them for 2.5 s, time enough for one
+/// repeated SYN; `view` sees how long each that was answered (opened or refused) took.
+fn sweep_at_once<T>(ports: u16, view: impl FnOnce(&[Duration]) -> T) -> io::Result<T> {
+    use socket2::{Domain, Socket, Type};
+    let start = Instant::now();
+    let mut waiting = Vec::new();
+    for port in 1..=ports {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
+        match socket.connect(&SocketAddr::new(HOST_ADDRESS.into(), port).into()) {
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            other => other?,
+        }
+        waiting.push(socket);
+    }
+    let mut times = Vec::new();
+    while start.elapsed() < Duration::from_millis(2500) {
+        waiting.retain(|socket| {
+            let is_refused = !matches!(socket.take_error(), Ok(None));
+            let is_answered = is_refused || socket.peer_addr().is_ok();
+            times.extend(is_answered.then(|| start.elapsed()));
+            !is_answered
+        });
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(view(&times))
+}
+
+fn count_within_half_a_second(times: &[Duration]) -> usize {
+    times.iter().filter(|time| **time < Duration::from_millis(500)).count()
+}

@@ -8,9 +8,13 @@
 //! Invariants (`check_invariants`): clients counted are clients in the table; each request handed
 //! out by a connection is answered once or its client is gone; after a drain no deadline is due.
 
+mod admission;
 mod answers;
 mod clients;
+mod drain;
+mod fleet;
 pub mod jobs;
+mod streams;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::budget::Shares;
 use crate::dns::files::NameFiles;
 use crate::dns::{Output, Resolver};
-use crate::event::{Action, Event, Glance, Outcome, Parting, Signal};
+use crate::event::{Action, Event, Glance, Outcome, Parting};
 use crate::limits::{self, Settings};
 use crate::policy::Policy;
 use crate::policy::clients::{HostGuard, Quota};
@@ -29,6 +33,7 @@ use crate::scan::probes::ProbeId;
 use crate::slots::{Key, Slots};
 use crate::timers::Timers;
 use clients::Client;
+use drain::Phase;
 use jobs::{Jobs, News};
 
 /// What a service is made of.
@@ -74,19 +79,6 @@ pub enum Role {
 }
 
 const _: () = assert!(size_of::<Role>() <= 16, "a probe stays within its memory budget");
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Requests are welcome. A signal leaves it.
-    Serving,
-    /// A signal came: `/readyz` says 503, all else goes on. Armed: `listeners_close_at`.
-    Notice { listeners_close_at: Instant, ends_at: Instant },
-    /// The listeners are closed, idle connections too; running scans finish. Armed: `ends_at`,
-    /// when they are answered as they stand. Left when the last client is gone.
-    Draining { ends_at: Option<Instant> },
-    /// Nothing is left to do, or a second signal came.
-    Ended,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Door {
@@ -412,51 +404,6 @@ impl Service {
         self.actions.push_back(Action::Close { socket, parting });
     }
 
-    fn on_signal(&mut self, now: Instant, signal: Signal) {
-        let settings = &self.options.settings;
-        let (delay, timeout) = (settings.drain_delay, settings.drain_timeout);
-        self.phase = match self.phase {
-            Phase::Serving => {
-                let scans = self.jobs.len();
-                let record = Record::new(Level::Info, "draining")
-                    .field("signal", signal.name())
-                    .field("scans", scans)
-                    .field("connections", self.clients_len);
-                self.log(&record);
-                // The listeners close at the tick that follows: what the sockets of this turn
-                // still bring is heard first.
-                Phase::Notice { listeners_close_at: now + delay, ends_at: now + timeout }
-            }
-            Phase::Notice { .. } | Phase::Draining { .. } | Phase::Ended => Phase::Ended,
-        };
-    }
-
-    /// Takes the drain's next step when its time has come.
-    fn on_drain(&mut self, now: Instant) {
-        if let Phase::Notice { listeners_close_at, ends_at } = self.phase
-            && listeners_close_at <= now
-        {
-            self.phase = Phase::Draining { ends_at: Some(ends_at) };
-            self.actions.push_back(Action::CloseListeners);
-        }
-        if matches!(self.phase, Phase::Draining { .. }) {
-            // Each turn anew: the listeners' queues are still taken in while they are closed.
-            for key in self.client_keys() {
-                self.drain_client(now, key);
-            }
-        }
-        if let Phase::Draining { ends_at: Some(ends_at) } = self.phase
-            && ends_at <= now
-        {
-            self.phase = Phase::Draining { ends_at: None };
-            self.end_jobs(now);
-        }
-        if matches!(self.phase, Phase::Draining { .. }) && self.clients_len == 0 {
-            self.phase = Phase::Ended;
-            self.log(&Record::new(Level::Info, "drained"));
-        }
-    }
-
     /// When anything is due by time alone.
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let door = match self.door {
@@ -472,10 +419,6 @@ impl Service {
             .into_iter()
             .flatten()
             .min()
-    }
-
-    fn is_draining(&self) -> bool {
-        self.phase != Phase::Serving
     }
 
     fn gauges(&self) -> Gauges {

@@ -10,7 +10,8 @@ use crate::api::answer::{AddressResult, ScanEvent, Summary, write_event};
 use crate::api::query::Addresses;
 use crate::report::PortTally;
 use crate::report::log::Record;
-use crate::scan::{Counts, PortState, Scan};
+use crate::scan::Scan;
+use crate::scan::ledger::{Counts, PortState};
 use crate::target::PortSet;
 
 /// What a job came to, ready to be told.

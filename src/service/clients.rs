@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::admission::RETRY_AFTER;
 use super::answers::Outcome;
 use super::jobs::{Failure, Job};
-use super::streams::Stream;
+use super::streams::{Stream, Telling};
 use super::{Role, Service};
 use crate::api::problem::{Cause, Problem, problem_response, sentence};
 use crate::api::query::ScanRequest;
@@ -40,6 +40,9 @@ pub(super) enum Activity {
     /// A scan runs for the request. Its job's deadlines are armed; its end, or the client's,
     /// leaves it.
     Scanning(Box<Scanning>),
+    /// The scan has ended, but the reader of its stream lags. The connection's stall deadline is
+    /// armed; the last event leaves it.
+    Telling(Box<Telling>),
 }
 
 #[derive(Debug)]
@@ -79,7 +82,7 @@ impl Client {
     fn progress_at(&self) -> Option<Instant> {
         match &self.activity {
             Activity::Scanning(scanning) => scanning.stream.as_ref().map(|it| it.progress_at),
-            Activity::Waiting => None,
+            Activity::Telling(_) | Activity::Waiting => None,
         }
     }
 
@@ -91,6 +94,7 @@ impl Client {
 impl Service {
     /// Does what the connection has to be done: answers requests, says goodbye, closes.
     pub(super) fn serve(&mut self, now: Instant, key: Key) {
+        self.tell_rest(now, key);
         while let Some(step) = self.client(key).and_then(|client| client.conn.poll_step(now)) {
             match step {
                 Step::Request(request) => self.on_request(now, key, &request),
@@ -209,20 +213,17 @@ impl Service {
         let outcome = Outcome::new(now, &job, &scans);
         self.counters.count_scan(if outcome.is_complete() { "complete" } else { "partial" });
         self.counters.add_ports(&outcome.tally());
-        let Some(mut scanning) = self.end_activity(job.owner, key) else { return };
+        let Some(scanning) = self.end_activity(job.owner, key) else { return };
         let (exchange, form) = (scanning.exchange, job.request.form);
         let record = self.access_record(now, job.owner, (&exchange, 200));
         self.log(&outcome.describe(record));
         self.counters.count_request(exchange.route, 200);
         if let Some(Role::Client(client)) = self.sockets.get_mut(job.owner) {
-            if let Some(stream) = &mut scanning.stream {
-                let mut text = stream.take_withheld();
-                outcome.write_end(&mut text, form);
-                client.conn.push_stream(now, &text);
-                client.conn.end_stream(now);
+            let mut body = Vec::new();
+            outcome.write_end(&mut body, form);
+            if let Some(stream) = scanning.stream {
+                client.activity = Activity::Telling(Box::new(Telling::new(stream, body)));
             } else {
-                let mut body = Vec::new();
-                outcome.write_end(&mut body, form);
                 let response = api::scan_response(form, body);
                 client.conn.respond(now, &response, &self.date.1);
             }
@@ -260,7 +261,7 @@ impl Service {
     /// scan ends. (A half-close after a request that is answered at once is still answered.)
     pub(super) fn on_client_read_closed(&mut self, now: Instant, key: Key) {
         let Some(client) = self.client(key) else { return };
-        if !client.is_waiting() {
+        if matches!(client.activity, Activity::Scanning(_)) {
             return self.drop_client(now, key, "cancelled");
         }
         client.conn.handle_read_closed(now);
@@ -269,7 +270,7 @@ impl Service {
 
     /// The connection is gone.
     pub(super) fn on_client_broken(&mut self, now: Instant, key: Key) {
-        let is_scanning = self.client(key).is_some_and(|client| !client.is_waiting());
+        let is_scanning = self.is_scanning(key);
         self.drop_client(now, key, if is_scanning { "cancelled" } else { "broken" });
     }
 
@@ -310,7 +311,7 @@ impl Service {
         let client = self.client(owner)?;
         match std::mem::replace(&mut client.activity, Activity::Waiting) {
             Activity::Scanning(scanning) if scanning.job == job => Some(*scanning),
-            other @ (Activity::Scanning(_) | Activity::Waiting) => {
+            other @ (Activity::Scanning(_) | Activity::Telling(_) | Activity::Waiting) => {
                 client.activity = other;
                 None
             }

@@ -35,13 +35,32 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// The open ports that a slow reader has not been told of, as events.
-    pub(super) fn take_withheld(&mut self) -> Vec<u8> {
+    /// Open ports that a slow reader has not been told of, as events: as many as `room` bytes
+    /// hold, and one more.
+    fn take_withheld(&mut self, room: usize) -> Vec<u8> {
         let mut text = Vec::new();
-        for port in std::mem::take(&mut self.withheld).iter() {
+        while text.len() < room
+            && let Some(port) = self.withheld.first()
+        {
+            self.withheld.remove(port);
             write_event(&mut text, self.form, &ScanEvent::Open { port, rtt: None });
         }
         text
+    }
+}
+
+/// A stream whose scan has ended, and whose reader has yet to be told all of it.
+#[derive(Debug)]
+pub(super) struct Telling {
+    stream: Stream,
+    /// The last event.
+    end: Vec<u8>,
+}
+
+impl Telling {
+    /// What is left of `stream`, and its end.
+    pub(super) const fn new(stream: Stream, end: Vec<u8>) -> Self {
+        Self { stream, end }
     }
 }
 
@@ -54,7 +73,7 @@ impl Service {
             Activity::Scanning(scanning) if scanning.job == job => {
                 scanning.stream.as_mut().map(|stream| (owner, conn, stream))
             }
-            Activity::Scanning(_) | Activity::Waiting => None,
+            Activity::Scanning(_) | Activity::Telling(_) | Activity::Waiting => None,
         }
     }
 
@@ -96,6 +115,22 @@ impl Service {
         self.serve(now, owner);
     }
 
+    /// Tells the rest of a stream whose scan has ended, as far as the reader keeps up.
+    pub(super) fn tell_rest(&mut self, now: Instant, key: Key) {
+        let Some(Client { conn, activity, .. }) = self.client(key) else { return };
+        let Activity::Telling(telling) = activity else { return };
+        let room = STREAM_BYTES_MAX.saturating_sub(conn.output().len());
+        if room == 0 {
+            return;
+        }
+        conn.push_stream(now, &telling.stream.take_withheld(room));
+        if telling.stream.withheld.is_empty() {
+            conn.push_stream(now, &telling.end);
+            conn.end_stream(now);
+            *activity = Activity::Waiting;
+        }
+    }
+
     /// Tells what was withheld, and progress, as far as the reader keeps up.
     pub(super) fn on_stream_due(&mut self, now: Instant, key: Key) {
         let Some(Activity::Scanning(scanning)) = self.client(key).map(|it| &it.activity) else {
@@ -114,8 +149,9 @@ impl Service {
             return;
         }
         stream.progress_at = now + PROGRESS_EVERY;
-        if conn.output().len() < STREAM_BYTES_MAX {
-            let mut text = stream.take_withheld();
+        let room = STREAM_BYTES_MAX.saturating_sub(conn.output().len());
+        if room > 0 {
+            let mut text = stream.take_withheld(room);
             let progress = ScanEvent::Progress { done, total, open };
             write_event(&mut text, stream.form, &progress);
             conn.push_stream(now, &text);

@@ -13,90 +13,22 @@
 //! flight after the end but what `poll_abandoned` still hands out. A shortage of ours never
 //! becomes a port's state.
 
+pub mod plan;
 pub mod probes;
 pub mod rtt;
+pub mod state;
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use crate::event::{Glance, Outcome, Shortage};
 use crate::limits;
 use crate::slots::Key;
 use crate::target::{PortSet, Retries, Timeout};
+use plan::Plan;
 use probes::{ProbeId, Probes};
 use rtt::Rtt;
-
-/// What is to be scanned, and how.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The address; its port is of no meaning.
-    pub target: SocketAddr,
-    /// False exactly when the kernel has no route or no source address towards the target: then
-    /// EADDRNOTAVAIL is the network's word, not a shortage.
-    pub is_routed: bool,
-    /// The ports, not empty.
-    pub ports: PortSet,
-    /// Each connect's deadline.
-    pub timeout: Timeout,
-    /// Further passes over silent ports.
-    pub retries: Retries,
-    /// Connects in flight at most; at least 1.
-    pub concurrency: usize,
-    /// New connects per second at most.
-    pub rate: Option<NonZeroU32>,
-    /// When the scan ends with what it has.
-    pub ends_at: Instant,
-}
-
-/// What a port came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PortState {
-    /// The handshake was completed.
-    Open,
-    /// A RST answered.
-    Closed,
-    /// Silent until the deadline, in every pass.
-    Filtered,
-    /// The network or a local policy said no.
-    Unreachable,
-    /// The scan ended first.
-    Untested,
-}
-
-/// How many ports are in each state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Ports in [`PortState::Open`].
-    pub open: u32,
-    /// Ports in [`PortState::Closed`].
-    pub closed: u32,
-    /// Ports in [`PortState::Filtered`].
-    pub filtered: u32,
-    /// Ports in [`PortState::Unreachable`].
-    pub unreachable: u32,
-    /// Ports in [`PortState::Untested`].
-    pub untested: u32,
-}
-
-impl Counts {
-    /// The sum, state by state.
-    #[must_use]
-    pub const fn plus(self, other: Self) -> Self {
-        Self {
-            open: self.open + other.open,
-            closed: self.closed + other.closed,
-            filtered: self.filtered + other.filtered,
-            unreachable: self.unreachable + other.unreachable,
-            untested: self.untested + other.untested,
-        }
-    }
-
-    /// All ports asked for.
-    pub const fn total(&self) -> u32 {
-        self.open + self.closed + self.filtered + self.unreachable + self.untested
-    }
-}
+use state::{Counts, PortState};
 
 /// One connect to be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,9 @@
 
 mod answers;
 mod clients;
+mod door;
 pub mod jobs;
+mod plans;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,6 +31,7 @@ use crate::scan::probes::ProbeId;
 use crate::slots::{Key, Slots};
 use crate::timers::Timers;
 use clients::Client;
+use door::{Door, EVICTIONS_PER_TURN};
 use jobs::{Jobs, News};
 
 /// What a service is made of.
@@ -88,14 +91,6 @@ enum Phase {
     Ended,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Door {
-    /// Clients are taken in while there is room.
-    Open,
-    /// `accept` ran short: nobody is asked in before this instant, or before a descriptor closes.
-    Parked { until: Instant },
-}
-
 /// The whole service. See the module's documentation.
 #[derive(Debug)]
 pub struct Service {
@@ -117,9 +112,6 @@ pub struct Service {
     /// The Date of this second, and the second.
     date: (u64, String),
 }
-
-/// Idle connections closed in one turn to make room: no more than descriptors are kept spare.
-const EVICTIONS_PER_TURN: usize = limits::DESCRIPTORS_SPARE / 2;
 
 impl Service {
     /// A service without clients, begun at `wall`.
@@ -227,18 +219,6 @@ impl Service {
         self.pump(now);
     }
 
-    /// Takes a client in, as [`Service::wants_connections`] allowed, and names its socket.
-    pub fn handle_accepted(&mut self, peer: Option<SocketAddr>, now: Instant) -> Key {
-        if self.clients_len >= self.options.shares.connections {
-            self.evict(now);
-        }
-        self.clients_len += 1;
-        self.counters.count_accepted();
-        let key = self.sockets.insert(Role::Client(Box::new(Client::new(now, peer))));
-        self.serve(now, key);
-        key
-    }
-
     /// A log line found no room.
     pub fn handle_log_dropped(&mut self) {
         self.counters.add_log_lines_dropped(1);
@@ -268,18 +248,6 @@ impl Service {
         let deadline = self.deadline(now);
         assert!(deadline.is_none_or(|at| at > now), "a deadline that was handled is not due");
         Action::Wait(deadline)
-    }
-
-    /// True exactly when another client may be taken in.
-    pub fn wants_connections(&self) -> bool {
-        let is_open = match self.phase {
-            // While it drains the shell has listeners only until it has emptied their queues.
-            Phase::Serving | Phase::Notice { .. } | Phase::Draining { .. } => true,
-            Phase::Ended => false,
-        };
-        let has_room = self.clients_len < self.options.shares.connections
-            || self.evictions_left > 0 && self.evictable().is_some();
-        is_open && self.door == Door::Open && has_room
     }
 
     /// How many bytes the owner of a socket would take now; 0: do not read.

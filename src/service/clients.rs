@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::answers::Outcome;
+use super::answers::{Outcome, failure_problem};
 use super::jobs::{Failure, Job};
 use super::{Phase, Role, Service};
 use crate::api::accept::Form;
@@ -16,7 +16,6 @@ use crate::api::problem::{Cause, Problem, problem_response, sentence};
 use crate::api::query::ScanRequest;
 use crate::api::{self, Command, Route};
 use crate::conn::{Conn, Step};
-use crate::dns::LookupFailure;
 use crate::event::{Action, Parting};
 use crate::http::{Field, Method, Request, Response};
 use crate::limits;
@@ -75,7 +74,7 @@ struct Stream {
 /// Between two tellings of progress: at most five a second.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// When a refused client may come back.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// When a client may find another replica in the place of one that shuts down.
 const RETRY_AFTER_DRAIN: Duration = Duration::from_secs(5);
 /// Output that waits for a slow reader, beyond which a stream tells no more progress.
@@ -104,6 +103,11 @@ impl Client {
             Activity::Scanning(scanning) => scanning.stream.as_ref().map(|it| it.progress_at),
             Activity::Waiting => None,
         }
+    }
+
+    /// Since when the client has said nothing, if nothing is owed to it.
+    pub(super) fn quiet_since(&self) -> Option<Instant> {
+        (self.is_waiting() && self.conn.output().is_empty()).then_some(self.heard_at)
     }
 
     const fn is_waiting(&self) -> bool {
@@ -370,14 +374,7 @@ impl Service {
 
     /// Nothing could be scanned.
     pub(super) fn on_failed(&mut self, now: Instant, key: Key, failure: &Failure) {
-        let problem = match failure {
-            Failure::Lookup(failure) => lookup_problem(*failure),
-            Failure::Denied(address, denial) => {
-                let detail = format!("The address {address} is not scanned: {denial}.");
-                Problem::new(Cause::TargetDenied, detail)
-            }
-        };
-        self.fail(now, key, &problem);
+        self.fail(now, key, &failure_problem(failure));
     }
 
     /// Answers a job that came to nothing.
@@ -472,29 +469,6 @@ impl Service {
             }
         }
     }
-
-    /// The client that has been silent longest, of those to whom nothing is owed.
-    pub(super) fn evictable(&self) -> Option<Key> {
-        let idle = self.sockets.iter().filter_map(|(key, role)| match role {
-            Role::Client(client) if client.is_waiting() && client.conn.output().is_empty() => {
-                Some((client.heard_at, key))
-            }
-            Role::Client(_)
-            | Role::Probe { .. }
-            | Role::Lookup { .. }
-            | Role::Reserved
-            | Role::Closing => None,
-        });
-        idle.min().map(|(_, key)| key)
-    }
-
-    /// Makes room for a client: who holds a connection and says nothing gives way.
-    pub(super) fn evict(&mut self, now: Instant) {
-        self.evictions_left = self.evictions_left.saturating_sub(1);
-        if let Some(key) = self.evictable() {
-            self.drop_client(now, key, "evicted");
-        }
-    }
 }
 
 impl Stream {
@@ -506,14 +480,4 @@ impl Stream {
         }
         text
     }
-}
-
-fn lookup_problem(failure: LookupFailure) -> Problem {
-    let cause = match failure {
-        LookupFailure::UnknownHost | LookupFailure::NoAddress => Cause::UnknownHost,
-        LookupFailure::ServerFailure | LookupFailure::Unreachable => Cause::DnsFailure,
-        LookupFailure::TimedOut => Cause::DnsTimeout,
-        LookupFailure::Overloaded => return Problem::overloaded(RETRY_AFTER),
-    };
-    Problem::new(cause, sentence(&failure))
 }

@@ -9,11 +9,11 @@
 //! `turns` once; `in_flight` is the sum over running and abandoned scans.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
-use std::num::NonZeroU32;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::Role;
+use super::plans::{plan, scope_of, with_scope};
 use crate::address::{self, Candidate};
 use crate::api::query::{Addresses, ScanRequest};
 use crate::budget::{self, Budget};
@@ -22,7 +22,8 @@ use crate::event::{Action, Outcome, Parting, Route, Transport};
 use crate::limits;
 use crate::policy::{Denial, Policy};
 use crate::scan::probes::ProbeId;
-use crate::scan::{Finding, Plan, PortState, Scan};
+use crate::scan::state::PortState;
+use crate::scan::{Finding, Scan};
 use crate::slots::{Key, Slots};
 use crate::target::Host;
 
@@ -81,7 +82,7 @@ enum State {
 }
 
 impl Job {
-    fn ends_at(&self) -> Instant {
+    pub(super) fn ends_at(&self) -> Instant {
         self.started_at + self.request.deadline
     }
 }
@@ -478,39 +479,5 @@ impl Jobs {
             }),
             "2: a running scan belongs to a living job"
         );
-    }
-}
-
-/// The zone of an IPv6 literal; 0 where there is none.
-const fn scope_of(host: &Host) -> u32 {
-    match host {
-        Host::Address(_, scope) => *scope,
-        Host::Name(_) => 0,
-    }
-}
-
-fn with_scope(address: IpAddr, scope: u32) -> SocketAddr {
-    match address {
-        IpAddr::V4(_) => SocketAddr::new(address, 0),
-        IpAddr::V6(address) => SocketAddrV6::new(address, 0, 0, scope).into(),
-    }
-}
-
-/// What one of `share` scans of a job is to do: they divide concurrency and rate.
-fn plan(job: &Job, candidate: Candidate, share: usize) -> Plan {
-    let request = &job.request;
-    let asked = request.concurrency.map_or(request.ports.len(), |most| most.get().into());
-    let share_of_rate = u32::try_from(share).unwrap_or(u32::MAX);
-    Plan {
-        target: with_scope(candidate.address, scope_of(&request.host)),
-        is_routed: candidate.source.is_some(),
-        ports: request.ports.clone(),
-        timeout: request.timeout,
-        retries: request.retries,
-        concurrency: (asked / share).max(1),
-        rate: request
-            .rate
-            .map(|rate| NonZeroU32::new(rate.get() / share_of_rate).unwrap_or(NonZeroU32::MIN)),
-        ends_at: job.ends_at(),
     }
 }

@@ -445,13 +445,13 @@ impl Scan {
     /// How long a probe of this pass may stay silent.
     ///
     /// A fixed deadline is kept in the first pass and wherever the number of passes was asked for.
-    /// A pass that `retries=auto` adds knows the round trip, and needs not wait longer than twice
-    /// what an answer may take (RFC 6298 section 5.5 doubles too): several such passes ask more
-    /// often, in less time, than one full deadline.
+    /// A pass that `retries=auto` adds knows the round trip, and that the port did not answer the
+    /// full deadline either: several short passes ask more often, in less time, than one long one.
+    /// A computed deadline doubles for its repeat, as in RFC 6298 section 5.5.
     fn probe_timeout(&self) -> Duration {
         let State::Pass(pass) = &self.state else { return Duration::ZERO };
         let is_repeat = pass.number > 0;
-        let measured = self.rtt.deadline().map(|once| if is_repeat { once * 2 } else { once });
+        let measured = self.rtt.deadline();
         match (self.plan.timeout, self.plan.retries) {
             (Timeout::Fixed(timeout), Retries::Auto) if is_repeat => {
                 measured.map_or(timeout, |measured| measured.min(timeout))
@@ -459,7 +459,8 @@ impl Scan {
             (Timeout::Fixed(timeout), Retries::Auto | Retries::Exactly(_)) => timeout,
             (Timeout::Auto, Retries::Auto | Retries::Exactly(_)) => {
                 let longest = limits::TIMEOUT_AUTO_MAX;
-                measured.map_or(longest, |measured| measured.min(longest))
+                let backoff = if is_repeat { 2 } else { 1 };
+                measured.map_or(longest, |measured| (measured * backoff).min(longest))
             }
         }
     }

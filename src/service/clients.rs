@@ -124,8 +124,7 @@ impl Service {
                 Step::Refuse(refusal) => {
                     let (method, route) = (Method::Other, refusal.label());
                     let exchange = Exchange { method, route, began_at: now };
-                    let problem = Problem::from_refusal(refusal);
-                    self.respond(now, key, (exchange, problem_response(&problem)));
+                    self.respond(now, key, (exchange, Err(Problem::from_refusal(refusal))));
                 }
                 Step::ShutdownWrite => self.actions.push_back(Action::ShutdownWrite(key)),
                 Step::Close(reason) => return self.drop_client(now, key, reason.label()),
@@ -180,8 +179,7 @@ impl Service {
             Ok(Command::Options { allow }) => Ok(api::options(allow)),
             Err(problem) => Err(problem),
         };
-        let response = answered.unwrap_or_else(|problem| problem_response(&problem));
-        self.respond(now, key, (exchange, response));
+        self.respond(now, key, (exchange, answered));
     }
 
     /// Refuses pages of other sites and foreign names, before anything is scanned for them.
@@ -241,10 +239,17 @@ impl Service {
     }
 
     /// Answers the request that the connection handed out, and records it.
-    fn respond(&mut self, now: Instant, key: Key, answer: (Exchange, Response)) {
-        let (exchange, response) = answer;
+    fn respond(&mut self, now: Instant, key: Key, answer: (Exchange, Result<Response, Problem>)) {
+        let (exchange, answered) = answer;
+        let (response, cause) = match answered {
+            Ok(response) => (response, None),
+            Err(problem) => (problem_response(&problem), Some(problem.cause())),
+        };
         let record = self.access_record(now, key, (&exchange, response.status));
-        self.log(&record);
+        self.log(&match cause {
+            Some(cause) => record.field("cause", cause.label()),
+            None => record,
+        });
         self.counters.count_request(exchange.route, response.status);
         if let Some(Role::Client(client)) = self.sockets.get_mut(key) {
             client.conn.respond(now, &response, &self.date.1);
@@ -385,7 +390,7 @@ impl Service {
         self.counters.count_scan(problem.cause().label());
         let Some(scanning) = self.end_activity(owner, key) else { return };
         self.quota.release(scanning.share);
-        self.respond(now, owner, (scanning.exchange, problem_response(problem)));
+        self.respond(now, owner, (scanning.exchange, Err(problem.clone())));
         self.serve(now, owner);
     }
 

@@ -278,7 +278,9 @@ fn every_flag_of_the_help_is_documented() {
         .collect();
     assert!(flags.contains("--listen") && flags.contains("--help"), "{help}");
     let pages = documents();
-    let faults = flags.into_iter().filter(|flag| !pages.contains(&format!("`{flag}")));
+    let is_named =
+        |flag: &&str| ["`", " "].iter().any(|end| pages.contains(&format!("`{flag}{end}")));
+    let faults = flags.into_iter().filter(|flag| !is_named(flag));
     finish(faults.map(|flag| format!("README.md:1: document the flag {flag}")).collect());
 }
 

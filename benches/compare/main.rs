@@ -134,7 +134,7 @@ fn in_short(run: &Run) -> String {
     let (case, tool) = (run.case.name, run.tool.name);
     match &run.result {
         Err(failure) => format!("{case} {tool}: {failure}"),
-        Ok(Measured { seconds, open, peak_kb, cpu_seconds }) => format!(
+        Ok(Measured { seconds, open, peak_kb, cpu_seconds, .. }) => format!(
             "{case} {tool}: {seconds:.3} s, {} open, {peak_kb} kB, {cpu_seconds:.3} s of CPU",
             open.len()
         ),
@@ -173,6 +173,7 @@ fn run_cell(case: &Case, tool: &Tool, what: (u64, Duration)) -> Result<Measured,
             open: serde_json::from_value(value["open"].clone()).ok()?,
             peak_kb: value["peak_kb"].as_u64()?,
             cpu_seconds: value["cpu_seconds"].as_f64()?,
+            lab_late_ms: value["lab_late_ms"].as_f64()?,
         })
     };
     measured().ok_or_else(|| format!("the cell's answer lacks something: {value}"))
@@ -188,7 +189,8 @@ fn cell([case, tool, round, limit]: [&str; 4]) -> Result<(), Box<dyn Error>> {
     floor::raise_descriptor_limit()?;
     let scene = case.start(Lab::enter()?, round.parse()?)?;
     let result = tool.run(case.target(), limit);
-    let own_losses = scene.lab.stats().own_losses();
+    let stats = scene.lab.stats();
+    let own_losses = stats.own_losses();
     let answer = match result {
         Ok(_) if own_losses > 0 => json!({"failure": format!("the lab lost {own_losses} packets")}),
         Ok(measured) => json!({
@@ -196,6 +198,7 @@ fn cell([case, tool, round, limit]: [&str; 4]) -> Result<(), Box<dyn Error>> {
             "open": measured.open,
             "peak_kb": measured.peak_kb,
             "cpu_seconds": measured.cpu_seconds,
+            "lab_late_ms": stats.late_max.as_secs_f64() * 1e3,
         }),
         Err(failure) => json!({"failure": failure}),
     };

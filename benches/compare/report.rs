@@ -6,6 +6,9 @@ use crate::cases::Case;
 use crate::lab::TEN_PORTS;
 use crate::tools::{Measured, Tool};
 
+/// How late the lab may answer before the table says so.
+const LATE_MS: f64 = 20.0;
+
 /// One run of one tool over one case.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
@@ -37,6 +40,7 @@ pub(crate) struct Figures {
     pub(crate) wrong: Spread,
     pub(crate) peak_mb: Spread,
     pub(crate) cpu_seconds: Spread,
+    pub(crate) lab_late_ms: Spread,
 }
 
 /// The least, the middle and the most of several numbers.
@@ -83,6 +87,7 @@ impl Row {
             wrong: spread(|measured| (measured.open.len() - found(measured)) as f64),
             peak_mb: spread(|measured| measured.peak_kb as f64 / 1024.0),
             cpu_seconds: spread(|measured| measured.cpu_seconds),
+            lab_late_ms: spread(|measured| measured.lab_late_ms),
         });
         Some(Self { tool: tool.name, figures, failures })
     }
@@ -109,6 +114,7 @@ pub(crate) fn json(runs: &[Run]) -> Value {
                     value["found"] = json!(found(measured));
                     value["peak_kb"] = json!(measured.peak_kb);
                     value["cpu_seconds"] = json!(measured.cpu_seconds);
+                    value["lab_late_ms"] = json!(measured.lab_late_ms);
                 }
                 Err(failure) => value["failure"] = json!(failure),
             }
@@ -155,7 +161,11 @@ fn markdown_row(row: &Row) -> String {
             );
         }
     }
-    text + &format!("| {} |\n", row.failures.join("; ").replace('|', "/"))
+    let mut notes = row.failures.clone();
+    if let Some(figures) = row.figures.as_ref().filter(|it| it.lab_late_ms.most > LATE_MS) {
+        notes.push(format!("answers up to {:.0} ms late", figures.lab_late_ms.most));
+    }
+    text + &format!("| {} |\n", notes.join("; ").replace('|', "/"))
 }
 
 /// What the figures depend on.

@@ -49,6 +49,7 @@ struct Entry {
     socket: Socket,
     generation: u32,
     stage: Stage,
+    transport: Transport,
     readable: bool,
     writable: bool,
     /// The peer's FIN was told: reading goes on until it is read.
@@ -291,8 +292,12 @@ impl Server {
         let wanted = self.service.bytes_wanted(key).min(self.buffer.len());
         match sys::read(&entry.socket, &mut self.buffer[..wanted]) {
             IoStep::Done(count) => {
-                // A short read emptied the socket (epoll(7)); only a FIN may still stand there.
-                entry.readable = count == wanted || entry.read_closed;
+                // A short read emptied a stream (epoll(7)); only a FIN may still stand there. Of
+                // datagrams each read takes one, and others may wait behind it.
+                entry.readable = match entry.transport {
+                    Transport::Tcp => count == wanted || entry.read_closed,
+                    Transport::Udp => true,
+                };
                 let bytes = &self.buffer[..count];
                 self.service.handle(Event::Received { socket: key, bytes }, now);
             }
@@ -353,7 +358,7 @@ impl Server {
         let key = self.service.handle_accepted(peer, now);
         if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
             // Most clients have sent their request by now; the edge would tell a turn later.
-            self.insert(key, socket, Stage::Connected);
+            self.insert(key, socket, Stage::Connected, Transport::Tcp);
             if let Some(entry) = self.entry(key) {
                 entry.readable = true;
             }
@@ -426,7 +431,7 @@ impl Server {
             Transport::Tcp => (Stage::Connecting, None),
         };
         if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
-            self.insert(key, socket, stage);
+            self.insert(key, socket, stage, transport);
             return outcome;
         }
         Some(Outcome::Shortage(crate::event::Shortage::Memory))
@@ -440,7 +445,7 @@ impl Server {
         self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest).is_ok()
     }
 
-    fn insert(&mut self, key: Key, socket: Socket, stage: Stage) {
+    fn insert(&mut self, key: Key, socket: Socket, stage: Stage, transport: Transport) {
         if self.table.len() <= key.index() {
             self.table.resize_with(key.index() + 1, || None);
         }
@@ -450,6 +455,7 @@ impl Server {
             socket,
             generation: key.generation(),
             stage,
+            transport,
             readable: false,
             writable: stage == Stage::Connected,
             read_closed: false,

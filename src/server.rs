@@ -49,7 +49,6 @@ struct Entry {
     socket: Socket,
     generation: u32,
     stage: Stage,
-    transport: Transport,
     readable: bool,
     writable: bool,
     /// The peer's FIN was told: reading goes on until it is read.
@@ -63,7 +62,9 @@ enum Stage {
     /// `connect` is on its way; the poller tells of its end.
     Connecting,
     /// Bytes may flow.
-    Connected,
+    Stream,
+    /// Each read takes one datagram.
+    Datagrams,
 }
 
 /// The loop and everything with a descriptor.
@@ -194,7 +195,7 @@ impl Server {
             let Some(entry) = self.entry(key) else { continue };
             entry.is_listed = false;
             match entry.stage {
-                Stage::Connected => self.attend(key, now),
+                Stage::Stream | Stage::Datagrams => self.attend(key, now),
                 Stage::Connecting => {
                     if let Some(failure) = sys::failure(&entry.socket) {
                         self.finish_connect(key, failure, now);
@@ -235,7 +236,7 @@ impl Server {
     /// Tells the core of a connect's end.
     fn finish_connect(&mut self, key: Key, outcome: Outcome, now: Instant) {
         if let Some(entry) = self.entry(key) {
-            entry.stage = Stage::Connected;
+            entry.stage = Stage::Stream;
             entry.writable = true;
             self.service.handle(Event::Connect { socket: key, outcome }, now);
         }
@@ -254,7 +255,7 @@ impl Server {
     /// Writes and reads what the core wants and remembered readiness permits; one read a turn.
     fn attend(&mut self, key: Key, now: Instant) {
         let Some(mut entry) = self.take(key) else { return };
-        if entry.stage == Stage::Connected {
+        if entry.stage != Stage::Connecting {
             self.write_output(key, &mut entry, now);
             if entry.readable && self.service.bytes_wanted(key) > 0 {
                 self.read_input(key, &mut entry, now);
@@ -294,9 +295,9 @@ impl Server {
             IoStep::Done(count) => {
                 // A short read emptied a stream (epoll(7)); only a FIN may still stand there. Of
                 // datagrams each read takes one, and others may wait behind it.
-                entry.readable = match entry.transport {
-                    Transport::Tcp => count == wanted || entry.read_closed,
-                    Transport::Udp => true,
+                entry.readable = match entry.stage {
+                    Stage::Datagrams => true,
+                    Stage::Stream | Stage::Connecting => count == wanted || entry.read_closed,
                 };
                 let bytes = &self.buffer[..count];
                 self.service.handle(Event::Received { socket: key, bytes }, now);
@@ -358,7 +359,7 @@ impl Server {
         let key = self.service.handle_accepted(peer, now);
         if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
             // Most clients have sent their request by now; the edge would tell a turn later.
-            self.insert(key, socket, Stage::Connected, Transport::Tcp);
+            self.insert(key, socket, Stage::Stream);
             if let Some(entry) = self.entry(key) {
                 entry.readable = true;
             }
@@ -422,16 +423,16 @@ impl Server {
                 return Some(failure);
             }
             if let Some(success) = sys::success(&socket) {
-                self.insert(key, socket, Stage::Connected);
+                self.insert(key, socket, Stage::Stream);
                 return Some(success);
             }
         }
         let (stage, outcome) = match transport {
-            Transport::Udp => (Stage::Connected, Some(Outcome::Connected)),
+            Transport::Udp => (Stage::Datagrams, Some(Outcome::Connected)),
             Transport::Tcp => (Stage::Connecting, None),
         };
         if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
-            self.insert(key, socket, stage, transport);
+            self.insert(key, socket, stage);
             return outcome;
         }
         Some(Outcome::Shortage(crate::event::Shortage::Memory))
@@ -445,7 +446,7 @@ impl Server {
         self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest).is_ok()
     }
 
-    fn insert(&mut self, key: Key, socket: Socket, stage: Stage, transport: Transport) {
+    fn insert(&mut self, key: Key, socket: Socket, stage: Stage) {
         if self.table.len() <= key.index() {
             self.table.resize_with(key.index() + 1, || None);
         }
@@ -455,9 +456,8 @@ impl Server {
             socket,
             generation: key.generation(),
             stage,
-            transport,
             readable: false,
-            writable: stage == Stage::Connected,
+            writable: stage != Stage::Connecting,
             read_closed: false,
             is_listed: false,
         });

@@ -58,8 +58,10 @@ pub const ACCEPTS_PER_TURN: usize = 64;
 /// Connects started in one turn. At 7 to 10 µs each a slice holds the loop for half a
 /// millisecond, which is what a health check waits at most.
 pub const LAUNCHES_PER_TURN: usize = 64;
-/// Overdue probes closed in one turn.
-pub const EXPIRIES_PER_TURN: usize = 128;
+/// Overdue or surplus probes closed in one turn.
+pub const CLOSES_PER_TURN: usize = 128;
+/// Connections that wait in a listener's queue; the default of net.core.somaxconn.
+pub const ACCEPT_QUEUE_MAX: usize = 4096;
 /// How long the listeners rest after `accept` ran short of something, unless a close wakes them.
 pub const ACCEPT_PARK: Duration = Duration::from_millis(100);
 /// Bytes of log lines waiting for a stderr that takes none; beyond it lines are dropped, counted.

@@ -13,22 +13,43 @@
 //! flight after the end but what `poll_abandoned` still hands out. A shortage of ours never
 //! becomes a port's state.
 
-pub mod plan;
+pub mod ledger;
 pub mod probes;
 pub mod rtt;
-pub mod state;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use crate::event::{Glance, Outcome, Shortage};
 use crate::limits;
 use crate::slots::Key;
 use crate::target::{PortSet, Retries, Timeout};
-use plan::Plan;
+use ledger::{Counts, Ledger, PortState};
 use probes::{ProbeId, Probes};
 use rtt::Rtt;
-use state::{Counts, PortState};
+
+/// What is to be scanned, and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The address; its port is of no meaning.
+    pub target: SocketAddr,
+    /// False exactly when the kernel has no route or no source address towards the target: then
+    /// EADDRNOTAVAIL is the network's word, not a shortage.
+    pub is_routed: bool,
+    /// The ports, not empty.
+    pub ports: PortSet,
+    /// Each connect's deadline.
+    pub timeout: Timeout,
+    /// Further passes over silent ports.
+    pub retries: Retries,
+    /// Connects in flight at most; at least 1.
+    pub concurrency: usize,
+    /// New connects per second at most.
+    pub rate: Option<NonZeroU32>,
+    /// When the scan ends with what it has.
+    pub ends_at: Instant,
+}
 
 /// One connect to be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +84,7 @@ enum State {
     /// Left when nothing is in flight, waiting or to come, or at the scan's end.
     Pass(Pass),
     /// Every port has its last state. Nothing armed, nothing leaves it.
-    Ended { complete: bool, elapsed: Duration },
+    Ended { complete: bool },
 }
 
 #[derive(Debug)]
@@ -89,11 +110,7 @@ pub struct Scan {
     probes: Probes,
     /// Ports that were begun and given back (a shortage, a smaller allowance): next in turn.
     waiting: Vec<u16>,
-    untested: PortSet,
-    open: PortSet,
-    closed: PortSet,
-    filtered: PortSet,
-    unreachable: PortSet,
+    ledger: Ledger,
     rtt: Rtt,
     /// Descriptors that the service grants.
     allowance: usize,
@@ -140,11 +157,7 @@ impl Scan {
             }),
             probes: Probes::new(),
             waiting: Vec::new(),
-            untested: plan.ports.clone(),
-            open: PortSet::new(),
-            closed: PortSet::new(),
-            filtered: PortSet::new(),
-            unreachable: PortSet::new(),
+            ledger: Ledger::new(plan.ports.clone()),
             rtt: Rtt::default(),
             allowance: 0,
             pressure_max: usize::MAX,
@@ -173,7 +186,11 @@ impl Scan {
             Some(port) => port,
             None => {
                 let port = pass.next?;
-                let set = if pass.number == 0 { &self.plan.ports } else { &self.filtered };
+                let set = if pass.number == 0 {
+                    &self.plan.ports
+                } else {
+                    self.ledger.ports(PortState::Filtered)
+                };
                 pass.next = set.next_from(u32::from(port) + 1);
                 pass.tried += 1;
                 self.retried += u32::from(pass.number > 0);
@@ -215,7 +232,7 @@ impl Scan {
             self.glances_missed = 0;
         }
         self.classify(probe.port, state);
-        self.settle(now);
+        self.settle();
         Finding::Port { port: probe.port, state, rtt: elapsed }
     }
 
@@ -230,7 +247,7 @@ impl Scan {
         let repeated = rtt::SYN_REPEAT + self.rtt.smoothed().unwrap_or_default();
         self.gave_up_early |= waited < repeated;
         self.classify(probe.port, PortState::Filtered);
-        self.settle(now);
+        self.settle();
         Some(probe.socket)
     }
 
@@ -247,9 +264,9 @@ impl Scan {
     }
 
     /// Ends the scan as it stands, if it still runs: what has no state is untested.
-    pub fn handle_end(&mut self, now: Instant) {
+    pub fn handle_end(&mut self) {
         if self.is_running() {
-            self.state = State::Ended { complete: false, elapsed: now - self.started_at };
+            self.state = State::Ended { complete: false };
             self.waiting.clear();
         }
         self.check_invariants();
@@ -258,7 +275,7 @@ impl Scan {
     /// Ends the scan if its time is up.
     pub fn handle_timeout(&mut self, now: Instant) {
         if now >= self.plan.ends_at {
-            self.handle_end(now);
+            self.handle_end();
         }
     }
 
@@ -335,62 +352,32 @@ impl Scan {
 
     /// The ports in a state; those untested before the end include the ones in flight.
     pub const fn ports(&self, state: PortState) -> &PortSet {
-        match state {
-            PortState::Open => &self.open,
-            PortState::Closed => &self.closed,
-            PortState::Filtered => &self.filtered,
-            PortState::Unreachable => &self.unreachable,
-            PortState::Untested => &self.untested,
-        }
+        self.ledger.ports(state)
     }
 
     /// How many ports are in each state.
     pub const fn counts(&self) -> Counts {
-        Counts {
-            open: self.open.len() as u32,
-            closed: self.closed.len() as u32,
-            filtered: self.filtered.len() as u32,
-            unreachable: self.unreachable.len() as u32,
-            untested: self.untested.len() as u32,
-        }
-    }
-
-    /// From the start to the end, or to `now` while the scan runs.
-    pub fn elapsed(&self, now: Instant) -> Duration {
-        match self.state {
-            State::Ended { elapsed, .. } => elapsed,
-            State::Pass(_) => now - self.started_at,
-        }
+        self.ledger.counts()
     }
 
     /// Moves a port to its new state.
     fn classify(&mut self, port: u16, state: PortState) {
+        let was = self.ledger.classify(port, state);
         let State::Pass(pass) = &mut self.state else { return };
-        let was_untested = self.untested.remove(port);
-        let was_filtered = self.filtered.remove(port);
-        assert!(was_untested != was_filtered, "a port in flight is untested or silent so far");
         if state != PortState::Filtered {
             pass.answered += 1;
-            self.silence_broken |= was_filtered;
+            self.silence_broken |= was == PortState::Filtered;
         }
-        let set = match state {
-            PortState::Open => &mut self.open,
-            PortState::Closed => &mut self.closed,
-            PortState::Filtered => &mut self.filtered,
-            PortState::Unreachable => &mut self.unreachable,
-            PortState::Untested => &mut self.untested,
-        };
-        set.insert(port);
     }
 
     /// Begins the next pass, or ends the scan, once this pass has nothing left.
-    fn settle(&mut self, now: Instant) {
+    fn settle(&mut self) {
         let State::Pass(pass) = &self.state else { return };
         if !self.probes.is_empty() || self.has_launch() {
             return;
         }
         if !self.wants_pass(pass) {
-            self.state = State::Ended { complete: true, elapsed: now - self.started_at };
+            self.state = State::Ended { complete: true };
             self.check_invariants();
             return;
         }
@@ -400,8 +387,8 @@ impl Scan {
         }
         self.state = State::Pass(Pass {
             number: pass.number + 1,
-            next: self.filtered.next_from(0),
-            total: self.filtered.len(),
+            next: self.silent().next_from(0),
+            total: self.silent().len(),
             tried: 0,
             answered: 0,
         });
@@ -410,7 +397,7 @@ impl Scan {
 
     /// True exactly when the silent ports deserve another pass after this one.
     fn wants_pass(&self, ended: &Pass) -> bool {
-        if self.filtered.is_empty() {
+        if self.silent().is_empty() {
             return false;
         }
         // Our own repeat, where a computed deadline was shorter than the kernel's.
@@ -424,6 +411,11 @@ impl Scan {
                     self.loss_suspected() && brought && ended.number < PASSES_AUTO_MAX
                 }
             }
+    }
+
+    /// Ports that have not answered so far.
+    const fn silent(&self) -> &PortSet {
+        self.ledger.ports(PortState::Filtered)
     }
 
     fn has_launch(&self) -> bool {
@@ -482,13 +474,16 @@ impl Scan {
             "1: each port is in one state"
         );
         if self.is_running() {
-            let unresolved = self.untested.len() + self.filtered.len();
+            let unresolved = self.ports(PortState::Untested).len() + self.silent().len();
             assert!(self.probes.len() + self.waiting.len() <= unresolved, "2: in flight once");
         } else {
             assert!(self.waiting.is_empty(), "3: nothing waits after the end");
         }
         if self.is_complete() {
-            assert!(self.untested.is_empty(), "4: complete means that every port was tried");
+            assert!(
+                self.ports(PortState::Untested).is_empty(),
+                "4: complete means that every port was tried"
+            );
         }
     }
 }

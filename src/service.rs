@@ -8,11 +8,13 @@
 //! Invariants (`check_invariants`): clients counted are clients in the table; each request handed
 //! out by a connection is answered once or its client is gone; after a drain no deadline is due.
 
+mod admission;
 mod answers;
 mod clients;
-mod door;
+mod drain;
+mod fleet;
 pub mod jobs;
-mod plans;
+mod streams;
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::budget::Shares;
 use crate::dns::files::NameFiles;
 use crate::dns::{Output, Resolver};
-use crate::event::{Action, Event, Glance, Outcome, Parting, Signal};
+use crate::event::{Action, Event, Glance, Outcome, Parting};
 use crate::limits::{self, Settings};
 use crate::policy::Policy;
 use crate::policy::clients::{HostGuard, Quota};
@@ -31,7 +33,7 @@ use crate::scan::probes::ProbeId;
 use crate::slots::{Key, Slots};
 use crate::timers::Timers;
 use clients::Client;
-use door::{Door, EVICTIONS_PER_TURN};
+use drain::Phase;
 use jobs::{Jobs, News};
 
 /// What a service is made of.
@@ -79,16 +81,11 @@ pub enum Role {
 const _: () = assert!(size_of::<Role>() <= 16, "a probe stays within its memory budget");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Requests are welcome. A signal leaves it.
-    Serving,
-    /// A signal came: `/readyz` says 503, all else goes on. Armed: `listeners_close_at`.
-    Notice { listeners_close_at: Instant, ends_at: Instant },
-    /// The listeners are closed, idle connections too; running scans finish. Armed: `ends_at`,
-    /// when they are answered as they stand. Left when the last client is gone.
-    Draining { ends_at: Option<Instant> },
-    /// Nothing is left to do, or a second signal came.
-    Ended,
+enum Door {
+    /// Clients are taken in while there is room.
+    Open,
+    /// `accept` ran short: nobody is asked in before this instant, or before a descriptor closes.
+    Parked { until: Instant },
 }
 
 /// The whole service. See the module's documentation.
@@ -112,6 +109,9 @@ pub struct Service {
     /// The Date of this second, and the second.
     date: (u64, String),
 }
+
+/// Idle connections closed in one turn to make room: no more than descriptors are kept spare.
+const EVICTIONS_PER_TURN: usize = limits::DESCRIPTORS_SPARE / 2;
 
 impl Service {
     /// A service without clients, begun at `wall`.
@@ -219,9 +219,21 @@ impl Service {
         self.pump(now);
     }
 
-    /// A log line found no room.
-    pub fn handle_log_dropped(&mut self) {
-        self.counters.add_log_lines_dropped(1);
+    /// Takes a client in, as [`Service::wants_connections`] allowed, and names its socket.
+    pub fn handle_accepted(&mut self, peer: Option<SocketAddr>, now: Instant) -> Key {
+        if self.clients_len >= self.options.shares.connections {
+            self.evict(now);
+        }
+        self.clients_len += 1;
+        self.counters.count_accepted();
+        let key = self.sockets.insert(Role::Client(Box::new(Client::new(now, peer))));
+        self.serve(now, key);
+        key
+    }
+
+    /// So many log lines found no room.
+    pub fn handle_log_dropped(&mut self, lines: u64) {
+        self.counters.add_log_lines_dropped(lines);
     }
 
     /// The next thing to be done; [`Action::Yield`] and [`Action::Wait`] end the drain.
@@ -242,12 +254,23 @@ impl Service {
             return action;
         }
         self.check_invariants();
-        if self.jobs.has_work(now) {
+        if self.jobs.has_work(now) || matches!(self.phase, Phase::Closing { .. }) {
             return Action::Yield;
         }
         let deadline = self.deadline(now);
         assert!(deadline.is_none_or(|at| at > now), "a deadline that was handled is not due");
         Action::Wait(deadline)
+    }
+
+    /// True exactly when another client may be taken in.
+    pub fn wants_connections(&self) -> bool {
+        let is_open = match self.phase {
+            Phase::Serving | Phase::Notice { .. } | Phase::Closing { .. } => true,
+            Phase::Draining { .. } | Phase::Ended => false,
+        };
+        let has_room = self.clients_len < self.options.shares.connections
+            || self.evictions_left > 0 && self.evictable().is_some();
+        is_open && self.door == Door::Open && has_room
     }
 
     /// How many bytes the owner of a socket would take now; 0: do not read.
@@ -380,51 +403,6 @@ impl Service {
         self.actions.push_back(Action::Close { socket, parting });
     }
 
-    fn on_signal(&mut self, now: Instant, signal: Signal) {
-        let settings = &self.options.settings;
-        let (delay, timeout) = (settings.drain_delay, settings.drain_timeout);
-        self.phase = match self.phase {
-            Phase::Serving => {
-                let scans = self.jobs.len();
-                let record = Record::new(Level::Info, "draining")
-                    .field("signal", signal.name())
-                    .field("scans", scans)
-                    .field("connections", self.clients_len);
-                self.log(&record);
-                // The listeners close at the tick that follows: what the sockets of this turn
-                // still bring is heard first.
-                Phase::Notice { listeners_close_at: now + delay, ends_at: now + timeout }
-            }
-            Phase::Notice { .. } | Phase::Draining { .. } | Phase::Ended => Phase::Ended,
-        };
-    }
-
-    /// Takes the drain's next step when its time has come.
-    fn on_drain(&mut self, now: Instant) {
-        if let Phase::Notice { listeners_close_at, ends_at } = self.phase
-            && listeners_close_at <= now
-        {
-            self.phase = Phase::Draining { ends_at: Some(ends_at) };
-            self.actions.push_back(Action::CloseListeners);
-        }
-        if matches!(self.phase, Phase::Draining { .. }) {
-            // Each turn anew: the listeners' queues are still taken in while they are closed.
-            for key in self.client_keys() {
-                self.drain_client(now, key);
-            }
-        }
-        if let Phase::Draining { ends_at: Some(ends_at) } = self.phase
-            && ends_at <= now
-        {
-            self.phase = Phase::Draining { ends_at: None };
-            self.end_jobs(now);
-        }
-        if matches!(self.phase, Phase::Draining { .. }) && self.clients_len == 0 {
-            self.phase = Phase::Ended;
-            self.log(&Record::new(Level::Info, "drained"));
-        }
-    }
-
     /// When anything is due by time alone.
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let door = match self.door {
@@ -432,7 +410,7 @@ impl Service {
             Door::Parked { until } => Some(until),
         };
         let phase = match self.phase {
-            Phase::Serving | Phase::Ended => None,
+            Phase::Serving | Phase::Closing { .. } | Phase::Ended => None,
             Phase::Notice { listeners_close_at, .. } => Some(listeners_close_at),
             Phase::Draining { ends_at } => ends_at,
         };
@@ -440,10 +418,6 @@ impl Service {
             .into_iter()
             .flatten()
             .min()
-    }
-
-    fn is_draining(&self) -> bool {
-        self.phase != Phase::Serving
     }
 
     fn gauges(&self) -> Gauges {

@@ -13,7 +13,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use super::accept::Form;
-use crate::scan::state::Counts;
+use crate::scan::ledger::Counts;
 use crate::target::PortSet;
 
 /// The outcome of a whole scan.

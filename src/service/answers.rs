@@ -1,21 +1,17 @@
-//! From what a job's scans came to, to the answer's summary and to the counters; and from why a
-//! job came to nothing, to the problem that says so.
+//! From what a job's scans came to, to the answer's summary and to the counters.
 //!
 //! It borrows the scans' sets as they are; only several addresses need unions of their own.
 
 use std::time::{Duration, Instant};
 
-use super::clients::RETRY_AFTER;
-use super::jobs::{Failure, Job};
+use super::jobs::Job;
 use crate::api::accept::Form;
 use crate::api::answer::{AddressResult, ScanEvent, Summary, write_event};
-use crate::api::problem::{Cause, Problem, sentence};
 use crate::api::query::Addresses;
-use crate::dns::LookupFailure;
 use crate::report::PortTally;
 use crate::report::log::Record;
 use crate::scan::Scan;
-use crate::scan::state::{Counts, PortState};
+use crate::scan::ledger::{Counts, PortState};
 use crate::target::PortSet;
 
 /// What a job came to, ready to be told.
@@ -102,27 +98,6 @@ impl<'a> Outcome<'a> {
     fn loss_suspected(&self) -> bool {
         self.scans.iter().any(Scan::loss_suspected)
     }
-}
-
-/// Why nothing could be scanned, as the client is told.
-pub(super) fn failure_problem(failure: &Failure) -> Problem {
-    match failure {
-        Failure::Lookup(failure) => lookup_problem(*failure),
-        Failure::Denied(address, denial) => {
-            let detail = format!("The address {address} is not scanned: {denial}.");
-            Problem::new(Cause::TargetDenied, detail)
-        }
-    }
-}
-
-fn lookup_problem(failure: LookupFailure) -> Problem {
-    let cause = match failure {
-        LookupFailure::UnknownHost | LookupFailure::NoAddress => Cause::UnknownHost,
-        LookupFailure::ServerFailure | LookupFailure::Unreachable => Cause::DnsFailure,
-        LookupFailure::TimedOut => Cause::DnsTimeout,
-        LookupFailure::Overloaded => return Problem::overloaded(RETRY_AFTER),
-    };
-    Problem::new(cause, sentence(&failure))
 }
 
 fn address_result(scan: &Scan) -> AddressResult<'_> {

@@ -5,25 +5,23 @@
 //! once is answered even to a half-closed client; a scan ends with its client.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::answers::{Outcome, failure_problem};
+use super::admission::RETRY_AFTER;
+use super::answers::Outcome;
 use super::jobs::{Failure, Job};
-use super::{Phase, Role, Service};
-use crate::api::accept::Form;
-use crate::api::answer::{ScanEvent, write_event};
+use super::streams::{Stream, Telling};
+use super::{Role, Service};
 use crate::api::problem::{Cause, Problem, problem_response, sentence};
 use crate::api::query::ScanRequest;
 use crate::api::{self, Command, Route};
 use crate::conn::{Conn, Step};
+use crate::dns::LookupFailure;
 use crate::event::{Action, Parting};
 use crate::http::{Field, Method, Request, Response};
-use crate::limits;
-use crate::policy::clients::{BrowserHeaders, Share};
+use crate::policy::clients::Share;
 use crate::report::log::{Level, Record};
-use crate::scan::Scan;
 use crate::slots::Key;
-use crate::target::PortSet;
 
 /// One client's connection.
 #[derive(Debug)]
@@ -32,24 +30,27 @@ pub struct Client {
     pub(super) conn: Conn,
     peer: Option<SocketAddr>,
     heard_at: Instant,
-    activity: Activity,
+    pub(super) activity: Activity,
 }
 
 #[derive(Debug)]
-enum Activity {
+pub(super) enum Activity {
     /// No request is being answered. The connection's own deadlines are armed.
     Waiting,
     /// A scan runs for the request. Its job's deadlines are armed; its end, or the client's,
     /// leaves it.
     Scanning(Box<Scanning>),
+    /// The scan has ended, but the reader of its stream lags. The connection's stall deadline is
+    /// armed; the last event leaves it.
+    Telling(Box<Telling>),
 }
 
 #[derive(Debug)]
-struct Scanning {
-    job: Key,
+pub(super) struct Scanning {
+    pub(super) job: Key,
     share: Share,
     exchange: Exchange,
-    stream: Option<Stream>,
+    pub(super) stream: Option<Stream>,
 }
 
 /// A request that is being answered, as far as the access record tells of it.
@@ -59,26 +60,6 @@ struct Exchange {
     route: &'static str,
     began_at: Instant,
 }
-
-/// An answer that is written while its scan runs.
-#[derive(Debug)]
-struct Stream {
-    form: Form,
-    /// No progress is told before.
-    progress_at: Instant,
-    /// Open ports found while the reader was slow: told as soon as it reads on. They cost 8 KB
-    /// however many they are.
-    withheld: PortSet,
-}
-
-/// Between two tellings of progress: at most five a second.
-const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// When a refused client may come back.
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// When a client may find another replica in the place of one that shuts down.
-const RETRY_AFTER_DRAIN: Duration = Duration::from_secs(5);
-/// Output that waits for a slow reader, beyond which a stream tells no more progress.
-const STREAM_BYTES_MAX: usize = limits::OUTPUT_BYTES_MAX / 2;
 
 impl Client {
     /// A client that has said nothing yet; `None` for a peer without an internet address.
@@ -101,13 +82,8 @@ impl Client {
     fn progress_at(&self) -> Option<Instant> {
         match &self.activity {
             Activity::Scanning(scanning) => scanning.stream.as_ref().map(|it| it.progress_at),
-            Activity::Waiting => None,
+            Activity::Telling(_) | Activity::Waiting => None,
         }
-    }
-
-    /// Since when the client has said nothing, if nothing is owed to it.
-    pub(super) fn quiet_since(&self) -> Option<Instant> {
-        (self.is_waiting() && self.conn.output().is_empty()).then_some(self.heard_at)
     }
 
     const fn is_waiting(&self) -> bool {
@@ -118,6 +94,7 @@ impl Client {
 impl Service {
     /// Does what the connection has to be done: answers requests, says goodbye, closes.
     pub(super) fn serve(&mut self, now: Instant, key: Key) {
+        self.tell_rest(now, key);
         while let Some(step) = self.client(key).and_then(|client| client.conn.poll_step(now)) {
             match step {
                 Step::Request(request) => self.on_request(now, key, &request),
@@ -140,7 +117,7 @@ impl Service {
         }
     }
 
-    fn client(&mut self, key: Key) -> Option<&mut Client> {
+    pub(super) fn client(&mut self, key: Key) -> Option<&mut Client> {
         match self.sockets.get_mut(key) {
             Some(Role::Client(client)) => Some(client),
             Some(Role::Probe { .. } | Role::Lookup { .. } | Role::Reserved | Role::Closing)
@@ -148,7 +125,7 @@ impl Service {
         }
     }
 
-    fn client_address(&mut self, key: Key) -> IpAddr {
+    pub(super) fn client_address(&mut self, key: Key) -> IpAddr {
         self.client(key).map_or(Ipv4Addr::UNSPECIFIED.into(), |client| client.address())
     }
 
@@ -182,35 +159,6 @@ impl Service {
         self.respond(now, key, (exchange, answered));
     }
 
-    /// Refuses pages of other sites and foreign names, before anything is scanned for them.
-    fn check_site(&self, request: &Request) -> Result<(), Problem> {
-        let browser = BrowserHeaders {
-            sec_fetch_site: request.field(Field::SecFetchSite),
-            origin: request.field(Field::Origin),
-            host: request.field(Field::Host),
-        };
-        browser.verdict().map_err(|denial| Problem::new(Cause::TargetDenied, sentence(&denial)))?;
-        self.options
-            .host_guard
-            .check(request.field(Field::Host))
-            .map_err(|foreign| Problem::new(Cause::ForeignHost, sentence(&foreign)))
-    }
-
-    /// Whether there is room for another scan of this client.
-    fn admit(&mut self, key: Key, request: &Request) -> Result<Share, Problem> {
-        self.check_site(request)?;
-        let settings = &self.options.settings;
-        let (scans_max, share_max) = (settings.scans_max, settings.scans_per_client_max);
-        if matches!(self.phase, Phase::Draining { .. } | Phase::Ended) {
-            return Err(Problem::draining(RETRY_AFTER_DRAIN));
-        }
-        if self.jobs.len() >= scans_max {
-            return Err(Problem::overloaded(RETRY_AFTER));
-        }
-        let client = self.client_address(key);
-        self.quota.try_take(client, share_max).ok_or_else(|| Problem::too_many_scans(RETRY_AFTER))
-    }
-
     fn start(
         &mut self,
         now: Instant,
@@ -222,19 +170,6 @@ impl Service {
         if let Some(client) = self.client(key) {
             let scanning = Scanning { job, share, exchange, stream: None };
             client.activity = Activity::Scanning(Box::new(scanning));
-        }
-    }
-
-    /// Whether another scan would be taken in.
-    fn readiness(&self) -> Result<Response, Problem> {
-        let is_saturated = self.jobs.len() >= self.options.settings.scans_max
-            || self.clients_len >= self.options.shares.connections;
-        if self.is_draining() {
-            Err(Problem::draining(RETRY_AFTER_DRAIN))
-        } else if is_saturated {
-            Err(Problem::overloaded(RETRY_AFTER))
-        } else {
-            Ok(api::ready())
         }
     }
 
@@ -272,102 +207,23 @@ impl Service {
             .field("elapsed", now - exchange.began_at)
     }
 
-    /// The connection and the stream of a job's owner, if its answer is one.
-    fn stream(&mut self, job: Key) -> Option<(Key, &mut Conn, &mut Stream)> {
-        let owner = self.jobs.job(job)?.owner;
-        let Client { conn, activity, .. } = self.client(owner)?;
-        match activity {
-            Activity::Scanning(scanning) if scanning.job == job => {
-                scanning.stream.as_mut().map(|stream| (owner, conn, stream))
-            }
-            Activity::Scanning(_) | Activity::Waiting => None,
-        }
-    }
-
-    /// Scans run: a stream begins.
-    pub(super) fn on_began(&mut self, now: Instant, key: Key) {
-        let Some(job) = self.jobs.job(key) else { return };
-        let (form, owner) = (job.request.form, job.owner);
-        let Some(address) = self.jobs.scans(key).next().map(|scan| scan.target().ip()) else {
-            return;
-        };
-        if !form.is_streamed() {
-            return;
-        }
-        let total = self.jobs.scans(key).map(|scan| scan.counts().total()).sum();
-        let mut text = Vec::new();
-        let start = ScanEvent::Start { domain: &job.request.domain, address, total };
-        write_event(&mut text, form, &start);
-        let Some(Role::Client(client)) = self.sockets.get_mut(owner) else { return };
-        let Activity::Scanning(scanning) = &mut client.activity else { return };
-        client.conn.begin_stream(now, &api::scan_response(form, Vec::new()), &self.date.1);
-        client.conn.push_stream(now, &text);
-        let progress_at = now + PROGRESS_EVERY;
-        scanning.stream = Some(Stream { form, progress_at, withheld: PortSet::new() });
-        self.serve(now, owner);
-    }
-
-    /// An open port: told at once where the answer is a stream and its reader keeps up.
-    pub(super) fn on_open(&mut self, now: Instant, job: Key, found: (IpAddr, u16, Duration)) {
-        let (_, port, rtt) = found;
-        let Some((owner, conn, stream)) = self.stream(job) else { return };
-        if conn.output().len() >= STREAM_BYTES_MAX {
-            stream.withheld.insert(port);
-            return;
-        }
-        let mut text = Vec::new();
-        let event = ScanEvent::Open { port, rtt: Some(rtt) };
-        write_event(&mut text, stream.form, &event);
-        conn.push_stream(now, &text);
-        self.serve(now, owner);
-    }
-
-    /// Tells what was withheld, and progress, as far as the reader keeps up.
-    fn on_stream_due(&mut self, now: Instant, key: Key) {
-        let Some(Activity::Scanning(scanning)) = self.client(key).map(|it| &it.activity) else {
-            return;
-        };
-        let job = scanning.job;
-        let (total, done, open) = self.jobs.scans(job).map(Scan::counts).fold(
-            (0, 0, 0),
-            |(total, done, open), counts| {
-                let all = counts.total();
-                (total + all, done + all - counts.untested, open + counts.open)
-            },
-        );
-        let Some((_, conn, stream)) = self.stream(job) else { return };
-        if stream.progress_at > now {
-            return;
-        }
-        stream.progress_at = now + PROGRESS_EVERY;
-        if conn.output().len() < STREAM_BYTES_MAX {
-            let mut text = stream.take_withheld();
-            let progress = ScanEvent::Progress { done, total, open };
-            write_event(&mut text, stream.form, &progress);
-            conn.push_stream(now, &text);
-        }
-    }
-
     /// Every port has its state, or the scan's time is up: the answer, or the stream's end.
     pub(super) fn on_ended(&mut self, now: Instant, key: Key) {
         let Some((job, scans)) = self.jobs.remove(key) else { return };
         let outcome = Outcome::new(now, &job, &scans);
         self.counters.count_scan(if outcome.is_complete() { "complete" } else { "partial" });
         self.counters.add_ports(&outcome.tally());
-        let Some(mut scanning) = self.end_activity(job.owner, key) else { return };
+        let Some(scanning) = self.end_activity(job.owner, key) else { return };
         let (exchange, form) = (scanning.exchange, job.request.form);
         let record = self.access_record(now, job.owner, (&exchange, 200));
         self.log(&outcome.describe(record));
         self.counters.count_request(exchange.route, 200);
         if let Some(Role::Client(client)) = self.sockets.get_mut(job.owner) {
-            if let Some(stream) = &mut scanning.stream {
-                let mut text = stream.take_withheld();
-                outcome.write_end(&mut text, form);
-                client.conn.push_stream(now, &text);
-                client.conn.end_stream(now);
+            let mut body = Vec::new();
+            outcome.write_end(&mut body, form);
+            if let Some(stream) = scanning.stream {
+                client.activity = Activity::Telling(Box::new(Telling::new(stream, body)));
             } else {
-                let mut body = Vec::new();
-                outcome.write_end(&mut body, form);
                 let response = api::scan_response(form, body);
                 client.conn.respond(now, &response, &self.date.1);
             }
@@ -379,11 +235,18 @@ impl Service {
 
     /// Nothing could be scanned.
     pub(super) fn on_failed(&mut self, now: Instant, key: Key, failure: &Failure) {
-        self.fail(now, key, &failure_problem(failure));
+        let problem = match failure {
+            Failure::Lookup(failure) => lookup_problem(*failure),
+            Failure::Denied(address, denial) => {
+                let detail = format!("The address {address} is not scanned: {denial}.");
+                Problem::new(Cause::TargetDenied, detail)
+            }
+        };
+        self.fail(now, key, &problem);
     }
 
     /// Answers a job that came to nothing.
-    fn fail(&mut self, now: Instant, key: Key, problem: &Problem) {
+    pub(super) fn fail(&mut self, now: Instant, key: Key, problem: &Problem) {
         self.resolver.handle_cancel(key);
         let Some((Job { owner, .. }, scans)) = self.jobs.remove(key) else { return };
         assert!(scans.is_empty(), "a job that failed has scanned nothing");
@@ -394,23 +257,11 @@ impl Service {
         self.serve(now, owner);
     }
 
-    /// The drain's time is up: every job is answered as it stands.
-    pub(super) fn end_jobs(&mut self, now: Instant) {
-        for job in self.jobs.keys().collect::<Vec<Key>>() {
-            if self.jobs.scans(job).next().is_some() {
-                self.jobs.end(now, job);
-            } else {
-                self.fail(now, job, &Problem::draining(RETRY_AFTER_DRAIN));
-            }
-        }
-        self.pump(now);
-    }
-
     /// The client sends no more. A scan's client that closes is gone for all we can know: the
     /// scan ends. (A half-close after a request that is answered at once is still answered.)
     pub(super) fn on_client_read_closed(&mut self, now: Instant, key: Key) {
         let Some(client) = self.client(key) else { return };
-        if !client.is_waiting() {
+        if matches!(client.activity, Activity::Scanning(_)) {
             return self.drop_client(now, key, "cancelled");
         }
         client.conn.handle_read_closed(now);
@@ -419,7 +270,7 @@ impl Service {
 
     /// The connection is gone.
     pub(super) fn on_client_broken(&mut self, now: Instant, key: Key) {
-        let is_scanning = self.client(key).is_some_and(|client| !client.is_waiting());
+        let is_scanning = self.is_scanning(key);
         self.drop_client(now, key, if is_scanning { "cancelled" } else { "broken" });
     }
 
@@ -429,14 +280,6 @@ impl Service {
         client.conn.handle_timeout(now);
         self.on_stream_due(now, key);
         self.serve(now, key);
-    }
-
-    /// The drain has come to this client: idle it is closed, busy it is told with its answer.
-    pub(super) fn drain_client(&mut self, now: Instant, key: Key) {
-        if let Some(client) = self.client(key) {
-            client.conn.handle_drain(now);
-            self.serve(now, key);
-        }
     }
 
     /// Closes a client's connection; a scan that ran for it ends.
@@ -451,7 +294,7 @@ impl Service {
             let job = scanning.job;
             self.quota.release(scanning.share);
             self.resolver.handle_cancel(job);
-            self.jobs.end(now, job);
+            self.jobs.end(job);
             if let Some((_, scans)) = self.jobs.remove(job) {
                 self.counters.count_scan("cancelled");
                 self.jobs.abandon(scans);
@@ -468,21 +311,43 @@ impl Service {
         let client = self.client(owner)?;
         match std::mem::replace(&mut client.activity, Activity::Waiting) {
             Activity::Scanning(scanning) if scanning.job == job => Some(*scanning),
-            other @ (Activity::Scanning(_) | Activity::Waiting) => {
+            other @ (Activity::Scanning(_) | Activity::Telling(_) | Activity::Waiting) => {
                 client.activity = other;
                 None
             }
         }
     }
+
+    /// The client that has been silent longest, of those to whom nothing is owed.
+    pub(super) fn evictable(&self) -> Option<Key> {
+        let idle = self.sockets.iter().filter_map(|(key, role)| match role {
+            Role::Client(client) if client.is_waiting() && client.conn.output().is_empty() => {
+                Some((client.heard_at, key))
+            }
+            Role::Client(_)
+            | Role::Probe { .. }
+            | Role::Lookup { .. }
+            | Role::Reserved
+            | Role::Closing => None,
+        });
+        idle.min().map(|(_, key)| key)
+    }
+
+    /// Makes room for a client: who holds a connection and says nothing gives way.
+    pub(super) fn evict(&mut self, now: Instant) {
+        self.evictions_left = self.evictions_left.saturating_sub(1);
+        if let Some(key) = self.evictable() {
+            self.drop_client(now, key, "evicted");
+        }
+    }
 }
 
-impl Stream {
-    /// The open ports that a slow reader has not been told of, as events.
-    fn take_withheld(&mut self) -> Vec<u8> {
-        let mut text = Vec::new();
-        for port in std::mem::take(&mut self.withheld).iter() {
-            write_event(&mut text, self.form, &ScanEvent::Open { port, rtt: None });
-        }
-        text
-    }
+fn lookup_problem(failure: LookupFailure) -> Problem {
+    let cause = match failure {
+        LookupFailure::UnknownHost | LookupFailure::NoAddress => Cause::UnknownHost,
+        LookupFailure::ServerFailure | LookupFailure::Unreachable => Cause::DnsFailure,
+        LookupFailure::TimedOut => Cause::DnsTimeout,
+        LookupFailure::Overloaded => return Problem::overloaded(RETRY_AFTER),
+    };
+    Problem::new(cause, sentence(&failure))
 }

@@ -1,29 +1,28 @@
 //! Scan requests under way: from the name to the last port.
 //!
 //! A job is one request to scan: its name is looked up, the addresses are checked against the
-//! policy and ordered by route, and one scan runs for each address chosen. All scans share one
-//! budget of connects in flight, by need. It knows nothing of HTTP: what happens is told through
-//! [`Jobs::poll_news`]. Driven by `service`.
+//! policy and ordered by route, and one scan runs for each address chosen. It knows nothing of
+//! HTTP: what happens is told through [`Jobs::poll_news`]. Driven by `service`.
 //!
-//! Invariants (`check_invariants`): every running scan belongs to a living job and stands in
-//! `turns` once; `in_flight` is the sum over running and abandoned scans.
+//! Invariant (`check_invariants`): a job that scans has its scans in the fleet until it is
+//! removed.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use super::Role;
-use super::plans::{plan, scope_of, with_scope};
+use super::fleet::Fleet;
 use crate::address::{self, Candidate};
 use crate::api::query::{Addresses, ScanRequest};
-use crate::budget::{self, Budget};
 use crate::dns::{LookupFailure, Question};
-use crate::event::{Action, Outcome, Parting, Route, Transport};
+use crate::event::{Action, Outcome, Route};
 use crate::limits;
 use crate::policy::{Denial, Policy};
+use crate::scan::ledger::PortState;
 use crate::scan::probes::ProbeId;
-use crate::scan::state::PortState;
-use crate::scan::{Finding, Scan};
+use crate::scan::{Finding, Plan, Scan};
 use crate::slots::{Key, Slots};
 use crate::target::Host;
 
@@ -82,36 +81,19 @@ enum State {
 }
 
 impl Job {
-    pub(super) fn ends_at(&self) -> Instant {
+    fn ends_at(&self) -> Instant {
         self.started_at + self.request.deadline
     }
 }
 
-#[derive(Debug)]
-struct Running {
-    scan: Scan,
-    job: Key,
-}
-
-/// All jobs, their scans, and the budget these share.
+/// All jobs.
 #[derive(Debug)]
 pub struct Jobs {
     jobs: Slots<Job>,
-    scans: Slots<Running>,
-    /// Running scans; `turn` is the place of the one that may launch next.
-    turns: Vec<Key>,
-    turn: usize,
-    /// Ended or cancelled scans with sockets still to be closed.
-    abandoned: Vec<Scan>,
-    budget: Budget,
-    in_flight: usize,
-    launches_left: usize,
-    expiries_left: usize,
+    fleet: Fleet,
     policy: Policy,
     news: VecDeque<(Key, News)>,
     routes_wanted: VecDeque<(Key, SocketAddr)>,
-    claims: Vec<usize>,
-    order: Vec<usize>,
 }
 
 impl Jobs {
@@ -119,19 +101,10 @@ impl Jobs {
     pub fn new(probes: usize, policy: Policy) -> Self {
         Self {
             jobs: Slots::new(),
-            scans: Slots::new(),
-            turns: Vec::new(),
-            turn: 0,
-            abandoned: Vec::new(),
-            budget: Budget::new(probes),
-            in_flight: 0,
-            launches_left: limits::LAUNCHES_PER_TURN,
-            expiries_left: limits::EXPIRIES_PER_TURN,
+            fleet: Fleet::new(probes),
             policy,
             news: VecDeque::new(),
             routes_wanted: VecDeque::new(),
-            claims: Vec::new(),
-            order: Vec::new(),
         }
     }
 
@@ -208,109 +181,67 @@ impl Jobs {
             Addresses::All => {}
         }
         let share = chosen.len();
-        let mut scans = Vec::with_capacity(share);
-        for candidate in chosen {
-            let scan = Scan::new(now, plan(job, candidate, share));
-            let scan = self.scans.insert(Running { scan, job: key });
-            scans.push(scan);
-            self.turns.push(scan);
-        }
+        let plans: Vec<Plan> = chosen.into_iter().map(|it| plan(job, it, share)).collect();
+        let scans = plans.into_iter().map(|plan| self.fleet.begin(now, plan, key)).collect();
         job.state = State::Scanning { scans };
         self.news.push_back((key, News::Began));
-        self.allot();
-        self.check_invariants();
     }
 
     /// Takes in what a probe's connect came to. True exactly when the scan still lives: then the
     /// socket is the caller's to close, else it is closed with the scan's others.
     pub fn handle_outcome(&mut self, now: Instant, at: (Key, ProbeId), outcome: Outcome) -> bool {
-        let (key, probe) = at;
-        let Some(Running { scan, job }) = self.scans.get_mut(key) else { return false };
-        if !scan.is_running() {
-            return false;
+        let address = self.fleet.scan(at.0).map(|scan| scan.target().ip());
+        let Some(change) = self.fleet.handle_outcome(now, at, outcome) else { return false };
+        if let Finding::Port { port, state: PortState::Open, rtt } = change.finding
+            && let Some(address) = address
+        {
+            self.news.push_back((change.job, News::Open { address, port, rtt }));
         }
-        self.in_flight -= 1;
-        match scan.handle_outcome(now, probe, outcome) {
-            Finding::Port { port, state: PortState::Open, rtt } => {
-                let address = scan.target().ip();
-                self.news.push_back((*job, News::Open { address, port, rtt }));
-            }
-            Finding::Port { .. } => {}
-            Finding::Postponed => self.budget.handle_shortage(now, self.in_flight),
-        }
-        if !self.scans.get(key).is_some_and(|running| running.scan.is_running()) {
-            self.retire(key);
+        if change.is_last {
+            self.settle(change.job);
         }
         true
     }
 
-    /// Once a turn: renews the turn's budgets, ends what is due, and divides the connects anew.
-    /// Sockets that are to be closed go to `close`.
-    pub fn handle_tick(&mut self, now: Instant, mut close: impl FnMut(Key)) {
-        self.launches_left = limits::LAUNCHES_PER_TURN;
-        self.expiries_left = limits::EXPIRIES_PER_TURN;
-        self.budget.handle_timeout(now);
-        self.end_lookups(now);
-        for place in (0..self.turns.len()).rev() {
-            let key = self.turns[place];
-            let Some(Running { scan, .. }) = self.scans.get_mut(key) else { continue };
-            scan.handle_timeout(now);
-            while self.expiries_left > 0
-                && let Some(socket) = scan.poll_expired(now)
-            {
-                self.expiries_left -= 1;
-                self.in_flight -= 1;
-                close(socket);
-            }
-            if !scan.is_running() {
-                self.retire(key);
+    /// Once a turn: ends what is due. Sockets that are to be closed go to `close`.
+    pub fn handle_tick(&mut self, now: Instant, close: impl FnMut(Key)) {
+        for (key, job) in self.jobs.iter() {
+            if matches!(job.state, State::Resolving) && job.ends_at() <= now {
+                let failure = Failure::Lookup(LookupFailure::TimedOut);
+                self.news.push_back((key, News::Failed(failure)));
             }
         }
-        self.allot();
-        for place in 0..self.turns.len() {
-            let Some(Running { scan, .. }) = self.scans.get_mut(self.turns[place]) else {
-                continue;
-            };
-            while self.expiries_left > 0
-                && let Some(socket) = scan.poll_surplus()
-            {
-                self.expiries_left -= 1;
-                self.in_flight -= 1;
-                close(socket);
-            }
+        for job in self.fleet.handle_tick(now, close) {
+            self.settle(job);
         }
         self.check_invariants();
     }
 
     /// Ends a job's scans as they stand; [`News::Ended`] follows if any ran.
-    pub fn end(&mut self, now: Instant, key: Key) {
+    pub fn end(&mut self, key: Key) {
         let Some(Job { state: State::Scanning { scans }, .. }) = self.jobs.get(key) else { return };
-        for scan in scans.clone() {
-            if let Some(Running { scan: running, .. }) = self.scans.get_mut(scan) {
-                running.handle_end(now);
-            }
-            self.retire(scan);
+        for scan in scans {
+            self.fleet.end(*scan);
         }
+        self.settle(key);
     }
 
     /// Takes a job out with the scans it had, in the order of their addresses. Sockets still open
-    /// are closed by [`Jobs::poll_action`].
+    /// are closed once the scans are given to [`Jobs::abandon`].
     pub fn remove(&mut self, key: Key) -> Option<(Job, Vec<Scan>)> {
         let job = self.jobs.remove(key)?;
-        let mut ended = Vec::new();
-        if let State::Scanning { scans } = &job.state {
-            for scan in scans {
-                ended.extend(self.scans.remove(*scan).map(|running| running.scan));
+        let scans = match &job.state {
+            State::Scanning { scans } => {
+                scans.iter().filter_map(|scan| self.fleet.remove(*scan)).collect()
             }
-        }
-        assert!(ended.iter().all(|scan| !scan.is_running()), "a job is removed after its end");
-        Some((job, ended))
+            State::Resolving | State::Routing { .. } => Vec::new(),
+        };
+        Some((job, scans))
     }
 
-    /// Hands over scans whose sockets are to be closed.
+    /// Has the sockets closed that removed scans left behind.
     pub fn abandon(&mut self, scans: Vec<Scan>) {
-        self.abandoned.extend(scans.into_iter().filter(|scan| scan.in_flight() > 0));
-        self.check_invariants();
+        self.fleet.abandon(scans);
     }
 
     /// The next thing that happened to a job that still lives.
@@ -328,103 +259,19 @@ impl Jobs {
         if let Some((request, to)) = self.routes_wanted.pop_front() {
             return Some(Action::FindRoute { request, to });
         }
-        while let Some(scan) = self.abandoned.last_mut() {
-            if let Some(socket) = scan.poll_abandoned() {
-                self.in_flight -= 1;
-                sockets.remove(socket);
-                return Some(Action::Close { socket, parting: Parting::Ordinary });
-            }
-            self.abandoned.pop();
-        }
-        self.poll_launch(now, sockets)
-    }
-
-    /// One connect of the scan whose turn it is; the turn then passes on.
-    fn poll_launch(&mut self, now: Instant, sockets: &mut Slots<Role>) -> Option<Action> {
-        let may_launch = self.launches_left > 0
-            && self.in_flight < self.budget.capacity()
-            && self.budget.may_launch(now);
-        if !may_launch {
-            return None;
-        }
-        for _ in 0..self.turns.len() {
-            self.turn = (self.turn + 1) % self.turns.len();
-            let key = self.turns[self.turn];
-            let Some(Running { scan, .. }) = self.scans.get_mut(key) else { continue };
-            if !scan.wants_launch(now) {
-                continue;
-            }
-            let socket = sockets.insert(Role::Reserved);
-            let launch = scan.poll_launch(now, socket)?;
-            if let Some(role) = sockets.get_mut(socket) {
-                *role = Role::Probe { scan: key, probe: launch.probe };
-            }
-            self.launches_left -= 1;
-            self.in_flight += 1;
-            let (to, glance) = (launch.to, launch.glance);
-            return Some(Action::Connect { socket, to, transport: Transport::Tcp, glance });
-        }
-        None
-    }
-
-    /// Divides the budget between the running scans, by need.
-    fn allot(&mut self) {
-        self.claims.clear();
-        for key in &self.turns {
-            self.claims.push(self.scans.get(*key).map_or(0, |running| running.scan.need()));
-        }
-        budget::share_out(self.budget.capacity(), &mut self.claims, &mut self.order);
-        for (key, grant) in self.turns.iter().zip(&self.claims) {
-            if let Some(Running { scan, .. }) = self.scans.get_mut(*key) {
-                scan.set_allowance(*grant);
-            }
-        }
-    }
-
-    /// Takes an ended scan out of the turns; the last of its job ends the job.
-    fn retire(&mut self, key: Key) {
-        let Some(place) = self.turns.iter().position(|turn| *turn == key) else { return };
-        self.turns.remove(place);
-        let Some(Running { job, .. }) = self.scans.get(key) else { return };
-        let job = *job;
-        let Some(Job { state: State::Scanning { scans }, .. }) = self.jobs.get(job) else { return };
-        let still_runs = |scan: &Key| self.turns.contains(scan);
-        if !scans.iter().any(still_runs) {
-            self.news.push_back((job, News::Ended));
-        }
-    }
-
-    /// Fails the jobs whose time was up before their name was known.
-    fn end_lookups(&mut self, now: Instant) {
-        for (key, job) in self.jobs.iter() {
-            if matches!(job.state, State::Resolving) && job.ends_at() <= now {
-                let failure = Failure::Lookup(LookupFailure::TimedOut);
-                self.news.push_back((key, News::Failed(failure)));
-            }
-        }
-    }
-
-    fn fail(&mut self, key: Key, failure: Failure) {
-        self.news.push_back((key, News::Failed(failure)));
+        self.fleet.poll_action(now, sockets)
     }
 
     /// True exactly when something can be done at once that this turn's budgets postponed.
     pub fn has_work(&self, now: Instant) -> bool {
-        let can_launch = self.budget.may_launch(now) && self.in_flight < self.budget.capacity();
-        self.turns.iter().filter_map(|key| self.scans.get(*key)).any(|Running { scan, .. }| {
-            scan.deadline().is_some_and(|deadline| deadline <= now)
-                || scan.has_surplus()
-                || can_launch && scan.wants_launch(now)
-        })
+        self.fleet.has_work(now)
     }
 
-    /// When a scan or the budget has something due; `None` while neither has.
+    /// When a job has something due by time alone.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let scans = self.turns.iter().filter_map(|key| self.scans.get(*key)?.scan.deadline());
-        let budget = self.budget.deadline(now).filter(|_| !self.turns.is_empty());
-        let lookups = self.jobs.iter().map(|(_, job)| job);
-        let lookups = lookups.filter(|job| matches!(job.state, State::Resolving));
-        scans.chain(budget).chain(lookups.map(Job::ends_at)).min()
+        let jobs = self.jobs.iter().map(|(_, job)| job);
+        let lookups = jobs.filter(|job| matches!(job.state, State::Resolving)).map(Job::ends_at);
+        lookups.chain(self.fleet.deadline(now)).min()
     }
 
     /// One job.
@@ -438,7 +285,7 @@ impl Jobs {
             Some(Job { state: State::Scanning { scans }, .. }) => scans.as_slice(),
             Some(_) | None => &[],
         };
-        scans.iter().filter_map(|scan| self.scans.get(*scan).map(|running| &running.scan))
+        scans.iter().filter_map(|scan| self.fleet.scan(*scan))
     }
 
     /// Every job's key.
@@ -458,26 +305,67 @@ impl Jobs {
 
     /// Connects in flight, of all scans.
     pub const fn in_flight(&self) -> usize {
-        self.in_flight
+        self.fleet.in_flight()
     }
 
     /// Connects that may be in flight just now.
     pub const fn capacity(&self) -> usize {
-        self.budget.capacity()
+        self.fleet.capacity()
+    }
+
+    /// Tells of a job's end once none of its scans runs.
+    fn settle(&mut self, key: Key) {
+        if self.scans(key).all(|scan| !scan.is_running()) {
+            self.news.push_back((key, News::Ended));
+        }
+    }
+
+    fn fail(&mut self, key: Key, failure: Failure) {
+        self.news.push_back((key, News::Failed(failure)));
     }
 
     fn check_invariants(&self) {
-        debug_assert_eq!(
-            self.in_flight,
-            self.scans.iter().map(|(_, running)| running.scan.in_flight()).sum::<usize>()
-                + self.abandoned.iter().map(Scan::in_flight).sum::<usize>(),
-            "1: the budget counts what is in flight"
-        );
         debug_assert!(
-            self.turns.iter().all(|key| {
-                self.scans.get(*key).is_some_and(|running| self.jobs.get(running.job).is_some())
+            self.jobs.iter().all(|(_, job)| match &job.state {
+                State::Resolving => true,
+                State::Routing { awaited, .. } => *awaited > 0,
+                State::Scanning { scans } => scans.iter().all(|it| self.fleet.scan(*it).is_some()),
             }),
-            "2: a running scan belongs to a living job"
+            "1: a job has what its state says"
         );
+    }
+}
+
+/// The zone of an IPv6 literal; 0 where there is none.
+const fn scope_of(host: &Host) -> u32 {
+    match host {
+        Host::Address(_, scope) => *scope,
+        Host::Name(_) => 0,
+    }
+}
+
+fn with_scope(address: IpAddr, scope: u32) -> SocketAddr {
+    match address {
+        IpAddr::V4(_) => SocketAddr::new(address, 0),
+        IpAddr::V6(address) => SocketAddrV6::new(address, 0, 0, scope).into(),
+    }
+}
+
+/// What one of `share` scans of a job is to do: they divide concurrency and rate.
+fn plan(job: &Job, candidate: Candidate, share: usize) -> Plan {
+    let request = &job.request;
+    let asked = request.concurrency.map_or(request.ports.len(), |most| most.get().into());
+    let share_of_rate = u32::try_from(share).unwrap_or(u32::MAX);
+    Plan {
+        target: with_scope(candidate.address, scope_of(&request.host)),
+        is_routed: candidate.source.is_some(),
+        ports: request.ports.clone(),
+        timeout: request.timeout,
+        retries: request.retries,
+        concurrency: (asked / share).max(1),
+        rate: request
+            .rate
+            .map(|rate| NonZeroU32::new(rate.get() / share_of_rate).unwrap_or(NonZeroU32::MIN)),
+        ends_at: job.ends_at(),
     }
 }

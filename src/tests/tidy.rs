@@ -258,11 +258,11 @@ fn the_architecture_gives_the_reason_of_every_dependency() {
     for (line, text) in numbered(&manifest) {
         if text.starts_with('[') {
             is_dependency = text.ends_with("dependencies]");
-        } else if is_dependency && let Some((name, _)) = text.split_once(" = ") {
-            if !page.contains(&format!("| `{name}` |")) {
-                faults
-                    .push(format!("Cargo.toml:{line}: give {name} a row in docs/architecture.md"));
-            }
+        } else if is_dependency
+            && let Some((name, _)) = text.split_once(" = ")
+            && !page.contains(&format!("| `{name}` |"))
+        {
+            faults.push(format!("Cargo.toml:{line}: give {name} a row in docs/architecture.md"));
         }
     }
     finish(faults);

@@ -1,0 +1,282 @@
+//! All scans that run, and the connects they share.
+//!
+//! Scans take turns to launch, one connect each, and divide the budget by need: who needs little
+//! gets it at once, taken from who has most. It knows neither names nor clients; its scans belong
+//! to jobs it only knows by their keys. Driven by `jobs`.
+//!
+//! Invariants (`check_invariants`): a scan stands in `turns` exactly while it runs; `in_flight`
+//! is the sum over all scans, those abandoned included.
+
+use std::time::Instant;
+
+use super::Role;
+use crate::budget::{self, Budget};
+use crate::event::{Action, Outcome, Parting, Transport};
+use crate::limits;
+use crate::scan::probes::ProbeId;
+use crate::scan::{Finding, Plan, Scan};
+use crate::slots::{Key, Slots};
+
+#[derive(Debug)]
+struct Running {
+    scan: Scan,
+    job: Key,
+}
+
+/// What a probe's end changed, for the scan's job.
+#[derive(Debug)]
+pub(super) struct Change {
+    /// The job of the scan.
+    pub(super) job: Key,
+    /// What was found.
+    pub(super) finding: Finding,
+    /// True exactly when that ended the scan.
+    pub(super) is_last: bool,
+}
+
+/// The scans, their turns, and their budget.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    scans: Slots<Running>,
+    /// Running scans; `turn` is the place of the one that launched last.
+    turns: Vec<Key>,
+    turn: usize,
+    /// Ended scans with sockets still to be closed.
+    abandoned: Vec<Scan>,
+    budget: Budget,
+    in_flight: usize,
+    launches_left: usize,
+    closes_left: usize,
+    /// Scratch space of the division, so that no turn allocates.
+    claims: Vec<usize>,
+    order: Vec<usize>,
+}
+
+impl Fleet {
+    /// No scans, and a budget of `probes` connects in flight.
+    pub(super) fn new(probes: usize) -> Self {
+        Self {
+            scans: Slots::new(),
+            turns: Vec::new(),
+            turn: 0,
+            abandoned: Vec::new(),
+            budget: Budget::new(probes),
+            in_flight: 0,
+            launches_left: limits::LAUNCHES_PER_TURN,
+            closes_left: limits::CLOSES_PER_TURN,
+            claims: Vec::new(),
+            order: Vec::new(),
+        }
+    }
+
+    /// Begins a scan for a job.
+    pub(super) fn begin(&mut self, now: Instant, plan: Plan, job: Key) -> Key {
+        let key = self.scans.insert(Running { scan: Scan::new(now, plan), job });
+        self.turns.push(key);
+        self.allot();
+        self.check_invariants();
+        key
+    }
+
+    /// Takes in what a probe's connect came to. `None` if its scan has ended: the socket is then
+    /// closed with the scan's others, else it is the caller's to close.
+    pub(super) fn handle_outcome(
+        &mut self,
+        now: Instant,
+        at: (Key, ProbeId),
+        outcome: Outcome,
+    ) -> Option<Change> {
+        let (key, probe) = at;
+        let Running { scan, job } = self.scans.get_mut(key)?;
+        if !scan.is_running() {
+            return None;
+        }
+        self.in_flight -= 1;
+        let (job, finding) = (*job, scan.handle_outcome(now, probe, outcome));
+        let is_last = !scan.is_running();
+        if finding == Finding::Postponed {
+            self.budget.handle_shortage(now, self.in_flight);
+        }
+        if is_last {
+            self.retire(key);
+        }
+        Some(Change { job, finding, is_last })
+    }
+
+    /// Once a turn: renews the turn's budgets, ends what is due, and divides the connects anew.
+    /// Sockets to be closed go to `close`; the jobs whose scans ended are returned.
+    pub(super) fn handle_tick(&mut self, now: Instant, mut close: impl FnMut(Key)) -> Vec<Key> {
+        self.launches_left = limits::LAUNCHES_PER_TURN;
+        self.closes_left = limits::CLOSES_PER_TURN;
+        self.budget.handle_timeout(now);
+        let mut ended = Vec::new();
+        for place in (0..self.turns.len()).rev() {
+            let key = self.turns[place];
+            let Some(Running { scan, job }) = self.scans.get_mut(key) else { continue };
+            scan.handle_timeout(now);
+            while self.closes_left > 0
+                && let Some(socket) = scan.poll_expired(now)
+            {
+                self.closes_left -= 1;
+                self.in_flight -= 1;
+                close(socket);
+            }
+            if !scan.is_running() {
+                ended.push(*job);
+                self.retire(key);
+            }
+        }
+        self.allot();
+        for key in &self.turns {
+            let Some(Running { scan, .. }) = self.scans.get_mut(*key) else { continue };
+            while self.closes_left > 0
+                && let Some(socket) = scan.poll_surplus()
+            {
+                self.closes_left -= 1;
+                self.in_flight -= 1;
+                close(socket);
+            }
+        }
+        self.check_invariants();
+        ended
+    }
+
+    /// Ends a scan as it stands.
+    pub(super) fn end(&mut self, key: Key) {
+        if let Some(Running { scan, .. }) = self.scans.get_mut(key) {
+            scan.handle_end();
+            self.retire(key);
+        }
+    }
+
+    /// Takes an ended scan out, with whatever it has found.
+    pub(super) fn remove(&mut self, key: Key) -> Option<Scan> {
+        let Running { scan, .. } = self.scans.remove(key)?;
+        assert!(!scan.is_running(), "a scan is removed after its end");
+        Some(scan)
+    }
+
+    /// Has the sockets closed that ended scans left behind.
+    pub(super) fn abandon(&mut self, scans: Vec<Scan>) {
+        self.abandoned.extend(scans.into_iter().filter(|scan| scan.in_flight() > 0));
+        self.check_invariants();
+    }
+
+    /// The next thing to be done: sockets to close, connects to start.
+    pub(super) fn poll_action(
+        &mut self,
+        now: Instant,
+        sockets: &mut Slots<Role>,
+    ) -> Option<Action> {
+        while let Some(scan) = self.abandoned.last_mut() {
+            if let Some(socket) = scan.poll_abandoned() {
+                self.in_flight -= 1;
+                sockets.remove(socket);
+                return Some(Action::Close { socket, parting: Parting::Ordinary });
+            }
+            self.abandoned.pop();
+        }
+        self.poll_launch(now, sockets)
+    }
+
+    /// One connect of the scan whose turn it is; the turn then passes on.
+    fn poll_launch(&mut self, now: Instant, sockets: &mut Slots<Role>) -> Option<Action> {
+        if self.launches_left == 0 || !self.may_launch(now) {
+            return None;
+        }
+        for _ in 0..self.turns.len() {
+            self.turn = (self.turn + 1) % self.turns.len();
+            let key = self.turns[self.turn];
+            let Some(Running { scan, .. }) = self.scans.get_mut(key) else { continue };
+            if !scan.wants_launch(now) {
+                continue;
+            }
+            let socket = sockets.insert(Role::Reserved);
+            let launch = scan.poll_launch(now, socket)?;
+            if let Some(role) = sockets.get_mut(socket) {
+                *role = Role::Probe { scan: key, probe: launch.probe };
+            }
+            self.launches_left -= 1;
+            self.in_flight += 1;
+            let (to, glance) = (launch.to, launch.glance);
+            return Some(Action::Connect { socket, to, transport: Transport::Tcp, glance });
+        }
+        None
+    }
+
+    /// True exactly when something can be done at once that this turn's budgets postponed.
+    pub(super) fn has_work(&self, now: Instant) -> bool {
+        let may_launch = self.may_launch(now);
+        self.running().any(|scan| {
+            scan.deadline().is_some_and(|deadline| deadline <= now)
+                || scan.has_surplus()
+                || may_launch && scan.wants_launch(now)
+        })
+    }
+
+    /// When a scan or the budget has something due; `None` while neither has.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        let scans = self.running().filter_map(Scan::deadline);
+        let budget = self.budget.deadline(now).filter(|_| !self.turns.is_empty());
+        scans.chain(budget).min()
+    }
+
+    /// A scan, running or ended.
+    pub(super) fn scan(&self, key: Key) -> Option<&Scan> {
+        self.scans.get(key).map(|running| &running.scan)
+    }
+
+    /// Connects in flight, of all scans.
+    pub(super) const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Connects that may be in flight just now.
+    pub(super) const fn capacity(&self) -> usize {
+        self.budget.capacity()
+    }
+
+    fn may_launch(&self, now: Instant) -> bool {
+        self.in_flight < self.budget.capacity() && self.budget.may_launch(now)
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Scan> {
+        self.turns.iter().filter_map(|key| self.scan(*key))
+    }
+
+    /// Divides the budget between the running scans, by need.
+    fn allot(&mut self) {
+        self.claims.clear();
+        for key in &self.turns {
+            self.claims.push(self.scans.get(*key).map_or(0, |running| running.scan.need()));
+        }
+        budget::share_out(self.budget.capacity(), &mut self.claims, &mut self.order);
+        for (key, grant) in self.turns.iter().zip(&self.claims) {
+            if let Some(Running { scan, .. }) = self.scans.get_mut(*key) {
+                scan.set_allowance(*grant);
+            }
+        }
+    }
+
+    /// Takes an ended scan out of the turns.
+    fn retire(&mut self, key: Key) {
+        if let Some(place) = self.turns.iter().position(|turn| *turn == key) {
+            self.turns.remove(place);
+        }
+    }
+
+    fn check_invariants(&self) {
+        debug_assert_eq!(
+            self.in_flight,
+            self.scans.iter().map(|(_, running)| running.scan.in_flight()).sum::<usize>()
+                + self.abandoned.iter().map(Scan::in_flight).sum::<usize>(),
+            "1: what is in flight is counted"
+        );
+        debug_assert!(
+            self.scans
+                .iter()
+                .all(|(key, running)| { running.scan.is_running() == self.turns.contains(&key) }),
+            "2: who runs takes turns"
+        );
+    }
+}

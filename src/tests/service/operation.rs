@@ -119,6 +119,24 @@ fn requests_that_were_accepted_before_the_signal_are_answered() {
     }
 }
 
+#[test]
+fn requests_that_stand_in_the_listeners_queue_at_the_signal_are_answered() {
+    let (_listeners, open) = listeners(1);
+    let mut service = Service::start(&[]);
+    // A busy loop, as its clients see it: they are connected, and nobody has heard them yet.
+    service.signal("STOP");
+    let query = format!("domain=127.0.0.1&ports={}", open[0]);
+    let mut clients: Vec<Client> = (0..200).map(|_| service.begin_scan(&query, "")).collect();
+    service.signal("TERM");
+    service.signal("CONT");
+    for client in &mut clients {
+        let answer = client.receive("GET");
+        // A scan that comes while the service shuts down is refused, but not without a word.
+        assert!([200, 429, 503].contains(&answer.status), "{}", answer.context);
+    }
+    assert_eq!(service.wait(), Some(0));
+}
+
 /// The pairs of a logfmt line; panics where the line is none.
 fn logfmt(line: &str) -> BTreeMap<String, String> {
     let (mut pairs, mut rest) = (BTreeMap::new(), line);

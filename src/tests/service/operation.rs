@@ -256,6 +256,19 @@ fn a_log_whose_reader_has_gone_does_not_end_the_service() {
     assert_eq!(service.wait(), Some(0));
 }
 
+#[test]
+fn a_service_without_a_stderr_serves() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut service = Service::start_mute(free);
+    // Whatever has the number of stderr now is no log.
+    for _ in 0..10 {
+        service.get("/nowhere").check_problem(404, "NOT_FOUND");
+        service.scan(&format!("domain=127.0.0.1&ports={}", free.port())).check_open(&[free.port()]);
+    }
+    service.signal("TERM");
+    assert_eq!(service.wait(), Some(0));
+}
+
 /// Checks the text format of Prometheus, version 0.0.4, and returns the samples.
 fn samples(page: &str) -> BTreeMap<String, f64> {
     let (mut kinds, mut helped) = (BTreeMap::new(), BTreeSet::new());

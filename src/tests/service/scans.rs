@@ -317,6 +317,25 @@ fn a_small_scan_is_not_held_up_by_a_big_silent_one() {
 }
 
 #[test]
+fn a_flood_of_requests_and_a_scan_do_not_starve_each_other() {
+    isolated(|| {
+        let service = Service::start(&[]);
+        let mut scanning = service.begin_scan("domain=127.0.0.1&toPort=65535", "");
+        let mut flood = Client::connect(&service);
+        let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+        let mut answered = 0;
+        while service.metric("openports_scans_total{result=\"complete\"}") == 0 {
+            flood.send(&request);
+            (0..100).for_each(|_| drop(flood.receive("GET")));
+            answered += 100;
+        }
+        let scan = Scan::of(scanning.receive("GET"));
+        scan.check_open(&[service.address.port()]).check_counts([1, 65_534, 0, 0, 0]);
+        assert!(answered >= 300, "{answered} requests were answered while the scan ran");
+    });
+}
+
+#[test]
 fn two_scans_share_the_connects_and_each_has_its_own_answer() {
     isolated(|| {
         let service = Service::start(&["--max-in-flight", "50"]);

@@ -6,12 +6,7 @@
 //! permitted it says so and passes, unless `OPENPORTS_REQUIRE_ALL` is set. `OPENPORTS_SOAK=1`
 //! repeats more often what is a matter of luck.
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test that cannot go on says so"
-)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
 #[path = "service/client.rs"]
 mod client;

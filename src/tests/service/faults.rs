@@ -77,7 +77,6 @@ fn only_decimal_digits_are_a_number() {
         "1.0",
         "%D9%A1",
         "%EF%BC%91",
-        "\u{661}",
         "%00",
         "1%00",
         "one",
@@ -86,9 +85,6 @@ fn only_decimal_digits_are_a_number() {
         "1,2",
         "%FF",
     ] {
-        if !value.is_ascii() {
-            continue;
-        }
         check_names(&service, &format!("?domain=localhost&toPort={value}"), &["toPort"]);
         let query = format!("?domain=localhost&toPort=9&fromPort={value}&rate={value}");
         check_names(&service, &query, &["fromPort", "rate"]);

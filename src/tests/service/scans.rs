@@ -101,7 +101,6 @@ fn a_connect_that_meets_itself_is_not_open() {
 #[test]
 fn ipv6_is_scanned_with_brackets_and_without() {
     if !has_ipv6() {
-        eprintln!("SKIPPED: this machine has no ::1");
         return;
     }
     let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
@@ -361,7 +360,6 @@ fn a_client_has_its_share_of_scans_and_the_service_its_cap() {
         let service = Service::start(&["--max-scans", "2", "--max-scans-per-client", "1"]);
         let query = format!("domain={SILENT}&toPort=10&timeout=60s");
         let mine = service.begin_scan(&query, "");
-        service.log_line(&["listening"]);
         until("one scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
         let refused = service.get(&format!("/open-ports?{query}"));
         refused.check_problem(429, "TOO_MANY_SCANS");

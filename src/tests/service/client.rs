@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -41,6 +42,12 @@ impl Client {
     /// Ends our side: no more is sent.
     pub(crate) fn finish(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection with a RST, as the kernel does where it knows of none.
+    pub(crate) fn reset(self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     }
 
     /// Reads one answer, whose body is there unless the request was HEAD.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::{Client, Scan};
-use crate::process::Service;
+use crate::process::{Service, until};
 
 #[test]
 fn a_connection_is_kept_until_it_is_to_be_closed() {
@@ -198,19 +198,15 @@ fn bad_framing_is_refused_and_the_connection_closed() {
 fn lying_chunks_are_refused() {
     let service = Service::start(&[]);
     let head = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
-    for body in [
-        "3\r\nabcd\r\n0\r\n\r\n",
-        "-1\r\n",
-        "0x3\r\nabc\r\n",
-        "FFFFFFFFFFFFFFFFF\r\n",
-        "3\nabc\r\n",
-        "\r\n",
-        "zebra\r\n",
-    ] {
+    for body in
+        ["3\r\nabcd\r\n0\r\n\r\n", "-1\r\n", "0x3\r\nabc\r\n", "3\nabc\r\n", "\r\n", "zebra\r\n"]
+    {
         check_refused(&service, format!("{head}{body}").as_bytes(), (400, "INVALID_REQUEST"));
     }
-    let too_big = format!("{head}FFFFFF\r\n");
-    check_refused(&service, too_big.as_bytes(), (413, "CONTENT_TOO_LARGE"));
+    for size in ["10001", "FFFFFF", "FFFFFFFFFFFFFFFFF"] {
+        let too_big = format!("{head}{size}\r\n");
+        check_refused(&service, too_big.as_bytes(), (413, "CONTENT_TOO_LARGE"));
+    }
 }
 
 #[test]
@@ -220,7 +216,9 @@ fn what_is_too_large_is_refused_by_its_own_status() {
     let head = |fields: &str| format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
     let target = |length: usize| format!("/{}", "x".repeat(length - 1));
     service.get(&target(8192)).check_problem(404, "NOT_FOUND");
-    check(format!("GET {} HTTP/1.1\r\n", target(8193)), (414, "URI_TOO_LONG"));
+    let too_long = (414, "URI_TOO_LONG");
+    check(format!("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", target(8193)), too_long);
+    check(format!("GET {}", target(9000)), too_long);
     check(head("Content-Length: 65537\r\n"), (413, "CONTENT_TOO_LARGE"));
     check(head(&"A: b\r\n".repeat(100)), (431, "HEADERS_TOO_LARGE"));
     check(head(&format!("A: {}\r\n", "x".repeat(16_384))), (431, "HEADERS_TOO_LARGE"));
@@ -282,4 +280,17 @@ fn a_slow_head_and_a_slow_body_time_out_by_themselves() {
         client.finish();
         client.check_closed();
     }
+}
+
+#[test]
+fn a_client_that_takes_no_answers_is_given_up() {
+    let service = Service::start(&[]);
+    let mut greedy = Client::connect(&service);
+    greedy.send("GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2000));
+    let stalled = "openports_connections_closed_total{reason=\"stalled\"}";
+    let began = Instant::now();
+    until("it is given up", || (service.metric(stalled) == 1).then_some(()));
+    let took = began.elapsed();
+    assert!((Duration::from_secs(9)..Duration::from_secs(15)).contains(&took), "took {took:?}");
+    drop(greedy);
 }

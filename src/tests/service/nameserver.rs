@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 pub(crate) const A: u16 = 1;
 pub(crate) const AAAA: u16 = 28;
 const CNAME: u16 = 5;
+const SOA: u16 = 6;
 
 /// What was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub(crate) enum Reply {
     Lies(Vec<Record>),
 }
 
-/// One record of an answer, for a minute.
+/// One record, for a minute.
 #[derive(Clone)]
 pub(crate) struct Record {
     owner: String,
@@ -50,6 +51,13 @@ impl Record {
 
     pub(crate) fn alias(owner: &str, target: &str) -> Self {
         Self { owner: owner.to_owned(), kind: CNAME, data: encode_name(target) }
+    }
+
+    /// What lets an absence be cached (RFC 2308 section 5).
+    fn authority() -> Self {
+        let names = [encode_name("ns.example"), encode_name("admin.example")].concat();
+        let numbers = [1, 3600, 600, 86_400, 60_u32].map(u32::to_be_bytes).concat();
+        Self { owner: "example".to_owned(), kind: SOA, data: [names, numbers].concat() }
     }
 }
 
@@ -161,14 +169,15 @@ fn replies(message: &[u8], is_tcp: bool, asked: &dyn Fn(&Query) -> Reply) -> Vec
 
 fn encode(id: u16, flags: u16, query: &Query, records: &[Record]) -> Vec<u8> {
     let count = u16::try_from(records.len()).expect("few records");
+    let authority: &[Record] = if records.is_empty() { &[Record::authority()] } else { &[] };
     let mut bytes = Vec::new();
-    for word in [id, flags, 1, count, 0, 0] {
+    for word in [id, flags, 1, count, u16::from(records.is_empty()), 0] {
         bytes.extend_from_slice(&word.to_be_bytes());
     }
     bytes.extend_from_slice(&encode_name(&query.name));
     bytes.extend_from_slice(&query.kind.to_be_bytes());
     bytes.extend_from_slice(&[0, 1]);
-    for record in records {
+    for record in records.iter().chain(authority) {
         bytes.extend_from_slice(&encode_name(&record.owner));
         bytes.extend_from_slice(&record.kind.to_be_bytes());
         bytes.extend_from_slice(&[0, 1, 0, 0, 0, 60]);

@@ -119,6 +119,24 @@ fn requests_that_were_accepted_before_the_signal_are_answered() {
     }
 }
 
+#[test]
+fn requests_that_stand_in_the_listeners_queue_at_the_signal_are_answered() {
+    let (_listeners, open) = listeners(1);
+    let mut service = Service::start(&[]);
+    // A busy loop, as its clients see it: they are connected, and nobody has heard them yet.
+    service.signal("STOP");
+    let query = format!("domain=127.0.0.1&ports={}", open[0]);
+    let mut clients: Vec<Client> = (0..200).map(|_| service.begin_scan(&query, "")).collect();
+    service.signal("TERM");
+    service.signal("CONT");
+    for client in &mut clients {
+        let answer = client.receive("GET");
+        // A scan that comes while the service shuts down is refused, but not without a word.
+        assert!([200, 429, 503].contains(&answer.status), "{}", answer.context);
+    }
+    assert_eq!(service.wait(), Some(0));
+}
+
 /// The pairs of a logfmt line; panics where the line is none.
 fn logfmt(line: &str) -> BTreeMap<String, String> {
     let (mut pairs, mut rest) = (BTreeMap::new(), line);
@@ -234,6 +252,19 @@ fn a_log_whose_reader_has_gone_does_not_end_the_service() {
         service.get("/nowhere").check_status(404);
     }
     assert!(service.metric("openports_log_lines_dropped_total") >= 10);
+    service.signal("TERM");
+    assert_eq!(service.wait(), Some(0));
+}
+
+#[test]
+fn a_service_without_a_stderr_serves() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut service = Service::start_mute(free);
+    // Whatever has the number of stderr now is no log.
+    for _ in 0..10 {
+        service.get("/nowhere").check_problem(404, "NOT_FOUND");
+        service.scan(&format!("domain=127.0.0.1&ports={}", free.port())).check_open(&[free.port()]);
+    }
     service.signal("TERM");
     assert_eq!(service.wait(), Some(0));
 }

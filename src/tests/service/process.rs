@@ -75,6 +75,18 @@ impl Service {
         (service, reader)
     }
 
+    /// Starts it without a stderr at all; it cannot tell its port, so it is given one.
+    pub(crate) fn start_mute(address: SocketAddr) -> Self {
+        let mut command = Command::new("sh");
+        let script = "exec \"$0\" --listen \"$1\" 2>&-";
+        command.args(["-c", script, env!("CARGO_BIN_EXE_openports"), &address.to_string()]);
+        let shown = format!("{command:?}");
+        let child = command.stdin(Stdio::null()).spawn().expect(&shown);
+        let service = Self { child, address, command: shown, log: Log::default() };
+        until("it listens", || std::net::TcpStream::connect(address).ok());
+        service
+    }
+
     fn watch(command: Command) -> Self {
         let (service, reader, seen) = Self::spawn(command);
         let log = service.log.clone();

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use crate::network::has_ipv6;
 use crate::process::{Ended, Folder, Service, run};
 
 /// One line on stderr that has these words in it, and nothing on stdout.
@@ -92,5 +93,19 @@ fn every_listener_is_bound_and_logged() {
     let limits = service.log_line(&["msg=limits"]);
     for word in ["descriptors=", "in_flight=", "connections=1024", "timeout_ms=2000.000"] {
         assert!(limits.contains(word), "{word} is not in {limits}");
+    }
+}
+
+#[test]
+fn a_wildcard_of_ipv6_takes_both_families() {
+    if !has_ipv6() {
+        eprintln!("SKIPPED: this machine has no ::1");
+        return;
+    }
+    let mut service = Service::start_exactly(&["--listen", "[::]:0", "--allow", "127.0.0.0/8"]);
+    for (host, client) in [("127.0.0.1", "client=127.0.0.1"), ("::1", "client=::1")] {
+        service.address.set_ip(host.parse().unwrap());
+        service.scan("domain=127.0.0.1&toPort=1");
+        service.log_line(&["route=/open-ports", client]);
     }
 }

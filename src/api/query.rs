@@ -17,7 +17,8 @@ use super::problem::InvalidFields;
 use crate::duration;
 use crate::limits::{self, Settings};
 use crate::spelling;
-use crate::target::{Family, Host, PortSet, Retries, Timeout, parse_decimal, parse_port, quote};
+use crate::target::manner::{parse_concurrency, parse_deadline, parse_rate};
+use crate::target::{Family, Host, PortSet, Retries, Timeout, parse_port, quote};
 
 /// A scan as it was asked for: every value valid, every default filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,18 +101,14 @@ const PARAMETERS: [Parameter; 13] = [
     row("fromPort", Needed::Never, |draft, text| put(&mut draft.from_port, parse_port(text))),
     row("ports", Needed::Never, |draft, text| put(&mut draft.ports, PortSet::parse(text))),
     row("exclude", Needed::Never, |draft, text| put(&mut draft.exclude, PortSet::parse(text))),
-    row("timeout", Needed::Never, |draft, text| put(&mut draft.timeout, parse_timeout(text))),
+    row("timeout", Needed::Never, |draft, text| put(&mut draft.timeout, Timeout::parse(text))),
     row("deadline", Needed::Never, |draft, text| put(&mut draft.deadline, parse_deadline(text))),
-    row("retries", Needed::Never, |draft, text| put(&mut draft.retries, parse_retries(text))),
+    row("retries", Needed::Never, |draft, text| put(&mut draft.retries, Retries::parse(text))),
     row("concurrency", Needed::Never, |draft, text| {
-        let most = parse_decimal(text, 1..=u64::from(u16::MAX));
-        put(&mut draft.concurrency, most.map(|most| NonZeroU16::new(most as u16)))
+        put(&mut draft.concurrency, parse_concurrency(text))
     }),
-    row("rate", Needed::Never, |draft, text| {
-        let most = parse_decimal(text, 1..=u64::from(limits::RATE_MAX));
-        put(&mut draft.rate, most.map(|most| NonZeroU32::new(most as u32)))
-    }),
-    row("family", Needed::Never, |draft, text| put(&mut draft.family, parse_family(text))),
+    row("rate", Needed::Never, |draft, text| put(&mut draft.rate, parse_rate(text))),
+    row("family", Needed::Never, |draft, text| put(&mut draft.family, Family::parse(text))),
     row("addresses", Needed::Never, |draft, text| put(&mut draft.addresses, parse_addresses(text))),
     row("include", Needed::Never, |draft, text| put(&mut draft.include, parse_include(text))),
 ];
@@ -248,6 +245,7 @@ fn finish(
         from_port: asked.from_port,
         to_port: asked.to_port,
         timeout,
+        // Beyond the server's own bound it is shortened, not refused: the client gets what there is.
         deadline: draft.deadline.unwrap_or(defaults.scan_time_max).min(defaults.scan_time_max),
         retries: draft.retries,
         concurrency: draft.concurrency,
@@ -290,46 +288,6 @@ fn finish_ports(draft: &mut Draft, faults: &mut InvalidFields) -> Option<Asked> 
         return None;
     }
     Some(Asked { ports, from_port, to_port })
-}
-
-fn parse_timeout(text: &str) -> Result<Timeout, String> {
-    if text == "auto" {
-        return Ok(Timeout::Auto);
-    }
-    let timeout = duration::parse(text).map_err(|error| error.to_string())?;
-    if !(limits::TIMEOUT_MIN..=limits::TIMEOUT_MAX).contains(&timeout) {
-        let min = duration::display(limits::TIMEOUT_MIN);
-        let max = duration::display(limits::TIMEOUT_MAX);
-        return Err(format!("must be from {min} to {max}, or auto"));
-    }
-    Ok(Timeout::Fixed(timeout))
-}
-
-/// Beyond the server's own bound it is shortened, not refused: the client gets what there is.
-fn parse_deadline(text: &str) -> Result<Duration, String> {
-    let deadline = duration::parse(text).map_err(|error| error.to_string())?;
-    if deadline < limits::TIMEOUT_MIN {
-        return Err(format!("must be at least {}", duration::display(limits::TIMEOUT_MIN)));
-    }
-    Ok(deadline)
-}
-
-fn parse_retries(text: &str) -> Result<Retries, String> {
-    let passes = match text {
-        "auto" => return Ok(Retries::Auto),
-        _ => parse_decimal(text, 0..=u64::from(limits::RETRIES_MAX)),
-    };
-    let passes = passes.map_err(|error| format!("{error}, or auto"))?;
-    assert!(passes <= u64::from(limits::RETRIES_MAX), "`parse_decimal` keeps to its range");
-    Ok(Retries::Exactly(passes as u8))
-}
-
-fn parse_family(text: &str) -> Result<Family, &'static str> {
-    match text {
-        "4" => Ok(Family::V4),
-        "6" => Ok(Family::V6),
-        _ => Err("must be 4 or 6"),
-    }
 }
 
 fn parse_addresses(text: &str) -> Result<Addresses, &'static str> {

@@ -231,9 +231,9 @@ impl Service {
         key
     }
 
-    /// A log line found no room.
-    pub fn handle_log_dropped(&mut self) {
-        self.counters.add_log_lines_dropped(1);
+    /// So many log lines found no room.
+    pub fn handle_log_dropped(&mut self, lines: u64) {
+        self.counters.add_log_lines_dropped(lines);
     }
 
     /// The next thing to be done; [`Action::Yield`] and [`Action::Wait`] end the drain.
@@ -254,7 +254,7 @@ impl Service {
             return action;
         }
         self.check_invariants();
-        if self.jobs.has_work(now) {
+        if self.jobs.has_work(now) || matches!(self.phase, Phase::Closing { .. }) {
             return Action::Yield;
         }
         let deadline = self.deadline(now);
@@ -265,9 +265,8 @@ impl Service {
     /// True exactly when another client may be taken in.
     pub fn wants_connections(&self) -> bool {
         let is_open = match self.phase {
-            // While it drains the shell has listeners only until it has emptied their queues.
-            Phase::Serving | Phase::Notice { .. } | Phase::Draining { .. } => true,
-            Phase::Ended => false,
+            Phase::Serving | Phase::Notice { .. } | Phase::Closing { .. } => true,
+            Phase::Draining { .. } | Phase::Ended => false,
         };
         let has_room = self.clients_len < self.options.shares.connections
             || self.evictions_left > 0 && self.evictable().is_some();
@@ -411,7 +410,7 @@ impl Service {
             Door::Parked { until } => Some(until),
         };
         let phase = match self.phase {
-            Phase::Serving | Phase::Ended => None,
+            Phase::Serving | Phase::Closing { .. } | Phase::Ended => None,
             Phase::Notice { listeners_close_at, .. } => Some(listeners_close_at),
             Phase::Draining { ends_at } => ends_at,
         };

@@ -19,6 +19,8 @@ pub(super) enum Phase {
     Serving,
     /// A signal came: `/readyz` says 503, all else goes on. Armed: `listeners_close_at`.
     Notice { listeners_close_at: Instant, ends_at: Instant },
+    /// The shell empties the listeners' queues and closes them. The next tick leaves it.
+    Closing { ends_at: Instant },
     /// The listeners are closed, idle connections too; running scans finish. Armed: `ends_at`,
     /// when they are answered as they stand. Left when the last client is gone.
     Draining { ends_at: Option<Instant> },
@@ -42,23 +44,27 @@ impl Service {
                 // still bring is heard first.
                 Phase::Notice { listeners_close_at: now + delay, ends_at: now + timeout }
             }
-            Phase::Notice { .. } | Phase::Draining { .. } | Phase::Ended => Phase::Ended,
+            Phase::Notice { .. }
+            | Phase::Closing { .. }
+            | Phase::Draining { .. }
+            | Phase::Ended => Phase::Ended,
         };
     }
 
     /// Takes the drain's next step when its time has come.
     pub(super) fn on_drain(&mut self, now: Instant) {
-        if let Phase::Notice { listeners_close_at, ends_at } = self.phase
-            && listeners_close_at <= now
-        {
-            self.phase = Phase::Draining { ends_at: Some(ends_at) };
-            self.actions.push_back(Action::CloseListeners);
-        }
-        if matches!(self.phase, Phase::Draining { .. }) {
-            // Each turn anew: the listeners' queues are still taken in while they are closed.
-            for key in self.client_keys() {
-                self.drain_client(now, key);
+        match self.phase {
+            Phase::Notice { listeners_close_at, ends_at } if listeners_close_at <= now => {
+                self.phase = Phase::Closing { ends_at };
+                self.actions.push_back(Action::CloseListeners);
             }
+            Phase::Closing { ends_at } => {
+                self.phase = Phase::Draining { ends_at: Some(ends_at) };
+                for key in self.client_keys() {
+                    self.drain_client(now, key);
+                }
+            }
+            Phase::Serving | Phase::Notice { .. } | Phase::Draining { .. } | Phase::Ended => {}
         }
         if let Phase::Draining { ends_at: Some(ends_at) } = self.phase
             && ends_at <= now

@@ -285,7 +285,7 @@ impl<'a> World<'a> {
         message[7] = 1;
         let is_v4 = message[message.len() - 3] == 1;
         let (kind, len) = if is_v4 { (1, 4) } else { (28, 16) };
-        if self.feed.byte() % 4 > 0 {
+        if !self.feed.byte().is_multiple_of(4) {
             message.extend([0xc0, 12, 0, kind, 0, 1, 0, 0, 0, 60, 0, len]);
             message.extend([0x20, 1, 0x0d, 0xb8, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
             message.truncate(query.len() + 12 + usize::from(len));
@@ -408,7 +408,7 @@ impl<'a> World<'a> {
     /// The bytes are used up: either every client goes, or a signal comes.
     fn finish(&mut self) {
         let is_client = |it| matches!(it, Socket::Client | Socket::HalfClosed);
-        if self.sockets.len() % 2 == 0 {
+        if self.sockets.len().is_multiple_of(2) {
             while let Some(socket) = self.choose(is_client) {
                 self.sockets.insert(socket, Socket::Broken);
                 self.handle(Event::Broken { socket });

@@ -305,7 +305,7 @@ impl Scan {
         self.ceiling().min(self.probes.len() + to_come)
     }
 
-    /// When something is due: the oldest probe, the pace, the end. `None` after the end.
+    /// When something is due: the oldest probe, the end. `None` after the end.
     pub fn deadline(&self) -> Option<Instant> {
         if !self.is_running() {
             return None;
@@ -314,10 +314,15 @@ impl Scan {
             .probes
             .oldest()
             .map(|(_, probe)| self.started_at + probe.started() + self.probe_timeout());
+        expiry.into_iter().chain([self.plan.ends_at]).min()
+    }
+
+    /// When the pace allows the next connect; `None` where something else holds it back. Apart
+    /// from [`Scan::deadline`], since it is of no use while the process may start none.
+    pub fn launch_deadline(&self) -> Option<Instant> {
         let is_paced = self.plan.rate.is_some();
         let has_room = self.probes.len() < self.window();
-        let pace = (is_paced && has_room && self.has_launch()).then_some(self.next_launch_at);
-        [expiry, pace, Some(self.plan.ends_at)].into_iter().flatten().min()
+        (is_paced && has_room && self.has_launch()).then_some(self.next_launch_at)
     }
 
     /// True exactly until every port has its last state.

@@ -217,8 +217,10 @@ impl Fleet {
     /// When a scan or the budget has something due; `None` while neither has.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let scans = self.running().filter_map(Scan::deadline);
+        let paces = self.running().filter_map(Scan::launch_deadline);
+        let launches = paces.filter(|_| self.may_launch(now));
         let budget = self.budget.deadline(now).filter(|_| !self.turns.is_empty());
-        scans.chain(budget).min()
+        scans.chain(launches).chain(budget).min()
     }
 
     /// A scan, running or ended.
@@ -278,5 +280,52 @@ impl Fleet {
                 .all(|(key, running)| { running.scan.is_running() == self.turns.contains(&key) }),
             "2: who runs takes turns"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::event::Shortage;
+    use crate::target::{PortSet, Retries, Timeout};
+
+    fn plan(now: Instant, rate: Option<NonZeroU32>) -> Plan {
+        Plan {
+            target: ([192, 0, 2, 1], 0).into(),
+            is_routed: true,
+            ports: PortSet::from_range(1, 9),
+            timeout: Timeout::Fixed(Duration::from_secs(2)),
+            retries: Retries::Auto,
+            concurrency: 9,
+            rate,
+            ends_at: now + Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn a_paced_scan_does_not_spin_the_loop_while_a_shortage_bids_us_rest() {
+        let now = Instant::now();
+        let mut sockets = Slots::new();
+        let job = Key::from_parts(0, 0);
+        let mut fleet = Fleet::new(4);
+        fleet.begin(now, plan(now, None), job);
+        let Some(Action::Connect { socket, .. }) = fleet.poll_action(now, &mut sockets) else {
+            panic!("a connect is started");
+        };
+        let Some(Role::Probe { scan, probe }) = sockets.remove(socket) else {
+            panic!("the socket is a probe's");
+        };
+        let shortage = Outcome::Shortage(Shortage::ProcessDescriptors);
+        fleet.handle_outcome(now, (scan, probe), shortage);
+        // Its first connect is due at once, by its pace, and yet may not be started.
+        fleet.begin(now, plan(now, NonZeroU32::new(100)), job);
+        assert_eq!(fleet.poll_action(now, &mut sockets), None);
+        assert!(!fleet.has_work(now));
+        let rested = now + limits::SHORTAGE_REST_MIN;
+        assert_eq!(fleet.deadline(now), Some(rested));
+        assert!(fleet.poll_action(rested, &mut sockets).is_some(), "after the rest it goes on");
     }
 }

@@ -305,7 +305,7 @@ impl Scan {
         self.ceiling().min(self.probes.len() + to_come)
     }
 
-    /// When something is due: the oldest probe, the pace, the end. `None` after the end.
+    /// When something is due whatever else runs: the oldest probe, the end. `None` after the end.
     pub fn deadline(&self) -> Option<Instant> {
         if !self.is_running() {
             return None;
@@ -314,10 +314,15 @@ impl Scan {
             .probes
             .oldest()
             .map(|(_, probe)| self.started_at + probe.started() + self.probe_timeout());
+        Some(expiry.map_or(self.plan.ends_at, |expiry| expiry.min(self.plan.ends_at)))
+    }
+
+    /// When the pace allows the next launch, past or to come; `None` where time alone allows none.
+    /// Not a part of [`Scan::deadline`]: while no descriptor is to be had, it passes in vain.
+    pub fn paced_until(&self) -> Option<Instant> {
         let is_paced = self.plan.rate.is_some();
         let has_room = self.probes.len() < self.window();
-        let pace = (is_paced && has_room && self.has_launch()).then_some(self.next_launch_at);
-        [expiry, pace, Some(self.plan.ends_at)].into_iter().flatten().min()
+        (is_paced && has_room && self.has_launch()).then_some(self.next_launch_at)
     }
 
     /// True exactly until every port has its last state.

@@ -261,10 +261,12 @@ impl Fleet {
         }
     }
 
-    /// Takes an ended scan out of the turns.
+    /// Takes an ended scan out of the turns. What it was granted goes to the others at once: one
+    /// that was granted nothing has no deadline to wake it but its end.
     fn retire(&mut self, key: Key) {
         if let Some(place) = self.turns.iter().position(|turn| *turn == key) {
             self.turns.remove(place);
+            self.allot();
         }
     }
 
@@ -336,5 +338,21 @@ mod tests {
         }
         fleet.handle_tick(rested, |_| {});
         assert!(fleet.has_work(rested), "then the pace has passed long since");
+    }
+
+    #[test]
+    fn a_scan_that_was_granted_nothing_gets_what_an_ended_one_leaves_in_the_same_turn() {
+        let now = Instant::now();
+        let mut fleet = Fleet::new(1);
+        for job in 0..3 {
+            fleet.begin(now, plan(now, 2, None), Key::from_parts(job, 0));
+        }
+        fleet.handle_tick(now, |_| {});
+        let mut launched = 0;
+        while launch(&mut fleet, now, Outcome::Refused) {
+            launched += 1;
+        }
+        assert_eq!(launched, 6, "every port of every scan was tried");
+        assert!(!fleet.has_work(now) && fleet.deadline(now).is_none());
     }
 }

@@ -264,13 +264,9 @@ impl Service {
 
     /// True exactly when another client may be taken in.
     pub fn wants_connections(&self) -> bool {
-        let is_open = match self.phase {
-            Phase::Serving | Phase::Notice { .. } | Phase::Closing { .. } => true,
-            Phase::Draining { .. } | Phase::Ended => false,
-        };
         let has_room = self.clients_len < self.options.shares.connections
             || self.evictions_left > 0 && self.evictable().is_some();
-        is_open && self.door == Door::Open && has_room
+        self.is_open() && self.door == Door::Open && has_room
     }
 
     /// How many bytes the owner of a socket would take now; 0: do not read.
@@ -412,7 +408,8 @@ impl Service {
         let phase = match self.phase {
             Phase::Serving | Phase::Closing { .. } | Phase::Ended => None,
             Phase::Notice { listeners_close_at, .. } => Some(listeners_close_at),
-            Phase::Draining { ends_at } => ends_at,
+            Phase::Draining { ends_at } => Some(ends_at),
+            Phase::Flushing { gives_up_at } => Some(gives_up_at),
         };
         [door, phase, self.timers.first(), self.jobs.deadline(now), self.resolver.deadline()]
             .into_iter()

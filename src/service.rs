@@ -94,6 +94,8 @@ pub struct Service {
     options: Options,
     sockets: Slots<Role>,
     clients_len: usize,
+    /// Clients given up whose sockets the shell is still to close: their descriptors are taken.
+    parting_len: usize,
     /// Idle connections that may still be closed in this turn to let others in.
     evictions_left: usize,
     jobs: Jobs,
@@ -119,6 +121,7 @@ impl Service {
         let mut service = Self {
             sockets: Slots::new(),
             clients_len: 0,
+            parting_len: 0,
             evictions_left: EVICTIONS_PER_TURN,
             jobs: Jobs::new(options.shares.probes, options.policy.clone()),
             resolver: Resolver::new(options.seed, options.shares.lookups),
@@ -244,6 +247,7 @@ impl Service {
             }
             return action;
         }
+        self.parting_len = 0;
         if self.phase == Phase::Ended {
             return Action::Exit;
         }
@@ -264,8 +268,12 @@ impl Service {
 
     /// True exactly when another client may be taken in.
     pub fn wants_connections(&self) -> bool {
-        let has_room = self.clients_len < self.options.shares.connections
-            || self.evictions_left > 0 && self.evictable().is_some();
+        let connections_max = self.options.shares.connections;
+        let has_room = if self.clients_len < connections_max {
+            self.clients_len + self.parting_len < connections_max
+        } else {
+            self.evictions_left > 0 && self.evictable().is_some()
+        };
         self.is_open() && self.door == Door::Open && has_room
     }
 

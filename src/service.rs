@@ -244,6 +244,7 @@ impl Service {
         if let Some(action) = self.actions.pop_front() {
             if let Action::Close { socket, .. } = action {
                 self.sockets.remove(socket);
+                self.door = Door::Open;
             }
             return action;
         }
@@ -254,6 +255,8 @@ impl Service {
         if let Some(action) = self.jobs.poll_action(now, &mut self.sockets) {
             if let Action::Connect { .. } = action {
                 self.counters.add_connects(1);
+            } else if let Action::Close { .. } = action {
+                self.door = Door::Open;
             }
             return action;
         }
@@ -398,12 +401,11 @@ impl Service {
         }
     }
 
-    /// Gives up a socket's key and has the shell close it. A parked listener may then try again.
+    /// Gives up a socket's key and has the shell close it; a parked listener may then try again.
     fn close(&mut self, socket: Key, parting: Parting) {
         if let Some(role) = self.sockets.get_mut(socket) {
             *role = Role::Closing;
         }
-        self.door = Door::Open;
         self.actions.push_back(Action::Close { socket, parting });
     }
 

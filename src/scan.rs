@@ -311,7 +311,7 @@ impl Scan {
         self.ceiling().min(self.probes.len() + to_come)
     }
 
-    /// When something is due: the oldest probe, the end. `None` after the end.
+    /// When something is due whatever else runs: the oldest probe, the end. `None` after the end.
     pub fn deadline(&self) -> Option<Instant> {
         if !self.is_running() {
             return None;
@@ -320,12 +320,12 @@ impl Scan {
             .probes
             .oldest()
             .map(|(_, probe)| self.started_at + probe.started() + self.probe_timeout());
-        expiry.into_iter().chain([self.plan.ends_at]).min()
+        Some(expiry.map_or(self.plan.ends_at, |expiry| expiry.min(self.plan.ends_at)))
     }
 
-    /// When the pace allows the next connect; `None` where something else holds it back. Apart
-    /// from [`Scan::deadline`], since it is of no use while the process may start none.
-    pub fn launch_deadline(&self) -> Option<Instant> {
+    /// When the pace allows the next launch, past or to come; `None` where time alone allows none.
+    /// Not a part of [`Scan::deadline`]: while no descriptor is to be had, it passes in vain.
+    pub fn paced_until(&self) -> Option<Instant> {
         let is_paced = self.plan.rate.is_some();
         let has_room = self.probes.len() < self.window();
         (is_paced && has_room && self.has_launch()).then_some(self.next_launch_at)

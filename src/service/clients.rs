@@ -312,6 +312,7 @@ impl Service {
         let Some(role @ Role::Client(_)) = self.sockets.get_mut(key) else { return };
         let Role::Client(client) = std::mem::replace(role, Role::Closing) else { return };
         self.clients_len -= 1;
+        self.parting_len += 1;
         self.counters.count_closed(reason);
         self.timers.set(key, None);
         self.close(key, Parting::Ordinary);

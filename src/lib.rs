@@ -12,16 +12,18 @@
 //! | [`server`] | the loop: waits, translates events, performs actions |
 //! | [`sys`] | every system call; errno classified once; the only `unsafe` |
 //! | [`service`] | the core: one event in, one action out; jobs, clients, drain |
-//! | [`conn`], [`http`] | one HTTP/1.1 connection; framing over httparse |
+//! | [`conn`] | one HTTP/1.1 connection: bytes in, requests out |
 //! | [`api`] | routes, parameters, negotiation, answers, problems |
+//! | [`http`] | framing over httparse; the words of a request and an answer |
 //! | [`scan`] | one scan of one address: passes, probes, the outcome of each port |
 //! | [`dns`], [`address`] | a stub resolver on the loop; RFC 6724 order of addresses |
 //! | [`policy`] | which targets and clients are let in |
 //! | [`budget`] | the one budget of descriptors, and its fair division |
 //! | [`target`], [`duration`], [`spelling`] | hosts, sets of ports, times, "did you mean" |
+//! | [`report`] | counters, log records, `/metrics` |
 //! | [`event`] | the words between shell and core |
 //! | [`timers`], [`slots`] | ordered deadlines; generational keys |
-//! | [`limits`], [`report`] | every bound with its reason; counters, log records, `/metrics` |
+//! | [`limits`] | every bound with its reason |
 //!
 //! Imports point only down this list; a test holds it to that.
 //!

@@ -60,6 +60,8 @@ pub const ACCEPTS_PER_TURN: usize = 64;
 pub const LAUNCHES_PER_TURN: usize = 64;
 /// Overdue or surplus probes closed in one turn.
 pub const CLOSES_PER_TURN: usize = 128;
+/// Connections that wait in a listener's queue; the default of net.core.somaxconn.
+pub const ACCEPT_QUEUE_MAX: usize = 4096;
 /// How long the listeners rest after `accept` ran short of something, unless a close wakes them.
 pub const ACCEPT_PARK: Duration = Duration::from_millis(100);
 /// Bytes of log lines waiting for a stderr that takes none; beyond it lines are dropped, counted.

@@ -10,6 +10,8 @@
 //! Invariants: a socket in the table has the key the core gave it; one on the ready list says so
 //! and stands there once; with the ready list not empty the loop does not sleep.
 
+mod log;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +24,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::Socket;
 
+use self::log::LogQueue;
 use crate::event::{Action, Event, Glance, Outcome, Parting, Transport};
 use crate::limits;
 use crate::service::Service;
@@ -59,7 +62,9 @@ enum Stage {
     /// `connect` is on its way; the poller tells of its end.
     Connecting,
     /// Bytes may flow.
-    Connected,
+    Stream,
+    /// Each read takes one datagram.
+    Datagrams,
 }
 
 /// The loop and everything with a descriptor.
@@ -77,7 +82,7 @@ pub struct Server {
     service: Service,
     name_files: NameFiles,
     buffer: Box<[u8]>,
-    log: VecDeque<u8>,
+    log: LogQueue,
 }
 
 enum Pause {
@@ -117,7 +122,7 @@ impl Server {
             service,
             name_files,
             buffer: vec![0; limits::READ_BYTES_MAX].into_boxed_slice(),
-            log: VecDeque::new(),
+            log: LogQueue::default(),
         })
     }
 
@@ -146,9 +151,10 @@ impl Server {
             self.service.handle(Event::Tick { wall: SystemTime::now(), worked }, now);
             self.accept(now);
             pause = self.perform(now);
-            self.flush_log();
+            let dropped = self.log.flush();
+            self.service.handle_log_dropped(dropped);
         }
-        self.flush_log();
+        self.log.flush();
         Ok(())
     }
 
@@ -186,9 +192,15 @@ impl Server {
         self.events = events;
         for _ in 0..leftovers {
             let Some(key) = self.ready.pop_front() else { break };
-            if let Some(entry) = self.entry(key) {
-                entry.is_listed = false;
-                self.attend(key, now);
+            let Some(entry) = self.entry(key) else { continue };
+            entry.is_listed = false;
+            match entry.stage {
+                Stage::Stream | Stage::Datagrams => self.attend(key, now),
+                Stage::Connecting => {
+                    if let Some(failure) = sys::failure(&entry.socket) {
+                        self.finish_connect(key, failure, now);
+                    }
+                }
             }
         }
     }
@@ -200,10 +212,12 @@ impl Server {
                 true => sys::failure(&entry.socket).or_else(|| sys::success(&entry.socket)),
                 false => sys::success(&entry.socket),
             };
-            let Some(outcome) = outcome else { return };
-            entry.stage = Stage::Connected;
-            entry.writable = true;
-            self.service.handle(Event::Connect { socket: key, outcome }, now);
+            match outcome {
+                Some(outcome) => self.finish_connect(key, outcome, now),
+                // An ICMP error may be told a moment before SO_ERROR has it: ask again next turn.
+                None if event.is_error() => self.list(key),
+                None => {}
+            }
             return;
         }
         entry.readable |= event.is_readable() || event.is_error();
@@ -219,21 +233,50 @@ impl Server {
         }
     }
 
-    /// Writes and reads what the core wants and remembered readiness permits; one read a turn.
+    /// Tells the core of a connect's end.
+    fn finish_connect(&mut self, key: Key, outcome: Outcome, now: Instant) {
+        if let Some(entry) = self.entry(key) {
+            entry.stage = Stage::Stream;
+            entry.writable = true;
+            self.service.handle(Event::Connect { socket: key, outcome }, now);
+        }
+    }
+
+    /// Puts a socket on the ready list, once.
+    fn list(&mut self, key: Key) {
+        if let Some(entry) = self.entry(key)
+            && !entry.is_listed
+        {
+            entry.is_listed = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Writes what the core wants, then reads once. Of a connect under way neither is permitted.
     fn attend(&mut self, key: Key, now: Instant) {
         let Some(mut entry) = self.take(key) else { return };
-        if entry.stage == Stage::Connected {
-            self.write_output(key, &mut entry, now);
-            if entry.readable && self.service.bytes_wanted(key) > 0 {
-                self.read_input(key, &mut entry, now);
-            }
-            let wants_more = entry.readable && self.service.bytes_wanted(key) > 0;
-            if wants_more && !entry.is_listed {
-                entry.is_listed = true;
-                self.ready.push_back(key);
-            }
+        self.write_output(key, &mut entry, now);
+        if entry.readable && self.service.bytes_wanted(key) > 0 {
+            self.read_input(key, &mut entry, now);
         }
+        self.restore(key, entry);
+    }
+
+    /// Writes what the core wants. What it would read waits for the next turn, or a client that
+    /// sends as fast as we read would never let a drain end.
+    fn flush(&mut self, key: Key, now: Instant) {
+        let Some(mut entry) = self.take(key) else { return };
+        self.write_output(key, &mut entry, now);
+        self.restore(key, entry);
+    }
+
+    /// Puts a socket back into the table, and on the ready list if it still has work.
+    fn restore(&mut self, key: Key, entry: Entry) {
+        let wants_more = entry.readable && self.service.bytes_wanted(key) > 0;
         self.table[key.index()] = Some(entry);
+        if wants_more {
+            self.list(key);
+        }
     }
 
     fn write_output(&mut self, key: Key, entry: &mut Entry, now: Instant) {
@@ -260,8 +303,12 @@ impl Server {
         let wanted = self.service.bytes_wanted(key).min(self.buffer.len());
         match sys::read(&entry.socket, &mut self.buffer[..wanted]) {
             IoStep::Done(count) => {
-                // A short read emptied the socket (epoll(7)); only a FIN may still stand there.
-                entry.readable = count == wanted || entry.read_closed;
+                // A short read emptied a stream (epoll(7)); only a FIN may still stand there. Of
+                // datagrams each read takes one, and others may wait behind it.
+                entry.readable = match entry.stage {
+                    Stage::Datagrams => true,
+                    Stage::Stream | Stage::Connecting => count == wanted || entry.read_closed,
+                };
                 let bytes = &self.buffer[..count];
                 self.service.handle(Event::Received { socket: key, bytes }, now);
             }
@@ -306,11 +353,23 @@ impl Server {
         self.may_accept = !all_blocked;
     }
 
+    /// Takes in whoever the kernel has accepted already, then closes the listeners: nobody who
+    /// got through is turned away.
+    fn close_listeners(&mut self, now: Instant) {
+        for _ in 0..self.listeners.len() * limits::ACCEPT_QUEUE_MAX / limits::ACCEPTS_PER_TURN {
+            if self.may_accept && self.service.wants_connections() {
+                self.accept(now);
+            }
+        }
+        self.listeners.clear();
+        self.may_accept = false;
+    }
+
     fn admit(&mut self, socket: Socket, peer: Option<SocketAddr>, now: Instant) {
         let key = self.service.handle_accepted(peer, now);
         if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
             // Most clients have sent their request by now; the edge would tell a turn later.
-            self.insert(key, socket, Stage::Connected);
+            self.insert(key, socket, Stage::Stream);
             if let Some(entry) = self.entry(key) {
                 entry.readable = true;
             }
@@ -330,7 +389,7 @@ impl Server {
                         self.service.handle(Event::Connect { socket, outcome }, now);
                     }
                 }
-                Action::Attend(key) => self.attend(key, now),
+                Action::Attend(key) => self.flush(key, now),
                 Action::ShutdownWrite(key) => {
                     if let Some(entry) = self.entry(key) {
                         sys::shutdown_write(&entry.socket);
@@ -342,11 +401,12 @@ impl Server {
                     self.service.handle(Event::Route { request, to, route }, now);
                 }
                 Action::ReadNameFiles => self.read_name_files(now),
-                Action::CloseListeners => {
-                    self.listeners.clear();
-                    self.may_accept = false;
+                Action::CloseListeners => self.close_listeners(now),
+                Action::Log(line) => {
+                    if !self.log.push(&line) {
+                        self.service.handle_log_dropped(1);
+                    }
                 }
-                Action::Log(line) => self.push_log(&line),
                 Action::Exit => return Pause::Exit,
                 Action::Yield => return Pause::None,
                 Action::Wait(deadline) => return Pause::Until(deadline),
@@ -366,14 +426,19 @@ impl Server {
             Ok(socket) => socket,
             Err(outcome) => return Some(outcome),
         };
-        if glance == Glance::AtOnce
-            && let Some(failure) = sys::failure(&socket)
-        {
-            // Over before the poller or the table ever knew of it; dropping closes it.
-            return Some(failure);
+        if glance == Glance::AtOnce {
+            // Over before the poller knew of it, and a failure before the table did: dropping
+            // the socket closes it.
+            if let Some(failure) = sys::failure(&socket) {
+                return Some(failure);
+            }
+            if let Some(success) = sys::success(&socket) {
+                self.insert(key, socket, Stage::Stream);
+                return Some(success);
+            }
         }
         let (stage, outcome) = match transport {
-            Transport::Udp => (Stage::Connected, Some(Outcome::Connected)),
+            Transport::Udp => (Stage::Datagrams, Some(Outcome::Connected)),
             Transport::Tcp => (Stage::Connecting, None),
         };
         if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
@@ -402,7 +467,7 @@ impl Server {
             generation: key.generation(),
             stage,
             readable: false,
-            writable: stage == Stage::Connected,
+            writable: stage != Stage::Connecting,
             read_closed: false,
             is_listed: false,
         });
@@ -431,31 +496,5 @@ impl Server {
         let event =
             Event::NameFiles { resolv_conf: resolv_conf.as_deref(), hosts: hosts.as_deref() };
         self.service.handle(event, now);
-    }
-
-    fn push_log(&mut self, line: &str) {
-        if self.log.len() + line.len() < limits::LOG_BYTES_MAX {
-            self.log.extend(line.as_bytes());
-            self.log.push_back(b'\n');
-        } else {
-            self.service.handle_log_dropped();
-        }
-    }
-
-    /// Writes log lines as far as stderr takes them. A stderr that is broken (a full disk, a pipe
-    /// whose reader went) takes nothing: its lines are dropped, counted, and the loop goes on.
-    fn flush_log(&mut self) {
-        while !self.log.is_empty() {
-            let (first, _) = self.log.as_slices();
-            match sys::write_log(first) {
-                IoStep::Done(count) => drop(self.log.drain(..count)),
-                IoStep::Blocked => return,
-                IoStep::End | IoStep::Broken => {
-                    let lines = self.log.iter().filter(|byte| **byte == b'\n').count();
-                    (0..lines).for_each(|_| self.service.handle_log_dropped());
-                    self.log.clear();
-                }
-            }
-        }
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::event::{Outcome, Parting, Route, Shortage, Signal, Transport};
+use crate::limits;
 
 /// What one read or write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +56,10 @@ pub fn listen(at: SocketAddr) -> io::Result<Socket> {
         socket.set_only_v6(false)?;
     }
     socket.bind(&at.into())?;
-    socket.listen(LISTEN_BACKLOG)?;
+    // The kernel caps it at net.core.somaxconn.
+    socket.listen(limits::ACCEPT_QUEUE_MAX as i32)?;
     Ok(socket)
 }
-
-/// Connections that wait to be accepted; the kernel caps it at net.core.somaxconn.
-const LISTEN_BACKLOG: i32 = 4096;
 
 /// The address a socket is bound to, if it is one of the internet's.
 pub fn local_address(socket: &Socket) -> Option<SocketAddr> {

@@ -65,7 +65,8 @@ pub(crate) fn epoll(
     ports: RangeInclusive<u16>,
     deadline: Duration,
 ) -> io::Result<Found> {
-    let in_flight_max = descriptors_left()?;
+    // Less a few, for the poller and the like.
+    let in_flight_max = raise_descriptor_limit()?.clamp(64, 65_535 + 32) - 32;
     let poller = Poller::new()?;
     let (mut found, mut in_flight) = (Found::default(), 0);
     // By the number of the connect, oldest first: all have the same deadline.
@@ -146,19 +147,19 @@ fn refuse_itself(socket: &Socket) -> io::Result<()> {
     if met_itself { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(()) }
 }
 
-/// How many descriptors may still be opened, less a few for whoever needs one.
-fn descriptors_left() -> io::Result<usize> {
+/// Raises the soft limit of descriptors to the hard one, which is always permitted; returns it.
+pub(crate) fn raise_descriptor_limit() -> io::Result<usize> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: one `rlimit` that outlives the call.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
     limit.rlim_cur = limit.rlim_max;
-    // SAFETY: as above; to raise the soft limit to the hard one is always permitted.
+    // SAFETY: as above.
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok((limit.rlim_max as usize).clamp(64, 65_535 + 32) - 32)
+    Ok(limit.rlim_max as usize)
 }
 
 /// epoll, edge-triggered, for the end of connects.

@@ -27,7 +27,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+#[allow(unused_imports, reason = "each program that includes the lab uses a part of it")]
 pub(crate) use host::{Death, Host, Port};
+#[allow(unused_imports, reason = "each program that includes the lab uses a part of it")]
 pub(crate) use wire::Unreachable;
 
 use host::{Fate, Player};
@@ -117,6 +119,12 @@ pub(crate) struct Stats {
 }
 
 impl Stats {
+    /// Segments that one fate or another was counted for.
+    fn decided(&self) -> u64 {
+        let unanswered = self.ignored + self.lost_to + self.lost_from + self.limited + self.dead;
+        self.answered + unanswered
+    }
+
     /// Packets that were lost and should not have been: 0, or what was measured means nothing.
     pub(crate) fn own_losses(&self) -> u64 {
         self.device_drops + self.write_failures
@@ -293,6 +301,7 @@ impl Stage {
             Fate::Limited => self.stats.limited += 1,
             Fate::Dead => self.stats.dead += 1,
         }
+        assert_eq!(self.stats.decided(), self.stats.segments, "each segment has one fate");
     }
 }
 

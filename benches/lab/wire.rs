@@ -182,6 +182,7 @@ impl Packet {
             }
         };
         let length = header_bytes + payload.len();
+        assert!(length <= PACKET_BYTES_MAX, "the longest is an ICMPv6 error with its quote");
         bytes[header_bytes..length].copy_from_slice(payload);
         Self { bytes, length: length as u8 }
     }

@@ -1,0 +1,3 @@
+# The README's command: unit tests, the style, the service, the lab.
+need cc build-essential
+step tests cargo test

@@ -1,0 +1,297 @@
+//! What the comparison says: JSON with every run, a Markdown table per case, and charts.
+
+use serde_json::{Value, json};
+
+use crate::cases::Case;
+use crate::lab::TEN_PORTS;
+use crate::loads::{self, FIGURES};
+use crate::tools::{Measured, Tool};
+
+/// How late the lab may answer before the table says so.
+const LATE_MS: f64 = 20.0;
+
+/// One run of one tool over one case.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) case: Case,
+    pub(crate) tool: Tool,
+    /// Counted from 1.
+    pub(crate) round: u64,
+    /// What it came to, or why to nothing.
+    pub(crate) result: Result<Measured, String>,
+}
+
+/// One load, put on once.
+#[derive(Clone, Debug)]
+pub(crate) struct Strain {
+    pub(crate) load: &'static str,
+    /// Counted from 1.
+    pub(crate) round: u64,
+    /// The figures by their names, or why there are none.
+    pub(crate) result: Result<Value, String>,
+}
+
+/// All runs of one tool over one case, in short. Medians are of the runs that came to something.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) tool: &'static str,
+    /// `None`: no run came to something.
+    pub(crate) figures: Option<Figures>,
+    /// Why runs came to nothing, each reason once.
+    pub(crate) failures: Vec<String>,
+}
+
+/// The figures of a row.
+#[derive(Clone, Debug)]
+pub(crate) struct Figures {
+    pub(crate) seconds: Spread,
+    /// Of the ten ports that are open.
+    pub(crate) found: Spread,
+    /// Ports called open that are not.
+    pub(crate) wrong: Spread,
+    pub(crate) peak_mb: Spread,
+    pub(crate) cpu_seconds: Spread,
+    pub(crate) lab_late_ms: Spread,
+}
+
+/// The least, the middle and the most of several numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spread {
+    pub(crate) least: f64,
+    pub(crate) median: f64,
+    pub(crate) most: f64,
+}
+
+impl Spread {
+    fn of(mut numbers: Vec<f64>) -> Self {
+        assert!(!numbers.is_empty(), "a row of figures has runs");
+        numbers.sort_by(f64::total_cmp);
+        let middle = numbers.len() / 2;
+        let median = match numbers.len() % 2 {
+            1 => numbers[middle],
+            _ => f64::midpoint(numbers[middle - 1], numbers[middle]),
+        };
+        Self { least: numbers[0], median, most: numbers[numbers.len() - 1] }
+    }
+}
+
+impl Row {
+    /// The row of `tool` in the table of `case`; `None` if it was not run there.
+    pub(crate) fn of(case: &Case, tool: &Tool, runs: &[Run]) -> Option<Self> {
+        let is_wanted = |run: &&Run| run.case.name == case.name && run.tool.name == tool.name;
+        let runs: Vec<&Run> = runs.iter().filter(is_wanted).collect();
+        if runs.is_empty() {
+            return None;
+        }
+        let measured: Vec<&Measured> =
+            runs.iter().filter_map(|run| run.result.as_ref().ok()).collect();
+        let mut failures: Vec<String> =
+            runs.iter().filter_map(|run| run.result.clone().err()).collect();
+        failures.sort();
+        failures.dedup();
+        let spread = |number: fn(&Measured) -> f64| {
+            Spread::of(measured.iter().map(|measured| number(measured)).collect())
+        };
+        let figures = (!measured.is_empty()).then(|| Figures {
+            seconds: spread(|measured| measured.seconds),
+            found: spread(|measured| found(measured) as f64),
+            wrong: spread(|measured| (measured.open.len() - found(measured)) as f64),
+            peak_mb: spread(|measured| measured.peak_kb as f64 / 1024.0),
+            cpu_seconds: spread(|measured| measured.cpu_seconds),
+            lab_late_ms: spread(|measured| measured.lab_late_ms),
+        });
+        Some(Self { tool: tool.name, figures, failures })
+    }
+}
+
+/// How many of the ten open ports were found.
+fn found(measured: &Measured) -> usize {
+    measured.open.iter().filter(|port| TEN_PORTS.contains(port)).count()
+}
+
+/// Every run, for programs.
+pub(crate) fn json(runs: &[Run], strains: &[Strain]) -> Value {
+    let strains = strains.iter().map(|strain| {
+        let mut value = json!({"load": strain.load, "round": strain.round});
+        match &strain.result {
+            Ok(figures) => value["figures"] = figures.clone(),
+            Err(failure) => value["failure"] = json!(failure),
+        }
+        value
+    });
+    runs.iter()
+        .map(|run| {
+            let mut value = json!({
+                "case": run.case.name,
+                "tool": run.tool.name,
+                "round": run.round,
+            });
+            match &run.result {
+                Ok(measured) => {
+                    value["seconds"] = json!(measured.seconds);
+                    value["open"] = json!(measured.open);
+                    value["found"] = json!(found(measured));
+                    value["peak_kb"] = json!(measured.peak_kb);
+                    value["cpu_seconds"] = json!(measured.cpu_seconds);
+                    value["lab_late_ms"] = json!(measured.lab_late_ms);
+                }
+                Err(failure) => value["failure"] = json!(failure),
+            }
+            value
+        })
+        .chain(strains)
+        .collect()
+}
+
+/// A table per case, for people.
+pub(crate) fn markdown(cases: &[Case], tools: &[Tool], runs: &[Run]) -> String {
+    let mut text = "# Comparison\n\n".to_owned();
+    text += &machine();
+    text += "Ten open ports of 65,535. Times are medians, in brackets the least and the most; \
+             found and wrong are the worst of all runs.\n";
+    for case in cases {
+        let rows: Vec<Row> = tools.iter().filter_map(|tool| Row::of(case, tool, runs)).collect();
+        text += &format!("\n## {}\n\n", case.about);
+        text += "| tool | seconds | found of 10 | wrong | peak memory | CPU seconds | |\n";
+        text += "|---|---|---|---|---|---|---|\n";
+        for row in &rows {
+            text += &markdown_row(row);
+        }
+    }
+    text += "\n## How each was run\n\n| tool | version | flags |\n|---|---|---|\n";
+    for tool in tools {
+        let version = tool.version().unwrap_or_default();
+        text += &format!("| {} | {} | `{}` |\n", tool.name, version, tool.arguments);
+    }
+    text
+}
+
+fn markdown_row(row: &Row) -> String {
+    let mut text = format!("| {} ", row.tool);
+    match &row.figures {
+        None => text += "| | | | | ",
+        Some(figures) => {
+            let Spread { least, median, most } = figures.seconds;
+            text += &format!(
+                "| {median:.2} ({least:.2}–{most:.2}) | {:.0} | {:.0} | {:.1} MB | {:.2} ",
+                figures.found.least,
+                figures.wrong.most,
+                figures.peak_mb.median,
+                figures.cpu_seconds.median,
+            );
+        }
+    }
+    let mut notes = row.failures.clone();
+    if let Some(figures) = row.figures.as_ref().filter(|it| it.lab_late_ms.most > LATE_MS) {
+        notes.push(format!("answers up to {:.0} ms late", figures.lab_late_ms.most));
+    }
+    text + &format!("| {} |\n", notes.join("; ").replace('|', "/"))
+}
+
+/// A table of what the loads came to.
+pub(crate) fn markdown_strains(strains: &[Strain]) -> String {
+    if strains.is_empty() {
+        return String::new();
+    }
+    let mut text = "\n## Under load\n\n| what | median (least–most) | | must reach |\n".to_owned();
+    text += "|---|---|---|---|\n";
+    for (name, about, unit, aim) in FIGURES {
+        let figures = strains.iter().filter_map(|strain| strain.result.as_ref().ok());
+        let numbers: Vec<f64> = figures.filter_map(|figures| figures[name].as_f64()).collect();
+        if numbers.is_empty() {
+            continue;
+        }
+        let Spread { least, median, most } = Spread::of(numbers);
+        let [median, least, most] = [median, least, most].map(in_three_digits);
+        text += &format!("| {about} | {median} ({least}–{most}) | {unit} | {aim} |\n");
+    }
+    let failures = strains.iter().filter_map(|strain| {
+        let failure = strain.result.as_ref().err()?.replace('|', "/");
+        Some(format!("\n{}, round {}: {failure}\n", strain.load, strain.round))
+    });
+    text.extend(failures);
+    let versions = ["nginx", "wrk"].into_iter().filter_map(loads::version);
+    text + "\n" + &versions.collect::<Vec<_>>().join("; ") + "\n"
+}
+
+/// A number with the digits that mean something.
+fn in_three_digits(number: f64) -> String {
+    let digits = match number.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
+    format!("{number:.digits$}")
+}
+
+/// What the figures depend on.
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let limits = read("/proc/self/limits");
+    let descriptors = limits.lines().find(|line| line.starts_with("Max open files"));
+    let descriptors = descriptors.and_then(|line| line.split_whitespace().nth(4));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!(
+        "{cores} cores, Linux {}, at most {} descriptors.\n\n",
+        kernel.trim(),
+        descriptors.unwrap_or("?")
+    )
+}
+
+/// A bar per tool: how long it is, is how long it took; the thin line spans all runs.
+pub(crate) fn chart(case: &Case, rows: &[Row]) -> String {
+    const LEFT: f64 = 130.0;
+    const WIDTH: f64 = 420.0;
+    const LINE: f64 = 26.0;
+    let most = rows.iter().filter_map(|row| row.figures.as_ref());
+    let most = most.map(|figures| figures.seconds.most).fold(0.01, f64::max);
+    let scale = WIDTH / most;
+    let height = LINE * (rows.len() as f64 + 1.5);
+    let mut text = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 {height}\" \
+         font-family=\"sans-serif\" font-size=\"13\">\n\
+         <title>{0}</title>\n<text x=\"8\" y=\"18\" font-weight=\"bold\">{0}</text>\n",
+        case.about
+    );
+    for (place, row) in rows.iter().enumerate() {
+        let y = LINE * (place as f64 + 1.2);
+        let middle = y + 9.0;
+        let base = middle + 4.0;
+        let (end, label) = match &row.figures {
+            None => (LEFT, row.failures.join("; ")),
+            Some(figures) => {
+                let Spread { least, median, most } = figures.seconds;
+                // Green exactly when every run found all there is and nothing else.
+                let is_right = figures.found.least == 10.0 && figures.wrong.most == 0.0;
+                let colour = if is_right { "#2a7f3f" } else { "#b3541e" };
+                text += &format!(
+                    "<rect x=\"{LEFT}\" y=\"{y}\" width=\"{:.1}\" height=\"18\" \
+                     fill=\"{colour}\"/>\n<line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{middle}\" \
+                     y2=\"{middle}\" stroke=\"#888\" stroke-width=\"2\"/>\n",
+                    median * scale,
+                    LEFT + least * scale,
+                    LEFT + most * scale,
+                );
+                let wrong = match figures.wrong.most {
+                    0.0 => String::new(),
+                    wrong => format!(", {wrong:.0} wrong"),
+                };
+                let found = figures.found.least;
+                (LEFT + most * scale, format!("{median:.2} s, {found:.0} of 10{wrong}"))
+            }
+        };
+        text += &format!(
+            "<text x=\"8\" y=\"{base}\">{}</text>\n<text x=\"{:.1}\" y=\"{base}\">{}</text>\n",
+            row.tool,
+            end + 6.0,
+            escape(&label)
+        );
+    }
+    text + "</svg>\n"
+}
+
+/// As XML's character data.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

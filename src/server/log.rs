@@ -1,0 +1,47 @@
+//! Log lines on their way to a stderr that may take none just now.
+//!
+//! stderr may be a pipe that nobody reads, or a file on a full disk: neither may hold the loop.
+//! Lines wait, as many as [`limits::LOG_BYTES_MAX`] holds; what finds no room is counted, not kept.
+
+use std::collections::VecDeque;
+
+use crate::limits;
+use crate::sys::{self, IoStep};
+
+/// Lines that wait.
+#[derive(Debug, Default)]
+pub(super) struct LogQueue(VecDeque<u8>);
+
+impl LogQueue {
+    /// Adds a line, which has no end yet; false if there is no room for it.
+    pub(super) fn push(&mut self, line: &str) -> bool {
+        let has_room = self.0.len() + line.len() < limits::LOG_BYTES_MAX;
+        if has_room {
+            self.0.extend(line.as_bytes());
+            self.0.push_back(b'\n');
+        }
+        has_room
+    }
+
+    /// Writes as much as stderr takes. Returns how many lines were given up since it is broken.
+    pub(super) fn flush(&mut self) -> u64 {
+        while !self.0.is_empty() {
+            let (first, _) = self.0.as_slices();
+            match sys::write_log(first) {
+                IoStep::Done(count) => drop(self.0.drain(..count)),
+                IoStep::Blocked => return 0,
+                IoStep::End | IoStep::Broken => {
+                    let lines = self.0.iter().filter(|byte| **byte == b'\n').count();
+                    self.0.clear();
+                    return lines as u64;
+                }
+            }
+        }
+        0
+    }
+
+    /// True exactly when nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

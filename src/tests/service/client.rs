@@ -1,0 +1,334 @@
+//! A client that reads answers strictly, and remembers what it asked for when a check fails.
+
+use std::fmt::Debug;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::process::{PATIENCE, Service};
+
+/// One connection.
+pub(crate) struct Client {
+    stream: TcpStream,
+    received: Vec<u8>,
+    command: String,
+    sent: String,
+}
+
+impl Client {
+    pub(crate) fn connect(service: &Service) -> Self {
+        let stream = TcpStream::connect(service.address).expect(&service.command);
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+        let command = service.command.clone();
+        Self { stream, received: Vec::new(), command, sent: String::new() }
+    }
+
+    /// Sends bytes as they are. A service that has closed by now is no fault of the sender.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]);
+        self.sent.push_str(&shown);
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Sends a whole request without a body.
+    pub(crate) fn ask(&mut self, method: &str, target: &str, fields: &str) {
+        self.send(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
+    }
+
+    /// Ends our side: no more is sent.
+    pub(crate) fn finish(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Ends the connection with a RST, as the kernel does where it knows of none.
+    pub(crate) fn reset(self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    }
+
+    /// Reads one answer, whose body is there unless the request was HEAD.
+    pub(crate) fn receive(&mut self, method: &str) -> Answer {
+        let head = self.head();
+        let mut lines = head.trim_end().lines();
+        let status_line = lines.next().unwrap_or_default();
+        let status = status_line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+        let status = status.and_then(|digits| digits.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("{}status line {status_line:?}", self.at()));
+        let fields = lines.map(|line| line.split_once(": ").expect("name and value")).collect();
+        let context = format!("{}answered with:\n{head}", self.at());
+        let mut answer = Answer::new(status, fields, context);
+        if method == "HEAD" || status == 100 {
+            return answer;
+        }
+        let body = match (answer.field("Content-Length"), answer.field("Transfer-Encoding")) {
+            (Some(length), None) => self.take(length.parse().expect("a length")),
+            (None, Some("chunked")) => self.chunks(),
+            (None, None) => self.rest(),
+            other => panic!("{}framed as {other:?}", answer.context),
+        };
+        answer.body = String::from_utf8(body).expect("every body is text");
+        answer.context.push_str(&answer.body);
+        answer
+    }
+
+    /// The head of an answer, its blank line included.
+    pub(crate) fn head(&mut self) -> String {
+        let end = loop {
+            if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.read_more("a head");
+        };
+        String::from_utf8(self.take(end)).expect("a head is text")
+    }
+
+    /// The next piece of a chunked body; empty at its end.
+    pub(crate) fn chunk(&mut self) -> String {
+        let end = loop {
+            if let Some(at) = self.received.windows(2).position(|two| two == b"\r\n") {
+                break at + 2;
+            }
+            self.read_more("a chunk");
+        };
+        let line = String::from_utf8(self.take(end)).expect("a size is text");
+        let size = usize::from_str_radix(line.trim_end(), 16).expect("a size is hexadecimal");
+        let data = self.take(size);
+        assert_eq!(self.take(2), b"\r\n", "a chunk ends with CR LF");
+        String::from_utf8(data).expect("every body is text")
+    }
+
+    /// Fails unless the service closes now, and nothing is left to read.
+    pub(crate) fn check_closed(&mut self) {
+        let rest = self.stream.read(&mut [0]);
+        let is_end = match &rest {
+            Ok(count) => *count == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        };
+        let left = String::from_utf8_lossy(&self.received);
+        assert!(is_end && left.is_empty(), "{}no end, but {left:?}, {rest:?}", self.at());
+    }
+
+    /// Reads to the end, however it comes, and forgets what was read.
+    pub(crate) fn drain(&mut self) {
+        let mut rest = Vec::new();
+        if let Err(error) = self.stream.read_to_end(&mut rest) {
+            let is_end = error.kind() == ErrorKind::ConnectionReset;
+            assert!(is_end, "{}no end, but {error}", self.at());
+        }
+    }
+
+    fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let chunk = self.chunk();
+            if chunk.is_empty() {
+                return body;
+            }
+            body.extend_from_slice(chunk.as_bytes());
+        }
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        self.stream.read_to_end(&mut self.received).expect("the end of the connection");
+        std::mem::take(&mut self.received)
+    }
+
+    fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.received.len() < count {
+            self.read_more("the rest");
+        }
+        self.received.drain(..count).collect()
+    }
+
+    fn read_more(&mut self, wanted: &str) {
+        let mut bytes = [0; 16 * 1024];
+        match self.stream.read(&mut bytes) {
+            Ok(count @ 1..) => self.received.extend_from_slice(&bytes[..count]),
+            ended => {
+                let received = String::from_utf8_lossy(&self.received);
+                panic!("{}wanted {wanted}, got {ended:?} after {received:?}", self.at())
+            }
+        }
+    }
+
+    fn at(&self) -> String {
+        format!("{}\nasked:\n{}\n", self.command, self.sent)
+    }
+}
+
+/// One answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    fields: Vec<(String, String)>,
+    pub(crate) body: String,
+    /// Command line, request and answer.
+    pub(crate) context: String,
+}
+
+impl Answer {
+    fn new(status: u16, fields: Vec<(&str, &str)>, context: String) -> Self {
+        let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        Self { status, fields: fields.into_iter().map(own).collect(), body: String::new(), context }
+    }
+
+    /// The only value of a field.
+    pub(crate) fn field(&self, wanted: &str) -> Option<&str> {
+        let mut values = self.fields.iter().filter(|(name, _)| name == wanted);
+        let first = values.next().map(|(_, value)| value.as_str());
+        assert!(values.next().is_none(), "{}\n{wanted} comes twice", self.context);
+        first
+    }
+
+    /// Fails with everything one needs to know if the two differ.
+    pub(crate) fn check<T: PartialEq + Debug>(&self, what: &str, actual: T, expected: T) -> &Self {
+        if actual != expected {
+            let (actual, expected) = (format!("{actual:#?}"), format!("{expected:#?}"));
+            panic!("{}\n{what} differs:\n{}", self.context, diff(&expected, &actual));
+        }
+        self
+    }
+
+    pub(crate) fn check_status(&self, expected: u16) -> &Self {
+        self.check("the status", self.status, expected)
+    }
+
+    /// An answer of RFC 9457 with exactly the contract's keys.
+    pub(crate) fn check_problem(&self, status: u16, cause: &str) -> Value {
+        self.check_status(status);
+        self.check("the type", self.field("Content-Type"), Some("application/problem+json"));
+        let document = self.json();
+        let has_fields = document.get("invalid_fields").is_some();
+        let mut keys = vec!["type", "title", "status", "cause", "detail"];
+        keys.extend(has_fields.then_some("invalid_fields"));
+        self.check("the keys", key_order(&self.body, &keys), keys);
+        self.check(
+            "the key count",
+            document.as_object().unwrap().len(),
+            5 + usize::from(has_fields),
+        );
+        self.check("the type's URI", &document["type"], &Value::from("about:blank"));
+        self.check("the status inside", &document["status"], &Value::from(status));
+        self.check("the cause", &document["cause"], &Value::from(cause));
+        assert!(document["detail"].as_str().is_some_and(|text| text.ends_with('.')));
+        document
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{}{error}", self.context))
+    }
+}
+
+/// What differs between two texts, line by line, with what both begin and end with left out.
+fn diff(expected: &str, actual: &str) -> String {
+    let (left, right): (Vec<_>, Vec<_>) = (expected.lines().collect(), actual.lines().collect());
+    let same = left.iter().zip(&right).take_while(|(left, right)| left == right).count();
+    let (left, right) = (&left[same..], &right[same..]);
+    let tail = left.iter().rev().zip(right.iter().rev()).take_while(|(l, r)| l == r).count();
+    let shown = |sign: char, lines: &[&str]| {
+        lines.iter().map(|line| format!("{sign} {line}\n")).collect::<String>()
+    };
+    let gone = shown('-', &left[..left.len() - tail]);
+    format!("(after {same} equal lines)\n{gone}{}", shown('+', &right[..right.len() - tail]))
+}
+
+/// The keys in the order in which the text has them.
+fn key_order<'a>(text: &str, keys: &[&'a str]) -> Vec<&'a str> {
+    let place = |key: &&str| text.find(&format!("\"{key}\":"));
+    let mut found: Vec<&str> = keys.iter().copied().filter(|key| place(key).is_some()).collect();
+    found.sort_by_key(place);
+    found
+}
+
+/// The outcome of a scan, checked for what holds of every one.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    pub(crate) answer: Answer,
+    pub(crate) json: Value,
+}
+
+impl Scan {
+    pub(crate) fn of(answer: Answer) -> Self {
+        answer.check_status(200);
+        answer.check("the type", answer.field("Content-Type"), Some("application/json"));
+        let json = answer.json();
+        let first = ["from_port", "to_port", "domain", "open_ports"];
+        assert!(answer.body.starts_with("{\"from_port\":"), "{}", answer.context);
+        answer.check("the first keys", key_order(&answer.body, &first), first.to_vec());
+        let scan = Self { answer, json };
+        let open = scan.open();
+        assert!(open.is_sorted_by(|left, right| left < right), "{}", scan.answer.context);
+        scan
+    }
+
+    pub(crate) fn open(&self) -> Vec<u16> {
+        ports(&self.json["open_ports"])
+    }
+
+    pub(crate) fn count(&self, state: &str) -> u64 {
+        self.json["counts"][state].as_u64().unwrap_or_else(|| panic!("{}", self.answer.context))
+    }
+
+    /// The counts, in the order open, closed, filtered, unreachable, untested.
+    pub(crate) fn check_counts(&self, expected: [u64; 5]) -> &Self {
+        let states = ["open", "closed", "filtered", "unreachable", "untested"];
+        self.answer.check("the counts", states.map(|state| self.count(state)), expected);
+        let is_complete = expected[4] == 0;
+        self.check_key("complete", is_complete)
+    }
+
+    pub(crate) fn check_open(&self, expected: &[u16]) -> &Self {
+        self.answer.check("the open ports", self.open(), expected.to_vec());
+        self
+    }
+
+    pub(crate) fn check_key(&self, key: &str, expected: impl Into<Value>) -> &Self {
+        self.answer.check(key, &self.json[key], &expected.into());
+        self
+    }
+
+    pub(crate) fn elapsed_ms(&self) -> u64 {
+        self.json["elapsed_ms"].as_u64().unwrap_or_else(|| panic!("{}", self.answer.context))
+    }
+}
+
+pub(crate) fn ports(value: &Value) -> Vec<u16> {
+    let ports = value.as_array().expect("a list of ports").iter();
+    ports.map(|port| port.as_u64().and_then(|port| port.try_into().ok()).unwrap()).collect()
+}
+
+impl Service {
+    /// One request on a connection of its own.
+    pub(crate) fn ask(&self, method: &str, target: &str, fields: &str) -> Answer {
+        let mut client = Client::connect(self);
+        client.ask(method, target, fields);
+        client.receive(method)
+    }
+
+    pub(crate) fn get(&self, target: &str) -> Answer {
+        self.ask("GET", target, "")
+    }
+
+    /// A scan that must succeed, answered as JSON.
+    pub(crate) fn scan(&self, query: &str) -> Scan {
+        Scan::of(self.get(&format!("/open-ports?{query}")))
+    }
+
+    /// A connection on which a scan was begun, whose answer nobody has read yet.
+    pub(crate) fn begin_scan(&self, query: &str, fields: &str) -> Client {
+        let mut client = Client::connect(self);
+        client.ask("GET", &format!("/open-ports?{query}"), fields);
+        client
+    }
+
+    /// One sample of `/metrics`, its labels included in the name; 0 where there is none yet.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let page = self.get("/metrics");
+        let sample = page.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        sample.map_or(0, |value| value.parse().expect("a whole number"))
+    }
+}

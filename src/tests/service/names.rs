@@ -1,0 +1,300 @@
+//! From names to addresses, against a name server of the test's own.
+//!
+//! resolv.conf has no word for a port, so the server must have port 53, and each test a network.
+
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::time::{Duration, Instant};
+
+use crate::client::Scan;
+use crate::nameserver::{A, AAAA, NameServer, Query, Record, Reply};
+use crate::network::isolated;
+use crate::process::{Folder, Service, until};
+
+const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// A service that asks as this resolv.conf says, and knows these hosts.
+struct Setup {
+    service: Service,
+    folder: Folder,
+}
+
+impl Setup {
+    fn new(resolv_conf: &str, hosts: &str) -> Self {
+        let folder = Folder::new("names");
+        let resolv_conf = folder.write("resolv.conf", resolv_conf);
+        let hosts = folder.write("hosts", hosts);
+        let service = Service::start(&["--resolv-conf", &resolv_conf, "--hosts", &hosts]);
+        Self { service, folder }
+    }
+
+    /// Scans the service's own port under a name.
+    fn scan(&self, name: &str) -> Scan {
+        let port = self.service.address.port();
+        self.service.scan(&format!("domain={name}&ports={port}"))
+    }
+
+    /// Scans a name that must lead to 127.0.0.1.
+    fn check_here(&self, name: &str) {
+        let port = self.service.address.port();
+        self.scan(name).check_key("address", "127.0.0.1").check_open(&[port]);
+    }
+
+    fn check_problem(&self, name: &str, status: u16, cause: &str) -> Duration {
+        let began = Instant::now();
+        let answer = self.service.get(&format!("/open-ports?domain={name}&toPort=1"));
+        answer.check_problem(status, cause);
+        began.elapsed()
+    }
+}
+
+#[test]
+fn both_families_are_asked_and_the_one_with_a_route_is_used() {
+    isolated(|| {
+        let server = NameServer::start("127.0.0.53", |query| match (&*query.name, query.kind) {
+            ("four.example", A) | ("both.example", A) => query.told(HERE),
+            ("six.example", AAAA) => query.told(Ipv6Addr::LOCALHOST),
+            ("both.example", AAAA) => query.told("2001:db8::1".parse::<Ipv6Addr>().unwrap()),
+            _ => Reply::Records(Vec::new()),
+        });
+        let setup = Setup::new("nameserver 127.0.0.53\n", "");
+        let listener = TcpListener::bind("[::1]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        setup.check_here("four.example");
+        setup.check_here("both.example");
+        setup.check_here("FOUR.example.");
+        let scan = setup.service.scan(&format!("domain=six.example&ports={port}"));
+        scan.check_key("address", "::1").check_open(&[port]).check_key("domain", "six.example");
+        setup.check_problem("neither.example", 422, "UNKNOWN_HOST");
+        // The spelling with capitals and a dot was in the cache; each name is asked once a family.
+        for name in ["four.example", "both.example", "six.example", "neither.example"] {
+            let mut kinds: Vec<u16> =
+                server.seen().iter().filter(|it| it.name == name).map(|query| query.kind).collect();
+            kinds.sort_unstable();
+            assert_eq!(kinds, [A, AAAA], "{name}");
+        }
+        let query = "domain=four.example&family=6&toPort=1";
+        setup.service.get(&format!("/open-ports?{query}")).check_problem(422, "UNKNOWN_HOST");
+    });
+}
+
+#[test]
+fn the_search_list_is_tried_as_ndots_says() {
+    isolated(|| {
+        let found = ["db.prod.svc.test", "web.svc.test", "a.b.c", "plain"];
+        let server = NameServer::start("127.0.0.53", move |query| {
+            if found.contains(&&*query.name) { query.told(HERE) } else { Reply::Code(3) }
+        });
+        let setup = Setup::new(
+            "nameserver 127.0.0.53\nsearch prod.svc.test svc.test\noptions ndots:2\n",
+            "",
+        );
+        let mut asked = 0;
+        let mut check = |name: &str, expected: &[&str]| {
+            setup.check_here(name);
+            let names = server.names();
+            assert_eq!(&names[asked..], expected, "for {name}");
+            asked = names.len();
+        };
+        check("db", &["db.prod.svc.test"]);
+        check("web", &["web.prod.svc.test", "web.svc.test"]);
+        check("a.b.c", &["a.b.c"]);
+        check("plain.", &["plain"]);
+        setup.check_problem("x.y.z", 422, "UNKNOWN_HOST");
+        let names = server.names();
+        assert_eq!(names[asked..], ["x.y.z", "x.y.z.prod.svc.test", "x.y.z.svc.test"]);
+    });
+}
+
+#[test]
+fn each_failure_of_a_lookup_has_its_own_status() {
+    isolated(|| {
+        let _server = NameServer::start("127.0.0.53", |query| match &*query.name {
+            "fails.example" => Reply::Code(2),
+            "refused.example" => Reply::Code(5),
+            "silent.example" => Reply::Silence,
+            _ => Reply::Code(3),
+        });
+        let setup = Setup::new("nameserver 127.0.0.53\noptions timeout:1 attempts:1\n", "");
+        setup.check_problem("none.example", 422, "UNKNOWN_HOST");
+        setup.check_problem("fails.example", 502, "DNS_FAILURE");
+        setup.check_problem("refused.example", 502, "DNS_FAILURE");
+        let took = setup.check_problem("silent.example", 504, "DNS_TIMEOUT");
+        assert!((1000..5000).contains(&took.as_millis()), "took {took:?}");
+        let hasty = "/open-ports?domain=silent.example&toPort=1&timeout=100ms&deadline=200ms";
+        let began = Instant::now();
+        setup.service.get(hasty).check_problem(504, "DNS_TIMEOUT");
+        assert!(began.elapsed() < Duration::from_millis(900), "took {:?}", began.elapsed());
+        for (result, count) in [("unknown_host", 1), ("server_failure", 2), ("timed_out", 1)] {
+            let name = format!("openports_lookups_total{{result=\"{result}\"}}");
+            assert_eq!(setup.service.metric(&name), count, "{name}");
+        }
+        // Nobody listens on port 53 there.
+        let setup = Setup::new("nameserver 127.0.0.99\noptions timeout:5\n", "");
+        let took = setup.check_problem("any.example", 502, "DNS_FAILURE");
+        assert!(took < Duration::from_secs(4), "a refusal is known at once: {took:?}");
+    });
+}
+
+#[test]
+fn a_dead_server_is_passed_over() {
+    isolated(|| {
+        let dead = NameServer::start("127.0.0.52", |_| Reply::Silence);
+        let failing = NameServer::start("127.0.0.54", |_| Reply::Code(2));
+        let server = NameServer::start("127.0.0.53", |query| query.told(HERE));
+        let conf = |first: &str| {
+            format!("nameserver {first}\nnameserver 127.0.0.53\noptions timeout:1 attempts:1\n")
+        };
+        for (first, at_least) in [("127.0.0.52", 1000), ("127.0.0.54", 0), ("127.0.0.99", 0)] {
+            let setup = Setup::new(&conf(first), "");
+            let began = Instant::now();
+            setup.check_here("name.example");
+            let took = began.elapsed().as_millis();
+            assert!((at_least..at_least + 3000).contains(&took), "{first}: took {took} ms");
+        }
+        assert_eq!((dead.names().len(), failing.names().len(), server.names().len()), (1, 1, 3));
+    });
+}
+
+#[test]
+fn a_truncated_reply_is_asked_for_again_over_tcp() {
+    isolated(|| {
+        let server = NameServer::start("127.0.0.53", |query| {
+            if query.is_tcp { query.told(HERE) } else { Reply::Truncated }
+        });
+        let setup = Setup::new("nameserver 127.0.0.53\n", "");
+        setup.check_here("long.example");
+        let asked = |is_tcp| server.seen().iter().filter(|query| query.is_tcp == is_tcp).count();
+        assert_eq!((asked(false), asked(true)), (2, 2));
+        let setup = Setup::new("nameserver 127.0.0.53\noptions use-vc\n", "");
+        setup.check_here("long.example");
+        assert_eq!((asked(false), asked(true)), (2, 4));
+    });
+}
+
+#[test]
+fn lying_replies_are_ignored_and_the_true_one_behind_them_is_read() {
+    isolated(|| {
+        let _server = NameServer::start("127.0.0.53", |query| match query.kind {
+            A => Reply::Lies(vec![Record::address(&query.name, HERE)]),
+            _ => Reply::Lies(Vec::new()),
+        });
+        let setup = Setup::new("nameserver 127.0.0.53\noptions timeout:5\n", "");
+        setup.check_here("true.example");
+    });
+}
+
+#[test]
+fn aliases_are_followed_but_not_in_circles() {
+    isolated(|| {
+        let _server = NameServer::start("127.0.0.53", |query| {
+            let alias = |from, to| Record::alias(from, to);
+            let mut records = match &*query.name {
+                "www.example" => {
+                    vec![
+                        alias("www.example", "edge.example"),
+                        alias("edge.example", "host.example"),
+                    ]
+                }
+                "loop.example" => {
+                    vec![
+                        alias("loop.example", "back.example"),
+                        alias("back.example", "loop.example"),
+                    ]
+                }
+                "self.example" => vec![alias("self.example", "self.example")],
+                _ => Vec::new(),
+            };
+            if query.kind == A {
+                // Nobody leads here from the circle.
+                records.push(Record::address("host.example", HERE));
+            }
+            Reply::Records(records)
+        });
+        let setup = Setup::new("nameserver 127.0.0.53\noptions timeout:1 attempts:1\n", "");
+        setup.check_here("www.example");
+        setup.check_problem("loop.example", 502, "DNS_FAILURE");
+        setup.check_problem("self.example", 502, "DNS_FAILURE");
+    });
+}
+
+#[test]
+fn the_hosts_file_and_localhost_ask_nobody() {
+    isolated(|| {
+        let server = NameServer::start("127.0.0.53", |_| Reply::Code(3));
+        let setup = Setup::new(
+            "nameserver 127.0.0.53\nsearch example\n",
+            "# comment\n127.0.0.1 box box.lan\n\n127.0.0.1\tother\n",
+        );
+        for name in ["box", "BOX.lan", "box.lan.", "other"] {
+            setup.check_here(name);
+        }
+        let port = setup.service.address.port();
+        for name in ["localhost", "x.localhost", "localhost."] {
+            let query = format!("domain={name}&ports={port}&family=4");
+            setup.service.scan(&query).check_open(&[port]);
+        }
+        assert_eq!(server.seen(), [] as [Query; 0]);
+    });
+}
+
+#[test]
+fn files_that_change_while_the_service_runs_are_read_again() {
+    isolated(|| {
+        let before = NameServer::start("127.0.0.53", |query| query.told(HERE));
+        let after =
+            NameServer::start("127.0.0.54", |query| query.told(Ipv4Addr::new(127, 0, 0, 4)));
+        let setup = Setup::new("nameserver 127.0.0.53\n", "127.0.0.1 known\n");
+        setup.check_here("first.example");
+        setup.check_here("known");
+        assert_eq!(before.names(), ["first.example"]);
+        setup.folder.write("resolv.conf", "nameserver 127.0.0.54\n");
+        setup.folder.write("hosts", "127.0.0.2 known\n");
+        // The cache is emptied as well: another server may say something else.
+        until("the new server is asked", || {
+            let scan = setup.scan("first.example");
+            (scan.json["address"] == "127.0.0.4").then_some(())
+        });
+        setup.scan("known").check_key("address", "127.0.0.2");
+        assert_eq!(after.names(), ["first.example"]);
+    });
+}
+
+#[test]
+fn equal_lookups_are_one() {
+    isolated(|| {
+        let server = NameServer::start("127.0.0.53", |query| {
+            std::thread::sleep(Duration::from_millis(300));
+            query.told(HERE)
+        });
+        let setup = Setup::new("nameserver 127.0.0.53\n", "");
+        let port = setup.service.address.port();
+        let query = format!("domain=shared.example&ports={port}");
+        let mut clients: Vec<_> = (0..12).map(|_| setup.service.begin_scan(&query, "")).collect();
+        for client in &mut clients {
+            Scan::of(client.receive("GET")).check_open(&[port]);
+        }
+        // And from then on it is known.
+        setup.check_here("shared.example");
+        assert_eq!(server.seen().len(), 2, "{:?}", server.seen());
+    });
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_lookup() {
+    isolated(|| {
+        let server = NameServer::start("127.0.0.53", |_| Reply::Silence);
+        let setup = Setup::new("nameserver 127.0.0.53\noptions timeout:10\n", "");
+        let service = &setup.service;
+        let idle = service.descriptors();
+        let client = service.begin_scan("domain=never.example&toPort=1", "");
+        until("the server is asked", || (server.seen().len() == 2).then_some(()));
+        assert_eq!(service.metric("openports_lookups_running"), 1);
+        until("a client and two sockets", || (service.descriptors() == idle + 3).then_some(()));
+        drop(client);
+        let began = Instant::now();
+        until("an idle service", || (service.descriptors() == idle).then_some(()));
+        assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
+        assert_eq!(service.metric("openports_lookups_running"), 0);
+        assert_eq!(service.metric("openports_scans_running"), 0);
+    });
+}

@@ -1,0 +1,256 @@
+//! The binary as a child process: started, watched, signalled, and gone with its handle.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// What must come about at all comes about within this, on a busy machine too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks until there is something, or panics with `what` was waited for.
+pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = ask() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Lines of a log, as they come.
+#[derive(Clone, Default)]
+struct Log(Arc<(Mutex<Vec<String>>, Condvar)>);
+
+impl Log {
+    fn push(&self, line: String) {
+        let (lines, more) = &*self.0;
+        lines.lock().unwrap().push(line);
+        more.notify_all();
+    }
+
+    fn wait_for(&self, is_wanted: impl Fn(&str) -> bool) -> Option<String> {
+        let (lines, more) = &*self.0;
+        let find = |lines: &[String]| lines.iter().find(|line| is_wanted(line)).cloned();
+        let lines = lines.lock().unwrap();
+        let (lines, _) =
+            more.wait_timeout_while(lines, PATIENCE, |lines| find(lines).is_none()).unwrap();
+        find(&lines)
+    }
+}
+
+/// A running service.
+pub(crate) struct Service {
+    child: Child,
+    /// Where it listens, as its log said.
+    pub(crate) address: SocketAddr,
+    /// The command line, for whoever has to repeat it.
+    pub(crate) command: String,
+    log: Log,
+}
+
+impl Service {
+    /// Starts `openports --listen 127.0.0.1:0 …`.
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::watch(command(None, &listening(args)))
+    }
+
+    /// The same under `ulimit -n limit`.
+    pub(crate) fn start_limited(limit: usize, args: &[&str]) -> Self {
+        Self::watch(command(Some(limit), &listening(args)))
+    }
+
+    /// Starts it with exactly these arguments, which must make it listen.
+    pub(crate) fn start_exactly(args: &[&str]) -> Self {
+        Self::watch(command(None, args))
+    }
+
+    /// Starts it, and leaves its log unread from the announcement on.
+    pub(crate) fn start_unread(args: &[&str]) -> (Self, BufReader<ChildStderr>) {
+        let (service, reader, _) = Self::spawn(command(None, &listening(args)));
+        (service, reader)
+    }
+
+    /// Starts it without a stderr at all; it cannot tell its port, so it is given one.
+    pub(crate) fn start_mute(address: SocketAddr) -> Self {
+        let mut command = Command::new("sh");
+        let script = "exec \"$0\" --listen \"$1\" 2>&-";
+        command.args(["-c", script, env!("CARGO_BIN_EXE_openports"), &address.to_string()]);
+        let shown = format!("{command:?}");
+        let child = command.stdin(Stdio::null()).spawn().expect(&shown);
+        let service = Self { child, address, command: shown, log: Log::default() };
+        until("it listens", || std::net::TcpStream::connect(address).ok());
+        service
+    }
+
+    fn watch(command: Command) -> Self {
+        let (service, reader, seen) = Self::spawn(command);
+        let log = service.log.clone();
+        seen.into_iter().for_each(|line| log.push(line));
+        std::thread::spawn(move || {
+            reader.lines().map_while(Result::ok).for_each(|line| log.push(line));
+        });
+        service
+    }
+
+    /// Starts the command and reads its log as far as the last line of the announcement.
+    fn spawn(mut command: Command) -> (Self, BufReader<ChildStderr>, Vec<String>) {
+        let shown = format!("{command:?}");
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect(&shown);
+        let mut reader = BufReader::new(child.stderr.take().expect("it is piped"));
+        let (mut address, mut seen) = (None, Vec::new());
+        while !seen.last().is_some_and(|line: &String| line.contains("curl ")) {
+            let mut line = String::new();
+            let count = reader.read_line(&mut line).expect("a log is text");
+            assert!(count > 0, "{shown} ended early: {seen:#?}");
+            if line.contains("listening") && address.is_none() {
+                address = Some(address_of(&line));
+            }
+            seen.push(line.trim_end().to_owned());
+        }
+        let address = address.unwrap_or_else(|| panic!("{shown} does not listen: {seen:#?}"));
+        (Self { child, address, command: shown, log: Log::default() }, reader, seen)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid());
+        std::fs::read_dir(path).expect("the process lives").count()
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.pid());
+        let status = Command::new("sh").args(["-c", &kill]).status().expect("sh is there");
+        assert!(status.success(), "{kill}: {status}");
+    }
+
+    /// The first log line with these words in it, the one that comes within our patience.
+    pub(crate) fn log_line(&self, words: &[&str]) -> String {
+        let found = self.log.wait_for(|line| words.iter().all(|word| line.contains(word)));
+        found.unwrap_or_else(|| {
+            panic!("{}: no log line with {words:?} in {:#?}", self.command, self.log_lines())
+        })
+    }
+
+    /// What was logged so far.
+    pub(crate) fn log_lines(&self) -> Vec<String> {
+        self.log.0.0.lock().unwrap().clone()
+    }
+
+    /// Waits for its end, and returns the exit code.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        until("the end of the process", || self.child.try_wait().expect("it is our child")).code()
+    }
+
+    /// True exactly when it has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_none()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a process that was to end said.
+pub(crate) struct Ended {
+    pub(crate) command: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs the binary to its end, which must come.
+pub(crate) fn run(limit: Option<usize>, args: &[&str]) -> Ended {
+    let mut command = command(limit, args);
+    let shown = format!("{command:?}");
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect(&shown);
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("it is our child") {
+            break Some(status);
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    child.stdout.take().expect("piped").read_to_string(&mut stdout).expect("text");
+    child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("text");
+    let status = status.unwrap_or_else(|| panic!("{shown} does not end: {stdout}{stderr}"));
+    Ended { command: shown, code: status.code(), stdout, stderr }
+}
+
+/// The command line, without whatever the environment of the tests would have it do.
+fn command(limit: Option<usize>, args: &[&str]) -> Command {
+    let binary = env!("CARGO_BIN_EXE_openports");
+    let mut command = match limit {
+        None => Command::new(binary),
+        Some(limit) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\""), binary]);
+            shell
+        }
+    };
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("OPENPORTS_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args);
+    command
+}
+
+fn listening<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    ["--listen", "127.0.0.1:0"].into_iter().chain(args.iter().copied()).collect()
+}
+
+/// The address in a record of either format: `address=127.0.0.1:1` or `"address":"127.0.0.1:1"`.
+fn address_of(line: &str) -> SocketAddr {
+    let (_, rest) = line.split_once("address").expect("the record tells the address");
+    let rest = rest.trim_start_matches(['"', ':', '=']);
+    let end = rest.find([' ', '"', '}', '\n']).unwrap_or(rest.len());
+    rest[..end].parse().unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+/// A directory of this test's own, gone with its handle.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("the target directory is ours");
+        Self(path)
+    }
+
+    /// Writes a file, whole or not at all, and returns its path.
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+        let (path, draft) = (self.0.join(name), self.0.join(format!("{name}.draft")));
+        std::fs::write(&draft, text).expect("the folder is ours");
+        std::fs::rename(&draft, &path).expect("the folder is ours");
+        path.to_str().expect("the target directory has a plain name").to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,418 @@
+//! Every port gets its true state, whatever was asked.
+
+use std::net::{IpAddr, Ipv6Addr, TcpListener};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::client::{Client, Scan, ports};
+use crate::network::{
+    ClosedPort, SILENT, SilentPort, UNREACHABLE, has_ipv6, isolated, kernel_listeners, list,
+    listeners, rounds,
+};
+use crate::process::{Folder, PATIENCE, Service, until};
+
+#[test]
+fn what_listens_is_open_and_what_does_not_is_closed() {
+    let (_listeners, open) = listeners(3);
+    let closed = [ClosedPort::new(), ClosedPort::new()];
+    let service = Service::start(&[]);
+    let asked = [list(&open), list(&closed.each_ref().map(|closed| closed.port))].join(",");
+    service
+        .scan(&format!("domain=127.0.0.1&ports={asked}&include=closed,filtered,unreachable"))
+        .check_open(&open)
+        .check_counts([3, 2, 0, 0, 0])
+        .check_key("address", "127.0.0.1")
+        .check_key("filtered_ports", "")
+        .check_key("unreachable_ports", "")
+        .check_key("retried", 0)
+        .check_key("loss_suspected", false);
+}
+
+#[test]
+fn from_port_and_to_port_are_both_within() {
+    let (_listeners, open) = listeners(2);
+    let service = Service::start(&[]);
+    let (first, last) = (open[0], open[1]);
+    let scan = service.scan(&format!("domain=127.0.0.1&fromPort={first}&toPort={last}"));
+    assert!(scan.open().contains(&first) && scan.open().contains(&last), "{scan:?}");
+    scan.check_key("from_port", first).check_key("to_port", last);
+    let asked = u64::from(last - first) + 1;
+    assert_eq!(scan.count("open") + scan.count("closed"), asked, "{scan:?}");
+    service.scan(&format!("domain=127.0.0.1&fromPort={first}&toPort={first}")).check_open(&[first]);
+}
+
+#[test]
+fn lists_overlap_in_any_order_and_exclude_takes_out() {
+    let (_listeners, open) = listeners(3);
+    let service = Service::start(&[]);
+    let [first, middle, last] = open[..] else { panic!("three listeners") };
+    let twice = format!("{last},{first},{middle}-{middle},{last}");
+    service
+        .scan(&format!("domain=127.0.0.1&ports={twice}&exclude={middle}"))
+        .check_open(&[first, last])
+        .check_counts([2, 0, 0, 0, 0])
+        .check_key("from_port", first)
+        .check_key("to_port", last);
+}
+
+#[test]
+fn the_closed_ports_of_an_answer_are_ranges() {
+    isolated(|| {
+        let service = Service::start(&[]);
+        service
+            .scan("domain=127.0.0.1&toPort=100&exclude=22-30&include=closed")
+            .check_open(&[])
+            .check_counts([0, 91, 0, 0, 0])
+            .check_key("closed_ports", "1-21,31-100");
+    });
+}
+
+#[test]
+fn the_whole_range_is_exactly_what_the_kernel_lists() {
+    isolated(|| {
+        let (_listeners, open) = listeners(10);
+        let service = Service::start(&[]);
+        let expected = kernel_listeners();
+        assert!(open.iter().all(|port| expected.contains(port)) && expected.len() == 11);
+        for _ in 0..rounds(3, 20) {
+            service
+                .scan("domain=127.0.0.1&toPort=65535")
+                .check_open(&expected)
+                .check_counts([11, 65_524, 0, 0, 0]);
+        }
+    });
+}
+
+#[test]
+fn a_connect_that_meets_itself_is_not_open() {
+    isolated(|| {
+        let service = Service::start(&[]);
+        // Nobody but the service listens in the range from which the kernel takes source ports.
+        for _ in 0..rounds(3, 50) {
+            service
+                .scan("domain=127.0.0.1&fromPort=32768&toPort=60999")
+                .check_open(&[service.address.port()])
+                .check_counts([1, 28_231, 0, 0, 0]);
+        }
+    });
+}
+
+#[test]
+fn ipv6_is_scanned_with_brackets_and_without() {
+    if !has_ipv6() {
+        return;
+    }
+    let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let service = Service::start(&[]);
+    for literal in ["::1", "[::1]", "%5B::1%5D", "0:0:0:0:0:0:0:1"] {
+        service
+            .scan(&format!("domain={literal}&ports={port}"))
+            .check_open(&[port])
+            .check_key("address", "::1");
+    }
+}
+
+#[test]
+fn the_family_chooses_among_the_addresses_of_a_name() {
+    isolated(|| {
+        let folder = Folder::new("family");
+        let hosts = folder.write("hosts", "127.0.0.1 both only4\n::1 both\n");
+        let service = Service::start(&["--hosts", &hosts]);
+        let port = service.address.port();
+        let check = |query: &str, address: &str, open: &[u16]| {
+            let scan = service.scan(&format!("{query}&ports={port}"));
+            scan.check_open(open).check_key("address", address);
+        };
+        check("domain=both&family=4", "127.0.0.1", &[port]);
+        check("domain=both&family=6", "::1", &[]);
+        check("domain=only4", "127.0.0.1", &[port]);
+        for query in ["domain=127.0.0.1&family=6", "domain=::1&family=4"] {
+            let answer = service.get(&format!("/open-ports?{query}&ports={port}"));
+            answer.check_problem(422, "UNKNOWN_HOST");
+        }
+    });
+}
+
+#[test]
+fn all_addresses_of_a_name_are_reported_and_their_union() {
+    isolated(|| {
+        let folder = Folder::new("all");
+        let hosts = folder.write("hosts", "127.0.0.1 many\n127.0.0.2 many\n");
+        let service = Service::start(&["--hosts", &hosts]);
+        let mine = service.address.port();
+        let (_listener, theirs) = until("a port of another number", || {
+            let listener = TcpListener::bind("127.0.0.2:0").unwrap();
+            let port = listener.local_addr().unwrap().port();
+            (port != mine).then_some((listener, port))
+        });
+        let mut union = [mine, theirs];
+        union.sort_unstable();
+        let query = format!("domain=many&addresses=all&ports={}", list(&union));
+        let scan = service.scan(&query);
+        scan.check_open(&union).check_counts([2, 2, 0, 0, 0]);
+        let told = scan.json["results"].as_array().expect("results").iter();
+        let told: Vec<_> =
+            told.map(|one| (one["address"].clone(), ports(&one["open_ports"]))).collect();
+        let expected = [("127.0.0.1", mine), ("127.0.0.2", theirs)];
+        let expected = expected.map(|(address, port)| (Value::from(address), vec![port]));
+        scan.answer.check("the results", told, expected.to_vec());
+    });
+}
+
+#[test]
+fn a_full_queue_is_filtered_after_its_timeout_and_not_before() {
+    let (_silent, silent) = SilentPort::several(3);
+    let (_listeners, open) = listeners(1);
+    let service = Service::start(&[]);
+    let asked = list(&[&silent[..], &open].concat());
+    let scan = service.scan(&format!("domain=127.0.0.1&ports={asked}&timeout=300ms"));
+    scan.check_open(&open).check_counts([1, 0, 3, 0, 0]);
+    assert!((300..2000).contains(&scan.elapsed_ms()), "{scan:?}");
+}
+
+#[test]
+fn the_default_timeout_is_the_servers() {
+    let silent = SilentPort::new();
+    let service = Service::start(&["--timeout", "400ms"]);
+    let scan = service.scan(&format!("domain=127.0.0.1&ports={}&include=filtered", silent.port));
+    scan.check_counts([0, 0, 1, 0, 0]).check_key("filtered_ports", silent.port.to_string());
+    assert!((400..2000).contains(&scan.elapsed_ms()), "{scan:?}");
+}
+
+#[test]
+fn retries_that_were_asked_for_are_made_over_silent_ports_only() {
+    let (_silent, silent) = SilentPort::several(2);
+    let (_listeners, open) = listeners(2);
+    let service = Service::start(&[]);
+    let asked = list(&[&silent[..], &open].concat());
+    let scan = service.scan(&format!("domain=127.0.0.1&ports={asked}&timeout=100ms&retries=2"));
+    scan.check_open(&open).check_counts([2, 0, 2, 0, 0]).check_key("retried", 4);
+    assert!(scan.elapsed_ms() >= 300, "{scan:?}");
+}
+
+#[test]
+fn a_concurrency_of_one_takes_one_port_after_the_other() {
+    let (_silent, silent) = SilentPort::several(4);
+    let service = Service::start(&[]);
+    let query = format!("domain=127.0.0.1&ports={}&timeout=150ms", list(&silent));
+    let scan = service.scan(&format!("{query}&concurrency=1"));
+    scan.check_counts([0, 0, 4, 0, 0]);
+    assert!(scan.elapsed_ms() >= 4 * 150, "{scan:?}");
+    let scan = service.scan(&query);
+    scan.check_counts([0, 0, 4, 0, 0]);
+    assert!(scan.elapsed_ms() < 4 * 150, "{scan:?}");
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let (_listeners, open) = listeners(21);
+    let service = Service::start(&[]);
+    let scan = service.scan(&format!("domain=127.0.0.1&ports={}&rate=50", list(&open)));
+    scan.check_open(&open);
+    // Twenty intervals of 20 ms, less the little that may be caught up.
+    assert!(scan.elapsed_ms() >= 380, "{scan:?}");
+}
+
+#[test]
+fn what_the_deadline_cuts_off_is_untested() {
+    let (_silent, silent) = SilentPort::several(4);
+    let service = Service::start(&[]);
+    let scan = service.scan(&format!(
+        "domain=127.0.0.1&ports={}&timeout=400ms&concurrency=1&deadline=600ms",
+        list(&silent)
+    ));
+    scan.check_counts([0, 0, 1, 0, 3]).check_key("complete", false);
+    assert!((600..2000).contains(&scan.elapsed_ms()), "{scan:?}");
+}
+
+#[test]
+fn the_server_has_the_last_word_on_the_deadline() {
+    let silent = SilentPort::new();
+    let service = Service::start(&["--max-scan-time", "500ms"]);
+    let query = format!("domain=127.0.0.1&ports={}&timeout=30s&deadline=1m", silent.port);
+    let scan = service.scan(&query);
+    scan.check_counts([0, 0, 0, 0, 1]);
+    assert!((500..5000).contains(&scan.elapsed_ms()), "{scan:?}");
+}
+
+#[test]
+fn what_the_routing_table_refuses_is_unreachable() {
+    isolated(|| {
+        let service = Service::start(&[]);
+        // The second has no route at all.
+        for target in [UNREACHABLE, "192.0.2.1"] {
+            let scan = service
+                .scan(&format!("domain={target}&toPort=500&include=unreachable&timeout=10s"));
+            scan.check_open(&[]).check_counts([0, 0, 0, 500, 0]);
+            scan.check_key("unreachable_ports", "1-500");
+            assert!(scan.elapsed_ms() < 5000, "{scan:?}");
+        }
+    });
+}
+
+#[test]
+fn an_address_without_a_route_is_passed_over() {
+    isolated(|| {
+        let folder = Folder::new("route");
+        let hosts = folder.write("hosts", "192.0.2.1 half\n2001:db8::1 half\n127.0.0.1 half\n");
+        let service = Service::start(&["--hosts", &hosts]);
+        let port = service.address.port();
+        let scan = service.scan(&format!("domain=half&ports={port}"));
+        scan.check_key("address", "127.0.0.1").check_open(&[port]);
+    });
+}
+
+/// Begins a scan of silence with 1,000 connects in flight, has its client leave, and checks that
+/// every descriptor comes back at once.
+fn check_cancelled_by(leave: impl FnOnce(Client)) {
+    let service = Service::start(&["--max-in-flight", "1000"]);
+    let idle = service.descriptors();
+    let client = service.begin_scan(&format!("domain={SILENT}&toPort=65535&timeout=60s"), "");
+    until("1000 connects in flight", || (service.descriptors() > idle + 1000).then_some(()));
+    let began = Instant::now();
+    leave(client);
+    until("an idle service", || (service.descriptors() <= idle).then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
+    service.log_line(&["msg=cancelled"]);
+    assert_eq!(service.metric("openports_scans_total{result=\"cancelled\"}"), 1);
+    assert_eq!(service.metric("openports_scans_running"), 0);
+    assert_eq!(service.metric("openports_connects_in_flight"), 0);
+}
+
+#[test]
+fn a_client_that_closes_frees_every_descriptor_of_its_scan() {
+    isolated(|| check_cancelled_by(drop));
+}
+
+#[test]
+fn a_client_that_resets_frees_every_descriptor_of_its_scan() {
+    isolated(|| check_cancelled_by(Client::reset));
+}
+
+#[test]
+fn a_client_that_closes_behind_bytes_that_nobody_wants_yet_is_gone_as_well() {
+    let leave = |mut client: Client| {
+        client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000));
+    };
+    isolated(|| check_cancelled_by(leave));
+}
+
+#[test]
+fn a_small_scan_is_not_held_up_by_a_big_silent_one() {
+    isolated(|| {
+        let service = Service::start(&["--max-in-flight", "100"]);
+        let _big = service.begin_scan(&format!("domain={SILENT}&toPort=65535&timeout=30s"), "");
+        until("the big scan has all connects", || {
+            (service.metric("openports_connects_in_flight") == 100).then_some(())
+        });
+        let port = service.address.port();
+        let began = Instant::now();
+        let scan = service.scan(&format!("domain=127.0.0.1&ports=1-40,{port}"));
+        scan.check_open(&[port]).check_counts([1, 40, 0, 0, 0]);
+        assert!(began.elapsed() < Duration::from_secs(3), "took {:?}", began.elapsed());
+    });
+}
+
+#[test]
+fn a_flood_of_requests_and_a_scan_do_not_starve_each_other() {
+    isolated(|| {
+        let service = Service::start(&[]);
+        let mut scanning = service.begin_scan("domain=127.0.0.1&toPort=65535", "");
+        let mut flood = Client::connect(&service);
+        let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+        let mut answered = 0;
+        while service.metric("openports_scans_total{result=\"complete\"}") == 0 {
+            flood.send(&request);
+            (0..100).for_each(|_| drop(flood.receive("GET")));
+            answered += 100;
+        }
+        let scan = Scan::of(scanning.receive("GET"));
+        scan.check_open(&[service.address.port()]).check_counts([1, 65_534, 0, 0, 0]);
+        assert!(answered >= 300, "{answered} requests were answered while the scan ran");
+    });
+}
+
+#[test]
+fn two_scans_share_the_connects_and_each_has_its_own_answer() {
+    isolated(|| {
+        let service = Service::start(&["--max-in-flight", "50"]);
+        let query = format!("domain={SILENT}&toPort=100&timeout=300ms");
+        let began = Instant::now();
+        let mut clients = [&query, &query].map(|query| service.begin_scan(query, ""));
+        let port = service.address.port();
+        service.scan(&format!("domain=127.0.0.1&ports={port}")).check_open(&[port]);
+        let scans = clients.each_mut().map(|client| Scan::of(client.receive("GET")));
+        for scan in &scans {
+            scan.check_open(&[]).check_counts([0, 0, 100, 0, 0]);
+        }
+        // 200 ports, 50 at a time, 300 ms each.
+        assert!((Duration::from_millis(1200)..PATIENCE).contains(&began.elapsed()));
+        let [first, second] = scans.map(|scan| scan.elapsed_ms());
+        assert!(first.abs_diff(second) < 700, "{first} and {second} ms: a fair share each");
+    });
+}
+
+#[test]
+fn a_client_has_its_share_of_scans_and_the_service_its_cap() {
+    isolated(|| {
+        let service = Service::start(&["--max-scans", "2", "--max-scans-per-client", "1"]);
+        let query = format!("domain={SILENT}&toPort=10&timeout=60s");
+        let mine = service.begin_scan(&query, "");
+        until("one scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
+        let refused = service.get(&format!("/open-ports?{query}"));
+        refused.check_problem(429, "TOO_MANY_SCANS");
+        refused.check("Retry-After", refused.field("Retry-After"), Some("1"));
+        service.get("/readyz").check_status(200);
+        drop(mine);
+        until("no scan runs", || (service.metric("openports_scans_running") == 0).then_some(()));
+
+        let service = Service::start(&["--max-scans", "1"]);
+        let _mine = service.begin_scan(&query, "");
+        until("one scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
+        let refused = service.get(&format!("/open-ports?{query}"));
+        refused.check_problem(503, "OVERLOADED");
+        refused.check("Retry-After", refused.field("Retry-After"), Some("1"));
+        service.get("/readyz").check_problem(503, "OVERLOADED");
+        service.get("/healthz").check_status(200);
+    });
+}
+
+#[test]
+fn the_policy_judges_addresses_and_not_their_spelling() {
+    let folder = Folder::new("policy");
+    let hosts = folder.write("hosts", "169.254.169.254 innocent\n127.0.0.9 denied\n");
+    let service = Service::start(&["--hosts", &hosts, "--deny", "127.0.0.9/32"]);
+    for target in [
+        "169.254.169.254",
+        "::ffff:169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::",
+        "innocent",
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "127.0.0.9",
+        "denied",
+    ] {
+        let answer = service.get(&format!("/open-ports?domain={target}&toPort=1"));
+        answer.check_problem(403, "TARGET_DENIED");
+    }
+    assert_eq!(service.metric("openports_connects_total"), 0);
+}
+
+#[test]
+fn a_service_that_others_reach_does_not_scan_its_own_machine() {
+    let address: IpAddr = "127.0.0.1".parse().unwrap();
+    for (args, status) in [
+        (&["--listen", "127.0.0.1:0", "--listen", "0.0.0.0:0"][..], 403),
+        (&["--listen", "127.0.0.1:0", "--listen", "0.0.0.0:0", "--allow", "127.0.0.0/8"], 200),
+        (&["--listen", "127.0.0.1:0"], 200),
+    ] {
+        let service = Service::start_exactly(args);
+        let answer = service.get(&format!("/open-ports?domain={address}&toPort=1"));
+        answer.check_status(status);
+    }
+}

@@ -48,7 +48,9 @@ check "labels" "*org.opencontainers.image.licenses:MIT*" \
 echo "-- read-only, any user, no capability, 32 MB"
 start --user 1000660000:0 --memory 32m
 within 10 is_ready
-began=$(podman inspect op --format '{{.State.StartedAt.UnixMilli}}')
+# The process's own start, to 10 ms: runc's preparations are in it, podman's are not.
+began=$(awk -v now="$(date +%s.%N)" -v up="$(cut -d' ' -f1 /proc/uptime)" \
+    '{ sub(/.*\) /, ""); printf "%d", 1000 * (now - up + $20 / 100) }' "/proc/$(pid)/stat")
 listening=$(podman logs op 2>&1 | sed -n 's/^ts=\([^ ]*\) .*msg=listening.*/\1/p' | head -1)
 at_most "ms from start to listening" 100 $(($(date -d "$listening" +%s%3N) - began))
 check "capabilities" 0000000000000000 "$(awk '/CapBnd/ { print $2 }' "/proc/$(pid)/status")"

@@ -496,3 +496,6 @@ impl Scan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -201,7 +201,8 @@ impl Conn {
         // The usual head has less than this; one that has more grows the output once more.
         out.reserve(160 + response.body.len());
         let persistence = ending.persistence(owed.version);
-        response.write_head(out, BodyFraming::Length, persistence, date);
+        let framing = BodyFraming::of_whole(response, owed.method);
+        response.write_head(out, framing, persistence, date);
         if owed.method != Method::Head && may_have_body(response.status) {
             out.extend_from_slice(&response.body);
         }
@@ -233,7 +234,7 @@ impl Conn {
         match framing {
             BodyFraming::Chunked => write_chunk(self.queue(now), bytes),
             BodyFraming::ToClose => self.queue(now).extend_from_slice(bytes),
-            BodyFraming::Length => unreachable!("no stream has a length"),
+            BodyFraming::Length | BodyFraming::Untold => unreachable!("no stream has a length"),
         }
         self.check_invariants(now);
     }

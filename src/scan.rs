@@ -122,6 +122,8 @@ pub struct Scan {
     gave_up_early: bool,
     /// True exactly when a port that had been silent answered in a later pass.
     silence_broken: bool,
+    /// When a port was last answered for.
+    answered_at: Instant,
     /// Connects started, all told.
     launched: u32,
     /// Glances in a row that saw nothing.
@@ -136,6 +138,9 @@ const GLANCES_MISSED_MAX: u32 = 16;
 const GLANCE_EVERY: u32 = 256;
 /// Further passes that `retries=auto` makes at most.
 const PASSES_AUTO_MAX: u32 = 10;
+/// How long nothing may come before `retries=auto` takes silence for the last word. Limits count
+/// by the second (FreeBSD's icmplim, most firewalls'): a shorter pass may have met a spent one.
+const BARREN_MIN: Duration = Duration::from_secs(1);
 /// The window is never halved below this.
 const WINDOW_MIN: usize = 64;
 /// How far a pace may catch up after the loop was late: at most so many launches' time.
@@ -164,6 +169,7 @@ impl Scan {
             retried: 0,
             gave_up_early: false,
             silence_broken: false,
+            answered_at: now,
             launched: 0,
             glances_missed: 0,
             next_launch_at: now,
@@ -231,8 +237,8 @@ impl Scan {
         if elapsed.as_micros() == 0 {
             self.glances_missed = 0;
         }
-        self.classify(probe.port, state);
-        self.settle();
+        self.classify(now, probe.port, state);
+        self.settle(now);
         Finding::Port { port: probe.port, state, rtt: elapsed }
     }
 
@@ -246,8 +252,8 @@ impl Scan {
         let probe = self.probes.remove(id);
         let repeated = rtt::SYN_REPEAT + self.rtt.smoothed().unwrap_or_default();
         self.gave_up_early |= waited < repeated;
-        self.classify(probe.port, PortState::Filtered);
-        self.settle();
+        self.classify(now, probe.port, PortState::Filtered);
+        self.settle(now);
         Some(probe.socket)
     }
 
@@ -305,7 +311,7 @@ impl Scan {
         self.ceiling().min(self.probes.len() + to_come)
     }
 
-    /// When something is due: the oldest probe, the end. `None` after the end.
+    /// When something is due whatever else runs: the oldest probe, the end. `None` after the end.
     pub fn deadline(&self) -> Option<Instant> {
         if !self.is_running() {
             return None;
@@ -314,12 +320,12 @@ impl Scan {
             .probes
             .oldest()
             .map(|(_, probe)| self.started_at + probe.started() + self.probe_timeout());
-        expiry.into_iter().chain([self.plan.ends_at]).min()
+        Some(expiry.map_or(self.plan.ends_at, |expiry| expiry.min(self.plan.ends_at)))
     }
 
-    /// When the pace allows the next connect; `None` where something else holds it back. Apart
-    /// from [`Scan::deadline`], since it is of no use while the process may start none.
-    pub fn launch_deadline(&self) -> Option<Instant> {
+    /// When the pace allows the next launch, past or to come; `None` where time alone allows none.
+    /// Not a part of [`Scan::deadline`]: while no descriptor is to be had, it passes in vain.
+    pub fn paced_until(&self) -> Option<Instant> {
         let is_paced = self.plan.rate.is_some();
         let has_room = self.probes.len() < self.window();
         (is_paced && has_room && self.has_launch()).then_some(self.next_launch_at)
@@ -366,22 +372,23 @@ impl Scan {
     }
 
     /// Moves a port to its new state.
-    fn classify(&mut self, port: u16, state: PortState) {
+    fn classify(&mut self, now: Instant, port: u16, state: PortState) {
         let was = self.ledger.classify(port, state);
         let State::Pass(pass) = &mut self.state else { return };
         if state != PortState::Filtered {
             pass.answered += 1;
+            self.answered_at = now;
             self.silence_broken |= was == PortState::Filtered;
         }
     }
 
     /// Begins the next pass, or ends the scan, once this pass has nothing left.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Instant) {
         let State::Pass(pass) = &self.state else { return };
         if !self.probes.is_empty() || self.has_launch() {
             return;
         }
-        if !self.wants_pass(pass) {
+        if !self.wants_pass(now, pass) {
             self.state = State::Ended { complete: true };
             self.check_invariants();
             return;
@@ -401,7 +408,7 @@ impl Scan {
     }
 
     /// True exactly when the silent ports deserve another pass after this one.
-    fn wants_pass(&self, ended: &Pass) -> bool {
+    fn wants_pass(&self, now: Instant, ended: &Pass) -> bool {
         if self.silent().is_empty() {
             return false;
         }
@@ -413,7 +420,8 @@ impl Scan {
                 Retries::Exactly(passes) => ended.number < u32::from(passes),
                 Retries::Auto => {
                     let brought = ended.number == 0 || ended.answered > 0;
-                    self.loss_suspected() && brought && ended.number < PASSES_AUTO_MAX
+                    let is_barren = !brought && now - self.answered_at >= BARREN_MIN;
+                    self.loss_suspected() && !is_barren && ended.number < PASSES_AUTO_MAX
                 }
             }
     }

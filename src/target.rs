@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::limits;
 
 pub mod host;
+pub mod manner;
 
 /// A set of TCP ports: one bit each, 8 KB, whatever was asked for.
 #[derive(Clone, PartialEq, Eq)]
@@ -76,8 +77,8 @@ impl PortSet {
         is_new
     }
 
-    /// Adds every port of a range, a word at a time.
-    fn insert_range(&mut self, range: RangeInclusive<u16>) {
+    /// Adds every port of a range, a word at a time. The range is not empty and has no port 0.
+    pub fn insert_range(&mut self, range: RangeInclusive<u16>) {
         let (first, last) = range.into_inner();
         assert!(first != 0, "port 0 cannot be connected to");
         assert!(first <= last, "a range runs upwards");

@@ -17,7 +17,8 @@ use super::problem::InvalidFields;
 use crate::duration;
 use crate::limits::{self, Settings};
 use crate::spelling;
-use crate::target::{Family, Host, PortSet, Retries, Timeout, parse_decimal, parse_port, quote};
+use crate::target::manner::{parse_concurrency, parse_deadline, parse_rate};
+use crate::target::{Family, Host, PortSet, Retries, Timeout, parse_port, quote};
 
 /// A scan as it was asked for: every value valid, every default filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +51,15 @@ pub struct ScanRequest {
     pub include: Include,
     /// The form of the answer.
     pub form: Form,
+}
+
+/// A probe for Prometheus as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeRequest {
+    /// What is scanned; its form is of no meaning.
+    pub scan: ScanRequest,
+    /// The ports that should be open, and no others; `None`: any may be.
+    pub expect: Option<PortSet>,
 }
 
 /// Which of a name's addresses are scanned.
@@ -91,29 +101,50 @@ enum Needed {
     Never,
 }
 
-/// The contract's table, in its order.
+const PORTS: Parameter =
+    row("ports", Needed::Never, |draft, text| put(&mut draft.ports, PortSet::parse(text)));
+const TIMEOUT: Parameter =
+    row("timeout", Needed::Never, |draft, text| put(&mut draft.timeout, Timeout::parse(text)));
+const DEADLINE: Parameter =
+    row("deadline", Needed::Never, |draft, text| put(&mut draft.deadline, parse_deadline(text)));
+const RETRIES: Parameter =
+    row("retries", Needed::Never, |draft, text| put(&mut draft.retries, Retries::parse(text)));
+const CONCURRENCY: Parameter = row("concurrency", Needed::Never, |draft, text| {
+    put(&mut draft.concurrency, parse_concurrency(text))
+});
+const RATE: Parameter =
+    row("rate", Needed::Never, |draft, text| put(&mut draft.rate, parse_rate(text)));
+const FAMILY: Parameter =
+    row("family", Needed::Never, |draft, text| put(&mut draft.family, Family::parse(text)));
+
+/// The parameters of `/open-ports`, in the contract's order.
 const PARAMETERS: [Parameter; 13] = [
-    row("domain", Needed::Always, |draft, text| {
-        put(&mut draft.domain, Host::parse(text).map(|host| (host, text.into())))
-    }),
+    row("domain", Needed::Always, read_host),
     row("toPort", Needed::WithoutPorts, |draft, text| put(&mut draft.to_port, parse_port(text))),
     row("fromPort", Needed::Never, |draft, text| put(&mut draft.from_port, parse_port(text))),
-    row("ports", Needed::Never, |draft, text| put(&mut draft.ports, PortSet::parse(text))),
+    PORTS,
     row("exclude", Needed::Never, |draft, text| put(&mut draft.exclude, PortSet::parse(text))),
-    row("timeout", Needed::Never, |draft, text| put(&mut draft.timeout, parse_timeout(text))),
-    row("deadline", Needed::Never, |draft, text| put(&mut draft.deadline, parse_deadline(text))),
-    row("retries", Needed::Never, |draft, text| put(&mut draft.retries, parse_retries(text))),
-    row("concurrency", Needed::Never, |draft, text| {
-        let most = parse_decimal(text, 1..=u64::from(u16::MAX));
-        put(&mut draft.concurrency, most.map(|most| NonZeroU16::new(most as u16)))
-    }),
-    row("rate", Needed::Never, |draft, text| {
-        let most = parse_decimal(text, 1..=u64::from(limits::RATE_MAX));
-        put(&mut draft.rate, most.map(|most| NonZeroU32::new(most as u32)))
-    }),
-    row("family", Needed::Never, |draft, text| put(&mut draft.family, parse_family(text))),
+    TIMEOUT,
+    DEADLINE,
+    RETRIES,
+    CONCURRENCY,
+    RATE,
+    FAMILY,
     row("addresses", Needed::Never, |draft, text| put(&mut draft.addresses, parse_addresses(text))),
     row("include", Needed::Never, |draft, text| put(&mut draft.include, parse_include(text))),
+];
+
+/// The parameters of `/probe`: `target` and `ports` as blackbox_exporter's users expect them.
+const PROBE_PARAMETERS: [Parameter; 9] = [
+    row("target", Needed::Always, read_host),
+    Parameter { needed: Needed::Always, ..PORTS },
+    row("expect", Needed::Never, |draft, text| put(&mut draft.expect, PortSet::parse(text))),
+    TIMEOUT,
+    DEADLINE,
+    RETRIES,
+    CONCURRENCY,
+    RATE,
+    FAMILY,
 ];
 
 const fn row(
@@ -141,6 +172,11 @@ struct Draft {
     family: Family,
     addresses: Addresses,
     include: Include,
+    expect: Option<PortSet>,
+}
+
+fn read_host(draft: &mut Draft, text: &str) -> Result<(), String> {
+    put(&mut draft.domain, Host::parse(text).map(|host| (host, text.into())))
 }
 
 /// Stores what was read, or tells why it was not.
@@ -151,11 +187,55 @@ fn put<T, U: Into<T>, E: Display>(slot: &mut T, read: Result<U, E>) -> Result<()
 
 /// Reads the query of `/open-ports`, decoded as a form is.
 pub fn parse(query: &str, defaults: &Settings, form: Form) -> Result<ScanRequest, InvalidFields> {
+    let (draft, faults) = read(&PARAMETERS, query);
+    finish(draft, defaults, form, faults)
+}
+
+/// Reads the query of `/probe`. `scrape_timeout` is how long Prometheus waits, as its header
+/// says: the scan ends a little earlier, so that what it has found is told.
+pub fn parse_probe(
+    query: &str,
+    defaults: &Settings,
+    scrape_timeout: Option<&str>,
+) -> Result<ProbeRequest, InvalidFields> {
+    let (mut draft, mut faults) = read(&PROBE_PARAMETERS, query);
+    if let Some(text) = scrape_timeout {
+        match parse_scrape_timeout(text) {
+            Some(most) => {
+                draft.deadline = Some(draft.deadline.map_or(most, |asked| asked.min(most)));
+            }
+            None => faults.push(SCRAPE_TIMEOUT, "must be a number of seconds above 0"),
+        }
+    }
+    let expect = draft.expect.take();
+    if let (Some(expect), Some(ports)) = (&expect, &draft.ports)
+        && let Some(port) = expect.iter().find(|port| !ports.contains(*port))
+    {
+        faults.push("expect", &format!("names port {port}, which ports leaves out"));
+    }
+    let scan = finish(draft, defaults, Form::Text, faults)?;
+    Ok(ProbeRequest { scan, expect })
+}
+
+/// The header field of Prometheus that bounds a probe.
+const SCRAPE_TIMEOUT: &str = "X-Prometheus-Scrape-Timeout-Seconds";
+/// How much earlier than Prometheus a probe ends; blackbox_exporter's default margin.
+const SCRAPE_MARGIN: Duration = Duration::from_millis(500);
+
+/// The time that a probe has, of the seconds that a scrape has.
+fn parse_scrape_timeout(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.parse().ok().filter(|seconds| *seconds > 0.0)?;
+    let whole = Duration::try_from_secs_f64(seconds).ok()?;
+    Some(whole.saturating_sub(SCRAPE_MARGIN).max(whole / 2).max(limits::TIMEOUT_MIN))
+}
+
+/// Reads a query by a table.
+fn read(table: &[Parameter], query: &str) -> (Draft, InvalidFields) {
     let pairs: Vec<Pair> = form_urlencoded::parse(query.as_bytes()).collect();
     let mut faults = InvalidFields::default();
-    let draft = read_known(&pairs, &mut faults);
-    report_unknown(&pairs, &mut faults);
-    finish(draft, defaults, form, faults)
+    let draft = read_known(table, &pairs, &mut faults);
+    report_unknown(table, &pairs, &mut faults);
+    (draft, faults)
 }
 
 type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
@@ -165,9 +245,9 @@ fn is_given(pairs: &[Pair], wanted: &str) -> bool {
 }
 
 /// Walks the table; of a parameter given twice the first counts, but it is a fault.
-fn read_known(pairs: &[Pair], faults: &mut InvalidFields) -> Draft {
+fn read_known(table: &[Parameter], pairs: &[Pair], faults: &mut InvalidFields) -> Draft {
     let mut draft = Draft::default();
-    for Parameter { name, needed, read } in &PARAMETERS {
+    for Parameter { name, needed, read } in table {
         let mut values = pairs.iter().filter(|(given, _)| given == name).map(|(_, value)| value);
         let is_needed = match needed {
             Needed::Always => true,
@@ -198,15 +278,18 @@ fn read_known(pairs: &[Pair], faults: &mut InvalidFields) -> Draft {
 }
 
 /// Names what no row of the table has, with the row that was probably meant.
-fn report_unknown(pairs: &[Pair], faults: &mut InvalidFields) {
+fn report_unknown(table: &[Parameter], pairs: &[Pair], faults: &mut InvalidFields) {
     for (given, _) in pairs {
         if faults.is_full() {
             return;
         }
         let name: String = given.chars().take(UNKNOWN_CHARS_MAX).collect();
-        let is_known = PARAMETERS.iter().any(|parameter| parameter.name == *given);
+        let is_known = table.iter().any(|parameter| parameter.name == *given);
         if !is_known && !faults.contains(&name) {
-            faults.push(&name, &format!("unknown parameter, did you mean {}?", nearest(&name)));
+            faults.push(
+                &name,
+                &format!("unknown parameter, did you mean {}?", nearest(table, &name)),
+            );
         }
     }
 }
@@ -215,8 +298,8 @@ fn report_unknown(pairs: &[Pair], faults: &mut InvalidFields) {
 const UNKNOWN_CHARS_MAX: usize = 32;
 
 /// The name of the table that takes the fewest edits to write.
-fn nearest(name: &str) -> &'static str {
-    let known = PARAMETERS.iter().map(|parameter| parameter.name);
+fn nearest(table: &[Parameter], name: &str) -> &'static str {
+    let known = table.iter().map(|parameter| parameter.name);
     spelling::nearest(name, known).map_or("", |(name, _)| name)
 }
 
@@ -228,7 +311,9 @@ fn finish(
     mut faults: InvalidFields,
 ) -> Result<ScanRequest, InvalidFields> {
     let asked = finish_ports(&mut draft, &mut faults);
-    let timeout = draft.timeout.unwrap_or(Timeout::Fixed(defaults.timeout));
+    // A default gives way to a deadline that is shorter; what was asked for does not.
+    let usual = draft.deadline.map_or(defaults.timeout, |deadline| deadline.min(defaults.timeout));
+    let timeout = draft.timeout.unwrap_or(Timeout::Fixed(usual));
     if let (Some(deadline), Timeout::Fixed(timeout)) = (draft.deadline, timeout)
         && deadline < timeout
         && !faults.contains("timeout")
@@ -248,6 +333,7 @@ fn finish(
         from_port: asked.from_port,
         to_port: asked.to_port,
         timeout,
+        // Beyond the server's own bound it is shortened, not refused.
         deadline: draft.deadline.unwrap_or(defaults.scan_time_max).min(defaults.scan_time_max),
         retries: draft.retries,
         concurrency: draft.concurrency,
@@ -290,46 +376,6 @@ fn finish_ports(draft: &mut Draft, faults: &mut InvalidFields) -> Option<Asked> 
         return None;
     }
     Some(Asked { ports, from_port, to_port })
-}
-
-fn parse_timeout(text: &str) -> Result<Timeout, String> {
-    if text == "auto" {
-        return Ok(Timeout::Auto);
-    }
-    let timeout = duration::parse(text).map_err(|error| error.to_string())?;
-    if !(limits::TIMEOUT_MIN..=limits::TIMEOUT_MAX).contains(&timeout) {
-        let min = duration::display(limits::TIMEOUT_MIN);
-        let max = duration::display(limits::TIMEOUT_MAX);
-        return Err(format!("must be from {min} to {max}, or auto"));
-    }
-    Ok(Timeout::Fixed(timeout))
-}
-
-/// Beyond the server's own bound it is shortened, not refused: the client gets what there is.
-fn parse_deadline(text: &str) -> Result<Duration, String> {
-    let deadline = duration::parse(text).map_err(|error| error.to_string())?;
-    if deadline < limits::TIMEOUT_MIN {
-        return Err(format!("must be at least {}", duration::display(limits::TIMEOUT_MIN)));
-    }
-    Ok(deadline)
-}
-
-fn parse_retries(text: &str) -> Result<Retries, String> {
-    let passes = match text {
-        "auto" => return Ok(Retries::Auto),
-        _ => parse_decimal(text, 0..=u64::from(limits::RETRIES_MAX)),
-    };
-    let passes = passes.map_err(|error| format!("{error}, or auto"))?;
-    assert!(passes <= u64::from(limits::RETRIES_MAX), "`parse_decimal` keeps to its range");
-    Ok(Retries::Exactly(passes as u8))
-}
-
-fn parse_family(text: &str) -> Result<Family, &'static str> {
-    match text {
-        "4" => Ok(Family::V4),
-        "6" => Ok(Family::V6),
-        _ => Err("must be 4 or 6"),
-    }
 }
 
 fn parse_addresses(text: &str) -> Result<Addresses, &'static str> {
@@ -522,7 +568,7 @@ mod tests {
             check_fault(&format!("deadline={text}"), malformed);
         }
         check_fault("deadline=9ms", "must be at least 10ms");
-        check_fault("deadline=1s", "must not be below the timeout, which is 2s");
+        check_fault("deadline=1s&timeout=2s", "must not be below the timeout, which is 2s");
         check_fault("retries=11", "must be from 0 to 10, or auto");
         check_fault("retries=-1", "invalid decimal string, or auto");
         check_fault("concurrency=0", "must be from 1 to 65535");
@@ -534,6 +580,51 @@ mod tests {
         check_fault("addresses=ALL", "must be first or all");
         check_fault("include=open", "\"open\" is none of closed, filtered and unreachable");
         check_fault("include=closed,", "\"\" is none of closed, filtered and unreachable");
+    }
+
+    #[test]
+    fn a_deadline_shortens_a_timeout_that_was_not_asked_for() {
+        let read = |query: &str| {
+            let settings = Settings::default();
+            parse(&format!("domain=a&toPort=80&{query}"), &settings, Form::Json).unwrap()
+        };
+        assert_eq!(read("deadline=1s").timeout, Timeout::Fixed(Duration::from_secs(1)));
+        assert_eq!(read("deadline=3s").timeout, Timeout::Fixed(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_probe_ends_before_prometheus_loses_patience() {
+        let deadline = |query: &str, header: Option<&str>| {
+            let query = format!("target=a&ports=80&{query}");
+            parse_probe(&query, &Settings::default(), header).map(|probe| probe.scan.deadline)
+        };
+        let check = |query: &str, header: Option<&str>, millis: u64| {
+            assert_eq!(deadline(query, header), Ok(Duration::from_millis(millis)), "{header:?}");
+        };
+        check("", None, 300_000);
+        check("", Some("10"), 9_500);
+        check("", Some("10.000000"), 9_500);
+        check("", Some("0.6"), 300);
+        check("deadline=2s", Some("10"), 2_000);
+        check("deadline=20s", Some("10"), 9_500);
+        for header in ["", "0", "-1", "x", "NaN", "inf", "1e400"] {
+            assert!(deadline("", Some(header)).is_err(), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_probe_has_a_table_of_its_own() {
+        let check = |query: &str, name: &str, message: &str| {
+            let faults = parse_probe(query, &Settings::default(), None).unwrap_err();
+            let faults = serde_json::to_value(faults).unwrap();
+            assert_eq!(faults[name][0], message, "{query}: {faults}");
+        };
+        check("ports=80", "target", "can't be blank");
+        check("target=a", "ports", "can't be blank");
+        check("target=a&ports=80&domain=b", "domain", "unknown parameter, did you mean ports?");
+        check("target=a&ports=80&expect=80,81", "expect", "names port 81, which ports leaves out");
+        let probe = parse_probe("target=a&ports=80-90&expect=80", &Settings::default(), None);
+        assert_eq!(probe.unwrap().expect, Some(PortSet::parse("80").unwrap()));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! Invariant: what is written ends in exactly one blank line, and says how the body ends in
 //! exactly one way.
 
-use crate::http::Response;
+use crate::http::{Method, Response};
 
 /// The interim answer to `Expect: 100-continue` (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -21,6 +21,19 @@ pub enum BodyFraming {
     Chunked,
     /// By the end of the connection; for streams to HTTP/1.0.
     ToClose,
+    /// Not at all: an answer to HEAD that does not know the body GET would have.
+    Untold,
+}
+
+impl BodyFraming {
+    /// The framing of an answer that is given whole. A HEAD without the body that GET would have
+    /// does not know its length, and must not tell another (RFC 9110 section 8.6).
+    pub const fn of_whole(response: &Response, method: Method) -> Self {
+        match method {
+            Method::Head if response.body.is_empty() => Self::Untold,
+            Method::Get | Method::Head | Method::Options | Method::Other => Self::Length,
+        }
+    }
 }
 
 /// What the answer says of the connection.
@@ -62,7 +75,10 @@ impl Response {
             BodyFraming::Chunked if may_have_body(self.status) => {
                 push_field(out, "Transfer-Encoding", "chunked");
             }
-            BodyFraming::Length | BodyFraming::Chunked | BodyFraming::ToClose => {}
+            BodyFraming::Length
+            | BodyFraming::Chunked
+            | BodyFraming::ToClose
+            | BodyFraming::Untold => {}
         }
         match persistence {
             Persistence::Implied => {}

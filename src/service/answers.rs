@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use super::jobs::Job;
 use crate::api::accept::Form;
 use crate::api::answer::{AddressResult, ScanEvent, Summary, write_event};
+use crate::api::probe::{Probed, probe_response};
 use crate::api::query::Addresses;
+use crate::http::Response;
 use crate::report::PortTally;
 use crate::report::log::Record;
 use crate::scan::Scan;
@@ -28,8 +30,8 @@ impl<'a> Outcome<'a> {
         Self { job, scans, elapsed: now - job.started_at }
     }
 
-    /// Appends the end of an answer in this form.
-    pub(super) fn write_end(&self, out: &mut Vec<u8>, form: Form) {
+    /// The end of an answer in this form: all of it, where it is no stream.
+    pub(super) fn write_end(&self, form: Form) -> Vec<u8> {
         let [open, closed, filtered, unreachable] =
             [PortState::Open, PortState::Closed, PortState::Filtered, PortState::Unreachable]
                 .map(|state| Ports::of(self.scans, state));
@@ -52,7 +54,20 @@ impl<'a> Outcome<'a> {
             unreachable: include.unreachable.then(|| unreachable.as_set()),
             results: is_all.then_some(&results),
         };
-        write_event(out, form, &ScanEvent::End(summary));
+        let mut text = Vec::new();
+        write_event(&mut text, form, &ScanEvent::End(summary));
+        text
+    }
+
+    /// The answer to a probe that expects these ports to be open, or none in particular.
+    pub(super) fn probe_response(&self, expect: Option<&PortSet>) -> Response {
+        let probed = Probed::Scanned {
+            address: self.scans[0].target().ip(),
+            open: self.scans[0].ports(PortState::Open),
+            counts: self.counts(),
+            complete: self.is_complete(),
+        };
+        probe_response(probed, expect, self.elapsed)
     }
 
     /// Adds the scan's figures to an access record.

@@ -13,8 +13,9 @@ use super::Role;
 use crate::budget::{self, Budget};
 use crate::event::{Action, Outcome, Parting, Transport};
 use crate::limits;
+use crate::scan::plan::Plan;
 use crate::scan::probes::ProbeId;
-use crate::scan::{Finding, Plan, Scan};
+use crate::scan::{Finding, Scan};
 use crate::slots::{Key, Slots};
 
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! A scan alone, with virtual time and a scripted target.
 
+use std::num::NonZeroU32;
+
 use super::*;
 
 const MILLI: Duration = Duration::from_millis(1);

@@ -16,20 +16,20 @@ RUN case "$TARGETARCH" in \
         amd64) echo x86_64-unknown-linux-musl ;; \
         arm64) echo aarch64-unknown-linux-musl ;; \
         *) echo "no target for TARGETARCH=$TARGETARCH" >&2; exit 1 ;; \
-    esac >/tmp/target && rustup target add "$(cat /tmp/target)"
+    esac >/target && rustup target add "$(cat /target)"
 
 # The dependencies are a layer of their own, which a change of the sources leaves alone.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' >src/main.rs && \
     RUSTFLAGS="--remap-path-prefix=$CARGO_HOME=/cargo" \
-    cargo build --release --locked --target "$(cat /tmp/target)"
+    cargo build --release --locked --target "$(cat /target)" --lib
 
 # Cargo goes by time, and the sources may be older than what stood in for them.
 COPY src src
 RUN touch src/lib.rs src/main.rs && \
     RUSTFLAGS="--remap-path-prefix=$CARGO_HOME=/cargo" \
-    cargo build --release --locked --target "$(cat /tmp/target)" && \
-    cp "target/$(cat /tmp/target)/release/openports" /openports
+    cargo build --release --locked --target "$(cat /target)" && \
+    cp "target/$(cat /target)/release/openports" /openports
 
 FROM scratch
 ARG VERSION=0.1.0

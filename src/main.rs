@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use openports::budget::Shares;
+use openports::budget::{self, Shares};
 use openports::config::{self, Config, Invocation, Listen};
 use openports::policy::Policy;
 use openports::policy::clients::HostGuard;
@@ -40,7 +40,7 @@ fn fail(code: u8, message: &str) -> ExitCode {
 }
 
 /// Binds everything, then runs until drained.
-fn serve(config: Config) -> Result<(), String> {
+fn serve(mut config: Config) -> Result<(), String> {
     let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
     // First of all, so that a signal that comes early is kept, not fatal.
     let signals = sys::Signals::new().map_err(|error| failed("signals", &error))?;
@@ -58,6 +58,8 @@ fn serve(config: Config) -> Result<(), String> {
     }
     let bound = listeners.iter().filter_map(sys::local_address).collect::<Vec<_>>();
     let seed = sys::random_seed().map_err(|error| failed("random seed", &error))?;
+    let fitting = sys::memory_limit().map(budget::in_flight_bearable);
+    config.settings.in_flight_max = config.settings.in_flight_max.or(fitting);
     // The poller is one more.
     let open = sys::open_descriptors() + 1;
     let shares = Shares::split(limit, open, &config.settings).map_err(|error| error.to_string())?;

@@ -27,7 +27,7 @@ use crate::slots::Key;
 use crate::target::{PortSet, Retries, Timeout};
 use ledger::{Counts, Ledger, PortState};
 use plan::Plan;
-use probes::{ProbeId, Probes};
+use probes::{Probe, ProbeId, Probes};
 use rtt::Rtt;
 
 /// One connect to be started.
@@ -292,14 +292,10 @@ impl Scan {
 
     /// When something is due whatever else runs: the oldest probe, the end. `None` after the end.
     pub fn deadline(&self) -> Option<Instant> {
-        if !self.is_running() {
-            return None;
-        }
-        let expiry = self
-            .probes
-            .oldest()
-            .map(|(_, probe)| self.started_at + probe.started() + self.probe_timeout());
-        Some(expiry.map_or(self.plan.ends_at, |expiry| expiry.min(self.plan.ends_at)))
+        let expiry = |probe: &Probe| self.started_at + probe.started() + self.probe_timeout();
+        let oldest = self.probes.oldest().map(|(_, probe)| expiry(probe));
+        let first = oldest.map_or(self.plan.ends_at, |expiry| expiry.min(self.plan.ends_at));
+        self.is_running().then_some(first)
     }
 
     /// When the pace allows the next launch, past or to come; `None` where time alone allows none.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::accept::Form;
 use super::problem::InvalidFields;
 use crate::duration;
-use crate::limits::{self, Settings};
+use crate::limits::Settings;
 use crate::spelling;
 use crate::target::manner::{parse_concurrency, parse_deadline, parse_rate};
 use crate::target::{Family, Host, PortSet, Retries, Timeout, parse_port, quote};
@@ -41,7 +41,8 @@ pub struct ScanRequest {
     pub retries: Retries,
     /// Connects in flight at most; `None`: as many as ports.
     pub concurrency: Option<NonZeroU16>,
-    /// New connects per second at most, 1 to [`limits::RATE_MAX`]; `None`: no bound.
+    /// New connects per second at most, 1 to [`RATE_MAX`](crate::limits::RATE_MAX); `None`: no
+    /// bound.
     pub rate: Option<NonZeroU32>,
     /// The family the address must have.
     pub family: Family,
@@ -245,7 +246,7 @@ fn finish(
         from_port: asked.from_port,
         to_port: asked.to_port,
         timeout,
-        // Beyond the server's own bound it is shortened, not refused: the client gets what there is.
+        // Beyond our own bound it is shortened, not refused: the client gets what there is.
         deadline: draft.deadline.unwrap_or(defaults.scan_time_max).min(defaults.scan_time_max),
         retries: draft.retries,
         concurrency: draft.concurrency,
@@ -319,6 +320,7 @@ fn parse_include(text: &str) -> Result<Include, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits;
 
     fn read(query: &str) -> Result<ScanRequest, serde_json::Value> {
         parse(query, &Settings::default(), Form::Json)

@@ -30,13 +30,18 @@ impl<'a> Outcome<'a> {
 
     /// Appends the end of an answer in this form.
     pub(super) fn write_end(&self, out: &mut Vec<u8>, form: Form) {
+        self.tell(|summary| write_event(out, form, &ScanEvent::End(summary)));
+    }
+
+    /// Tells the outcome to whoever writes it; the summary borrows what lives no longer.
+    pub(super) fn tell(&self, to: impl FnOnce(Summary)) {
         let [open, closed, filtered, unreachable] =
             [PortState::Open, PortState::Closed, PortState::Filtered, PortState::Unreachable]
                 .map(|state| Ports::of(self.scans, state));
         let include = self.job.request.include;
         let results: Vec<AddressResult> = self.scans.iter().map(address_result).collect();
         let is_all = self.job.request.addresses == Addresses::All;
-        let summary = Summary {
+        to(Summary {
             from_port: self.job.request.from_port,
             to_port: self.job.request.to_port,
             domain: &self.job.request.domain,
@@ -51,8 +56,7 @@ impl<'a> Outcome<'a> {
             filtered: include.filtered.then(|| filtered.as_set()),
             unreachable: include.unreachable.then(|| unreachable.as_set()),
             results: is_all.then_some(&results),
-        };
-        write_event(out, form, &ScanEvent::End(summary));
+        });
     }
 
     /// Adds the scan's figures to an access record.

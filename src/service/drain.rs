@@ -2,7 +2,8 @@
 //!
 //! Begun by a signal, done when the last client is gone. Meanwhile whatever was accepted is
 //! answered: the listeners' queues are emptied before they close, running scans finish, and those
-//! that run too long are answered as they stand.
+//! that run too long are answered as they stand. A use from the shell has nobody to warn: it takes
+//! the last step at once, and is done when everything is printed.
 
 use std::time::Instant;
 
@@ -33,6 +34,8 @@ impl Service {
         let settings = &self.options.settings;
         let (delay, timeout) = (settings.drain_delay, settings.drain_timeout);
         self.phase = match self.phase {
+            // Nobody listens, and what is known is wanted now.
+            Phase::Serving if self.batch.is_some() => Phase::Draining { ends_at: Some(now) },
             Phase::Serving => {
                 let scans = self.jobs.len();
                 let record = Record::new(Level::Info, "draining")
@@ -70,9 +73,12 @@ impl Service {
             && ends_at <= now
         {
             self.phase = Phase::Draining { ends_at: None };
+            self.interrupt_batch(now);
             self.end_jobs(now);
         }
-        if matches!(self.phase, Phase::Draining { .. }) && self.clients_len == 0 {
+        self.on_batch_done();
+        let is_served = self.clients_len == 0 && self.batch.is_none();
+        if matches!(self.phase, Phase::Draining { .. }) && is_served {
             self.phase = Phase::Ended;
             self.log(&Record::new(Level::Info, "drained"));
         }

@@ -14,13 +14,14 @@ use crate::limits::Settings;
 
 pub mod accept;
 pub mod answer;
+pub mod probe;
 pub mod problem;
 pub mod query;
 pub mod sweep;
 
 use accept::Form;
 use problem::{Cause, Problem};
-use query::ScanRequest;
+use query::{ProbeRequest, ScanRequest};
 
 /// The methods of every route.
 const ALLOW: &str = "GET, HEAD, OPTIONS";
@@ -30,6 +31,8 @@ const ALLOW: &str = "GET, HEAD, OPTIONS";
 pub enum Route {
     /// `/open-ports`.
     OpenPorts,
+    /// `/probe`.
+    Probe,
     /// `/healthz`.
     Healthz,
     /// `/readyz`.
@@ -48,8 +51,9 @@ pub enum Route {
 
 impl Route {
     /// Every route.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::OpenPorts,
+        Self::Probe,
         Self::Healthz,
         Self::Readyz,
         Self::Metrics,
@@ -69,6 +73,7 @@ impl Route {
     pub const fn label(self) -> &'static str {
         match self {
             Self::OpenPorts => "/open-ports",
+            Self::Probe => "/probe",
             Self::Healthz => "/healthz",
             Self::Readyz => "/readyz",
             Self::Metrics => "/metrics",
@@ -88,6 +93,9 @@ pub enum Command {
     Scan(ScanRequest),
     /// HEAD: the scan is well asked for; answer as if, with [`scan_response`], and scan nothing.
     CheckScan(ScanRequest),
+    /// Scan, and answer with [`probe::probe_response`]. HEAD as well: what it would tell depends
+    /// on the scan.
+    Probe(Box<ProbeRequest>),
     /// Answer [`ok`].
     Healthz,
     /// Answer [`ready`], or with the [`Problem`] of what is in the way.
@@ -114,6 +122,11 @@ pub fn parse(request: &Request, defaults: &Settings) -> Result<Command, Problem>
         (_, Method::Other) => Err(Problem::method_not_allowed(ALLOW)),
         (Route::OpenPorts, Method::Get) => parse_scan(request, defaults).map(Command::Scan),
         (Route::OpenPorts, Method::Head) => parse_scan(request, defaults).map(Command::CheckScan),
+        (Route::Probe, Method::Get | Method::Head) => {
+            let scrape_timeout = request.field(Field::ScrapeTimeout);
+            let probe = query::parse_probe(request.query(), defaults, scrape_timeout);
+            probe.map(|probe| Command::Probe(Box::new(probe))).map_err(Problem::invalid)
+        }
         (Route::Healthz, Method::Get | Method::Head) => Ok(Command::Healthz),
         (Route::Readyz, Method::Get | Method::Head) => Ok(Command::Readyz),
         (Route::Metrics, Method::Get | Method::Head) => Ok(Command::Metrics),

@@ -1,9 +1,10 @@
 //! The one budget of descriptors, and the fair division of connects in flight.
 //!
 //! [`Shares::split`] sets aside what listeners, clients and lookups need, so that probes can
-//! starve nobody. [`Budget`] guards the rest: after a shortage it shrinks to what was in flight
-//! and rests, then grows back; where a pace is set, it keeps it. [`share_out`] divides it between
-//! scans, max-min fair. It owns no descriptor and knows no scan.
+//! starve nobody; [`in_flight_bearable`] says how many a memory limit bears. [`Budget`] guards the
+//! rest: after a shortage it shrinks to what was in flight and rests, then grows back; where a pace
+//! is set, it keeps it. [`share_out`] divides it between scans, max-min fair. It owns no descriptor
+//! and knows no scan.
 //!
 //! Invariants: the shares sum to at most the limit; `capacity` is between 1 and the probes' share.
 
@@ -21,6 +22,16 @@ pub struct Shares {
     pub lookups: usize,
     /// Connects in flight, of all scans together.
     pub probes: usize,
+}
+
+/// How many connects in flight a limit of so many bytes of memory bears: the kernel kills a
+/// process that goes beyond it, where a shortage of descriptors only makes a scan wait. A quarter
+/// is left to others, since the kernel frees a closed socket some time later.
+pub fn in_flight_bearable(memory_bytes: u64) -> usize {
+    let ours = (memory_bytes - memory_bytes / 4).saturating_sub(limits::MEMORY_SPARE_BYTES);
+    let probes = (ours / limits::PROBE_MEMORY_BYTES).clamp(1, limits::IN_FLIGHT_CEILING as u64);
+    debug_assert!(probes == 1 || probes * limits::PROBE_MEMORY_BYTES < memory_bytes);
+    usize::try_from(probes).unwrap_or(limits::IN_FLIGHT_CEILING)
 }
 
 /// The descriptor limit leaves no room for a service.
@@ -238,6 +249,21 @@ mod tests {
         let settings = Settings { in_flight_max: Some(100), ..Settings::default() };
         let shares = Shares::split(20_000, 8, &settings).expect("20,000 is enough");
         assert_eq!(shares.probes, 100);
+    }
+
+    #[test]
+    fn a_memory_limit_bears_what_fits_three_quarters_of_it() {
+        let check = |memory_mib: u64, expected| {
+            assert_eq!(in_flight_bearable(memory_mib << 20), expected, "{memory_mib} MiB");
+        };
+        check(0, 1);
+        check(5, 1);
+        check(16, 1820);
+        check(32, 4551);
+        check(64, 10_012);
+        check(128, 20_935);
+        // What cgroup v1 writes for "none".
+        assert_eq!(in_flight_bearable(0x7fff_ffff_ffff_f000), limits::IN_FLIGHT_CEILING);
     }
 
     #[test]

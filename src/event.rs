@@ -142,8 +142,8 @@ pub enum Action {
         /// When to look for the outcome.
         glance: Glance,
     },
-    /// The core's `output` or `bytes_wanted` for this socket changed: write and read what its
-    /// remembered readiness permits.
+    /// The core's `output` or `bytes_wanted` for this socket changed: write what its remembered
+    /// readiness permits; what can be read is read in the next turn, so that a drain ends.
     Attend(Key),
     /// Shut down the writing half, after everything written so far.
     ShutdownWrite(Key),

@@ -11,7 +11,7 @@ use openports::batch::names::Names;
 use openports::batch::options::{self, ProgressLine};
 use openports::batch::table::Colour;
 use openports::batch::targets::Targets;
-use openports::budget::Shares;
+use openports::budget::{self, Shares};
 use openports::config::scan::{Asked, ScanFlags, Source};
 use openports::config::{self, Config, Invocation, Listen};
 use openports::limits;
@@ -140,8 +140,10 @@ fn name_files(config: &Config) -> NameFiles {
 }
 
 /// The core, with its share of so many descriptors.
-fn service(config: Config, limit: usize) -> Result<Service, String> {
+fn service(mut config: Config, limit: usize) -> Result<Service, String> {
     let seed = sys::random_seed().map_err(|error| format!("random seed: {error}"))?;
+    let fitting = sys::memory_limit().map(budget::in_flight_bearable);
+    config.settings.in_flight_max = config.settings.in_flight_max.or(fitting);
     // The poller is one more.
     let open = sys::open_descriptors() + 1;
     let shares = Shares::split(limit, open, &config.settings).map_err(|error| error.to_string())?;

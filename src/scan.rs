@@ -14,11 +14,11 @@
 //! becomes a port's state.
 
 pub mod ledger;
+pub mod plan;
 pub mod probes;
 pub mod rtt;
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use crate::event::{Glance, Outcome, Shortage};
@@ -26,30 +26,9 @@ use crate::limits;
 use crate::slots::Key;
 use crate::target::{PortSet, Retries, Timeout};
 use ledger::{Counts, Ledger, PortState};
-use probes::{ProbeId, Probes};
+use plan::Plan;
+use probes::{Probe, ProbeId, Probes};
 use rtt::Rtt;
-
-/// What is to be scanned, and how.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The address; its port is of no meaning.
-    pub target: SocketAddr,
-    /// False exactly when the kernel has no route or no source address towards the target: then
-    /// EADDRNOTAVAIL is the network's word, not a shortage.
-    pub is_routed: bool,
-    /// The ports, not empty.
-    pub ports: PortSet,
-    /// Each connect's deadline.
-    pub timeout: Timeout,
-    /// Further passes over silent ports.
-    pub retries: Retries,
-    /// Connects in flight at most; at least 1.
-    pub concurrency: usize,
-    /// New connects per second at most.
-    pub rate: Option<NonZeroU32>,
-    /// When the scan ends with what it has.
-    pub ends_at: Instant,
-}
 
 /// One connect to be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +101,8 @@ pub struct Scan {
     gave_up_early: bool,
     /// True exactly when a port that had been silent answered in a later pass.
     silence_broken: bool,
+    /// When a port was last answered for.
+    answered_at: Instant,
     /// Connects started, all told.
     launched: u32,
     /// Glances in a row that saw nothing.
@@ -136,6 +117,9 @@ const GLANCES_MISSED_MAX: u32 = 16;
 const GLANCE_EVERY: u32 = 256;
 /// Further passes that `retries=auto` makes at most.
 const PASSES_AUTO_MAX: u32 = 10;
+/// How long nothing may come before `retries=auto` takes silence for the last word. Limits count
+/// by the second (FreeBSD's icmplim, most firewalls'): a shorter pass may have met a spent one.
+const BARREN_MIN: Duration = Duration::from_secs(1);
 /// The window is never halved below this.
 const WINDOW_MIN: usize = 64;
 /// How far a pace may catch up after the loop was late: at most so many launches' time.
@@ -164,6 +148,7 @@ impl Scan {
             retried: 0,
             gave_up_early: false,
             silence_broken: false,
+            answered_at: now,
             launched: 0,
             glances_missed: 0,
             next_launch_at: now,
@@ -231,8 +216,8 @@ impl Scan {
         if elapsed.as_micros() == 0 {
             self.glances_missed = 0;
         }
-        self.classify(probe.port, state);
-        self.settle();
+        self.classify(now, probe.port, state);
+        self.settle(now);
         Finding::Port { port: probe.port, state, rtt: elapsed }
     }
 
@@ -246,8 +231,8 @@ impl Scan {
         let probe = self.probes.remove(id);
         let repeated = rtt::SYN_REPEAT + self.rtt.smoothed().unwrap_or_default();
         self.gave_up_early |= waited < repeated;
-        self.classify(probe.port, PortState::Filtered);
-        self.settle();
+        self.classify(now, probe.port, PortState::Filtered);
+        self.settle(now);
         Some(probe.socket)
     }
 
@@ -305,19 +290,20 @@ impl Scan {
         self.ceiling().min(self.probes.len() + to_come)
     }
 
-    /// When something is due: the oldest probe, the pace, the end. `None` after the end.
+    /// When something is due whatever else runs: the oldest probe, the end. `None` after the end.
     pub fn deadline(&self) -> Option<Instant> {
-        if !self.is_running() {
-            return None;
-        }
-        let expiry = self
-            .probes
-            .oldest()
-            .map(|(_, probe)| self.started_at + probe.started() + self.probe_timeout());
+        let expiry = |probe: &Probe| self.started_at + probe.started() + self.probe_timeout();
+        let oldest = self.probes.oldest().map(|(_, probe)| expiry(probe));
+        let first = oldest.map_or(self.plan.ends_at, |expiry| expiry.min(self.plan.ends_at));
+        self.is_running().then_some(first)
+    }
+
+    /// When the pace allows the next launch, past or to come; `None` where time alone allows none.
+    /// Not a part of [`Scan::deadline`]: while no descriptor is to be had, it passes in vain.
+    pub fn paced_until(&self) -> Option<Instant> {
         let is_paced = self.plan.rate.is_some();
         let has_room = self.probes.len() < self.window();
-        let pace = (is_paced && has_room && self.has_launch()).then_some(self.next_launch_at);
-        [expiry, pace, Some(self.plan.ends_at)].into_iter().flatten().min()
+        (is_paced && has_room && self.has_launch()).then_some(self.next_launch_at)
     }
 
     /// True exactly until every port has its last state.
@@ -361,22 +347,23 @@ impl Scan {
     }
 
     /// Moves a port to its new state.
-    fn classify(&mut self, port: u16, state: PortState) {
+    fn classify(&mut self, now: Instant, port: u16, state: PortState) {
         let was = self.ledger.classify(port, state);
         let State::Pass(pass) = &mut self.state else { return };
         if state != PortState::Filtered {
             pass.answered += 1;
+            self.answered_at = now;
             self.silence_broken |= was == PortState::Filtered;
         }
     }
 
     /// Begins the next pass, or ends the scan, once this pass has nothing left.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Instant) {
         let State::Pass(pass) = &self.state else { return };
         if !self.probes.is_empty() || self.has_launch() {
             return;
         }
-        if !self.wants_pass(pass) {
+        if !self.wants_pass(now, pass) {
             self.state = State::Ended { complete: true };
             self.check_invariants();
             return;
@@ -396,7 +383,7 @@ impl Scan {
     }
 
     /// True exactly when the silent ports deserve another pass after this one.
-    fn wants_pass(&self, ended: &Pass) -> bool {
+    fn wants_pass(&self, now: Instant, ended: &Pass) -> bool {
         if self.silent().is_empty() {
             return false;
         }
@@ -408,7 +395,8 @@ impl Scan {
                 Retries::Exactly(passes) => ended.number < u32::from(passes),
                 Retries::Auto => {
                     let brought = ended.number == 0 || ended.answered > 0;
-                    self.loss_suspected() && brought && ended.number < PASSES_AUTO_MAX
+                    let is_barren = !brought && now - self.answered_at >= BARREN_MIN;
+                    self.loss_suspected() && !is_barren && ended.number < PASSES_AUTO_MAX
                 }
             }
     }

@@ -163,21 +163,15 @@ impl Server {
         Ok(code)
     }
 
-    /// How long to sleep: not at all while readiness is remembered, and not for long while log
-    /// lines wait (stderr is not on the poller: a file or a terminal may not be) or a printout.
+    /// How long to sleep: not at all while readiness is remembered, and not for long while stdout
+    /// or stderr are to take something.
     fn wait_limit(&self, deadline: Option<Instant>) -> Option<Duration> {
-        const OUTPUT_RETRY: Duration = Duration::from_millis(100);
         let can_accept = self.may_accept && self.service.wants_connections();
-        let prints = !self.service.printout().is_empty();
-        let can_print = prints && self.stdout != Stdout::Full;
-        if !self.ready.is_empty() || can_accept || can_print {
+        if !self.ready.is_empty() || can_accept {
             return Some(Duration::ZERO);
         }
         let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        match (until, self.log.is_empty() && !prints) {
-            (until, true) => until,
-            (until, false) => Some(until.map_or(OUTPUT_RETRY, |until| until.min(OUTPUT_RETRY))),
-        }
+        until.into_iter().chain(self.output_limit()).min()
     }
 
     /// Phases 3 and 4: signals first, then sockets, then what is left over from earlier turns.
@@ -259,21 +253,31 @@ impl Server {
         }
     }
 
-    /// Writes and reads what the core wants and remembered readiness permits; one read a turn.
+    /// Writes what the core wants, then reads once. Of a connect under way neither is permitted.
     fn attend(&mut self, key: Key, now: Instant) {
         let Some(mut entry) = self.take(key) else { return };
-        if entry.stage != Stage::Connecting {
-            self.write_output(key, &mut entry, now);
-            if entry.readable && self.service.bytes_wanted(key) > 0 {
-                self.read_input(key, &mut entry, now);
-            }
-            let wants_more = entry.readable && self.service.bytes_wanted(key) > 0;
-            if wants_more && !entry.is_listed {
-                entry.is_listed = true;
-                self.ready.push_back(key);
-            }
+        self.write_output(key, &mut entry, now);
+        if entry.readable && self.service.bytes_wanted(key) > 0 {
+            self.read_input(key, &mut entry, now);
         }
+        self.restore(key, entry);
+    }
+
+    /// Writes what the core wants. What it would read waits for the next turn, or a client that
+    /// sends as fast as we read would never let a drain end.
+    fn flush(&mut self, key: Key, now: Instant) {
+        let Some(mut entry) = self.take(key) else { return };
+        self.write_output(key, &mut entry, now);
+        self.restore(key, entry);
+    }
+
+    /// Puts a socket back into the table, and on the ready list if it still has work.
+    fn restore(&mut self, key: Key, entry: Entry) {
+        let wants_more = entry.readable && self.service.bytes_wanted(key) > 0;
         self.table[key.index()] = Some(entry);
+        if wants_more {
+            self.list(key);
+        }
     }
 
     fn write_output(&mut self, key: Key, entry: &mut Entry, now: Instant) {
@@ -386,7 +390,7 @@ impl Server {
                         self.service.handle(Event::Connect { socket, outcome }, now);
                     }
                 }
-                Action::Attend(key) => self.attend(key, now),
+                Action::Attend(key) => self.flush(key, now),
                 Action::ShutdownWrite(key) => {
                     if let Some(entry) = self.entry(key) {
                         sys::shutdown_write(&entry.socket);

@@ -96,6 +96,8 @@ pub struct Service {
     options: Options,
     sockets: Slots<Role>,
     clients_len: usize,
+    /// Clients given up whose sockets the shell is still to close: their descriptors are taken.
+    parting_len: usize,
     /// Idle connections that may still be closed in this turn to let others in.
     evictions_left: usize,
     jobs: Jobs,
@@ -123,6 +125,7 @@ impl Service {
         let mut service = Self {
             sockets: Slots::new(),
             clients_len: 0,
+            parting_len: 0,
             evictions_left: EVICTIONS_PER_TURN,
             jobs: Jobs::new(options.shares.probes, options.policy.clone()),
             batch: None,
@@ -248,15 +251,19 @@ impl Service {
         if let Some(action) = self.actions.pop_front() {
             if let Action::Close { socket, .. } = action {
                 self.sockets.remove(socket);
+                self.door = Door::Open;
             }
             return action;
         }
+        self.parting_len = 0;
         if self.phase == Phase::Ended {
             return Action::Exit(self.batch.as_ref().map_or(0, Batch::exit_code));
         }
         if let Some(action) = self.jobs.poll_action(now, &mut self.sockets) {
             if let Action::Connect { .. } = action {
                 self.counters.add_connects(1);
+            } else if let Action::Close { .. } = action {
+                self.door = Door::Open;
             }
             return action;
         }
@@ -272,13 +279,13 @@ impl Service {
 
     /// True exactly when another client may be taken in.
     pub fn wants_connections(&self) -> bool {
-        let is_open = match self.phase {
-            Phase::Serving | Phase::Notice { .. } | Phase::Closing { .. } => true,
-            Phase::Draining { .. } | Phase::Ended => false,
+        let connections_max = self.options.shares.connections;
+        let has_room = if self.clients_len < connections_max {
+            self.clients_len + self.parting_len < connections_max
+        } else {
+            self.evictions_left > 0 && self.evictable().is_some()
         };
-        let has_room = self.clients_len < self.options.shares.connections
-            || self.evictions_left > 0 && self.evictable().is_some();
-        is_open && self.door == Door::Open && has_room
+        self.is_open() && self.door == Door::Open && has_room
     }
 
     /// How many bytes the owner of a socket would take now; 0: do not read.
@@ -408,12 +415,11 @@ impl Service {
         }
     }
 
-    /// Gives up a socket's key and has the shell close it. A parked listener may then try again.
+    /// Gives up a socket's key and has the shell close it; a parked listener may then try again.
     fn close(&mut self, socket: Key, parting: Parting) {
         if let Some(role) = self.sockets.get_mut(socket) {
             *role = Role::Closing;
         }
-        self.door = Door::Open;
         self.actions.push_back(Action::Close { socket, parting });
     }
 
@@ -426,7 +432,8 @@ impl Service {
         let phase = match self.phase {
             Phase::Serving | Phase::Closing { .. } | Phase::Ended => None,
             Phase::Notice { listeners_close_at, .. } => Some(listeners_close_at),
-            Phase::Draining { ends_at } => ends_at,
+            Phase::Draining { ends_at } => Some(ends_at),
+            Phase::Flushing { gives_up_at } => Some(gives_up_at),
         };
         let batch = self.batch.as_ref().and_then(Batch::deadline);
         let rooms = [self.timers.first(), self.jobs.deadline(now), self.resolver.deadline(), batch];

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -299,6 +299,29 @@ pub fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(8, |entries| entries.count().saturating_sub(1))
 }
 
+/// The bytes of memory that this process's control groups leave it; `None` where there are none.
+/// What the kernel keeps for its sockets counts as well (cgroups(7), memory.max).
+pub fn memory_limit() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let limits = groups.lines().flat_map(memory_limit_files);
+    // "max" stands for none.
+    limits.filter_map(|file| std::fs::read_to_string(file).ok()?.trim_end().parse().ok()).min()
+}
+
+/// The files that limit the memory of a group and of those above it, for a line of
+/// /proc/PID/cgroup. A container may see the host's path and yet its own group at the root.
+fn memory_limit_files(line: &str) -> Vec<PathBuf> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { return Vec::new() };
+    let (root, file) = match controllers {
+        "" => ("/sys/fs/cgroup", "memory.max"),
+        "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        _ => return Vec::new(),
+    };
+    let groups = Path::new(path).ancestors();
+    groups.map(|group| Path::new(&format!("{root}{}", group.display())).join(file)).collect()
+}
+
 /// The first `bytes_max` bytes of a file; `None` if it cannot be read.
 pub fn read_file(path: &Path, bytes_max: usize) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -398,4 +421,36 @@ pub fn write_stdout(bytes: &[u8]) -> IoStep {
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_limited_by_its_own_file_and_by_those_above_it() {
+        let check = |line: &str, expected: &[&str]| {
+            let files = memory_limit_files(line);
+            assert_eq!(files, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{line}");
+        };
+        check("0::/", &["/sys/fs/cgroup/memory.max"]);
+        check(
+            "0::/a/b.slice",
+            &[
+                "/sys/fs/cgroup/a/b.slice/memory.max",
+                "/sys/fs/cgroup/a/memory.max",
+                "/sys/fs/cgroup/memory.max",
+            ],
+        );
+        check(
+            "9:memory:/pod",
+            &[
+                "/sys/fs/cgroup/memory/pod/memory.limit_in_bytes",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            ],
+        );
+        for line in ["4:cpu,cpuacct:/pod", "1:name=systemd:/pod", "0", ""] {
+            check(line, &[]);
+        }
+    }
 }

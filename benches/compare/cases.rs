@@ -38,14 +38,14 @@ pub(crate) const CASES: [Case; 7] = [
         far: Some(NEAR),
     },
     Case {
-        name: "near-silent",
-        about: "another host at no distance, rest silent",
-        far: Some(Far { rest: Port::Silent, ..NEAR }),
-    },
-    Case {
         name: "far-closed",
         about: "50 ms away, rest closed",
         far: Some(Far { rtt_ms: 50, ..NEAR }),
+    },
+    Case {
+        name: "far-silent",
+        about: "50 ms away, rest silent",
+        far: Some(Far { rtt_ms: 50, rest: Port::Silent, ..NEAR }),
     },
     Case {
         name: "lossy-closed",

@@ -9,9 +9,12 @@
 mod cases;
 #[path = "../floor/mod.rs"]
 mod floor;
+mod http;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod loads;
 mod report;
+mod service;
 mod tools;
 
 use std::error::Error;
@@ -22,39 +25,49 @@ use std::time::Duration;
 use cases::{CASES, Case};
 use lab::Lab;
 use lexopt::{Arg, ValueExt};
-use report::{Row, Run};
+use loads::{LOADS, Load};
+use report::{Row, Run, Strain};
 use serde_json::{Value, json};
 use tools::{Measured, TOOLS, Tool};
 
 const HELP: &str = "\
-Compares scanners over the same networks.
+Compares scanners over the same networks, and the service under load with what it must reach.
 
     cargo bench --bench compare -- [OPTION…]
 
-    --rounds N     how often each tool scans each network [3]
+    --rounds N     how often each tool scans each network, and each load is put on [3]
     --case NAME    only this network; may be repeated [all]
     --tool NAME    only this tool; may be repeated [all]
-    --limit S      seconds after which a scan is stopped [60]
+    --load NAME    only this load; may be repeated [all]; with --case or --tool alone: none
+    --limit S      seconds after which a scan is stopped [100]
     --out FOLDER   for runs.json, comparison.md and a chart per network [target/compare]
 
-Without any argument (and without cargo bench) it prints this.";
+With no option at all a short look: one round of the service beside the floor's loop, over the
+three networks that take no patience. The whole takes ten minutes a round.";
 
 /// What was asked for.
 struct Plan {
     rounds: u64,
     cases: Vec<Case>,
     tools: Vec<Tool>,
+    loads: Vec<Load>,
     limit: Duration,
     out: PathBuf,
 }
 
+/// What `cargo bench` without an option compares.
+const SHORT_CASES: [&str; 3] = ["loopback", "near-closed", "far-closed"];
+/// See [`SHORT_CASES`].
+const SHORT_TOOLS: [&str; 2] = ["openports", "floor-epoll"];
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let result = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] | ["--help" | "-h", ..] => {
+        ["--help" | "-h", ..] => {
             println!("{HELP}");
             Ok(())
         }
+        ["cell", "load", name] => strain_cell(name),
         ["cell", case, tool, round, limit] => cell([case, tool, round, limit]),
         ["floor", kind, address, first, last] => scan_floor([kind, address, first, last]),
         _ => parse(words).and_then(|plan| compare(&plan)),
@@ -69,38 +82,48 @@ fn main() -> ExitCode {
 }
 
 fn parse(words: Vec<String>) -> Result<Plan, Box<dyn Error>> {
+    // `cargo bench` adds the flag.
+    let words: Vec<String> = words.into_iter().filter(|word| word != "--bench").collect();
+    let is_short = words.is_empty();
     let mut plan = Plan {
-        rounds: 3,
+        rounds: if is_short { 1 } else { 3 },
         cases: Vec::new(),
         tools: Vec::new(),
-        limit: Duration::from_secs(60),
+        loads: Vec::new(),
+        limit: Duration::from_secs(100),
         out: PathBuf::from("target/compare"),
     };
     let mut parser = lexopt::Parser::from_args(words);
     while let Some(argument) = parser.next()? {
-        match argument {
-            Arg::Long("rounds") => plan.rounds = parser.value()?.parse()?,
-            Arg::Long("limit") => plan.limit = Duration::from_secs(parser.value()?.parse()?),
-            Arg::Long("out") => plan.out = parser.value()?.into(),
-            Arg::Long("case") => {
-                let name = parser.value()?.string()?;
-                let case = Case::find(&name).ok_or_else(|| format!("there is no case {name}"))?;
-                plan.cases.push(case);
-            }
-            Arg::Long("tool") => {
-                let name = parser.value()?.string()?;
-                let tool = Tool::find(&name).ok_or_else(|| format!("there is no tool {name}"))?;
-                plan.tools.push(tool);
-            }
-            // `cargo bench` adds it.
-            Arg::Long("bench") => {}
-            Arg::Long(_) | Arg::Short(_) | Arg::Value(_) => {
-                return Err(argument.unexpected().into());
-            }
+        let name = match argument {
+            Arg::Long(name) => name.to_owned(),
+            Arg::Short(_) | Arg::Value(_) => return Err(argument.unexpected().into()),
+        };
+        let value = parser.value()?.string()?;
+        let unknown = || format!("--{name} {value}: there is no such {name}");
+        match name.as_str() {
+            "rounds" => plan.rounds = value.parse()?,
+            "limit" => plan.limit = Duration::from_secs(value.parse()?),
+            "out" => plan.out = value.into(),
+            "case" => plan.cases.push(Case::find(&value).ok_or_else(unknown)?),
+            "tool" => plan.tools.push(Tool::find(&value).ok_or_else(unknown)?),
+            "load" => plan.loads.push(Load::find(&value).ok_or_else(unknown)?),
+            _ => return Err(format!("there is no option --{name}").into()),
         }
     }
-    if plan.cases.is_empty() {
-        plan.cases = CASES.to_vec();
+    if is_short {
+        plan.cases = SHORT_CASES.into_iter().filter_map(Case::find).collect();
+        plan.tools = SHORT_TOOLS.into_iter().filter_map(Tool::find).collect();
+        return Ok(plan);
+    }
+    let is_of_scans = !plan.cases.is_empty() || !plan.tools.is_empty();
+    match (is_of_scans, plan.loads.is_empty()) {
+        (false, true) => {
+            plan.cases = CASES.to_vec();
+            plan.loads = LOADS.to_vec();
+        }
+        (true, _) if plan.cases.is_empty() => plan.cases = CASES.to_vec(),
+        (true, _) | (false, false) => {}
     }
     if plan.tools.is_empty() {
         plan.tools = TOOLS.to_vec();
@@ -110,12 +133,15 @@ fn parse(words: Vec<String>) -> Result<Plan, Box<dyn Error>> {
 
 fn compare(plan: &Plan) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&plan.out)?;
-    let mut runs = Vec::new();
+    let (mut runs, mut strains) = (Vec::new(), Vec::new());
+    // Found out once: one of them has to be built.
+    let absences: Vec<Option<String>> = plan.tools.iter().map(Tool::absence).collect();
     for round in 1..=plan.rounds {
         for case in &plan.cases {
-            for tool in plan.tools.iter().filter(|tool| tool.suits(case)) {
-                let result = match tool.absence() {
-                    Some(why) => Err(why),
+            let tools = plan.tools.iter().zip(&absences);
+            for (tool, absence) in tools.filter(|(tool, _)| tool.suits(case)) {
+                let result = match absence {
+                    Some(why) => Err(why.clone()),
                     None => run_cell(case, tool, (round, plan.limit)),
                 };
                 let run = Run { case: *case, tool: *tool, round, result };
@@ -123,8 +149,13 @@ fn compare(plan: &Plan) -> Result<(), Box<dyn Error>> {
                 runs.push(run);
             }
         }
+        for load in &plan.loads {
+            let result = strain(load);
+            println!("round {round}/{}: {} {result:?}", plan.rounds, load.name);
+            strains.push(Strain { load: load.name, round, result });
+        }
         // After each round: a run that is broken off leaves what it has.
-        write_report(plan, &runs)?;
+        write_report(plan, (&runs, &strains))?;
     }
     println!("written to {}", plan.out.display());
     Ok(())
@@ -141,10 +172,12 @@ fn in_short(run: &Run) -> String {
     }
 }
 
-fn write_report(plan: &Plan, runs: &[Run]) -> Result<(), Box<dyn Error>> {
+fn write_report(plan: &Plan, what: (&[Run], &[Strain])) -> Result<(), Box<dyn Error>> {
+    let (runs, strains) = what;
     let write = |name: &str, text: String| std::fs::write(Path::new(&plan.out).join(name), text);
-    write("runs.json", serde_json::to_string_pretty(&report::json(runs))?)?;
-    write("comparison.md", report::markdown(&plan.cases, &plan.tools, runs))?;
+    write("runs.json", serde_json::to_string_pretty(&report::json(runs, strains))?)?;
+    let scans = report::markdown(&plan.cases, &plan.tools, runs);
+    write("comparison.md", scans + &report::markdown_strains(strains))?;
     for case in &plan.cases {
         let rows: Vec<Row> =
             plan.tools.iter().filter_map(|tool| Row::of(case, tool, runs)).collect();
@@ -156,17 +189,7 @@ fn write_report(plan: &Plan, runs: &[Run]) -> Result<(), Box<dyn Error>> {
 /// One run in a process of its own; whatever goes wrong in there is this run's failure.
 fn run_cell(case: &Case, tool: &Tool, what: (u64, Duration)) -> Result<Measured, String> {
     let (round, limit) = (what.0.to_string(), what.1.as_secs().to_string());
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let output = Command::new(program)
-        .args(["cell", case.name, tool.name, &round, &limit])
-        .output()
-        .map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let value: Value = serde_json::from_str(&text)
-        .map_err(|_| format!("{}: {}", output.status, text.trim().replace('\n', " ")))?;
-    if let Some(failure) = value["failure"].as_str() {
-        return Err(failure.to_owned());
-    }
+    let value = ask_cell(&[case.name, tool.name, &round, &limit])?;
     let measured = || {
         Some(Measured {
             seconds: value["seconds"].as_f64()?,
@@ -177,6 +200,40 @@ fn run_cell(case: &Case, tool: &Tool, what: (u64, Duration)) -> Result<Measured,
         })
     };
     measured().ok_or_else(|| format!("the cell's answer lacks something: {value}"))
+}
+
+/// One load in a process of its own.
+fn strain(load: &Load) -> Result<Value, String> {
+    ask_cell(&["load", load.name])
+}
+
+/// What this program says, run again as a cell.
+fn ask_cell(words: &[&str]) -> Result<Value, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let output = Command::new(program)
+        .arg("cell")
+        .args(words)
+        .output()
+        .map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let value: Value = serde_json::from_str(&text)
+        .map_err(|_| format!("{}: {}", output.status, text.trim().replace('\n', " ")))?;
+    match value["failure"].as_str() {
+        Some(failure) => Err(failure.to_owned()),
+        None => Ok(value),
+    }
+}
+
+/// The process of one load: prints its figures by their names.
+fn strain_cell(name: &str) -> Result<(), Box<dyn Error>> {
+    let load = Load::find(name).ok_or("there is no such load")?;
+    floor::raise_descriptor_limit()?;
+    let answer: Value = match (load.run)() {
+        Ok(figures) => figures.into_iter().map(|(name, value)| (name, json!(value))).collect(),
+        Err(failure) => json!({"failure": failure}),
+    };
+    println!("{answer}");
+    Ok(())
 }
 
 /// The process of one run: enters its namespace, plays the network, runs the tool, prints what

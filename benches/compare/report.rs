@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cases::Case;
 use crate::lab::TEN_PORTS;
+use crate::loads::{self, FIGURES};
 use crate::tools::{Measured, Tool};
 
 /// How late the lab may answer before the table says so.
@@ -18,6 +19,16 @@ pub(crate) struct Run {
     pub(crate) round: u64,
     /// What it came to, or why to nothing.
     pub(crate) result: Result<Measured, String>,
+}
+
+/// One load, put on once.
+#[derive(Clone, Debug)]
+pub(crate) struct Strain {
+    pub(crate) load: &'static str,
+    /// Counted from 1.
+    pub(crate) round: u64,
+    /// The figures by their names, or why there are none.
+    pub(crate) result: Result<Value, String>,
 }
 
 /// All runs of one tool over one case, in short. Medians are of the runs that came to something.
@@ -99,7 +110,15 @@ fn found(measured: &Measured) -> usize {
 }
 
 /// Every run, for programs.
-pub(crate) fn json(runs: &[Run]) -> Value {
+pub(crate) fn json(runs: &[Run], strains: &[Strain]) -> Value {
+    let strains = strains.iter().map(|strain| {
+        let mut value = json!({"load": strain.load, "round": strain.round});
+        match &strain.result {
+            Ok(figures) => value["figures"] = figures.clone(),
+            Err(failure) => value["failure"] = json!(failure),
+        }
+        value
+    });
     runs.iter()
         .map(|run| {
             let mut value = json!({
@@ -120,6 +139,7 @@ pub(crate) fn json(runs: &[Run]) -> Value {
             }
             value
         })
+        .chain(strains)
         .collect()
 }
 
@@ -166,6 +186,42 @@ fn markdown_row(row: &Row) -> String {
         notes.push(format!("answers up to {:.0} ms late", figures.lab_late_ms.most));
     }
     text + &format!("| {} |\n", notes.join("; ").replace('|', "/"))
+}
+
+/// A table of what the loads came to.
+pub(crate) fn markdown_strains(strains: &[Strain]) -> String {
+    if strains.is_empty() {
+        return String::new();
+    }
+    let mut text = "\n## Under load\n\n| what | median (least–most) | | must reach |\n".to_owned();
+    text += "|---|---|---|---|\n";
+    for (name, about, unit, aim) in FIGURES {
+        let figures = strains.iter().filter_map(|strain| strain.result.as_ref().ok());
+        let numbers: Vec<f64> = figures.filter_map(|figures| figures[name].as_f64()).collect();
+        if numbers.is_empty() {
+            continue;
+        }
+        let Spread { least, median, most } = Spread::of(numbers);
+        let [median, least, most] = [median, least, most].map(in_three_digits);
+        text += &format!("| {about} | {median} ({least}–{most}) | {unit} | {aim} |\n");
+    }
+    let failures = strains.iter().filter_map(|strain| {
+        let failure = strain.result.as_ref().err()?.replace('|', "/");
+        Some(format!("\n{}, round {}: {failure}\n", strain.load, strain.round))
+    });
+    text.extend(failures);
+    let versions = ["nginx", "wrk"].into_iter().filter_map(loads::version);
+    text + "\n" + &versions.collect::<Vec<_>>().join("; ") + "\n"
+}
+
+/// A number with the digits that mean something.
+fn in_three_digits(number: f64) -> String {
+    let digits = match number.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
+    format!("{number:.digits$}")
 }
 
 /// What the figures depend on.

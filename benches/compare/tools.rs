@@ -4,8 +4,8 @@
 //! the tool used.
 #![allow(unsafe_code, reason = "what the children used has no safe wrapper here")]
 
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::cases::Case;
+use crate::service::{self, Service};
 
 /// A tool and its flags. `{target}` stands for the address.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Tool {
     pub(crate) way: Way,
     /// Its arguments, as the reader shall see them.
     pub(crate) arguments: &'static str,
+    /// The only cases that it is for; empty: all that suit its way.
+    only: &'static [&'static str],
 }
 
 /// How a tool is run.
@@ -47,57 +50,78 @@ pub(crate) enum Way {
     /// The same, of a program that sends its packets past the kernel's TCP, by way of the lab's
     /// device: it cannot scan loopback.
     Raw { program: &'static str, read: fn(&str) -> Option<Vec<u16>> },
-    /// One that cannot be run here, and why.
-    Absent(&'static str),
+    /// The Go original's design (benches/peers), asked as this project's service is.
+    Go,
 }
 
 /// Every tool, in the order of the report. Peers have the flags that their documentation or the
 /// project's own trials show to be the fastest that still find something.
-pub(crate) const TOOLS: [Tool; 9] = [
+pub(crate) const TOOLS: [Tool; 11] = [
     Tool {
         name: "openports",
         way: Way::Service,
-        arguments: "/open-ports?domain={target}&fromPort=1&toPort=65535",
+        arguments: "/open-ports?domain={target}&toPort=65535",
+        only: &[],
+    },
+    Tool {
+        name: "openports-auto",
+        way: Way::Service,
+        arguments: "/open-ports?domain={target}&toPort=65535&timeout=auto",
+        only: &["far-silent", "lossy-silent"],
+    },
+    Tool {
+        name: "openports-retries",
+        way: Way::Service,
+        arguments: "/open-ports?domain={target}&toPort=65535&retries=3",
+        only: &["lossy-silent"],
     },
     Tool {
         name: "floor-blocking",
         way: Way::Floor { is_sequential: true },
         arguments: "floor blocking {target} 1 65535",
+        only: &[],
     },
     Tool {
         name: "floor-epoll",
         way: Way::Floor { is_sequential: false },
         arguments: "floor epoll {target} 1 65535",
+        only: &[],
     },
     Tool {
         name: "nmap",
         way: Way::Command { program: "nmap", read: read_nmap },
         arguments: "-sT -Pn -n -T5 --min-rate 30000 --max-retries 1 -p 1-65535 -oG - {target}",
+        only: &[],
     },
     Tool {
         name: "nmap-defaults",
         way: Way::Command { program: "nmap", read: read_nmap },
         arguments: "-sT -Pn -n -T4 -p 1-65535 -oG - {target}",
+        only: &[],
     },
     Tool {
         name: "rustscan",
         way: Way::Command { program: "rustscan", read: read_rustscan },
         arguments: "-a {target} -r 1-65535 -b 10000 -t 2000 -g --no-config --no-banner",
+        only: &[],
     },
     Tool {
         name: "masscan",
         way: Way::Raw { program: "masscan", read: read_masscan },
         arguments: "{target} -p1-65535 --rate 20000 --wait 2 --interface lab0 -oL -",
+        only: &[],
     },
     Tool {
         name: "naabu",
         way: Way::Command { program: "naabu", read: read_naabu },
         arguments: "-host {target} -p - -s c -c 1000 -rate 30000 -silent -duc",
+        only: &[],
     },
     Tool {
         name: "go-original",
-        way: Way::Absent("not installed (it would have to be built with Go)"),
-        arguments: "",
+        way: Way::Go,
+        arguments: "/open-ports?domain={target}&fromPort=1&toPort=65535",
+        only: &[],
     },
 ];
 
@@ -125,24 +149,26 @@ impl Tool {
     /// Why it cannot be run here, if so.
     pub(crate) fn absence(&self) -> Option<String> {
         match self.way {
-            Way::Service if service_path().is_none() => Some("its binary is not there".into()),
+            Way::Service if service::own_path().is_none() => Some("its binary is not there".into()),
             Way::Command { program, .. } | Way::Raw { program, .. }
                 if find_program(program).is_none() =>
             {
                 Some("not installed".into())
             }
-            Way::Absent(why) => Some(why.into()),
+            Way::Go => service::build_go().err(),
             Way::Service | Way::Command { .. } | Way::Raw { .. } | Way::Floor { .. } => None,
         }
     }
 
     /// True exactly when it can be expected to end and to find something.
     pub(crate) fn suits(&self, case: &Case) -> bool {
-        match self.way {
-            Way::Floor { is_sequential } => !is_sequential || case.is_prompt(),
-            Way::Raw { .. } => !case.target().is_loopback(),
-            Way::Service | Way::Command { .. } | Way::Absent(_) => true,
-        }
+        let is_meant = self.only.is_empty() || self.only.contains(&case.name);
+        is_meant
+            && match self.way {
+                Way::Floor { is_sequential } => !is_sequential || case.is_prompt(),
+                Way::Raw { .. } => !case.target().is_loopback(),
+                Way::Service | Way::Command { .. } | Way::Go => true,
+            }
     }
 
     /// The first line with a digit of what it says of its version.
@@ -160,7 +186,11 @@ impl Tool {
     pub(crate) fn run(&self, target: IpAddr, limit: Duration) -> Result<Measured, String> {
         let arguments = self.arguments.replace("{target}", &target.to_string());
         match self.way {
-            Way::Service => ask_service(&arguments, limit),
+            Way::Service => ask_once(Service::start(&[])?, &arguments, limit),
+            Way::Go => {
+                let service = Service::watch(&mut Command::new(service::go_path()))?;
+                ask_once(service, &arguments, limit)
+            }
             Way::Floor { .. } => {
                 let program = std::env::current_exe().map_err(|error| error.to_string())?;
                 run_command(Command::new(program).args(arguments.split(' ')), read_json, limit)
@@ -168,7 +198,6 @@ impl Tool {
             Way::Command { program, read } | Way::Raw { program, read } => {
                 run_command(Command::new(program).args(arguments.split(' ')), read, limit)
             }
-            Way::Absent(why) => Err(why.into()),
         }
     }
 }
@@ -229,7 +258,7 @@ fn collect(child: &mut Child, limit: Duration) -> Result<(String, u64), String> 
     });
     let mut peak_kb = 0;
     loop {
-        peak_kb = peak_kb_of(child.id()).unwrap_or(peak_kb);
+        peak_kb = service::memory_kb(child.id(), "VmHWM").unwrap_or(peak_kb);
         match receiver.recv_timeout(LOOK_INTERVAL) {
             Ok(Ok(bytes)) => return Ok((String::from_utf8_lossy(&bytes).into_owned(), peak_kb)),
             Ok(Err(error)) => return Err(error.to_string()),
@@ -242,65 +271,16 @@ fn collect(child: &mut Child, limit: Duration) -> Result<(String, u64), String> 
     }
 }
 
-/// Starts the service, asks it once, ends it.
-fn ask_service(target: &str, limit: Duration) -> Result<Measured, String> {
-    let path = service_path().ok_or("its binary is not there")?;
-    let mut command = Command::new(path);
-    command.args(["--listen", "127.0.0.1:0"]).stdin(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| format!("cannot be started: {error}"))?;
-    let answer = ask(&mut child, target, limit);
-    let peak_kb = peak_kb_of(child.id());
-    // Ended by force: a drain is not what is measured.
-    drop(child.kill());
-    child.wait().map_err(|error| error.to_string())?;
-    let (seconds, own_port, body) = answer?;
+/// Asks a service once, and ends it.
+fn ask_once(service: Service, target: &str, limit: Duration) -> Result<Measured, String> {
+    let (seconds, body) = service.ask(target, limit)?;
+    let own_port = service.address.port();
+    let peak_kb = service.memory_kb("VmHWM").ok_or("it died")?;
+    service.end().map_err(|error| error.to_string())?;
     let mut open = read_json(&body).ok_or_else(|| format!("its answer cannot be read: {body}"))?;
     open.retain(|port| *port != own_port);
     let cpu_seconds = cpu_seconds_of_children().map_err(|error| error.to_string())?;
-    let peak_kb = peak_kb.ok_or("it died")?;
     Ok(Measured { seconds, open, peak_kb, cpu_seconds, lab_late_ms: 0.0 })
-}
-
-/// The request's time, the service's own port, and the body of its answer.
-fn ask(child: &mut Child, target: &str, limit: Duration) -> Result<(f64, u16, String), String> {
-    let stderr = child.stderr.take().ok_or("its log is not captured")?;
-    let (sender, receiver) = mpsc::channel();
-    // Reads on to the end: a full pipe must not hold up the service.
-    std::thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            let Some((_, rest)) = line.split_once("address=") else { continue };
-            let address = rest.trim_start_matches('"').split(['"', ' ']).next();
-            // Only the first is waited for.
-            drop(sender.send(address.unwrap_or_default().to_owned()));
-        }
-    });
-    let address = receiver
-        .recv_timeout(Duration::from_secs(5))
-        .map_err(|_| "it does not log the address that it is bound to")?;
-    let own_port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    let own_port = own_port.ok_or_else(|| format!("it logs {address} for an address"))?;
-    let exchange = || -> io::Result<String> {
-        let mut stream = TcpStream::connect(&address)?;
-        stream.set_read_timeout(Some(limit))?;
-        let head = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    let start = Instant::now();
-    let answer = exchange().map_err(|error| {
-        let is_late = error.kind() == io::ErrorKind::WouldBlock;
-        let late = format!("stopped after {} s", limit.as_secs());
-        if is_late { late } else { format!("its connection failed: {error}") }
-    })?;
-    let seconds = start.elapsed().as_secs_f64();
-    match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.starts_with("HTTP/1.1 200 ") => {
-            Ok((seconds, own_port, body.to_owned()))
-        }
-        Some(_) | None => Err(format!("it answered: {answer}").replace("\r\n", " ")),
-    }
 }
 
 /// `{"open_ports":[22,80],…}`, as this project's programs print it.
@@ -343,21 +323,9 @@ fn read_naabu(text: &str) -> Option<Vec<u16>> {
     text.lines().map(|line| line.rsplit_once(':')?.1.trim().parse().ok()).collect()
 }
 
-/// Where cargo has built the service for this very program.
-fn service_path() -> Option<PathBuf> {
-    Some(PathBuf::from(env!("CARGO_BIN_EXE_openports"))).filter(|path| path.is_file())
-}
-
-fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
-}
-
-/// VmHWM of a process (proc_pid_status(5)); `None` once it is gone.
-fn peak_kb_of(process: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 /// User and system time of all children that ended and were waited for.

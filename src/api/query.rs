@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::accept::Form;
 use super::problem::InvalidFields;
 use crate::duration;
-use crate::limits::Settings;
+use crate::limits::{self, Settings};
 use crate::spelling;
 use crate::target::manner::{parse_concurrency, parse_deadline, parse_rate};
 use crate::target::{Family, Host, PortSet, Retries, Timeout, parse_port, quote};
@@ -41,8 +41,7 @@ pub struct ScanRequest {
     pub retries: Retries,
     /// Connects in flight at most; `None`: as many as ports.
     pub concurrency: Option<NonZeroU16>,
-    /// New connects per second at most, 1 to [`RATE_MAX`](crate::limits::RATE_MAX); `None`: no
-    /// bound.
+    /// New connects per second at most, 1 to [`limits::RATE_MAX`]; `None`: no bound.
     pub rate: Option<NonZeroU32>,
     /// The family the address must have.
     pub family: Family,
@@ -52,6 +51,15 @@ pub struct ScanRequest {
     pub include: Include,
     /// The form of the answer.
     pub form: Form,
+}
+
+/// A probe for Prometheus as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeRequest {
+    /// What is scanned; its form is of no meaning.
+    pub scan: ScanRequest,
+    /// The ports that should be open, and no others; `None`: any may be.
+    pub expect: Option<PortSet>,
 }
 
 /// Which of a name's addresses are scanned.
@@ -93,25 +101,50 @@ enum Needed {
     Never,
 }
 
-/// The contract's table, in its order.
+const PORTS: Parameter =
+    row("ports", Needed::Never, |draft, text| put(&mut draft.ports, PortSet::parse(text)));
+const TIMEOUT: Parameter =
+    row("timeout", Needed::Never, |draft, text| put(&mut draft.timeout, Timeout::parse(text)));
+const DEADLINE: Parameter =
+    row("deadline", Needed::Never, |draft, text| put(&mut draft.deadline, parse_deadline(text)));
+const RETRIES: Parameter =
+    row("retries", Needed::Never, |draft, text| put(&mut draft.retries, Retries::parse(text)));
+const CONCURRENCY: Parameter = row("concurrency", Needed::Never, |draft, text| {
+    put(&mut draft.concurrency, parse_concurrency(text))
+});
+const RATE: Parameter =
+    row("rate", Needed::Never, |draft, text| put(&mut draft.rate, parse_rate(text)));
+const FAMILY: Parameter =
+    row("family", Needed::Never, |draft, text| put(&mut draft.family, Family::parse(text)));
+
+/// The parameters of `/open-ports`, in the contract's order.
 const PARAMETERS: [Parameter; 13] = [
-    row("domain", Needed::Always, |draft, text| {
-        put(&mut draft.domain, Host::parse(text).map(|host| (host, text.into())))
-    }),
+    row("domain", Needed::Always, read_host),
     row("toPort", Needed::WithoutPorts, |draft, text| put(&mut draft.to_port, parse_port(text))),
     row("fromPort", Needed::Never, |draft, text| put(&mut draft.from_port, parse_port(text))),
-    row("ports", Needed::Never, |draft, text| put(&mut draft.ports, PortSet::parse(text))),
+    PORTS,
     row("exclude", Needed::Never, |draft, text| put(&mut draft.exclude, PortSet::parse(text))),
-    row("timeout", Needed::Never, |draft, text| put(&mut draft.timeout, Timeout::parse(text))),
-    row("deadline", Needed::Never, |draft, text| put(&mut draft.deadline, parse_deadline(text))),
-    row("retries", Needed::Never, |draft, text| put(&mut draft.retries, Retries::parse(text))),
-    row("concurrency", Needed::Never, |draft, text| {
-        put(&mut draft.concurrency, parse_concurrency(text))
-    }),
-    row("rate", Needed::Never, |draft, text| put(&mut draft.rate, parse_rate(text))),
-    row("family", Needed::Never, |draft, text| put(&mut draft.family, Family::parse(text))),
+    TIMEOUT,
+    DEADLINE,
+    RETRIES,
+    CONCURRENCY,
+    RATE,
+    FAMILY,
     row("addresses", Needed::Never, |draft, text| put(&mut draft.addresses, parse_addresses(text))),
     row("include", Needed::Never, |draft, text| put(&mut draft.include, parse_include(text))),
+];
+
+/// The parameters of `/probe`: `target` and `ports` as blackbox_exporter's users expect them.
+const PROBE_PARAMETERS: [Parameter; 9] = [
+    row("target", Needed::Always, read_host),
+    Parameter { needed: Needed::Always, ..PORTS },
+    row("expect", Needed::Never, |draft, text| put(&mut draft.expect, PortSet::parse(text))),
+    TIMEOUT,
+    DEADLINE,
+    RETRIES,
+    CONCURRENCY,
+    RATE,
+    FAMILY,
 ];
 
 const fn row(
@@ -139,6 +172,11 @@ struct Draft {
     family: Family,
     addresses: Addresses,
     include: Include,
+    expect: Option<PortSet>,
+}
+
+fn read_host(draft: &mut Draft, text: &str) -> Result<(), String> {
+    put(&mut draft.domain, Host::parse(text).map(|host| (host, text.into())))
 }
 
 /// Stores what was read, or tells why it was not.
@@ -149,11 +187,55 @@ fn put<T, U: Into<T>, E: Display>(slot: &mut T, read: Result<U, E>) -> Result<()
 
 /// Reads the query of `/open-ports`, decoded as a form is.
 pub fn parse(query: &str, defaults: &Settings, form: Form) -> Result<ScanRequest, InvalidFields> {
+    let (draft, faults) = read(&PARAMETERS, query);
+    finish(draft, defaults, form, faults)
+}
+
+/// Reads the query of `/probe`. `scrape_timeout` is how long Prometheus waits, as its header
+/// says: the scan ends a little earlier, so that what it has found is told.
+pub fn parse_probe(
+    query: &str,
+    defaults: &Settings,
+    scrape_timeout: Option<&str>,
+) -> Result<ProbeRequest, InvalidFields> {
+    let (mut draft, mut faults) = read(&PROBE_PARAMETERS, query);
+    if let Some(text) = scrape_timeout {
+        match parse_scrape_timeout(text) {
+            Some(most) => {
+                draft.deadline = Some(draft.deadline.map_or(most, |asked| asked.min(most)));
+            }
+            None => faults.push(SCRAPE_TIMEOUT, "must be a number of seconds above 0"),
+        }
+    }
+    let expect = draft.expect.take();
+    if let (Some(expect), Some(ports)) = (&expect, &draft.ports)
+        && let Some(port) = expect.iter().find(|port| !ports.contains(*port))
+    {
+        faults.push("expect", &format!("names port {port}, which ports leaves out"));
+    }
+    let scan = finish(draft, defaults, Form::Text, faults)?;
+    Ok(ProbeRequest { scan, expect })
+}
+
+/// The header field of Prometheus that bounds a probe.
+const SCRAPE_TIMEOUT: &str = "X-Prometheus-Scrape-Timeout-Seconds";
+/// How much earlier than Prometheus a probe ends; blackbox_exporter's default margin.
+const SCRAPE_MARGIN: Duration = Duration::from_millis(500);
+
+/// The time that a probe has, of the seconds that a scrape has.
+fn parse_scrape_timeout(text: &str) -> Option<Duration> {
+    let seconds: f64 = text.parse().ok().filter(|seconds| *seconds > 0.0)?;
+    let whole = Duration::try_from_secs_f64(seconds).ok()?;
+    Some(whole.saturating_sub(SCRAPE_MARGIN).max(whole / 2).max(limits::TIMEOUT_MIN))
+}
+
+/// Reads a query by a table.
+fn read(table: &[Parameter], query: &str) -> (Draft, InvalidFields) {
     let pairs: Vec<Pair> = form_urlencoded::parse(query.as_bytes()).collect();
     let mut faults = InvalidFields::default();
-    let draft = read_known(&pairs, &mut faults);
-    report_unknown(&pairs, &mut faults);
-    finish(draft, defaults, form, faults)
+    let draft = read_known(table, &pairs, &mut faults);
+    report_unknown(table, &pairs, &mut faults);
+    (draft, faults)
 }
 
 type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
@@ -163,9 +245,9 @@ fn is_given(pairs: &[Pair], wanted: &str) -> bool {
 }
 
 /// Walks the table; of a parameter given twice the first counts, but it is a fault.
-fn read_known(pairs: &[Pair], faults: &mut InvalidFields) -> Draft {
+fn read_known(table: &[Parameter], pairs: &[Pair], faults: &mut InvalidFields) -> Draft {
     let mut draft = Draft::default();
-    for Parameter { name, needed, read } in &PARAMETERS {
+    for Parameter { name, needed, read } in table {
         let mut values = pairs.iter().filter(|(given, _)| given == name).map(|(_, value)| value);
         let is_needed = match needed {
             Needed::Always => true,
@@ -196,15 +278,18 @@ fn read_known(pairs: &[Pair], faults: &mut InvalidFields) -> Draft {
 }
 
 /// Names what no row of the table has, with the row that was probably meant.
-fn report_unknown(pairs: &[Pair], faults: &mut InvalidFields) {
+fn report_unknown(table: &[Parameter], pairs: &[Pair], faults: &mut InvalidFields) {
     for (given, _) in pairs {
         if faults.is_full() {
             return;
         }
         let name: String = given.chars().take(UNKNOWN_CHARS_MAX).collect();
-        let is_known = PARAMETERS.iter().any(|parameter| parameter.name == *given);
+        let is_known = table.iter().any(|parameter| parameter.name == *given);
         if !is_known && !faults.contains(&name) {
-            faults.push(&name, &format!("unknown parameter, did you mean {}?", nearest(&name)));
+            faults.push(
+                &name,
+                &format!("unknown parameter, did you mean {}?", nearest(table, &name)),
+            );
         }
     }
 }
@@ -213,8 +298,8 @@ fn report_unknown(pairs: &[Pair], faults: &mut InvalidFields) {
 const UNKNOWN_CHARS_MAX: usize = 32;
 
 /// The name of the table that takes the fewest edits to write.
-fn nearest(name: &str) -> &'static str {
-    let known = PARAMETERS.iter().map(|parameter| parameter.name);
+fn nearest(table: &[Parameter], name: &str) -> &'static str {
+    let known = table.iter().map(|parameter| parameter.name);
     spelling::nearest(name, known).map_or("", |(name, _)| name)
 }
 
@@ -226,7 +311,9 @@ fn finish(
     mut faults: InvalidFields,
 ) -> Result<ScanRequest, InvalidFields> {
     let asked = finish_ports(&mut draft, &mut faults);
-    let timeout = draft.timeout.unwrap_or(Timeout::Fixed(defaults.timeout));
+    // A default gives way to a deadline that is shorter; what was asked for does not.
+    let usual = draft.deadline.map_or(defaults.timeout, |deadline| deadline.min(defaults.timeout));
+    let timeout = draft.timeout.unwrap_or(Timeout::Fixed(usual));
     if let (Some(deadline), Timeout::Fixed(timeout)) = (draft.deadline, timeout)
         && deadline < timeout
         && !faults.contains("timeout")
@@ -246,7 +333,7 @@ fn finish(
         from_port: asked.from_port,
         to_port: asked.to_port,
         timeout,
-        // Beyond our own bound it is shortened, not refused: the client gets what there is.
+        // Beyond the server's own bound it is shortened, not refused.
         deadline: draft.deadline.unwrap_or(defaults.scan_time_max).min(defaults.scan_time_max),
         retries: draft.retries,
         concurrency: draft.concurrency,
@@ -320,7 +407,6 @@ fn parse_include(text: &str) -> Result<Include, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits;
 
     fn read(query: &str) -> Result<ScanRequest, serde_json::Value> {
         parse(query, &Settings::default(), Form::Json)
@@ -482,7 +568,7 @@ mod tests {
             check_fault(&format!("deadline={text}"), malformed);
         }
         check_fault("deadline=9ms", "must be at least 10ms");
-        check_fault("deadline=1s", "must not be below the timeout, which is 2s");
+        check_fault("deadline=1s&timeout=2s", "must not be below the timeout, which is 2s");
         check_fault("retries=11", "must be from 0 to 10, or auto");
         check_fault("retries=-1", "invalid decimal string, or auto");
         check_fault("concurrency=0", "must be from 1 to 65535");
@@ -494,6 +580,51 @@ mod tests {
         check_fault("addresses=ALL", "must be first or all");
         check_fault("include=open", "\"open\" is none of closed, filtered and unreachable");
         check_fault("include=closed,", "\"\" is none of closed, filtered and unreachable");
+    }
+
+    #[test]
+    fn a_deadline_shortens_a_timeout_that_was_not_asked_for() {
+        let read = |query: &str| {
+            let settings = Settings::default();
+            parse(&format!("domain=a&toPort=80&{query}"), &settings, Form::Json).unwrap()
+        };
+        assert_eq!(read("deadline=1s").timeout, Timeout::Fixed(Duration::from_secs(1)));
+        assert_eq!(read("deadline=3s").timeout, Timeout::Fixed(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_probe_ends_before_prometheus_loses_patience() {
+        let deadline = |query: &str, header: Option<&str>| {
+            let query = format!("target=a&ports=80&{query}");
+            parse_probe(&query, &Settings::default(), header).map(|probe| probe.scan.deadline)
+        };
+        let check = |query: &str, header: Option<&str>, millis: u64| {
+            assert_eq!(deadline(query, header), Ok(Duration::from_millis(millis)), "{header:?}");
+        };
+        check("", None, 300_000);
+        check("", Some("10"), 9_500);
+        check("", Some("10.000000"), 9_500);
+        check("", Some("0.6"), 300);
+        check("deadline=2s", Some("10"), 2_000);
+        check("deadline=20s", Some("10"), 9_500);
+        for header in ["", "0", "-1", "x", "NaN", "inf", "1e400"] {
+            assert!(deadline("", Some(header)).is_err(), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_probe_has_a_table_of_its_own() {
+        let check = |query: &str, name: &str, message: &str| {
+            let faults = parse_probe(query, &Settings::default(), None).unwrap_err();
+            let faults = serde_json::to_value(faults).unwrap();
+            assert_eq!(faults[name][0], message, "{query}: {faults}");
+        };
+        check("ports=80", "target", "can't be blank");
+        check("target=a", "ports", "can't be blank");
+        check("target=a&ports=80&domain=b", "domain", "unknown parameter, did you mean ports?");
+        check("target=a&ports=80&expect=80,81", "expect", "names port 81, which ports leaves out");
+        let probe = parse_probe("target=a&ports=80-90&expect=80", &Settings::default(), None);
+        assert_eq!(probe.unwrap().expect, Some(PortSet::parse("80").unwrap()));
     }
 
     #[test]

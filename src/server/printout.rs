@@ -4,7 +4,7 @@
 //! is asked before each write. The poller wakes the loop when a full pipe has room again; nothing
 //! here waits for a reader, since probes in flight would miss their answers meanwhile.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -51,6 +51,17 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// How long to sleep at most for what waits to be written: stderr is not on the poller, nor is
+    /// a stdout that cannot be (a file, some terminals).
+    pub(super) fn output_limit(&self) -> Option<Duration> {
+        const RETRY: Duration = Duration::from_millis(100);
+        let prints = !self.service.printout().is_empty();
+        if prints && self.stdout != Stdout::Full {
+            return Some(Duration::ZERO);
+        }
+        (prints || !self.log.is_empty()).then_some(RETRY)
     }
 
     fn watch_stdout(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Phase, Service};
+use super::Service;
 use crate::api;
 use crate::api::problem::{Cause, Problem, sentence};
 use crate::http::{Field, Request, Response};
@@ -33,7 +33,7 @@ impl Service {
         self.check_site(request)?;
         let settings = &self.options.settings;
         let (scans_max, share_max) = (settings.scans_max, settings.scans_per_client_max);
-        if matches!(self.phase, Phase::Draining { .. } | Phase::Ended) {
+        if !self.is_open() {
             return Err(Problem::draining(RETRY_AFTER_DRAIN));
         }
         if self.jobs.len() >= scans_max {

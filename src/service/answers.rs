@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use super::jobs::Job;
 use crate::api::accept::Form;
 use crate::api::answer::{AddressResult, ScanEvent, Summary, write_event};
+use crate::api::probe::{Probed, probe_response};
 use crate::api::query::Addresses;
+use crate::http::Response;
 use crate::report::PortTally;
 use crate::report::log::Record;
 use crate::scan::Scan;
@@ -28,9 +30,11 @@ impl<'a> Outcome<'a> {
         Self { job, scans, elapsed: now - job.started_at }
     }
 
-    /// Appends the end of an answer in this form.
-    pub(super) fn write_end(&self, out: &mut Vec<u8>, form: Form) {
-        self.tell(|summary| write_event(out, form, &ScanEvent::End(summary)));
+    /// The end of an answer in this form: all of it, where it is no stream.
+    pub(super) fn write_end(&self, form: Form) -> Vec<u8> {
+        let mut text = Vec::new();
+        self.tell(|summary| write_event(&mut text, form, &ScanEvent::End(summary)));
+        text
     }
 
     /// Tells the outcome to whoever writes it; the summary borrows what lives no longer.
@@ -57,6 +61,17 @@ impl<'a> Outcome<'a> {
             unreachable: include.unreachable.then(|| unreachable.as_set()),
             results: is_all.then_some(&results),
         });
+    }
+
+    /// The answer to a probe that expects these ports to be open, or none in particular.
+    pub(super) fn probe_response(&self, expect: Option<&PortSet>) -> Response {
+        let probed = Probed::Scanned {
+            address: self.scans[0].target().ip(),
+            open: self.scans[0].ports(PortState::Open),
+            counts: self.counts(),
+            complete: self.is_complete(),
+        };
+        probe_response(probed, expect, self.elapsed)
     }
 
     /// Adds the scan's figures to an access record.

@@ -12,6 +12,7 @@ use super::answers::Outcome;
 use super::jobs::{Failure, Job, Owner};
 use super::streams::{Stream, Telling};
 use super::{Role, Service};
+use crate::api::probe::{Probed, probe_response};
 use crate::api::problem::{Cause, Problem, problem_response, sentence};
 use crate::api::query::ScanRequest;
 use crate::api::{self, Command, Route};
@@ -22,6 +23,7 @@ use crate::http::{Field, Method, Request, Response};
 use crate::policy::clients::Share;
 use crate::report::log::{Level, Record};
 use crate::slots::Key;
+use crate::target::PortSet;
 
 /// One client's connection.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ struct Exchange {
     method: Method,
     route: &'static str,
     began_at: Instant,
+    /// For a probe: the ports that should be open, if it says so.
+    expect: Option<Option<PortSet>>,
 }
 
 impl Client {
@@ -100,7 +104,7 @@ impl Service {
                 Step::Request(request) => self.on_request(now, key, &request),
                 Step::Refuse(refusal) => {
                     let (method, route) = (Method::Other, refusal.label());
-                    let exchange = Exchange { method, route, began_at: now };
+                    let exchange = Exchange { method, route, began_at: now, expect: None };
                     self.respond(now, key, (exchange, Err(Problem::from_refusal(refusal))));
                 }
                 Step::ShutdownWrite => self.actions.push_back(Action::ShutdownWrite(key)),
@@ -139,10 +143,18 @@ impl Service {
             method: request.method,
             route: Route::of(request.path()).label(),
             began_at: now,
+            expect: None,
         };
         let answered = match api::parse(request, &self.options.settings) {
             Ok(Command::Scan(scan)) => match self.admit(key, request) {
                 Ok(share) => return self.start(now, key, scan, (exchange, share)),
+                Err(problem) => Err(problem),
+            },
+            Ok(Command::Probe(probe)) => match self.admit(key, request) {
+                Ok(share) => {
+                    let exchange = Exchange { expect: Some(probe.expect), ..exchange };
+                    return self.start(now, key, probe.scan, (exchange, share));
+                }
                 Err(problem) => Err(problem),
             },
             Ok(Command::CheckScan(scan)) => {
@@ -220,12 +232,14 @@ impl Service {
         self.log(&outcome.describe(record));
         self.counters.count_request(exchange.route, 200);
         if let Some(Role::Client(client)) = self.sockets.get_mut(owner) {
-            let mut body = Vec::new();
-            outcome.write_end(&mut body, form);
             if let Some(stream) = scanning.stream {
-                client.activity = Activity::Telling(Box::new(Telling::new(stream, body)));
+                let end = outcome.write_end(form);
+                client.activity = Activity::Telling(Box::new(Telling::new(stream, end)));
             } else {
-                let response = api::scan_response(form, body);
+                let response = match &exchange.expect {
+                    Some(expect) => outcome.probe_response(expect.as_ref()),
+                    None => api::scan_response(form, outcome.write_end(form)),
+                };
                 client.conn.respond(now, &response, &self.date.1);
             }
         }
@@ -248,7 +262,18 @@ impl Service {
         self.counters.count_scan(problem.cause().label());
         let Some(scanning) = self.end_activity(owner, key) else { return };
         self.quota.release(scanning.share);
-        self.respond(now, owner, (scanning.exchange, Err(problem.clone())));
+        let exchange = scanning.exchange;
+        // A monitor is told that its target is amiss; only what we refuse is an error.
+        let is_unresolved =
+            [Cause::UnknownHost, Cause::DnsFailure, Cause::DnsTimeout].contains(&problem.cause());
+        let answered = match &exchange.expect {
+            Some(expect) if is_unresolved => {
+                let elapsed = now - exchange.began_at;
+                Ok(probe_response(Probed::Unresolved, expect.as_ref(), elapsed))
+            }
+            Some(_) | None => Err(problem.clone()),
+        };
+        self.respond(now, owner, (exchange, answered));
         self.serve(now, owner);
     }
 
@@ -282,6 +307,7 @@ impl Service {
         let Some(role @ Role::Client(_)) = self.sockets.get_mut(key) else { return };
         let Role::Client(client) = std::mem::replace(role, Role::Closing) else { return };
         self.clients_len -= 1;
+        self.parting_len += 1;
         self.counters.count_closed(reason);
         self.timers.set(key, None);
         self.close(key, Parting::Ordinary);

@@ -2,15 +2,18 @@
 //!
 //! Begun by a signal, done when the last client is gone. Meanwhile whatever was accepted is
 //! answered: the listeners' queues are emptied before they close, running scans finish, and those
-//! that run too long are answered as they stand. A use from the shell has nobody to warn: it takes
-//! the last step at once, and is done when everything is printed.
+//! that run too long are answered as they stand. Who takes his time to read that is given up. A use
+//! from the shell has nobody to warn: it takes the last steps at once, and is done when everything
+//! is printed.
 
 use std::time::Instant;
 
 use super::Service;
 use super::admission::RETRY_AFTER_DRAIN;
 use crate::api::problem::Problem;
+use crate::conn::CloseReason;
 use crate::event::{Action, Signal};
+use crate::limits::WRITE_STALL_TIMEOUT;
 use crate::report::log::{Level, Record};
 use crate::slots::Key;
 
@@ -23,8 +26,12 @@ pub(super) enum Phase {
     /// The shell empties the listeners' queues and closes them. The next tick leaves it.
     Closing { ends_at: Instant },
     /// The listeners are closed, idle connections too; running scans finish. Armed: `ends_at`,
-    /// when they are answered as they stand. Left when the last client is gone.
-    Draining { ends_at: Option<Instant> },
+    /// when they are answered as they stand. Left then, or when the last client is gone.
+    Draining { ends_at: Instant },
+    /// Every scan is answered, and slow readers still read. Armed: `gives_up_at`, when those left
+    /// are dropped: a byte now and then must not keep the service. Left when the last is gone, or
+    /// all is printed.
+    Flushing { gives_up_at: Instant },
     /// Nothing is left to do, or a second signal came.
     Ended,
 }
@@ -35,7 +42,7 @@ impl Service {
         let (delay, timeout) = (settings.drain_delay, settings.drain_timeout);
         self.phase = match self.phase {
             // Nobody listens, and what is known is wanted now.
-            Phase::Serving if self.batch.is_some() => Phase::Draining { ends_at: Some(now) },
+            Phase::Serving if self.batch.is_some() => Phase::Draining { ends_at: now },
             Phase::Serving => {
                 let scans = self.jobs.len();
                 let record = Record::new(Level::Info, "draining")
@@ -50,6 +57,7 @@ impl Service {
             Phase::Notice { .. }
             | Phase::Closing { .. }
             | Phase::Draining { .. }
+            | Phase::Flushing { .. }
             | Phase::Ended => Phase::Ended,
         };
     }
@@ -62,23 +70,35 @@ impl Service {
                 self.actions.push_back(Action::CloseListeners);
             }
             Phase::Closing { ends_at } => {
-                self.phase = Phase::Draining { ends_at: Some(ends_at) };
+                self.phase = Phase::Draining { ends_at };
                 for key in self.client_keys() {
                     self.drain_client(now, key);
                 }
             }
-            Phase::Serving | Phase::Notice { .. } | Phase::Draining { .. } | Phase::Ended => {}
+            Phase::Flushing { gives_up_at } if gives_up_at <= now => {
+                for key in self.client_keys() {
+                    self.drop_client(now, key, CloseReason::Stalled.label());
+                }
+                if self.batch.is_some() {
+                    self.phase = Phase::Ended;
+                }
+            }
+            Phase::Serving
+            | Phase::Notice { .. }
+            | Phase::Draining { .. }
+            | Phase::Flushing { .. }
+            | Phase::Ended => {}
         }
-        if let Phase::Draining { ends_at: Some(ends_at) } = self.phase
+        if let Phase::Draining { ends_at } = self.phase
             && ends_at <= now
         {
-            self.phase = Phase::Draining { ends_at: None };
+            self.phase = Phase::Flushing { gives_up_at: now + WRITE_STALL_TIMEOUT };
             self.interrupt_batch(now);
             self.end_jobs(now);
         }
         self.on_batch_done();
         let is_served = self.clients_len == 0 && self.batch.is_none();
-        if matches!(self.phase, Phase::Draining { .. }) && is_served {
+        if !self.is_open() && self.phase != Phase::Ended && is_served {
             self.phase = Phase::Ended;
             self.log(&Record::new(Level::Info, "drained"));
         }
@@ -102,6 +122,14 @@ impl Service {
             }
         }
         self.pump(now);
+    }
+
+    /// True exactly until the listeners are closed.
+    pub(super) const fn is_open(&self) -> bool {
+        match self.phase {
+            Phase::Serving | Phase::Notice { .. } | Phase::Closing { .. } => true,
+            Phase::Draining { .. } | Phase::Flushing { .. } | Phase::Ended => false,
+        }
     }
 
     /// True exactly when a termination signal came.

@@ -14,8 +14,9 @@ use super::Role;
 use crate::budget::{self, Budget};
 use crate::event::{Action, Outcome, Parting, Transport};
 use crate::limits;
+use crate::scan::plan::Plan;
 use crate::scan::probes::ProbeId;
-use crate::scan::{Finding, Plan, Scan};
+use crate::scan::{Finding, Scan};
 use crate::slots::{Key, Slots};
 
 #[derive(Debug)]
@@ -224,8 +225,11 @@ impl Fleet {
     /// When a scan or the budget has something due; `None` while neither has.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let scans = self.running().filter_map(Scan::deadline);
+        // Without room it is a connect's end, or the budget's, that lets a paced scan go on.
+        let may_launch = self.may_launch(now);
+        let pace = self.running().filter_map(Scan::paced_until).filter(|_| may_launch);
         let budget = self.budget.deadline(now).filter(|_| !self.turns.is_empty());
-        scans.chain(budget).min()
+        scans.chain(pace).chain(budget).min()
     }
 
     /// Connects that all scans together could use at once.
@@ -270,10 +274,12 @@ impl Fleet {
         }
     }
 
-    /// Takes an ended scan out of the turns.
+    /// Takes an ended scan out of the turns. What it was granted goes to the others at once: one
+    /// that was granted nothing has no deadline to wake it but its end.
     fn retire(&mut self, key: Key) {
         if let Some(place) = self.turns.iter().position(|turn| *turn == key) {
             self.turns.remove(place);
+            self.allot();
         }
     }
 
@@ -289,5 +295,76 @@ impl Fleet {
             running.count() == self.turns.len() && self.running().all(Scan::is_running),
             "2: who runs takes turns"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::event::Shortage;
+    use crate::target::{PortSet, Retries, Timeout};
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    fn plan(now: Instant, last_port: u16, rate: Option<u32>) -> Plan {
+        Plan {
+            target: ([192, 0, 2, 1], 0).into(),
+            is_routed: true,
+            ports: PortSet::from_range(1, last_port),
+            timeout: Timeout::Fixed(1000 * MILLI),
+            retries: Retries::Exactly(0),
+            concurrency: last_port.into(),
+            rate: rate.and_then(NonZeroU32::new),
+            ends_at: now + 60_000 * MILLI,
+        }
+    }
+
+    /// Launches one connect and tells what came of it; false if none was to be launched.
+    fn launch(fleet: &mut Fleet, now: Instant, outcome: Outcome) -> bool {
+        let mut sockets = Slots::new();
+        let Some(Action::Connect { socket, .. }) = fleet.poll_action(now, &mut sockets) else {
+            return false;
+        };
+        let Some(Role::Probe { scan, probe }) = sockets.remove(socket) else {
+            panic!("a connect is a probe's");
+        };
+        fleet.handle_outcome(now, (scan, probe), outcome).is_some()
+    }
+
+    #[test]
+    fn a_pace_that_passes_while_all_rest_is_not_due() {
+        let start = Instant::now();
+        let job = Key::from_parts(0, 0);
+        let mut fleet = Fleet::new(10);
+        fleet.begin(start, plan(start, 9, Some(1000)), job);
+        assert!(launch(&mut fleet, start, Outcome::Shortage(Shortage::Memory)));
+        let rested = fleet.deadline(start).expect("a rest ends");
+        assert!(rested > start + 2 * MILLI, "the pace would come first");
+        for now in [start, start + MILLI, start + 2 * MILLI] {
+            fleet.handle_tick(now, |_| {});
+            assert!(!fleet.has_work(now), "nothing is to be done while all rest");
+            assert_eq!(fleet.deadline(now), Some(rested));
+        }
+        fleet.handle_tick(rested, |_| {});
+        assert!(fleet.has_work(rested), "then the pace has passed long since");
+    }
+
+    #[test]
+    fn a_scan_that_was_granted_nothing_gets_what_an_ended_one_leaves_in_the_same_turn() {
+        let now = Instant::now();
+        let mut fleet = Fleet::new(1);
+        for job in 0..3 {
+            fleet.begin(now, plan(now, 2, None), Key::from_parts(job, 0));
+        }
+        fleet.handle_tick(now, |_| {});
+        let mut launched = 0;
+        while launch(&mut fleet, now, Outcome::Refused) {
+            launched += 1;
+        }
+        assert_eq!(launched, 6, "every port of every scan was tried");
+        assert!(!fleet.has_work(now) && fleet.deadline(now).is_none());
     }
 }

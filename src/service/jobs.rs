@@ -21,8 +21,9 @@ use crate::event::{Action, Outcome, Route};
 use crate::limits;
 use crate::policy::{Denial, Policy};
 use crate::scan::ledger::PortState;
+use crate::scan::plan::Plan;
 use crate::scan::probes::ProbeId;
-use crate::scan::{Finding, Plan, Scan};
+use crate::scan::{Finding, Scan};
 use crate::slots::{Key, Slots};
 use crate::target::Host;
 

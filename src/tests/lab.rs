@@ -6,11 +6,24 @@
 //! contain it. Where namespaces are not permitted it says so and succeeds, unless
 //! `OPENPORTS_REQUIRE_ALL` is set.
 //!
-//! The first cases prove the lab itself: a lab that cannot be trusted proves nothing else.
+//! The first cases prove the lab itself: a lab that cannot be trusted proves nothing else. Those
+//! of `scans` then hold the real binary to what it says of such networks.
 #![expect(clippy::print_stdout, reason = "a test program without the usual harness reports here")]
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "what it shares with src/tests/service.rs is used in part, and says what it missed"
+)]
 
+#[path = "service/client.rs"]
+mod client;
 #[path = "../../benches/lab/mod.rs"]
 mod lab;
+#[path = "service/process.rs"]
+mod process;
+#[path = "lab/scans.rs"]
+mod scans;
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
@@ -23,7 +36,7 @@ use lab::{Death, HOST_ADDRESS, Host, Lab, Port, Unreachable};
 type Case = (&'static str, fn() -> Outcome);
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-const CASES: &[Case] = &[
+const LAB_CASES: &[Case] = &[
     ("an_open_port_completes_the_handshake_and_answers_a_fin", open_port),
     ("a_closed_port_refuses", closed_port),
     ("a_silent_port_lets_the_deadline_pass", silent_port),
@@ -53,7 +66,7 @@ fn main() -> ExitCode {
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
     let is_wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter.as_str()));
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for (name, _) in CASES.iter().filter(|(name, _)| is_wanted(name)) {
+    for (name, _) in cases().filter(|(name, _)| is_wanted(name)) {
         let verdict = match run_child(name) {
             Ok(Some(0)) => {
                 passed += 1;
@@ -75,6 +88,10 @@ fn main() -> ExitCode {
     if failed > 0 || (must_run && skipped > 0) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+fn cases() -> impl Iterator<Item = &'static Case> {
+    LAB_CASES.iter().chain(scans::CASES)
+}
+
 /// Runs one case in its own process; returns its exit code, `None` if a signal or the deadline
 /// ended it.
 fn run_child(name: &str) -> io::Result<Option<i32>> {
@@ -93,7 +110,7 @@ fn run_child(name: &str) -> io::Result<Option<i32>> {
 }
 
 fn run_case(name: &str) -> ExitCode {
-    let Some((_, run)) = CASES.iter().find(|(known, _)| *known == name) else {
+    let Some((_, run)) = cases().find(|(known, _)| *known == name) else {
         println!("there is no case {name}");
         return ExitCode::FAILURE;
     };

@@ -1,0 +1,98 @@
+# What both container tests need; sourced by them. Builds from an image made on the spot, so that
+# no registry is needed, and runs in two network namespaces joined by a cable: `op-in` is the
+# containers' (203.0.113.1), `op-out` everyone else's (203.0.113.2). 203.0.113.9 is silent.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+here=$PWD/.ci/container
+work=$PWD/target/ci-container
+image=localhost/openports:ci
+mkdir -p "$work"
+
+[ "$(id -u)" -eq 0 ] || { echo "these tests make network namespaces: run them as root"; exit 1; }
+
+# podman asks for higher limits than some machines may give: drop what cannot be had.
+cat >"$work/containers.conf" <<C
+[engine]
+runtime = "norlimit"
+events_logger = "file"
+[engine.runtimes]
+norlimit = ["$here/runc-norlimit"]
+C
+export CONTAINERS_CONF=$work/containers.conf
+
+# Without systemd podman complains about health check timers that nobody here wants.
+podman() { command podman --log-level fatal "$@"; }
+inside() { nsenter --net=/run/netns/op-in "$@"; }
+outside() { nsenter --net=/run/netns/op-out "$@"; }
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+# check WHAT EXPECTED ACTUAL: the actual text matches the expected pattern of bash's `[[ == ]]`.
+check() {
+    # shellcheck disable=SC2053
+    [[ $3 == $2 ]] || fail "$1: expected $2, got: $3"
+    echo "   $1: ${3:0:160}"
+}
+
+# at_most WHAT LIMIT ACTUAL
+at_most() {
+    [ "$3" -le "$2" ] || fail "$1: $3, more than $2"
+    echo "   $1: $3 (at most $2)"
+}
+
+# within SECONDS COMMAND…: the command succeeds before so much time has passed.
+within() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$end" ] || fail "not in time: $*"
+        sleep 0.05
+    done
+}
+
+plug() {
+    unplug
+    ip netns add op-in
+    ip netns add op-out
+    ip -n op-in link set lo up
+    ip -n op-out link set lo up
+    ip -n op-in link add eth0 type veth peer name eth0 netns op-out
+    ip -n op-in addr add 203.0.113.1/24 dev eth0
+    ip -n op-out addr add 203.0.113.2/24 dev eth0
+    ip -n op-in link set eth0 up
+    ip -n op-out link set eth0 up
+    # Frames to a card that is not there.
+    ip -n op-in neigh add 203.0.113.9 lladdr 02:00:00:00:00:09 dev eth0 nud permanent
+}
+
+unplug() {
+    ip netns del op-in 2>/dev/null || true
+    ip netns del op-out 2>/dev/null || true
+}
+
+# An image with this machine's compiler: links into /usr, which the build mounts.
+build_image() {
+    local root
+    root=$(mktemp -d)
+    mkdir -p "$root"/{usr,etc,tmp,cargo,rustup}
+    cp -P /bin /lib* "$root"/
+    cp -rP /etc/alternatives /etc/ssl /etc/ld.so.* /etc/passwd /etc/group "$root/etc/"
+    tar -C "$root" -c . | podman import -q --change ENV=PATH=/cargo/bin:/usr/bin:/bin \
+        --change ENV=CARGO_HOME=/cargo --change ENV=RUSTUP_HOME=/rustup \
+        - localhost/openports-build:ci >/dev/null
+    rm -rf "$root"
+}
+
+# build TAG [FLAG…]: the Dockerfile as it is. `:O` keeps what the build writes out of the mounts.
+build() {
+    local tag=$1
+    shift
+    podman build -q --format docker --timestamp 0 --network host -t "$tag" \
+        --build-arg BUILD_IMAGE=localhost/openports-build:ci \
+        -v /usr:/usr:ro -v "${CARGO_HOME:-$HOME/.cargo}:/cargo:O" \
+        -v "${RUSTUP_HOME:-$HOME/.rustup}:/rustup:O" "$@" . >"$work/build.log" 2>&1 ||
+        { tail -30 "$work/build.log"; fail "podman build"; }
+}

@@ -1,0 +1,5 @@
+# The image as it is built and run: Dockerfile, hardening, caps, signals.
+need podman podman buildah runc catatonit
+need ip iproute2
+need curl curl
+step container .ci/container/image.sh

@@ -1,0 +1,114 @@
+//! HTTP without a scan: requests a second by wrk, beside nginx.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::lab::Lab;
+use crate::loads::Figures;
+use crate::service::Service;
+use crate::tools::find_program;
+
+/// How long wrk asks for one figure.
+const SECONDS: u32 = 3;
+
+/// One worker, no log, no limit of requests on a connection. As root of the namespace, where no
+/// other user is.
+const CONFIGURATION: &str = "\
+user root; worker_processes 1; daemon off; pid FOLDER/pid; error_log stderr crit;
+events { worker_connections 1024; }
+http {
+    access_log off; keepalive_requests 1000000000;
+    client_body_temp_path FOLDER; proxy_temp_path FOLDER; fastcgi_temp_path FOLDER;
+    uwsgi_temp_path FOLDER; scgi_temp_path FOLDER;
+    server { listen ADDRESS; location / { return 200 \"ok\\n\"; } }
+}
+";
+
+/// A running nginx.
+struct Nginx {
+    child: Child,
+    address: SocketAddr,
+    folder: PathBuf,
+}
+
+impl Nginx {
+    fn start() -> Result<Self, String> {
+        let path = find_program("nginx")
+            .or_else(|| Some(PathBuf::from("/usr/sbin/nginx")).filter(|path| path.is_file()))
+            .ok_or("nginx is not installed")?;
+        let in_short = |error: std::io::Error| format!("nginx cannot be started: {error}");
+        let folder = std::env::temp_dir().join(format!("openports-nginx-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).map_err(in_short)?;
+        // Free a moment ago, and this namespace has no other inhabitant.
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(in_short)?;
+        let address = free.local_addr().map_err(in_short)?;
+        drop(free);
+        let configuration = CONFIGURATION
+            .replace("FOLDER", &folder.to_string_lossy())
+            .replace("ADDRESS", &address.to_string());
+        let file = folder.join("nginx.conf");
+        std::fs::write(&file, configuration).map_err(in_short)?;
+        let mut command = Command::new(path);
+        let command = command.arg("-p").arg(&folder).arg("-c").arg(&file);
+        let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().map_err(in_short)?;
+        let nginx = Self { child, address, folder };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while TcpStream::connect(address).is_err() {
+            if Instant::now() > deadline {
+                return Err("nginx does not listen".into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(nginx)
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // SIGTERM by its own means, so that the worker ends with its master.
+        let stop = Command::new("kill").arg(self.child.id().to_string()).status();
+        if !stop.is_ok_and(|status| status.success()) {
+            drop(self.child.kill());
+        }
+        drop(self.child.wait());
+        drop(std::fs::remove_dir_all(Path::new(&self.folder)));
+    }
+}
+
+/// Requests a second, of nginx and of this project's service in turns.
+pub(crate) fn throughput() -> Result<Figures, String> {
+    find_program("wrk").ok_or("wrk is not installed")?;
+    let _lab = Lab::enter()
+        .map_err(|error| error.to_string())?
+        .start(Vec::new())
+        .map_err(|error| error.to_string())?;
+    let (nginx, service) = (Nginx::start()?, Service::start(&[])?);
+    let mut figures = Vec::new();
+    for (connections, names) in
+        [(1, ["nginx_1", "healthz_1", "invalid_1"]), (64, ["nginx_64", "healthz_64", "invalid_64"])]
+    {
+        let [nginx_name, healthz_name, invalid_name] = names;
+        figures.push((nginx_name, wrk(nginx.address, "/healthz", connections)?));
+        figures.push((healthz_name, wrk(service.address, "/healthz", connections)?));
+        figures.push((invalid_name, wrk(service.address, "/open-ports?toPort=x", connections)?));
+    }
+    Ok(figures)
+}
+
+/// Requests a second by one thread of wrk.
+fn wrk(address: SocketAddr, path: &str, connections: u32) -> Result<f64, String> {
+    let output = Command::new("wrk")
+        .args(["-t", "1", "-c", &connections.to_string(), "-d", &format!("{SECONDS}s")])
+        .arg(format!("http://{address}{path}"))
+        .output()
+        .map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if text.contains("Socket errors") {
+        return Err(format!("wrk met errors: {}", text.trim().replace('\n', " ")));
+    }
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
+    line.and_then(|rate| rate.trim().parse().ok())
+        .ok_or_else(|| format!("wrk cannot be read: {}", text.trim().replace('\n', " ")))
+}

@@ -1,0 +1,285 @@
+//! What the service does under load: several scans at once, health checks beside them, memory,
+//! the start, and HTTP without a scan.
+//!
+//! Each load runs in a process of its own, in a namespace of its own, and comes to a few figures.
+//! Where a figure compares two things, both are measured in that one process, in turns.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::http;
+use crate::lab::{HOST_ADDRESS, Host, Lab, Port};
+use crate::service::{self, Service};
+
+/// One load.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// One word, for the command line.
+    pub(crate) name: &'static str,
+    /// Puts it on; an error is a sentence for the report.
+    pub(crate) run: fn() -> Result<Figures, String>,
+}
+
+/// What a load came to, by the names of [`FIGURES`].
+pub(crate) type Figures = Vec<(&'static str, f64)>;
+
+/// Every load.
+pub(crate) const LOADS: [Load; 6] = [
+    Load { name: "start", run: start },
+    Load { name: "memory", run: memory },
+    Load { name: "many", run: many },
+    Load { name: "health", run: health },
+    Load { name: "beside", run: beside },
+    Load { name: "http", run: http::throughput },
+];
+
+/// One figure: its name, what it is, its unit, and what it is to reach.
+pub(crate) type Figure = (&'static str, &'static str, &'static str, &'static str);
+
+/// Every figure, in the order of the report.
+pub(crate) const FIGURES: [Figure; 27] = [
+    ("start", "start to the first answered request", "ms", ""),
+    ("idle", "memory of its own, idle", "MB", "≤ 2"),
+    ("idle_all", "the same with the pages of its binary and of libc", "MB", ""),
+    ("in_flight", "connects in flight to a silent host", "", ""),
+    ("peak", "peak memory then, those pages included", "MB", "≤ 8"),
+    ("probe", "memory of its own, by each connect in flight", "bytes", "≤ 64"),
+    ("one", "one scan of 2 × 1–51200", "s", ""),
+    ("hundred", "100 scans of 1–1024 at once", "s", ""),
+    ("hundred_ratio", "the hundred ÷ the one", "", "≤ 1.2"),
+    ("health_idle", "/healthz, nothing runs, 99 % within", "ms", ""),
+    ("health_closed_50", "beside four 1–65535 scans, rest closed, 50 % within", "ms", ""),
+    ("health_closed_99", "… 99 % within", "ms", "≤ 3"),
+    ("health_closed_max", "… all within", "ms", ""),
+    ("health_silent_50", "beside four 1–65535 scans, rest silent, 50 % within", "ms", ""),
+    ("health_silent_99", "… 99 % within", "ms", "≤ 3"),
+    ("health_silent_max", "… all within", "ms", ""),
+    ("small_alone", "a 1–100 scan 50 ms away, alone", "ms", ""),
+    ("small_beside", "… beside a silent 1–65535 one", "ms", ""),
+    ("small_ratio", "beside ÷ alone", "", "≤ 1.2"),
+    ("near_alone", "a 1–100 scan at no distance, alone", "ms", ""),
+    ("near_beside", "… beside a silent 1–65535 one", "ms", ""),
+    ("nginx_1", "nginx `return 200`, 1 connection", "requests/s", ""),
+    ("healthz_1", "/healthz, 1 connection", "requests/s", "≥ nginx"),
+    ("invalid_1", "a validation error, 1 connection", "requests/s", ""),
+    ("nginx_64", "nginx `return 200`, 64 connections", "requests/s", ""),
+    ("healthz_64", "/healthz, 64 connections", "requests/s", "≥ nginx"),
+    ("invalid_64", "a validation error, 64 connections", "requests/s", ""),
+];
+
+/// A silent host.
+const SILENT: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 2);
+/// A second host with every port closed.
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 3);
+/// A host with every port closed, 50 ms away.
+const FAR: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 4);
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl Load {
+    /// The load of this name.
+    pub(crate) fn find(name: &str) -> Option<Self> {
+        LOADS.into_iter().find(|load| load.name == name)
+    }
+}
+
+/// Brings the four hosts to life.
+fn network() -> Result<Lab, String> {
+    let hosts = vec![
+        Host::new(HOST_ADDRESS),
+        Host::new(SILENT).rest(Port::Silent),
+        Host::new(OTHER),
+        Host::new(FAR).rtt(Duration::from_millis(50)),
+    ];
+    let network = Lab::enter().map_err(|error| error.to_string())?;
+    network.start(hosts).map_err(|error| error.to_string())
+}
+
+fn start() -> Result<Figures, String> {
+    let _lab = network()?;
+    let mut times = Vec::new();
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let service = Service::start(&[])?;
+        service.ask("/healthz", MINUTE)?;
+        times.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(vec![("start", share(times, 50))])
+}
+
+fn memory() -> Result<Figures, String> {
+    let _lab = network()?;
+    let service = Service::start(&[])?;
+    service.ask("/healthz", MINUTE)?;
+    let read = |line| service.memory_kb(line).map(|kb| kb as f64).ok_or("it died");
+    let (idle_kb, idle_all_kb) = (read("RssAnon")?, read("VmRSS")?);
+    let capacity = metric(&service, "openports_connects_in_flight_max")?;
+    let address = service.address;
+    let target = format!("/open-ports?domain={SILENT}&toPort=65535&timeout=30s");
+    // Its answer is not waited for: the service ends before.
+    std::thread::spawn(move || drop(service::ask(address, &target, MINUTE)));
+    let deadline = Instant::now() + MINUTE;
+    while metric(&service, "openports_connects_in_flight")? < capacity {
+        if Instant::now() > deadline {
+            return Err("its window does not fill".into());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (busy_kb, peak_kb) = (read("RssAnon")?, read("VmHWM")?);
+    Ok(vec![
+        ("idle", idle_kb / 1024.0),
+        ("idle_all", idle_all_kb / 1024.0),
+        ("in_flight", capacity),
+        ("peak", peak_kb / 1024.0),
+        ("probe", (busy_kb - idle_kb) * 1024.0 / capacity),
+    ])
+}
+
+/// As many connects in one scan (of a name with two addresses) as in a hundred.
+fn many() -> Result<Figures, String> {
+    let _lab = network()?;
+    let hosts = std::env::temp_dir().join(format!("openports-hosts-{}", std::process::id()));
+    std::fs::write(&hosts, format!("{HOST_ADDRESS} both\n{OTHER} both\n"))
+        .map_err(|error| error.to_string())?;
+    let path = hosts.to_string_lossy().into_owned();
+    let most = ["--max-scans", "200", "--max-scans-per-client", "200", "--hosts", &path];
+    let service = Service::start(&most)?;
+    let (mut one, mut hundred) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let target = "/open-ports?domain=both&addresses=all&toPort=51200";
+        one.push(service.ask(target, MINUTE)?.0);
+        let begun = Instant::now();
+        let scans: Vec<_> = (0..100)
+            .map(|number| {
+                let (address, host) = (service.address, [HOST_ADDRESS, OTHER][number % 2]);
+                let target = format!("/open-ports?domain={host}&toPort=1024");
+                std::thread::spawn(move || service::ask(address, &target, MINUTE))
+            })
+            .collect();
+        for scan in scans {
+            scan.join().map_err(|_| "a client panicked")??;
+        }
+        hundred.push(begun.elapsed().as_secs_f64());
+    }
+    // It may be gone already, if the machine is cleaned up beside us.
+    drop(std::fs::remove_file(hosts));
+    let (one, hundred) = (share(one, 50), share(hundred, 50));
+    Ok(vec![("one", one), ("hundred", hundred), ("hundred_ratio", hundred / one)])
+}
+
+fn health() -> Result<Figures, String> {
+    let _lab = network()?;
+    let service = Service::start(&[])?;
+    let idle = latencies(service.address, Duration::from_secs(1))?;
+    let mut figures = vec![("health_idle", share(idle, 99))];
+    for (host, names) in [
+        (HOST_ADDRESS, ["health_closed_50", "health_closed_99", "health_closed_max"]),
+        (SILENT, ["health_silent_50", "health_silent_99", "health_silent_max"]),
+    ] {
+        let target = format!("/open-ports?domain={host}&toPort=65535");
+        let times = beside_four(service.address, &target)?;
+        for (name, percent) in names.into_iter().zip([50, 99, 100]) {
+            figures.push((name, share(times.clone(), percent)));
+        }
+    }
+    Ok(figures)
+}
+
+/// How long health checks take while four clients ask for `target`, each again and again.
+fn beside_four(address: SocketAddr, target: &str) -> Result<Vec<f64>, String> {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    // A failure shows in what is measured: nothing then runs beside it.
+                    drop(service::ask(address, target, Duration::from_secs(5)));
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        let times = latencies(address, Duration::from_secs(5));
+        is_over.store(true, Ordering::Relaxed);
+        times
+    })
+}
+
+/// How many milliseconds each health check takes, one after the other with pauses of a
+/// millisecond, on one connection.
+fn latencies(address: SocketAddr, duration: Duration) -> Result<Vec<f64>, String> {
+    let exchange = || -> io::Result<Vec<f64>> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(MINUTE))?;
+        let (begun, mut times) = (Instant::now(), Vec::new());
+        while begun.elapsed() < duration {
+            let asked = Instant::now();
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\nok") {
+                let mut piece = [0; 512];
+                match stream.read(&mut piece)? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    count => answer.extend_from_slice(&piece[..count]),
+                }
+            }
+            times.push(asked.elapsed().as_secs_f64() * 1e3);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(times)
+    };
+    exchange().map_err(|error| format!("its health check failed: {error}"))
+}
+
+/// Small scans alone, then while a silent host is scanned.
+fn beside() -> Result<Figures, String> {
+    let _lab = network()?;
+    let service = Service::start(&[])?;
+    let small = |host| {
+        let target = format!("/open-ports?domain={host}&toPort=100");
+        service.ask(&target, MINUTE).map(|(seconds, _)| seconds * 1e3)
+    };
+    let times = |host, count| (0..count).map(|_| small(host)).collect::<Result<Vec<_>, _>>();
+    let (far_alone, near_alone) = (times(FAR, 20)?, times(HOST_ADDRESS, 100)?);
+    let address = service.address;
+    let target = format!("/open-ports?domain={SILENT}&toPort=65535");
+    let big = std::thread::spawn(move || service::ask(address, &target, MINUTE));
+    let (mut far, mut near) = (Vec::new(), Vec::new());
+    while !big.is_finished() {
+        far.push(small(FAR)?);
+        near.extend(times(HOST_ADDRESS, 5)?);
+    }
+    big.join().map_err(|_| "a client panicked")??;
+    let [alone, beside] = [far_alone, far].map(|times| share(times, 50));
+    Ok(vec![
+        ("small_alone", alone),
+        ("small_beside", beside),
+        ("small_ratio", beside / alone),
+        ("near_alone", share(near_alone, 50)),
+        ("near_beside", share(near, 50)),
+    ])
+}
+
+/// One sample of `/metrics`.
+fn metric(service: &Service, name: &str) -> Result<f64, String> {
+    let (_, page) = service.ask("/metrics", MINUTE)?;
+    let sample = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    sample.and_then(|value| value.parse().ok()).ok_or_else(|| format!("there is no {name}"))
+}
+
+/// What so many percent of the numbers stay within; 50 is the median, 100 the most.
+pub(crate) fn share(mut numbers: Vec<f64>, percent: usize) -> f64 {
+    assert!(!numbers.is_empty() && percent <= 100, "a share of something");
+    numbers.sort_by(f64::total_cmp);
+    numbers[(numbers.len() - 1) * percent / 100]
+}
+
+/// The version of a program that loads need beside the service.
+pub(crate) fn version(program: &str) -> Option<String> {
+    let output = Command::new(program).arg("-v").output().ok()?;
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit())).map(str::to_owned)
+}

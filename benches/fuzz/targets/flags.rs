@@ -1,0 +1,64 @@
+//! Command lines and variables: one line of error at most, and every bound holds for the rest.
+#![no_main]
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use libfuzzer_sys::fuzz_target;
+use openports::budget::Shares;
+use openports::config::{self, Config, Invocation};
+use openports::limits;
+
+fuzz_target!(|bytes: &[u8]| {
+    // A word a line; one that begins so and holds a `=` is a variable.
+    let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    let (mut args, mut env) = (vec![OsString::from("openports")], BTreeMap::new());
+    for line in lines {
+        let equals = line.iter().position(|byte| *byte == b'=');
+        match equals {
+            Some(at) if line.starts_with(b"OPENPORTS_") => {
+                env.insert(line[..at].to_vec(), OsStr::from_bytes(&line[at + 1..]).to_owned());
+            }
+            Some(_) | None => args.push(OsStr::from_bytes(line).to_owned()),
+        }
+    }
+    match config::parse(args, |name| env.get(name.as_bytes()).cloned()) {
+        Ok(Invocation::Serve(config)) => {
+            assert!(!config.listen.is_empty());
+            check_config(&config);
+        }
+        Ok(Invocation::Scan(config, asked)) => {
+            assert!(config.listen.is_empty() && !asked.ports.is_empty());
+            assert!(config.scan.shard.items(1_000) <= 1_000);
+            assert!(config.scan.manner.deadline <= limits::SCAN_TIME_MAX);
+            check_config(&config);
+        }
+        Ok(Invocation::Healthcheck(service)) => assert!(!service.ip().is_unspecified()),
+        Ok(Invocation::Help(text) | Invocation::Version(text)) => assert!(text.ends_with('\n')),
+        Err(error) => {
+            let text = error.to_string();
+            assert!(!text.is_empty() && !text.contains(['\n', '\r', '\x1b']), "{text:?}");
+        }
+    }
+});
+
+fn check_config(config: &Config) {
+    let settings = &config.settings;
+    assert!((limits::TIMEOUT_MIN..=limits::TIMEOUT_MAX).contains(&settings.timeout));
+    assert!((limits::TIMEOUT_MIN..=limits::SCAN_TIME_MAX).contains(&settings.scan_time_max));
+    assert!(settings.drain_delay <= limits::DRAIN_TIME_MAX);
+    assert!(settings.drain_timeout <= limits::DRAIN_TIME_MAX);
+    let counts = [settings.scans_max, settings.scans_per_client_max, settings.connections_max];
+    for count in counts.into_iter().chain(settings.in_flight_max) {
+        assert!((1..=limits::COUNT_MAX).contains(&count));
+    }
+    assert!(!config.resolv_conf.as_os_str().is_empty() && !config.hosts.as_os_str().is_empty());
+    for limit in [0, 16, 64, 1024, 20_000, 1 << 20] {
+        if let Ok(shares) = Shares::split(limit, 8, settings) {
+            let sum = shares.connections + shares.lookups + shares.probes;
+            assert!(sum + 8 <= limit && shares.probes > 0 && shares.connections > 0);
+        }
+    }
+    let _ = config.reach();
+}

@@ -1,0 +1,230 @@
+//! The real binary against the lab's hosts: every kind of network that issue and documents speak
+//! of, each with what must be found there.
+//!
+//! Whether anything is *missed* is what these cases are about. How long it takes is the business
+//! of benches/compare: a time is asserted here only from below. The service on loopback is in
+//! src/tests/service.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use crate::client::Scan;
+use crate::lab::{Death, HOST_ADDRESS, Host, Lab, Port, Stats, TEN_PORTS, Unreachable};
+use crate::process::{Service, until};
+use crate::{Case, Outcome};
+
+pub(crate) const CASES: &[Case] = &[
+    ("every_port_of_a_near_host_is_told_apart_in_one_pass", near),
+    ("every_port_of_a_host_50_ms_away_is_told_apart_in_one_pass", far),
+    ("silence_is_filtered_and_without_a_sign_of_loss_probed_once", silent),
+    ("timeout_auto_finds_among_65535_silent_ports_what_is_open", silent_auto),
+    ("five_percent_loss_is_noticed_and_made_good_by_default", lossy_closed),
+    ("three_retries_find_99_of_100_through_twenty_percent_loss", lossy_silent),
+    ("a_rst_limit_hides_no_open_port", rst_limit),
+    ("a_pass_that_meets_a_spent_syn_limit_is_not_the_last", syn_limit),
+    ("icmp_errors_are_unreachable_and_no_silence", unreachable),
+    ("a_tarpit_is_open_everywhere", tarpit),
+    ("a_host_that_dies_half_way_is_filtered_from_there_and_complete", death),
+    ("a_deadline_ends_with_what_there_is", deadline),
+    ("a_rate_is_kept_from_the_first_connect_on", rate),
+    ("a_small_scan_ends_beside_a_silent_big_one", beside),
+];
+
+/// Some ports, the ten among them: what a debug build gets through in no time.
+const FEW: &str = "ports=1-2000,3306,8080,20000,33333,50000,65535";
+const FEW_TOTAL: u64 = 2006;
+
+/// The answer to a scan of one host, and what the lab saw of it.
+fn scan(host: Host, query: &str) -> Result<(Scan, Stats), Box<dyn std::error::Error>> {
+    let lab = Lab::enter()?.start(vec![host])?;
+    let service = Service::start(&[]);
+    let scan = service.scan(&format!("domain={HOST_ADDRESS}&{query}"));
+    drop(service);
+    let stats = lab.stop()?;
+    assert_eq!(stats.own_losses(), 0, "{stats}");
+    Ok((scan, stats))
+}
+
+/// A host with the ten open ports.
+fn host() -> Host {
+    Host::new(HOST_ADDRESS).ports(&TEN_PORTS, Port::Open)
+}
+
+fn near() -> Outcome {
+    check_closed(host())
+}
+
+fn far() -> Outcome {
+    check_closed(host().rtt(Duration::from_millis(50)))
+}
+
+fn check_closed(host: Host) -> Outcome {
+    let (scan, stats) = scan(host, "toPort=65535")?;
+    scan.check_open(&TEN_PORTS)
+        .check_counts([10, 65_525, 0, 0, 0])
+        .check_key("retried", 0)
+        .check_key("loss_suspected", false);
+    assert_eq!(stats.syns, 65_535, "no port is asked twice: {stats}");
+    Ok(())
+}
+
+fn silent() -> Outcome {
+    let host = host().rtt(Duration::from_millis(50)).rest(Port::Silent);
+    let (scan, stats) = scan(host, FEW)?;
+    scan.check_open(&TEN_PORTS)
+        .check_counts([10, 0, FEW_TOTAL - 10, 0, 0])
+        .check_key("retried", 0)
+        .check_key("loss_suspected", false);
+    assert!(scan.elapsed_ms() >= 2000, "a silent port has the whole deadline: {scan:?}");
+    assert!(stats.syns <= 10 + 2 * (FEW_TOTAL - 10), "the kernel's repeat, no pass: {stats}");
+    Ok(())
+}
+
+fn silent_auto() -> Outcome {
+    let host = host().rtt(Duration::from_millis(50)).rest(Port::Silent);
+    let (scan, _) = scan(host, "toPort=65535&timeout=auto")?;
+    scan.check_open(&TEN_PORTS)
+        .check_counts([10, 0, 65_525, 0, 0])
+        .check_key("loss_suspected", false);
+    Ok(())
+}
+
+fn lossy_closed() -> Outcome {
+    let (scan, stats) = scan(host().rtt(Duration::from_millis(50)).loss(0.05), "toPort=65535")?;
+    scan.check_open(&TEN_PORTS).check_key("loss_suspected", true).check_key("complete", true);
+    assert_eq!(scan.count("open") + scan.count("closed") + scan.count("filtered"), 65_535);
+    assert!(stats.lost_to > 0 && stats.lost_from > 0, "{stats}");
+    let retried = scan.json["retried"].as_u64();
+    assert!(retried.is_some_and(|retried| retried > 0), "silence is asked again: {scan:?}");
+    Ok(())
+}
+
+/// A port stays silent through four passes of two SYNs with a chance of 0.36 to the power of 8,
+/// three in ten thousand: that two of a hundred do comes once in two thousand runs.
+fn lossy_silent() -> Outcome {
+    let address = |number| Ipv4Addr::new(10, 99, 1, number);
+    let hosts = (1..=10).map(|number| Host {
+        seed: number.into(),
+        address: address(number).into(),
+        ..host().rtt(Duration::from_millis(50)).loss(0.2).rest(Port::Silent)
+    });
+    let lab = Lab::enter()?.start(hosts.collect())?;
+    let service = Service::start(&[]);
+    let scans: Vec<_> = (1..=10)
+        .map(|number| {
+            let query = format!("domain={}&{FEW}&retries=3", address(number));
+            service.begin_scan(&query, "")
+        })
+        .collect();
+    let mut found = 0;
+    for mut client in scans {
+        let scan = Scan::of(client.receive("GET"));
+        assert!(scan.open().iter().all(|port| TEN_PORTS.contains(port)), "{scan:?}");
+        assert_eq!(scan.count("open") + scan.count("filtered"), FEW_TOTAL, "{scan:?}");
+        scan.check_key("loss_suspected", true).check_key("complete", true);
+        found += scan.open().len();
+    }
+    let stats = lab.stop()?;
+    assert!(found >= 99, "{found} of 100 found: {stats}");
+    Ok(())
+}
+
+fn rst_limit() -> Outcome {
+    let host = Host { rst_per_second: Some(1000), ..host().rtt(Duration::from_millis(20)) };
+    check_limit(host)
+}
+
+fn syn_limit() -> Outcome {
+    let host = Host { syn_per_second: Some(1000), ..host().rtt(Duration::from_millis(20)) };
+    check_limit(host)
+}
+
+/// The kernel's own repeats are a second thousand; what is above is left to the passes.
+fn check_limit(host: Host) -> Outcome {
+    let (scan, stats) = scan(host, "ports=1-3000,3306,8080,20000,33333,50000,65535")?;
+    scan.check_open(&TEN_PORTS).check_counts([10, 2996, 0, 0, 0]);
+    scan.check_key("loss_suspected", true);
+    assert!(stats.limited > 0, "{stats}");
+    Ok(())
+}
+
+fn unreachable() -> Outcome {
+    // An ICMP error that overtakes `connect` itself is lost on the kernel: hence the distance.
+    let mut host = host().rtt(Duration::from_millis(5));
+    for (first, why) in [
+        (101, Unreachable::Network),
+        (201, Unreachable::Host),
+        (301, Unreachable::Prohibited),
+        (501, Unreachable::Port),
+    ] {
+        let ports: Vec<u16> = (first..first + 100).collect();
+        host = host.ports(&ports, Port::Unreachable(why));
+    }
+    let (scan, _) = scan(host.rest(Port::Closed), "fromPort=101&toPort=600&include=unreachable")?;
+    // "Port unreachable" is a refusal by that very port, as a RST is; 443 is open.
+    scan.check_open(&[443]).check_counts([1, 199, 0, 300, 0]);
+    scan.check_key("unreachable_ports", "101-400").check_key("retried", 0);
+    Ok(())
+}
+
+fn tarpit() -> Outcome {
+    let (scan, _) = scan(Host::new(HOST_ADDRESS).rest(Port::Open), "toPort=65535")?;
+    scan.check_counts([65_535, 0, 0, 0, 0]).check_key("retried", 0);
+    Ok(())
+}
+
+fn death() -> Outcome {
+    let host = Host { dies: Some(Death::Packets(1000)), ..Host::new(HOST_ADDRESS) };
+    let (scan, _) = scan(host, "toPort=2000")?;
+    scan.check_open(&[]).check_counts([0, 1000, 1000, 0, 0]).check_key("retried", 0);
+    Ok(())
+}
+
+fn deadline() -> Outcome {
+    let host = host().rest(Port::Silent);
+    let (scan, _) = scan(host, "toPort=65535&deadline=1s&timeout=1s&concurrency=1000")?;
+    scan.check_key("complete", false);
+    let [open, untested] = ["open", "untested"].map(|state| scan.count(state));
+    assert!(untested > 0 && open < 10, "a tenth of a hundredth was got to: {scan:?}");
+    assert_eq!(open + scan.count("filtered") + untested, 65_535, "{scan:?}");
+    assert!(scan.elapsed_ms() >= 1000, "{scan:?}");
+    Ok(())
+}
+
+fn rate() -> Outcome {
+    let lab = Lab::enter()?.start(vec![host()])?;
+    let service = Service::start(&[]);
+    let start = Instant::now();
+    let mut client = service.begin_scan(&format!("domain={HOST_ADDRESS}&toPort=500&rate=1000"), "");
+    // Counted before the clock is read, so a machine that pauses in between can hide a burst,
+    // but never feign one. A late loop may catch up five milliseconds.
+    let mut syns = 0;
+    while syns < 500 {
+        syns = lab.stats().syns;
+        let due = start.elapsed().as_secs_f64() * 1000.0 + 10.0;
+        assert!(syns as f64 <= due, "{syns} connects where {due:.0} were due");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let scan = Scan::of(client.receive("GET"));
+    scan.check_open(&[1, 22, 80, 443]).check_counts([4, 496, 0, 0, 0]);
+    assert!(scan.elapsed_ms() >= 400, "{scan:?}");
+    Ok(())
+}
+
+fn beside() -> Outcome {
+    let silent = Ipv4Addr::new(10, 99, 1, 2);
+    let hosts = vec![host(), Host::new(silent).rest(Port::Silent)];
+    let lab = Lab::enter()?.start(hosts)?;
+    let service = Service::start(&[]);
+    let _big = service.begin_scan(&format!("domain={silent}&toPort=65535&timeout=20s"), "");
+    let capacity = service.metric("openports_connects_in_flight_max");
+    until("the big scan has all there is", || {
+        (service.metric("openports_connects_in_flight") == capacity).then_some(())
+    });
+    let scan = service.scan(&format!("domain={HOST_ADDRESS}&toPort=100"));
+    scan.check_open(&[1, 22, 80]).check_counts([3, 97, 0, 0, 0]);
+    assert_eq!(service.metric("openports_scans_running"), 1, "the big one runs on");
+    drop(service);
+    assert_eq!(lab.stop()?.own_losses(), 0);
+    Ok(())
+}

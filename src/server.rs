@@ -11,6 +11,7 @@
 //! and stands there once; with the ready list not empty the loop does not sleep.
 
 mod log;
+mod printout;
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,6 +26,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::Socket;
 
 use self::log::LogQueue;
+use self::printout::{STDOUT, Stdout};
 use crate::event::{Action, Event, Glance, Outcome, Parting, Transport};
 use crate::limits;
 use crate::service::Service;
@@ -83,13 +85,14 @@ pub struct Server {
     name_files: NameFiles,
     buffer: Box<[u8]>,
     log: LogQueue,
+    stdout: Stdout,
 }
 
 enum Pause {
     /// Poll without waiting.
     None,
     Until(Option<Instant>),
-    Exit,
+    Exit(u8),
 }
 
 impl Server {
@@ -123,23 +126,24 @@ impl Server {
             name_files,
             buffer: vec![0; limits::READ_BYTES_MAX].into_boxed_slice(),
             log: LogQueue::default(),
+            stdout: Stdout::Willing,
         })
     }
 
-    /// Turns until the core says [`Action::Exit`].
+    /// Turns until the core says [`Action::Exit`], and returns its code.
     ///
     /// # Errors
     /// epoll_wait(2), other than for an interruption: the poller itself is broken.
-    pub fn run(mut self) -> io::Result<()> {
+    pub fn run(mut self) -> io::Result<u8> {
         let mut now = Instant::now();
         self.service.handle(Event::Tick { wall: SystemTime::now(), worked: Duration::ZERO }, now);
         let mut pause = self.perform(now);
-        loop {
+        let code = loop {
             let worked = now.elapsed();
             let timeout = match pause {
                 Pause::None => Some(Duration::ZERO),
                 Pause::Until(deadline) => self.wait_limit(deadline),
-                Pause::Exit => break,
+                Pause::Exit(code) => break code,
             };
             if let Err(error) = self.poll.poll(&mut self.events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
@@ -148,29 +152,26 @@ impl Server {
             }
             now = Instant::now();
             self.dispatch(now);
+            self.print(now);
             self.service.handle(Event::Tick { wall: SystemTime::now(), worked }, now);
             self.accept(now);
             pause = self.perform(now);
             let dropped = self.log.flush();
             self.service.handle_log_dropped(dropped);
-        }
+        };
         self.log.flush();
-        Ok(())
+        Ok(code)
     }
 
-    /// How long to sleep: not at all while readiness is remembered, and not for long while log
-    /// lines wait (stderr is not on the poller: a file or a terminal may not be).
+    /// How long to sleep: not at all while readiness is remembered, and not for long while stdout
+    /// or stderr are to take something.
     fn wait_limit(&self, deadline: Option<Instant>) -> Option<Duration> {
-        const LOG_RETRY: Duration = Duration::from_millis(100);
         let can_accept = self.may_accept && self.service.wants_connections();
         if !self.ready.is_empty() || can_accept {
             return Some(Duration::ZERO);
         }
         let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        match (until, self.log.is_empty()) {
-            (until, true) => until,
-            (until, false) => Some(until.map_or(LOG_RETRY, |until| until.min(LOG_RETRY))),
-        }
+        until.into_iter().chain(self.output_limit()).min()
     }
 
     /// Phases 3 and 4: signals first, then sockets, then what is left over from earlier turns.
@@ -184,7 +185,7 @@ impl Server {
         }
         for event in events.iter() {
             match event.token() {
-                SIGNALS => {}
+                SIGNALS | STDOUT => {}
                 Token(token) if token >= LISTENERS => self.may_accept = true,
                 Token(token) => self.handle_readiness(Key::from_token(token), event, now),
             }
@@ -407,7 +408,8 @@ impl Server {
                         self.service.handle_log_dropped(1);
                     }
                 }
-                Action::Exit => return Pause::Exit,
+                Action::ShowProgress(line) => self.log.push_progress(&line),
+                Action::Exit(code) => return Pause::Exit(code),
                 Action::Yield => return Pause::None,
                 Action::Wait(deadline) => return Pause::Until(deadline),
             }

@@ -314,12 +314,13 @@ fn drain(service: &mut Service, now: Instant) {
                 let route = Route::From(IpAddr::from([192, 0, 2, 254]));
                 service.handle(Event::Route { request, to, route }, now);
             }
-            Action::Yield | Action::Wait(_) | Action::Exit => return,
+            Action::Yield | Action::Wait(_) | Action::Exit(_) => return,
             action @ (Action::Attend(_)
             | Action::ShutdownWrite(_)
             | Action::Close { .. }
             | Action::ReadNameFiles
             | Action::CloseListeners
+            | Action::ShowProgress(_)
             | Action::Log(_)) => drop(black_box(action)),
         }
     }

@@ -394,7 +394,11 @@ impl World {
     /// Performs one action; the pause if it ends the drain.
     fn on_action(&mut self, action: Action) -> Option<Pause> {
         match action {
-            Action::Exit => return Some(Pause::Exit),
+            Action::Exit(code) => {
+                assert_eq!(code, 0, "a drained service has done its work");
+                return Some(Pause::Exit);
+            }
+            Action::ShowProgress(line) => panic!("a service shows no progress: {line}"),
             Action::Yield => return Some(Pause::None),
             Action::Wait(deadline) => {
                 assert!(deadline.is_none_or(|at| at > self.now), "a wait for the past");

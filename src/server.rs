@@ -12,6 +12,7 @@
 
 mod log;
 mod printout;
+mod sockets;
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,6 +28,7 @@ use socket2::Socket;
 
 use self::log::LogQueue;
 use self::printout::{STDOUT, Stdout};
+use self::sockets::{Entry, Sockets, Stage};
 use crate::event::{Action, Event, Glance, Outcome, Parting, Transport};
 use crate::limits;
 use crate::service::Service;
@@ -46,29 +48,6 @@ pub struct NameFiles {
 const SIGNALS: Token = Token(usize::MAX);
 const LISTENERS: usize = usize::MAX - 1024;
 
-#[derive(Debug)]
-struct Entry {
-    socket: Socket,
-    generation: u32,
-    stage: Stage,
-    readable: bool,
-    writable: bool,
-    /// The peer's FIN was told: reading goes on until it is read.
-    read_closed: bool,
-    /// True exactly when the key stands on the ready list.
-    is_listed: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// `connect` is on its way; the poller tells of its end.
-    Connecting,
-    /// Bytes may flow.
-    Stream,
-    /// Each read takes one datagram.
-    Datagrams,
-}
-
 /// The loop and everything with a descriptor.
 #[derive(Debug)]
 pub struct Server {
@@ -79,7 +58,7 @@ pub struct Server {
     /// True exactly when a listener's queue may hold a client: its edge was told, and no accept
     /// has said "would block" since.
     may_accept: bool,
-    table: Vec<Option<Entry>>,
+    sockets: Sockets,
     ready: VecDeque<Key>,
     service: Service,
     name_files: NameFiles,
@@ -120,7 +99,7 @@ impl Server {
             signals,
             may_accept: !listeners.is_empty(),
             listeners,
-            table: Vec::with_capacity(service.sockets_max()),
+            sockets: Sockets::with_capacity(service.sockets_max()),
             ready: VecDeque::new(),
             service,
             name_files,
@@ -193,7 +172,7 @@ impl Server {
         self.events = events;
         for _ in 0..leftovers {
             let Some(key) = self.ready.pop_front() else { break };
-            let Some(entry) = self.entry(key) else { continue };
+            let Some(entry) = self.sockets.entry(key) else { continue };
             entry.is_listed = false;
             match entry.stage {
                 Stage::Stream | Stage::Datagrams => self.attend(key, now),
@@ -207,7 +186,7 @@ impl Server {
     }
 
     fn handle_readiness(&mut self, key: Key, event: &Readiness, now: Instant) {
-        let Some(entry) = self.entry(key) else { return };
+        let Some(entry) = self.sockets.entry(key) else { return };
         if entry.stage == Stage::Connecting {
             let outcome = match event.is_error() {
                 true => sys::failure(&entry.socket).or_else(|| sys::success(&entry.socket)),
@@ -228,7 +207,7 @@ impl Server {
             entry.read_closed = true;
         }
         self.attend(key, now);
-        if event.is_read_closed() && self.entry(key).is_some_and(|entry| entry.readable) {
+        if event.is_read_closed() && self.sockets.entry(key).is_some_and(|entry| entry.readable) {
             // Bytes may stand before the FIN that the core does not want yet.
             self.service.handle(Event::Hangup { socket: key }, now);
         }
@@ -236,7 +215,7 @@ impl Server {
 
     /// Tells the core of a connect's end.
     fn finish_connect(&mut self, key: Key, outcome: Outcome, now: Instant) {
-        if let Some(entry) = self.entry(key) {
+        if let Some(entry) = self.sockets.entry(key) {
             entry.stage = Stage::Stream;
             entry.writable = true;
             self.service.handle(Event::Connect { socket: key, outcome }, now);
@@ -245,7 +224,7 @@ impl Server {
 
     /// Puts a socket on the ready list, once.
     fn list(&mut self, key: Key) {
-        if let Some(entry) = self.entry(key)
+        if let Some(entry) = self.sockets.entry(key)
             && !entry.is_listed
         {
             entry.is_listed = true;
@@ -255,7 +234,7 @@ impl Server {
 
     /// Writes what the core wants, then reads once. Of a connect under way neither is permitted.
     fn attend(&mut self, key: Key, now: Instant) {
-        let Some(mut entry) = self.take(key) else { return };
+        let Some(mut entry) = self.sockets.take(key) else { return };
         self.write_output(key, &mut entry, now);
         if entry.readable && self.service.bytes_wanted(key) > 0 {
             self.read_input(key, &mut entry, now);
@@ -266,7 +245,7 @@ impl Server {
     /// Writes what the core wants. What it would read waits for the next turn, or a client that
     /// sends as fast as we read would never let a drain end.
     fn flush(&mut self, key: Key, now: Instant) {
-        let Some(mut entry) = self.take(key) else { return };
+        let Some(mut entry) = self.sockets.take(key) else { return };
         self.write_output(key, &mut entry, now);
         self.restore(key, entry);
     }
@@ -274,7 +253,7 @@ impl Server {
     /// Puts a socket back into the table, and on the ready list if it still has work.
     fn restore(&mut self, key: Key, entry: Entry) {
         let wants_more = entry.readable && self.service.bytes_wanted(key) > 0;
-        self.table[key.index()] = Some(entry);
+        self.sockets.put_back(key, entry);
         if wants_more {
             self.list(key);
         }
@@ -370,8 +349,8 @@ impl Server {
         let key = self.service.handle_accepted(peer, now);
         if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
             // Most clients have sent their request by now; the edge would tell a turn later.
-            self.insert(key, socket, Stage::Stream);
-            if let Some(entry) = self.entry(key) {
+            self.sockets.insert(key, socket, Stage::Stream);
+            if let Some(entry) = self.sockets.entry(key) {
                 entry.readable = true;
             }
             self.attend(key, now);
@@ -392,7 +371,7 @@ impl Server {
                 }
                 Action::Attend(key) => self.flush(key, now),
                 Action::ShutdownWrite(key) => {
-                    if let Some(entry) = self.entry(key) {
+                    if let Some(entry) = self.sockets.entry(key) {
                         sys::shutdown_write(&entry.socket);
                     }
                 }
@@ -435,7 +414,7 @@ impl Server {
                 return Some(failure);
             }
             if let Some(success) = sys::success(&socket) {
-                self.insert(key, socket, Stage::Stream);
+                self.sockets.insert(key, socket, Stage::Stream);
                 return Some(success);
             }
         }
@@ -444,7 +423,7 @@ impl Server {
             Transport::Tcp => (Stage::Connecting, None),
         };
         if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
-            self.insert(key, socket, stage);
+            self.sockets.insert(key, socket, stage);
             return outcome;
         }
         Some(Outcome::Shortage(crate::event::Shortage::Memory))
@@ -458,35 +437,8 @@ impl Server {
         self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest).is_ok()
     }
 
-    fn insert(&mut self, key: Key, socket: Socket, stage: Stage) {
-        if self.table.len() <= key.index() {
-            self.table.resize_with(key.index() + 1, || None);
-        }
-        let slot = &mut self.table[key.index()];
-        assert!(slot.is_none(), "the core closes a socket before it reuses its slot");
-        *slot = Some(Entry {
-            socket,
-            generation: key.generation(),
-            stage,
-            readable: false,
-            writable: stage != Stage::Connecting,
-            read_closed: false,
-            is_listed: false,
-        });
-    }
-
-    fn entry(&mut self, key: Key) -> Option<&mut Entry> {
-        let entry = self.table.get_mut(key.index())?.as_mut()?;
-        (entry.generation == key.generation()).then_some(entry)
-    }
-
-    fn take(&mut self, key: Key) -> Option<Entry> {
-        self.entry(key)?;
-        self.table[key.index()].take()
-    }
-
     fn close(&mut self, key: Key, parting: Parting) {
-        if let Some(entry) = self.take(key) {
+        if let Some(entry) = self.sockets.take(key) {
             sys::close(entry.socket, parting);
         }
     }

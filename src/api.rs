@@ -2,8 +2,9 @@
 //!
 //! [`parse`] turns a [`Request`] into a [`Command`] or a [`Problem`]; the other functions make the
 //! [`Response`]s. [`query`] reads the parameters, [`accept`] negotiates, [`answer`] writes the
-//! outcome of a scan and [`problem`] what went wrong. The only room that names serde_json: JSON is
-//! a matter of this surface, and of nothing below it.
+//! outcome of a scan, [`sweep`] what several scans have beside it, and [`problem`] what went
+//! wrong. The only room that names serde_json: JSON is a matter of this surface, and of nothing
+//! below it.
 //!
 //! It never decides whether a command may be carried out: tokens, policy and caps are the
 //! service's. It keeps no state.
@@ -16,6 +17,7 @@ pub mod answer;
 pub mod probe;
 pub mod problem;
 pub mod query;
+pub mod sweep;
 
 use accept::Form;
 use problem::{Cause, Problem};

@@ -2,11 +2,13 @@
 //!
 //! [`Shares::split`] sets aside what listeners, clients and lookups need, so that probes can
 //! starve nobody; [`in_flight_bearable`] says how many a memory limit bears. [`Budget`] guards the
-//! rest: after a shortage it shrinks to what was in flight and rests, then grows back.
-//! [`share_out`] divides it between scans, max-min fair. It owns no descriptor and knows no scan.
+//! rest: after a shortage it shrinks to what was in flight and rests, then grows back; where a pace
+//! is set, it keeps it. [`share_out`] divides it between scans, max-min fair. It owns no descriptor
+//! and knows no scan.
 //!
 //! Invariants: the shares sum to at most the limit; `capacity` is between 1 and the probes' share.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use crate::limits::{self, Settings};
@@ -72,8 +74,14 @@ impl Shares {
         let rest = (free - connections - lookups).min(limits::IN_FLIGHT_CEILING);
         let probes = settings.in_flight_max.map_or(rest, |most| most.min(rest));
         assert!(probes > 0, "the smallest share has one probe");
-        assert!(connections + lookups + probes <= free, "the shares sum to at most the limit");
-        Ok(Self { connections, lookups, probes })
+        let shares = Self { connections, lookups, probes };
+        assert!(shares.total() <= free, "the shares sum to at most the limit");
+        Ok(shares)
+    }
+
+    /// All shares together.
+    pub const fn total(&self) -> usize {
+        self.connections + self.lookups + self.probes
     }
 }
 
@@ -83,6 +91,17 @@ pub struct Budget {
     /// The probes' share.
     full: usize,
     state: State,
+    /// `None`: connects start as fast as they can.
+    pace: Option<Pace>,
+}
+
+/// New connects per second, kept.
+#[derive(Debug)]
+struct Pace {
+    /// From one launch to the next.
+    gap: Duration,
+    /// No launch before; `None` before the first.
+    next_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -94,6 +113,8 @@ enum State {
     Short { capacity: usize, rest: Duration, rest_until: Instant, grow_at: Instant },
 }
 
+/// How far a pace catches up after the loop was late: at most so much time's launches.
+const PACE_SLACK: Duration = Duration::from_millis(5);
 /// Between two steps of growth after a shortage.
 const GROW_EVERY: Duration = Duration::from_millis(50);
 
@@ -101,7 +122,22 @@ impl Budget {
     /// A budget of `full` connects; at least 1.
     pub const fn new(full: usize) -> Self {
         assert!(full > 0, "a budget allows one connect");
-        Self { full, state: State::Ample }
+        Self { full, state: State::Ample, pace: None }
+    }
+
+    /// Lets so many connects start in a second, from here on.
+    pub fn set_rate(&mut self, rate: NonZeroU32) {
+        self.pace = Some(Pace { gap: Duration::from_secs(1) / rate.get(), next_at: None });
+    }
+
+    /// A connect was started.
+    pub fn handle_launch(&mut self, now: Instant) {
+        debug_assert!(self.may_launch(now), "nothing is started before its time");
+        if let Some(Pace { gap, next_at }) = &mut self.pace {
+            // Who was late may catch up, but not on all that he missed.
+            let earliest = now.checked_sub(PACE_SLACK).unwrap_or(now);
+            *next_at = Some(next_at.map_or(now, |at| at.max(earliest)) + *gap);
+        }
     }
 
     /// A connect met a shortage while `in_flight` others went on.
@@ -139,20 +175,27 @@ impl Budget {
 
     /// When something changes by time alone; after [`Budget::handle_timeout`] later than `now`.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        match self.state {
+        let pace = self.next_launch_at().filter(|at| *at > now);
+        let state = match self.state {
             State::Ample => None,
             State::Short { rest_until, grow_at, .. } => {
                 Some(if rest_until > now { rest_until } else { grow_at })
             }
-        }
+        };
+        state.into_iter().chain(pace).min()
     }
 
-    /// True exactly when no shortage bids us rest.
+    /// True exactly when neither a shortage nor the pace bids us rest.
     pub fn may_launch(&self, now: Instant) -> bool {
-        match self.state {
+        let is_rested = match self.state {
             State::Ample => true,
             State::Short { rest_until, .. } => rest_until <= now,
-        }
+        };
+        is_rested && self.next_launch_at().is_none_or(|at| at <= now)
+    }
+
+    fn next_launch_at(&self) -> Option<Instant> {
+        self.pace.as_ref().and_then(|pace| pace.next_at)
     }
 
     /// Connects in flight that are allowed now.
@@ -261,6 +304,28 @@ mod tests {
         }
         assert!(rests.is_sorted(), "{rests:?}");
         assert_eq!(rests.last(), Some(&limits::SHORTAGE_REST_MAX));
+    }
+
+    #[test]
+    fn a_pace_is_kept_and_what_was_missed_is_not_made_up_for() {
+        let start = Instant::now();
+        let mut budget = Budget::new(10);
+        budget.set_rate(NonZeroU32::new(1000).expect("not zero"));
+        let mut launches = |from_ms: u64, to_ms: u64| {
+            let mut count = 0;
+            for ms in from_ms..to_ms {
+                let now = start + Duration::from_millis(ms);
+                while budget.may_launch(now) {
+                    budget.handle_launch(now);
+                    count += 1;
+                    assert!(budget.deadline(now).is_none_or(|at| at > now));
+                }
+            }
+            count
+        };
+        assert_eq!(launches(0, 100), 100);
+        let late = launches(1000, 1100);
+        assert!((100..=106).contains(&late), "{late} launches after a second's delay");
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! The command line and the `OPENPORTS_*` variables, parsed once into what the service obeys.
 //!
-//! Flags, variables, defaults, help and parsers stand in one table (`flags`), so the help cannot
-//! drift from what is accepted. A flag beats its variable, a variable the default. Everything is
-//! parsed before anything is bound, and the first fault ends it with one line that names it.
-//! Reads no environment, no file and no clock; `main` hands in arguments and variables.
+//! Flags, variables, defaults, help and parsers stand in one table (`flags`), so that neither the
+//! help nor the manual nor a completion can drift from what is accepted. A flag beats its
+//! variable, a variable the default. Everything is parsed before anything is bound, and the first
+//! fault ends it with one line that names it. Reads no environment, no file and no clock; `main`
+//! hands in arguments and variables.
 //!
 //! Variables of no flag are ignored, unlike flags: beside a Service called "openports" Kubernetes
 //! sets `OPENPORTS_SERVICE_HOST`, `OPENPORTS_PORT` and more in every container.
 
 mod flags;
+mod help;
+pub mod scan;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,6 +21,8 @@ use std::path::PathBuf;
 use lexopt::Arg;
 
 use crate::config::flags::{Arity, FLAGS, Flag, Preset};
+use crate::config::help::Command;
+use crate::config::scan::{Asked, ScanFlags};
 use crate::limits::Settings;
 use crate::policy::Reach;
 use crate::policy::cidr::Cidr;
@@ -29,6 +34,10 @@ use crate::spelling;
 pub enum Invocation {
     /// `openports` or `openports serve`: run the service.
     Serve(Box<Config>),
+    /// `openports scan`: scan from the shell. Of the configuration `listen` is empty.
+    Scan(Box<Config>, Asked),
+    /// `openports healthcheck`: ask the service that listens here.
+    Healthcheck(SocketAddr),
     /// `--help`: print this text to stdout.
     Help(String),
     /// `--version`: print this text to stdout.
@@ -38,7 +47,7 @@ pub enum Invocation {
 /// Everything that the operator decides, within the bounds of `limits`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where to serve; never empty.
+    /// Where to serve; empty only for a scan.
     pub listen: Vec<Listen>,
     /// What the core obeys.
     pub settings: Settings,
@@ -56,6 +65,8 @@ pub struct Config {
     pub deny: Vec<Cidr>,
     /// Names this service is known by, see `policy::clients::HostGuard`.
     pub host_names: Vec<String>,
+    /// What a scan from the shell is told.
+    pub scan: ScanFlags,
 }
 
 /// Where to serve.
@@ -82,7 +93,16 @@ pub enum UsageError {
         /// The command that was probably meant.
         nearest: Option<&'static str>,
     },
-    /// A command takes flags only, and this is none.
+    /// A flag of another command.
+    ForeignFlag {
+        /// The flag, without dashes.
+        flag: &'static str,
+        /// The command that does not know it.
+        command: &'static str,
+    },
+    /// A scan without a target.
+    NoTarget,
+    /// More arguments than the command takes.
     UnexpectedArgument {
         /// As it was given.
         given: String,
@@ -131,6 +151,12 @@ impl fmt::Display for UsageError {
             Self::UnexpectedArgument { given } => {
                 write!(f, "unexpected argument {given:?}, see --help")
             }
+            Self::ForeignFlag { flag, command } => {
+                write!(f, "--{flag} is no flag of {command}, see openports {command} --help")
+            }
+            Self::NoTarget => {
+                f.write_str("scan needs a DOMAIN, or --targets FILE, see openports scan --help")
+            }
             Self::MissingValue { flag, metavar } => write!(f, "--{flag} needs a value: {metavar}"),
             Self::Repeated { flag, value } => {
                 write!(f, "--{flag} {value:?}: expected once, is given several times")
@@ -142,15 +168,6 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// What the process is asked to do.
-#[derive(Clone, Copy)]
-enum Command {
-    Serve,
-}
-
-/// Every command by its name.
-const COMMANDS: [(&str, Command); 1] = [("serve", Command::Serve)];
-
 /// Parses a command line, whose first item is the program's name, and the variables that `env`
 /// looks up. Text that is not UTF-8 is refused.
 pub fn parse(
@@ -158,40 +175,66 @@ pub fn parse(
     env: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Invocation, UsageError> {
     let mut parser = lexopt::Parser::from_iter(args);
-    let mut given: [Vec<OsString>; FLAGS.len()] = Default::default();
-    let mut command = None;
+    let (mut given, mut command, mut words) = (Vec::new(), None, Vec::new());
     // Every value of a flag is taken at once, so that `next` finds none left over.
     while let Some(arg) = parser.next().map_err(|error| unexpected(error.to_string()))? {
         match arg {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Help(flags::help())),
+            Arg::Short('h') | Arg::Long("help") => {
+                return Ok(Invocation::Help(help::help(command.unwrap_or(Command::Serve))));
+            }
             Arg::Short('V') | Arg::Long("version") => {
                 let version = concat!("openports ", env!("CARGO_PKG_VERSION"), "\n");
                 return Ok(Invocation::Version(version.to_owned()));
             }
             Arg::Long(name) => {
-                let known = FLAGS.iter().zip(&mut given).find(|(flag, _)| flag.name == name);
-                let Some((flag, values)) = known else { return Err(unknown_flag(name)) };
-                let missing = UsageError::MissingValue { flag: flag.name, metavar: flag.metavar };
-                values.push(parser.value().map_err(|_| missing)?);
+                let known = FLAGS.iter().find(|flag| flag.name == name);
+                let Some(flag) = known else { return Err(unknown_flag(name)) };
+                given.push((flag.name, take_value(&mut parser, flag)?));
             }
             Arg::Short(letter) => {
                 let given = format!("-{letter}");
                 return Err(UsageError::UnknownFlag { given, nearest: None });
             }
             Arg::Value(word) if command.is_none() => command = Some(parse_command(&word)?),
-            Arg::Value(word) => return Err(unexpected(word.to_string_lossy().into_owned())),
+            Arg::Value(word) => words.push(word),
         }
     }
-    let config = settle(given, env)?;
-    match command.unwrap_or(Command::Serve) {
-        Command::Serve => Ok(Invocation::Serve(Box::new(config))),
+    let command = command.unwrap_or(Command::Serve);
+    let config = settle(command, &given, env)?;
+    match (command, words.as_slice()) {
+        (Command::Serve, []) => Ok(Invocation::Serve(Box::new(config))),
+        (Command::Serve, [word, ..]) => Err(unexpected(word.to_string_lossy().into_owned())),
+        (Command::Scan, words) => {
+            let asked = scan::asked(&config.scan, words)?;
+            Ok(Invocation::Scan(Box::new(config), asked))
+        }
+        (Command::Healthcheck, words) => {
+            scan::asked_service(&config.listen, words).map(Invocation::Healthcheck)
+        }
+    }
+}
+
+/// The value that follows a flag; `true` for a switch, which is given by its name alone.
+fn take_value(parser: &mut lexopt::Parser, flag: &Flag) -> Result<OsString, UsageError> {
+    match flag.arity {
+        Arity::Once | Arity::List => {
+            let missing = UsageError::MissingValue { flag: flag.name, metavar: flag.metavar };
+            parser.value().map_err(|_| missing)
+        }
+        Arity::Switch => match parser.optional_value() {
+            None => Ok("true".into()),
+            Some(value) => Err(UsageError::Value {
+                source: format!("--{}", flag.name),
+                value: value.to_string_lossy().into_owned(),
+                reason: "the flag takes no value".to_owned(),
+            }),
+        },
     }
 }
 
 impl Config {
-    /// Who can reach the listeners.
+    /// Who can reach the listeners; a scan from the shell has none.
     pub fn reach(&self) -> Reach {
-        assert!(!self.listen.is_empty(), "the table has a default for --listen");
         let is_inside = |listen: &Listen| match listen {
             Listen::Tcp(address) => address.ip().to_canonical().is_loopback(),
         };
@@ -201,10 +244,10 @@ impl Config {
 
 fn parse_command(word: &OsString) -> Result<Command, UsageError> {
     let given = word.to_string_lossy();
-    if let Some((_, command)) = COMMANDS.iter().find(|(name, _)| *name == given) {
+    if let Some((_, command, _)) = Command::ALL.iter().find(|(name, ..)| *name == given) {
         return Ok(*command);
     }
-    let nearest = nearest(&given, COMMANDS.iter().map(|(name, _)| *name));
+    let nearest = nearest(&given, Command::ALL.iter().map(|(name, ..)| *name));
     Err(UsageError::UnknownCommand { given: given.into_owned(), nearest })
 }
 
@@ -218,11 +261,16 @@ fn unexpected(given: String) -> UsageError {
 }
 
 /// The configuration of what was given on the command line, by flag, and else of the variables
-/// and the defaults.
+/// and the defaults; only the command's own flags are looked at.
 fn settle(
-    given: [Vec<OsString>; FLAGS.len()],
+    command: Command,
+    given: &[(&'static str, OsString)],
     env: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Config, UsageError> {
+    let own = || FLAGS.iter().filter(|flag| flag.commands.contains(&command));
+    if let Some((flag, _)) = given.iter().find(|(name, _)| own().all(|flag| flag.name != *name)) {
+        return Err(UsageError::ForeignFlag { flag, command: command.name() });
+    }
     let mut config = Config {
         listen: Vec::new(),
         settings: Settings::default(),
@@ -233,10 +281,13 @@ fn settle(
         allow: Vec::new(),
         deny: Vec::new(),
         host_names: Vec::new(),
+        scan: ScanFlags::default(),
     };
-    for (flag, values) in FLAGS.iter().zip(given) {
+    for flag in own() {
         let dashed = format!("--{}", flag.name);
-        if let (Arity::Once, [_, .., last]) = (flag.arity, values.as_slice()) {
+        let mine = given.iter().filter(|(name, _)| *name == flag.name);
+        let values: Vec<&OsString> = mine.map(|(_, value)| value).collect();
+        if let (Arity::Once | Arity::Switch, [_, .., last]) = (flag.arity, values.as_slice()) {
             let value = last.to_string_lossy().into_owned();
             return Err(UsageError::Repeated { flag: flag.name, value });
         }
@@ -245,15 +296,15 @@ fn settle(
                 apply(&mut config, flag, &dashed, value)?;
             }
         } else if let Some(value) = env(&flag.variable()) {
-            apply(&mut config, flag, &flag.variable(), value)?;
+            apply(&mut config, flag, &flag.variable(), &value)?;
         } else {
             match flag.preset {
-                Preset::Value(value) => apply(&mut config, flag, &dashed, value.into())?,
+                Preset::Value(value) => apply(&mut config, flag, &dashed, &value.into())?,
                 Preset::Unset(_) => {}
             }
         }
     }
-    assert!(!config.listen.is_empty(), "the table has a default for --listen");
+    assert!(config.listen.is_empty() == (command == Command::Scan), "--listen has a default");
     Ok(config)
 }
 
@@ -262,7 +313,7 @@ fn apply(
     config: &mut Config,
     flag: &Flag,
     source: &str,
-    value: OsString,
+    value: &OsString,
 ) -> Result<(), UsageError> {
     let fault = |value: &str, reason| {
         let (source, value) = (source.to_owned(), value.to_owned());
@@ -272,7 +323,7 @@ fn apply(
         return fault(&value.to_string_lossy(), "expected UTF-8".to_owned());
     };
     let items: Vec<&str> = match flag.arity {
-        Arity::Once => vec![text],
+        Arity::Once | Arity::Switch => vec![text],
         Arity::List => text.split(',').map(str::trim).collect(),
     };
     for item in items {
@@ -290,8 +341,13 @@ fn nearest(given: &str, names: impl Iterator<Item = &'static str>) -> Option<&'s
 }
 
 #[cfg(test)]
+#[path = "tests/pages.rs"]
+mod pages;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::scan::Source;
     use std::collections::BTreeMap;
     use std::os::unix::ffi::OsStringExt;
 
@@ -327,8 +383,8 @@ mod tests {
         assert_eq!(parse_with(&["serve"], &[]), Ok(Invocation::Serve(Box::new(config))));
     }
 
-    /// A value of each flag that is neither its default nor its `other`.
-    const VALUES: [(&str, &str, &str); FLAGS.len()] = [
+    /// A value of each flag of the service that is neither its default nor its `other`.
+    const SERVE_VALUES: [(&str, &str, &str); 16] = [
         ("listen", "[::]:80", "0.0.0.0:0"),
         ("timeout", "250ms", "60s"),
         ("max-scan-time", "10s", "24m"),
@@ -347,46 +403,191 @@ mod tests {
         ("hosts", "/a", "/b"),
     ];
 
+    /// The same for the flags of a scan; the value of a switch is that of its variable.
+    const SCAN_VALUES: [(&str, &str, &str); 19] = [
+        ("targets", "-", "/a"),
+        ("shard", "2/3", "1/3"),
+        ("exclude", "22,80", "1-"),
+        ("timeout", "auto", "60s"),
+        ("retries", "10", "0"),
+        ("deadline", "10s", "59m"),
+        ("rate", "1", "10000000"),
+        ("concurrency", "1", "65535"),
+        ("family", "4", "6"),
+        ("all-addresses", "true", "false"),
+        ("json", "true", "false"),
+        ("ndjson", "true", "false"),
+        ("max-in-flight", "1", "2"),
+        ("allow", "127.0.0.0/8", "::1"),
+        ("deny", "10.0.0.0/8", "fd00::/8"),
+        ("log-level", "debug", "error"),
+        ("log-format", "json", "logfmt"),
+        ("resolv-conf", "/a", "/b"),
+        ("hosts", "/a", "/b"),
+    ];
+
+    fn flags_of(command: Command) -> impl Iterator<Item = &'static Flag> {
+        FLAGS.iter().filter(move |flag| flag.commands.contains(&command))
+    }
+
+    /// What flags and variables of a command say, whatever else would be asked for.
+    fn settled(
+        command: Command,
+        flags: &[(&'static str, &str)],
+        env: &[(&str, &str)],
+    ) -> Result<Config, UsageError> {
+        let given: Vec<_> = flags.iter().map(|(name, value)| (*name, value.into())).collect();
+        let env: BTreeMap<&str, &str> = env.iter().copied().collect();
+        settle(command, &given, |name| env.get(name).map(OsString::from))
+    }
+
     #[test]
     fn every_flag_says_the_same_as_its_variable_and_beats_it() {
-        let default = config(&[], &[]);
-        for (flag, (name, value, other)) in FLAGS.iter().zip(VALUES) {
-            assert_eq!(flag.name, name);
-            let variable = flag.variable();
-            let by_flag = config(&[&format!("--{name}"), value], &[]);
-            assert_ne!(by_flag, default, "--{name} {value}");
-            assert_eq!(config(&[&format!("--{name}={value}")], &[]), by_flag);
-            assert_eq!(config(&[], &[(&variable, value)]), by_flag);
-            let both = config(&["serve", &format!("--{name}"), value], &[(&variable, other)]);
-            assert_eq!(both, by_flag);
-            assert_ne!(config(&[], &[(&variable, other)]), by_flag);
-            // What is not looked at cannot be wrong.
-            assert_eq!(config(&[&format!("--{name}"), value], &[(&variable, "?")]), by_flag);
+        for (command, values) in
+            [(Command::Serve, &SERVE_VALUES[..]), (Command::Scan, &SCAN_VALUES[..])]
+        {
+            assert_eq!(flags_of(command).count(), values.len());
+            let default = settled(command, &[], &[]).unwrap();
+            for (flag, (name, value, other)) in flags_of(command).zip(values) {
+                assert_eq!(flag.name, *name);
+                let variable = flag.variable();
+                let config = |flags: &[(&'static str, &str)], env: &[(&str, &str)]| {
+                    settled(command, flags, env).unwrap()
+                };
+                let by_flag = config(&[(name, value)], &[]);
+                assert_ne!(by_flag, default, "--{name} {value}");
+                assert_eq!(config(&[], &[(&variable, value)]), by_flag);
+                assert_eq!(config(&[(name, value)], &[(&variable, other)]), by_flag);
+                assert_ne!(config(&[], &[(&variable, other)]), by_flag);
+                // What is not looked at cannot be wrong.
+                assert_eq!(config(&[(name, value)], &[(&variable, "?")]), by_flag);
+            }
         }
     }
 
     #[test]
+    fn a_flag_is_given_before_or_after_its_command_with_or_without_an_equals_sign() {
+        let expected = config(&["--timeout", "250ms"], &[]);
+        for args in [&["--timeout=250ms"][..], &["serve", "--timeout=250ms"]] {
+            assert_eq!(config(args, &[]), expected, "{args:?}");
+        }
+        assert_eq!(config(&["--timeout", "250ms", "serve"], &[]), expected);
+    }
+
+    #[test]
     fn every_flag_refuses_a_wrong_and_an_empty_value_by_name() {
-        for flag in &FLAGS {
-            for value in ["", "\n"] {
-                let is_path = flag.name == "resolv-conf" || flag.name == "hosts";
-                if is_path && !value.is_empty() {
-                    continue;
-                }
-                let variable = flag.variable();
-                // The blanks around an item of a list are not its own.
-                let item = if flag.arity == Arity::List { value.trim() } else { value };
-                for (fault, source) in [
-                    (parse_with(&[&format!("--{}", flag.name), value], &[]), "--"),
-                    (parse_with(&[], &[(&variable, value)]), "OPENPORTS_"),
-                ] {
-                    let fault = fault.unwrap_err().to_string();
-                    assert!(fault.starts_with(source), "{fault}");
-                    assert!(fault.contains(&format!(" {item:?}: ")), "{fault}");
-                    assert_eq!(fault.lines().count(), 1, "{fault}");
+        for (_, command, _) in Command::ALL {
+            for flag in flags_of(command) {
+                for value in ["", "\n"] {
+                    let is_path = flag.metavar == "FILE";
+                    if is_path && !value.is_empty() {
+                        continue;
+                    }
+                    let variable = flag.variable();
+                    // The blanks around an item of a list are not its own.
+                    let item = if flag.arity == Arity::List { value.trim() } else { value };
+                    for (fault, source) in [
+                        (settled(command, &[(flag.name, value)], &[]), "--"),
+                        (settled(command, &[], &[(&variable, value)]), "OPENPORTS_"),
+                    ] {
+                        let fault = fault.unwrap_err().to_string();
+                        assert!(fault.starts_with(source), "{fault}");
+                        assert!(fault.contains(&format!(" {item:?}: ")), "{fault}");
+                        assert_eq!(fault.lines().count(), 1, "{fault}");
+                    }
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_flag_of_another_command_is_refused() {
+        let see =
+            |command: &str| format!("is no flag of {command}, see openports {command} --help");
+        check_fault(&["--json"], &[], &format!("--json {}", see("serve")));
+        check_fault(&["scan", "--listen=x", "a"], &[], &format!("--listen {}", see("scan")));
+        let expected = format!("--timeout {}", see("healthcheck"));
+        check_fault(&["healthcheck", "--timeout", "1s"], &[], &expected);
+        // A variable of another command is nobody's business.
+        let env = [("OPENPORTS_SHARD", "x"), ("OPENPORTS_TIMEOUT", "x")];
+        assert!(matches!(parse_with(&["healthcheck"], &env), Ok(Invocation::Healthcheck(_))));
+    }
+
+    fn scan_of(args: &[&str]) -> (Config, Asked) {
+        let args: Vec<&str> = ["scan"].iter().chain(args).copied().collect();
+        match parse_with(&args, &[]) {
+            Ok(Invocation::Scan(config, asked)) => (*config, asked),
+            other => panic!("{args:?} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_scan_has_a_domain_or_a_list_and_every_port_unless_told() {
+        let check = |args: &[&str], source: &str, ports: &str| {
+            let (config, asked) = scan_of(args);
+            let shown = match asked.source {
+                Source::One { domain, .. } => domain,
+                Source::List(path) => format!("list {}", path.display()),
+                Source::Stdin => "stdin".to_owned(),
+            };
+            assert_eq!(shown, source, "{args:?}");
+            assert_eq!(asked.ports.display_ranges().to_string(), ports, "{args:?}");
+            assert_eq!(config.reach(), Reach::LoopbackOnly, "it may scan its own machine");
+            assert_eq!(config.log_level, Level::Warn);
+        };
+        check(&["Example.com"], "Example.com", "1-65535");
+        check(&["::1", "22,80-90"], "::1", "22,80-90");
+        check(&["--json", "a", "--rate", "9", "80"], "a", "80");
+        check(&["--targets", "x/y"], "list x/y", "1-65535");
+        check(&["--targets", "-", "22"], "stdin", "22");
+    }
+
+    #[test]
+    fn a_scan_that_makes_no_sense_is_refused() {
+        let check = |args: &[&str], expected: &str| {
+            let args: Vec<&str> = ["scan"].iter().chain(args).copied().collect();
+            check_fault(&args, &[], expected);
+        };
+        check(&[], "scan needs a DOMAIN, or --targets FILE, see openports scan --help");
+        check(&["a", "22", "80"], "unexpected argument \"80\", see --help");
+        check(&["--targets", "f", "22", "80"], "unexpected argument \"80\", see --help");
+        check(&["exa mple"], "DOMAIN \"exa mple\": a name has no ' '");
+        check(&["a", "x"], "PORTS \"x\": \"x\" at offset 1: invalid decimal string");
+        check(&["a", "80", "--exclude=1-"], "--exclude \"1-65535\": leaves no port to scan");
+        check(
+            &["a", "--timeout=3s", "--deadline=2s"],
+            "--deadline \"2s\": must not be below the timeout, which is 3s",
+        );
+        check(
+            &["a", "--json", "--ndjson"],
+            "--ndjson \"true\": --json and --ndjson exclude each other",
+        );
+        check(&["a", "--json=yes"], "--json \"yes\": the flag takes no value");
+        check(&["a", "--json", "--json"], "--json \"true\": expected once, is given several times");
+        for (shard, which) in [("0/4", "\"0\""), ("5/4", "\"5\"")] {
+            let expected = format!("--shard {shard:?}: {which} is none: the shards are 1/4 to 4/4");
+            check(&["a", "--shard", shard], &expected);
+        }
+    }
+
+    #[test]
+    fn a_health_check_asks_whom_it_is_told_or_the_first_listener_at_home() {
+        let check = |args: &[&str], env: &[(&str, &str)], expected: &str| {
+            let args: Vec<&str> = ["healthcheck"].iter().chain(args).copied().collect();
+            let expected = Ok(Invocation::Healthcheck(expected.parse().unwrap()));
+            assert_eq!(parse_with(&args, env), expected, "{args:?} {env:?}");
+        };
+        let listen = |value| [("OPENPORTS_LISTEN", value)];
+        check(&[], &[], "127.0.0.1:8080");
+        check(&[], &listen("0.0.0.0:81,127.0.0.1:82"), "127.0.0.1:81");
+        check(&[], &listen("[::]:81"), "[::1]:81");
+        check(&["--listen", "192.0.2.7:80"], &listen("[::]:81"), "192.0.2.7:80");
+        check(&["0.0.0.0:83"], &listen("[::]:81"), "127.0.0.1:83");
+        let expected = "ADDRESS:PORT \"x\": expected an address and a port such as";
+        let fault = parse_with(&["healthcheck", "x"], &[]).unwrap_err().to_string();
+        assert!(fault.starts_with(expected), "{fault}");
+        let fault = "unexpected argument \"2\", see --help";
+        check_fault(&["healthcheck", "127.0.0.1:1", "2"], &[], fault);
     }
 
     #[test]
@@ -493,7 +694,11 @@ mod tests {
     #[test]
     fn help_and_version_are_asked_for_in_any_place() {
         for args in [&["--help"][..], &["-h"], &["serve", "--help"], &["--timeout=x", "-h"]] {
-            assert_eq!(parse_with(args, &[]), Ok(Invocation::Help(flags::help())), "{args:?}");
+            let expected = Ok(Invocation::Help(help::help(Command::Serve)));
+            assert_eq!(parse_with(args, &[]), expected, "{args:?}");
+        }
+        for (name, command, _) in Command::ALL {
+            assert_eq!(parse_with(&[name, "-h"], &[]), Ok(Invocation::Help(help::help(command))));
         }
         let version = format!("openports {}\n", env!("CARGO_PKG_VERSION"));
         for args in [&["--version"][..], &["-V"], &["serve", "--version"]] {

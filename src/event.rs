@@ -79,6 +79,22 @@ pub enum Event<'a> {
         /// The text of the hosts file.
         hosts: Option<&'a [u8]>,
     },
+    /// Stdout took bytes of the core's `printout`.
+    Printed {
+        /// How many; never 0.
+        count: usize,
+    },
+    /// Stdout takes nothing more.
+    PrintFailed(PrintFailure),
+}
+
+/// Why stdout takes nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrintFailure {
+    /// EPIPE: whoever read has gone, as `head` does when it has enough.
+    ReaderGone,
+    /// Any other error: a full disk, a descriptor that was never open.
+    Broken,
 }
 
 /// Whether packets to an address would leave the machine.
@@ -153,8 +169,11 @@ pub enum Action {
     CloseListeners,
     /// Write one log line to stderr, without ever blocking. No line end.
     Log(String),
-    /// The service is done: leave the loop.
-    Exit,
+    /// Show this line on the terminal that stderr is, in place of the one before; an empty one
+    /// wipes it. ASCII, without line end. Never blocks, in order with [`Action::Log`].
+    ShowProgress(String),
+    /// The core is done: leave the loop, and the process with this code.
+    Exit(u8),
     /// Work is left: poll without blocking, deliver what is ready, tick, and drain again.
     Yield,
     /// Nothing to do before this instant (or before an event comes, if `None`).

@@ -9,10 +9,12 @@
 //! | room | one line |
 //! |---|---|
 //! | [`config`] | flags and variables from one table, so that `--help` cannot drift |
-//! | [`server`] | the loop: waits, translates events, performs actions |
+//! | [`server`] | the loop: waits, translates events, performs actions, prints |
+//! | [`healthcheck`] | the command that asks a running service whether it is well |
 //! | [`sys`] | every system call; errno classified once; the only `unsafe` |
 //! | [`service`] | the core: one event in, one action out; jobs, clients, drain |
 //! | [`conn`] | one HTTP/1.1 connection: bytes in, requests out |
+//! | [`batch`] | one use from the shell: targets, shards, what is printed |
 //! | [`api`] | routes, parameters, negotiation, answers, problems |
 //! | [`http`] | framing over httparse; the words of a request and an answer |
 //! | [`scan`] | one scan of one address: passes, probes, the outcome of each port |
@@ -36,7 +38,7 @@
 //! 2. `now`, once
 //! 3. signals
 //! 4. sockets: what the poller told, then the ready list, since edge-triggered readiness is told
-//!    once
+//!    once; then stdout, where a use from the shell prints
 //! 5. [`event::Event::Tick`]: deadlines, budgets, drain
 //! 6. accept, only while the core wants connections
 //! 7. actions, until the core says `Yield`, `Wait` or `Exit`
@@ -56,12 +58,14 @@
 
 pub mod address;
 pub mod api;
+pub mod batch;
 pub mod budget;
 pub mod config;
 pub mod conn;
 pub mod dns;
 pub mod duration;
 pub mod event;
+pub mod healthcheck;
 pub mod http;
 pub mod limits;
 pub mod policy;

@@ -55,9 +55,9 @@ pub const EVENTS_PER_TURN: usize = 256;
 pub const READY_PER_TURN: usize = 256;
 /// Connections accepted in one turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
-/// Connects started in one turn. At 7 to 10 µs each a slice holds the loop for half a
+/// Connects started in one turn. At 7 to 10 µs each a slice holds the loop for a third of a
 /// millisecond, which is what a health check waits at most.
-pub const LAUNCHES_PER_TURN: usize = 64;
+pub const LAUNCHES_PER_TURN: usize = 32;
 /// Overdue or surplus probes closed in one turn.
 pub const CLOSES_PER_TURN: usize = 128;
 /// Connections that wait in a listener's queue; the default of net.core.somaxconn.
@@ -155,6 +155,21 @@ pub const SCAN_TIME_MAX: Duration = Duration::from_secs(3600);
 /// The longest `--drain-delay` and `--drain-timeout`: who wants longer does not want to stop.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(3600);
 
+/// A health check waits so long for its connection, and again for its answer.
+pub const HEALTHCHECK_STEP_TIMEOUT: Duration = Duration::from_secs(1);
+/// Targets of one use from the shell. Each costs about 100 bytes; who has more runs twice.
+pub const TARGETS_MAX: usize = 1 << 20;
+/// Bytes of a list of targets: room for that many names.
+pub const TARGETS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bad lines of a list that are told one by one; of the others only the number.
+pub const BAD_LINES_MAX: usize = 1000;
+/// Shards of one sweep; one machine each.
+pub const SHARDS_MAX: u64 = 65_536;
+/// Targets scanned at once from the shell, where each has few ports. Each costs 60 KB.
+pub const BATCH_JOBS_MAX: usize = 1024;
+/// Bytes printed that wait for a slow reader, beyond which no further target is begun.
+pub const PRINTOUT_BYTES_MAX: usize = 64 * 1024;
+
 // --- Descriptors ------------------------------------------------------------------------------
 
 /// Kept back for what is open for a moment (resolv.conf, a route's UDP socket, a refused client).
@@ -175,6 +190,7 @@ const _: () = assert!(CHUNK_LINE_BYTES_MAX < INPUT_BYTES_MAX, "a chunk line fits
 const _: () = assert!(READ_BYTES_MAX >= INPUT_BYTES_MAX, "one read can fill the input");
 const _: () = assert!(ADDRESSES_PER_NAME_MAX + CNAME_CHAIN_MAX < ANSWER_RECORDS_MAX);
 const _: () = assert!(FAMILY_GRACE.as_secs() < LOOKUP_TIMEOUT.as_secs());
+const _: () = assert!(LOOKUPS_MAX <= BATCH_JOBS_MAX, "targets whose names are known run on");
 const _: () = assert!(DESCRIPTORS_MIN < 64, "a limit of 64 descriptors is enough");
 const _: () = assert!(SCAN_TIME_MAX.as_micros() < u32::MAX as u128, "32 bits are enough");
 const _: () = assert!(LAUNCHES_PER_TURN <= EVENTS_PER_TURN, "outcomes are reaped as fast as made");

@@ -1,17 +1,28 @@
 //! Composition root: reads the configuration, builds the server, runs it. No logic.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use openports::batch::Batch;
+use openports::batch::names::Names;
+use openports::batch::options::{self, ProgressLine};
+use openports::batch::table::Colour;
+use openports::batch::targets::Targets;
 use openports::budget::{self, Shares};
+use openports::config::scan::{Asked, ScanFlags, Source};
 use openports::config::{self, Config, Invocation, Listen};
+use openports::limits;
 use openports::policy::Policy;
 use openports::policy::clients::HostGuard;
 use openports::server::{NameFiles, Server};
 use openports::service::{Options, Service};
-use openports::sys;
+use openports::{healthcheck, sys};
 
+/// What was asked for could not be done.
+const EX_FAILED: u8 = 1;
 /// sysexits.h: the command was used incorrectly.
 const EX_USAGE: u8 = 64;
 /// sysexits.h: the operating system would not have it.
@@ -20,44 +31,117 @@ const EX_OSERR: u8 = 71;
 fn main() -> ExitCode {
     let invocation = config::parse(std::env::args_os(), |name| std::env::var_os(name));
     match invocation {
-        Ok(Invocation::Serve(config)) => match serve(*config) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => fail(EX_OSERR, &failure),
-        },
+        Ok(Invocation::Serve(config)) => end(serve(*config), EX_OSERR),
+        Ok(Invocation::Scan(config, asked)) => end(scan(*config, &asked), EX_FAILED),
+        Ok(Invocation::Healthcheck(service)) => end(check(service), EX_FAILED),
         Ok(Invocation::Help(text) | Invocation::Version(text)) => {
             // A reader that has gone has read enough.
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
-        Err(error) => fail(EX_USAGE, &error.to_string()),
+        Err(error) => end(Err(error.to_string()), EX_USAGE),
     }
 }
 
-/// One line on stderr; nobody is left to tell if even that fails.
-fn fail(code: u8, message: &str) -> ExitCode {
-    let _ = writeln!(io::stderr(), "openports: {message}");
+/// The code of what was done; for a failure this one, after one line on stderr. Nobody is left to
+/// tell if even that fails.
+fn end(done: Result<u8, String>, failed: u8) -> ExitCode {
+    let code = done.unwrap_or_else(|message| {
+        let _ = writeln!(io::stderr(), "openports: {message}");
+        failed
+    });
     ExitCode::from(code)
 }
 
+fn check(service: SocketAddr) -> Result<u8, String> {
+    healthcheck::ask(service).map(|()| 0).map_err(|unwell| format!("{service}: {unwell}"))
+}
+
 /// Binds everything, then runs until drained.
-fn serve(mut config: Config) -> Result<(), String> {
-    let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what}: {error}");
+fn serve(config: Config) -> Result<u8, String> {
     // First of all, so that a signal that comes early is kept, not fatal.
-    let signals = sys::Signals::new().map_err(|error| failed("signals", &error))?;
-    let limit = sys::raise_descriptor_limit().map_err(|error| failed("limits", &error))?;
-    for (flag, file) in [("--resolv-conf", &config.resolv_conf), ("--hosts", &config.hosts)] {
-        sys::check_readable(file)
-            .map_err(|error| failed(&format!("{flag} {}", file.display()), &error))?;
-    }
+    let signals = sys::Signals::new().map_err(|error| format!("signals: {error}"))?;
+    let limit = prepare(&config)?;
     let mut listeners = Vec::new();
     for listen in &config.listen {
         let Listen::Tcp(at) = listen;
-        let listener =
-            sys::listen(*at).map_err(|error| failed(&format!("--listen {at}"), &error))?;
+        let listener = sys::listen(*at).map_err(|error| format!("--listen {at}: {error}"))?;
         listeners.push(listener);
     }
     let bound = listeners.iter().filter_map(sys::local_address).collect::<Vec<_>>();
-    let seed = sys::random_seed().map_err(|error| failed("random seed", &error))?;
+    let name_files = name_files(&config);
+    let mut service = service(config, limit)?;
+    service.announce(&bound, limit);
+    Server::new(listeners, signals, service, name_files)
+        .and_then(Server::run)
+        .map_err(|error| format!("poller: {error}"))
+}
+
+/// Scans every target, prints, and ends.
+fn scan(mut config: Config, asked: &Asked) -> Result<u8, String> {
+    let limit = prepare(&config)?;
+    let targets = targets(&config.scan, asked)?;
+    // Not before stdin was read: until there is something to print, a signal just ends it.
+    let signals = sys::Signals::new().map_err(|error| format!("signals: {error}"))?;
+    let services = sys::read_file(Path::new("/etc/services"), limits::NAME_FILE_BYTES_MAX);
+    let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
+    // https://no-color.org: set and not empty.
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let batch = Batch::new(options::Options {
+        targets,
+        manner: config.scan.manner.clone(),
+        shard: config.scan.shard,
+        format: config.scan.format,
+        colour: if stdout && !no_colour { Colour::Ansi } else { Colour::Plain },
+        progress: if stderr { ProgressLine::Shown } else { ProgressLine::Hidden },
+        names: Names::parse(&services.unwrap_or_default()),
+    });
+    // No clients: the descriptors are for probes and lookups.
+    config.settings.connections_max = 1;
+    config.settings.scans_max = batch.targets_at_once();
+    let name_files = name_files(&config);
+    let mut service = service(config, limit)?;
+    service.begin_batch(batch);
+    Server::new(Vec::new(), signals, service, name_files)
+        .and_then(Server::run)
+        .map_err(|error| format!("poller: {error}"))
+}
+
+fn targets(flags: &ScanFlags, asked: &Asked) -> Result<Targets, String> {
+    let mut targets = Targets::new(asked.ports.clone(), flags.exclude.clone());
+    match &asked.source {
+        Source::One { domain, host } => {
+            targets.add(domain, host.clone())?;
+        }
+        Source::List(path) => {
+            let failed = |error: io::Error| format!("--targets {}: {error}", path.display());
+            let list = std::fs::File::open(path).and_then(sys::read_list).map_err(failed)?;
+            targets.add_lines(&list);
+        }
+        Source::Stdin => {
+            let list = sys::read_list(io::stdin());
+            targets.add_lines(&list.map_err(|error| format!("--targets -: {error}"))?);
+        }
+    }
+    Ok(targets)
+}
+
+/// Looks at what the configuration names, before anything is bound; returns how many descriptors
+/// there may be.
+fn prepare(config: &Config) -> Result<usize, String> {
+    for (flag, file) in [("--resolv-conf", &config.resolv_conf), ("--hosts", &config.hosts)] {
+        sys::check_readable(file).map_err(|error| format!("{flag} {}: {error}", file.display()))?;
+    }
+    sys::raise_descriptor_limit().map_err(|error| format!("limits: {error}"))
+}
+
+fn name_files(config: &Config) -> NameFiles {
+    NameFiles { resolv_conf: config.resolv_conf.clone(), hosts: config.hosts.clone() }
+}
+
+/// The core, with its share of so many descriptors.
+fn service(mut config: Config, limit: usize) -> Result<Service, String> {
+    let seed = sys::random_seed().map_err(|error| format!("random seed: {error}"))?;
     let fitting = sys::memory_limit().map(budget::in_flight_bearable);
     config.settings.in_flight_max = config.settings.in_flight_max.or(fitting);
     // The poller is one more.
@@ -73,10 +157,5 @@ fn serve(mut config: Config) -> Result<(), String> {
         log_format: config.log_format,
         seed,
     };
-    let mut service = Service::new(options, SystemTime::now());
-    service.announce(&bound, limit);
-    let name_files = NameFiles { resolv_conf: config.resolv_conf, hosts: config.hosts };
-    Server::new(listeners, signals, service, name_files)
-        .and_then(Server::run)
-        .map_err(|error| failed("poller", &error))
+    Ok(Service::new(options, SystemTime::now()))
 }

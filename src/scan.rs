@@ -14,11 +14,11 @@
 //! becomes a port's state.
 
 pub mod ledger;
+pub mod plan;
 pub mod probes;
 pub mod rtt;
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use crate::event::{Glance, Outcome, Shortage};
@@ -26,30 +26,9 @@ use crate::limits;
 use crate::slots::Key;
 use crate::target::{PortSet, Retries, Timeout};
 use ledger::{Counts, Ledger, PortState};
-use probes::{ProbeId, Probes};
+use plan::Plan;
+use probes::{Probe, ProbeId, Probes};
 use rtt::Rtt;
-
-/// What is to be scanned, and how.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The address; its port is of no meaning.
-    pub target: SocketAddr,
-    /// False exactly when the kernel has no route or no source address towards the target: then
-    /// EADDRNOTAVAIL is the network's word, not a shortage.
-    pub is_routed: bool,
-    /// The ports, not empty.
-    pub ports: PortSet,
-    /// Each connect's deadline.
-    pub timeout: Timeout,
-    /// Further passes over silent ports.
-    pub retries: Retries,
-    /// Connects in flight at most; at least 1.
-    pub concurrency: usize,
-    /// New connects per second at most.
-    pub rate: Option<NonZeroU32>,
-    /// When the scan ends with what it has.
-    pub ends_at: Instant,
-}
 
 /// One connect to be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -313,14 +292,10 @@ impl Scan {
 
     /// When something is due whatever else runs: the oldest probe, the end. `None` after the end.
     pub fn deadline(&self) -> Option<Instant> {
-        if !self.is_running() {
-            return None;
-        }
-        let expiry = self
-            .probes
-            .oldest()
-            .map(|(_, probe)| self.started_at + probe.started() + self.probe_timeout());
-        Some(expiry.map_or(self.plan.ends_at, |expiry| expiry.min(self.plan.ends_at)))
+        let expiry = |probe: &Probe| self.started_at + probe.started() + self.probe_timeout();
+        let oldest = self.probes.oldest().map(|(_, probe)| expiry(probe));
+        let first = oldest.map_or(self.plan.ends_at, |expiry| expiry.min(self.plan.ends_at));
+        self.is_running().then_some(first)
     }
 
     /// When the pace allows the next launch, past or to come; `None` where time alone allows none.
@@ -500,3 +475,6 @@ impl Scan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@
 //! and stands there once; with the ready list not empty the loop does not sleep.
 
 mod log;
+mod printout;
+mod sockets;
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,6 +27,8 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::Socket;
 
 use self::log::LogQueue;
+use self::printout::{STDOUT, Stdout};
+use self::sockets::{Entry, Sockets, Stage};
 use crate::event::{Action, Event, Glance, Outcome, Parting, Transport};
 use crate::limits;
 use crate::service::Service;
@@ -44,29 +48,6 @@ pub struct NameFiles {
 const SIGNALS: Token = Token(usize::MAX);
 const LISTENERS: usize = usize::MAX - 1024;
 
-#[derive(Debug)]
-struct Entry {
-    socket: Socket,
-    generation: u32,
-    stage: Stage,
-    readable: bool,
-    writable: bool,
-    /// The peer's FIN was told: reading goes on until it is read.
-    read_closed: bool,
-    /// True exactly when the key stands on the ready list.
-    is_listed: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// `connect` is on its way; the poller tells of its end.
-    Connecting,
-    /// Bytes may flow.
-    Stream,
-    /// Each read takes one datagram.
-    Datagrams,
-}
-
 /// The loop and everything with a descriptor.
 #[derive(Debug)]
 pub struct Server {
@@ -77,19 +58,20 @@ pub struct Server {
     /// True exactly when a listener's queue may hold a client: its edge was told, and no accept
     /// has said "would block" since.
     may_accept: bool,
-    table: Vec<Option<Entry>>,
+    sockets: Sockets,
     ready: VecDeque<Key>,
     service: Service,
     name_files: NameFiles,
     buffer: Box<[u8]>,
     log: LogQueue,
+    stdout: Stdout,
 }
 
 enum Pause {
     /// Poll without waiting.
     None,
     Until(Option<Instant>),
-    Exit,
+    Exit(u8),
 }
 
 impl Server {
@@ -117,29 +99,30 @@ impl Server {
             signals,
             may_accept: !listeners.is_empty(),
             listeners,
-            table: Vec::new(),
+            sockets: Sockets::with_capacity(service.sockets_max()),
             ready: VecDeque::new(),
             service,
             name_files,
             buffer: vec![0; limits::READ_BYTES_MAX].into_boxed_slice(),
             log: LogQueue::default(),
+            stdout: Stdout::Willing,
         })
     }
 
-    /// Turns until the core says [`Action::Exit`].
+    /// Turns until the core says [`Action::Exit`], and returns its code.
     ///
     /// # Errors
     /// epoll_wait(2), other than for an interruption: the poller itself is broken.
-    pub fn run(mut self) -> io::Result<()> {
+    pub fn run(mut self) -> io::Result<u8> {
         let mut now = Instant::now();
         self.service.handle(Event::Tick { wall: SystemTime::now(), worked: Duration::ZERO }, now);
         let mut pause = self.perform(now);
-        loop {
+        let code = loop {
             let worked = now.elapsed();
             let timeout = match pause {
                 Pause::None => Some(Duration::ZERO),
                 Pause::Until(deadline) => self.wait_limit(deadline),
-                Pause::Exit => break,
+                Pause::Exit(code) => break code,
             };
             if let Err(error) = self.poll.poll(&mut self.events, timeout)
                 && error.kind() != io::ErrorKind::Interrupted
@@ -148,29 +131,26 @@ impl Server {
             }
             now = Instant::now();
             self.dispatch(now);
+            self.print(now);
             self.service.handle(Event::Tick { wall: SystemTime::now(), worked }, now);
             self.accept(now);
             pause = self.perform(now);
             let dropped = self.log.flush();
             self.service.handle_log_dropped(dropped);
-        }
+        };
         self.log.flush();
-        Ok(())
+        Ok(code)
     }
 
-    /// How long to sleep: not at all while readiness is remembered, and not for long while log
-    /// lines wait (stderr is not on the poller: a file or a terminal may not be).
+    /// How long to sleep: not at all while readiness is remembered, and not for long while stdout
+    /// or stderr are to take something.
     fn wait_limit(&self, deadline: Option<Instant>) -> Option<Duration> {
-        const LOG_RETRY: Duration = Duration::from_millis(100);
         let can_accept = self.may_accept && self.service.wants_connections();
         if !self.ready.is_empty() || can_accept {
             return Some(Duration::ZERO);
         }
         let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        match (until, self.log.is_empty()) {
-            (until, true) => until,
-            (until, false) => Some(until.map_or(LOG_RETRY, |until| until.min(LOG_RETRY))),
-        }
+        until.into_iter().chain(self.output_limit()).min()
     }
 
     /// Phases 3 and 4: signals first, then sockets, then what is left over from earlier turns.
@@ -184,7 +164,7 @@ impl Server {
         }
         for event in events.iter() {
             match event.token() {
-                SIGNALS => {}
+                SIGNALS | STDOUT => {}
                 Token(token) if token >= LISTENERS => self.may_accept = true,
                 Token(token) => self.handle_readiness(Key::from_token(token), event, now),
             }
@@ -192,7 +172,7 @@ impl Server {
         self.events = events;
         for _ in 0..leftovers {
             let Some(key) = self.ready.pop_front() else { break };
-            let Some(entry) = self.entry(key) else { continue };
+            let Some(entry) = self.sockets.entry(key) else { continue };
             entry.is_listed = false;
             match entry.stage {
                 Stage::Stream | Stage::Datagrams => self.attend(key, now),
@@ -206,7 +186,7 @@ impl Server {
     }
 
     fn handle_readiness(&mut self, key: Key, event: &Readiness, now: Instant) {
-        let Some(entry) = self.entry(key) else { return };
+        let Some(entry) = self.sockets.entry(key) else { return };
         if entry.stage == Stage::Connecting {
             let outcome = match event.is_error() {
                 true => sys::failure(&entry.socket).or_else(|| sys::success(&entry.socket)),
@@ -227,7 +207,7 @@ impl Server {
             entry.read_closed = true;
         }
         self.attend(key, now);
-        if event.is_read_closed() && self.entry(key).is_some_and(|entry| entry.readable) {
+        if event.is_read_closed() && self.sockets.entry(key).is_some_and(|entry| entry.readable) {
             // Bytes may stand before the FIN that the core does not want yet.
             self.service.handle(Event::Hangup { socket: key }, now);
         }
@@ -235,7 +215,7 @@ impl Server {
 
     /// Tells the core of a connect's end.
     fn finish_connect(&mut self, key: Key, outcome: Outcome, now: Instant) {
-        if let Some(entry) = self.entry(key) {
+        if let Some(entry) = self.sockets.entry(key) {
             entry.stage = Stage::Stream;
             entry.writable = true;
             self.service.handle(Event::Connect { socket: key, outcome }, now);
@@ -244,7 +224,7 @@ impl Server {
 
     /// Puts a socket on the ready list, once.
     fn list(&mut self, key: Key) {
-        if let Some(entry) = self.entry(key)
+        if let Some(entry) = self.sockets.entry(key)
             && !entry.is_listed
         {
             entry.is_listed = true;
@@ -254,7 +234,7 @@ impl Server {
 
     /// Writes what the core wants, then reads once. Of a connect under way neither is permitted.
     fn attend(&mut self, key: Key, now: Instant) {
-        let Some(mut entry) = self.take(key) else { return };
+        let Some(mut entry) = self.sockets.take(key) else { return };
         self.write_output(key, &mut entry, now);
         if entry.readable && self.service.bytes_wanted(key) > 0 {
             self.read_input(key, &mut entry, now);
@@ -265,7 +245,7 @@ impl Server {
     /// Writes what the core wants. What it would read waits for the next turn, or a client that
     /// sends as fast as we read would never let a drain end.
     fn flush(&mut self, key: Key, now: Instant) {
-        let Some(mut entry) = self.take(key) else { return };
+        let Some(mut entry) = self.sockets.take(key) else { return };
         self.write_output(key, &mut entry, now);
         self.restore(key, entry);
     }
@@ -273,7 +253,7 @@ impl Server {
     /// Puts a socket back into the table, and on the ready list if it still has work.
     fn restore(&mut self, key: Key, entry: Entry) {
         let wants_more = entry.readable && self.service.bytes_wanted(key) > 0;
-        self.table[key.index()] = Some(entry);
+        self.sockets.put_back(key, entry);
         if wants_more {
             self.list(key);
         }
@@ -369,8 +349,8 @@ impl Server {
         let key = self.service.handle_accepted(peer, now);
         if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
             // Most clients have sent their request by now; the edge would tell a turn later.
-            self.insert(key, socket, Stage::Stream);
-            if let Some(entry) = self.entry(key) {
+            self.sockets.insert(key, socket, Stage::Stream);
+            if let Some(entry) = self.sockets.entry(key) {
                 entry.readable = true;
             }
             self.attend(key, now);
@@ -391,7 +371,7 @@ impl Server {
                 }
                 Action::Attend(key) => self.flush(key, now),
                 Action::ShutdownWrite(key) => {
-                    if let Some(entry) = self.entry(key) {
+                    if let Some(entry) = self.sockets.entry(key) {
                         sys::shutdown_write(&entry.socket);
                     }
                 }
@@ -407,7 +387,8 @@ impl Server {
                         self.service.handle_log_dropped(1);
                     }
                 }
-                Action::Exit => return Pause::Exit,
+                Action::ShowProgress(line) => self.log.push_progress(&line),
+                Action::Exit(code) => return Pause::Exit(code),
                 Action::Yield => return Pause::None,
                 Action::Wait(deadline) => return Pause::Until(deadline),
             }
@@ -433,7 +414,7 @@ impl Server {
                 return Some(failure);
             }
             if let Some(success) = sys::success(&socket) {
-                self.insert(key, socket, Stage::Stream);
+                self.sockets.insert(key, socket, Stage::Stream);
                 return Some(success);
             }
         }
@@ -442,7 +423,7 @@ impl Server {
             Transport::Tcp => (Stage::Connecting, None),
         };
         if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
-            self.insert(key, socket, stage);
+            self.sockets.insert(key, socket, stage);
             return outcome;
         }
         Some(Outcome::Shortage(crate::event::Shortage::Memory))
@@ -456,35 +437,8 @@ impl Server {
         self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest).is_ok()
     }
 
-    fn insert(&mut self, key: Key, socket: Socket, stage: Stage) {
-        if self.table.len() <= key.index() {
-            self.table.resize_with(key.index() + 1, || None);
-        }
-        let slot = &mut self.table[key.index()];
-        assert!(slot.is_none(), "the core closes a socket before it reuses its slot");
-        *slot = Some(Entry {
-            socket,
-            generation: key.generation(),
-            stage,
-            readable: false,
-            writable: stage != Stage::Connecting,
-            read_closed: false,
-            is_listed: false,
-        });
-    }
-
-    fn entry(&mut self, key: Key) -> Option<&mut Entry> {
-        let entry = self.table.get_mut(key.index())?.as_mut()?;
-        (entry.generation == key.generation()).then_some(entry)
-    }
-
-    fn take(&mut self, key: Key) -> Option<Entry> {
-        self.entry(key)?;
-        self.table[key.index()].take()
-    }
-
     fn close(&mut self, key: Key, parting: Parting) {
-        if let Some(entry) = self.take(key) {
+        if let Some(entry) = self.sockets.take(key) {
             sys::close(entry.socket, parting);
         }
     }

@@ -10,6 +10,7 @@
 
 mod admission;
 mod answers;
+mod batches;
 mod clients;
 mod drain;
 mod fleet;
@@ -20,6 +21,7 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::batch::Batch;
 use crate::budget::Shares;
 use crate::dns::files::NameFiles;
 use crate::dns::{Output, Resolver};
@@ -34,7 +36,7 @@ use crate::slots::{Key, Slots};
 use crate::timers::Timers;
 use clients::Client;
 use drain::Phase;
-use jobs::{Jobs, News};
+use jobs::{Jobs, News, Owner};
 
 /// What a service is made of.
 #[derive(Debug)]
@@ -99,6 +101,8 @@ pub struct Service {
     /// Idle connections that may still be closed in this turn to let others in.
     evictions_left: usize,
     jobs: Jobs,
+    /// The use from the shell; `None` in a service, which has clients instead.
+    batch: Option<Batch>,
     resolver: Resolver,
     quota: Quota,
     timers: Timers,
@@ -119,11 +123,12 @@ impl Service {
     /// A service without clients, begun at `wall`.
     pub fn new(options: Options, wall: SystemTime) -> Self {
         let mut service = Self {
-            sockets: Slots::new(),
+            sockets: Slots::with_capacity(options.shares.total()),
             clients_len: 0,
             parting_len: 0,
             evictions_left: EVICTIONS_PER_TURN,
             jobs: Jobs::new(options.shares.probes, options.policy.clone()),
+            batch: None,
             resolver: Resolver::new(options.seed, options.shares.lookups),
             quota: Quota::default(),
             timers: Timers::default(),
@@ -138,6 +143,11 @@ impl Service {
         };
         service.on_wall(wall);
         service
+    }
+
+    /// How many sockets there are at most at once.
+    pub const fn sockets_max(&self) -> usize {
+        self.options.shares.total()
     }
 
     /// Logs what was bound, every limit in force, and a line to try.
@@ -218,6 +228,8 @@ impl Service {
             Event::NameFiles { resolv_conf, hosts } => {
                 self.resolver.handle_name_files(now, NameFiles { resolv_conf, hosts });
             }
+            Event::Printed { count } => self.on_printed(count),
+            Event::PrintFailed(failure) => self.on_print_failed(now, failure),
         }
         self.pump(now);
     }
@@ -250,7 +262,7 @@ impl Service {
         }
         self.parting_len = 0;
         if self.phase == Phase::Ended {
-            return Action::Exit;
+            return Action::Exit(self.batch.as_ref().map_or(0, Batch::exit_code));
         }
         if let Some(action) = self.jobs.poll_action(now, &mut self.sockets) {
             if let Action::Connect { .. } = action {
@@ -261,7 +273,8 @@ impl Service {
             return action;
         }
         self.check_invariants();
-        if self.jobs.has_work(now) || matches!(self.phase, Phase::Closing { .. }) {
+        let is_closing = matches!(self.phase, Phase::Closing { .. });
+        if self.jobs.has_work(now) || self.wants_target() || is_closing {
             return Action::Yield;
         }
         let deadline = self.deadline(now);
@@ -321,6 +334,7 @@ impl Service {
         while let Some(client) = self.timers.pop_due(now) {
             self.on_client_due(now, client);
         }
+        self.tick_batch(now);
         self.on_drain(now);
     }
 
@@ -364,15 +378,20 @@ impl Service {
     /// Passes on what jobs and resolver have to say to each other and to clients.
     fn pump(&mut self, now: Instant) {
         loop {
-            if let Some((job, news)) = self.jobs.poll_news() {
-                match news {
-                    News::Lookup(question) => self.resolver.handle_lookup(now, question, job),
-                    News::Began => self.on_began(now, job),
-                    News::Open { address, port, rtt } => {
-                        self.on_open(now, job, (address, port, rtt))
+            if let Some((job, owner, news)) = self.jobs.poll_news() {
+                match (owner, news) {
+                    (_, News::Lookup(question)) => {
+                        self.resolver.handle_lookup(now, question, job);
                     }
-                    News::Ended => self.on_ended(now, job),
-                    News::Failed(failure) => self.on_failed(now, job, &failure),
+                    (Owner::Batch(place), news) => self.on_batch_news(now, (place, job), news),
+                    (Owner::Client(_), News::Began) => self.on_began(now, job),
+                    (Owner::Client(_), News::Open { address, port, rtt }) => {
+                        self.on_open(now, job, (address, port, rtt));
+                    }
+                    (Owner::Client(_), News::Ended) => self.on_ended(now, job),
+                    (Owner::Client(_), News::Failed(failure)) => {
+                        self.on_failed(now, job, &failure);
+                    }
                 }
             } else if let Some(output) = self.resolver.poll_output(now) {
                 self.on_resolver(output);
@@ -421,10 +440,9 @@ impl Service {
             Phase::Draining { ends_at } => Some(ends_at),
             Phase::Flushing { gives_up_at } => Some(gives_up_at),
         };
-        [door, phase, self.timers.first(), self.jobs.deadline(now), self.resolver.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let batch = self.batch.as_ref().and_then(Batch::deadline);
+        let rooms = [self.timers.first(), self.jobs.deadline(now), self.resolver.deadline(), batch];
+        [door, phase].into_iter().chain(rooms).flatten().min()
     }
 
     fn gauges(&self) -> Gauges {
@@ -444,6 +462,7 @@ impl Service {
 
     fn log(&mut self, record: &Record) {
         if self.options.log_level.admits(record.level()) {
+            self.wipe_progress();
             let line = record.render(self.options.log_format, self.wall);
             self.actions.push_back(Action::Log(line));
         }

@@ -329,6 +329,19 @@ pub fn read_file(path: &Path, bytes_max: usize) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// A list of targets, read to its end.
+///
+/// # Errors
+/// read(2), and a list of more than [`limits::TARGETS_BYTES_MAX`] bytes.
+pub fn read_list(source: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(limits::TARGETS_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limits::TARGETS_BYTES_MAX {
+        return Err(io::Error::other("the list is longer than 64 MB: cut it in two"));
+    }
+    Ok(bytes)
+}
+
 /// Whether a file can be read. One that the system may lack (a container without names) need not
 /// be there; one that somebody named must.
 ///
@@ -378,6 +391,31 @@ pub fn write_log(bytes: &[u8]) -> IoStep {
         Ok(0) => IoStep::Blocked,
         Ok(count) => IoStep::Done(count),
         Err(error) => io_failure(&error),
+    }
+}
+
+/// The descriptor of stdout.
+pub const STDOUT: i32 = libc::STDOUT_FILENO;
+
+/// Writes to stdout what it takes at once, as [`write_log`] does. `End`: nobody reads on (EPIPE;
+/// the Rust runtime ignores SIGPIPE).
+pub fn write_stdout(bytes: &[u8]) -> IoStep {
+    let mut asked = libc::pollfd { fd: STDOUT, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one pollfd, which outlives the call; no wait.
+    let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    if ready <= 0 {
+        return IoStep::Blocked;
+    }
+    let len = bytes.len().min(LOG_WRITE_BYTES_MAX);
+    // SAFETY: `bytes` is `len` bytes long at least. (std's own stdout would keep half lines.)
+    let count = unsafe { libc::write(STDOUT, bytes.as_ptr().cast(), len) };
+    match usize::try_from(count) {
+        Ok(0) => IoStep::Blocked,
+        Ok(count) => IoStep::Done(count),
+        Err(_) => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::EPIPE) => IoStep::End,
+            error => io_failure(&error),
+        },
     }
 }
 

@@ -210,7 +210,7 @@ fn serialize_millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::
 }
 
 /// Milliseconds with three decimals at most.
-fn serialize_fine_millis<S: Serializer>(
+pub(super) fn serialize_fine_millis<S: Serializer>(
     time: &Option<Duration>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

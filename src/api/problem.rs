@@ -282,6 +282,20 @@ impl Problem {
         &self.detail
     }
 
+    /// The document, to be written as JSON.
+    pub(super) const fn document(&self) -> Document<'_> {
+        let Face { status, title, label } = self.cause.face();
+        assert!(400 <= status && status < 600, "a problem is an error");
+        Document {
+            r#type: "about:blank",
+            title,
+            status,
+            cause: label,
+            detail: self.detail.as_str(),
+            invalid_fields: &self.invalid_fields,
+        }
+    }
+
     fn with_field(mut self, name: &'static str, value: String) -> Self {
         assert!(self.field.is_none(), "no status calls for two");
         self.field = Some((name, value));
@@ -305,7 +319,7 @@ pub fn sentence(error: &impl std::fmt::Display) -> String {
 
 /// The keys of a problem document, in their order.
 #[derive(Serialize)]
-struct Document<'a> {
+pub(super) struct Document<'a> {
     r#type: &'static str,
     title: &'static str,
     status: u16,
@@ -317,17 +331,9 @@ struct Document<'a> {
 
 /// The answer that tells of a problem: `application/problem+json` (RFC 9457).
 pub fn problem_response(problem: &Problem) -> Response {
-    let Face { status, title, label } = problem.cause.face();
-    assert!((400..600).contains(&status), "a problem is an error");
     let mut body = Vec::new();
-    let document = Document {
-        r#type: "about:blank",
-        title,
-        status,
-        cause: label,
-        detail: &problem.detail,
-        invalid_fields: &problem.invalid_fields,
-    };
+    let document = problem.document();
+    let status = document.status;
     write_json(&mut body, &document);
     Response {
         status,

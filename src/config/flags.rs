@@ -1,27 +1,35 @@
 //! The table of flags: each one's name, variable, default, help and parser side by side.
 
-use std::fmt::Write;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::api::query::Addresses;
+use crate::batch::options::Format;
+use crate::batch::shard::Shard;
+use crate::config::help::Command;
 use crate::config::{Config, Listen};
 use crate::duration;
 use crate::limits::{COUNT_MAX, DRAIN_TIME_MAX, SCAN_TIME_MAX, TIMEOUT_MAX, TIMEOUT_MIN};
+use crate::target::manner::{parse_concurrency, parse_rate};
+use crate::target::{Family, PortSet, Retries, Timeout};
 
-/// One flag that takes a value.
+/// One flag.
 pub(super) struct Flag {
     /// Without its dashes; the variable's name follows from it.
     pub(super) name: &'static str,
-    /// The value's stand-in in the help.
+    /// The value's stand-in in the help; empty for a switch.
     pub(super) metavar: &'static str,
     /// What holds where neither flag nor variable is given.
     pub(super) preset: Preset,
     /// How often it may be given.
     pub(super) arity: Arity,
+    /// Whose it is. Two commands may have flags of one name; each is known to its own alone.
+    pub(super) commands: &'static [Command],
     /// One line of the help.
-    help: &'static str,
+    pub(super) help: &'static str,
     /// Parses one value into its place; the error says what was expected.
     pub(super) apply: fn(&mut Config, &str) -> Result<(), String>,
 }
@@ -41,16 +49,31 @@ pub(super) enum Arity {
     Once,
     /// Any number of times, and several values in one, separated by commas.
     List,
+    /// Once, and without a value; its variable holds `true` or `false`.
+    Switch,
 }
 
 /// Every flag but `--help` and `--version`, in the order of the help.
-pub(super) const FLAGS: [Flag; 16] = [
+pub(super) const FLAGS: [Flag; 30] = [
     Flag {
         name: "listen",
         metavar: "ADDRESS:PORT",
         preset: Preset::Value("127.0.0.1:8080"),
         arity: Arity::List,
+        commands: &[Command::Serve],
         help: "serve here; port 0 takes a free one; repeatable",
+        apply: |config, text| {
+            config.listen.push(listener(text)?);
+            Ok(())
+        },
+    },
+    Flag {
+        name: "listen",
+        metavar: "ADDRESS:PORT",
+        preset: Preset::Value("127.0.0.1:8080"),
+        arity: Arity::List,
+        commands: &[Command::Healthcheck],
+        help: "ask the service that listens here; the first counts",
         apply: |config, text| {
             config.listen.push(listener(text)?);
             Ok(())
@@ -61,6 +84,7 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "DURATION",
         preset: Preset::Value("2s"),
         arity: Arity::Once,
+        commands: &[Command::Serve],
         help: "deadline of each connect, unless the request says",
         apply: |config, text| {
             config.settings.timeout = duration_within(text, TIMEOUT_MIN, TIMEOUT_MAX)?;
@@ -72,6 +96,7 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "DURATION",
         preset: Preset::Value("5m"),
         arity: Arity::Once,
+        commands: &[Command::Serve],
         help: "the longest a scan may take",
         apply: |config, text| {
             config.settings.scan_time_max = duration_within(text, TIMEOUT_MIN, SCAN_TIME_MAX)?;
@@ -83,6 +108,7 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "N",
         preset: Preset::Value("64"),
         arity: Arity::Once,
+        commands: &[Command::Serve],
         help: "scans at once",
         apply: |config, text| {
             config.settings.scans_max = count(text)?;
@@ -94,6 +120,7 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "N",
         preset: Preset::Value("16"),
         arity: Arity::Once,
+        commands: &[Command::Serve],
         help: "scans at once for one address (IPv6: one /64)",
         apply: |config, text| {
             config.settings.scans_per_client_max = count(text)?;
@@ -105,9 +132,155 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "N",
         preset: Preset::Value("1024"),
         arity: Arity::Once,
+        commands: &[Command::Serve],
         help: "client connections at once",
         apply: |config, text| {
             config.settings.connections_max = count(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "targets",
+        metavar: "FILE",
+        preset: Preset::Unset("none"),
+        arity: Arity::Once,
+        commands: &[Command::Scan],
+        help: "scan each target of this list; - is stdin",
+        apply: |config, text| {
+            config.scan.targets = Some(path(text)?);
+            Ok(())
+        },
+    },
+    Flag {
+        name: "shard",
+        metavar: "I/N",
+        preset: Preset::Value("1/1"),
+        arity: Arity::Once,
+        commands: &[Command::Scan],
+        help: "scan the I-th of N parts, each on its own machine",
+        apply: |config, text| {
+            config.scan.shard = told(Shard::parse(text))?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "exclude",
+        metavar: "PORTS",
+        preset: Preset::Unset("none"),
+        arity: Arity::Once,
+        commands: &[Command::Scan],
+        help: "never connect to these ports",
+        apply: |config, text| {
+            config.scan.exclude = told(PortSet::parse(text))?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "timeout",
+        metavar: "DURATION",
+        preset: Preset::Value("2s"),
+        arity: Arity::Once,
+        commands: &[Command::Scan],
+        help: "deadline of each connect, or auto",
+        apply: |config, text| {
+            config.scan.manner.timeout = Timeout::parse(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "retries",
+        metavar: "N",
+        preset: Preset::Value("auto"),
+        arity: Arity::Once,
+        commands: &[Command::Scan],
+        help: "further passes over silent ports, or auto",
+        apply: |config, text| {
+            config.scan.manner.retries = Retries::parse(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "deadline",
+        metavar: "DURATION",
+        preset: Preset::Value("60m"),
+        arity: Arity::Once,
+        commands: &[Command::Scan],
+        help: "the longest one target may take",
+        apply: |config, text| {
+            config.scan.manner.deadline = duration_within(text, TIMEOUT_MIN, SCAN_TIME_MAX)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "rate",
+        metavar: "N",
+        preset: Preset::Unset("none"),
+        arity: Arity::Once,
+        commands: &[Command::Scan],
+        help: "new connects per second, of all targets together",
+        apply: |config, text| {
+            config.scan.manner.rate = Some(told(parse_rate(text))?);
+            Ok(())
+        },
+    },
+    Flag {
+        name: "concurrency",
+        metavar: "N",
+        preset: Preset::Unset("as many as ports"),
+        arity: Arity::Once,
+        commands: &[Command::Scan],
+        help: "connects at once to one target",
+        apply: |config, text| {
+            config.scan.manner.concurrency = Some(told(parse_concurrency(text))?);
+            Ok(())
+        },
+    },
+    Flag {
+        name: "family",
+        metavar: "4|6",
+        preset: Preset::Unset("either"),
+        arity: Arity::Once,
+        commands: &[Command::Scan],
+        help: "use addresses of this family",
+        apply: |config, text| {
+            config.scan.manner.family = Family::parse(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "all-addresses",
+        metavar: "",
+        preset: Preset::Unset("the first"),
+        arity: Arity::Switch,
+        commands: &[Command::Scan],
+        help: "scan every address of a name",
+        apply: |config, text| {
+            config.scan.manner.addresses =
+                if switch(text)? { Addresses::All } else { Addresses::First };
+            Ok(())
+        },
+    },
+    Flag {
+        name: "json",
+        metavar: "",
+        preset: Preset::Unset("a table"),
+        arity: Arity::Switch,
+        commands: &[Command::Scan],
+        help: "print what the service would answer",
+        apply: |config, text| {
+            config.scan.format = format_of(config.scan.format, text, Format::Json)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "ndjson",
+        metavar: "",
+        preset: Preset::Unset("a table"),
+        arity: Arity::Switch,
+        commands: &[Command::Scan],
+        help: "print events as they happen",
+        apply: |config, text| {
+            config.scan.format = format_of(config.scan.format, text, Format::Ndjson)?;
             Ok(())
         },
     },
@@ -116,6 +289,7 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "N",
         preset: Preset::Unset("from RLIMIT_NOFILE"),
         arity: Arity::Once,
+        commands: &[Command::Serve, Command::Scan],
         help: "connects at once, of all scans together",
         apply: |config, text| {
             config.settings.in_flight_max = Some(count(text)?);
@@ -127,6 +301,7 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "DURATION",
         preset: Preset::Value("0s"),
         arity: Arity::Once,
+        commands: &[Command::Serve],
         help: "go on listening this long after SIGTERM",
         apply: |config, text| {
             config.settings.drain_delay = duration_within(text, Duration::ZERO, DRAIN_TIME_MAX)?;
@@ -138,6 +313,7 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "DURATION",
         preset: Preset::Value("20s"),
         arity: Arity::Once,
+        commands: &[Command::Serve],
         help: "cut scans short this long after SIGTERM",
         apply: |config, text| {
             config.settings.drain_timeout = duration_within(text, Duration::ZERO, DRAIN_TIME_MAX)?;
@@ -149,6 +325,7 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "NETWORK",
         preset: Preset::Unset("none"),
         arity: Arity::List,
+        commands: &[Command::Serve, Command::Scan],
         help: "scan these too, which the default denies; repeatable",
         apply: |config, text| {
             config.allow.push(word(text)?);
@@ -160,6 +337,7 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "NETWORK",
         preset: Preset::Unset("none"),
         arity: Arity::List,
+        commands: &[Command::Serve, Command::Scan],
         help: "never scan these; repeatable",
         apply: |config, text| {
             config.deny.push(word(text)?);
@@ -171,6 +349,7 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "NAME",
         preset: Preset::Unset("none"),
         arity: Arity::List,
+        commands: &[Command::Serve],
         help: "a name this service is known by; repeatable",
         apply: |config, text| {
             config.host_names.push(host_name(text)?);
@@ -182,6 +361,19 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "LEVEL",
         preset: Preset::Value("info"),
         arity: Arity::Once,
+        commands: &[Command::Serve],
+        help: "error, warn, info or debug",
+        apply: |config, text| {
+            config.log_level = word(text)?;
+            Ok(())
+        },
+    },
+    Flag {
+        name: "log-level",
+        metavar: "LEVEL",
+        preset: Preset::Value("warn"),
+        arity: Arity::Once,
+        commands: &[Command::Scan],
         help: "error, warn, info or debug",
         apply: |config, text| {
             config.log_level = word(text)?;
@@ -193,6 +385,7 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "FORMAT",
         preset: Preset::Value("logfmt"),
         arity: Arity::Once,
+        commands: &[Command::Serve, Command::Scan],
         help: "logfmt or json",
         apply: |config, text| {
             config.log_format = word(text)?;
@@ -204,6 +397,7 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "FILE",
         preset: Preset::Value("/etc/resolv.conf"),
         arity: Arity::Once,
+        commands: &[Command::Serve, Command::Scan],
         help: "the name servers and the search list",
         apply: |config, text| {
             config.resolv_conf = path(text)?;
@@ -215,6 +409,7 @@ pub(super) const FLAGS: [Flag; 16] = [
         metavar: "FILE",
         preset: Preset::Value("/etc/hosts"),
         arity: Arity::Once,
+        commands: &[Command::Serve, Command::Scan],
         help: "names known without a server",
         apply: |config, text| {
             config.hosts = path(text)?;
@@ -232,40 +427,7 @@ impl Flag {
     }
 }
 
-/// What `--help` prints, in 80 columns.
-pub(super) fn help() -> String {
-    let mut text = String::from(HELP_HEAD);
-    for flag in &FLAGS {
-        let usage = format!("--{} {}", flag.name, flag.metavar);
-        let (Preset::Value(preset) | Preset::Unset(preset)) = flag.preset;
-        let variable = flag.variable();
-        let lines = writeln!(text, "  {usage:25} {}", flag.help)
-            .and_then(|()| writeln!(text, "{:28}{variable}, default {preset}", ""));
-        assert!(lines.is_ok(), "a string takes whatever is written");
-    }
-    text.push_str(HELP_TAIL);
-    text
-}
-
-const HELP_HEAD: &str = "\
-openports finds a host's open TCP ports and answers over HTTP.
-
-Usage: openports [serve] [FLAG]...
-
-  curl 'http://127.0.0.1:8080/open-ports?domain=localhost&toPort=65535'
-
-Flags, and the variables that hold where a flag is not given:
-";
-
-const HELP_TAIL: &str = "  \
-  -h, --help                print this
-  -V, --version             print the version
-
-A DURATION is a number and its unit: 250ms, 2s, 1.5s, 5m. A variable holds
-several values where the flag is repeatable: 10.0.0.0/8,192.0.2.7
-";
-
-fn listener(text: &str) -> Result<Listen, String> {
+pub(super) fn listener(text: &str) -> Result<Listen, String> {
     let address: Result<SocketAddr, _> = text.parse();
     address.map(Listen::Tcp).map_err(|_| {
         "expected an address and a port such as 127.0.0.1:8080 or [::]:8080".to_owned()
@@ -278,6 +440,25 @@ fn duration_within(text: &str, min: Duration, max: Duration) -> Result<Duration,
         return Ok(value);
     }
     Err(format!("expected {} to {}", duration::display(min), duration::display(max)))
+}
+
+fn told<T>(read: Result<T, impl Display>) -> Result<T, String> {
+    read.map_err(|error| error.to_string())
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    word(text).map_err(|_: String| "expected true or false".to_owned())
+}
+
+/// `--json` and `--ndjson` are two ways out, and only one can be taken.
+fn format_of(before: Format, text: &str, wanted: Format) -> Result<Format, String> {
+    match (switch(text)?, before) {
+        (false, before) => Ok(before),
+        (true, Format::Table) => Ok(wanted),
+        (true, Format::Json | Format::Ndjson) => {
+            Err("--json and --ndjson exclude each other".to_owned())
+        }
+    }
 }
 
 fn count(text: &str) -> Result<usize, String> {
@@ -315,23 +496,28 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn the_help_fits_80_columns_and_names_every_flag_with_its_variable() {
-        let help = help();
-        for line in help.lines() {
-            assert!(line.len() <= 80, "{} columns: {line}", line.len());
-            assert!(line.is_ascii() && !line.ends_with(' '), "{line}");
+    fn a_command_has_each_name_once_and_switches_have_no_metavar() {
+        for command in [Command::Serve, Command::Scan, Command::Healthcheck] {
+            let mut names = BTreeSet::new();
+            for flag in FLAGS.iter().filter(|flag| flag.commands.contains(&command)) {
+                assert!(names.insert(flag.name), "{command:?} has --{} twice", flag.name);
+            }
         }
         for flag in &FLAGS {
-            let has = |text: &str| help.contains(text);
-            assert!(has(&format!("  --{} {}", flag.name, flag.metavar)), "{}", flag.name);
-            assert!(has(&format!(" {}, default ", flag.variable())), "{}", flag.name);
+            assert!(!flag.commands.is_empty(), "--{} is somebody's", flag.name);
+            assert_eq!(flag.metavar.is_empty(), flag.arity == Arity::Switch, "--{}", flag.name);
+            // The parser takes a value before it knows the command.
+            let namesakes = FLAGS.iter().filter(|other| other.name == flag.name);
+            assert!(
+                namesakes.into_iter().all(|other| other.arity == flag.arity),
+                "--{}",
+                flag.name
+            );
         }
-        assert!(help.ends_with('\n'));
     }
 
     #[test]
     fn no_variable_is_one_that_kubernetes_sets_for_a_service_of_our_name() {
-        let mut names = BTreeSet::new();
         for flag in &FLAGS {
             let variable = flag.variable();
             for clash in ["_PORT", "_HOST", "_PROTO", "_ADDR"] {
@@ -339,7 +525,6 @@ mod tests {
                 assert!(!(is_service && variable.ends_with(clash)), "{variable}");
             }
             assert!(!variable.starts_with("OPENPORTS_PORT"), "{variable}");
-            assert!(names.insert(variable), "{} comes twice", flag.name);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Log lines on their way to a stderr that may take none just now.
+//! Log lines and the progress line on their way to a stderr that may take none just now.
 //!
 //! stderr may be a pipe that nobody reads, or a file on a full disk: neither may hold the loop.
 //! Lines wait, as many as [`limits::LOG_BYTES_MAX`] holds; what finds no room is counted, not kept.
@@ -21,6 +21,15 @@ impl LogQueue {
             self.0.push_back(b'\n');
         }
         has_room
+    }
+
+    /// Puts a progress line in the place of the one before (ECMA-48: CR, then EL to the end). Where
+    /// there is no room it is left out: the next one comes soon.
+    pub(super) fn push_progress(&mut self, line: &str) {
+        let text = format!("\r{line}\x1b[K");
+        if self.0.len() + text.len() < limits::LOG_BYTES_MAX {
+            self.0.extend(text.as_bytes());
+        }
     }
 
     /// Writes as much as stderr takes. Returns how many lines were given up since it is broken.

@@ -32,13 +32,20 @@ impl<'a> Outcome<'a> {
 
     /// The end of an answer in this form: all of it, where it is no stream.
     pub(super) fn write_end(&self, form: Form) -> Vec<u8> {
+        let mut text = Vec::new();
+        self.tell(|summary| write_event(&mut text, form, &ScanEvent::End(summary)));
+        text
+    }
+
+    /// Tells the outcome to whoever writes it; the summary borrows what lives no longer.
+    pub(super) fn tell(&self, to: impl FnOnce(Summary)) {
         let [open, closed, filtered, unreachable] =
             [PortState::Open, PortState::Closed, PortState::Filtered, PortState::Unreachable]
                 .map(|state| Ports::of(self.scans, state));
         let include = self.job.request.include;
         let results: Vec<AddressResult> = self.scans.iter().map(address_result).collect();
         let is_all = self.job.request.addresses == Addresses::All;
-        let summary = Summary {
+        to(Summary {
             from_port: self.job.request.from_port,
             to_port: self.job.request.to_port,
             domain: &self.job.request.domain,
@@ -53,10 +60,7 @@ impl<'a> Outcome<'a> {
             filtered: include.filtered.then(|| filtered.as_set()),
             unreachable: include.unreachable.then(|| unreachable.as_set()),
             results: is_all.then_some(&results),
-        };
-        let mut text = Vec::new();
-        write_event(&mut text, form, &ScanEvent::End(summary));
-        text
+        });
     }
 
     /// The answer to a probe that expects these ports to be open, or none in particular.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::admission::RETRY_AFTER;
 use super::answers::Outcome;
-use super::jobs::{Failure, Job};
+use super::jobs::{Failure, Job, Owner};
 use super::streams::{Stream, Telling};
 use super::{Role, Service};
 use crate::api::probe::{Probed, probe_response};
@@ -178,7 +178,7 @@ impl Service {
         request: ScanRequest,
         (exchange, share): (Exchange, Share),
     ) {
-        let job = self.jobs.start(now, request, key);
+        let job = self.jobs.start(now, request, Owner::Client(key));
         if let Some(client) = self.client(key) {
             let scanning = Scanning { job, share, exchange, stream: None };
             client.activity = Activity::Scanning(Box::new(scanning));
@@ -222,15 +222,16 @@ impl Service {
     /// Every port has its state, or the scan's time is up: the answer, or the stream's end.
     pub(super) fn on_ended(&mut self, now: Instant, key: Key) {
         let Some((job, scans)) = self.jobs.remove(key) else { return };
+        let Owner::Client(owner) = job.owner else { return };
         let outcome = Outcome::new(now, &job, &scans);
         self.counters.count_scan(if outcome.is_complete() { "complete" } else { "partial" });
         self.counters.add_ports(&outcome.tally());
-        let Some(scanning) = self.end_activity(job.owner, key) else { return };
+        let Some(scanning) = self.end_activity(owner, key) else { return };
         let (exchange, form) = (scanning.exchange, job.request.form);
-        let record = self.access_record(now, job.owner, (&exchange, 200));
+        let record = self.access_record(now, owner, (&exchange, 200));
         self.log(&outcome.describe(record));
         self.counters.count_request(exchange.route, 200);
-        if let Some(Role::Client(client)) = self.sockets.get_mut(job.owner) {
+        if let Some(Role::Client(client)) = self.sockets.get_mut(owner) {
             if let Some(stream) = scanning.stream {
                 let end = outcome.write_end(form);
                 client.activity = Activity::Telling(Box::new(Telling::new(stream, end)));
@@ -244,25 +245,19 @@ impl Service {
         }
         self.quota.release(scanning.share);
         self.jobs.abandon(scans);
-        self.serve(now, job.owner);
+        self.serve(now, owner);
     }
 
     /// Nothing could be scanned.
     pub(super) fn on_failed(&mut self, now: Instant, key: Key, failure: &Failure) {
-        let problem = match failure {
-            Failure::Lookup(failure) => lookup_problem(*failure),
-            Failure::Denied(address, denial) => {
-                let detail = format!("The address {address} is not scanned: {denial}.");
-                Problem::new(Cause::TargetDenied, detail)
-            }
-        };
-        self.fail(now, key, &problem);
+        self.fail(now, key, &failure_problem(failure));
     }
 
     /// Answers a job that came to nothing.
     pub(super) fn fail(&mut self, now: Instant, key: Key, problem: &Problem) {
         self.resolver.handle_cancel(key);
         let Some((Job { owner, .. }, scans)) = self.jobs.remove(key) else { return };
+        let Owner::Client(owner) = owner else { return };
         assert!(scans.is_empty(), "a job that failed has scanned nothing");
         self.counters.count_scan(problem.cause().label());
         let Some(scanning) = self.end_activity(owner, key) else { return };
@@ -364,6 +359,17 @@ impl Service {
         self.evictions_left = self.evictions_left.saturating_sub(1);
         if let Some(key) = self.evictable() {
             self.drop_client(now, key, "evicted");
+        }
+    }
+}
+
+/// Why a job came to nothing, as whoever asked is told.
+pub(super) fn failure_problem(failure: &Failure) -> Problem {
+    match failure {
+        Failure::Lookup(failure) => lookup_problem(*failure),
+        Failure::Denied(address, denial) => {
+            let detail = format!("The address {address} is not scanned: {denial}.");
+            Problem::new(Cause::TargetDenied, detail)
         }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Begun by a signal, done when the last client is gone. Meanwhile whatever was accepted is
 //! answered: the listeners' queues are emptied before they close, running scans finish, and those
-//! that run too long are answered as they stand. Who takes his time to read that is given up.
+//! that run too long are answered as they stand. Who takes his time to read that is given up. A use
+//! from the shell has nobody to warn: it takes the last steps at once, and is done when everything
+//! is printed.
 
 use std::time::Instant;
 
@@ -27,7 +29,8 @@ pub(super) enum Phase {
     /// when they are answered as they stand. Left then, or when the last client is gone.
     Draining { ends_at: Instant },
     /// Every scan is answered, and slow readers still read. Armed: `gives_up_at`, when those left
-    /// are dropped: a byte now and then must not keep the service. Left when the last is gone.
+    /// are dropped: a byte now and then must not keep the service. Left when the last is gone, or
+    /// all is printed.
     Flushing { gives_up_at: Instant },
     /// Nothing is left to do, or a second signal came.
     Ended,
@@ -38,6 +41,8 @@ impl Service {
         let settings = &self.options.settings;
         let (delay, timeout) = (settings.drain_delay, settings.drain_timeout);
         self.phase = match self.phase {
+            // Nobody listens, and what is known is wanted now.
+            Phase::Serving if self.batch.is_some() => Phase::Draining { ends_at: now },
             Phase::Serving => {
                 let scans = self.jobs.len();
                 let record = Record::new(Level::Info, "draining")
@@ -74,6 +79,9 @@ impl Service {
                 for key in self.client_keys() {
                     self.drop_client(now, key, CloseReason::Stalled.label());
                 }
+                if self.batch.is_some() {
+                    self.phase = Phase::Ended;
+                }
             }
             Phase::Serving
             | Phase::Notice { .. }
@@ -85,9 +93,12 @@ impl Service {
             && ends_at <= now
         {
             self.phase = Phase::Flushing { gives_up_at: now + WRITE_STALL_TIMEOUT };
+            self.interrupt_batch(now);
             self.end_jobs(now);
         }
-        if !self.is_open() && self.phase != Phase::Ended && self.clients_len == 0 {
+        self.on_batch_done();
+        let is_served = self.clients_len == 0 && self.batch.is_none();
+        if !self.is_open() && self.phase != Phase::Ended && is_served {
             self.phase = Phase::Ended;
             self.log(&Record::new(Level::Info, "drained"));
         }

@@ -7,14 +7,16 @@
 //! Invariants (`check_invariants`): a scan stands in `turns` exactly while it runs; `in_flight`
 //! is the sum over all scans, those abandoned included.
 
+use std::num::NonZeroU32;
 use std::time::Instant;
 
 use super::Role;
 use crate::budget::{self, Budget};
 use crate::event::{Action, Outcome, Parting, Transport};
 use crate::limits;
+use crate::scan::plan::Plan;
 use crate::scan::probes::ProbeId;
-use crate::scan::{Finding, Plan, Scan};
+use crate::scan::{Finding, Scan};
 use crate::slots::{Key, Slots};
 
 #[derive(Debug)]
@@ -67,6 +69,11 @@ impl Fleet {
             claims: Vec::new(),
             order: Vec::new(),
         }
+    }
+
+    /// Holds all scans together to so many new connects per second.
+    pub(super) fn set_rate(&mut self, rate: NonZeroU32) {
+        self.budget.set_rate(rate);
     }
 
     /// Begins a scan for a job.
@@ -198,6 +205,7 @@ impl Fleet {
             }
             self.launches_left -= 1;
             self.in_flight += 1;
+            self.budget.handle_launch(now);
             let (to, glance) = (launch.to, launch.glance);
             return Some(Action::Connect { socket, to, transport: Transport::Tcp, glance });
         }
@@ -222,6 +230,11 @@ impl Fleet {
         let pace = self.running().filter_map(Scan::paced_until).filter(|_| may_launch);
         let budget = self.budget.deadline(now).filter(|_| !self.turns.is_empty());
         scans.chain(pace).chain(budget).min()
+    }
+
+    /// Connects that all scans together could use at once.
+    pub(super) fn need(&self) -> usize {
+        self.running().map(Scan::need).sum()
     }
 
     /// A scan, running or ended.
@@ -277,10 +290,9 @@ impl Fleet {
                 + self.abandoned.iter().map(Scan::in_flight).sum::<usize>(),
             "1: what is in flight is counted"
         );
+        let running = self.scans.iter().filter(|(_, running)| running.scan.is_running());
         debug_assert!(
-            self.scans
-                .iter()
-                .all(|(key, running)| { running.scan.is_running() == self.turns.contains(&key) }),
+            running.count() == self.turns.len() && self.running().all(Scan::is_running),
             "2: who runs takes turns"
         );
     }

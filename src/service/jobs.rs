@@ -21,8 +21,9 @@ use crate::event::{Action, Outcome, Route};
 use crate::limits;
 use crate::policy::{Denial, Policy};
 use crate::scan::ledger::PortState;
+use crate::scan::plan::Plan;
 use crate::scan::probes::ProbeId;
-use crate::scan::{Finding, Plan, Scan};
+use crate::scan::{Finding, Scan};
 use crate::slots::{Key, Slots};
 use crate::target::Host;
 
@@ -57,13 +58,22 @@ pub enum Failure {
     Denied(IpAddr, Denial),
 }
 
+/// Who wants a job done, and hears of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A client's connection.
+    Client(Key),
+    /// The use from the shell: the target in this place of its list.
+    Batch(usize),
+}
+
 /// One request to scan.
 #[derive(Debug)]
 pub struct Job {
     /// What was asked for.
     pub request: ScanRequest,
     /// Who asked.
-    pub owner: Key,
+    pub owner: Owner,
     /// When.
     pub started_at: Instant,
     state: State,
@@ -109,7 +119,7 @@ impl Jobs {
     }
 
     /// Takes a request in; what comes of it is told as news.
-    pub fn start(&mut self, now: Instant, request: ScanRequest, owner: Key) -> Key {
+    pub fn start(&mut self, now: Instant, request: ScanRequest, owner: Owner) -> Key {
         let (host, family) = (request.host.clone(), request.family);
         let job =
             self.jobs.insert(Job { request, owner, started_at: now, state: State::Resolving });
@@ -244,11 +254,11 @@ impl Jobs {
         self.fleet.abandon(scans);
     }
 
-    /// The next thing that happened to a job that still lives.
-    pub fn poll_news(&mut self) -> Option<(Key, News)> {
-        while let Some((job, news)) = self.news.pop_front() {
-            if self.jobs.get(job).is_some() {
-                return Some((job, news));
+    /// The next thing that happened to a job that still lives, and who hears of it.
+    pub fn poll_news(&mut self) -> Option<(Key, Owner, News)> {
+        while let Some((key, news)) = self.news.pop_front() {
+            if let Some(job) = self.jobs.get(key) {
+                return Some((key, job.owner, news));
             }
         }
         None
@@ -260,6 +270,18 @@ impl Jobs {
             return Some(Action::FindRoute { request, to });
         }
         self.fleet.poll_action(now, sockets)
+    }
+
+    /// Holds all scans together to so many new connects per second.
+    pub fn set_rate(&mut self, rate: NonZeroU32) {
+        self.fleet.set_rate(rate);
+    }
+
+    /// Connects that all jobs together could use at once.
+    pub fn need(&self) -> usize {
+        let jobs = self.jobs.iter().map(|(_, job)| job);
+        let to_begin = jobs.filter(|job| !matches!(job.state, State::Scanning { .. }));
+        self.fleet.need() + to_begin.map(|job| job.request.ports.len()).sum::<usize>()
     }
 
     /// True exactly when something can be done at once that this turn's budgets postponed.

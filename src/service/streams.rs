@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::clients::{Activity, Client};
+use super::jobs::Owner;
 use super::{Role, Service};
 use crate::api;
 use crate::api::accept::Form;
@@ -67,7 +68,7 @@ impl Telling {
 impl Service {
     /// The connection and the stream of a job's owner, if its answer is one.
     fn stream(&mut self, job: Key) -> Option<(Key, &mut Conn, &mut Stream)> {
-        let owner = self.jobs.job(job)?.owner;
+        let Owner::Client(owner) = self.jobs.job(job)?.owner else { return None };
         let Client { conn, activity, .. } = self.client(owner)?;
         match activity {
             Activity::Scanning(scanning) if scanning.job == job => {
@@ -80,7 +81,8 @@ impl Service {
     /// Scans run: a stream begins.
     pub(super) fn on_began(&mut self, now: Instant, key: Key) {
         let Some(job) = self.jobs.job(key) else { return };
-        let (form, owner) = (job.request.form, job.owner);
+        let Owner::Client(owner) = job.owner else { return };
+        let form = job.request.form;
         let Some(address) = self.jobs.scans(key).next().map(|scan| scan.target().ip()) else {
             return;
         };

@@ -371,7 +371,9 @@ impl<'a> World<'a> {
                     self.is_listening = false;
                 }
                 Action::Log(line) => assert!(!line.contains('\n'), "a record is one line"),
-                Action::Exit => {
+                Action::ShowProgress(line) => panic!("a service shows no progress: {line}"),
+                Action::Exit(code) => {
+                    assert_eq!(code, 0, "a drained service has done its work");
                     self.end = End::Exited;
                     return true;
                 }

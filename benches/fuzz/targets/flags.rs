@@ -24,7 +24,17 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     match config::parse(args, |name| env.get(name.as_bytes()).cloned()) {
-        Ok(Invocation::Serve(config)) => check_config(&config),
+        Ok(Invocation::Serve(config)) => {
+            assert!(!config.listen.is_empty());
+            check_config(&config);
+        }
+        Ok(Invocation::Scan(config, asked)) => {
+            assert!(config.listen.is_empty() && !asked.ports.is_empty());
+            assert!(config.scan.shard.items(1_000) <= 1_000);
+            assert!(config.scan.manner.deadline <= limits::SCAN_TIME_MAX);
+            check_config(&config);
+        }
+        Ok(Invocation::Healthcheck(service)) => assert!(!service.ip().is_unspecified()),
         Ok(Invocation::Help(text) | Invocation::Version(text)) => assert!(text.ends_with('\n')),
         Err(error) => {
             let text = error.to_string();
@@ -34,7 +44,6 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn check_config(config: &Config) {
-    assert!(!config.listen.is_empty());
     let settings = &config.settings;
     assert!((limits::TIMEOUT_MIN..=limits::TIMEOUT_MAX).contains(&settings.timeout));
     assert!((limits::TIMEOUT_MIN..=limits::SCAN_TIME_MAX).contains(&settings.scan_time_max));

@@ -1,0 +1,429 @@
+//! What is measured: one function per case, which does its work so many times.
+//!
+//! Each case begins from nothing, so that twice the work minus once the work is the work alone,
+//! whatever was built before. Assertions keep a case from measuring something else than it says.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant, SystemTime};
+
+use openports::api::accept::Form;
+use openports::api::answer::{ScanEvent, Summary, write_event};
+use openports::api::problem::{Problem, problem_response};
+use openports::api::query;
+use openports::budget::Shares;
+use openports::conn::{Conn, Step};
+use openports::dns::files::NameFiles;
+use openports::dns::wire::{self, RecordKind, Reply, Subject};
+use openports::dns::{Output, Question, Resolver};
+use openports::event::{Action, Event, Outcome, Route};
+use openports::http::{self, Parse, Response};
+use openports::limits::Settings;
+use openports::policy::clients::HostGuard;
+use openports::policy::{Policy, Reach};
+use openports::report::log::{Format, Level};
+use openports::scan::Scan;
+use openports::scan::ledger::{Counts, PortState};
+use openports::scan::plan::Plan;
+use openports::service::{Options, Service};
+use openports::slots::{Key, Slots};
+use openports::target::{Family, PortSet, Retries, Timeout};
+use openports::timers::Timers;
+
+/// One thing that is measured.
+pub(crate) struct Case {
+    /// Its name, in the table and in the record.
+    pub(crate) name: &'static str,
+    /// What `times` counts.
+    pub(crate) unit: &'static str,
+    /// Units of one round.
+    pub(crate) units: u64,
+    /// Rounds that are enough to be measured; twice as many are made to subtract.
+    pub(crate) rounds: u64,
+    /// What a round may cost at most, whatever was recorded; `None`: nothing was promised.
+    pub(crate) promise: Option<Promise>,
+    /// Does so many rounds.
+    pub(crate) run: fn(u64),
+}
+
+/// What a round costs at most.
+pub(crate) struct Promise {
+    /// On the wall's clock.
+    pub(crate) time_max: Duration,
+    /// Calls of the allocator.
+    pub(crate) allocations_max: f64,
+}
+
+const fn case(name: &'static str, unit: &'static str, rounds: u64, run: fn(u64)) -> Case {
+    Case { name, unit, units: 1, rounds, promise: None, run }
+}
+
+const fn per_port(name: &'static str, run: fn(u64)) -> Case {
+    Case { name, unit: "port", units: 65_535, rounds: 1, promise: None, run }
+}
+
+/// An answer with every port, wherever the ports are: its buffer may grow, twice as large each
+/// time, but no port has an allocation of its own.
+const ANSWER: Option<Promise> =
+    Some(Promise { time_max: Duration::from_millis(5), allocations_max: 32.0 });
+
+/// Every case, in the order of the table.
+pub(crate) const CASES: [Case; 20] = [
+    case("http head, 47 bytes", "head", 1_000, |rounds| parse_head(rounds, SMALL)),
+    case("http head, 447 bytes", "head", 1_000, |rounds| parse_head(rounds, BROWSER)),
+    case("conn, request to answer", "request", 1_000, converse),
+    case("query of a scan", "query", 1_000, parse_query),
+    case("problem, rendered", "problem", 1_000, render_problem),
+    case("ports, parsed", "list", 1_000, parse_ports),
+    case("ports, as ranges", "list", 10, display_ranges),
+    Case {
+        promise: ANSWER,
+        ..case("answer, all closed", "answer", 100, |rounds| answer(rounds, |_| false))
+    },
+    Case {
+        promise: ANSWER,
+        ..case("answer, every other open", "answer", 10, |rounds| answer(rounds, |p| p % 2 == 0))
+    },
+    per_port("scan, refused at once", scan_refused),
+    per_port("scan, silent", scan_silent),
+    case("service, health check", "request", 300, |rounds| ask(rounds, HEALTH, "200")),
+    case("service, validation error", "request", 300, |rounds| ask(rounds, INVALID, "400")),
+    per_port("service, refused at once", service_refused),
+    case("timers, moved", "timer", 10_000, move_timers),
+    case("timers, set and due", "timer", 10_000, pop_timers),
+    case("slots, in and out", "slot", 10_000, reuse_slots),
+    case("dns, query", "query", 1_000, write_queries),
+    case("dns, reply", "reply", 1_000, read_replies),
+    case("dns, lookup from the cache", "lookup", 1_000, look_up),
+];
+
+/// As wrk sends it.
+const SMALL: &str = "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n";
+
+/// As a browser sends it.
+const BROWSER: &str = "GET / HTTP/1.1\r\nHost: localhost:8080\r\n\
+    User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
+    Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/png,*/*;q=0.8\r\n\
+    Accept-Language: en-GB,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nDNT: 1\r\n\
+    Connection: keep-alive\r\nUpgrade-Insecure-Requests: 1\r\nSec-Fetch-Dest: document\r\n\
+    Sec-Fetch-Mode: navigate\r\nSec-Fetch-Site: none\r\nSec-Fetch-User: ?1\r\nX: yyyy\r\n\r\n";
+
+const _: () = assert!(SMALL.len() == 47 && BROWSER.len() == 447, "the names say how long they are");
+
+const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const INVALID: &str = "GET /open-ports?toPort=+1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const SCAN: &str = "GET /open-ports?domain=192.0.2.1&toPort=65535&include=closed HTTP/1.1\r\n\
+    Host: localhost\r\n\r\n";
+const QUERY: &str = "domain=example.com&fromPort=1&toPort=65535&timeout=250ms&include=closed";
+const DATE: &str = "Mon, 23 Nov 2026 14:11:01 GMT";
+
+fn parse_head(rounds: u64, head: &str) {
+    for _ in 0..rounds {
+        let parsed = http::parse(black_box(head.as_bytes()));
+        assert!(matches!(parsed, Parse::Complete(_)), "{head}");
+        black_box(parsed);
+    }
+}
+
+fn converse(rounds: u64) {
+    let now = Instant::now();
+    let mut conn = Conn::new(now);
+    for _ in 0..rounds {
+        conn.handle_received(now, black_box(SMALL.as_bytes()));
+        let step = conn.poll_step(now);
+        assert!(matches!(step, Some(Step::Request(_))), "{step:?}");
+        let (fields, body) = (Vec::new(), b"ok".to_vec());
+        let response = Response { status: 200, content_type: "text/plain", fields, body };
+        conn.respond(now, &response, DATE);
+        conn.handle_sent(now, black_box(conn.output()).len());
+        assert_eq!(conn.poll_step(now), None);
+    }
+}
+
+fn parse_query(rounds: u64) {
+    let defaults = Settings::default();
+    for _ in 0..rounds {
+        let parsed = query::parse(black_box(QUERY), &defaults, Form::Json);
+        assert!(parsed.is_ok_and(|request| black_box(request).to_port == 65_535));
+    }
+}
+
+fn render_problem(rounds: u64) {
+    let defaults = Settings::default();
+    let Err(faults) = query::parse("toPort=+1", &defaults, Form::Json) else { return };
+    let problem = Problem::invalid(faults);
+    for _ in 0..rounds {
+        let response = problem_response(black_box(&problem));
+        assert_eq!(black_box(response).status, 400);
+    }
+}
+
+fn parse_ports(rounds: u64) {
+    for _ in 0..rounds {
+        let list = black_box("22,80,443,8000-8100,3306,5432,6379,27017,60000-");
+        assert!(PortSet::parse(list).is_ok_and(|ports| black_box(ports).len() == 5_644));
+    }
+}
+
+/// The ports that `is_in` names.
+fn ports(is_in: impl Fn(u16) -> bool) -> PortSet {
+    let mut set = PortSet::new();
+    for port in (1..=u16::MAX).filter(|port| is_in(*port)) {
+        set.insert(port);
+    }
+    set
+}
+
+fn display_ranges(rounds: u64) {
+    let scattered = ports(|port| port % 8 == 0);
+    for _ in 0..rounds {
+        assert!(black_box(&scattered).display_ranges().to_string().ends_with(",65528"));
+    }
+}
+
+fn answer(rounds: u64, is_open: fn(u16) -> bool) {
+    let (open, closed) = (ports(is_open), ports(|port| !is_open(port)));
+    let counts =
+        Counts { open: open.len() as u32, closed: closed.len() as u32, ..Counts::default() };
+    assert_eq!(counts.total(), 65_535);
+    for _ in 0..rounds {
+        let summary = Summary {
+            from_port: 1,
+            to_port: u16::MAX,
+            domain: "example.com",
+            open: black_box(&open),
+            address: Ipv4Addr::LOCALHOST.into(),
+            counts,
+            complete: true,
+            retried: 0,
+            loss_suspected: false,
+            elapsed: Duration::from_millis(500),
+            closed: Some(black_box(&closed)),
+            filtered: None,
+            unreachable: None,
+            results: None,
+        };
+        let mut text = Vec::new();
+        write_event(&mut text, Form::Json, &ScanEvent::End(summary));
+        assert!(black_box(text).len() > 200);
+    }
+}
+
+fn scan(now: Instant) -> Scan {
+    let mut scan = Scan::new(
+        now,
+        Plan {
+            target: SocketAddr::new(Ipv4Addr::new(192, 0, 2, 1).into(), 0),
+            is_routed: true,
+            ports: PortSet::from_range(1, u16::MAX),
+            timeout: Timeout::Fixed(Duration::from_secs(2)),
+            retries: Retries::Exactly(0),
+            concurrency: 65_535,
+            rate: None,
+            ends_at: now + Duration::from_secs(60),
+        },
+    );
+    scan.set_allowance(65_535);
+    scan
+}
+
+fn scan_refused(rounds: u64) {
+    let now = Instant::now();
+    let key = Key::from_parts(0, 0);
+    for _ in 0..rounds {
+        let mut scan = scan(now);
+        while let Some(launch) = scan.poll_launch(now, key) {
+            black_box(scan.handle_outcome(now, launch.probe, black_box(Outcome::Refused)));
+        }
+        assert_eq!(scan.ports(PortState::Closed).len(), 65_535);
+    }
+}
+
+fn scan_silent(rounds: u64) {
+    let start = Instant::now();
+    let key = Key::from_parts(0, 0);
+    for _ in 0..rounds {
+        let mut scan = scan(start);
+        while let Some(launch) = scan.poll_launch(start, key) {
+            black_box(launch);
+        }
+        let late = start + Duration::from_secs(2);
+        while let Some(socket) = scan.poll_expired(late) {
+            black_box(socket);
+        }
+        assert_eq!(scan.ports(PortState::Filtered).len(), 65_535);
+    }
+}
+
+fn service() -> Service {
+    let reach = Reach::LoopbackOnly;
+    let options = Options {
+        settings: Settings::default(),
+        shares: Shares { connections: 1_024, lookups: 128, probes: 16_384 },
+        policy: Policy { allow: Vec::new(), deny: Vec::new(), reach },
+        host_guard: HostGuard { reach, names: Vec::new() },
+        log_level: Level::Info,
+        log_format: Format::Logfmt,
+        seed: 7,
+    };
+    Service::new(options, SystemTime::UNIX_EPOCH)
+}
+
+/// Requests on one connection, each with the actions that it leads to, until the core waits.
+fn ask(rounds: u64, request: &str, status: &str) {
+    let now = Instant::now();
+    let mut service = service();
+    let client = service.handle_accepted(None, now);
+    for _ in 0..rounds {
+        let bytes = black_box(request.as_bytes());
+        service.handle(Event::Received { socket: client, bytes }, now);
+        let answer = service.output(client);
+        assert!(answer.starts_with(b"HTTP/1.1 ") && answer[9..].starts_with(status.as_bytes()));
+        let count = answer.len();
+        service.handle(Event::Sent { socket: client, count }, now);
+        while !matches!(black_box(service.poll_action(now)), Action::Wait(_)) {}
+    }
+}
+
+/// A scan through the whole core, every turn of it; each connect is refused within the call.
+fn service_refused(rounds: u64) {
+    let now = Instant::now();
+    let mut service = service();
+    let client = service.handle_accepted(None, now);
+    for _ in 0..rounds {
+        service.handle(Event::Received { socket: client, bytes: SCAN.as_bytes() }, now);
+        while service.output(client).is_empty() {
+            let (wall, worked) = (SystemTime::UNIX_EPOCH, Duration::from_micros(500));
+            service.handle(Event::Tick { wall, worked }, now);
+            drain(&mut service, now);
+        }
+        let answer = String::from_utf8_lossy(service.output(client));
+        assert!(answer.contains(r#""closed_ports":"1-65535""#), "{answer}");
+        let count = answer.len();
+        service.handle(Event::Sent { socket: client, count }, now);
+    }
+}
+
+fn drain(service: &mut Service, now: Instant) {
+    loop {
+        match service.poll_action(now) {
+            Action::Connect { socket, .. } => {
+                service.handle(Event::Connect { socket, outcome: Outcome::Refused }, now);
+            }
+            Action::FindRoute { request, to } => {
+                let route = Route::From(IpAddr::from([192, 0, 2, 254]));
+                service.handle(Event::Route { request, to, route }, now);
+            }
+            Action::Yield | Action::Wait(_) | Action::Exit(_) => return,
+            action @ (Action::Attend(_)
+            | Action::ShutdownWrite(_)
+            | Action::Close { .. }
+            | Action::ReadNameFiles
+            | Action::CloseListeners
+            | Action::ShowProgress(_)
+            | Action::Log(_)) => drop(black_box(action)),
+        }
+    }
+}
+
+/// Timers of a thousand clients.
+const TIMERS: u32 = 1_000;
+
+fn thousand_timers(now: Instant) -> Timers {
+    let mut timers = Timers::default();
+    for index in 0..TIMERS {
+        let at = now + Duration::from_millis(u64::from(index * 7 % TIMERS));
+        timers.set(Key::from_parts(index, 0), Some(at));
+    }
+    timers
+}
+
+fn move_timers(rounds: u64) {
+    let now = Instant::now();
+    let mut timers = thousand_timers(now);
+    for round in 0..rounds {
+        let key = Key::from_parts((round * 13 % u64::from(TIMERS)) as u32, 0);
+        timers.set(black_box(key), Some(now + Duration::from_millis(1_000 + round)));
+    }
+    assert!(timers.first().is_some());
+}
+
+fn pop_timers(rounds: u64) {
+    let now = Instant::now();
+    let mut timers = thousand_timers(now);
+    for round in 0..rounds {
+        let due = timers.pop_due(now + Duration::from_secs(1_000_000));
+        let Some(key) = black_box(due) else { unreachable!("a thousand are armed") };
+        timers.set(key, Some(now + Duration::from_millis(1_000 + round)));
+    }
+}
+
+fn reuse_slots(rounds: u64) {
+    let mut slots = Slots::new();
+    let mut keys: Vec<Key> = (0..1_000).map(|n| slots.insert(n)).collect();
+    for round in 0..rounds {
+        let place = (round * 13 % 1_000) as usize;
+        assert!(slots.remove(black_box(keys[place])).is_some());
+        keys[place] = slots.insert(round);
+    }
+    assert_eq!(slots.len(), 1_000);
+}
+
+fn subject() -> Option<Subject> {
+    let name = wire::wire_name("www.example.com")?;
+    Some(Subject { name, kind: RecordKind::A })
+}
+
+fn write_queries(rounds: u64) {
+    let Some(subject) = subject() else { return };
+    for _ in 0..rounds {
+        assert_eq!(black_box(wire::query(7, black_box(&subject))).len(), 33);
+    }
+}
+
+/// The query as its answer: an alias and two addresses.
+fn reply_to(query: &[u8]) -> Vec<u8> {
+    let mut message = query.to_vec();
+    // QR and RD, RA, three records.
+    (message[2], message[3], message[7]) = (0x81, 0x80, 3);
+    message.extend([0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, 4, 1, b'x', 0xc0, 16]);
+    let alias = message.len() as u8 - 4;
+    for host in [1, 2] {
+        message.extend([0xc0, alias, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, host]);
+    }
+    message
+}
+
+fn read_replies(rounds: u64) {
+    let Some(subject) = subject() else { return };
+    let message = reply_to(&wire::query(7, &subject));
+    for _ in 0..rounds {
+        let reply = wire::reply(7, &subject, black_box(&message));
+        assert!(matches!(black_box(reply), Ok(Reply::Told { ttl: Some(_), .. })));
+    }
+}
+
+fn look_up(rounds: u64) {
+    let now = Instant::now();
+    let mut resolver = Resolver::new(7, 2);
+    let conf = b"nameserver 192.0.2.53\nsearch example.com\noptions ndots:1";
+    resolver.handle_name_files(now, NameFiles { resolv_conf: Some(conf), hosts: None });
+    for round in 0..=rounds {
+        let question = Question { name: "www.example.com".into(), family: Family::V4 };
+        resolver.handle_lookup(now, question, Key::from_parts(0, 0));
+        let addresses = loop {
+            match resolver.poll_output(now) {
+                Some(Output::Open { attempt, .. }) => {
+                    assert_eq!(round, 0, "the first lookup alone asks a server");
+                    resolver.handle_opened(attempt, Key::from_parts(1, 0));
+                    let message = reply_to(resolver.output(attempt));
+                    resolver.handle_received(now, attempt, &message);
+                }
+                Some(Output::Answer { result, .. }) => break result,
+                Some(Output::ReadNameFiles | Output::Attend { .. } | Output::Close { .. }) => {}
+                None => unreachable!("everything is told at once"),
+            }
+        };
+        assert!(black_box(addresses).is_ok_and(|found| found.len() == 2));
+    }
+}

@@ -1,0 +1,252 @@
+//! Which part of the target × port space one of N machines probes.
+//!
+//! The space is a list: the ports of the first target in ascending order, then those of the
+//! second, and so on; an item is named by its index. A [`Permutation`] of the indices, the same on
+//! every machine, puts them in an order without a pattern, and shard I of N takes every N-th item
+//! of that order, beginning with the I-th. So each item is in exactly one shard, the shards differ
+//! in size by one item at most, and each has some ports of every target instead of some targets
+//! whole: no target is pressed by one machine alone, and no machine has all the slow ones.
+//!
+//! Machines agree as long as they are given the same targets, ports and exclusions in the same
+//! order: there is no seed to pass around, and no machine needs to know of another.
+
+use std::fmt;
+
+use crate::limits;
+use crate::target::{PortSet, parse_decimal, quote};
+
+/// One of `of` parts. [`Shard::parse`] makes none but those that exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Counted from 0, below `of`.
+    place: u64,
+    of: u64,
+}
+
+/// Why a text names no shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShardError {
+    /// It is not of the form `I/N`, or N is out of its bounds.
+    Malformed,
+    /// There are N shards, and this is none of them.
+    NoSuch {
+        /// How many there are.
+        of: u64,
+        /// What was asked for, as [`quote`] writes it.
+        given: String,
+    },
+}
+
+impl fmt::Display for ShardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed => {
+                write!(f, "expected I/N, such as 2/3, with N up to {}", limits::SHARDS_MAX)
+            }
+            Self::NoSuch { of: 1, given } => write!(f, "{given} is none: the only shard is 1/1"),
+            Self::NoSuch { of, given } => {
+                write!(f, "{given} is none: the shards are 1/{of} to {of}/{of}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ShardError {}
+
+impl Shard {
+    /// The whole space.
+    pub const WHOLE: Self = Self { place: 0, of: 1 };
+
+    /// Reads `I/N`: the I-th of N, counted from 1; N is 1 to [`limits::SHARDS_MAX`].
+    ///
+    /// # Errors
+    /// [`ShardError`].
+    pub fn parse(text: &str) -> Result<Self, ShardError> {
+        let (number, of) = text.split_once('/').ok_or(ShardError::Malformed)?;
+        let of = parse_decimal(of, 1..=limits::SHARDS_MAX).map_err(|_| ShardError::Malformed)?;
+        if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(ShardError::Malformed);
+        }
+        let number = parse_decimal(number, 1..=of)
+            .map_err(|_| ShardError::NoSuch { of, given: quote(number) })?;
+        assert!((1..=of).contains(&number), "`parse_decimal` keeps to its range");
+        Ok(Self { place: number - 1, of })
+    }
+
+    /// How many items of a space of `size` are in this shard.
+    pub const fn items(self, size: u64) -> u64 {
+        assert!(self.place < self.of, "a shard is one of those there are");
+        // Those of 0..size that leave the rest `place`.
+        (size + self.of - 1 - self.place) / self.of
+    }
+
+    /// The ports of one target that are in this shard; `first` is the index of its lowest port.
+    pub fn select(self, space: Permutation, first: u64, ports: &PortSet) -> PortSet {
+        assert!(first + ports.len() as u64 <= space.size, "the target is in the space");
+        if self == Self::WHOLE {
+            return ports.clone();
+        }
+        let mut selected = PortSet::new();
+        for (index, port) in (first..).zip(ports.iter()) {
+            if space.at(index) % self.of == self.place {
+                selected.insert(port);
+            }
+        }
+        assert!(selected.len() <= ports.len(), "nothing was added");
+        selected
+    }
+}
+
+/// A keyed bijection of `0..size`: a Feistel network over the next even power of two, walked until
+/// it comes back into the space (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002,
+/// the cycle-walking method). The keys are fixed: it spreads load and hides nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Permutation {
+    size: u64,
+    /// Bits of either half of an index.
+    half_bits: u32,
+}
+
+/// Four rounds make every bit depend on every other.
+const ROUNDS: u64 = 4;
+
+impl Permutation {
+    /// Of `0..size`.
+    pub const fn new(size: u64) -> Self {
+        assert!(size < 1 << 62, "an index and its walk fit 64 bits");
+        let bits = u64::BITS - size.saturating_sub(1).leading_zeros();
+        let half_bits = bits.div_ceil(2);
+        Self { size, half_bits: if half_bits == 0 { 1 } else { half_bits } }
+    }
+
+    /// How many items there are.
+    pub const fn size(self) -> u64 {
+        self.size
+    }
+
+    /// The place of an index in the permuted order.
+    pub const fn at(self, index: u64) -> u64 {
+        assert!(index < self.size, "the index is in the space");
+        let mut place = self.scramble(index);
+        // The power of two is less than four times the size, so this takes four walks on average;
+        // it ends, as a cycle that leaves the space must come back to where it left.
+        while place >= self.size {
+            place = self.scramble(place);
+        }
+        place
+    }
+
+    /// A bijection of `0..4^half_bits`: each round adds a function of one half to the other.
+    const fn scramble(self, value: u64) -> u64 {
+        let mask = (1 << self.half_bits) - 1;
+        let (mut left, mut right) = (value >> self.half_bits, value & mask);
+        let mut round = 0;
+        while round < ROUNDS {
+            (left, right) = (right, left ^ mix(right, round) & mask);
+            round += 1;
+        }
+        left << self.half_bits | right
+    }
+}
+
+/// The output function of SplitMix64 (Steele, Lea and Flood, 2014), keyed by the round.
+const fn mix(value: u64, round: u64) -> u64 {
+    let mut mixed = value.wrapping_add((round + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_one_of_those_there_are() {
+        let check = |text: &str, expected: &str| {
+            let shown = match Shard::parse(text) {
+                Ok(shard) => format!("{} of {}", shard.place, shard.of),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(shown, expected, "{text}");
+        };
+        check("1/1", "0 of 1");
+        check("1/4", "0 of 4");
+        check("4/4", "3 of 4");
+        check("65536/65536", "65535 of 65536");
+        check("0/4", "\"0\" is none: the shards are 1/4 to 4/4");
+        check("5/4", "\"5\" is none: the shards are 1/4 to 4/4");
+        check(
+            "99999999999999999999/4",
+            "\"99999999999999999999\" is none: the shards are 1/4 to 4/4",
+        );
+        check("2/1", "\"2\" is none: the only shard is 1/1");
+        for text in ["", "/", "1", "1/", "/4", "1/0", "-1/4", "+1/4", "1/4/4", " 1/4", "a/b"] {
+            check(text, "expected I/N, such as 2/3, with N up to 65536");
+        }
+        check("1/65537", "expected I/N, such as 2/3, with N up to 65536");
+    }
+
+    #[test]
+    fn a_permutation_takes_each_place_once_at_every_small_size() {
+        for size in (1..=300).chain([1023, 1024, 1025, 4096, 4097]) {
+            let space = Permutation::new(size);
+            let mut taken = vec![false; size as usize];
+            for index in 0..size {
+                let place = space.at(index) as usize;
+                assert!(!taken[place], "{index} of {size} takes a place twice");
+                taken[place] = true;
+            }
+        }
+    }
+
+    /// Every shard's ports of targets with these ports.
+    fn shards(of: u64, targets: &[PortSet]) -> Vec<Vec<PortSet>> {
+        let space = Permutation::new(targets.iter().map(|ports| ports.len() as u64).sum());
+        let part = |place| {
+            let shard = Shard { place, of };
+            let mut first = 0;
+            let mut parts = Vec::new();
+            for ports in targets {
+                parts.push(shard.select(space, first, ports));
+                first += ports.len() as u64;
+            }
+            let items: usize = parts.iter().map(PortSet::len).sum();
+            assert_eq!(items as u64, shard.items(space.size()), "{place} of {of}");
+            parts
+        };
+        (0..of).map(part).collect()
+    }
+
+    #[test]
+    fn shards_together_have_each_target_and_port_exactly_once() {
+        let targets = ["1-1024", "22,80,443", "7", "1-", "60000-"].map(|text| {
+            let ports = PortSet::parse(text);
+            ports.unwrap()
+        });
+        for of in [1, 2, 3, 7] {
+            let shards = shards(of, &targets);
+            for (place, ports) in targets.iter().enumerate() {
+                let mut union = PortSet::new();
+                for shard in &shards {
+                    union.union_with(&shard[place]);
+                }
+                let sum: usize = shards.iter().map(|shard| shard[place].len()).sum();
+                assert!(union == *ports && sum == ports.len(), "target {place} in {of} shards");
+            }
+        }
+    }
+
+    #[test]
+    fn each_shard_has_its_share_of_every_target_and_no_stripes() {
+        let targets: Vec<PortSet> = (0..16).map(|_| PortSet::from_range(1, 4096)).collect();
+        for shard in shards(4, &targets) {
+            for ports in shard {
+                assert!((900..1150).contains(&ports.len()), "{} of 4096", ports.len());
+                // A quarter taken at random has neighbours a quarter of the time.
+                let pairs = ports.iter().filter(|port| ports.contains(port + 1)).count();
+                assert!((150..400).contains(&pairs), "{pairs} pairs of {}", ports.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Stdout: what a use from the shell prints.
+//!
+//! Stdout is shared with other processes and may be a file, so it cannot be made non-blocking: it
+//! is asked before each write. The poller wakes the loop when a full pipe has room again; nothing
+//! here waits for a reader, since probes in flight would miss their answers meanwhile.
+
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+
+use super::Server;
+use crate::event::{Event, PrintFailure};
+use crate::sys::{self, IoStep};
+
+/// The poller's token for stdout.
+pub(super) const STDOUT: Token = Token(usize::MAX - 1);
+
+/// What stdout did last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stdout {
+    /// It took all it was given, and is not on the poller.
+    Willing,
+    /// It was full before, and has room again. The poller tells of changes.
+    Watched,
+    /// It is full. The poller tells when it has room, or nobody reads on.
+    Full,
+}
+
+impl Server {
+    /// Writes the core's printout as far as stdout takes it.
+    pub(super) fn print(&mut self, now: Instant) {
+        loop {
+            let printout = self.service.printout();
+            if printout.is_empty() {
+                return;
+            }
+            match sys::write_stdout(printout) {
+                IoStep::Done(count) => {
+                    if self.stdout == Stdout::Full {
+                        self.stdout = Stdout::Watched;
+                    }
+                    self.service.handle(Event::Printed { count }, now);
+                }
+                IoStep::Blocked => return self.watch_stdout(),
+                IoStep::End => {
+                    return self.service.handle(Event::PrintFailed(PrintFailure::ReaderGone), now);
+                }
+                IoStep::Broken => {
+                    return self.service.handle(Event::PrintFailed(PrintFailure::Broken), now);
+                }
+            }
+        }
+    }
+
+    /// How long to sleep at most for what waits to be written: stderr is not on the poller, nor is
+    /// a stdout that cannot be (a file, some terminals).
+    pub(super) fn output_limit(&self) -> Option<Duration> {
+        const RETRY: Duration = Duration::from_millis(100);
+        let prints = !self.service.printout().is_empty();
+        if prints && self.stdout != Stdout::Full {
+            return Some(Duration::ZERO);
+        }
+        (prints || !self.log.is_empty()).then_some(RETRY)
+    }
+
+    fn watch_stdout(&mut self) {
+        if self.stdout == Stdout::Willing {
+            // What cannot be on a poller (epoll_ctl(2): EPERM) is never full for long: the loop
+            // looks again while something waits.
+            let descriptor = sys::STDOUT;
+            let mut source = SourceFd(&descriptor);
+            let _ = self.poll.registry().register(&mut source, STDOUT, Interest::WRITABLE);
+        }
+        self.stdout = Stdout::Full;
+    }
+}

@@ -1,0 +1,355 @@
+//! The command line as a shell sees it: the binary, its two streams and its exit code.
+//!
+//! Real listeners on loopback, real signals, real pipes. Nothing outside this machine is asked.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on is to stop and say where")]
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+/// The binary, without the variables of whoever runs the tests.
+fn openports(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_openports"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("OPENPORTS_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args);
+    command
+}
+
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn told(output: Output) -> Run {
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).expect("stdout is text"),
+        stderr: String::from_utf8(output.stderr).expect("stderr is text"),
+    }
+}
+
+fn run(args: &[&str]) -> Run {
+    told(openports(args).stdin(Stdio::null()).output().expect("the binary runs"))
+}
+
+/// Runs with this text on stdin.
+fn run_with(args: &[&str], input: &str) -> Run {
+    let (pipe, mut end) = std::io::pipe().expect("a pipe");
+    let command = openports(args).stdin(pipe).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = command.expect("the binary runs");
+    end.write_all(input.as_bytes()).expect("the list is read");
+    drop(end);
+    told(child.wait_with_output().expect("it ends"))
+}
+
+/// A listener of this machine and its port.
+fn listener(address: [u8; 4]) -> (TcpListener, u16) {
+    let listener = TcpListener::bind(SocketAddr::from((address, 0))).expect("loopback has a port");
+    let port = listener.local_addr().expect("bound").port();
+    (listener, port)
+}
+
+/// A port of this machine that drops SYNs: its queue is full. Silent as long as all of it lives.
+fn silent_port() -> (Socket, Vec<TcpStream>, u16) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port");
+    socket.listen(0).expect("it listens");
+    let at = socket.local_addr().expect("bound").as_socket().expect("an address");
+    let short = Duration::from_millis(200);
+    let held = std::iter::from_fn(|| TcpStream::connect_timeout(&at, short).ok()).collect();
+    (socket, held, at.port())
+}
+
+fn json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(json).collect()
+}
+
+fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args([name, &id]).status();
+    assert!(sent.expect("kill runs").success());
+}
+
+#[test]
+fn a_scan_prints_a_table_with_every_open_port_and_no_escape_sequence() {
+    let (_listener, port) = listener([127, 0, 0, 1]);
+    let run = run(&["scan", "localhost", &format!("{port},1-9"), "--exclude", "1-8"]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    let mut table = run.stdout.lines();
+    let heading = table.next().expect("a heading");
+    assert!(heading.starts_with("localhost (127.0.0.1): 1 open of 2 ports, 1 closed, in "));
+    assert!(table.next().expect("a port").trim_start().starts_with(&port.to_string()));
+    assert_eq!(table.next(), None);
+    assert!(!run.stdout.contains('\x1b'), "a pipe has no colours");
+}
+
+#[test]
+fn a_scan_prints_what_the_service_would_answer() {
+    let (_listener, port) = listener([127, 0, 0, 1]);
+    let ports = format!("{port}-{port}");
+    let answer = run(&["scan", "--json", "127.0.0.1", &ports]);
+    assert_eq!((answer.code, answer.stderr.as_str()), (Some(0), ""));
+    let summary = json(&answer.stdout);
+    assert_eq!(summary["open_ports"], serde_json::json!([port]));
+    assert_eq!((&summary["domain"], &summary["complete"]), (&"127.0.0.1".into(), &true.into()));
+    let stream = run(&["scan", "--ndjson", "127.0.0.1", &ports]);
+    let events = lines(&stream.stdout);
+    let names: Vec<&Value> = events.iter().map(|event| &event["event"]).collect();
+    assert_eq!(names, ["start", "open", "end"], "{}", stream.stdout);
+    assert_eq!(events[1]["port"], port);
+}
+
+#[test]
+fn every_target_of_a_list_is_scanned_with_its_own_ports_or_the_common_ones() {
+    let (_one, port) = listener([127, 0, 0, 1]);
+    let (_two, own) = listener([127, 0, 3, 2]);
+    let list = format!("# ours\n127.0.0.1\n\n127.0.3.2 {own} # its own\nlocalhost\n");
+    let run = run_with(&["scan", "--json", "--targets", "-", &port.to_string()], &list);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    let mut found: Vec<(Value, Value)> = lines(&run.stdout)
+        .into_iter()
+        .map(|summary| (summary["domain"].clone(), summary["open_ports"][0].clone()))
+        .collect();
+    found.sort_by_key(|(domain, _)| domain.to_string());
+    let expected = [("127.0.0.1", port), ("127.0.3.2", own), ("localhost", port)];
+    assert_eq!(found, expected.map(|(domain, port)| (domain.into(), port.into())));
+}
+
+#[test]
+fn a_bad_line_and_an_unknown_name_are_told_and_the_rest_goes_on() {
+    let (_listener, port) = listener([127, 0, 0, 1]);
+    let list = "127.0.0.1\nexa~mple\nnope.localhost.invalid.\n127.0.0.1 0\n";
+    // No server is asked: nothing outside this machine.
+    let nobody = "/dev/null";
+    let args = ["scan", "--targets", "-", "--json", "--resolv-conf", nobody, &port.to_string()];
+    let run = run_with(&args, list);
+    assert_eq!(run.code, Some(1));
+    let expected = ["openports: --targets, line 2: ", "openports: --targets, line 4: "];
+    for start in expected {
+        assert!(run.stderr.lines().any(|line| line.starts_with(start)), "{}", run.stderr);
+    }
+    let name = "openports: nope.localhost.invalid.: ";
+    assert!(run.stderr.lines().any(|line| line.starts_with(name)), "{}", run.stderr);
+    let answers = lines(&run.stdout);
+    assert!(answers.iter().any(|answer| answer["open_ports"][0] == port), "{}", run.stdout);
+    assert!(answers.iter().any(|answer| answer["cause"].is_string()), "{}", run.stdout);
+}
+
+#[test]
+fn shards_together_connect_to_each_target_and_port_exactly_once() {
+    for shards in [1, 3, 7] {
+        let listeners: Vec<(TcpListener, u16)> =
+            (1..=20).map(|host| listener([127, 0, 4, host])).collect();
+        let target = |(at, (_, port)): (usize, &(TcpListener, u16))| {
+            format!("127.0.4.{} {port},1\n", at + 1)
+        };
+        let list: String = listeners.iter().enumerate().map(target).collect();
+        let (mut asked, mut sizes) = (BTreeMap::new(), Vec::new());
+        for shard in 1..=shards {
+            let part = format!("{shard}/{shards}");
+            let run = run_with(&["scan", "--json", "--targets", "-", "--shard", &part], &list);
+            assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "shard {part}");
+            let mut size = 0;
+            for answer in lines(&run.stdout) {
+                let counts = &answer["counts"];
+                let ports = counts["open"].as_u64().zip(counts["closed"].as_u64());
+                let (open, closed) = ports.expect("counts are numbers");
+                size += open + closed;
+                *asked.entry(answer["domain"].to_string()).or_insert(0) += open + closed;
+            }
+            sizes.push(size);
+        }
+        assert!(asked.values().all(|ports| *ports == 2) && asked.len() == 20, "{asked:?}");
+        assert!(sizes.iter().max() <= sizes.iter().min().map(|least| least + 1).as_ref());
+        for (listener, port) in &listeners {
+            listener.set_nonblocking(true).expect("a listener");
+            let connects = std::iter::from_fn(|| listener.accept().ok()).count();
+            assert_eq!(connects, 1, "port {port} in {shards} shards");
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_is_one_line_and_64() {
+    for args in [
+        &["scan"][..],
+        &["scan", "localhost", "0"],
+        &["scan", "localhost", "--shard", "0/4"],
+        &["scan", "localhost", "--shard", "5/4"],
+        &["scan", "http://localhost"],
+        &["scan", "--listen", "127.0.0.1:0", "localhost"],
+        &["scan", "localhost", "--json", "--ndjson"],
+        &["healthcheck", "localhost"],
+    ] {
+        let run = run(args);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{args:?}");
+        assert!(run.stderr.starts_with("openports: "), "{args:?}: {}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{args:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn what_could_not_be_scanned_is_one_line_and_1() {
+    for args in [
+        &["scan", "169.254.169.254", "80"][..],
+        &["scan", "127.0.0.1", "80", "--deny", "127.0.0.0/8"],
+        &["scan", "--targets", "/nonexistent/list"],
+        &["scan", "--targets", "/dev/null"],
+    ] {
+        let run = run(args);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{args:?}");
+        assert!(run.stderr.starts_with("openports: "), "{args:?}: {}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{args:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn each_command_has_a_help_of_its_own() {
+    for (args, usage) in [
+        (&["--help"][..], "Usage: openports [serve] [FLAG]..."),
+        (&["serve", "--help"], "Usage: openports [serve] [FLAG]..."),
+        (&["scan", "--help"], "Usage: openports scan [FLAG]... DOMAIN [PORTS]"),
+        (&["healthcheck", "-h"], "Usage: openports healthcheck [FLAG]... [ADDRESS:PORT]"),
+    ] {
+        let run = run(args);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{args:?}");
+        assert!(run.stdout.lines().any(|line| line == usage), "{args:?}: {}", run.stdout);
+    }
+}
+
+#[test]
+fn a_reader_that_goes_ends_the_scan_without_a_word() {
+    let list = "127.0.0.1 1-2\n".repeat(20_000);
+    let (pipe, mut end) = std::io::pipe().expect("a pipe");
+    let mut child = openports(&["scan", "--ndjson", "--targets", "-"])
+        .stdin(pipe)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    end.write_all(list.as_bytes()).expect("the list is read");
+    drop(end);
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut first = String::new();
+    stdout.read_line(&mut first).expect("a line");
+    assert_eq!(json(&first)["event"], "start");
+    drop(stdout);
+    let run = told(child.wait_with_output().expect("it ends"));
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_stdout_that_cannot_be_written_is_told() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let mut command = openports(&["scan", "127.0.0.1", "1-9"]);
+    let output = command.stdout(full).output().expect("the binary runs");
+    let run = told(output);
+    assert_eq!(
+        (run.code, run.stderr.as_str()),
+        (Some(1), "openports: stdout: cannot be written\n")
+    );
+}
+
+#[test]
+fn a_slow_reader_gets_every_line_whole() {
+    const TARGETS: usize = 3000;
+    let list = "127.0.0.1 1\n".repeat(TARGETS);
+    let (pipe, mut end) = std::io::pipe().expect("a pipe");
+    let mut child = openports(&["scan", "--ndjson", "--targets", "-"])
+        .stdin(pipe)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    end.write_all(list.as_bytes()).expect("the list is read");
+    drop(end);
+    let mut stdout = child.stdout.take().expect("a pipe");
+    let (mut text, mut some) = (Vec::new(), [0; 30_000]);
+    loop {
+        match stdout.read(&mut some).expect("it is read") {
+            0 => break,
+            count => text.extend_from_slice(&some[..count]),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    let events = lines(std::str::from_utf8(&text).expect("text"));
+    let ends = events.iter().filter(|event| event["event"] == "end").count();
+    assert_eq!(ends, TARGETS);
+}
+
+#[test]
+fn an_interrupt_prints_what_is_known_so_far() {
+    let (_silent, _held, silent) = silent_port();
+    let (_listener, port) = listener([127, 0, 0, 1]);
+    let ports = format!("{port},{silent}");
+    let mut child = openports(&["scan", "--ndjson", "127.0.0.1", &ports, "--timeout", "60s"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.contains(r#""open""#) {
+        line.clear();
+        assert!(stdout.read_line(&mut line).expect("a line") > 0, "the port is found");
+    }
+    signal(&child, "-INT");
+    let asked_at = Instant::now();
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).expect("text");
+    let run = told(child.wait_with_output().expect("it ends"));
+    assert!(asked_at.elapsed() < Duration::from_secs(10), "it does not wait for the silent port");
+    let last = json(rest.lines().last().expect("an end"));
+    assert_eq!((&last["event"], &last["complete"]), (&"end".into(), &false.into()));
+    assert_eq!(last["open_ports"], serde_json::json!([port]));
+    assert_eq!(last["counts"]["untested"], 1);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.starts_with("openports: interrupted"), "{}", run.stderr);
+}
+
+#[test]
+fn a_rate_is_kept_over_all_targets_together() {
+    let list = "127.0.0.1 1-20\n127.0.0.2 1-20\n127.0.0.3 1-20\n";
+    let began_at = Instant::now();
+    let run = run_with(&["scan", "--json", "--targets", "-", "--rate", "100"], list);
+    let took = began_at.elapsed();
+    assert_eq!((run.code, lines(&run.stdout).len()), (Some(0), 3));
+    // 60 connects, the first at once.
+    assert!(took >= Duration::from_millis(585), "60 connects in {took:?}");
+}
+
+#[test]
+fn a_health_check_says_whether_a_service_is_well() {
+    let mut service = openports(&["serve", "--listen", "127.0.0.1:0"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut log = BufReader::new(service.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    log.read_line(&mut line).expect("a line");
+    let at = line.split("address=").nth(1).expect("what was bound").trim().trim_matches('"');
+    let well = run(&["healthcheck", at]);
+    assert_eq!((well.code, well.stderr.as_str()), (Some(0), ""), "{at}");
+    let by_variable = openports(&["healthcheck"]).env("OPENPORTS_LISTEN", at).output();
+    assert_eq!(told(by_variable.expect("the binary runs")).code, Some(0));
+    signal(&service, "-TERM");
+    assert_eq!(service.wait().expect("it ends").code(), Some(0));
+    let gone = run(&["healthcheck", at]);
+    assert_eq!(gone.code, Some(1));
+    assert_eq!(gone.stderr.lines().count(), 1, "{}", gone.stderr);
+}

@@ -1,0 +1,81 @@
+//! The whole service in a world of our own: virtual time, a fake network, faults at every call.
+//!
+//! One seed decides a run: the hosts, the name servers, the clients, what fails and when. The
+//! world (`world`) plays the kernel and everybody at the other ends; the shell (`shell`) obeys the
+//! loop's contract to the letter and checks that the core does; `judge` checks what the clients
+//! were told against what is true. The simulated loop sleeps exactly to the deadline that the core
+//! names, so a deadline that is forgotten shows as a run that never ends well, and one that is
+//! stale as a loop that spins.
+//!
+//! `SIM_SEED=n` replays one seed and tells all that happens; `SIM_SEEDS=n` runs so many.
+
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test says what went wrong, and where"
+)]
+
+#[path = "simulation/client.rs"]
+mod client;
+#[path = "simulation/dice.rs"]
+mod dice;
+#[path = "simulation/judge.rs"]
+mod judge;
+#[path = "simulation/names.rs"]
+mod names;
+#[path = "simulation/network.rs"]
+mod network;
+#[path = "simulation/reader.rs"]
+mod reader;
+#[path = "simulation/regressions.rs"]
+mod regressions;
+#[path = "simulation/scenario.rs"]
+mod scenario;
+#[path = "simulation/shell.rs"]
+mod shell;
+#[path = "simulation/world.rs"]
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use world::World;
+
+/// Seeds of an ordinary run.
+const SEEDS: u64 = 256;
+
+#[test]
+fn every_seed_keeps_the_contract() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect(name));
+    if let Some(seed) = number("SIM_SEED") {
+        let mut world = scenario::world(seed);
+        world.is_verbose = true;
+        return run(seed, &mut world);
+    }
+    for seed in 0..number("SIM_SEEDS").unwrap_or(SEEDS) {
+        run(seed, &mut scenario::world(seed));
+    }
+}
+
+/// Runs one world to its end; a failure names its seed and step.
+fn run(seed: u64, world: &mut World) {
+    let run = catch_unwind(AssertUnwindSafe(|| world.run()));
+    if let Err(cause) = run {
+        let (step, at) = (world.steps, world.now - world.origin);
+        eprintln!("seed {seed} failed at step {step}, {at:?} from the start; see SIM_SEED={seed}");
+        resume_unwind(cause);
+    }
+}
+
+#[test]
+fn one_seed_makes_one_run() {
+    let tell = |seed: u64| {
+        let mut world = scenario::world(seed);
+        world.run();
+        let said: Vec<Vec<u8>> = world.clients.iter().map(|it| it.received.clone()).collect();
+        (world.steps, world.connects_len(), world.now - world.origin, said)
+    };
+    for seed in 0..4 {
+        assert_eq!(tell(seed), tell(seed), "seed {seed}");
+    }
+}

@@ -1,0 +1,247 @@
+//! Whether what a client was told is true.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use openports::event::Route;
+use serde_json::Value;
+
+use crate::client::{Client, Form, Reads, ScanAsk, Wanted};
+use crate::network::{Host, Port};
+use crate::reader::Answer;
+
+/// What holds for a whole run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verdict<'a> {
+    pub(crate) hosts: &'a BTreeMap<IpAddr, Host>,
+    /// Every address of a name is found, and the route to it: nothing stands for anything else.
+    pub(crate) is_sure_of_names: bool,
+    /// A termination signal came: scans may be answered as they stand.
+    pub(crate) was_signalled: bool,
+    /// The service was told to leave at once, or gave up on slow readers: some are not answered.
+    pub(crate) left_at_once: bool,
+}
+
+impl Verdict<'_> {
+    /// Judges everything that a client was told, at the end of its connection or of the run.
+    pub(crate) fn judge(&self, client: &Client) {
+        let is_slow = client.reads == Reads::Never
+            || matches!(client.reads, Reads::Slowly { .. }) && self.was_signalled;
+        assert!(
+            client.is_content() || self.left_at_once || is_slow,
+            "{} requests were heard, {} answered",
+            client.heard(),
+            client.answers.len()
+        );
+        let is_cut = client.read_len < client.received.len();
+        assert!(
+            !is_cut || client.is_gone || client.has_half_closed || self.left_at_once || is_slow,
+            "an answer ends in its midst"
+        );
+        assert!(client.answers.len() <= client.asks.len(), "an answer that nobody asked for");
+        let heard = client.heard();
+        for (index, (ask, answer)) in client.asks.iter().zip(&client.answers).enumerate() {
+            // What never came to its end is told so, whatever it would have been.
+            if index >= heard && matches!(answer.status, 400 | 408) {
+                continue;
+            }
+            let asked = String::from_utf8_lossy(&ask.bytes);
+            match &ask.wanted {
+                Wanted::Status(statuses) => {
+                    assert!(statuses.contains(&answer.status), "{} of {asked:?}", answer.status);
+                }
+                Wanted::Scan(scan, _) if answer.status == 200 => self.judge_scan(scan, answer),
+                Wanted::Scan(_, others) => {
+                    let drained = self.was_signalled && answer.status == 503;
+                    let body = String::from_utf8_lossy(&answer.body);
+                    assert!(others.contains(&answer.status) || drained, "{asked:?}: {body}");
+                }
+            }
+            judge_problem(answer);
+        }
+    }
+
+    fn judge_scan(&self, scan: &ScanAsk, answer: &Answer) {
+        assert!(!scan.addresses.is_empty(), "{} has no address, and was scanned", scan.domain);
+        assert_eq!(answer.fields["content-type"], scan.form.media_type_said());
+        let body = std::str::from_utf8(&answer.body).expect("an answer is text");
+        match scan.form {
+            Form::Json => self.judge_summary(scan, &json(body)),
+            Form::Text => {
+                let open = body.lines().map(|line| line.parse().expect("a port")).collect();
+                self.judge_open(scan, &open, &scan.addresses);
+            }
+            Form::Ndjson => self.judge_events(scan, body.lines().map(json).collect()),
+            Form::EventStream => self.judge_events(scan, server_sent(body)),
+        }
+    }
+
+    /// A stream's events: start, opens once each, progress now and then, end.
+    fn judge_events(&self, scan: &ScanAsk, events: Vec<Value>) {
+        let kinds: Vec<&str> = events.iter().map(|it| it["event"].as_str().unwrap()).collect();
+        assert_eq!(kinds.first(), Some(&"start"), "{kinds:?}");
+        assert_eq!(kinds.last(), Some(&"end"), "{kinds:?}");
+        let many = ["start", "end"].map(|kind| kinds.iter().filter(|it| **it == kind).count());
+        assert_eq!(many, [1, 1], "{kinds:?}");
+        let end = &events[events.len() - 1];
+        let mut told: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut progress_len = 0;
+        for event in &events[1..events.len() - 1] {
+            match event["event"].as_str() {
+                Some("open") => *told.entry(event["port"].as_u64().unwrap()).or_default() += 1,
+                Some("progress") => {
+                    progress_len += 1;
+                    assert!(event["done"].as_u64() <= event["total"].as_u64(), "{event}");
+                    assert_eq!(event["total"], events[0]["total"]);
+                }
+                other => panic!("an event {other:?}"),
+            }
+        }
+        let elapsed = end["elapsed_ms"].as_u64().unwrap();
+        assert!(progress_len <= elapsed / 200 + 1, "{progress_len} tellings in {elapsed} ms");
+        let most = if scan.is_for_all { scan.addresses.len() } else { 1 };
+        assert!(told.values().all(|count| *count <= most), "told more than once: {told:?}");
+        let told: BTreeSet<u64> = told.into_keys().collect();
+        let open: BTreeSet<u64> = ports_of(end).into_iter().map(u64::from).collect();
+        assert_eq!(told, open, "each open port is told, and in the summary");
+        self.judge_summary(scan, end);
+    }
+
+    fn judge_summary(&self, scan: &ScanAsk, summary: &Value) {
+        let (first, last) = (scan.ports.first().copied(), scan.ports.last().copied());
+        assert_eq!(summary["domain"], scan.domain.as_str());
+        assert_eq!(summary["from_port"].as_u64(), first.map(u64::from));
+        assert_eq!(summary["to_port"].as_u64(), last.map(u64::from));
+        let address: IpAddr = summary["address"].as_str().unwrap().parse().unwrap();
+        self.judge_address(scan, address);
+        let scanned = match summary["results"].as_array() {
+            Some(results) => {
+                let of = |it: &Value| it["address"].as_str().unwrap().parse().unwrap();
+                let mut scanned: Vec<IpAddr> = results.iter().map(of).collect();
+                scanned.sort_unstable();
+                let mut expected = scan.addresses.clone();
+                expected.sort_unstable();
+                assert_eq!(scanned, expected, "every address of the name");
+                scanned
+            }
+            None => vec![address],
+        };
+        let counts = &summary["counts"];
+        let total: u64 = ["open", "closed", "filtered", "unreachable", "untested"]
+            .iter()
+            .map(|state| counts[state].as_u64().unwrap())
+            .sum();
+        assert_eq!(total, (scan.ports.len() * scanned.len()) as u64, "the counts add up");
+        let open = ports_of(summary);
+        let is_complete = summary["complete"].as_bool().unwrap();
+        if is_complete {
+            assert_eq!(counts["untested"], 0);
+            self.judge_open(scan, &open, &scanned);
+            self.judge_counts(scan, counts, &scanned);
+        } else {
+            assert!(scan.has_deadline || self.was_signalled, "cut short: {summary}");
+            let truth = self.truth(scan, &scanned);
+            assert!(open.is_subset(&truth), "{open:?} of {truth:?} is not open");
+        }
+        let elapsed = Duration::from_millis(summary["elapsed_ms"].as_u64().unwrap());
+        if let Some(most) = scan.elapsed_max {
+            assert!(elapsed <= most, "it took {elapsed:?}, and should {most:?} at most");
+        }
+    }
+
+    /// The address is the name's, and no other has a route where this one has none.
+    fn judge_address(&self, scan: &ScanAsk, address: IpAddr) {
+        assert!(scan.addresses.contains(&address), "{address} is not {}", scan.domain);
+        let is_routed = |address: &IpAddr| self.hosts[address].route != Route::Nowhere;
+        let has_better = scan.addresses.iter().any(is_routed);
+        assert!(
+            is_routed(&address) || !has_better || !self.is_sure_of_names,
+            "{address} has no route"
+        );
+    }
+
+    /// The open ports are the truly open ones, unless the network loses packets.
+    fn judge_open(&self, scan: &ScanAsk, open: &BTreeSet<u16>, scanned: &[IpAddr]) {
+        let truth = self.truth(scan, scanned);
+        assert!(open.is_subset(&truth), "{open:?} of {truth:?} is not open");
+        let is_lossy = scanned.iter().any(|address| self.hosts[address].loss > 0);
+        // A text does not say which address was scanned, nor whether it was cut short.
+        let is_vague = scan.form == Form::Text
+            && (scanned.len() > 1 || scan.has_deadline || self.was_signalled);
+        assert!(is_lossy || is_vague || *open == truth, "found {open:?} of {truth:?}");
+    }
+
+    fn judge_counts(&self, scan: &ScanAsk, counts: &Value, scanned: &[IpAddr]) {
+        let hosts = scanned.iter().map(|address| &self.hosts[address]);
+        if hosts.clone().any(|host| host.loss > 0 || host.resets_per_second.is_some()) {
+            return;
+        }
+        let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
+        for host in hosts {
+            for port in &scan.ports {
+                let state = match host.port(*port) {
+                    Port::Open => "open",
+                    Port::Closed | Port::Mirror => "closed",
+                    Port::Silent => "filtered",
+                    Port::Unreachable => "unreachable",
+                };
+                *expected.entry(state).or_default() += 1;
+            }
+        }
+        for state in ["open", "closed", "filtered", "unreachable"] {
+            let expected = expected.get(state).copied().unwrap_or(0);
+            assert_eq!(counts[state], expected, "{state} ports of {} in {counts}", scan.domain);
+        }
+    }
+
+    fn truth(&self, scan: &ScanAsk, scanned: &[IpAddr]) -> BTreeSet<u16> {
+        let is_open =
+            |port: &&u16| scanned.iter().any(|it| self.hosts[it].port(**port) == Port::Open);
+        scan.ports.iter().filter(is_open).copied().collect()
+    }
+}
+
+impl Form {
+    const fn media_type_said(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; charset=utf-8",
+            Self::Json | Self::Ndjson | Self::EventStream => self.media_type(),
+        }
+    }
+}
+
+/// An error says what it is in the shape of RFC 9457.
+fn judge_problem(answer: &Answer) {
+    if answer.status < 400 || answer.body.is_empty() {
+        return;
+    }
+    assert_eq!(answer.fields["content-type"], "application/problem+json");
+    let problem = json(std::str::from_utf8(&answer.body).expect("a problem is text"));
+    assert_eq!(problem["status"], answer.status);
+    assert!(problem["cause"].is_string() && problem["detail"].is_string(), "{problem}");
+    let is_busy = matches!(answer.status, 429 | 503);
+    assert_eq!(answer.fields.contains_key("retry-after"), is_busy, "{problem}");
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"))
+}
+
+fn server_sent(body: &str) -> Vec<Value> {
+    let events = body.strip_suffix("\n\n").expect("a blank line ends each event").split("\n\n");
+    let parse = |event: &str| {
+        let (name, data) = event.split_once('\n').expect("two lines");
+        let data = json(data.strip_prefix("data: ").expect("data"));
+        assert_eq!(name.strip_prefix("event: "), data["event"].as_str());
+        data
+    };
+    events.map(parse).collect()
+}
+
+fn ports_of(summary: &Value) -> BTreeSet<u16> {
+    let listed: Vec<u16> = serde_json::from_value(summary["open_ports"].clone()).expect("ports");
+    let open: BTreeSet<u16> = listed.iter().copied().collect();
+    assert!(listed.iter().eq(&open), "ascending, none twice: {listed:?}");
+    open
+}

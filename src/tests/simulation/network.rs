@@ -1,0 +1,102 @@
+//! What is out there: hosts with ports, the way to them, and what it loses.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use openports::event::{Outcome, Route};
+
+use crate::dice::Dice;
+
+/// What a port does with a SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// It answers.
+    Open,
+    /// It refuses.
+    Closed,
+    /// Nothing comes back.
+    Silent,
+    /// A router answers for it.
+    Unreachable,
+    /// On loopback: a connect meets itself there.
+    Mirror,
+}
+
+/// A host and the way to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Host {
+    pub(crate) round_trip: Duration,
+    /// What its ports do, but for the `special` ones.
+    pub(crate) usual: Port,
+    pub(crate) special: BTreeMap<u16, Port>,
+    /// Packets lost of 100, each way.
+    pub(crate) loss: usize,
+    /// RSTs that it sends in a second at most.
+    pub(crate) resets_per_second: Option<usize>,
+    pub(crate) route: Route,
+    resets_sent: BTreeMap<u64, usize>,
+}
+
+/// When Linux sends the SYN, and sends it again (TCP_TIMEOUT_INIT, doubled each time).
+const SYN_SECONDS: [u64; 5] = [0, 1, 3, 7, 15];
+
+impl Host {
+    pub(crate) fn new(round_trip: Duration, usual: Port, open: &[u16]) -> Self {
+        Self {
+            round_trip,
+            usual,
+            special: open.iter().map(|port| (*port, Port::Open)).collect(),
+            loss: 0,
+            resets_per_second: None,
+            route: Route::From(IpAddr::from([192, 0, 2, 1])),
+            resets_sent: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn port(&self, port: u16) -> Port {
+        match self.route {
+            Route::Nowhere => Port::Unreachable,
+            Route::From(_) | Route::Unknown => {
+                self.special.get(&port).copied().unwrap_or(self.usual)
+            }
+        }
+    }
+
+    /// What comes of a connect begun at `start`, and when: `None` if nothing ever does.
+    pub(crate) fn answer(
+        &mut self,
+        (origin, start): (Instant, Instant),
+        port: u16,
+        dice: &mut Dice,
+    ) -> Option<(Instant, Outcome)> {
+        let kind = self.port(port);
+        if self.route == Route::Nowhere {
+            return Some((start, Outcome::Unreachable));
+        }
+        for seconds in SYN_SECONDS {
+            let jitter = self.round_trip.mul_f64(dice.below(11) as f64 / 100.0);
+            let at = start + Duration::from_secs(seconds) + self.round_trip + jitter;
+            if dice.chance(self.loss) || dice.chance(self.loss) {
+                continue;
+            }
+            let outcome = match kind {
+                Port::Open => Outcome::Connected,
+                Port::Mirror => Outcome::MetItself,
+                Port::Unreachable => Outcome::Unreachable,
+                Port::Silent => return None,
+                Port::Closed if !self.may_reset((at - origin).as_secs()) => continue,
+                Port::Closed => Outcome::Refused,
+            };
+            return Some((at, outcome));
+        }
+        None
+    }
+
+    fn may_reset(&mut self, second: u64) -> bool {
+        let Some(most) = self.resets_per_second else { return true };
+        let sent = self.resets_sent.entry(second).or_default();
+        *sent += 1;
+        *sent <= most
+    }
+}

@@ -1,0 +1,297 @@
+//! From a seed to a world: who is out there, who comes and asks, and what goes wrong.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use openports::budget::Shares;
+use openports::event::{Route, Signal};
+use openports::limits::Settings;
+use openports::policy::clients::HostGuard;
+use openports::policy::{Policy, Reach};
+use openports::report::log::{Format, Level};
+use openports::service::Options;
+
+use crate::client::{Ask, Client, Form, Leave, Order, Reads, ScanAsk, Wanted};
+use crate::dice::Dice;
+use crate::names::Manner;
+use crate::network::{Host, Port};
+use crate::world::{Faults, Happening, World};
+
+/// Options with these shares, and otherwise the defaults of a service that others can reach.
+pub(crate) fn options(shares: Shares) -> Options {
+    Options {
+        settings: Settings::default(),
+        shares,
+        policy: Policy { allow: Vec::new(), deny: Vec::new(), reach: Reach::Outside },
+        host_guard: HostGuard { reach: Reach::Outside, names: Vec::new() },
+        log_level: Level::Debug,
+        log_format: Format::Json,
+        seed: 7,
+    }
+}
+
+/// The world of a seed.
+pub(crate) fn world(seed: u64) -> World {
+    let mut dice = Dice::new(seed);
+    let probes = match dice.below(6) {
+        0 => 1 + dice.below(4),
+        1 | 2 => 5 + dice.below(60),
+        _ => 100 + dice.below(2_000),
+    };
+    let connections = if dice.chance(20) { 1 + dice.below(3) } else { 8 + dice.below(30) };
+    let shares = Shares { connections, lookups: 2 + dice.below(8), probes };
+    let mut options = options(shares);
+    options.settings.scans_per_client_max = 1 + dice.below(16);
+    options.settings.scans_max = 1 + dice.below(64);
+    options.settings.drain_delay = dice.pick(&[Duration::ZERO, Duration::from_secs(3)]);
+    options.settings.drain_timeout = Duration::from_secs(1 + dice.below(20) as u64);
+    options.log_level = dice.pick(&Level::ALL);
+    let mut world = World::new(dice.roll(), options);
+    world.faults = faults(&mut dice, probes);
+    add_hosts(&mut world, &mut dice);
+    add_names(&mut world, &mut dice);
+    // Where every scan has few connects, many ports at silent hosts would take for ever.
+    let is_large = probes >= 500 && dice.chance(10);
+    let (ports_max, clients_max) = if is_large { (3_000, 3) } else { (60, 10) };
+    for _ in 0..1 + dice.below(clients_max) {
+        let client = client(&world, &mut dice, ports_max);
+        let after = dice.time(Duration::from_secs(4));
+        world.add_client(after, client);
+    }
+    bound_scans(&mut world);
+    if dice.chance(40) {
+        let at = dice.time(Duration::from_secs(12));
+        world.plan(at, Happening::Signal(Signal::Terminate));
+        if dice.chance(25) {
+            let after = dice.time(Duration::from_secs(10));
+            world.plan(at + after, Happening::Signal(Signal::Interrupt));
+        }
+    }
+    world
+}
+
+/// Says how long the scans may take at most: as if all ran at once, each port silent in every
+/// pass, and each shortage cost its longest rest. Who may take longer may be cut short.
+fn bound_scans(world: &mut World) {
+    let asks = world.clients.iter().flat_map(|client| &client.asks);
+    let ports = asks.map(|ask| match &ask.wanted {
+        Wanted::Scan(scan, _) => scan.ports.len() * scan.addresses.len(),
+        Wanted::Status(_) => 0,
+    });
+    let ports_len: usize = ports.sum();
+    let seconds = 60 + 8 * ports_len / world.shares.probes;
+    let bound = Duration::from_secs(seconds as u64);
+    let is_bound = bound < world.settings.scan_time_max && world.faults.descriptors.is_none();
+    for ask in world.clients.iter_mut().flat_map(|client| &mut client.asks) {
+        if let Wanted::Scan(scan, _) = &mut ask.wanted {
+            scan.has_deadline |= !is_bound;
+            scan.elapsed_max = scan.elapsed_max.filter(|_| is_bound).map(|_| bound);
+        }
+    }
+}
+
+fn faults(dice: &mut Dice, probes: usize) -> Faults {
+    if dice.chance(25) {
+        return Faults::default();
+    }
+    Faults {
+        shortages: dice.pick(&[0, 0, 5, 50, 100]),
+        shortage: None,
+        left: dice.below(60),
+        accepts: dice.pick(&[0, 0, 30, 100]),
+        routes: dice.pick(&[0, 0, 50]),
+        stale_events: dice.pick(&[0, 30]),
+        spurious_events: dice.pick(&[0, 10]),
+        short_writes: dice.pick(&[0, 60]),
+        log_drops: dice.pick(&[0, 50]),
+        descriptors: dice.chance(10).then(|| 8 + dice.below(probes + 8)),
+        lateness: dice.pick(&[Duration::ZERO, Duration::from_micros(800)]),
+    }
+}
+
+fn add_hosts(world: &mut World, dice: &mut Dice) {
+    for index in 0..6_u16 {
+        let address: IpAddr = match index {
+            0..4 => [203, 0, 113, 1 + index as u8].into(),
+            _ => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, index).into(),
+        };
+        let millis = dice.pick(&[0, 0, 1, 20, 90]);
+        let usual = dice.pick(&[Port::Closed, Port::Closed, Port::Silent, Port::Unreachable]);
+        let open: Vec<u16> = (0..dice.below(12)).map(|_| 1 + dice.below(70) as u16).collect();
+        let mut host = Host::new(Duration::from_millis(millis), usual, &open);
+        for _ in 0..dice.below(10) {
+            let kinds = [Port::Closed, Port::Silent, Port::Unreachable, Port::Mirror];
+            host.special.entry(1 + dice.below(70) as u16).or_insert(dice.pick(&kinds));
+        }
+        host.loss = dice.pick(&[0, 0, 0, 5, 20]);
+        host.resets_per_second = dice.pick(&[None, None, None, Some(20)]);
+        let our_own = IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xff));
+        host.route = match address {
+            IpAddr::V6(_) if dice.chance(30) => Route::Nowhere,
+            IpAddr::V6(_) => Route::From(our_own),
+            IpAddr::V4(_) if dice.chance(5) => Route::Nowhere,
+            IpAddr::V4(_) => Route::From([192, 0, 2, 1].into()),
+        };
+        world.hosts.insert(address, host);
+    }
+}
+
+fn add_names(world: &mut World, dice: &mut Dice) {
+    let mut conf = "options timeout:1 attempts:2\n".to_owned();
+    for index in 0..1 + dice.below(3) {
+        let server = SocketAddr::from(([10, 0, 0, 1 + index as u8], 53));
+        let manner = if dice.chance(50) { Manner::Good } else { dice.pick(&Manner::ALL) };
+        world.names.servers.insert(server, manner);
+        conf.push_str(&format!("nameserver {}\n", server.ip()));
+    }
+    world.resolv_conf = (!dice.chance(5)).then(|| conf.into_bytes());
+    let addresses: Vec<IpAddr> = world.hosts.keys().copied().collect();
+    for name in ["one.test", "two.test", "all.test"] {
+        let of_name = match name {
+            "one.test" => vec![dice.pick(&addresses)],
+            "two.test" => vec![addresses[dice.below(4)], addresses[4 + dice.below(2)]],
+            _ => addresses.clone(),
+        };
+        world.names.zone.insert(name.to_owned(), of_name);
+    }
+    world.hosts_file =
+        dice.chance(90).then(|| format!("{} here.test\n", addresses[0]).into_bytes());
+}
+
+fn client(world: &World, dice: &mut Dice, ports_max: usize) -> Client {
+    let asks: Vec<Ask> = (0..1 + dice.below(4)).map(|_| ask(world, dice, ports_max)).collect();
+    let mut client = Client::new(asks);
+    client.order = dice.pick(&[Order::OneByOne, Order::Pipelined]);
+    let address: IpAddr = [198, 51, 100, 1 + dice.below(3) as u8].into();
+    client.peer = (!dice.chance(10)).then(|| SocketAddr::new(address, 50_000));
+    if dice.chance(50) {
+        client.piece = 1 + dice.below(200);
+        client.gap = dice.time(Duration::from_millis(20));
+    }
+    client.parts = dice.pick(&[
+        None,
+        Some(Leave::Close),
+        Some(Leave::Close),
+        Some(Leave::HalfClose),
+        Some(Leave::Reset),
+    ]);
+    match dice.below(12) {
+        0 => client.leaves = Some((dice.time(Duration::from_secs(3)), Leave::Close)),
+        1 => client.leaves = Some((dice.time(Duration::from_secs(3)), Leave::Reset)),
+        2 => client.leaves = Some((dice.time(Duration::from_secs(1)), Leave::HalfClose)),
+        3 => {
+            let (bytes, every) = (1 + dice.below(400), dice.time(Duration::from_secs(4)));
+            client.reads = Reads::Slowly { bytes, every };
+            client.room = bytes;
+        }
+        4 => {
+            client.reads = Reads::Never;
+            client.room = dice.below(300);
+        }
+        5 => return slow_head(dice),
+        6 => return babbler(dice),
+        _ => {}
+    }
+    client
+}
+
+/// Its head comes so slowly that it may be too late.
+fn slow_head(dice: &mut Dice) -> Client {
+    let ask = Ask::get("/healthz", "", Wanted::Status(vec![200, 408]));
+    let mut client = Client::new(vec![ask]);
+    client.piece = 1;
+    client.gap = dice.time(Duration::from_millis(600));
+    client
+}
+
+/// What it sends is no request.
+fn babbler(dice: &mut Dice) -> Client {
+    let len = 1 + dice.below(300);
+    let bytes = match dice.below(3) {
+        0 => (0..len).map(|_| dice.below(256) as u8).collect(),
+        1 => [&[0x16, 3, 1, 2, 0, 1][..], &vec![7; len]].concat(),
+        _ => format!("GET /{} HTTP/9.9\r\n\r\n", "x".repeat(len)).into_bytes(),
+    };
+    let wanted = Wanted::Status(vec![400, 405, 408, 431, 505]);
+    let mut client = Client::new(vec![Ask { bytes, wanted }]);
+    client.leaves = Some((dice.time(Duration::from_secs(20)), Leave::Close));
+    client
+}
+
+fn ask(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
+    let status = |statuses: &[u16]| Wanted::Status(statuses.to_vec());
+    match dice.below(12) {
+        0 => Ask::healthz(),
+        1 => Ask::get("/readyz", "", status(&[200, 503])),
+        2 => Ask::get("/metrics", "", status(&[200])),
+        3 => Ask::get("/nowhere", "", status(&[404])),
+        4 => Ask::get("/open-ports?domain=&toPort=0", "", status(&[400])),
+        5 => {
+            let head = b"HEAD /open-ports?domain=one.test&toPort=9 HTTP/1.1\r\nHost: s\r\n\r\n";
+            Ask { bytes: head.to_vec(), wanted: status(&[200]) }
+        }
+        6 => {
+            let bytes = b"GET /healthz HTTP/1.1\r\nHost: s\r\nContent-Length: 5\r\n\r\nhello";
+            Ask { bytes: bytes.to_vec(), wanted: status(&[200]) }
+        }
+        _ => scan(world, dice, ports_max),
+    }
+}
+
+/// A scan of some host or name, and what it may come to.
+fn scan(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
+    let addresses: Vec<IpAddr> = world.hosts.keys().copied().collect();
+    let domains = ["one.test", "two.test", "all.test", "here.test", "none.test", "", "127.0.0.1"];
+    let mut domain = dice.pick(&domains).to_owned();
+    let mut statuses = vec![429, 503];
+    let is_served = world.names.is_served() && world.resolv_conf.is_some();
+    let mut leads_to = world.names.zone.get(&domain).cloned().unwrap_or_default();
+    if domain.is_empty() {
+        leads_to = vec![dice.pick(&addresses)];
+        domain = leads_to[0].to_string();
+    } else if domain == "127.0.0.1" {
+        statuses.push(403);
+    } else if domain == "here.test" && world.hosts_file.is_some() {
+        leads_to = vec![addresses[0]];
+    } else if leads_to.is_empty() && is_served {
+        statuses.push(422);
+    } else if !is_served {
+        statuses.extend([502, 504]);
+    }
+    let mut parameters = String::new();
+    let timeout = dice.pick(&["", "&timeout=400ms", "&timeout=1s", "&timeout=auto"]);
+    let retries = dice.pick(&["", "", "&retries=0", "&retries=2"]);
+    let ports = ports(dice, ports_max);
+    let is_small = ports.len() <= 60;
+    let concurrency = if is_small { dice.pick(&["", "", "&concurrency=7"]) } else { "" };
+    let rate = if is_small { dice.pick(&["", "", "&rate=50", "&rate=5000"]) } else { "" };
+    let include = dice.pick(&["", "&include=closed,filtered,unreachable"]);
+    for parameter in [timeout, retries, concurrency, rate, include] {
+        parameters.push_str(parameter);
+    }
+    let has_deadline = dice.chance(15);
+    if has_deadline {
+        parameters.push_str(&format!("&deadline={}ms", 2_000 + dice.below(3_000)));
+        statuses.push(504);
+    }
+    let is_for_all = world.is_sure_of_names() && !leads_to.is_empty() && dice.chance(30);
+    if is_for_all {
+        parameters.push_str("&addresses=all");
+    }
+    let is_plain = concurrency.is_empty() && rate.is_empty();
+    let elapsed_max = is_plain.then_some(Duration::MAX);
+    let form = dice.pick(&Form::ALL);
+    let scan =
+        ScanAsk { domain, addresses: leads_to, ports, form, is_for_all, has_deadline, elapsed_max };
+    Ask::scan(scan, &parameters, statuses)
+}
+
+fn ports(dice: &mut Dice, ports_max: usize) -> BTreeSet<u16> {
+    if dice.chance(50) {
+        let first = 1 + dice.below(60) as u16;
+        let last = usize::from(first) + dice.below(ports_max);
+        return (first..=last as u16).collect();
+    }
+    (0..1 + dice.below(20)).map(|_| 1 + dice.below(80) as u16).collect()
+}

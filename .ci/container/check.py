@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""What must hold of the rendered manifests: check.py DIRECTORY.
+
+The directory holds base.yaml, sidecar.yaml, monitoring.yaml and sweep.yaml as kustomize renders
+them, serve.help and scan.help as the image prints them, and metrics, the page of /metrics. Writes
+the alert rules to rules.yaml, for promtool, and what podman is to play to play-*.yaml.
+"""
+
+import copy, json, pathlib, re, sys
+import kubernetes_validate
+import yaml
+
+MINORS = ["1.37", "1.36", "1.35"]  # the current one and the two before
+CUSTOM = {"ServiceMonitor", "PrometheusRule"}  # promtool and what follows check these
+here = pathlib.Path(sys.argv[1])
+read = lambda name: (here / name).read_text()
+documents = {name: list(yaml.safe_load_all(read(name + ".yaml")))
+             for name in ("base", "sidecar", "monitoring", "sweep")}
+metrics = set(re.findall(r"^# TYPE (\w+)", read("metrics"), re.M))
+seconds = lambda text: int(re.fullmatch(r"(\d+)s", text)[1])
+
+
+def one(name, kind):
+    found = [document for document in documents[name] if document["kind"] == kind]
+    assert len(found) == 1, f"{name}: {len(found)} of {kind}"
+    return found[0]
+
+
+def config_maps(name):
+    return {it["metadata"]["name"]: it for it in documents[name] if it["kind"] == "ConfigMap"}
+
+
+def ours(spec):
+    containers = spec.get("initContainers", []) + spec["containers"]
+    return next(it for it in containers if it["name"] == "openports")
+
+
+def environment(name, container):
+    """Every variable that the container is given; a ConfigMap that is named must be rendered."""
+    variables = {it["name"]: it["value"] for it in container.get("env", [])}
+    for source in container.get("envFrom", []):
+        variables |= config_maps(name)[source["configMapRef"]["name"]]["data"]
+    return variables
+
+
+def check_schemas():
+    for name, group in documents.items():
+        for document in group:
+            if document["kind"] in CUSTOM:
+                continue
+            for minor in MINORS:
+                kubernetes_validate.validate(document, minor, strict=True)
+
+
+def check_restricted(spec):
+    """Pod Security "restricted", to the letter, and what we ask for beyond it."""
+    pod = spec["securityContext"]
+    assert pod["runAsNonRoot"] is True
+    assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    for field in ("hostNetwork", "hostPID", "hostIPC", "hostUsers"):
+        assert field not in spec, field
+    for volume in spec.get("volumes", []):
+        assert set(volume) <= {"name", "configMap", "secret", "emptyDir", "projected"}, volume
+    for container in spec.get("initContainers", []) + spec["containers"]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["readOnlyRootFilesystem"] is True
+        assert context.get("runAsUser") != 0
+        assert "privileged" not in context
+        assert "memory" in container["resources"]["limits"]
+        assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+        for port in container.get("ports", []):
+            assert "hostPort" not in port
+
+
+def check_words(name, command, spec):
+    """Each flag and variable exists in the help of the command that is run, and works there."""
+    help_text = read(f"{command}.help")
+    container = ours(spec)
+    variables = environment(name, container)
+    assert "OPENPORTS_DENY" in variables, "a policy is set"
+    for word in variables:
+        assert re.search(rf"\b{word}\b", help_text), f"{word} is none of {command}'s variables"
+    for argument in container.get("args", []):
+        if argument.startswith("--"):
+            flag = argument.split("=")[0]
+            assert re.search(rf"^ +{flag}\b", help_text, re.M), f"{flag} is none of {command}'s"
+
+
+def check_base(name):
+    deployment, scaler = one(name, "Deployment"), one(name, "HorizontalPodAutoscaler")
+    spec = deployment["spec"]["template"]["spec"]
+    check_restricted(spec)
+    check_words(name, "serve", spec)
+    container = ours(spec)
+    settings = environment(name, container)
+    drain = seconds(settings["OPENPORTS_DRAIN_TIMEOUT"])
+    asleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert spec["terminationGracePeriodSeconds"] >= asleep + drain + 5, "SIGKILL comes too early"
+    assert settings["OPENPORTS_MAX_SCAN_TIME"] == "2m" and drain > 120, "a drain cuts scans short"
+    assert "replicas" not in deployment["spec"], "the autoscaler owns the number"
+    assert scaler["spec"]["behavior"]["scaleDown"]["policies"][0]["periodSeconds"] >= drain
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    for kind in ("Service", "PodDisruptionBudget", "NetworkPolicy"):
+        for it in (it for it in documents[name] if it["kind"] == kind):
+            selector = it["spec"].get("podSelector") or it["spec"]["selector"]
+            assert selector.get("matchLabels", selector).items() <= labels, kind
+    port = one(name, "Service")["spec"]["ports"][0]
+    assert port["targetPort"] in [it["name"] for it in container["ports"]]
+    assert one(name, "ServiceAccount")["metadata"]["name"] == spec["serviceAccountName"]
+    # A change of the configuration changes its name, and so the pods.
+    named = container["envFrom"][0]["configMapRef"]["name"]
+    assert re.fullmatch(r"openports-[a-z0-9]{10}", named), named
+
+
+def check_sidecar():
+    spec = one("sidecar", "Deployment")["spec"]["template"]["spec"]
+    check_restricted(spec)
+    check_words("sidecar", "serve", spec)
+    container = ours(spec)
+    assert container in spec["initContainers"] and container["restartPolicy"] == "Always"
+    assert environment("sidecar", container)["OPENPORTS_LISTEN"].startswith("127.0.0.1:")
+    for probe in ("startupProbe", "livenessProbe"):
+        assert container[probe]["exec"]["command"] == ["/openports", "healthcheck"]
+
+
+def check_sweep():
+    job = one("sweep", "Job")["spec"]
+    spec = job["template"]["spec"]
+    check_restricted(spec)
+    check_words("sweep", "scan", spec)
+    container = ours(spec)
+    shards = f"--shard=$(JOB_COMPLETION_INDEX)/{job['completions']}"
+    assert job["completionMode"] == "Indexed" and shards in container["args"]
+    file = next(it for it in container["args"] if it.startswith("--targets=")).split("=")[1]
+    mount, volume = container["volumeMounts"][0], spec["volumes"][0]
+    path = pathlib.PurePath(file).relative_to(mount["mountPath"])
+    assert mount["name"] == volume["name"] and mount["readOnly"]
+    assert str(path) in config_maps("sweep")[volume["configMap"]["name"]]["data"]
+
+
+def check_monitoring():
+    monitor = one("monitoring", "ServiceMonitor")["spec"]
+    service = one("monitoring", "Service")
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert monitor["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
+    rules = one("monitoring", "PrometheusRule")["spec"]
+    (here / "rules.yaml").write_text(yaml.safe_dump(rules))
+    alerts = [rule for group in rules["groups"] for rule in group["rules"]]
+    dashboard = json.loads(config_maps("monitoring")["openports-dashboard"]["data"]["openports.json"])
+    queries = [it["expr"] for panel in dashboard["panels"] for it in panel["targets"]]
+    for query in queries + [alert["expr"] for alert in alerts]:
+        named = {re.sub("_bucket$", "", word) for word in re.findall(r"openports_\w+", query)}
+        assert named and named <= metrics, f"{named - metrics} are no metrics: {query}"
+    for alert in alerts:
+        assert {"summary", "description"} <= set(alert["annotations"]), alert["alert"]
+
+
+def write_play(name, spec, configs=()):
+    """A pod as podman 4 can play it. It asks probes through a shell, which the image does not
+    have, knows no sidecars, and no field of a node: those are taken out, the rest is as it is."""
+    spec = copy.deepcopy(spec)
+    containers = spec.pop("initContainers", []) + spec["containers"]
+    spec["containers"] = containers
+    spec.pop("serviceAccountName", None)
+    for container in containers:
+        for field in ("livenessProbe", "readinessProbe", "startupProbe", "restartPolicy", "ports"):
+            container.pop(field, None)
+        image = container["image"].split(":")[0]
+        container["image"] = f"localhost/{image}:ci"
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    (here / f"{name}.yaml").write_text(yaml.safe_dump_all([*configs, pod]))
+
+
+def write_plays():
+    base = one("base", "Deployment")["spec"]["template"]["spec"]
+    write_play("play-base", base, config_maps("base").values())
+    write_play("play-sidecar", one("sidecar", "Deployment")["spec"]["template"]["spec"])
+    job = one("sweep", "Job")["spec"]
+    lists = copy.deepcopy(list(config_maps("sweep").values()))
+    for it in lists:
+        if "targets.txt" in it["data"]:
+            it["data"]["targets.txt"] = "203.0.113.1\n203.0.113.2  # both ends of the cable\n"
+    for index in range(job["completions"]):
+        spec = copy.deepcopy(job["template"]["spec"])
+        container = ours(spec)
+        # What the Job's controller does.
+        container["args"] = [it.replace("$(JOB_COMPLETION_INDEX)", str(index)) for it in container["args"]]
+        write_play(f"play-sweep-{index}", spec, lists)
+
+
+check_schemas()
+check_base("base")
+check_base("monitoring")
+check_sidecar()
+check_sweep()
+check_monitoring()
+write_plays()
+total = sum(map(len, documents.values()))
+print(f"   {total} documents hold, {total - 2} of them against {', '.join(MINORS)}, strictly")

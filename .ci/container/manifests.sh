@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Renders the manifests, checks them, and plays them with podman. Wants the image of image.sh.
+. "$(dirname "$0")/lib.sh"
+
+pods=$work/pods
+names=(base sidecar sweep-0 sweep-1 sweep-2 sweep-3)
+down() {
+    for name in "${names[@]}"; do
+        [ ! -f "$pods/play-$name.yaml" ] || podman kube down "$pods/play-$name.yaml" >/dev/null 2>&1 || true
+    done
+}
+trap 'down; unplug' EXIT
+rm -rf "$pods" && mkdir "$pods"
+plug
+podman image exists "$image" || { build_image && build "$image"; }
+
+# The kubectl of Debian 12 has a kustomize that finds a base only as one.
+render() {
+    if kubectl kustomize "manifests/$1" 2>/dev/null; then return; fi
+    rm -rf "$work/manifests" && cp -r manifests "$work/manifests"
+    sed -i -e '/^- \.\.\/\.\.\/base$/d' -e '$a bases: [../../base]' \
+        "$work/manifests/$1/kustomization.yaml"
+    kubectl kustomize "$work/manifests/$1"
+}
+
+echo "-- rendered, and every document checked"
+render base >"$pods/base.yaml"
+render overlays/sidecar >"$pods/sidecar.yaml"
+render overlays/monitoring >"$pods/monitoring.yaml"
+render sweep >"$pods/sweep.yaml"
+for command in serve scan; do
+    podman run --rm --network none "$image" "$command" --help >"$pods/$command.help"
+done
+podman run -d --rm --name op-metrics --network ns:/run/netns/op-in "$image" >/dev/null
+within 10 outside curl -sf -o "$pods/metrics" http://203.0.113.1:8080/metrics
+podman rm -f op-metrics >/dev/null
+python=$work/venv/bin/python
+[ -x "$python" ] || python3 -m venv "$work/venv"
+"$python" -c 'import kubernetes_validate' 2>/dev/null ||
+    "$python" -m pip install -q 'kubernetes-validate==1.37.*' PyYAML
+"$python" .ci/container/check.py "$pods"
+promtool check rules "$pods/rules.yaml"
+
+# An app of nothing but busybox, as the sidecar's example wants it.
+root=$(mktemp -d)
+mkdir "$root/bin"
+cp "$(command -v busybox)" "$root/bin/busybox"
+for tool in sh wget sleep; do ln -s busybox "$root/bin/$tool"; done
+tar -C "$root" -c . | podman import -q --change ENV=PATH=/bin - localhost/busybox:ci >/dev/null
+rm -rf "$root"
+
+# In the network namespace as its host: podman's own network would need a bridge and a firewall.
+play() { inside podman kube play --network host "$pods/play-$1.yaml" >/dev/null; }
+
+echo "-- base: played, used, taken down"
+play base
+within 10 outside curl -sf http://203.0.113.1:8080/readyz
+answer=$(outside curl -sS 'http://203.0.113.1:8080/open-ports?domain=203.0.113.2&toPort=1024')
+check "a scan" '*"closed":1024,*"complete":true*' "$answer"
+answer=$(outside curl -sS 'http://203.0.113.1:8080/open-ports?domain=10.0.0.1&toPort=1')
+check "the policy of the ConfigMap" '*TARGET_DENIED*' "$answer"
+inspect() { podman inspect play-base-openports --format "{{$1}}"; }
+check "read-only" true "$(inspect .HostConfig.ReadonlyRootfs)"
+check "capabilities" 0000000000000000 "$(awk '/CapBnd/ { print $2 }' "/proc/$(inspect .State.Pid)/status")"
+check "memory limit" 134217728 "$(inspect .HostConfig.Memory)"
+podman kube down "$pods/play-base.yaml" >/dev/null
+
+echo "-- sidecar: the app asks it, nobody else can"
+play sidecar
+app() { podman logs play-sidecar-app 2>&1; }
+within 15 eval 'app | grep -q open_ports'
+check "what the app was told" '*"domain":"127.0.0.1","open_ports":?8080?,*"complete":true*' "$(app)"
+if outside curl -s --max-time 2 http://203.0.113.1:8080/healthz; then fail "the sidecar answers outside"; fi
+podman kube down "$pods/play-sidecar.yaml" >/dev/null
+
+echo "-- sweep: every index, and what their logs add up to"
+for index in 0 1 2 3; do
+    play "sweep-$index"
+    check "index $index: exit code" 0 "$(timeout 30 podman wait "play-sweep-$index-openports")"
+    podman logs "play-sweep-$index-openports" >>"$pods/sweep.ndjson" 2>&1
+done
+merged=$(manifests/sweep/merge.sh "$pods/sweep.ndjson")
+for target in 203.0.113.1 203.0.113.2; do
+    counts=$(jq -c "select(.domain == \"$target\") | [.complete, (.counts | add)]" <<<"$merged")
+    check "ports of $target, each probed once" '?true,3?' "$counts"
+done

@@ -74,8 +74,14 @@ impl Shares {
         let rest = (free - connections - lookups).min(limits::IN_FLIGHT_CEILING);
         let probes = settings.in_flight_max.map_or(rest, |most| most.min(rest));
         assert!(probes > 0, "the smallest share has one probe");
-        assert!(connections + lookups + probes <= free, "the shares sum to at most the limit");
-        Ok(Self { connections, lookups, probes })
+        let shares = Self { connections, lookups, probes };
+        assert!(shares.total() <= free, "the shares sum to at most the limit");
+        Ok(shares)
+    }
+
+    /// All shares together.
+    pub const fn total(&self) -> usize {
+        self.connections + self.lookups + self.probes
     }
 }
 

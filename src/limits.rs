@@ -55,9 +55,9 @@ pub const EVENTS_PER_TURN: usize = 256;
 pub const READY_PER_TURN: usize = 256;
 /// Connections accepted in one turn.
 pub const ACCEPTS_PER_TURN: usize = 64;
-/// Connects started in one turn. At 7 to 10 µs each a slice holds the loop for half a
+/// Connects started in one turn. At 7 to 10 µs each a slice holds the loop for a third of a
 /// millisecond, which is what a health check waits at most.
-pub const LAUNCHES_PER_TURN: usize = 64;
+pub const LAUNCHES_PER_TURN: usize = 32;
 /// Overdue or surplus probes closed in one turn.
 pub const CLOSES_PER_TURN: usize = 128;
 /// Connections that wait in a listener's queue; the default of net.core.somaxconn.

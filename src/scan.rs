@@ -475,3 +475,6 @@ impl Scan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

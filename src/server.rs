@@ -120,7 +120,7 @@ impl Server {
             signals,
             may_accept: !listeners.is_empty(),
             listeners,
-            table: Vec::new(),
+            table: Vec::with_capacity(service.sockets_max()),
             ready: VecDeque::new(),
             service,
             name_files,

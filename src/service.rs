@@ -123,7 +123,7 @@ impl Service {
     /// A service without clients, begun at `wall`.
     pub fn new(options: Options, wall: SystemTime) -> Self {
         let mut service = Self {
-            sockets: Slots::new(),
+            sockets: Slots::with_capacity(options.shares.total()),
             clients_len: 0,
             parting_len: 0,
             evictions_left: EVICTIONS_PER_TURN,
@@ -143,6 +143,11 @@ impl Service {
         };
         service.on_wall(wall);
         service
+    }
+
+    /// How many sockets there are at most at once.
+    pub const fn sockets_max(&self) -> usize {
+        self.options.shares.total()
     }
 
     /// Logs what was bound, every limit in force, and a line to try.

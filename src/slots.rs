@@ -73,6 +73,12 @@ impl<T> Slots<T> {
         Self { slots: Vec::new(), free: NO_SLOT, len: 0 }
     }
 
+    /// An empty table with room for so many: what is not used of it takes no memory, and a table
+    /// that grows leaves the pieces that it has outgrown behind.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { slots: Vec::with_capacity(capacity), ..Self::new() }
+    }
+
     /// Puts `value` into a free slot, growing the table where there is none.
     pub fn insert(&mut self, value: T) -> Key {
         self.len += 1;

@@ -7,7 +7,7 @@
 //!
 //! Invariant: `order` and `armed` hold the same pairs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::slots::Key;
@@ -16,33 +16,28 @@ use crate::slots::Key;
 #[derive(Debug, Default)]
 pub struct Timers {
     order: BTreeSet<(Instant, Key)>,
-    /// By the key's index: what stands in `order`.
-    armed: Vec<Option<(Instant, Key)>>,
+    /// By the key's index, what stands in `order`. A map, since a table would be as long as probes
+    /// are many: their keys come from the same slots.
+    armed: BTreeMap<usize, (Instant, Key)>,
 }
 
 impl Timers {
     /// Sets, moves or (with `None`) clears the deadline of `key`.
     pub fn set(&mut self, key: Key, deadline: Option<Instant>) {
-        if self.armed.len() <= key.index() {
-            if deadline.is_none() {
-                return;
-            }
-            self.armed.resize(key.index() + 1, None);
-        }
         let wanted = deadline.map(|at| (at, key));
-        let slot = &mut self.armed[key.index()];
-        if *slot == wanted {
+        let before = match wanted {
+            Some(entry) => self.armed.insert(key.index(), entry),
+            None => self.armed.remove(&key.index()),
+        };
+        if before == wanted {
             return;
         }
-        if let Some(entry) = slot.take() {
+        if let Some(entry) = before {
             let was_there = self.order.remove(&entry);
             assert!(was_there, "an armed deadline stands in the order");
         }
-        if let Some(entry) = wanted {
-            self.order.insert(entry);
-            *slot = wanted;
-        }
-        debug_assert_eq!(self.order.len(), self.armed.iter().flatten().count());
+        self.order.extend(wanted);
+        debug_assert_eq!(self.order.len(), self.armed.len());
     }
 
     /// The earliest deadline of all.

@@ -2,4 +2,5 @@
 need podman podman buildah runc catatonit
 need ip iproute2
 need curl curl
+need jq jq
 step container .ci/container/image.sh

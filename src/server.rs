@@ -135,8 +135,7 @@ impl Server {
             self.service.handle(Event::Tick { wall: SystemTime::now(), worked }, now);
             self.accept(now);
             pause = self.perform(now);
-            let dropped = self.log.flush();
-            self.service.handle_log_dropped(dropped);
+            self.service.handle_log_dropped(self.log.flush());
         };
         self.log.flush();
         Ok(code)
@@ -145,8 +144,7 @@ impl Server {
     /// How long to sleep: not at all while readiness is remembered, and not for long while stdout
     /// or stderr are to take something.
     fn wait_limit(&self, deadline: Option<Instant>) -> Option<Duration> {
-        let can_accept = self.may_accept && self.service.wants_connections();
-        if !self.ready.is_empty() || can_accept {
+        if !self.ready.is_empty() || self.may_accept && self.service.wants_connections() {
             return Some(Duration::ZERO);
         }
         let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));

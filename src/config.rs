@@ -65,6 +65,10 @@ pub struct Config {
     pub deny: Vec<Cidr>,
     /// Names this service is known by, see `policy::clients::HostGuard`.
     pub host_names: Vec<String>,
+    /// Where the bearer token is, if one is needed.
+    pub token_file: Option<PathBuf>,
+    /// Peers that tell for whom they ask, see `policy::forwarded::Proxies`.
+    pub proxies: Vec<Cidr>,
     /// What a scan from the shell is told.
     pub scan: ScanFlags,
 }
@@ -281,6 +285,8 @@ fn settle(
         allow: Vec::new(),
         deny: Vec::new(),
         host_names: Vec::new(),
+        token_file: None,
+        proxies: Vec::new(),
         scan: ScanFlags::default(),
     };
     for flag in own() {

@@ -72,6 +72,8 @@ pub enum Event<'a> {
         /// What the kernel said.
         route: Route,
     },
+    /// Answers [`Action::ReadTokenFile`]; `None` where it cannot be read, or everybody can.
+    TokenFile(Option<&'a [u8]>),
     /// Answers [`Action::ReadNameFiles`]; a file that could not be read is `None`.
     NameFiles {
         /// The text of resolv.conf.
@@ -163,6 +165,8 @@ pub enum Action {
         /// The destination.
         to: SocketAddr,
     },
+    /// Read the token file; [`Event::TokenFile`] answers.
+    ReadTokenFile,
     /// Read resolv.conf and the hosts file; [`Event::NameFiles`] answers.
     ReadNameFiles,
     /// Close the listeners, for good.

@@ -102,6 +102,11 @@ impl Request {
         self.target.split_once('?').map_or("", |(_, query)| query)
     }
 
+    /// Every value of a field, in the order of their lines.
+    pub fn values(&self, field: Field) -> impl Iterator<Item = &str> {
+        self.fields.iter().filter(move |(name, _)| *name == field).map(|(_, value)| &**value)
+    }
+
     /// The first value of a field.
     pub fn field(&self, field: Field) -> Option<&str> {
         self.fields.iter().find(|(name, _)| *name == field).map(|(_, value)| &**value)

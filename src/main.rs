@@ -17,7 +17,9 @@ use openports::config::{self, Config, Invocation, Listen};
 use openports::limits;
 use openports::policy::Policy;
 use openports::policy::clients::HostGuard;
-use openports::server::{NameFiles, Server};
+use openports::policy::forwarded::Proxies;
+use openports::policy::token::Token;
+use openports::server::{Files, Server};
 use openports::service::{Options, Service};
 use openports::{healthcheck, sys};
 
@@ -69,10 +71,10 @@ fn serve(config: Config) -> Result<u8, String> {
         listeners.push(listener);
     }
     let bound = listeners.iter().filter_map(sys::local_address).collect::<Vec<_>>();
-    let name_files = name_files(&config);
+    let files = files(&config);
     let mut service = service(config, limit)?;
     service.announce(&bound, limit);
-    Server::new(listeners, signals, service, name_files)
+    Server::new(listeners, signals, service, files)
         .and_then(Server::run)
         .map_err(|error| format!("poller: {error}"))
 }
@@ -99,10 +101,10 @@ fn scan(mut config: Config, asked: &Asked) -> Result<u8, String> {
     // No clients: the descriptors are for probes and lookups.
     config.settings.connections_max = 1;
     config.settings.scans_max = batch.targets_at_once();
-    let name_files = name_files(&config);
+    let files = files(&config);
     let mut service = service(config, limit)?;
     service.begin_batch(batch);
-    Server::new(Vec::new(), signals, service, name_files)
+    Server::new(Vec::new(), signals, service, files)
         .and_then(Server::run)
         .map_err(|error| format!("poller: {error}"))
 }
@@ -132,11 +134,22 @@ fn prepare(config: &Config) -> Result<usize, String> {
     for (flag, file) in [("--resolv-conf", &config.resolv_conf), ("--hosts", &config.hosts)] {
         sys::check_readable(file).map_err(|error| format!("{flag} {}: {error}", file.display()))?;
     }
+    if let Some(file) = &config.token_file {
+        token(file)?;
+    }
     sys::raise_descriptor_limit().map_err(|error| format!("limits: {error}"))
 }
 
-fn name_files(config: &Config) -> NameFiles {
-    NameFiles { resolv_conf: config.resolv_conf.clone(), hosts: config.hosts.clone() }
+fn files(config: &Config) -> Files {
+    let Config { resolv_conf, hosts, token_file, .. } = config.clone();
+    Files { resolv_conf, hosts, token: token_file }
+}
+
+fn token(file: &Path) -> Result<Token, String> {
+    let failed =
+        |error: &dyn std::fmt::Display| format!("--token-file {}: {error}", file.display());
+    let text = sys::read_secret(file).map_err(|error| failed(&error))?;
+    Token::parse(&text).map_err(|error| failed(&error))
 }
 
 /// The core, with its share of so many descriptors.
@@ -153,6 +166,8 @@ fn service(mut config: Config, limit: usize) -> Result<Service, String> {
         shares,
         policy: Policy { allow: config.allow, deny: config.deny, reach },
         host_guard: HostGuard { reach, names: config.host_names },
+        token: config.token_file.as_deref().map(token).transpose()?,
+        proxies: Proxies(config.proxies),
         log_level: config.log_level,
         log_format: config.log_format,
         seed,

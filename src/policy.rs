@@ -11,6 +11,8 @@
 
 pub mod cidr;
 pub mod clients;
+pub mod forwarded;
+pub mod token;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

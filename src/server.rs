@@ -35,13 +35,15 @@ use crate::service::Service;
 use crate::slots::Key;
 use crate::sys::{self, Accepted, IoStep, Signals};
 
-/// Where names come from.
+/// The files that are read while the service runs.
 #[derive(Clone, Debug)]
-pub struct NameFiles {
+pub struct Files {
     /// resolv.conf(5).
     pub resolv_conf: PathBuf,
     /// hosts(5).
     pub hosts: PathBuf,
+    /// The bearer token, if one is needed.
+    pub token: Option<PathBuf>,
 }
 
 /// The tokens of the shell's own sources, above every key the core can have handed out.
@@ -61,7 +63,7 @@ pub struct Server {
     sockets: Sockets,
     ready: VecDeque<Key>,
     service: Service,
-    name_files: NameFiles,
+    files: Files,
     buffer: Box<[u8]>,
     log: LogQueue,
     stdout: Stdout,
@@ -83,7 +85,7 @@ impl Server {
         listeners: Vec<Socket>,
         signals: Signals,
         service: Service,
-        name_files: NameFiles,
+        files: Files,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let register = |descriptor: i32, token: Token| {
@@ -102,7 +104,7 @@ impl Server {
             sockets: Sockets::with_capacity(service.sockets_max()),
             ready: VecDeque::new(),
             service,
-            name_files,
+            files,
             buffer: vec![0; limits::READ_BYTES_MAX].into_boxed_slice(),
             log: LogQueue::default(),
             stdout: Stdout::Willing,
@@ -135,8 +137,7 @@ impl Server {
             self.service.handle(Event::Tick { wall: SystemTime::now(), worked }, now);
             self.accept(now);
             pause = self.perform(now);
-            let dropped = self.log.flush();
-            self.service.handle_log_dropped(dropped);
+            self.service.handle_log_dropped(self.log.flush());
         };
         self.log.flush();
         Ok(code)
@@ -145,8 +146,7 @@ impl Server {
     /// How long to sleep: not at all while readiness is remembered, and not for long while stdout
     /// or stderr are to take something.
     fn wait_limit(&self, deadline: Option<Instant>) -> Option<Duration> {
-        let can_accept = self.may_accept && self.service.wants_connections();
-        if !self.ready.is_empty() || can_accept {
+        if !self.ready.is_empty() || self.may_accept && self.service.wants_connections() {
             return Some(Duration::ZERO);
         }
         let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
@@ -381,6 +381,11 @@ impl Server {
                     self.service.handle(Event::Route { request, to, route }, now);
                 }
                 Action::ReadNameFiles => self.read_name_files(now),
+                Action::ReadTokenFile => {
+                    let token = self.files.token.as_deref().map(sys::read_secret);
+                    let token = token.and_then(Result::ok);
+                    self.service.handle(Event::TokenFile(token.as_deref()), now);
+                }
                 Action::CloseListeners => self.close_listeners(now),
                 Action::Log(line) => {
                     if !self.log.push(&line) {
@@ -445,8 +450,8 @@ impl Server {
 
     fn read_name_files(&mut self, now: Instant) {
         let bytes_max = limits::NAME_FILE_BYTES_MAX;
-        let resolv_conf = sys::read_file(&self.name_files.resolv_conf, bytes_max);
-        let hosts = sys::read_file(&self.name_files.hosts, bytes_max);
+        let resolv_conf = sys::read_file(&self.files.resolv_conf, bytes_max);
+        let hosts = sys::read_file(&self.files.hosts, bytes_max);
         let event =
             Event::NameFiles { resolv_conf: resolv_conf.as_deref(), hosts: hosts.as_deref() };
         self.service.handle(event, now);

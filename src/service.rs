@@ -27,8 +27,10 @@ use crate::dns::files::NameFiles;
 use crate::dns::{Output, Resolver};
 use crate::event::{Action, Event, Glance, Outcome, Parting};
 use crate::limits::{self, Settings};
-use crate::policy::Policy;
 use crate::policy::clients::{HostGuard, Quota};
+use crate::policy::forwarded::Proxies;
+use crate::policy::token::Token;
+use crate::policy::{Policy, Reach};
 use crate::report::log::{Format, Level, Record};
 use crate::report::{Counters, Gauges};
 use crate::scan::probes::ProbeId;
@@ -49,6 +51,10 @@ pub struct Options {
     pub policy: Policy,
     /// Under which names the service may be asked.
     pub host_guard: HostGuard,
+    /// What clients have to show before they may scan; `None`: nothing.
+    pub token: Option<Token>,
+    /// Peers that tell for whom they ask.
+    pub proxies: Proxies,
     /// Which records are written.
     pub log_level: Level,
     /// How they are written.
@@ -112,6 +118,8 @@ pub struct Service {
     actions: VecDeque<Action>,
     started: SystemTime,
     wall: SystemTime,
+    /// When the token file was read last.
+    token_read_at: Option<Instant>,
     /// The Date of this second, and the second.
     date: (u64, String),
 }
@@ -138,6 +146,7 @@ impl Service {
             actions: VecDeque::new(),
             started: wall,
             wall,
+            token_read_at: None,
             date: (u64::MAX, String::new()),
             options,
         };
@@ -168,6 +177,11 @@ impl Service {
             .field("drain_delay", settings.drain_delay)
             .field("drain_timeout", settings.drain_timeout);
         self.log(&record);
+        let is_reachable = self.options.policy.reach == Reach::Outside;
+        if is_reachable && self.options.token.is_none() && !bound.is_empty() {
+            let advice = "others can reach this service, and it asks for no token: --token-file";
+            self.log(&Record::new(Level::Warn, "open to all").field("advice", advice));
+        }
         if let Some(first) = bound.first() {
             let mut at = *first;
             if at.ip().is_unspecified() {
@@ -225,6 +239,7 @@ impl Service {
             Event::Route { request, to, route } => {
                 self.jobs.handle_route(now, request, to.ip(), route);
             }
+            Event::TokenFile(text) => self.on_token_file(now, text),
             Event::NameFiles { resolv_conf, hosts } => {
                 self.resolver.handle_name_files(now, NameFiles { resolv_conf, hosts });
             }

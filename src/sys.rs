@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -341,6 +342,23 @@ pub fn read_list(source: impl Read) -> io::Result<Vec<u8>> {
     }
     Ok(bytes)
 }
+
+/// The text of a file that is nobody's business.
+///
+/// # Errors
+/// open(2) and read(2); or the file can be read by everybody on the machine.
+pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path)?;
+    if file.metadata()?.permissions().mode() & 0o004 != 0 {
+        return Err(io::Error::other("everybody can read it: chmod o-r"));
+    }
+    file.take(SECRET_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Bytes of a secret that are read; more than a token has.
+const SECRET_BYTES_MAX: u64 = 4096;
 
 /// Whether a file can be read. One that the system may lack (a container without names) need not
 /// be there; one that somebody named must.

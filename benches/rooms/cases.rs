@@ -262,6 +262,8 @@ fn service() -> Service {
         shares: Shares { connections: 1_024, lookups: 128, probes: 16_384 },
         policy: Policy { allow: Vec::new(), deny: Vec::new(), reach },
         host_guard: HostGuard { reach, names: Vec::new() },
+        token: None,
+        proxies: Default::default(),
         log_level: Level::Info,
         log_format: Format::Logfmt,
         seed: 7,
@@ -319,6 +321,7 @@ fn drain(service: &mut Service, now: Instant) {
             | Action::ShutdownWrite(_)
             | Action::Close { .. }
             | Action::ReadNameFiles
+            | Action::ReadTokenFile
             | Action::CloseListeners
             | Action::ShowProgress(_)
             | Action::Log(_)) => drop(black_box(action)),

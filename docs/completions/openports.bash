@@ -9,16 +9,16 @@ _openports() {
         esac
     done
     case $command in
-        serve) flags="--listen --timeout --max-scan-time --max-scans --max-scans-per-client --max-connections --max-in-flight --drain-delay --drain-timeout --allow --deny --host --log-level --log-format --resolv-conf --hosts --help --version" ;;
+        serve) flags="--listen --timeout --max-scan-time --max-scans --max-scans-per-client --max-connections --max-in-flight --drain-delay --drain-timeout --allow --deny --host --token-file --trust-proxy --log-level --log-format --resolv-conf --hosts --help --version" ;;
         scan) flags="--targets --shard --exclude --timeout --retries --deadline --rate --concurrency --family --all-addresses --json --ndjson --max-in-flight --allow --deny --log-level --log-format --resolv-conf --hosts --help --version" ;;
         healthcheck) flags="--listen --help --version" ;;
     esac
     case $previous in
-        --allow|--concurrency|--deadline|--deny|--drain-delay|--drain-timeout|--exclude|--host|--listen|--max-connections|--max-in-flight|--max-scan-time|--max-scans|--max-scans-per-client|--rate|--retries|--shard|--timeout) COMPREPLY=(); return ;;
+        --allow|--concurrency|--deadline|--deny|--drain-delay|--drain-timeout|--exclude|--host|--listen|--max-connections|--max-in-flight|--max-scan-time|--max-scans|--max-scans-per-client|--rate|--retries|--shard|--timeout|--trust-proxy) COMPREPLY=(); return ;;
         --family) COMPREPLY=($(compgen -W "4 6" -- "$current")); return ;;
         --log-level) COMPREPLY=($(compgen -W "error warn info debug" -- "$current")); return ;;
         --log-format) COMPREPLY=($(compgen -W "logfmt json" -- "$current")); return ;;
-        --hosts|--resolv-conf|--targets) COMPREPLY=($(compgen -f -- "$current")); return ;;
+        --hosts|--resolv-conf|--targets|--token-file) COMPREPLY=($(compgen -f -- "$current")); return ;;
     esac
     case $current in
         -*) COMPREPLY=($(compgen -W "$flags" -- "$current")) ;;

@@ -54,7 +54,7 @@ pub(super) enum Arity {
 }
 
 /// Every flag but `--help` and `--version`, in the order of the help.
-pub(super) const FLAGS: [Flag; 30] = [
+pub(super) const FLAGS: [Flag; 32] = [
     Flag {
         name: "listen",
         metavar: "ADDRESS:PORT",
@@ -353,6 +353,30 @@ pub(super) const FLAGS: [Flag; 30] = [
         help: "a name this service is known by; repeatable",
         apply: |config, text| {
             config.host_names.push(host_name(text)?);
+            Ok(())
+        },
+    },
+    Flag {
+        name: "token-file",
+        metavar: "FILE",
+        preset: Preset::Unset("none"),
+        arity: Arity::Once,
+        commands: &[Command::Serve],
+        help: "the bearer token that scans need; re-read",
+        apply: |config, text| {
+            config.token_file = Some(path(text)?);
+            Ok(())
+        },
+    },
+    Flag {
+        name: "trust-proxy",
+        metavar: "NETWORK",
+        preset: Preset::Unset("none"),
+        arity: Arity::List,
+        commands: &[Command::Serve],
+        help: "believe these peers who asks; repeatable",
+        apply: |config, text| {
+            config.proxies.push(word(text)?);
             Ok(())
         },
     },

@@ -1,19 +1,72 @@
 //! Who gets a scan, and whether there is room for one.
 
-use std::time::Duration;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use super::Service;
-use crate::api;
+use super::clients::Client;
 use crate::api::problem::{Cause, Problem, sentence};
-use crate::http::{Field, Request, Response};
+use crate::api::{self, Route};
+use crate::http::{Field, Method, Request, Response};
 use crate::policy::clients::{BrowserHeaders, Share};
+use crate::policy::forwarded::Hops;
+use crate::policy::token::Token;
+use crate::report::log::{Level, Record};
 use crate::slots::Key;
 
 /// When a refused client may come back.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// When a client may find another replica in the place of one that shuts down.
 pub(super) const RETRY_AFTER_DRAIN: Duration = Duration::from_secs(5);
+/// How old what we know of the token file may be before a request has it read again.
+const TOKEN_AGE_MAX: Duration = Duration::from_secs(1);
+
 impl Service {
+    /// True exactly when a request needs the token, and the file may have changed.
+    pub(super) fn wants_token_file(&self, now: Instant, request: &Request) -> bool {
+        let is_known = self.token_read_at.is_some_and(|at| now < at + TOKEN_AGE_MAX);
+        self.options.token.is_some() && !is_known && needs_token(request)
+    }
+
+    /// Takes in the token file. One that holds no token leaves the former one in force.
+    pub(super) fn on_token_file(&mut self, now: Instant, text: Option<&[u8]>) {
+        self.token_read_at = Some(now);
+        match text.map(Token::parse) {
+            Some(Ok(token)) => self.options.token = Some(token),
+            Some(Err(error)) => self.warn_of_token(&error.to_string()),
+            None => self.warn_of_token("the file cannot be read, or everybody can read it"),
+        }
+        for key in self.client_keys() {
+            if let Some(request) = self.client(key).and_then(Client::take_authorizing) {
+                self.on_request(now, key, &request);
+                self.serve(now, key);
+            }
+        }
+    }
+
+    fn warn_of_token(&mut self, why: &str) {
+        self.log(&Record::new(Level::Warn, "token kept").field("why", why));
+    }
+
+    /// Refuses a request that needs the token and does not bear it.
+    pub(super) fn check_token(&self, request: &Request) -> Result<(), Problem> {
+        match &self.options.token {
+            Some(token) if needs_token(request) => {
+                let is_borne = token.is_borne_by(request.field(Field::Authorization));
+                if is_borne { Ok(()) } else { Err(Problem::unauthorized()) }
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Who asks: the peer, or whom a proxy of ours asks for.
+    pub(super) fn asker(&mut self, key: Key, request: &Request) -> IpAddr {
+        let peer = self.client_address(key);
+        let values = |field| request.values(field).collect();
+        let (x_forwarded_for, forwarded) = (values(Field::XForwardedFor), values(Field::Forwarded));
+        self.options.proxies.client(peer, &Hops { x_forwarded_for, forwarded })
+    }
+
     /// Refuses pages of other sites and foreign names, before anything is scanned for them.
     pub(super) fn check_site(&self, request: &Request) -> Result<(), Problem> {
         let browser = BrowserHeaders {
@@ -29,7 +82,7 @@ impl Service {
     }
 
     /// Whether there is room for another scan of this client.
-    pub(super) fn admit(&mut self, key: Key, request: &Request) -> Result<Share, Problem> {
+    pub(super) fn admit(&mut self, asker: IpAddr, request: &Request) -> Result<Share, Problem> {
         self.check_site(request)?;
         let settings = &self.options.settings;
         let (scans_max, share_max) = (settings.scans_max, settings.scans_per_client_max);
@@ -39,8 +92,7 @@ impl Service {
         if self.jobs.len() >= scans_max {
             return Err(Problem::overloaded(RETRY_AFTER));
         }
-        let client = self.client_address(key);
-        self.quota.try_take(client, share_max).ok_or_else(|| Problem::too_many_scans(RETRY_AFTER))
+        self.quota.try_take(asker, share_max).ok_or_else(|| Problem::too_many_scans(RETRY_AFTER))
     }
 
     /// Whether another scan would be taken in.
@@ -55,4 +107,11 @@ impl Service {
             Ok(api::ready())
         }
     }
+}
+
+/// True exactly for a request that has something scanned, or asks whether it would. Health,
+/// figures and help tell nothing of anybody's network.
+fn needs_token(request: &Request) -> bool {
+    let is_scan = matches!(Route::of(request.path()), Route::OpenPorts | Route::Probe);
+    is_scan && matches!(request.method, Method::Get | Method::Head)
 }

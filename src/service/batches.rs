@@ -216,6 +216,8 @@ mod tests {
             shares: Shares { connections: 1, lookups: 2, probes: IN_FLIGHT },
             policy: Policy { allow: Vec::new(), deny: Vec::new(), reach },
             host_guard: HostGuard { reach, names: Vec::new() },
+            token: None,
+            proxies: Default::default(),
             log_level: Level::Warn,
             log_format: LogFormat::Logfmt,
             seed: 1,
@@ -272,6 +274,7 @@ mod tests {
                     action @ (Action::Attend(_)
                     | Action::ShutdownWrite(_)
                     | Action::ReadNameFiles
+                    | Action::ReadTokenFile
                     | Action::CloseListeners
                     | Action::ShowProgress(_)) => panic!("nobody asked for {action:?}"),
                 }

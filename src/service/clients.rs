@@ -39,6 +39,9 @@ pub struct Client {
 pub(super) enum Activity {
     /// No request is being answered. The connection's own deadlines are armed.
     Waiting,
+    /// A request waits for the token file to be read. Nothing is armed: the answer comes within
+    /// the same drain.
+    Authorizing(Box<Request>),
     /// A scan runs for the request. Its job's deadlines are armed; its end, or the client's,
     /// leaves it.
     Scanning(Box<Scanning>),
@@ -61,6 +64,8 @@ struct Exchange {
     method: Method,
     route: &'static str,
     began_at: Instant,
+    /// Who asked; behind a proxy that is trusted, whom it named.
+    client: IpAddr,
     /// For a probe: the ports that should be open, if it says so.
     expect: Option<Option<PortSet>>,
 }
@@ -86,7 +91,18 @@ impl Client {
     fn progress_at(&self) -> Option<Instant> {
         match &self.activity {
             Activity::Scanning(scanning) => scanning.stream.as_ref().map(|it| it.progress_at),
-            Activity::Telling(_) | Activity::Waiting => None,
+            Activity::Telling(_) | Activity::Authorizing(_) | Activity::Waiting => None,
+        }
+    }
+
+    /// The request that waits for the token file, if one does.
+    pub(super) fn take_authorizing(&mut self) -> Option<Request> {
+        match std::mem::replace(&mut self.activity, Activity::Waiting) {
+            Activity::Authorizing(request) => Some(*request),
+            other @ (Activity::Scanning(_) | Activity::Telling(_) | Activity::Waiting) => {
+                self.activity = other;
+                None
+            }
         }
     }
 
@@ -104,7 +120,8 @@ impl Service {
                 Step::Request(request) => self.on_request(now, key, &request),
                 Step::Refuse(refusal) => {
                     let (method, route) = (Method::Other, refusal.label());
-                    let exchange = Exchange { method, route, began_at: now, expect: None };
+                    let client = self.client_address(key);
+                    let exchange = Exchange { method, route, began_at: now, client, expect: None };
                     self.respond(now, key, (exchange, Err(Problem::from_refusal(refusal))));
                 }
                 Step::ShutdownWrite => self.actions.push_back(Action::ShutdownWrite(key)),
@@ -138,19 +155,29 @@ impl Service {
         self.client(key).is_some_and(|client| matches!(client.activity, Activity::Scanning(_)))
     }
 
-    fn on_request(&mut self, now: Instant, key: Key, request: &Request) {
+    pub(super) fn on_request(&mut self, now: Instant, key: Key, request: &Request) {
+        if self.wants_token_file(now, request) {
+            if let Some(client) = self.client(key) {
+                client.activity = Activity::Authorizing(Box::new(request.clone()));
+            }
+            return self.actions.push_back(Action::ReadTokenFile);
+        }
+        let client = self.asker(key, request);
         let exchange = Exchange {
+            client,
             method: request.method,
             route: Route::of(request.path()).label(),
             began_at: now,
             expect: None,
         };
-        let answered = match api::parse(request, &self.options.settings) {
-            Ok(Command::Scan(scan)) => match self.admit(key, request) {
+        let parsed =
+            self.check_token(request).and_then(|()| api::parse(request, &self.options.settings));
+        let answered = match parsed {
+            Ok(Command::Scan(scan)) => match self.admit(client, request) {
                 Ok(share) => return self.start(now, key, scan, (exchange, share)),
                 Err(problem) => Err(problem),
             },
-            Ok(Command::Probe(probe)) => match self.admit(key, request) {
+            Ok(Command::Probe(probe)) => match self.admit(client, request) {
                 Ok(share) => {
                     let exchange = Exchange { expect: Some(probe.expect), ..exchange };
                     return self.start(now, key, probe.scan, (exchange, share));
@@ -192,7 +219,7 @@ impl Service {
             Ok(response) => (response, None),
             Err(problem) => (problem_response(&problem), Some(problem.cause())),
         };
-        let record = self.access_record(now, key, (&exchange, response.status));
+        let record = Self::access_record(now, (&exchange, response.status));
         self.log(&match cause {
             Some(cause) => record.field("cause", cause.label()),
             None => record,
@@ -204,15 +231,14 @@ impl Service {
     }
 
     /// One record per request; those that only look after the service are for debugging.
-    fn access_record(&mut self, now: Instant, key: Key, said: (&Exchange, u16)) -> Record {
+    fn access_record(now: Instant, said: (&Exchange, u16)) -> Record {
         let (exchange, status) = said;
         let is_check = [Route::Healthz, Route::Readyz, Route::Metrics]
             .iter()
             .any(|route| route.label() == exchange.route);
         let level = if is_check { Level::Debug } else { Level::Info };
-        let client = self.client_address(key);
         Record::new(level, "request")
-            .field("client", client)
+            .field("client", exchange.client)
             .field("method", exchange.method.label())
             .field("route", exchange.route)
             .field("status", status)
@@ -228,7 +254,7 @@ impl Service {
         self.counters.add_ports(&outcome.tally());
         let Some(scanning) = self.end_activity(owner, key) else { return };
         let (exchange, form) = (scanning.exchange, job.request.form);
-        let record = self.access_record(now, owner, (&exchange, 200));
+        let record = Self::access_record(now, (&exchange, 200));
         self.log(&outcome.describe(record));
         self.counters.count_request(exchange.route, 200);
         if let Some(Role::Client(client)) = self.sockets.get_mut(owner) {
@@ -320,10 +346,9 @@ impl Service {
                 self.counters.count_scan("cancelled");
                 self.jobs.abandon(scans);
             }
-            let peer = client.peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
-            let elapsed = now - scanning.exchange.began_at;
-            let record = Record::new(Level::Info, "cancelled").field("client", peer);
-            self.log(&record.field("elapsed", elapsed));
+            let Exchange { client, began_at, .. } = scanning.exchange;
+            let record = Record::new(Level::Info, "cancelled").field("client", client);
+            self.log(&record.field("elapsed", now - began_at));
         }
     }
 
@@ -332,7 +357,10 @@ impl Service {
         let client = self.client(owner)?;
         match std::mem::replace(&mut client.activity, Activity::Waiting) {
             Activity::Scanning(scanning) if scanning.job == job => Some(*scanning),
-            other @ (Activity::Scanning(_) | Activity::Telling(_) | Activity::Waiting) => {
+            other @ (Activity::Scanning(_)
+            | Activity::Telling(_)
+            | Activity::Authorizing(_)
+            | Activity::Waiting) => {
                 client.activity = other;
                 None
             }

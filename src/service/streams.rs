@@ -74,7 +74,10 @@ impl Service {
             Activity::Scanning(scanning) if scanning.job == job => {
                 scanning.stream.as_mut().map(|stream| (owner, conn, stream))
             }
-            Activity::Scanning(_) | Activity::Telling(_) | Activity::Waiting => None,
+            Activity::Scanning(_)
+            | Activity::Telling(_)
+            | Activity::Authorizing(_)
+            | Activity::Waiting => None,
         }
     }
 

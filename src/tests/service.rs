@@ -8,6 +8,8 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on says so")]
 
+#[path = "service/access.rs"]
+mod access;
 #[path = "service/client.rs"]
 mod client;
 #[path = "service/descriptors.rs"]

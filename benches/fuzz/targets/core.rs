@@ -123,6 +123,8 @@ impl<'a> World<'a> {
             shares,
             policy: Policy { allow: Vec::new(), deny: Vec::new(), reach },
             host_guard: HostGuard { reach, names: Vec::new() },
+            token: None,
+            proxies: Default::default(),
             log_level: Level::Debug,
             log_format: feed.pick(&[Format::Logfmt, Format::Json]),
             seed: 7,
@@ -361,6 +363,7 @@ impl<'a> World<'a> {
                     let route = self.feed.pick(&routes);
                     self.handle(Event::Route { request, to, route });
                 }
+                Action::ReadTokenFile => panic!("no token is needed"),
                 Action::ReadNameFiles => {
                     let resolv_conf = self.feed.pick(&RESOLV_CONFS);
                     let hosts = self.feed.pick(&HOSTS);

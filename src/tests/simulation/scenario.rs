@@ -25,6 +25,8 @@ pub(crate) fn options(shares: Shares) -> Options {
         shares,
         policy: Policy { allow: Vec::new(), deny: Vec::new(), reach: Reach::Outside },
         host_guard: HostGuard { reach: Reach::Outside, names: Vec::new() },
+        token: None,
+        proxies: Default::default(),
         log_level: Level::Debug,
         log_format: Format::Json,
         seed: 7,

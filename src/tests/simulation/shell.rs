@@ -431,6 +431,7 @@ impl World {
                 let route = if is_short { Route::Unknown } else { known };
                 self.tell(Event::Route { request, to, route });
             }
+            Action::ReadTokenFile => panic!("no token is needed"),
             Action::ReadNameFiles => {
                 let (resolv_conf, hosts) = (self.resolv_conf.clone(), self.hosts_file.clone());
                 let (resolv_conf, hosts) = (resolv_conf.as_deref(), hosts.as_deref());

@@ -1,0 +1,119 @@
+//! Who asks through a proxy: the last hop that no proxy of ours vouches for.
+//!
+//! Each proxy appends the address it was asked from to X-Forwarded-For or Forwarded (RFC 7239).
+//! Whatever stands left of the first hop that is not trusted may be the client's invention.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::cidr::Cidr;
+
+/// Which peers are proxies that tell the truth.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies(pub Vec<Cidr>);
+
+/// What a request says of its way, each list one value per line, in the order of the lines.
+#[derive(Clone, Debug, Default)]
+pub struct Hops<'a> {
+    /// X-Forwarded-For.
+    pub x_forwarded_for: Vec<&'a str>,
+    /// Forwarded.
+    pub forwarded: Vec<&'a str>,
+}
+
+impl Proxies {
+    /// The client behind `peer`. A way that cannot be read, or two that differ, ends at the last
+    /// address that is sure: a client may have written the field that its proxy does not know.
+    pub fn client(&self, peer: IpAddr, hops: &Hops) -> IpAddr {
+        if !self.trusts(peer) {
+            return peer;
+        }
+        let by_list = hops.x_forwarded_for.iter().flat_map(|line| line.split(','));
+        let by_list: Vec<Option<IpAddr>> = by_list.map(|hop| address(hop.trim())).collect();
+        let by_pairs = hops.forwarded.iter().flat_map(|line| line.split(','));
+        let by_pairs: Vec<Option<IpAddr>> = by_pairs.map(for_address).collect();
+        match (by_list.as_slice(), by_pairs.as_slice()) {
+            ([], []) => peer,
+            (hops, []) | ([], hops) => self.walk(peer, hops),
+            (list, pairs) => {
+                let (one, other) = (self.walk(peer, list), self.walk(peer, pairs));
+                if one == other { one } else { peer }
+            }
+        }
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address))
+    }
+
+    /// From the last hop to the first, as far as each is vouched for by the one behind it.
+    fn walk(&self, peer: IpAddr, hops: &[Option<IpAddr>]) -> IpAddr {
+        let mut client = peer;
+        for hop in hops.iter().rev() {
+            match hop {
+                Some(hop) if self.trusts(client) => client = *hop,
+                Some(_) | None => break,
+            }
+        }
+        client
+    }
+}
+
+/// `192.0.2.7`, `192.0.2.7:1234`, `2001:db8::7`, `[2001:db8::7]`, `[2001:db8::7]:1234`.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let address = bare.parse::<IpAddr>().ok().or_else(with_port)?;
+    Some(address.to_canonical())
+}
+
+/// The `for` of one element of Forwarded (RFC 7239 section 4), quoted or not.
+fn for_address(element: &str) -> Option<IpAddr> {
+    let pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
+    let mut fors = pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for"));
+    let (_, value) = fors.next()?;
+    let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+    address(bare.unwrap_or(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(peer: &str, lists: [&[&str]; 2], expected: &str) {
+        let proxies =
+            Proxies(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
+        let [x_forwarded_for, forwarded] = lists.map(<[&str]>::to_vec);
+        let hops = Hops { x_forwarded_for, forwarded };
+        let client = proxies.client(peer.parse().unwrap(), &hops);
+        assert_eq!(client, expected.parse::<IpAddr>().unwrap(), "{peer} {hops:?}");
+    }
+
+    #[test]
+    fn a_peer_that_is_no_proxy_is_the_client_whatever_it_says() {
+        check("192.0.2.1", [&["198.51.100.9"], &["for=198.51.100.9"]], "192.0.2.1");
+        check("192.0.2.1", [&[], &[]], "192.0.2.1");
+    }
+
+    #[test]
+    fn the_last_hop_that_nobody_vouches_for_is_the_client() {
+        check("10.0.0.1", [&["198.51.100.9"], &[]], "198.51.100.9");
+        check("10.0.0.1", [&["203.0.113.5, 198.51.100.9"], &[]], "198.51.100.9");
+        check("10.0.0.1", [&["203.0.113.5, 198.51.100.9, 10.0.0.2"], &[]], "198.51.100.9");
+        check("10.0.0.1", [&["203.0.113.5", "198.51.100.9"], &[]], "198.51.100.9");
+        check("10.0.0.1", [&["10.0.0.3, 10.0.0.2"], &[]], "10.0.0.3");
+        check("10.0.0.1", [&["[2001:db8:ffff::9]:443"], &[]], "2001:db8:ffff::9");
+        check("10.0.0.1", [&[], &["for=198.51.100.9;proto=https"]], "198.51.100.9");
+        check("10.0.0.1", [&[], &["For=\"[2a00::9]:4711\", for=10.0.0.2"]], "2a00::9");
+        check("10.0.0.1", [&[], &[]], "10.0.0.1");
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_differs_ends_the_way_where_it_is_sure() {
+        for text in ["unknown", "", "_hidden", "198.51.100.9.1", "198.51.100.9, x"] {
+            check("10.0.0.1", [&[text], &[]], "10.0.0.1");
+        }
+        check("10.0.0.1", [&["x, 10.0.0.2"], &[]], "10.0.0.2");
+        check("10.0.0.1", [&["198.51.100.9"], &["for=203.0.113.5"]], "10.0.0.1");
+        check("10.0.0.1", [&["198.51.100.9"], &["for=198.51.100.9"]], "198.51.100.9");
+    }
+}

@@ -1,0 +1,117 @@
+//! Who may ask: the bearer token, and whom a proxy asks for.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::client::Scan;
+use crate::process::{Folder, Service, run, until};
+
+/// Writes a secret that its owner alone can read.
+fn write_secret(folder: &Folder, text: &str) -> String {
+    let path = folder.write("token", text);
+    let owner_only = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(&path, owner_only).expect("chmod");
+    path
+}
+
+#[test]
+fn a_scan_needs_the_token_and_nothing_else_does() {
+    let folder = Folder::new("token");
+    let file = write_secret(&folder, "open sesame".replace(' ', "-").as_str());
+    let service = Service::start(&["--token-file", &file]);
+    let port = service.address.port();
+    let targets = [
+        format!("/open-ports?domain=127.0.0.1&ports={port}"),
+        format!("/probe?target=127.0.0.1&ports={port}"),
+    ];
+    for target in &targets {
+        for fields in ["", "Authorization: Bearer open-sesam\r\n", "Authorization: Basic x\r\n"] {
+            let answer = service.ask("GET", target, fields);
+            answer.check_problem(401, "UNAUTHORIZED");
+            answer.check("WWW-Authenticate", answer.field("WWW-Authenticate"), Some("Bearer"));
+        }
+        let right = "Authorization: Bearer open-sesame\r\n";
+        service.ask("GET", target, right).check_status(200);
+    }
+    // A stranger is not even told what is wrong with a request.
+    service.get("/open-ports").check_problem(401, "UNAUTHORIZED");
+    for open in ["/healthz", "/readyz", "/metrics", "/openapi.json", "/"] {
+        service.get(open).check_status(200);
+    }
+}
+
+#[test]
+fn a_token_that_changes_is_known_a_moment_later_and_a_bad_one_never() {
+    let folder = Folder::new("token-change");
+    let file = write_secret(&folder, "first\n");
+    let service = Service::start(&["--token-file", &file]);
+    let target = format!("/open-ports?domain=127.0.0.1&ports={}", service.address.port());
+    let status = |token: &str| {
+        service.ask("GET", &target, &format!("Authorization: Bearer {token}\r\n")).status
+    };
+    assert_eq!((status("first"), status("second")), (200, 401));
+    write_secret(&folder, "second\n");
+    until("the second token is known", || (status("second") == 200).then_some(()));
+    assert_eq!(status("first"), 401);
+    write_secret(&folder, "");
+    service_keeps(&service, || status("second"));
+    std::fs::remove_file(&file).expect("rm");
+    service_keeps(&service, || status("second"));
+}
+
+/// The former token stays in force, and the log says why.
+fn service_keeps(service: &Service, status: impl Fn() -> u16) {
+    let warned =
+        || service.log_lines().iter().filter(|line| line.contains("msg=\"token kept\"")).count();
+    let before = warned();
+    until("a warning", || {
+        assert_eq!(status(), 200, "the former token stays in force");
+        (warned() > before).then_some(())
+    });
+}
+
+#[test]
+fn a_token_file_that_is_missing_empty_or_everybodys_ends_with_71() {
+    let folder = Folder::new("token-bad");
+    let empty = write_secret(&folder, "");
+    let everybodys = folder.write("everybodys", "secret\n");
+    std::fs::set_permissions(&everybodys, std::fs::Permissions::from_mode(0o644)).expect("chmod");
+    for (file, word) in [
+        (empty.as_str(), "holds no token"),
+        (everybodys.as_str(), "everybody can read it"),
+        ("/nonexistent/token", "No such file"),
+    ] {
+        let ended = run(None, &["--listen", "127.0.0.1:0", "--token-file", file]);
+        assert_eq!(ended.code, Some(71), "{file}: {}", ended.stderr);
+        assert!(ended.stderr.contains(word), "{file}: {}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn who_stands_behind_a_trusted_proxy_has_a_share_of_its_own() {
+    let service = Service::start(&["--trust-proxy", "127.0.0.0/8"]);
+    let target = format!("/open-ports?domain=127.0.0.1&ports={}", service.address.port());
+    let fields = "X-Forwarded-For: 203.0.113.5, 198.51.100.9\r\n";
+    Scan::of(service.ask("GET", &target, fields));
+    service.log_line(&["msg=request", "client=198.51.100.9", "route=/open-ports"]);
+
+    let deaf = Service::start(&[]);
+    let target = format!("/open-ports?domain=127.0.0.1&ports={}", deaf.address.port());
+    Scan::of(deaf.ask("GET", &target, fields));
+    deaf.log_line(&["msg=request", "client=127.0.0.1", "route=/open-ports"]);
+}
+
+#[test]
+fn a_service_that_others_can_reach_without_a_token_says_so_at_start() {
+    let folder = Folder::new("token-reach");
+    let file = write_secret(&folder, "secret");
+    let open = Service::start_exactly(&["--listen", "0.0.0.0:0"]);
+    open.log_line(&["level=warn", "msg=\"open to all\""]);
+    for args in
+        [vec!["--listen", "0.0.0.0:0", "--token-file", &file], vec!["--listen", "127.0.0.1:0"]]
+    {
+        let quiet = Service::start_exactly(&args);
+        quiet.log_line(&["msg=try"]);
+        assert!(!quiet.log_lines().iter().any(|line| line.contains("open to all")), "{args:?}");
+    }
+}

@@ -1,7 +1,6 @@
 //! Composition root: reads the configuration, builds the server, runs it. No logic.
 
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -13,7 +12,8 @@ use openports::batch::table::Colour;
 use openports::batch::targets::Targets;
 use openports::budget::{self, Shares};
 use openports::config::scan::{Asked, ScanFlags, Source};
-use openports::config::{self, Config, Invocation, Listen};
+use openports::config::{self, Config, Invocation, ListenFlag};
+use openports::event::listen::Listen;
 use openports::limits;
 use openports::policy::Policy;
 use openports::policy::clients::HostGuard;
@@ -21,6 +21,7 @@ use openports::policy::forwarded::Proxies;
 use openports::policy::token::Token;
 use openports::server::{Files, Server};
 use openports::service::{Options, Service};
+use openports::sys::listeners::Listener;
 use openports::{healthcheck, sys};
 
 /// What was asked for could not be done.
@@ -33,9 +34,9 @@ const EX_OSERR: u8 = 71;
 fn main() -> ExitCode {
     let invocation = config::parse(std::env::args_os(), |name| std::env::var_os(name));
     match invocation {
-        Ok(Invocation::Serve(config)) => end(serve(*config), EX_OSERR),
+        Ok(Invocation::Serve(config, flag)) => end(serve(*config, flag), EX_OSERR),
         Ok(Invocation::Scan(config, asked)) => end(scan(*config, &asked), EX_FAILED),
-        Ok(Invocation::Healthcheck(service)) => end(check(service), EX_FAILED),
+        Ok(Invocation::Healthcheck(service)) => end(check(&service), EX_FAILED),
         Ok(Invocation::Help(text) | Invocation::Version(text)) => {
             // A reader that has gone has read enough.
             let _ = io::stdout().write_all(text.as_bytes());
@@ -55,28 +56,38 @@ fn end(done: Result<u8, String>, failed: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn check(service: SocketAddr) -> Result<u8, String> {
+fn check(service: &Listen) -> Result<u8, String> {
     healthcheck::ask(service).map(|()| 0).map_err(|unwell| format!("{service}: {unwell}"))
 }
 
 /// Binds everything, then runs until drained.
-fn serve(config: Config) -> Result<u8, String> {
+fn serve(mut config: Config, flag: ListenFlag) -> Result<u8, String> {
     // First of all, so that a signal that comes early is kept, not fatal.
     let signals = sys::Signals::new().map_err(|error| format!("signals: {error}"))?;
     let limit = prepare(&config)?;
-    let mut listeners = Vec::new();
-    for listen in &config.listen {
-        let Listen::Tcp(at) = listen;
-        let listener = sys::listen(*at).map_err(|error| format!("--listen {at}: {error}"))?;
-        listeners.push(listener);
-    }
-    let bound = listeners.iter().filter_map(sys::local_address).collect::<Vec<_>>();
+    let listeners = listeners(&config, flag)?;
+    // Who can reach the service is a matter of what there is, not of what was asked for.
+    config.listen = listeners.iter().map(|listener| listener.at().clone()).collect();
+    let bound = config.listen.clone();
     let files = files(&config);
     let mut service = service(config, limit)?;
     service.announce(&bound, limit);
     Server::new(listeners, signals, service, files)
         .and_then(Server::run)
         .map_err(|error| format!("poller: {error}"))
+}
+
+/// What was passed; and what `--listen` says, unless that was passed instead.
+fn listeners(config: &Config, flag: ListenFlag) -> Result<Vec<Listener>, String> {
+    let passed = sys::passed_listeners(|name| std::env::var_os(name));
+    let mut listeners = passed.map_err(|error| error.to_string())?;
+    if listeners.is_empty() || flag == ListenFlag::Given {
+        for at in &config.listen {
+            let bound = Listener::bind(at).map_err(|error| format!("--listen {at}: {error}"))?;
+            listeners.push(bound);
+        }
+    }
+    Ok(listeners)
 }
 
 /// Scans every target, prints, and ends.

@@ -18,13 +18,14 @@ pub mod jobs;
 mod streams;
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::batch::Batch;
 use crate::budget::Shares;
 use crate::dns::files::NameFiles;
 use crate::dns::{Output, Resolver};
+use crate::event::listen::Listen;
 use crate::event::{Action, Event, Glance, Outcome, Parting};
 use crate::limits::{self, Settings};
 use crate::policy::clients::{HostGuard, Quota};
@@ -160,9 +161,9 @@ impl Service {
     }
 
     /// Logs what was bound, every limit in force, and a line to try.
-    pub fn announce(&mut self, bound: &[SocketAddr], descriptors: usize) {
-        for address in bound {
-            self.log(&Record::new(Level::Info, "listening").field("address", *address));
+    pub fn announce(&mut self, bound: &[Listen], descriptors: usize) {
+        for listen in bound {
+            self.log(&Record::new(Level::Info, "listening").field("address", listen.to_string()));
         }
         let (settings, shares) = (&self.options.settings, &self.options.shares);
         let record = Record::new(Level::Info, "limits")
@@ -183,11 +184,7 @@ impl Service {
             self.log(&Record::new(Level::Warn, "open to all").field("advice", advice));
         }
         if let Some(first) = bound.first() {
-            let mut at = *first;
-            if at.ip().is_unspecified() {
-                at.set_ip(Ipv4Addr::LOCALHOST.into());
-            }
-            let line = format!("curl 'http://{at}/open-ports?domain=localhost&toPort=65535'");
+            let line = first.curl_line("/open-ports?domain=localhost&toPort=65535");
             self.log(&Record::new(Level::Info, "try").field("command", line));
         }
     }

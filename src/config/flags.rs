@@ -1,7 +1,6 @@
 //! The table of flags: each one's name, variable, default, help and parser side by side.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,8 +8,8 @@ use std::time::Duration;
 use crate::api::query::Addresses;
 use crate::batch::options::Format;
 use crate::batch::shard::Shard;
+use crate::config::Config;
 use crate::config::help::Command;
-use crate::config::{Config, Listen};
 use crate::duration;
 use crate::limits::{COUNT_MAX, DRAIN_TIME_MAX, SCAN_TIME_MAX, TIMEOUT_MAX, TIMEOUT_MIN};
 use crate::target::manner::{parse_concurrency, parse_rate};
@@ -61,9 +60,9 @@ pub(super) const FLAGS: [Flag; 32] = [
         preset: Preset::Value("127.0.0.1:8080"),
         arity: Arity::List,
         commands: &[Command::Serve],
-        help: "serve here; port 0 takes a free one; repeatable",
+        help: "serve here or at unix:PATH; port 0: any; repeatable",
         apply: |config, text| {
-            config.listen.push(listener(text)?);
+            config.listen.push(told(text.parse())?);
             Ok(())
         },
     },
@@ -75,7 +74,7 @@ pub(super) const FLAGS: [Flag; 32] = [
         commands: &[Command::Healthcheck],
         help: "ask the service that listens here; the first counts",
         apply: |config, text| {
-            config.listen.push(listener(text)?);
+            config.listen.push(told(text.parse())?);
             Ok(())
         },
     },
@@ -449,13 +448,6 @@ impl Flag {
     pub(super) fn variable(&self) -> String {
         format!("OPENPORTS_{}", self.name.to_ascii_uppercase().replace('-', "_"))
     }
-}
-
-pub(super) fn listener(text: &str) -> Result<Listen, String> {
-    let address: Result<SocketAddr, _> = text.parse();
-    address.map(Listen::Tcp).map_err(|_| {
-        "expected an address and a port such as 127.0.0.1:8080 or [::]:8080".to_owned()
-    })
 }
 
 fn duration_within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {

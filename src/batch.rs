@@ -7,13 +7,12 @@
 //!
 //! What is printed of a target is printed at once and whole; while a slow reader leaves too much
 //! of it, no further target is begun. Rooms below: [`options`], [`targets`] (the list), [`shard`]
-//! (which part of it), [`mod@table`], [`progress`] and [`names`] (what people read).
+//! (which part of it), [`mod@table`] and [`progress`] (what people read).
 //!
 //! Invariants (`check_invariants`): a target runs once; `resolving` counts those whose name is
 //! being looked up; no more ports are done than there are; a progress line that stands is wiped
 //! before anything else is said.
 
-pub mod names;
 pub mod options;
 pub mod progress;
 pub mod shard;
@@ -481,9 +480,9 @@ mod tests {
     use super::*;
     use crate::api::problem::Cause;
     use crate::api::query::Addresses;
+    use crate::names::Names;
     use crate::scan::ledger::Counts;
     use crate::target::{Family, PortSet, Retries, Timeout};
-    use names::Names;
     use options::Manner;
     use shard::Shard;
     use table::Colour;

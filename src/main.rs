@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use openports::batch::Batch;
-use openports::batch::names::Names;
 use openports::batch::options::{self, ProgressLine};
 use openports::batch::table::Colour;
 use openports::batch::targets::Targets;
@@ -15,6 +14,7 @@ use openports::budget::{self, Shares};
 use openports::config::scan::{Asked, ScanFlags, Source};
 use openports::config::{self, Config, Invocation, Listen};
 use openports::limits;
+use openports::names::Names;
 use openports::policy::Policy;
 use openports::policy::clients::HostGuard;
 use openports::server::{NameFiles, Server};

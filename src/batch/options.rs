@@ -3,11 +3,11 @@
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use super::names::Names;
 use super::shard::Shard;
 use super::table::Colour;
 use super::targets::Targets;
 use crate::api::query::Addresses;
+use crate::names::Names;
 use crate::target::{Family, Retries, Timeout};
 
 /// How each target is scanned.

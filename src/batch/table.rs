@@ -6,8 +6,8 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use super::names::Names;
 use crate::api::answer::Summary;
+use crate::names::Names;
 use crate::scan::ledger::Counts;
 use crate::target::PortSet;
 

@@ -162,7 +162,6 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use crate::api::query::Addresses;
-    use crate::batch::names::Names;
     use crate::batch::options::{Format, Manner, Options as BatchOptions, ProgressLine};
     use crate::batch::shard::Shard;
     use crate::batch::table::Colour;
@@ -170,6 +169,7 @@ mod tests {
     use crate::budget::Shares;
     use crate::event::{Action, Event, Outcome, Route, Signal};
     use crate::limits::Settings;
+    use crate::names::Names;
     use crate::policy::clients::HostGuard;
     use crate::policy::{Policy, Reach};
     use crate::report::log::{Format as LogFormat, Level};

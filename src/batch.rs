@@ -228,7 +228,10 @@ impl Batch {
             rate: None,
             family: manner.family,
             addresses: manner.addresses,
-            include: Include::default(),
+            include: Include {
+                services: self.options.format == Format::Table,
+                ..Include::default()
+            },
             form: match self.options.format {
                 Format::Table | Format::Json => Form::Json,
                 Format::Ndjson => Form::Ndjson,
@@ -283,7 +286,7 @@ impl Batch {
         self.has_failed |= !summary.complete;
         match self.options.format {
             Format::Table => {
-                let text = table(&summary, &self.options.names, self.options.colour);
+                let text = table(&summary, self.options.colour);
                 self.printout.extend_from_slice(text.as_bytes());
             }
             Format::Json => {
@@ -480,7 +483,6 @@ mod tests {
     use super::*;
     use crate::api::problem::Cause;
     use crate::api::query::Addresses;
-    use crate::names::Names;
     use crate::scan::ledger::Counts;
     use crate::target::{Family, PortSet, Retries, Timeout};
     use options::Manner;
@@ -506,7 +508,6 @@ mod tests {
             format: Format::Json,
             colour: Colour::Plain,
             progress: ProgressLine::Hidden,
-            names: Names::default(),
         };
         options(&mut chosen);
         Batch::new(chosen)
@@ -534,6 +535,7 @@ mod tests {
             closed: None,
             filtered: None,
             unreachable: None,
+            services: None,
             results: None,
         };
         batch.handle_ended(place, summary);
@@ -649,6 +651,15 @@ mod tests {
         };
         check("a", r#"{"event":"open","port":1,"rtt_ms":0.41}"#);
         check("a\nb", r#"{"event":"open","port":1,"rtt_ms":0.41,"domain":"a"}"#);
+    }
+
+    #[test]
+    fn names_of_services_are_for_the_table_alone() {
+        for format in [Format::Table, Format::Json, Format::Ndjson] {
+            let mut batch = batch("a", |options| options.format = format);
+            let (_, request) = batch.poll_target(Instant::now()).expect("a target");
+            assert_eq!(request.include.services, format == Format::Table, "{format:?}");
+        }
     }
 
     #[test]

@@ -83,7 +83,6 @@ fn scan(mut config: Config, asked: &Asked) -> Result<u8, String> {
     let targets = targets(&config.scan, asked)?;
     // Not before stdin was read: until there is something to print, a signal just ends it.
     let signals = sys::Signals::new().map_err(|error| format!("signals: {error}"))?;
-    let services = sys::read_file(Path::new("/etc/services"), limits::NAME_FILE_BYTES_MAX);
     let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
     // https://no-color.org: set and not empty.
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -94,7 +93,6 @@ fn scan(mut config: Config, asked: &Asked) -> Result<u8, String> {
         format: config.scan.format,
         colour: if stdout && !no_colour { Colour::Ansi } else { Colour::Plain },
         progress: if stderr { ProgressLine::Shown } else { ProgressLine::Hidden },
-        names: Names::parse(&services.unwrap_or_default()),
     });
     // No clients: the descriptors are for probes and lookups.
     config.settings.connections_max = 1;
@@ -147,12 +145,14 @@ fn service(mut config: Config, limit: usize) -> Result<Service, String> {
     // The poller is one more.
     let open = sys::open_descriptors() + 1;
     let shares = Shares::split(limit, open, &config.settings).map_err(|error| error.to_string())?;
+    let services = sys::read_file(Path::new("/etc/services"), limits::NAME_FILE_BYTES_MAX);
     let reach = config.reach();
     let options = Options {
         settings: config.settings,
         shares,
         policy: Policy { allow: config.allow, deny: config.deny, reach },
         host_guard: HostGuard { reach, names: config.host_names },
+        names: Names::parse(&services.unwrap_or_default()),
         log_level: config.log_level,
         log_format: config.log_format,
         seed,

@@ -27,6 +27,7 @@ use crate::dns::files::NameFiles;
 use crate::dns::{Output, Resolver};
 use crate::event::{Action, Event, Glance, Outcome, Parting};
 use crate::limits::{self, Settings};
+use crate::names::Names;
 use crate::policy::Policy;
 use crate::policy::clients::{HostGuard, Quota};
 use crate::report::log::{Format, Level, Record};
@@ -49,6 +50,8 @@ pub struct Options {
     pub policy: Policy,
     /// Under which names the service may be asked.
     pub host_guard: HostGuard,
+    /// What services are called, for answers.
+    pub names: Names,
     /// Which records are written.
     pub log_level: Level,
     /// How they are written.

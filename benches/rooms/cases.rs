@@ -19,6 +19,7 @@ use openports::dns::{Output, Question, Resolver};
 use openports::event::{Action, Event, Outcome, Route};
 use openports::http::{self, Parse, Response};
 use openports::limits::Settings;
+use openports::names::Names;
 use openports::policy::clients::HostGuard;
 use openports::policy::{Policy, Reach};
 use openports::report::log::{Format, Level};
@@ -201,6 +202,7 @@ fn answer(rounds: u64, is_open: fn(u16) -> bool) {
             closed: Some(black_box(&closed)),
             filtered: None,
             unreachable: None,
+            services: None,
             results: None,
         };
         let mut text = Vec::new();
@@ -262,6 +264,7 @@ fn service() -> Service {
         shares: Shares { connections: 1_024, lookups: 128, probes: 16_384 },
         policy: Policy { allow: Vec::new(), deny: Vec::new(), reach },
         host_guard: HostGuard { reach, names: Vec::new() },
+        names: Names::default(),
         log_level: Level::Info,
         log_format: Format::Logfmt,
         seed: 7,

@@ -7,7 +7,6 @@ use super::shard::Shard;
 use super::table::Colour;
 use super::targets::Targets;
 use crate::api::query::Addresses;
-use crate::names::Names;
 use crate::target::{Family, Retries, Timeout};
 
 /// How each target is scanned.
@@ -65,6 +64,4 @@ pub struct Options {
     pub colour: Colour,
     /// With progress or not.
     pub progress: ProgressLine,
-    /// What services are called.
-    pub names: Names,
 }

@@ -63,7 +63,7 @@ impl Service {
             News::Ended => {
                 let Some((job, scans)) = self.jobs.remove(job) else { return };
                 let outcome = Outcome::new(now, &job, &scans);
-                outcome.tell(|summary| batch.handle_ended(place, summary));
+                outcome.tell(&self.options.names, |summary| batch.handle_ended(place, summary));
                 self.counters.add_ports(&outcome.tally());
                 self.jobs.abandon(scans);
             }
@@ -208,7 +208,6 @@ mod tests {
             format: Format::Json,
             colour: Colour::Plain,
             progress: ProgressLine::Hidden,
-            names: Names::default(),
         });
         let reach = Reach::LoopbackOnly;
         let options = Options {
@@ -216,6 +215,7 @@ mod tests {
             shares: Shares { connections: 1, lookups: 2, probes: IN_FLIGHT },
             policy: Policy { allow: Vec::new(), deny: Vec::new(), reach },
             host_guard: HostGuard { reach, names: Vec::new() },
+            names: Names::default(),
             log_level: Level::Warn,
             log_format: LogFormat::Logfmt,
             seed: 1,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use openports::budget::Shares;
 use openports::event::{Route, Signal};
 use openports::limits::Settings;
+use openports::names::Names;
 use openports::policy::clients::HostGuard;
 use openports::policy::{Policy, Reach};
 use openports::report::log::{Format, Level};
@@ -25,6 +26,7 @@ pub(crate) fn options(shares: Shares) -> Options {
         shares,
         policy: Policy { allow: Vec::new(), deny: Vec::new(), reach: Reach::Outside },
         host_guard: HostGuard { reach: Reach::Outside, names: Vec::new() },
+        names: Names::default(),
         log_level: Level::Debug,
         log_format: Format::Json,
         seed: 7,

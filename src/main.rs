@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use openports::batch::Batch;
-use openports::batch::names::Names;
 use openports::batch::options::{self, ProgressLine};
 use openports::batch::table::Colour;
 use openports::batch::targets::Targets;
@@ -15,6 +14,7 @@ use openports::config::scan::{Asked, ScanFlags, Source};
 use openports::config::{self, Config, Invocation, ListenFlag};
 use openports::event::listen::Listen;
 use openports::limits;
+use openports::names::Names;
 use openports::policy::Policy;
 use openports::policy::clients::HostGuard;
 use openports::policy::forwarded::Proxies;
@@ -96,7 +96,6 @@ fn scan(mut config: Config, asked: &Asked) -> Result<u8, String> {
     let targets = targets(&config.scan, asked)?;
     // Not before stdin was read: until there is something to print, a signal just ends it.
     let signals = sys::Signals::new().map_err(|error| format!("signals: {error}"))?;
-    let services = sys::read_file(Path::new("/etc/services"), limits::NAME_FILE_BYTES_MAX);
     let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
     // https://no-color.org: set and not empty.
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -107,7 +106,6 @@ fn scan(mut config: Config, asked: &Asked) -> Result<u8, String> {
         format: config.scan.format,
         colour: if stdout && !no_colour { Colour::Ansi } else { Colour::Plain },
         progress: if stderr { ProgressLine::Shown } else { ProgressLine::Hidden },
-        names: Names::parse(&services.unwrap_or_default()),
     });
     // No clients: the descriptors are for probes and lookups.
     config.settings.connections_max = 1;
@@ -171,6 +169,7 @@ fn service(mut config: Config, limit: usize) -> Result<Service, String> {
     // The poller is one more.
     let open = sys::open_descriptors() + 1;
     let shares = Shares::split(limit, open, &config.settings).map_err(|error| error.to_string())?;
+    let services = sys::read_file(Path::new("/etc/services"), limits::NAME_FILE_BYTES_MAX);
     let reach = config.reach();
     let options = Options {
         settings: config.settings,
@@ -179,6 +178,7 @@ fn service(mut config: Config, limit: usize) -> Result<Service, String> {
         host_guard: HostGuard { reach, names: config.host_names },
         token: config.token_file.as_deref().map(token).transpose()?,
         proxies: Proxies(config.proxies),
+        names: Names::parse(&services.unwrap_or_default()),
         log_level: config.log_level,
         log_format: config.log_format,
         seed,

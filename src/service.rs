@@ -28,6 +28,7 @@ use crate::dns::{Output, Resolver};
 use crate::event::listen::Listen;
 use crate::event::{Action, Event, Glance, Outcome, Parting};
 use crate::limits::{self, Settings};
+use crate::names::Names;
 use crate::policy::clients::{HostGuard, Quota};
 use crate::policy::forwarded::Proxies;
 use crate::policy::token::Token;
@@ -56,6 +57,8 @@ pub struct Options {
     pub token: Option<Token>,
     /// Peers that tell for whom they ask.
     pub proxies: Proxies,
+    /// What services are called, for answers.
+    pub names: Names,
     /// Which records are written.
     pub log_level: Level,
     /// How they are written.

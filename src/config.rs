@@ -12,6 +12,7 @@
 mod flags;
 mod help;
 pub mod scan;
+mod values;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -7,13 +7,12 @@
 //!
 //! What is printed of a target is printed at once and whole; while a slow reader leaves too much
 //! of it, no further target is begun. Rooms below: [`options`], [`targets`] (the list), [`shard`]
-//! (which part of it), [`mod@table`], [`progress`] and [`names`] (what people read).
+//! (which part of it), [`mod@table`] and [`progress`] (what people read).
 //!
 //! Invariants (`check_invariants`): a target runs once; `resolving` counts those whose name is
 //! being looked up; no more ports are done than there are; a progress line that stands is wiped
 //! before anything else is said.
 
-pub mod names;
 pub mod options;
 pub mod progress;
 pub mod shard;
@@ -229,7 +228,10 @@ impl Batch {
             rate: None,
             family: manner.family,
             addresses: manner.addresses,
-            include: Include::default(),
+            include: Include {
+                services: self.options.format == Format::Table,
+                ..Include::default()
+            },
             form: match self.options.format {
                 Format::Table | Format::Json => Form::Json,
                 Format::Ndjson => Form::Ndjson,
@@ -284,7 +286,7 @@ impl Batch {
         self.has_failed |= !summary.complete;
         match self.options.format {
             Format::Table => {
-                let text = table(&summary, &self.options.names, self.options.colour);
+                let text = table(&summary, self.options.colour);
                 self.printout.extend_from_slice(text.as_bytes());
             }
             Format::Json => {
@@ -483,7 +485,6 @@ mod tests {
     use crate::api::query::Addresses;
     use crate::scan::ledger::Counts;
     use crate::target::{Family, PortSet, Retries, Timeout};
-    use names::Names;
     use options::Manner;
     use shard::Shard;
     use table::Colour;
@@ -507,7 +508,6 @@ mod tests {
             format: Format::Json,
             colour: Colour::Plain,
             progress: ProgressLine::Hidden,
-            names: Names::default(),
         };
         options(&mut chosen);
         Batch::new(chosen)
@@ -535,6 +535,7 @@ mod tests {
             closed: None,
             filtered: None,
             unreachable: None,
+            services: None,
             results: None,
         };
         batch.handle_ended(place, summary);
@@ -650,6 +651,15 @@ mod tests {
         };
         check("a", r#"{"event":"open","port":1,"rtt_ms":0.41}"#);
         check("a\nb", r#"{"event":"open","port":1,"rtt_ms":0.41,"domain":"a"}"#);
+    }
+
+    #[test]
+    fn names_of_services_are_for_the_table_alone() {
+        for format in [Format::Table, Format::Json, Format::Ndjson] {
+            let mut batch = batch("a", |options| options.format = format);
+            let (_, request) = batch.poll_target(Instant::now()).expect("a target");
+            assert_eq!(request.include.services, format == Format::Table, "{format:?}");
+        }
     }
 
     #[test]

@@ -12,10 +12,10 @@
 mod flags;
 mod help;
 pub mod scan;
+mod values;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use lexopt::Arg;
@@ -23,6 +23,7 @@ use lexopt::Arg;
 use crate::config::flags::{Arity, FLAGS, Flag, Preset};
 use crate::config::help::Command;
 use crate::config::scan::{Asked, ScanFlags};
+use crate::event::listen::Listen;
 use crate::limits::Settings;
 use crate::policy::Reach;
 use crate::policy::cidr::Cidr;
@@ -33,11 +34,11 @@ use crate::spelling;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invocation {
     /// `openports` or `openports serve`: run the service.
-    Serve(Box<Config>),
+    Serve(Box<Config>, ListenFlag),
     /// `openports scan`: scan from the shell. Of the configuration `listen` is empty.
     Scan(Box<Config>, Asked),
     /// `openports healthcheck`: ask the service that listens here.
-    Healthcheck(SocketAddr),
+    Healthcheck(Listen),
     /// `--help`: print this text to stdout.
     Help(String),
     /// `--version`: print this text to stdout.
@@ -73,11 +74,14 @@ pub struct Config {
     pub scan: ScanFlags,
 }
 
-/// Where to serve.
+/// Whether `--listen` stands on the command line. Listeners that a service manager passes take the
+/// place of its variable and its default, but not of what the very command line asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// On this address; port 0 stands for any free one.
-    Tcp(SocketAddr),
+pub enum ListenFlag {
+    /// It does.
+    Given,
+    /// The variable told, or the default.
+    NotGiven,
 }
 
 /// Why there is no [`Config`]. Its text is one line, for a process that exits with 64.
@@ -206,7 +210,11 @@ pub fn parse(
     let command = command.unwrap_or(Command::Serve);
     let config = settle(command, &given, env)?;
     match (command, words.as_slice()) {
-        (Command::Serve, []) => Ok(Invocation::Serve(Box::new(config))),
+        (Command::Serve, []) => {
+            let is_given = given.iter().any(|(name, _)| *name == "listen");
+            let flag = if is_given { ListenFlag::Given } else { ListenFlag::NotGiven };
+            Ok(Invocation::Serve(Box::new(config), flag))
+        }
         (Command::Serve, [word, ..]) => Err(unexpected(word.to_string_lossy().into_owned())),
         (Command::Scan, words) => {
             let asked = scan::asked(&config.scan, words)?;
@@ -239,10 +247,7 @@ fn take_value(parser: &mut lexopt::Parser, flag: &Flag) -> Result<OsString, Usag
 impl Config {
     /// Who can reach the listeners; a scan from the shell has none.
     pub fn reach(&self) -> Reach {
-        let is_inside = |listen: &Listen| match listen {
-            Listen::Tcp(address) => address.ip().to_canonical().is_loopback(),
-        };
-        if self.listen.iter().all(is_inside) { Reach::LoopbackOnly } else { Reach::Outside }
+        if self.listen.iter().all(Listen::is_inside) { Reach::LoopbackOnly } else { Reach::Outside }
     }
 }
 
@@ -354,6 +359,7 @@ mod pages;
 mod tests {
     use super::*;
     use crate::config::scan::Source;
+    use crate::event::listen::ListenError;
     use std::collections::BTreeMap;
     use std::os::unix::ffi::OsStringExt;
 
@@ -365,7 +371,7 @@ mod tests {
 
     fn config(args: &[&str], env: &[(&str, &str)]) -> Config {
         match parse_with(args, env) {
-            Ok(Invocation::Serve(config)) => *config,
+            Ok(Invocation::Serve(config, _)) => *config,
             other => panic!("{args:?} {env:?} gave {other:?}"),
         }
     }
@@ -386,7 +392,8 @@ mod tests {
         assert_eq!(config.hosts, PathBuf::from("/etc/hosts"));
         assert!(config.allow.is_empty() && config.deny.is_empty());
         assert!(config.host_names.is_empty());
-        assert_eq!(parse_with(&["serve"], &[]), Ok(Invocation::Serve(Box::new(config))));
+        let expected = Invocation::Serve(Box::new(config), ListenFlag::NotGiven);
+        assert_eq!(parse_with(&["serve"], &[]), Ok(expected));
     }
 
     /// A value of each flag of the service that is neither its default nor its `other`.
@@ -589,6 +596,8 @@ mod tests {
         check(&[], &listen("[::]:81"), "[::1]:81");
         check(&["--listen", "192.0.2.7:80"], &listen("[::]:81"), "192.0.2.7:80");
         check(&["0.0.0.0:83"], &listen("[::]:81"), "127.0.0.1:83");
+        check(&[], &listen("unix:/run/x,127.0.0.1:82"), "unix:/run/x");
+        check(&["unix:x"], &listen("[::]:81"), "unix:x");
         let expected = "ADDRESS:PORT \"x\": expected an address and a port such as";
         let fault = parse_with(&["healthcheck", "x"], &[]).unwrap_err().to_string();
         assert!(fault.starts_with(expected), "{fault}");
@@ -605,6 +614,19 @@ mod tests {
         let listen = config(&["--listen", "[::1]:1", "--listen", "127.0.0.1:2"], &[]).listen;
         let [one, two] = ["[::1]:1", "127.0.0.1:2"].map(|text| Listen::Tcp(text.parse().unwrap()));
         assert_eq!(listen, [one, two], "the default is replaced, not added to");
+    }
+
+    #[test]
+    fn the_service_learns_whether_the_command_line_says_where_to_listen() {
+        let check = |args: &[&str], env: &[(&str, &str)], expected| match parse_with(args, env) {
+            Ok(Invocation::Serve(_, flag)) => assert_eq!(flag, expected, "{args:?} {env:?}"),
+            other => panic!("{args:?} {env:?} gave {other:?}"),
+        };
+        let variable = [("OPENPORTS_LISTEN", "unix:x")];
+        check(&[], &[], ListenFlag::NotGiven);
+        check(&["--timeout=1s"], &variable, ListenFlag::NotGiven);
+        check(&["--listen", "unix:x"], &[], ListenFlag::Given);
+        check(&["--listen", "unix:x"], &variable, ListenFlag::Given);
     }
 
     #[test]
@@ -627,8 +649,8 @@ mod tests {
             &[],
             "--drain-delay \"2h\": not a duration such as 250ms, 2s, 1.5s or 5m",
         );
-        for value in ["8080", ":8080", "localhost:8080", "127.0.0.1", "::1:80", "unix:/run/x"] {
-            let expected = "expected an address and a port such as 127.0.0.1:8080 or [::]:8080";
+        for value in ["8080", ":8080", "localhost:8080", "127.0.0.1", "::1:80", "/run/x"] {
+            let expected = ListenError::Form;
             check_fault(&["--listen", value], &[], &format!("--listen {value:?}: {expected}"));
         }
         check_fault(
@@ -719,6 +741,8 @@ mod tests {
             ("127.9.9.9:1,[::1]:1,[::ffff:127.0.0.1]:1", Reach::LoopbackOnly),
             ("127.0.0.1:1,[::]:1", Reach::Outside),
             ("0.0.0.0:1", Reach::Outside),
+            ("unix:/run/x,127.0.0.1:1", Reach::LoopbackOnly),
+            ("unix:/run/x,0.0.0.0:1", Reach::Outside),
             ("192.0.2.7:1", Reach::Outside),
         ] {
             assert_eq!(config(&["--listen", listen], &[]).reach(), reach, "{listen}");

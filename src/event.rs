@@ -7,6 +7,8 @@
 //! Every socket is named by a [`Key`] that the core hands out *before* the descriptor exists; an
 //! event with a stale key is nobody's and is dropped.
 
+pub mod listen;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 

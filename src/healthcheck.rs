@@ -5,8 +5,11 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::event::listen::Listen;
 use crate::limits;
 
 /// Why a service is not well.
@@ -32,11 +35,11 @@ impl fmt::Display for Unwell {
 
 impl std::error::Error for Unwell {}
 
-/// Asks `GET /healthz` of the service at this address.
+/// Asks `GET /healthz` of the service that listens there.
 ///
 /// # Errors
 /// [`Unwell`]: no connection or no answer in time, or another answer than 200.
-pub fn ask(service: SocketAddr) -> Result<(), Unwell> {
+pub fn ask(service: &Listen) -> Result<(), Unwell> {
     let start = ask_for_start(service).map_err(|error| {
         // A read that times out is told as the one or the other (std's `set_read_timeout`).
         let silent = [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock];
@@ -52,11 +55,20 @@ pub fn ask(service: SocketAddr) -> Result<(), Unwell> {
 }
 
 /// The start of the answer: what comes first, which holds the status line.
-fn ask_for_start(service: SocketAddr) -> io::Result<Vec<u8>> {
+fn ask_for_start(service: &Listen) -> io::Result<Vec<u8>> {
     let timeout = limits::HEALTHCHECK_STEP_TIMEOUT;
-    let mut stream = TcpStream::connect_timeout(&service, timeout)?;
+    let (mut stream, host) = match service {
+        Listen::Tcp(at) => (TcpStream::connect_timeout(at, timeout)?.into(), at.to_string()),
+        Listen::Unix(path) => {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            // It bounds a connect to a full queue as well (unix(7), SO_SNDTIMEO).
+            socket.set_write_timeout(Some(timeout))?;
+            socket.connect(&SockAddr::unix(path)?)?;
+            (socket, "localhost".to_owned())
+        }
+    };
     stream.set_read_timeout(Some(timeout))?;
-    let request = format!("GET /healthz HTTP/1.1\r\nHost: {service}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     // An empty send buffer takes it whole: this does not wait.
     stream.write_all(request.as_bytes())?;
     let mut start = [0; 128];
@@ -80,7 +92,7 @@ mod tests {
             client.write_all(answer.as_bytes()).expect("room for an answer");
             String::from_utf8_lossy(&request[..count]).into_owned()
         });
-        let told = match ask(at) {
+        let told = match ask(&Listen::Tcp(at)) {
             Ok(()) => "well".to_owned(),
             Err(unwell) => unwell.to_string(),
         };
@@ -101,14 +113,16 @@ mod tests {
     #[test]
     fn a_service_that_says_nothing_is_not_waited_for() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-        let told = ask(listener.local_addr().expect("bound")).expect_err("silence").to_string();
+        let told = ask(&Listen::Tcp(listener.local_addr().expect("bound")))
+            .expect_err("silence")
+            .to_string();
         assert_eq!(told, "no answer in 1s");
     }
 
     #[test]
     fn where_nobody_listens_no_service_is_well() {
         let gone = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
-        let told = ask(gone.expect("bound")).expect_err("nobody listens").to_string();
+        let told = ask(&Listen::Tcp(gone.expect("bound"))).expect_err("nobody listens").to_string();
         assert!(told.contains("refused"), "{told}");
     }
 }

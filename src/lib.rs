@@ -22,6 +22,7 @@
 //! | [`policy`] | which targets and clients are let in |
 //! | [`budget`] | the one budget of descriptors, and its fair division |
 //! | [`target`], [`duration`], [`spelling`] | hosts, sets of ports, times, "did you mean" |
+//! | [`names`] | what is usually behind a port |
 //! | [`report`] | counters, log records, `/metrics` |
 //! | [`event`] | the words between shell and core |
 //! | [`timers`], [`slots`] | ordered deadlines; generational keys |
@@ -68,6 +69,7 @@ pub mod event;
 pub mod healthcheck;
 pub mod http;
 pub mod limits;
+pub mod names;
 pub mod policy;
 pub mod report;
 pub mod scan;

@@ -147,6 +147,11 @@ pub const LABELS_MAX: usize = 32;
 
 // --- The command line -------------------------------------------------------------------------
 
+/// The longest path of a Unix socket: sun_path has 108 bytes, the last a NUL (unix(7)).
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+/// Listeners that a service manager may pass. One unit has a few.
+pub const PASSED_LISTENERS_MAX: usize = 64;
+
 /// The greatest count that a flag may name. The kernel's own limit of descriptors per process
 /// (`fs.nr_open`) is 1,048,576 unless raised.
 pub const COUNT_MAX: usize = 1_000_000;

@@ -1,26 +1,27 @@
 //! Composition root: reads the configuration, builds the server, runs it. No logic.
 
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use openports::batch::Batch;
-use openports::batch::names::Names;
 use openports::batch::options::{self, ProgressLine};
 use openports::batch::table::Colour;
 use openports::batch::targets::Targets;
 use openports::budget::{self, Shares};
 use openports::config::scan::{Asked, ScanFlags, Source};
-use openports::config::{self, Config, Invocation, Listen};
+use openports::config::{self, Config, Invocation, ListenFlag};
+use openports::event::listen::Listen;
 use openports::limits;
+use openports::names::Names;
 use openports::policy::Policy;
 use openports::policy::clients::HostGuard;
 use openports::policy::forwarded::Proxies;
 use openports::policy::token::Token;
 use openports::server::{Files, Server};
 use openports::service::{Options, Service};
+use openports::sys::listeners::Listener;
 use openports::{healthcheck, sys};
 
 /// What was asked for could not be done.
@@ -33,9 +34,9 @@ const EX_OSERR: u8 = 71;
 fn main() -> ExitCode {
     let invocation = config::parse(std::env::args_os(), |name| std::env::var_os(name));
     match invocation {
-        Ok(Invocation::Serve(config)) => end(serve(*config), EX_OSERR),
+        Ok(Invocation::Serve(config, flag)) => end(serve(*config, flag), EX_OSERR),
         Ok(Invocation::Scan(config, asked)) => end(scan(*config, &asked), EX_FAILED),
-        Ok(Invocation::Healthcheck(service)) => end(check(service), EX_FAILED),
+        Ok(Invocation::Healthcheck(service)) => end(check(&service), EX_FAILED),
         Ok(Invocation::Help(text) | Invocation::Version(text)) => {
             // A reader that has gone has read enough.
             let _ = io::stdout().write_all(text.as_bytes());
@@ -55,22 +56,19 @@ fn end(done: Result<u8, String>, failed: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn check(service: SocketAddr) -> Result<u8, String> {
+fn check(service: &Listen) -> Result<u8, String> {
     healthcheck::ask(service).map(|()| 0).map_err(|unwell| format!("{service}: {unwell}"))
 }
 
 /// Binds everything, then runs until drained.
-fn serve(config: Config) -> Result<u8, String> {
+fn serve(mut config: Config, flag: ListenFlag) -> Result<u8, String> {
     // First of all, so that a signal that comes early is kept, not fatal.
     let signals = sys::Signals::new().map_err(|error| format!("signals: {error}"))?;
     let limit = prepare(&config)?;
-    let mut listeners = Vec::new();
-    for listen in &config.listen {
-        let Listen::Tcp(at) = listen;
-        let listener = sys::listen(*at).map_err(|error| format!("--listen {at}: {error}"))?;
-        listeners.push(listener);
-    }
-    let bound = listeners.iter().filter_map(sys::local_address).collect::<Vec<_>>();
+    let listeners = listeners(&config, flag)?;
+    // Who can reach the service is a matter of what there is, not of what was asked for.
+    config.listen = listeners.iter().map(|listener| listener.at().clone()).collect();
+    let bound = config.listen.clone();
     let files = files(&config);
     let mut service = service(config, limit)?;
     service.announce(&bound, limit);
@@ -79,13 +77,25 @@ fn serve(config: Config) -> Result<u8, String> {
         .map_err(|error| format!("poller: {error}"))
 }
 
+/// What was passed; and what `--listen` says, unless that was passed instead.
+fn listeners(config: &Config, flag: ListenFlag) -> Result<Vec<Listener>, String> {
+    let passed = sys::passed_listeners(|name| std::env::var_os(name));
+    let mut listeners = passed.map_err(|error| error.to_string())?;
+    if listeners.is_empty() || flag == ListenFlag::Given {
+        for at in &config.listen {
+            let bound = Listener::bind(at).map_err(|error| format!("--listen {at}: {error}"))?;
+            listeners.push(bound);
+        }
+    }
+    Ok(listeners)
+}
+
 /// Scans every target, prints, and ends.
 fn scan(mut config: Config, asked: &Asked) -> Result<u8, String> {
     let limit = prepare(&config)?;
     let targets = targets(&config.scan, asked)?;
     // Not before stdin was read: until there is something to print, a signal just ends it.
     let signals = sys::Signals::new().map_err(|error| format!("signals: {error}"))?;
-    let services = sys::read_file(Path::new("/etc/services"), limits::NAME_FILE_BYTES_MAX);
     let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
     // https://no-color.org: set and not empty.
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -96,7 +106,6 @@ fn scan(mut config: Config, asked: &Asked) -> Result<u8, String> {
         format: config.scan.format,
         colour: if stdout && !no_colour { Colour::Ansi } else { Colour::Plain },
         progress: if stderr { ProgressLine::Shown } else { ProgressLine::Hidden },
-        names: Names::parse(&services.unwrap_or_default()),
     });
     // No clients: the descriptors are for probes and lookups.
     config.settings.connections_max = 1;
@@ -160,6 +169,7 @@ fn service(mut config: Config, limit: usize) -> Result<Service, String> {
     // The poller is one more.
     let open = sys::open_descriptors() + 1;
     let shares = Shares::split(limit, open, &config.settings).map_err(|error| error.to_string())?;
+    let services = sys::read_file(Path::new("/etc/services"), limits::NAME_FILE_BYTES_MAX);
     let reach = config.reach();
     let options = Options {
         settings: config.settings,
@@ -168,6 +178,7 @@ fn service(mut config: Config, limit: usize) -> Result<Service, String> {
         host_guard: HostGuard { reach, names: config.host_names },
         token: config.token_file.as_deref().map(token).transpose()?,
         proxies: Proxies(config.proxies),
+        names: Names::parse(&services.unwrap_or_default()),
         log_level: config.log_level,
         log_format: config.log_format,
         seed,

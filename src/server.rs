@@ -33,6 +33,7 @@ use crate::event::{Action, Event, Glance, Outcome, Parting, Transport};
 use crate::limits;
 use crate::service::Service;
 use crate::slots::Key;
+use crate::sys::listeners::Listener;
 use crate::sys::{self, Accepted, IoStep, Signals};
 
 /// The files that are read while the service runs.
@@ -56,7 +57,7 @@ pub struct Server {
     poll: Poll,
     events: Events,
     signals: Signals,
-    listeners: Vec<Socket>,
+    listeners: Vec<Listener>,
     /// True exactly when a listener's queue may hold a client: its edge was told, and no accept
     /// has said "would block" since.
     may_accept: bool,
@@ -82,7 +83,7 @@ impl Server {
     /// # Errors
     /// epoll_create1(2) and epoll_ctl(2).
     pub fn new(
-        listeners: Vec<Socket>,
+        listeners: Vec<Listener>,
         signals: Signals,
         service: Service,
         files: Files,

@@ -9,6 +9,7 @@
 //! out by a connection is answered once or its client is gone; after a drain no deadline is due.
 
 mod admission;
+mod announcement;
 mod answers;
 mod batches;
 mod clients;
@@ -18,7 +19,7 @@ pub mod jobs;
 mod streams;
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::batch::Batch;
@@ -27,12 +28,13 @@ use crate::dns::files::NameFiles;
 use crate::dns::{Output, Resolver};
 use crate::event::{Action, Event, Glance, Outcome, Parting};
 use crate::limits::{self, Settings};
+use crate::names::Names;
+use crate::policy::Policy;
 use crate::policy::clients::{HostGuard, Quota};
 use crate::policy::forwarded::Proxies;
 use crate::policy::token::Token;
-use crate::policy::{Policy, Reach};
+use crate::report::Counters;
 use crate::report::log::{Format, Level, Record};
-use crate::report::{Counters, Gauges};
 use crate::scan::probes::ProbeId;
 use crate::slots::{Key, Slots};
 use crate::timers::Timers;
@@ -55,6 +57,8 @@ pub struct Options {
     pub token: Option<Token>,
     /// Peers that tell for whom they ask.
     pub proxies: Proxies,
+    /// What services are called, for answers.
+    pub names: Names,
     /// Which records are written.
     pub log_level: Level,
     /// How they are written.
@@ -157,39 +161,6 @@ impl Service {
     /// How many sockets there are at most at once.
     pub const fn sockets_max(&self) -> usize {
         self.options.shares.total()
-    }
-
-    /// Logs what was bound, every limit in force, and a line to try.
-    pub fn announce(&mut self, bound: &[SocketAddr], descriptors: usize) {
-        for address in bound {
-            self.log(&Record::new(Level::Info, "listening").field("address", *address));
-        }
-        let (settings, shares) = (&self.options.settings, &self.options.shares);
-        let record = Record::new(Level::Info, "limits")
-            .field("descriptors", descriptors)
-            .field("in_flight", shares.probes)
-            .field("connections", shares.connections)
-            .field("lookup_sockets", shares.lookups)
-            .field("scans", settings.scans_max)
-            .field("scans_per_client", settings.scans_per_client_max)
-            .field("timeout", settings.timeout)
-            .field("scan_time", settings.scan_time_max)
-            .field("drain_delay", settings.drain_delay)
-            .field("drain_timeout", settings.drain_timeout);
-        self.log(&record);
-        let is_reachable = self.options.policy.reach == Reach::Outside;
-        if is_reachable && self.options.token.is_none() && !bound.is_empty() {
-            let advice = "others can reach this service, and it asks for no token: --token-file";
-            self.log(&Record::new(Level::Warn, "open to all").field("advice", advice));
-        }
-        if let Some(first) = bound.first() {
-            let mut at = *first;
-            if at.ip().is_unspecified() {
-                at.set_ip(Ipv4Addr::LOCALHOST.into());
-            }
-            let line = format!("curl 'http://{at}/open-ports?domain=localhost&toPort=65535'");
-            self.log(&Record::new(Level::Info, "try").field("command", line));
-        }
     }
 
     /// Takes in one event. Follow with [`Service::poll_action`] until it waits, at the latest
@@ -458,21 +429,6 @@ impl Service {
         let batch = self.batch.as_ref().and_then(Batch::deadline);
         let rooms = [self.timers.first(), self.jobs.deadline(now), self.resolver.deadline(), batch];
         [door, phase].into_iter().chain(rooms).flatten().min()
-    }
-
-    fn gauges(&self) -> Gauges {
-        let shares = &self.options.shares;
-        Gauges {
-            started: self.started,
-            scans_running: self.jobs.len(),
-            lookups_running: self.resolver.lookups_len(),
-            connections_open: self.clients_len,
-            connects_in_flight: self.jobs.in_flight(),
-            connects_in_flight_max: self.jobs.capacity(),
-            descriptors_used: self.sockets.len(),
-            descriptors_max: shares.connections + shares.lookups + shares.probes,
-            is_draining: self.is_draining(),
-        }
     }
 
     fn log(&mut self, record: &Record) {

@@ -4,20 +4,27 @@
 //! non-blocking and close-on-exec. An errno becomes an [`Outcome`], a [`Shortage`] or an
 //! [`IoStep`] here and is never looked at again.
 
-#![expect(unsafe_code, reason = "signalfd, rlimits, poll and getrandom have no safe wrapper here")]
+#![expect(
+    unsafe_code,
+    reason = "signalfd, rlimits, poll, getrandom and descriptors passed have no safe way"
+)]
 
+pub mod listeners;
+
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::event::{Outcome, Parting, Route, Shortage, Signal, Transport};
 use crate::limits;
+use crate::sys::listeners::{Listener, PassedError};
 
 /// What one read or write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,31 +52,46 @@ pub enum Accepted {
     Shortage(Shortage),
 }
 
-/// Binds and listens. With `[::]` IPv4 clients come in as well.
+/// Takes over the listeners that the service manager passed to this process (sd_listen_fds(3)),
+/// which are the descriptors from 3 on. To be called once, before anything listens.
 ///
 /// # Errors
-/// socket(2), bind(2) and listen(2): the address is taken, not ours, or not permitted.
-pub fn listen(at: SocketAddr) -> io::Result<Socket> {
-    let kind = Type::STREAM.nonblocking().cloexec();
-    let socket = Socket::new_raw(Domain::for_address(at), kind, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if at.is_ipv6() {
-        socket.set_only_v6(false)?;
+/// A variable that is no number; a descriptor that is no listening stream socket.
+pub fn passed_listeners(
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<Listener>, PassedError> {
+    let first = libc::STDERR_FILENO + 1;
+    let descriptors = (first..).take(listeners::passed_count(std::process::id(), env)?);
+    let adopt = |descriptor| {
+        let listener = inherit(descriptor).and_then(Listener::adopt);
+        listener.map_err(|error| PassedError::Descriptor(descriptor, error))
+    };
+    descriptors.map(adopt).collect()
+}
+
+/// Owns a descriptor that the process was started with, if it is a listening stream socket.
+fn inherit(descriptor: RawFd) -> io::Result<Socket> {
+    // SAFETY: a number that is no descriptor is EBADF, and nothing else is touched.
+    check(unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open, as fcntl said, and nothing closes it while it is borrowed.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    let socket = SockRef::from(&borrowed);
+    let is_stream = socket.r#type().is_ok_and(|kind| kind == Type::STREAM);
+    if !is_stream || !socket.is_listener().unwrap_or(false) {
+        return Err(io::Error::other("is no listening stream socket"));
     }
-    socket.bind(&at.into())?;
-    // The kernel caps it at net.core.somaxconn.
-    socket.listen(limits::ACCEPT_QUEUE_MAX as i32)?;
-    Ok(socket)
+    // SAFETY: nothing of ours listens yet, so that this one came with the process and is nobody's.
+    Ok(unsafe { Socket::from_raw_fd(descriptor) })
 }
 
 /// The address a socket is bound to, if it is one of the internet's.
-pub fn local_address(socket: &Socket) -> Option<SocketAddr> {
+fn local_address(socket: &Socket) -> Option<SocketAddr> {
     socket.local_addr().ok()?.as_socket()
 }
 
 /// Takes one client from a listener's queue (accept4(2)).
-pub fn accept(listener: &Socket) -> Accepted {
-    match listener.accept_raw() {
+pub fn accept(listener: &Listener) -> Accepted {
+    match listener.socket.accept_raw() {
         Ok((socket, peer)) => {
             // Answers are written whole, so delaying the last segment for more gains nothing.
             let prepared = socket.set_nonblocking(true).and_then(|()| socket.set_cloexec(true));

@@ -19,6 +19,7 @@ use openports::dns::{Output, Question, Resolver};
 use openports::event::{Action, Event, Outcome, Route};
 use openports::http::{self, Parse, Response};
 use openports::limits::Settings;
+use openports::names::Names;
 use openports::policy::clients::HostGuard;
 use openports::policy::{Policy, Reach};
 use openports::report::log::{Format, Level};
@@ -201,6 +202,7 @@ fn answer(rounds: u64, is_open: fn(u16) -> bool) {
             closed: Some(black_box(&closed)),
             filtered: None,
             unreachable: None,
+            services: None,
             results: None,
         };
         let mut text = Vec::new();
@@ -264,6 +266,7 @@ fn service() -> Service {
         host_guard: HostGuard { reach, names: Vec::new() },
         token: None,
         proxies: Default::default(),
+        names: Names::default(),
         log_level: Level::Info,
         log_format: Format::Logfmt,
         seed: 7,

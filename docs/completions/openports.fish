@@ -7,7 +7,7 @@ complete -c openports -n '__fish_seen_subcommand_from scan' -a '(__fish_print_ho
 complete -c openports -n 'not __fish_seen_subcommand_from serve scan healthcheck' -a serve -d 'answer scans over HTTP; this is what no command means'
 complete -c openports -n 'not __fish_seen_subcommand_from serve scan healthcheck' -a scan -d 'scan from the shell: DOMAIN [PORTS], or --targets FILE [PORTS]'
 complete -c openports -n 'not __fish_seen_subcommand_from serve scan healthcheck' -a healthcheck -d 'exit 0 if the service at ADDRESS:PORT is well, else 1'
-complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l listen -x -d 'serve here; port 0 takes a free one; repeatable'
+complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l listen -x -d 'serve here or at unix:PATH; port 0: any; repeatable'
 complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l timeout -x -d 'deadline of each connect, unless the request says'
 complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l max-scan-time -x -d 'the longest a scan may take'
 complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l max-scans -x -d 'scans at once'

@@ -13,6 +13,7 @@ use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use super::accept::Form;
+use crate::names::Names;
 use crate::scan::ledger::Counts;
 use crate::target::PortSet;
 
@@ -54,9 +55,28 @@ pub struct Summary<'a> {
     #[serde(rename = "unreachable_ports")]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_ranges")]
     pub unreachable: Option<&'a PortSet>,
+    /// What is usually behind the open ports, where `include` asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub services: Option<Services<'a>>,
     /// What each address came to, with `addresses=all`; `None` without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub results: Option<&'a [AddressResult<'a>]>,
+}
+
+/// What is usually behind open ports: an object from port to name, of those ports that have one.
+#[derive(Clone, Copy, Debug)]
+pub struct Services<'a> {
+    /// The open ports.
+    pub open: &'a PortSet,
+    /// What services are called.
+    pub names: &'a Names,
+}
+
+impl Serialize for Services<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let named = self.open.iter().map(|port| (port, self.names.of(port)));
+        serializer.collect_map(named.filter(|(_, name)| !name.is_empty()))
+    }
 }
 
 /// What one address of several came to.
@@ -155,6 +175,8 @@ impl Summary<'_> {
     fn check(&self) {
         assert!(self.from_port <= self.to_port, "1: a scan has a port");
         assert!(!self.complete || self.counts.untested == 0, "2: complete means all tested");
+        let is_named = self.services.is_none_or(|services| services.open == self.open);
+        assert!(is_named, "7: services are those of the open ports");
         if self.results.is_none() {
             // With several addresses the sets are unions, and the counts are not.
             let counted = |count: u32, ports: Option<&PortSet>| {
@@ -174,7 +196,7 @@ pub(super) fn write_json(out: &mut Vec<u8>, value: &impl Serialize) {
     #[expect(
         clippy::expect_used,
         reason = "fails on I/O errors and on keys that are no strings; \
-        a Vec has no I/O errors, and our maps have string keys only"
+        a Vec has no I/O errors, and the keys of our maps are strings and ports"
     )]
     serde_json::to_writer(&mut *out, value).expect("our types serialize");
     assert!(out.len() > len_before, "no JSON value is empty");
@@ -247,6 +269,7 @@ mod tests {
             closed: None,
             filtered: None,
             unreachable: None,
+            services: None,
             results: None,
         }
     }
@@ -296,6 +319,27 @@ mod tests {
         let text = written(Form::Json, &ScanEvent::End(lists));
         let tail = r#""closed_ports":"1-21,23-79","filtered_ports":"","unreachable_ports":""}"#;
         assert!(text.ends_with(&format!(r#""elapsed_ms":2013,{tail}"#)), "{text}");
+    }
+
+    #[test]
+    fn services_follow_the_lists_and_name_the_open_ports_that_have_a_name() {
+        let check = |open: &str, rest: &str| {
+            let open = PortSet::parse(open).unwrap();
+            let names = Names::parse(b"mine\"s 1/tcp\n");
+            let services = Some(Services { open: &open, names: &names });
+            let none = PortSet::new();
+            let named = Summary { unreachable: Some(&none), services, ..summary(&open) };
+            let tail = format!(r#""elapsed_ms":2013,"unreachable_ports":"",{rest}}}"#);
+            let end = ScanEvent::End(named);
+            for form in [Form::Json, Form::Ndjson, Form::EventStream] {
+                let text = written(form, &end);
+                assert!(text.trim_end().ends_with(&tail), "{text}");
+            }
+            assert!(!written(Form::Text, &end).contains("ssh"));
+        };
+        check("22,80", r#""services":{"22":"ssh","80":"http"}"#);
+        check("1,2", r#""services":{"1":"mine\"s"}"#);
+        check("2,3", r#""services":{}"#);
     }
 
     #[test]

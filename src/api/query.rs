@@ -47,7 +47,7 @@ pub struct ScanRequest {
     pub family: Family,
     /// Which of the name's addresses are scanned.
     pub addresses: Addresses,
-    /// Which lists the answer has beside the open ports.
+    /// What the answer has beside the open ports.
     pub include: Include,
     /// The form of the answer.
     pub form: Form,
@@ -72,8 +72,8 @@ pub enum Addresses {
     All,
 }
 
-/// The lists that an answer may have beside the open ports; each flag is true exactly when
-/// `include` names the state.
+/// What an answer may have beside the open ports; each flag is true exactly when `include` names
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Include {
     /// `closed_ports`.
@@ -82,6 +82,8 @@ pub struct Include {
     pub filtered: bool,
     /// `unreachable_ports`.
     pub unreachable: bool,
+    /// `services`.
+    pub services: bool,
 }
 
 /// One row of the contract's table.
@@ -386,17 +388,20 @@ fn parse_addresses(text: &str) -> Result<Addresses, &'static str> {
     }
 }
 
-/// A list; naming a state twice is as harmless as a port twice.
+/// A list; naming a thing twice is as harmless as a port twice.
 fn parse_include(text: &str) -> Result<Include, String> {
     let mut include = Include::default();
-    for state in text.split(',') {
-        match state {
+    for item in text.split(',') {
+        match item {
             "closed" => include.closed = true,
             "filtered" => include.filtered = true,
             "unreachable" => include.unreachable = true,
+            "services" => include.services = true,
             _ => {
-                let state = quote(state);
-                return Err(format!("{state} is none of closed, filtered and unreachable"));
+                let item = quote(item);
+                return Err(format!(
+                    "{item} is none of closed, filtered, unreachable and services"
+                ));
             }
         }
     }
@@ -451,8 +456,9 @@ mod tests {
     #[test]
     fn every_parameter_is_read_as_the_table_says() {
         let request = read(concat!(
-            "include=closed,unreachable&addresses=all&family=6&rate=10000000&concurrency=65535&",
-            "retries=10&deadline=60s&timeout=1.5s&exclude=80-90&ports=22%2C80-100,8443&",
+            "include=closed,unreachable,services&addresses=all&family=6&rate=10000000&",
+            "concurrency=65535&retries=10&deadline=60s&timeout=1.5s&exclude=80-90&",
+            "ports=22%2C80-100,8443&",
             "domain=%5Bfe80::1%253%5D",
         ));
         let expected = ScanRequest {
@@ -468,7 +474,7 @@ mod tests {
             rate: NonZeroU32::new(10_000_000),
             family: Family::V6,
             addresses: Addresses::All,
-            include: Include { closed: true, filtered: false, unreachable: true },
+            include: Include { closed: true, filtered: false, unreachable: true, services: true },
             form: Form::Json,
         };
         assert_eq!(request, Ok(expected));
@@ -578,8 +584,14 @@ mod tests {
         check_fault("family=5", "must be 4 or 6");
         check_fault("family=04", "must be 4 or 6");
         check_fault("addresses=ALL", "must be first or all");
-        check_fault("include=open", "\"open\" is none of closed, filtered and unreachable");
-        check_fault("include=closed,", "\"\" is none of closed, filtered and unreachable");
+        check_fault(
+            "include=open",
+            "\"open\" is none of closed, filtered, unreachable and services",
+        );
+        check_fault(
+            "include=closed,",
+            "\"\" is none of closed, filtered, unreachable and services",
+        );
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use super::names::Names;
 use super::shard::Shard;
 use super::table::Colour;
 use super::targets::Targets;
@@ -65,6 +64,4 @@ pub struct Options {
     pub colour: Colour,
     /// With progress or not.
     pub progress: ProgressLine,
-    /// What services are called.
-    pub names: Names,
 }

@@ -6,7 +6,6 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use super::names::Names;
 use crate::api::answer::Summary;
 use crate::scan::ledger::Counts;
 use crate::target::PortSet;
@@ -43,17 +42,18 @@ impl Colour {
     }
 }
 
-/// The table of one target; of each of its addresses, where several were asked for.
-pub fn table(summary: &Summary, names: &Names, colour: Colour) -> String {
+/// The table of one target; of each of its addresses, where several were asked for. A port has its
+/// name beside it where the summary has services.
+pub fn table(summary: &Summary, colour: Colour) -> String {
     let mut text = String::new();
     let lines = match summary.results {
         None => {
             let block = Block { address: summary.address, open: summary.open };
-            write_block(&mut text, summary, block, (&summary.counts, names, colour))
+            write_block(&mut text, summary, block, (&summary.counts, colour))
         }
         Some(results) => results.iter().try_for_each(|result| {
             let block = Block { address: result.address, open: result.open };
-            write_block(&mut text, summary, block, (&result.counts, names, colour))
+            write_block(&mut text, summary, block, (&result.counts, colour))
         }),
     };
     assert!(lines.is_ok(), "a string takes whatever is written");
@@ -70,7 +70,7 @@ fn write_block(
     text: &mut String,
     summary: &Summary,
     block: Block,
-    (counts, names, colour): (&Counts, &Names, Colour),
+    (counts, colour): (&Counts, Colour),
 ) -> std::fmt::Result {
     let (domain, address) = (summary.domain, block.address.to_string());
     write!(text, "{}{domain}{}", colour.bold(), colour.reset())?;
@@ -102,7 +102,8 @@ fn write_block(
     }
     writeln!(text)?;
     for port in block.open.iter() {
-        let line = format!("  {}{port:>5}{}  {}", colour.green(), colour.reset(), names.of(port));
+        let name = summary.services.map_or("", |services| services.names.of(port));
+        let line = format!("  {}{port:>5}{}  {name}", colour.green(), colour.reset());
         writeln!(text, "{}", line.trim_end())?;
     }
     Ok(())
@@ -111,10 +112,11 @@ fn write_block(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::answer::AddressResult;
+    use crate::api::answer::{AddressResult, Services};
+    use crate::names::Names;
     use std::time::Duration;
 
-    fn summary<'a>(domain: &'a str, open: &'a PortSet) -> Summary<'a> {
+    fn summary<'a>(domain: &'a str, (open, names): (&'a PortSet, &'a Names)) -> Summary<'a> {
         let counts = Counts { open: 3, closed: 1000, filtered: 21, ..Counts::default() };
         Summary {
             from_port: 1,
@@ -130,22 +132,23 @@ mod tests {
             closed: None,
             filtered: None,
             unreachable: None,
+            services: Some(Services { open, names }),
             results: None,
         }
     }
 
     #[test]
     fn a_table_has_a_heading_and_a_line_for_each_open_port() {
-        let open = PortSet::parse("22,80,1023").unwrap();
-        let named = summary("example.com", &open);
+        let (open, names) = (PortSet::parse("22,80,1023").unwrap(), Names::default());
+        let named = summary("example.com", (&open, &names));
         assert_eq!(
-            table(&named, &Names::default(), Colour::Plain),
+            table(&named, Colour::Plain),
             "example.com (192.0.2.7): 3 open of 1024 ports, 1000 closed, 21 filtered, in 2.0 s\n\
             \x20    22  ssh\n\
             \x20    80  http\n\
             \x20  1023\n",
         );
-        let coloured = table(&summary("192.0.2.7", &open), &Names::default(), Colour::Ansi);
+        let coloured = table(&summary("192.0.2.7", (&open, &names)), Colour::Ansi);
         let mut lines = coloured.lines();
         assert!(lines.next().unwrap().starts_with("\x1b[1m192.0.2.7\x1b[0m: 3 open"), "{coloured}");
         assert_eq!(lines.next(), Some("  \x1b[32m   22\x1b[0m  ssh"));
@@ -153,16 +156,16 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_scan_stands_in_its_heading() {
-        let none = PortSet::new();
+        let (none, names) = (PortSet::new(), Names::default());
         let counts = Counts { untested: 1, ..Counts::default() };
         let cut = Summary {
             counts,
             complete: false,
             loss_suspected: true,
-            ..summary("192.0.2.7", &none)
+            ..summary("192.0.2.7", (&none, &names))
         };
         assert_eq!(
-            table(&cut, &Names::default(), Colour::Plain),
+            table(&cut, Colour::Plain),
             "192.0.2.7: 0 open of 1 port, 1 untested, in 2.0 s (packets were lost) (incomplete)\n",
         );
     }
@@ -171,15 +174,16 @@ mod tests {
     fn each_of_several_addresses_has_a_table_of_its_own() {
         let (open, first, none) =
             (PortSet::parse("22").unwrap(), PortSet::parse("22").unwrap(), PortSet::new());
+        let names = Names::default();
         let one = Counts { open: 1, ..Counts::default() };
         let other = Counts { closed: 1, ..Counts::default() };
         let results = [
             AddressResult { address: [192, 0, 2, 7].into(), open: &first, counts: one },
             AddressResult { address: [192, 0, 2, 8].into(), open: &none, counts: other },
         ];
-        let all = Summary { results: Some(&results), ..summary("example.com", &open) };
+        let all = Summary { results: Some(&results), ..summary("example.com", (&open, &names)) };
         assert_eq!(
-            table(&all, &Names::default(), Colour::Plain),
+            table(&all, Colour::Plain),
             "example.com (192.0.2.7): 1 open of 1 port, in 2.0 s\n\
             \x20    22  ssh\n\
             example.com (192.0.2.8): 0 open of 1 port, 1 closed, in 2.0 s\n",

@@ -1,18 +1,16 @@
 //! The table of flags: each one's name, variable, default, help and parser side by side.
 
-use std::fmt::Display;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use crate::api::query::Addresses;
 use crate::batch::options::Format;
 use crate::batch::shard::Shard;
+use crate::config::Config;
 use crate::config::help::Command;
-use crate::config::{Config, Listen};
-use crate::duration;
-use crate::limits::{COUNT_MAX, DRAIN_TIME_MAX, SCAN_TIME_MAX, TIMEOUT_MAX, TIMEOUT_MIN};
+use crate::config::values::{
+    count, duration_within, format_of, host_name, path, switch, told, word,
+};
+use crate::limits::{DRAIN_TIME_MAX, SCAN_TIME_MAX, TIMEOUT_MAX, TIMEOUT_MIN};
 use crate::target::manner::{parse_concurrency, parse_rate};
 use crate::target::{Family, PortSet, Retries, Timeout};
 
@@ -61,9 +59,9 @@ pub(super) const FLAGS: [Flag; 32] = [
         preset: Preset::Value("127.0.0.1:8080"),
         arity: Arity::List,
         commands: &[Command::Serve],
-        help: "serve here; port 0 takes a free one; repeatable",
+        help: "serve here or at unix:PATH; port 0: any; repeatable",
         apply: |config, text| {
-            config.listen.push(listener(text)?);
+            config.listen.push(told(text.parse())?);
             Ok(())
         },
     },
@@ -75,7 +73,7 @@ pub(super) const FLAGS: [Flag; 32] = [
         commands: &[Command::Healthcheck],
         help: "ask the service that listens here; the first counts",
         apply: |config, text| {
-            config.listen.push(listener(text)?);
+            config.listen.push(told(text.parse())?);
             Ok(())
         },
     },
@@ -449,69 +447,6 @@ impl Flag {
     pub(super) fn variable(&self) -> String {
         format!("OPENPORTS_{}", self.name.to_ascii_uppercase().replace('-', "_"))
     }
-}
-
-pub(super) fn listener(text: &str) -> Result<Listen, String> {
-    let address: Result<SocketAddr, _> = text.parse();
-    address.map(Listen::Tcp).map_err(|_| {
-        "expected an address and a port such as 127.0.0.1:8080 or [::]:8080".to_owned()
-    })
-}
-
-fn duration_within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
-    let value = duration::parse(text).map_err(|error| error.to_string())?;
-    if (min..=max).contains(&value) {
-        return Ok(value);
-    }
-    Err(format!("expected {} to {}", duration::display(min), duration::display(max)))
-}
-
-fn told<T>(read: Result<T, impl Display>) -> Result<T, String> {
-    read.map_err(|error| error.to_string())
-}
-
-fn switch(text: &str) -> Result<bool, String> {
-    word(text).map_err(|_: String| "expected true or false".to_owned())
-}
-
-/// `--json` and `--ndjson` are two ways out, and only one can be taken.
-fn format_of(before: Format, text: &str, wanted: Format) -> Result<Format, String> {
-    match (switch(text)?, before) {
-        (false, before) => Ok(before),
-        (true, Format::Table) => Ok(wanted),
-        (true, Format::Json | Format::Ndjson) => {
-            Err("--json and --ndjson exclude each other".to_owned())
-        }
-    }
-}
-
-fn count(text: &str) -> Result<usize, String> {
-    // `usize::from_str` would take a sign.
-    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit());
-    let value = if is_decimal { text.parse().unwrap_or(0) } else { 0 };
-    if (1..=COUNT_MAX).contains(&value) {
-        return Ok(value);
-    }
-    Err(format!("expected a whole number from 1 to {COUNT_MAX}"))
-}
-
-fn word<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: T::Err| error.to_string())
-}
-
-fn host_name(text: &str) -> Result<String, String> {
-    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    if !text.is_empty() && text.bytes().all(is_name_byte) {
-        return Ok(text.to_owned());
-    }
-    Err("expected a DNS name, without scheme and port".to_owned())
-}
-
-fn path(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() {
-        return Err("expected the path of a file".to_owned());
-    }
-    Ok(PathBuf::from(text))
 }
 
 #[cfg(test)]

@@ -63,7 +63,8 @@ NO_COLOR turns colours off.
 ";
 
 const HEALTHCHECK_HEAD: &str = "
-Asks GET /healthz; without an address, of the first that --listen names.
+Asks GET /healthz; without an address (or unix:PATH), of the
+first that --listen names.
 ";
 
 const LISTS: &str = "

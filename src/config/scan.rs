@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use crate::api::query::Addresses;
 use crate::batch::options::{Format, Manner};
 use crate::batch::shard::Shard;
-use crate::config::flags;
-use crate::config::{Listen, UsageError};
+use crate::config::UsageError;
 use crate::duration;
+use crate::event::listen::{Listen, ListenError};
 use crate::limits;
 use crate::target::{Family, Host, PortSet, Retries, Timeout};
 
@@ -120,30 +120,30 @@ fn check_deadline(manner: &Manner) -> Result<(), UsageError> {
     }
 }
 
-/// Reads `[ADDRESS:PORT]`: whom to ask, and else the first listener, at home.
-pub(super) fn asked_service(
-    listen: &[Listen],
-    words: &[OsString],
-) -> Result<SocketAddr, UsageError> {
+/// Reads `[ADDRESS:PORT]` or `[unix:PATH]`: whom to ask, and else the first listener, at home.
+pub(super) fn asked_service(listen: &[Listen], words: &[OsString]) -> Result<Listen, UsageError> {
     let told = match words {
-        [] => listen.first().copied(),
+        [] => listen.first().cloned(),
         [word] => {
             let text = utf8(word)?;
-            Some(flags::listener(text).map_err(|reason| fault("ADDRESS:PORT", text, &reason))?)
+            Some(text.parse().map_err(|reason: ListenError| fault("ADDRESS:PORT", text, &reason))?)
         }
         [_, more, ..] => {
             let given = more.to_string_lossy().into_owned();
             return Err(UsageError::UnexpectedArgument { given });
         }
     };
-    let Some(Listen::Tcp(mut address)) = told else { return Err(UsageError::NoTarget) };
-    if address.ip().is_unspecified() {
-        match address {
-            SocketAddr::V4(_) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-            SocketAddr::V6(_) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+    let mut told = told.ok_or(UsageError::NoTarget)?;
+    match &mut told {
+        Listen::Tcp(SocketAddr::V4(at)) if at.ip().is_unspecified() => {
+            at.set_ip(Ipv4Addr::LOCALHOST);
         }
+        Listen::Tcp(SocketAddr::V6(at)) if at.ip().is_unspecified() => {
+            at.set_ip(Ipv6Addr::LOCALHOST);
+        }
+        Listen::Tcp(_) | Listen::Unix(_) => {}
     }
-    Ok(address)
+    Ok(told)
 }
 
 fn utf8(word: &OsString) -> Result<&str, UsageError> {

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::jobs::Job;
 use crate::api::accept::Form;
-use crate::api::answer::{AddressResult, ScanEvent, Summary, write_event};
+use crate::api::answer::{AddressResult, ScanEvent, Services, Summary, write_event};
 use crate::api::probe::{Probed, probe_response};
 use crate::api::query::Addresses;
 use crate::http::Response;
+use crate::names::Names;
 use crate::report::PortTally;
 use crate::report::log::Record;
 use crate::scan::Scan;
@@ -31,14 +32,14 @@ impl<'a> Outcome<'a> {
     }
 
     /// The end of an answer in this form: all of it, where it is no stream.
-    pub(super) fn write_end(&self, form: Form) -> Vec<u8> {
+    pub(super) fn write_end(&self, form: Form, names: &Names) -> Vec<u8> {
         let mut text = Vec::new();
-        self.tell(|summary| write_event(&mut text, form, &ScanEvent::End(summary)));
+        self.tell(names, |summary| write_event(&mut text, form, &ScanEvent::End(summary)));
         text
     }
 
     /// Tells the outcome to whoever writes it; the summary borrows what lives no longer.
-    pub(super) fn tell(&self, to: impl FnOnce(Summary)) {
+    pub(super) fn tell(&self, names: &Names, to: impl FnOnce(Summary)) {
         let [open, closed, filtered, unreachable] =
             [PortState::Open, PortState::Closed, PortState::Filtered, PortState::Unreachable]
                 .map(|state| Ports::of(self.scans, state));
@@ -59,6 +60,7 @@ impl<'a> Outcome<'a> {
             closed: include.closed.then(|| closed.as_set()),
             filtered: include.filtered.then(|| filtered.as_set()),
             unreachable: include.unreachable.then(|| unreachable.as_set()),
+            services: include.services.then(|| Services { open: open.as_set(), names }),
             results: is_all.then_some(&results),
         });
     }

@@ -63,7 +63,7 @@ impl Service {
             News::Ended => {
                 let Some((job, scans)) = self.jobs.remove(job) else { return };
                 let outcome = Outcome::new(now, &job, &scans);
-                outcome.tell(|summary| batch.handle_ended(place, summary));
+                outcome.tell(&self.options.names, |summary| batch.handle_ended(place, summary));
                 self.counters.add_ports(&outcome.tally());
                 self.jobs.abandon(scans);
             }
@@ -162,7 +162,6 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use crate::api::query::Addresses;
-    use crate::batch::names::Names;
     use crate::batch::options::{Format, Manner, Options as BatchOptions, ProgressLine};
     use crate::batch::shard::Shard;
     use crate::batch::table::Colour;
@@ -170,6 +169,7 @@ mod tests {
     use crate::budget::Shares;
     use crate::event::{Action, Event, Outcome, Route, Signal};
     use crate::limits::Settings;
+    use crate::names::Names;
     use crate::policy::clients::HostGuard;
     use crate::policy::{Policy, Reach};
     use crate::report::log::{Format as LogFormat, Level};
@@ -208,7 +208,6 @@ mod tests {
             format: Format::Json,
             colour: Colour::Plain,
             progress: ProgressLine::Hidden,
-            names: Names::default(),
         });
         let reach = Reach::LoopbackOnly;
         let options = Options {
@@ -218,6 +217,7 @@ mod tests {
             host_guard: HostGuard { reach, names: Vec::new() },
             token: None,
             proxies: Default::default(),
+            names: Names::default(),
             log_level: Level::Warn,
             log_format: LogFormat::Logfmt,
             seed: 1,

@@ -259,12 +259,12 @@ impl Service {
         self.counters.count_request(exchange.route, 200);
         if let Some(Role::Client(client)) = self.sockets.get_mut(owner) {
             if let Some(stream) = scanning.stream {
-                let end = outcome.write_end(form);
+                let end = outcome.write_end(form, &self.options.names);
                 client.activity = Activity::Telling(Box::new(Telling::new(stream, end)));
             } else {
                 let response = match &exchange.expect {
                     Some(expect) => outcome.probe_response(expect.as_ref()),
-                    None => api::scan_response(form, outcome.write_end(form)),
+                    None => api::scan_response(form, outcome.write_end(form, &self.options.names)),
                 };
                 client.conn.respond(now, &response, &self.date.1);
             }

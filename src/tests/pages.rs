@@ -130,6 +130,12 @@ ends. A second signal ends either at once.
 .TP
 .B NO_COLOR
 If set and not empty, no table has colours.
+.TP
+.BR LISTEN_PID ", " LISTEN_FDS
+Set by
+.BR systemd (1):
+the listeners of a service, in place of \fBOPENPORTS_LISTEN\fR and of the default; see
+.BR sd_listen_fds (3).
 .SH FILES
 .TP
 .I /etc/services
@@ -140,6 +146,7 @@ openports scan localhost
 openports scan \-\-json example.com 1\-1024
 openports scan \-\-targets hosts.txt \-\-shard 2/3 22,80,443
 openports serve \-\-listen [::]:8080
+openports serve \-\-listen unix:/run/openports.sock
 .fi
 "#;
 

@@ -20,6 +20,8 @@ mod faults;
 mod forms;
 #[path = "service/http.rs"]
 mod http;
+#[path = "service/listeners.rs"]
+mod listeners;
 #[path = "service/names.rs"]
 mod names;
 #[path = "service/nameserver.rs"]

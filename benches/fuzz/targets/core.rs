@@ -14,6 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use openports::budget::Shares;
 use openports::event::{Action, Event, Outcome, Route, Shortage, Signal, Transport};
 use openports::limits::Settings;
+use openports::names::Names;
 use openports::policy::clients::HostGuard;
 use openports::policy::{Policy, Reach};
 use openports::report::log::{Format, Level};
@@ -125,6 +126,7 @@ impl<'a> World<'a> {
             host_guard: HostGuard { reach, names: Vec::new() },
             token: None,
             proxies: Default::default(),
+            names: Names::default(),
             log_level: Level::Debug,
             log_format: feed.pick(&[Format::Logfmt, Format::Json]),
             seed: 7,

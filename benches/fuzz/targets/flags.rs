@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use libfuzzer_sys::fuzz_target;
 use openports::budget::Shares;
 use openports::config::{self, Config, Invocation};
+use openports::event::listen::Listen;
 use openports::limits;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -24,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     match config::parse(args, |name| env.get(name.as_bytes()).cloned()) {
-        Ok(Invocation::Serve(config)) => {
+        Ok(Invocation::Serve(config, _)) => {
             assert!(!config.listen.is_empty());
             check_config(&config);
         }
@@ -34,7 +35,10 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(config.scan.manner.deadline <= limits::SCAN_TIME_MAX);
             check_config(&config);
         }
-        Ok(Invocation::Healthcheck(service)) => assert!(!service.ip().is_unspecified()),
+        Ok(Invocation::Healthcheck(Listen::Tcp(at))) => assert!(!at.ip().is_unspecified()),
+        Ok(Invocation::Healthcheck(Listen::Unix(path))) => {
+            assert!((1..=limits::UNIX_PATH_BYTES_MAX).contains(&path.as_os_str().len()));
+        }
         Ok(Invocation::Help(text) | Invocation::Version(text)) => assert!(text.ends_with('\n')),
         Err(error) => {
             let text = error.to_string();

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -69,6 +70,11 @@ impl Service {
         Self::watch(command(None, args))
     }
 
+    /// Starts it as a service manager does, see [`passing`].
+    pub(crate) fn start_passing(variables: &str, listener: OwnedFd, args: &[&str]) -> Self {
+        Self::watch(passing(variables, listener, args))
+    }
+
     /// Starts it, and leaves its log unread from the announcement on.
     pub(crate) fn start_unread(args: &[&str]) -> (Self, BufReader<ChildStderr>) {
         let (service, reader, _) = Self::spawn(command(None, &listening(args)));
@@ -100,14 +106,14 @@ impl Service {
     /// Starts the command and reads its log as far as the last line of the announcement.
     fn spawn(mut command: Command) -> (Self, BufReader<ChildStderr>, Vec<String>) {
         let shown = format!("{command:?}");
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect(&shown);
+        let mut child = command.stderr(Stdio::piped()).spawn().expect(&shown);
         let mut reader = BufReader::new(child.stderr.take().expect("it is piped"));
         let (mut address, mut seen) = (None, Vec::new());
         while !seen.last().is_some_and(|line: &String| line.contains("curl ")) {
             let mut line = String::new();
             let count = reader.read_line(&mut line).expect("a log is text");
             assert!(count > 0, "{shown} ended early: {seen:#?}");
-            if line.contains("listening") && address.is_none() {
+            if line.contains("listening") && !line.contains("unix:") && address.is_none() {
                 address = Some(address_of(&line));
             }
             seen.push(line.trim_end().to_owned());
@@ -174,9 +180,17 @@ pub(crate) struct Ended {
 
 /// Runs the binary to its end, which must come.
 pub(crate) fn run(limit: Option<usize>, args: &[&str]) -> Ended {
-    let mut command = command(limit, args);
+    finish(command(limit, args))
+}
+
+/// The same with a descriptor passed to it, see [`passing`].
+pub(crate) fn run_passing(variables: &str, descriptor: OwnedFd, args: &[&str]) -> Ended {
+    finish(passing(variables, descriptor, args))
+}
+
+fn finish(mut command: Command) -> Ended {
     let shown = format!("{command:?}");
-    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect(&shown);
     let deadline = Instant::now() + PATIENCE;
     let status = loop {
@@ -208,13 +222,26 @@ fn command(limit: Option<usize>, args: &[&str]) -> Command {
             shell
         }
     };
+    forget_variables(&mut command);
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+/// The command line with this descriptor as number 3, and these variables; `$$` is its process.
+fn passing(variables: &str, descriptor: OwnedFd, args: &[&str]) -> Command {
+    let script = format!("export {variables}; exec \"$0\" \"$@\" 3<&0 </dev/null");
+    let mut command = Command::new("sh");
+    forget_variables(&mut command);
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_openports")]).args(args).stdin(descriptor);
+    command
+}
+
+fn forget_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("OPENPORTS_") {
             command.env_remove(name);
         }
     }
-    command.args(args);
-    command
 }
 
 fn listening<'a>(args: &[&'a str]) -> Vec<&'a str> {
@@ -238,6 +265,18 @@ impl Folder {
             .join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).expect("the target directory is ours");
         Self(path)
+    }
+
+    /// One whose path is short enough for sockets: those have 107 bytes at most.
+    pub(crate) fn short(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("openports-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("there is a place for files of the moment");
+        Self(path)
+    }
+
+    /// The path of a file in it.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().expect("the folder has a plain name").to_owned()
     }
 
     /// Writes a file, whole or not at all, and returns its path.

@@ -69,6 +69,18 @@ fn the_closed_ports_of_an_answer_are_ranges() {
 }
 
 #[test]
+fn the_usual_services_of_open_ports_are_told_on_request() {
+    isolated(|| {
+        let _ssh = TcpListener::bind("127.0.0.1:22").expect("the namespace is ours");
+        let service = Service::start(&[]);
+        service
+            .scan("domain=127.0.0.1&toPort=100&include=services")
+            .check_open(&[22])
+            .check_key("services", serde_json::json!({"22": "ssh"}));
+    });
+}
+
+#[test]
 fn the_whole_range_is_exactly_what_the_kernel_lists() {
     isolated(|| {
         let (_listeners, open) = listeners(10);

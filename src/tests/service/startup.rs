@@ -6,7 +6,7 @@ use crate::network::has_ipv6;
 use crate::process::{Ended, Folder, Service, run};
 
 /// One line on stderr that has these words in it, and nothing on stdout.
-fn check(ended: &Ended, code: i32, words: &[&str]) {
+pub(crate) fn check(ended: &Ended, code: i32, words: &[&str]) {
     let Ended { command, stderr, .. } = ended;
     assert_eq!((ended.code, &*ended.stdout), (Some(code), ""), "{command}: {stderr}");
     assert_eq!(stderr.lines().count(), 1, "{command}: {stderr}");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use openports::budget::Shares;
 use openports::event::{Route, Signal};
 use openports::limits::Settings;
+use openports::names::Names;
 use openports::policy::clients::HostGuard;
 use openports::policy::{Policy, Reach};
 use openports::report::log::{Format, Level};
@@ -27,6 +28,7 @@ pub(crate) fn options(shares: Shares) -> Options {
         host_guard: HostGuard { reach: Reach::Outside, names: Vec::new() },
         token: None,
         proxies: Default::default(),
+        names: Names::default(),
         log_level: Level::Debug,
         log_format: Format::Json,
         seed: 7,

@@ -1,7 +1,8 @@
-//! Names of well-known services, for people who read a table.
+//! Names of well-known services, by port.
 //!
 //! What the system's services(5) says goes first; the list built in is for systems without it. A
-//! name says what is usually behind a port, never what is: nobody was asked.
+//! name says what is usually behind a port, never what is: nobody was asked. It reads no file: the
+//! shell does, once, at start.
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,54 @@
+//! What the service tells of itself: at its start in the log, and at any time as gauges.
+
+use super::Service;
+use crate::event::listen::Listen;
+use crate::policy::Reach;
+use crate::report::Gauges;
+use crate::report::log::{Level, Record};
+
+impl Service {
+    /// Logs what was bound, every limit in force, and a line to try.
+    pub fn announce(&mut self, bound: &[Listen], descriptors: usize) {
+        for listen in bound {
+            self.log(&Record::new(Level::Info, "listening").field("address", listen.to_string()));
+        }
+        let (settings, shares) = (&self.options.settings, &self.options.shares);
+        let record = Record::new(Level::Info, "limits")
+            .field("descriptors", descriptors)
+            .field("in_flight", shares.probes)
+            .field("connections", shares.connections)
+            .field("lookup_sockets", shares.lookups)
+            .field("scans", settings.scans_max)
+            .field("scans_per_client", settings.scans_per_client_max)
+            .field("timeout", settings.timeout)
+            .field("scan_time", settings.scan_time_max)
+            .field("drain_delay", settings.drain_delay)
+            .field("drain_timeout", settings.drain_timeout);
+        self.log(&record);
+        let is_reachable = self.options.policy.reach == Reach::Outside;
+        if is_reachable && self.options.token.is_none() && !bound.is_empty() {
+            let advice = "others can reach this service, and it asks for no token: --token-file";
+            self.log(&Record::new(Level::Warn, "open to all").field("advice", advice));
+        }
+        if let Some(first) = bound.first() {
+            let line = first.curl_line("/open-ports?domain=localhost&toPort=65535");
+            self.log(&Record::new(Level::Info, "try").field("command", line));
+        }
+    }
+
+    /// What `/metrics` shows of this moment.
+    pub(super) fn gauges(&self) -> Gauges {
+        let shares = &self.options.shares;
+        Gauges {
+            started: self.started,
+            scans_running: self.jobs.len(),
+            lookups_running: self.resolver.lookups_len(),
+            connections_open: self.clients_len,
+            connects_in_flight: self.jobs.in_flight(),
+            connects_in_flight_max: self.jobs.capacity(),
+            descriptors_used: self.sockets.len(),
+            descriptors_max: shares.connections + shares.lookups + shares.probes,
+            is_draining: self.is_draining(),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Where clients come to beside ports: Unix sockets, and listeners that were passed.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+use crate::process::{Folder, PATIENCE, Service, run, run_passing, until};
+use crate::startup::check;
+
+/// What a service at this path answers to a GET.
+fn ask(path: &str, target: &str) -> String {
+    let mut stream = UnixStream::connect(path).expect(path);
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("it takes a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer, and its end");
+    answer
+}
+
+fn check_answer(path: &str, target: &str, status: &str) {
+    let answer = ask(path, target);
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
+}
+
+/// Starts a service that listens at this path as well as on a port.
+fn start(path: &str, args: &[&str]) -> Service {
+    let listen = format!("unix:{path}");
+    let service = Service::start(&[&["--listen", &listen], args].concat());
+    service.log_line(&["msg=listening", &format!("address={listen}")]);
+    service
+}
+
+#[test]
+fn a_unix_socket_serves_its_owner_and_group_and_goes_with_the_service() {
+    let folder = Folder::short("unix");
+    let path = folder.path("socket");
+    let mut service = start(&path, &[]);
+    check_answer(&path, "/healthz", "200");
+    check_answer(&path, "/open-ports?domain=127.0.0.1&toPort=1", "200");
+    service.log_line(&["route=/open-ports", "client=0.0.0.0"]);
+    let file = std::fs::symlink_metadata(&path).unwrap();
+    assert!(file.file_type().is_socket());
+    assert_eq!(file.permissions().mode() & 0o777, 0o660);
+    let well = run(None, &["healthcheck", &format!("unix:{path}")]);
+    assert_eq!((well.code, &*well.stderr), (Some(0), ""));
+    service.signal("TERM");
+    assert_eq!(service.wait(), Some(0));
+    assert!(!Path::new(&path).exists());
+    let unwell = run(None, &["healthcheck", "--listen", &format!("unix:{path}")]);
+    check(&unwell, 1, &[&path, "No such file"]);
+}
+
+#[test]
+fn clients_of_a_unix_socket_share_the_scans_of_one_client() {
+    let folder = Folder::short("share");
+    let path = folder.path("socket");
+    let service = start(&path, &["--max-scans-per-client", "1"]);
+    let mut first = UnixStream::connect(&path).unwrap();
+    let slow = "/open-ports?domain=127.0.0.1&toPort=1000&rate=1";
+    let request = format!("GET {slow} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    first.write_all(request.as_bytes()).unwrap();
+    until("the first scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
+    check_answer(&path, "/open-ports?domain=127.0.0.1&toPort=1", "429");
+    // Who has an address is another client.
+    service.scan("domain=127.0.0.1&toPort=1");
+}
+
+#[test]
+fn a_second_signal_leaves_no_file_either() {
+    let folder = Folder::short("second");
+    let path = folder.path("socket");
+    let mut service = start(&path, &["--drain-delay", "60s"]);
+    service.signal("TERM");
+    service.log_line(&["msg=draining"]);
+    assert!(Path::new(&path).exists(), "it listens for the delay");
+    service.signal("TERM");
+    service.wait();
+    assert!(!Path::new(&path).exists());
+}
+
+#[test]
+fn a_file_whose_service_was_killed_is_bound_anew() {
+    let folder = Folder::short("stale");
+    let path = folder.path("socket");
+    let mut killed = start(&path, &[]);
+    killed.signal("KILL");
+    killed.wait();
+    assert!(Path::new(&path).exists(), "nobody could remove it");
+    let _service = start(&path, &[]);
+    check_answer(&path, "/healthz", "200");
+}
+
+#[test]
+fn a_socket_in_use_and_a_file_that_is_no_socket_are_left_alone() {
+    let folder = Folder::short("taken");
+    let path = folder.path("socket");
+    let listen = format!("unix:{path}");
+    let live = UnixListener::bind(&path).unwrap();
+    let ended = run(None, &["--listen", &listen]);
+    check(&ended, 71, &["--listen", &listen, "another process listens there"]);
+    UnixStream::connect(&path).expect("it is as it was");
+    drop(live);
+    let file = folder.write("file", "mine");
+    let ended = run(None, &["--listen", &format!("unix:{file}")]);
+    check(&ended, 71, &["--listen", &file, "is no socket"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    let nowhere = format!("unix:{}", folder.path("none/socket"));
+    check(&run(None, &["--listen", &nowhere]), 71, &["--listen", &nowhere]);
+    let long = format!("unix:/{}", "x".repeat(107));
+    check(&run(None, &["--listen", &long]), 64, &["--listen", "108 bytes"]);
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_file() {
+    let folder = Folder::short("failed");
+    let path = folder.path("socket");
+    let ours = format!("unix:{path}");
+    check(&run(None, &["--listen", &ours, "--listen", "192.0.2.1:0"]), 71, &["192.0.2.1:0"]);
+    assert!(!Path::new(&path).exists());
+    check(&run(None, &["--listen", &ours, "--listen", &ours]), 71, &["another process"]);
+    assert!(!Path::new(&path).exists());
+}
+
+#[test]
+fn a_file_that_another_has_put_in_its_place_stays() {
+    let folder = Folder::short("replaced");
+    let path = folder.path("socket");
+    let mut service = start(&path, &[]);
+    std::fs::remove_file(&path).unwrap();
+    let _other = UnixListener::bind(&path).unwrap();
+    service.signal("TERM");
+    assert_eq!(service.wait(), Some(0));
+    UnixStream::connect(&path).expect("the other one's file is there");
+}
+
+const OURS: &str = "LISTEN_PID=$$ LISTEN_FDS=1";
+
+fn tcp(at: &str) -> (OwnedFd, String) {
+    let listener = TcpListener::bind(at).unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    (listener.into(), at)
+}
+
+#[test]
+fn a_listener_that_was_passed_takes_the_place_of_the_variable_but_not_of_the_flag() {
+    let (listener, at) = tcp("127.0.0.1:0");
+    let variables = format!("{OURS} OPENPORTS_LISTEN=192.0.2.1:1");
+    let mut service = Service::start_passing(&variables, listener, &[]);
+    assert_eq!(service.address.to_string(), at);
+    service.scan("domain=127.0.0.1&toPort=1");
+    service.signal("TERM");
+    assert_eq!(service.wait(), Some(0));
+
+    let (listener, at) = tcp("127.0.0.1:0");
+    let args = ["--listen", "127.0.0.2:0"];
+    let service = Service::start_passing(OURS, listener, &args);
+    assert_eq!(service.address.to_string(), at);
+    let line = service.log_line(&["msg=listening", "address=127.0.0.2:"]);
+    let own = line.rsplit_once("address=").map(|(_, at)| at).unwrap();
+    TcpStream::connect(own).expect("the flag holds beside what was passed");
+}
+
+#[test]
+fn who_reaches_a_service_is_a_matter_of_what_was_passed() {
+    let (listener, _) = tcp("0.0.0.0:0");
+    let mut service = Service::start_passing(OURS, listener, &[]);
+    service.address.set_ip([127, 0, 0, 1].into());
+    service.get("/open-ports?domain=127.0.0.1&toPort=1").check_status(403);
+}
+
+#[test]
+fn the_file_of_a_unix_socket_that_was_passed_is_its_makers() {
+    let folder = Folder::short("passed");
+    let path = folder.path("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let args = ["--listen", "127.0.0.1:0"];
+    let mut service = Service::start_passing(OURS, listener.into(), &args);
+    service.log_line(&["msg=listening", &format!("address=unix:{path}")]);
+    check_answer(&path, "/open-ports?domain=127.0.0.1&toPort=1", "200");
+    service.signal("TERM");
+    assert_eq!(service.wait(), Some(0));
+    assert!(Path::new(&path).exists());
+}
+
+#[test]
+fn what_was_passed_and_does_not_listen_ends_with_71() {
+    let (listener, at) = tcp("127.0.0.1:0");
+    let stream = TcpStream::connect(at).unwrap();
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let file = File::open("/dev/null").unwrap();
+    for descriptor in [stream.into(), datagrams.into(), file.into()] {
+        let ended = run_passing(OURS, descriptor, &[]);
+        check(&ended, 71, &["LISTEN_FDS", "descriptor 3", "is no listening stream socket"]);
+    }
+    let two = "LISTEN_PID=$$ LISTEN_FDS=2";
+    let ended = run_passing(two, listener.try_clone().unwrap(), &[]);
+    check(&ended, 71, &["LISTEN_FDS", "descriptor 4"]);
+    let ended = run_passing("LISTEN_PID=$$ LISTEN_FDS=many", listener, &[]);
+    check(&ended, 71, &["LISTEN_FDS", "many"]);
+}
+
+#[test]
+fn what_was_passed_to_another_process_is_not_taken() {
+    let (listener, at) = tcp("127.0.0.1:0");
+    let variables = "LISTEN_PID=1 LISTEN_FDS=1 OPENPORTS_LISTEN=127.0.0.1:0";
+    let service = Service::start_passing(variables, listener, &[]);
+    assert_ne!(service.address.to_string(), at);
+}

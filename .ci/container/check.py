@@ -150,7 +150,8 @@ def check_monitoring():
     rules = one("monitoring", "PrometheusRule")["spec"]
     (here / "rules.yaml").write_text(yaml.safe_dump(rules))
     alerts = [rule for group in rules["groups"] for rule in group["rules"]]
-    dashboard = json.loads(config_maps("monitoring")["openports-dashboard"]["data"]["openports.json"])
+    data = config_maps("monitoring")["openports-dashboard"]["data"]
+    dashboard = json.loads(data["openports.json"])
     queries = [it["expr"] for panel in dashboard["panels"] for it in panel["targets"]]
     for query in queries + [alert["expr"] for alert in alerts]:
         named = {re.sub("_bucket$", "", word) for word in re.findall(r"openports_\w+", query)}
@@ -188,7 +189,8 @@ def write_plays():
         spec = copy.deepcopy(job["template"]["spec"])
         container = ours(spec)
         # What the Job's controller does.
-        container["args"] = [it.replace("$(JOB_COMPLETION_INDEX)", str(index)) for it in container["args"]]
+        counted = [it.replace("$(JOB_COMPLETION_INDEX)", str(index)) for it in container["args"]]
+        container["args"] = counted
         write_play(f"play-sweep-{index}", spec, lists)
 
 

@@ -6,7 +6,7 @@ pods=$work/pods
 names=(base sidecar sweep-0 sweep-1 sweep-2 sweep-3)
 down() {
     for name in "${names[@]}"; do
-        [ ! -f "$pods/play-$name.yaml" ] || podman kube down "$pods/play-$name.yaml" >/dev/null 2>&1 || true
+        podman kube down "$pods/play-$name.yaml" >/dev/null 2>&1 || true
     done
 }
 trap 'down; unplug' EXIT
@@ -61,7 +61,8 @@ answer=$(outside curl -sS 'http://203.0.113.1:8080/open-ports?domain=10.0.0.1&to
 check "the policy of the ConfigMap" '*TARGET_DENIED*' "$answer"
 inspect() { podman inspect play-base-openports --format "{{$1}}"; }
 check "read-only" true "$(inspect .HostConfig.ReadonlyRootfs)"
-check "capabilities" 0000000000000000 "$(awk '/CapBnd/ { print $2 }' "/proc/$(inspect .State.Pid)/status")"
+check "capabilities" 0000000000000000 \
+    "$(awk '/CapBnd/ { print $2 }' "/proc/$(inspect .State.Pid)/status")"
 check "memory limit" 134217728 "$(inspect .HostConfig.Memory)"
 podman kube down "$pods/play-base.yaml" >/dev/null
 
@@ -70,7 +71,9 @@ play sidecar
 app() { podman logs play-sidecar-app 2>&1; }
 within 15 eval 'app | grep -q open_ports'
 check "what the app was told" '*"domain":"127.0.0.1","open_ports":?8080?,*"complete":true*' "$(app)"
-if outside curl -s --max-time 2 http://203.0.113.1:8080/healthz; then fail "the sidecar answers outside"; fi
+if outside curl -s --max-time 2 http://203.0.113.1:8080/healthz; then
+    fail "the sidecar answers outside"
+fi
 podman kube down "$pods/play-sidecar.yaml" >/dev/null
 
 echo "-- sweep: every index, and what their logs add up to"

@@ -75,6 +75,8 @@ impl Service {
             }
         }
         self.say_batch();
+        // Not at the next tick: with nothing to print or to wait for, none would come.
+        self.on_batch_done();
     }
 
     /// Once a turn: tells progress, and begins as many targets as the budget can use.
@@ -176,8 +178,8 @@ mod tests {
     use crate::service::Options;
     use crate::target::{Family, PortSet, Retries, Timeout};
 
-    /// A service without descriptors and the world it talks to: ports below 10 refuse, the others
-    /// are silent.
+    /// A service without descriptors and the world it talks to: ports below 10 refuse, name servers
+    /// have no route, the others are silent.
     struct World {
         service: Service,
         now: Instant,
@@ -191,6 +193,10 @@ mod tests {
     const IN_FLIGHT: usize = 50;
 
     fn world(list: &str, shard: &str) -> World {
+        world_that_prints(list, Format::Json, shard)
+    }
+
+    fn world_that_prints(list: &str, format: Format, shard: &str) -> World {
         let mut targets = Targets::new(PortSet::from_range(1, 9), PortSet::new());
         targets.add_lines(list.as_bytes());
         let batch = Batch::new(BatchOptions {
@@ -205,7 +211,7 @@ mod tests {
                 addresses: Addresses::First,
             },
             shard: Shard::parse(shard).expect("a shard"),
-            format: Format::Json,
+            format,
             colour: Colour::Plain,
             progress: ProgressLine::Hidden,
         });
@@ -252,8 +258,12 @@ mod tests {
                         *self.connects.entry(to).or_default() += 1;
                         self.in_flight += 1;
                         self.in_flight_most = self.in_flight_most.max(self.in_flight);
-                        if to.port() < 10 {
-                            let outcome = Outcome::Refused;
+                        let outcome = match to.port() {
+                            ..10 => Some(Outcome::Refused),
+                            53 => Some(Outcome::Unreachable),
+                            _ => None,
+                        };
+                        if let Some(outcome) = outcome {
                             self.service.handle(Event::Connect { socket, outcome }, self.now);
                         }
                     }
@@ -261,6 +271,10 @@ mod tests {
                     Action::FindRoute { request, to } => {
                         let route = Route::From(Ipv4Addr::LOCALHOST.into());
                         self.service.handle(Event::Route { request, to, route }, self.now);
+                    }
+                    Action::ReadNameFiles => {
+                        let unread = Event::NameFiles { resolv_conf: None, hosts: None };
+                        self.service.handle(unread, self.now);
                     }
                     Action::Log(line) => self.stderr.push(line),
                     Action::Exit(code) => return Some(code),
@@ -273,7 +287,6 @@ mod tests {
                     }
                     action @ (Action::Attend(_)
                     | Action::ShutdownWrite(_)
-                    | Action::ReadNameFiles
                     | Action::ReadTokenFile
                     | Action::CloseListeners
                     | Action::ShowProgress(_)) => panic!("nobody asked for {action:?}"),
@@ -353,6 +366,14 @@ mod tests {
         world.service.handle(gone, world.now);
         assert_eq!(world.run(), 0);
         assert_eq!((world.stdout.as_str(), world.stderr.len()), ("", 0));
+    }
+
+    #[test]
+    fn a_name_that_nobody_can_be_asked_for_ends_a_batch_that_prints_nothing() {
+        let mut world = world_that_prints("nope.example 80", Format::Table, "1/1");
+        assert_eq!(world.run(), 1);
+        assert!(world.stdout.is_empty(), "{}", world.stdout);
+        assert!(world.stderr[0].starts_with("openports: nope.example: "), "{:?}", world.stderr);
     }
 
     #[test]

@@ -397,7 +397,7 @@ mod tests {
     }
 
     /// A value of each flag of the service that is neither its default nor its `other`.
-    const SERVE_VALUES: [(&str, &str, &str); 16] = [
+    const SERVE_VALUES: [(&str, &str, &str); 18] = [
         ("listen", "[::]:80", "0.0.0.0:0"),
         ("timeout", "250ms", "60s"),
         ("max-scan-time", "10s", "24m"),
@@ -410,6 +410,8 @@ mod tests {
         ("allow", "127.0.0.0/8", "::1"),
         ("deny", "10.0.0.0/8", "fd00::/8"),
         ("host", "scan.example", "localhost"),
+        ("token-file", "/a", "/b"),
+        ("trust-proxy", "10.0.0.0/8", "fd00::/8"),
         ("log-level", "debug", "error"),
         ("log-format", "json", "logfmt"),
         ("resolv-conf", "/a", "/b"),

@@ -6,7 +6,7 @@ them, serve.help and scan.help as the image prints them, and metrics, the page o
 the alert rules to rules.yaml, for promtool, and what podman is to play to play-*.yaml.
 """
 
-import copy, json, pathlib, re, sys
+import copy, json, os, pathlib, re, sys
 import kubernetes_validate
 import yaml
 
@@ -108,6 +108,10 @@ def check_base(name):
         for it in (it for it in documents[name] if it["kind"] == kind):
             selector = it["spec"].get("podSelector") or it["spec"]["selector"]
             assert selector.get("matchLabels", selector).items() <= labels, kind
+    file = pathlib.PurePath(settings["OPENPORTS_TOKEN_FILE"])
+    assert file.name == "token" and str(file.parent) == container["volumeMounts"][0]["mountPath"]
+    secret = {"secretName": "openports", "defaultMode": 0o440}
+    assert spec["volumes"] == [{"name": "token", "secret": secret}]
     port = one(name, "Service")["spec"]["ports"][0]
     assert port["targetPort"] in [it["name"] for it in container["ports"]]
     assert one(name, "ServiceAccount")["metadata"]["name"] == spec["serviceAccountName"]
@@ -162,11 +166,20 @@ def check_monitoring():
 
 def write_play(name, spec, configs=()):
     """A pod as podman 4 can play it. It asks probes through a shell, which the image does not
-    have, knows no sidecars, and no field of a node: those are taken out, the rest is as it is."""
+    have, knows no sidecars, and has no Secrets with a mode: a directory that is as the kubelet
+    would make it stands in for these, the others are taken out, and the rest is as it is."""
     spec = copy.deepcopy(spec)
     containers = spec.pop("initContainers", []) + spec["containers"]
     spec["containers"] = containers
     spec.pop("serviceAccountName", None)
+    for volume in spec.get("volumes", []):
+        if secret := volume.pop("secret", None):
+            file = (here / secret["secretName"] / "token").absolute()
+            file.parent.mkdir()
+            file.write_text("a-token-for-tests")
+            os.chown(file, 0, spec["securityContext"]["fsGroup"])
+            file.chmod(secret["defaultMode"])
+            volume["hostPath"] = {"path": str(file.parent), "type": "Directory"}
     for container in containers:
         for field in ("livenessProbe", "readinessProbe", "startupProbe", "restartPolicy", "ports"):
             container.pop(field, None)

@@ -122,6 +122,11 @@ for _ in 1 2 3; do
     ends 0
 done
 
+echo "-- a Secret that is missing: no service without the token, and one line that says why"
+start -e OPENPORTS_TOKEN_FILE=/secret/token
+ends 71
+check "why" 'openports: --token-file /secret/token: *' "$(podman logs op 2>&1)"
+
 echo "-- wrong configuration: exit 64"
 start -e OPENPORTS_MAX_SCANS=none
 ends 64

@@ -8,6 +8,9 @@ down() {
     for name in "${names[@]}"; do
         podman kube down "$pods/play-$name.yaml" >/dev/null 2>&1 || true
     done
+    # podman keeps a volume for the ConfigMap that was mounted.
+    podman volume ls -q --filter name=openports-sweep-targets |
+        while read -r volume; do podman volume rm "$volume" >/dev/null; done
 }
 trap 'down; unplug' EXIT
 rm -rf "$pods" && mkdir "$pods"
@@ -55,9 +58,13 @@ play() { inside podman kube play --network host "$pods/play-$1.yaml" >/dev/null;
 echo "-- base: played, used, taken down"
 play base
 within 10 outside curl -sf http://203.0.113.1:8080/readyz
-answer=$(outside curl -sS 'http://203.0.113.1:8080/open-ports?domain=203.0.113.2&toPort=1024')
+url=http://203.0.113.1:8080/open-ports
+scan() { outside curl -sS "$@" "$url?domain=203.0.113.2&toPort=1024"; }
+check "without the token" '*"status":401*' "$(scan)"
+token='Authorization: Bearer a-token-for-tests'
+answer=$(scan -H "$token")
 check "a scan" '*"closed":1024,*"complete":true*' "$answer"
-answer=$(outside curl -sS 'http://203.0.113.1:8080/open-ports?domain=10.0.0.1&toPort=1')
+answer=$(outside curl -sS -H "$token" "$url?domain=10.0.0.1&toPort=1")
 check "the policy of the ConfigMap" '*TARGET_DENIED*' "$answer"
 inspect() { podman inspect play-base-openports --format "{{$1}}"; }
 check "read-only" true "$(inspect .HostConfig.ReadonlyRootfs)"

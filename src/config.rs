@@ -579,10 +579,10 @@ mod tests {
         );
         check(&["a", "--json=yes"], "--json \"yes\": the flag takes no value");
         check(&["a", "--json", "--json"], "--json \"true\": expected once, is given several times");
-        check(
-            &["a", "--shard", "5/4"],
-            "--shard \"5/4\": \"5\" is none: the shards are 1/4 to 4/4",
-        );
+        for (shard, which) in [("0/4", "\"0\""), ("5/4", "\"5\"")] {
+            let expected = format!("--shard {shard:?}: {which} is none: the shards are 1/4 to 4/4");
+            check(&["a", "--shard", shard], &expected);
+        }
     }
 
     #[test]

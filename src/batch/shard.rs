@@ -57,9 +57,7 @@ impl Shard {
     /// The whole space.
     pub const WHOLE: Self = Self { place: 0, of: 1 };
 
-    /// Reads `I/N`: the I-th of N, counted from 1; N is 1 to [`limits::SHARDS_MAX`]. `0/N` is
-    /// `N/N`, so machines that count themselves from 0, as the pods of an Indexed Job do, have
-    /// each shard once as well; an image without a shell could not add the 1.
+    /// Reads `I/N`: the I-th of N, counted from 1; N is 1 to [`limits::SHARDS_MAX`].
     ///
     /// # Errors
     /// [`ShardError`].
@@ -69,10 +67,10 @@ impl Shard {
         if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(ShardError::Malformed);
         }
-        let number = parse_decimal(number, 0..=of)
+        let number = parse_decimal(number, 1..=of)
             .map_err(|_| ShardError::NoSuch { of, given: quote(number) })?;
-        assert!(number <= of, "`parse_decimal` keeps to its range");
-        Ok(Self { place: (number + of - 1) % of, of })
+        assert!((1..=of).contains(&number), "`parse_decimal` keeps to its range");
+        Ok(Self { place: number - 1, of })
     }
 
     /// How many items of a space of `size` are in this shard.
@@ -176,6 +174,7 @@ mod tests {
         check("1/4", "0 of 4");
         check("4/4", "3 of 4");
         check("65536/65536", "65535 of 65536");
+        check("0/4", "\"0\" is none: the shards are 1/4 to 4/4");
         check("5/4", "\"5\" is none: the shards are 1/4 to 4/4");
         check(
             "99999999999999999999/4",
@@ -186,19 +185,6 @@ mod tests {
             check(text, "expected I/N, such as 2/3, with N up to 65536");
         }
         check("1/65537", "expected I/N, such as 2/3, with N up to 65536");
-    }
-
-    #[test]
-    fn machines_that_count_from_0_or_from_1_have_each_shard_once() {
-        for of in 1..=9 {
-            for first in [0, 1] {
-                let numbers = first..first + of;
-                let shards = numbers.map(|number| Shard::parse(&format!("{number}/{of}")));
-                let mut places = shards.map(|shard| shard.unwrap().place).collect::<Vec<_>>();
-                places.sort_unstable();
-                assert_eq!(places, (0..of).collect::<Vec<_>>(), "{of} shards from {first}");
-            }
-        }
     }
 
     #[test]

@@ -189,6 +189,7 @@ fn wrong_usage_is_one_line_and_64() {
     for args in [
         &["scan"][..],
         &["scan", "localhost", "0"],
+        &["scan", "localhost", "--shard", "0/4"],
         &["scan", "localhost", "--shard", "5/4"],
         &["scan", "http://localhost"],
         &["scan", "--listen", "127.0.0.1:0", "localhost"],

@@ -137,7 +137,7 @@ def check_sweep():
     check_restricted(spec)
     check_words("sweep", "scan", spec)
     container = ours(spec)
-    shards = f"--shard=$(JOB_COMPLETION_INDEX)/{job['completions']}"
+    shards = f"--shard=$(JOB_COMPLETION_INDEX):{job['completions']}"
     assert job["completionMode"] == "Indexed" and shards in container["args"]
     file = next(it for it in container["args"] if it.startswith("--targets=")).split("=")[1]
     mount, volume = container["volumeMounts"][0], spec["volumes"][0]

@@ -57,20 +57,28 @@ impl Shard {
     /// The whole space.
     pub const WHOLE: Self = Self { place: 0, of: 1 };
 
-    /// Reads `I/N`: the I-th of N, counted from 1; N is 1 to [`limits::SHARDS_MAX`].
+    /// Reads `I/N`, the I-th of N, counted from 1; or `I:N`, counted from 0, as the pods of an
+    /// Indexed Job are: an image without a shell could not add the 1. N is 1 to
+    /// [`limits::SHARDS_MAX`].
     ///
     /// # Errors
     /// [`ShardError`].
     pub fn parse(text: &str) -> Result<Self, ShardError> {
-        let (number, of) = text.split_once('/').ok_or(ShardError::Malformed)?;
+        let (number, of, first) = match text.split_once('/') {
+            Some((number, of)) => (number, of, 1),
+            None => text
+                .split_once(':')
+                .map(|(number, of)| (number, of, 0))
+                .ok_or(ShardError::Malformed)?,
+        };
         let of = parse_decimal(of, 1..=limits::SHARDS_MAX).map_err(|_| ShardError::Malformed)?;
         if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(ShardError::Malformed);
         }
-        let number = parse_decimal(number, 1..=of)
+        let number = parse_decimal(number, first..=first + of - 1)
             .map_err(|_| ShardError::NoSuch { of, given: quote(number) })?;
-        assert!((1..=of).contains(&number), "`parse_decimal` keeps to its range");
-        Ok(Self { place: number - 1, of })
+        assert!((first..first + of).contains(&number), "`parse_decimal` keeps to its range");
+        Ok(Self { place: number - first, of })
     }
 
     /// How many items of a space of `size` are in this shard.
@@ -234,6 +242,18 @@ mod tests {
                 let sum: usize = shards.iter().map(|shard| shard[place].len()).sum();
                 assert!(union == *ports && sum == ports.len(), "target {place} in {of} shards");
             }
+        }
+    }
+
+    #[test]
+    fn machines_that_count_from_0_have_the_shards_of_those_that_count_from_1() {
+        for of in 1..=9 {
+            for number in 0..of {
+                let from_0 = Shard::parse(&format!("{number}:{of}"));
+                assert_eq!(from_0, Shard::parse(&format!("{}/{of}", number + 1)));
+                assert!(from_0.is_ok(), "{number}:{of}");
+            }
+            assert!(Shard::parse(&format!("{of}:{of}")).is_err());
         }
     }
 

@@ -65,6 +65,16 @@ impl Nginx {
     }
 }
 
+impl Nginx {
+    /// The process that answers: the master's only child.
+    fn worker(&self) -> Result<u32, String> {
+        let master = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
+        let children = children.map_err(|error| format!("nginx died: {error}"))?;
+        children.trim().parse().map_err(|_| format!("nginx has workers {children:?}, not one"))
+    }
+}
+
 impl Drop for Nginx {
     fn drop(&mut self) {
         // SIGTERM by its own means, so that the worker ends with its master.
@@ -85,20 +95,40 @@ pub(crate) fn throughput() -> Result<Figures, String> {
         .start(Vec::new())
         .map_err(|error| error.to_string())?;
     let (nginx, service) = (Nginx::start()?, Service::start(&[])?);
+    let (peer, own) = ((nginx.address, nginx.worker()?), (service.address, service.id()));
     let mut figures = Vec::new();
-    for (connections, names) in
-        [(1, ["nginx_1", "healthz_1", "invalid_1"]), (64, ["nginx_64", "healthz_64", "invalid_64"])]
-    {
-        let [nginx_name, healthz_name, invalid_name] = names;
-        figures.push((nginx_name, wrk(nginx.address, "/healthz", connections)?));
-        figures.push((healthz_name, wrk(service.address, "/healthz", connections)?));
-        figures.push((invalid_name, wrk(service.address, "/open-ports?toPort=x", connections)?));
+    for (at, path, connections, names) in [
+        (peer, "/healthz", 1, ["nginx_1", "nginx_1_cpu"]),
+        (own, "/healthz", 1, ["healthz_1", "healthz_1_cpu"]),
+        (own, INVALID, 1, ["invalid_1", "invalid_1_cpu"]),
+        (peer, "/healthz", 64, ["nginx_64", "nginx_64_cpu"]),
+        (own, "/healthz", 64, ["healthz_64", "healthz_64_cpu"]),
+        (own, INVALID, 64, ["invalid_64", "invalid_64_cpu"]),
+    ] {
+        let (address, process) = at;
+        let before = cpu_seconds(process)?;
+        let (rate, requests) = wrk(address, path, connections)?;
+        let cpu_micros = (cpu_seconds(process)? - before) * 1e6 / requests;
+        figures.extend(names.into_iter().zip([rate, cpu_micros]));
     }
     Ok(figures)
 }
 
-/// Requests a second by one thread of wrk.
-fn wrk(address: SocketAddr, path: &str, connections: u32) -> Result<f64, String> {
+/// A request that this project's service answers with 400.
+const INVALID: &str = "/open-ports?toPort=x";
+
+/// User and system time of a process so far (proc_pid_stat(5), in ticks of 10 ms).
+fn cpu_seconds(process: u32) -> Result<f64, String> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    let stat = stat.map_err(|error| format!("it died: {error}"))?;
+    // The name, second of all, may hold anything; the times are the 14th and the 15th.
+    let (_, rest) = stat.rsplit_once(')').ok_or("its times cannot be read")?;
+    let ticks: f64 = rest.split_whitespace().skip(11).take(2).flat_map(str::parse::<f64>).sum();
+    Ok(ticks / 100.0)
+}
+
+/// Requests a second by one thread of wrk, and how many there were.
+fn wrk(address: SocketAddr, path: &str, connections: u32) -> Result<(f64, f64), String> {
     let output = Command::new("wrk")
         .args(["-t", "1", "-c", &connections.to_string(), "-d", &format!("{SECONDS}s")])
         .arg(format!("http://{address}{path}"))
@@ -108,7 +138,10 @@ fn wrk(address: SocketAddr, path: &str, connections: u32) -> Result<f64, String>
     if text.contains("Socket errors") {
         return Err(format!("wrk met errors: {}", text.trim().replace('\n', " ")));
     }
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
-    line.and_then(|rate| rate.trim().parse().ok())
-        .ok_or_else(|| format!("wrk cannot be read: {}", text.trim().replace('\n', " ")))
+    let rate = text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
+    let count = text.lines().find_map(|line| line.trim().split_once(" requests in "));
+    match rate.zip(count).map(|(rate, (count, _))| (rate.trim().parse(), count.parse())) {
+        Some((Ok(rate), Ok(count))) => Ok((rate, count)),
+        Some(_) | None => Err(format!("wrk cannot be read: {}", text.trim().replace('\n', " "))),
+    }
 }

@@ -40,7 +40,7 @@ pub(crate) const LOADS: [Load; 6] = [
 pub(crate) type Figure = (&'static str, &'static str, &'static str, &'static str);
 
 /// Every figure, in the order of the report.
-pub(crate) const FIGURES: [Figure; 27] = [
+pub(crate) const FIGURES: [Figure; 33] = [
     ("start", "start to the first answered request", "ms", ""),
     ("idle", "memory of its own, idle", "MB", "≤ 2"),
     ("idle_all", "the same with the pages of its binary and of libc", "MB", ""),
@@ -65,9 +65,15 @@ pub(crate) const FIGURES: [Figure; 27] = [
     ("nginx_1", "nginx `return 200`, 1 connection", "requests/s", ""),
     ("healthz_1", "/healthz, 1 connection", "requests/s", "≥ nginx"),
     ("invalid_1", "a validation error, 1 connection", "requests/s", ""),
+    ("nginx_1_cpu", "CPU of nginx by request, 1 connection", "µs", ""),
+    ("healthz_1_cpu", "… of /healthz", "µs", ""),
+    ("invalid_1_cpu", "… of a validation error", "µs", ""),
     ("nginx_64", "nginx `return 200`, 64 connections", "requests/s", ""),
     ("healthz_64", "/healthz, 64 connections", "requests/s", "≥ nginx"),
     ("invalid_64", "a validation error, 64 connections", "requests/s", ""),
+    ("nginx_64_cpu", "CPU of nginx by request, 64 connections", "µs", ""),
+    ("healthz_64_cpu", "… of /healthz", "µs", ""),
+    ("invalid_64_cpu", "… of a validation error", "µs", ""),
 ];
 
 /// A silent host.

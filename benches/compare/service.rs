@@ -54,6 +54,11 @@ impl Service {
         ask(self.address, target, limit)
     }
 
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A line of proc_pid_status(5) in kB, such as `VmHWM`; `None` once the process is gone.
     pub(crate) fn memory_kb(&self, line: &str) -> Option<u64> {
         memory_kb(self.child.id(), line)

@@ -36,3 +36,5 @@ mod process;
 mod scans;
 #[path = "service/startup.rs"]
 mod startup;
+#[path = "service/streams.rs"]
+mod streams;

@@ -35,6 +35,7 @@ fn scan_ask(last_port: u16) -> ScanAsk {
         ports: (1..=last_port).collect(),
         form: Form::Json,
         is_for_all: false,
+        includes_all: false,
         has_deadline: false,
         elapsed_max: None,
     }
@@ -283,6 +284,43 @@ fn a_reader_that_trickles_does_not_keep_the_service_from_leaving() {
     world.run_for(5 * SECOND);
     world.plan(Duration::ZERO, Happening::Signal(Signal::Terminate));
     assert_eq!(world.run(), Pause::Exit);
+}
+
+/// Where every other port is closed and the rest unreachable, each is a range of its own, more text
+/// than one telling holds: a reader who keeps up hears the rest next time, and to one who does not,
+/// only what it has room for is told.
+#[test]
+fn scattered_ports_are_told_bit_by_bit_and_each_once() {
+    let readers = [Reads::Fast, Reads::Slowly { bytes: 2_000, every: 400 * MILLI }];
+    for (reads, form) in readers.into_iter().zip([Form::Ndjson, Form::EventStream]) {
+        let mut world = world(Port::Closed, 20 * MILLI, 4_000);
+        let special = &mut world.hosts.get_mut(&TARGET).expect("the one host").special;
+        special.extend((40_001..44_000).step_by(2).map(|port| (port, Port::Unreachable)));
+        special.insert(44_000, Port::Silent);
+        let ports = (40_000..=44_000).collect();
+        let ask = ScanAsk { form, includes_all: true, ports, ..scan_ask(1) };
+        let parameters = "&include=closed,filtered,unreachable&timeout=2s";
+        let mut client = Client::new(vec![Ask::scan(ask, parameters, vec![])]);
+        client.reads = reads;
+        if let Reads::Slowly { bytes, .. } = reads {
+            client.room = bytes;
+        }
+        world.add_client(Duration::ZERO, client);
+        let mut waiting_most = 0;
+        while world.step() {
+            if let (Stage::Connected(key), true) = (world.clients[0].stage, world.open().1 > 0) {
+                waiting_most = waiting_most.max(world.service.output(key).len());
+            }
+        }
+        world.run();
+        let body = String::from_utf8_lossy(&world.clients[0].answers[0].body);
+        let (before_end, _) = body.split_once("\"end\"").expect("an end");
+        let told = |key: &str| before_end.matches(key).count();
+        assert_eq!((told("\"closed_ports\""), told("\"unreachable_ports\"")), (1, 2));
+        let is_slow = reads != Reads::Fast;
+        assert_eq!(waiting_most >= 16 * 1024, is_slow, "{waiting_most} bytes waited");
+        assert!(waiting_most <= limits::OUTPUT_BYTES_MAX, "{waiting_most} bytes waited");
+    }
 }
 
 /// Our own: clients that were given up in a turn still had their descriptors when others were

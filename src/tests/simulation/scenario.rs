@@ -286,8 +286,17 @@ fn scan(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
     let is_plain = concurrency.is_empty() && rate.is_empty();
     let elapsed_max = is_plain.then_some(Duration::MAX);
     let form = dice.pick(&Form::ALL);
-    let scan =
-        ScanAsk { domain, addresses: leads_to, ports, form, is_for_all, has_deadline, elapsed_max };
+    let includes_all = !include.is_empty();
+    let scan = ScanAsk {
+        domain,
+        addresses: leads_to,
+        ports,
+        form,
+        is_for_all,
+        includes_all,
+        has_deadline,
+        elapsed_max,
+    };
     Ask::scan(scan, &parameters, statuses)
 }
 

@@ -134,11 +134,15 @@ impl Server {
             }
             now = Instant::now();
             self.dispatch(now);
-            self.print(now);
             self.service.handle(Event::Tick { wall: SystemTime::now(), worked }, now);
             self.accept(now);
             pause = self.perform(now);
             self.service.handle_log_dropped(self.log.flush());
+            // Stdout and stderr may be one terminal: the progress line is wiped before what takes
+            // its place is printed.
+            if self.print(now) && !matches!(pause, Pause::Exit(_)) {
+                pause = Pause::None;
+            }
         };
         self.log.flush();
         Ok(code)

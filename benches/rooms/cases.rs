@@ -310,8 +310,8 @@ fn service_refused(rounds: u64) {
     }
 }
 
-/// The same scan as a stream that tells progress in every other turn, 64 closed ports each time: the
-/// difference to [`service_refused`] is what some 1,000 tellings cost, five of them in a second.
+/// The same scan as a stream that tells progress in every other turn, 64 closed ports each time:
+/// the difference to [`service_refused`] is what some 1,000 tellings cost, five of them a second.
 fn service_streamed(rounds: u64) {
     let mut now = Instant::now();
     let mut service = service();

@@ -12,6 +12,7 @@ use super::answers::Outcome;
 use super::jobs::{Failure, Job, Owner};
 use super::streams::{Stream, Telling};
 use super::{Role, Service};
+use crate::api::page::page_response;
 use crate::api::probe::{Probed, probe_response};
 use crate::api::problem::{Cause, Problem, problem_response, sentence};
 use crate::api::query::ScanRequest;
@@ -192,6 +193,7 @@ impl Service {
             Ok(Command::Metrics) => Ok(api::metrics(self.counters.render(&self.gauges()))),
             Ok(Command::OpenApi) => Ok(api::openapi()),
             Ok(Command::Help) => Ok(api::help(request.field(Field::Host))),
+            Ok(Command::Page) => Ok(page_response(request)),
             Ok(Command::Options { allow }) => Ok(api::options(allow)),
             Err(problem) => Err(problem),
         };

@@ -30,6 +30,8 @@ mod nameserver;
 mod network;
 #[path = "service/operation.rs"]
 mod operation;
+#[path = "service/page.rs"]
+mod page;
 #[path = "service/process.rs"]
 mod process;
 #[path = "service/scans.rs"]

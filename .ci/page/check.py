@@ -494,6 +494,7 @@ def axe_finds_nothing(page, service):
     for width, height, scheme in ((1280, 900, "light"), (1280, 900, "dark"), (390, 844, "light"), (390, 844, "dark")):
         page.look(width, height, scheme, mobile=width < 500)
         page.open(service.url)
+        page.until("document.getElementById('service').textContent")
         page.eval(AXE + "; 0")
         examine(page, f"{width} {scheme} idle")
         scan(page, "127.0.0.1", "1-x", timeout="3")

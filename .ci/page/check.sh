@@ -9,7 +9,8 @@ export PAGE_OPEN=22,80,443,1500,40050 PAGE_HOST=10.99.1.1
 lab=(cargo bench --quiet --bench lab -- --rtt 20ms)
 if [ "${PAGE_SCREENSHOTS:-}" = write ]; then
     ports=21,22,25,53,80,110,143,443,587,993,3306,5432,6379,8080,8443,9090,9200,27017,32400,50051
-    "${lab[@]}" --loss 4% --open "$ports" -- python3 "$here/pictures.py" "$@" docs/page
+    "${lab[@]}" --loss 1.5% --open "$ports" -- python3 "$here/pictures.py" "$@" docs/page
+    ! command -v optipng >/dev/null || optipng -quiet docs/page/*.png
     hosts=$(mktemp)
     trap 'rm -f "$hosts"' EXIT
     echo "$PAGE_HOST shop.example" >"$hosts"

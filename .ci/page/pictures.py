@@ -27,7 +27,7 @@ def main():
             page.eval("new Promise(requestAnimationFrame)")
             page.picture(f"{folder}/{scheme}.png")
         check.says(page, "Done")
-        page.look(390, 844, "light", mobile=True, scale=1.5)
+        page.look(390, 844, "light", mobile=True)
         page.eval("scrollTo(0, 0), new Promise((done) => setTimeout(done, 300))")
         page.picture(f"{folder}/phone.png")
     finally:

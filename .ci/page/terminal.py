@@ -51,7 +51,7 @@ class Screen:
             elif token.startswith("\x1b"):
                 self.colour = COLOURS.get(token[2:-1].split(";")[-1])
             else:
-                words = html.escape(token)
+                words = html.escape(token).replace(" ", "\u00a0")
                 self.lines[-1] += f'<tspan fill="{self.colour}">{words}</tspan>' if self.colour else words
 
 

@@ -60,11 +60,11 @@ struct Code {
 impl Code {
     /// The code whose symbol `n` has `lengths[n]` bits; 0: it does not come.
     fn new(lengths: &[usize]) -> Self {
-        let mut counts = [0; CODE_BITS_MAX + 1];
-        let mut symbols: Vec<usize> = (0..lengths.len()).filter(|it| lengths[*it] > 0).collect();
-        symbols.sort_by_key(|symbol| lengths[*symbol]);
-        for symbol in &symbols {
-            counts[lengths[*symbol]] += 1;
+        let (mut counts, mut symbols) = ([0; CODE_BITS_MAX + 1], Vec::new());
+        for (bits, count) in counts.iter_mut().enumerate().skip(1) {
+            let len_before = symbols.len();
+            symbols.extend((0..lengths.len()).filter(|symbol| lengths[*symbol] == bits));
+            *count = symbols.len() - len_before;
         }
         Self { counts, symbols }
     }

@@ -81,7 +81,7 @@ pub fn prefers_page<'a>(lines: impl Iterator<Item = &'a str>) -> bool {
 /// but who does not name gzip may not know how to unpack it.
 pub fn takes_gzip<'a>(lines: impl Iterator<Item = &'a str>) -> bool {
     let (mut gzip, mut identity, mut rest) = (None, 0, 0);
-    for (coding, weight) in lines.flat_map(|line| split(line, ',')).filter_map(parse_coding) {
+    for (coding, weight) in parse_members(lines) {
         let is = |name: &str| coding.eq_ignore_ascii_case(name);
         if is("gzip") || is("x-gzip") {
             gzip = Some(weight);
@@ -95,15 +95,6 @@ pub fn takes_gzip<'a>(lines: impl Iterator<Item = &'a str>) -> bool {
     gzip > 0 && gzip >= identity
 }
 
-/// A coding and its weight; `None` for what makes no sense.
-fn parse_coding(member: &str) -> Option<(&str, Weight)> {
-    let (coding, parameter) = member.split_once(';').unwrap_or((member, "q=1"));
-    let (name, weight) = parameter.split_once('=')?;
-    let (coding, name) = (coding.trim_end(), name.trim());
-    let is_sound = is_token(coding) && name.eq_ignore_ascii_case("q");
-    Some((coding, parse_weight(weight.trim_start())?)).filter(|_| is_sound)
-}
-
 /// A quality value in thousandths, 0 to 1000.
 type Weight = u16;
 
@@ -111,7 +102,30 @@ type Weight = u16;
 type MediaType = (&'static str, &'static str);
 
 fn parse_ranges<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Range<'a>> {
-    lines.flat_map(|line| split(line, ',')).filter_map(Range::parse).collect()
+    parse_members(lines).into_iter().filter_map(Range::parse).collect()
+}
+
+/// What a list names, each with its weight. Parameters other than `q` are passed over: none of our
+/// forms has any that matters, and `application/json;charset=utf-8` means JSON.
+fn parse_members<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(&'a str, Weight)> {
+    let mut members = Vec::new();
+    for line in lines {
+        members.extend(split(line, ',').filter_map(parse_member));
+    }
+    members
+}
+
+/// `None` for a member whose weight makes no sense.
+fn parse_member(member: &str) -> Option<(&str, Weight)> {
+    let mut parts = split(member, ';');
+    let (name, mut weight) = (parts.next()?, 1000);
+    for parameter in parts {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if name.trim_end().eq_ignore_ascii_case("q") {
+            weight = parse_weight(value.trim_start())?;
+        }
+    }
+    Some((name, weight))
 }
 
 /// The weight of the most specific range that matches; the highest among equally specific ones.
@@ -132,24 +146,12 @@ struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    /// `None` for what is no media range. Parameters other than `q` are passed over: none of our
-    /// forms has any that matters, and `application/json;charset=utf-8` means JSON.
-    fn parse(member: &'a str) -> Option<Self> {
-        let mut parts = split(member, ';');
-        let range = parts.next()?;
+    /// `None` for what is no media range.
+    fn parse((range, weight): (&'a str, Weight)) -> Option<Self> {
         // Java's URLConnection sends a lone star.
         let (kind, subtype) = if range == "*" { ("*", "*") } else { range.split_once('/')? };
-        if !is_token(kind) || !is_token(subtype) || (kind == "*" && subtype != "*") {
-            return None;
-        }
-        let mut weight = 1000;
-        for parameter in parts {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            if name.trim_end().eq_ignore_ascii_case("q") {
-                weight = parse_weight(value.trim_start())?;
-            }
-        }
-        Some(Self { kind, subtype, weight })
+        let is_sound = is_token(kind) && is_token(subtype) && (kind != "*" || subtype == "*");
+        is_sound.then_some(Self { kind, subtype, weight })
     }
 
     /// How closely the range names the type; `None` if it does not match.
@@ -310,7 +312,7 @@ mod tests {
         check(&[], false);
         check(&["gzip;q=0, *"], false);
         check(&["gzip;q=0.4, identity;q=0.5"], false);
-        check(&["gzip;level=9"], false);
+        check(&["gzip;level=9"], true);
         check(&["gz ip, \u{e9}, ;q=1, gzip;q"], false);
     }
 

@@ -6,7 +6,8 @@
 set -euo pipefail
 here=$(dirname "$0")
 export PAGE_OPEN=22,80,443,1500,40050 PAGE_HOST=10.99.1.1
-lab=(cargo bench --quiet --bench lab -- --rtt 20ms)
+# The tests have built it in this profile before.
+lab=(cargo bench --quiet --profile dev --bench lab -- --rtt 20ms)
 if [ "${PAGE_SCREENSHOTS:-}" = write ]; then
     ports=21,22,25,53,80,110,143,443,587,993,3306,5432,6379,8080,8443,9090,9200,27017,32400,50051
     "${lab[@]}" --loss 1.5% --open "$ports" -- python3 "$here/pictures.py" "$@" docs/page

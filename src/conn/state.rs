@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use crate::conn::CloseReason;
 use crate::conn::buffer::Buffer;
+use crate::conn::reason::CloseReason;
 use crate::http::answer::{BodyFraming, Persistence};
 use crate::http::chunked::Chunked;
 use crate::http::head::HeadScan;

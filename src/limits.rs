@@ -30,6 +30,10 @@ pub const INPUT_BYTES_MAX: usize = HEAD_BYTES_MAX;
 pub const READ_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of answers waiting for one slow reader, beyond which a stream drops progress.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of all answers together that wait for their readers when the answer to a scan comes: one
+/// has 400 KB where every port is open, and 64 times as much for a name of 64 such addresses. The
+/// longest laggards lose theirs.
+pub const ANSWER_BYTES_WAITING_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of answers waiting beyond which the next pipelined request is not looked at yet. Small,
 /// since it is how far one client is served before the next has its turn: at a few answers of
 /// `/healthz` each, a thousand floods delay everybody else by some 20 ms.

@@ -13,6 +13,7 @@ mod announcement;
 mod answers;
 mod batches;
 mod clients;
+mod crowd;
 mod drain;
 mod fleet;
 pub mod jobs;

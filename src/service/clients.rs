@@ -20,7 +20,7 @@ use crate::conn::{Conn, Step};
 use crate::dns::LookupFailure;
 use crate::event::{Action, Parting};
 use crate::http::{Field, Method, Request, Response};
-use crate::limits::{LAG_GRACE, PARTINGS_PER_TURN};
+use crate::limits::LAG_GRACE;
 use crate::policy::clients::Share;
 use crate::report::log::{Level, Record};
 use crate::slots::Key;
@@ -32,7 +32,7 @@ pub struct Client {
     /// The protocol.
     pub(super) conn: Conn,
     peer: Option<SocketAddr>,
-    heard_at: Instant,
+    pub(super) heard_at: Instant,
     pub(super) activity: Activity,
 }
 
@@ -107,9 +107,18 @@ impl Client {
         }
     }
 
+    /// Bytes of answers that wait for it to read.
+    pub(super) fn waiting_len(&self) -> usize {
+        let end_len = match &self.activity {
+            Activity::Telling(telling) => telling.end_len(),
+            Activity::Waiting | Activity::Authorizing(_) | Activity::Scanning(_) => 0,
+        };
+        self.conn.output().len() + end_len
+    }
+
     /// When a client that lags behind what it was sent gives way to another; `None` while it does
     /// not lag, or its scan runs.
-    fn gives_way_at(&self) -> Option<Instant> {
+    pub(super) fn gives_way_at(&self) -> Option<Instant> {
         match self.activity {
             Activity::Waiting | Activity::Telling(_) => {
                 self.conn.lagging_since().map(|since| since + LAG_GRACE)
@@ -118,7 +127,7 @@ impl Client {
         }
     }
 
-    const fn is_waiting(&self) -> bool {
+    pub(super) const fn is_waiting(&self) -> bool {
         matches!(self.activity, Activity::Waiting)
     }
 }
@@ -269,14 +278,18 @@ impl Service {
         let record = Self::access_record(now, (&exchange, 200));
         self.log(&outcome.describe(record));
         self.counters.count_request(exchange.route, 200);
+        let end = match &exchange.expect {
+            Some(_) => Vec::new(),
+            None => outcome.write_end(form, &self.options.names),
+        };
+        self.make_room(now, end.len());
         if let Some(Role::Client(client)) = self.sockets.get_mut(owner) {
             if let Some(stream) = scanning.stream {
-                let end = outcome.write_end(form, &self.options.names);
                 client.activity = Activity::Telling(Box::new(Telling::new(stream, end)));
             } else {
                 let response = match &exchange.expect {
                     Some(expect) => outcome.probe_response(expect.as_ref()),
-                    None => api::scan_response(form, outcome.write_end(form, &self.options.names)),
+                    None => api::scan_response(form, end),
                 };
                 client.conn.respond(now, &response, &self.date.1);
             }
@@ -376,61 +389,6 @@ impl Service {
                 client.activity = other;
                 None
             }
-        }
-    }
-
-    /// Who gives way at the cap of connections: of those to whom nothing is owed the one silent
-    /// longest; where there is none, of those who lag behind what they were sent the one that has
-    /// lagged longest, and for [`LAG_GRACE`] at least.
-    pub(super) fn evictable(&self) -> Option<Key> {
-        let silent = self.clients().filter(|(_, client)| client.is_waiting());
-        let silent = silent.filter(|(_, client)| client.conn.output().is_empty());
-        let lagging = || {
-            let laggards = self.clients().filter_map(|(key, it)| Some((it.gives_way_at()?, key)));
-            laggards.min().filter(|(at, _)| self.ticked_at.is_some_and(|now| *at <= now))
-        };
-        silent.map(|(key, client)| (client.heard_at, key)).min().or_else(lagging).map(|it| it.1)
-    }
-
-    /// Somebody knocks, and connections are at their cap. Where nobody is idle or lags, those who
-    /// send requests without waiting for answers are told with their next answer that it is the
-    /// last: they could hold their places for ever.
-    pub fn handle_knock(&mut self, now: Instant) {
-        if self.clients_len < self.options.shares.connections || self.evictable().is_some() {
-            return;
-        }
-        let pipelining =
-            self.clients().filter(|(_, it)| it.is_waiting() && it.conn.is_pipelining());
-        let keys: Vec<Key> = pipelining.map(|(key, _)| key).take(PARTINGS_PER_TURN).collect();
-        for key in keys {
-            if let Some(client) = self.client(key) {
-                client.conn.handle_drain(now);
-                self.serve(now, key);
-            }
-        }
-    }
-
-    /// When a reader that lags may have to give way, if that is to come and connections are at
-    /// their cap.
-    pub(super) fn laggard_due_at(&self, now: Instant) -> Option<Instant> {
-        if self.clients_len < self.options.shares.connections {
-            return None;
-        }
-        self.clients().filter_map(|(_, it)| it.gives_way_at()).filter(|at| *at > now).min()
-    }
-
-    fn clients(&self) -> impl Iterator<Item = (Key, &Client)> {
-        self.sockets.iter().filter_map(|(key, role)| match role {
-            Role::Client(client) => Some((key, &**client)),
-            Role::Probe { .. } | Role::Lookup { .. } | Role::Reserved | Role::Closing => None,
-        })
-    }
-
-    /// Makes room for a client: who holds a connection and says or takes nothing gives way.
-    pub(super) fn evict(&mut self, now: Instant) {
-        self.evictions_left = self.evictions_left.saturating_sub(1);
-        if let Some(key) = self.evictable() {
-            self.drop_client(now, key, "evicted");
         }
     }
 }

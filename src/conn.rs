@@ -31,7 +31,7 @@ use crate::http::head::HeadScan;
 use crate::http::{Framing, Head, Method, Parse, Refusal, Request, Response, Version};
 use crate::limits::{
     BODY_TIMEOUT, HEAD_TIMEOUT, IDLE_TIMEOUT, INPUT_BYTES_MAX, LINGER_TIMEOUT, PIPELINED_BYTES_MAX,
-    REQUESTS_PER_CONNECTION_MAX, WRITE_STALL_TIMEOUT,
+    READ_BYTES_MAX, REQUESTS_PER_CONNECTION_MAX, WRITE_STALL_TIMEOUT,
 };
 
 /// What the service has to do next for a connection.
@@ -227,7 +227,12 @@ impl Conn {
             return 0;
         }
         match self.state.intake() {
-            Intake::Keep => INPUT_BYTES_MAX - self.input.len(),
+            // Only a head may need it all; what comes behind one that is being answered need not
+            // be held by us.
+            Intake::Keep if self.output.is_empty() && self.state.is_before_a_request() => {
+                INPUT_BYTES_MAX - self.input.len()
+            }
+            Intake::Keep => READ_BYTES_MAX.saturating_sub(self.input.len()),
             Intake::Drop => INPUT_BYTES_MAX,
             Intake::Pause => 0,
         }
@@ -248,8 +253,10 @@ impl Conn {
     /// True exactly while requests wait behind answers that are yet to be sent, and the connection
     /// is to go on behind them.
     pub fn is_pipelining(&self) -> bool {
-        let is_waiting = matches!(self.state, State::Idle { .. } | State::Head { .. });
-        is_waiting && !self.is_draining && !self.input.is_empty() && !self.output.is_empty()
+        self.state.is_before_a_request()
+            && !self.is_draining
+            && !self.input.is_empty()
+            && !self.output.is_empty()
     }
 
     /// True exactly while an answer is owed or a stream is open.
@@ -815,15 +822,15 @@ mod tests {
         assert!(run.conn.is_answering());
         assert_eq!(run.poll(), None, "one at a time");
         assert_eq!(run.conn.deadline(), None, "the service has its own");
-        let filler = GET.repeat(INPUT_BYTES_MAX / GET.len() + 1);
+        let filler = GET.repeat(READ_BYTES_MAX / GET.len() + 1);
         let room = run.conn.bytes_wanted();
-        assert_eq!(room, INPUT_BYTES_MAX - GET.len());
+        assert_eq!(room, READ_BYTES_MAX - GET.len());
         run.conn.handle_received(run.now, &filler.as_bytes()[..room]);
         assert_eq!((run.poll(), run.conn.bytes_wanted()), (None, 0));
         run.now += 60 * SECOND;
         run.respond(200, "/a");
         run.take_all();
-        assert_eq!(run.log.len(), INPUT_BYTES_MAX / GET.len() + 1);
+        assert_eq!(run.log.len(), READ_BYTES_MAX / GET.len() + 1);
         run.expire(HEAD_TIMEOUT);
         assert_eq!(run.log().last(), Some(&"refuse head_timeout"), "of the last, cut request");
     }

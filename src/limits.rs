@@ -22,7 +22,8 @@ pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
 /// Empty lines skipped before a request line; RFC 9112 section 2.2 asks for one at least.
 pub const EMPTY_LINES_MAX: usize = 8;
-/// Bytes that one connection holds unread: one head, and what was pipelined behind it.
+/// Bytes that one connection holds unread while a head comes: all of it. While a request is
+/// answered it holds [`READ_BYTES_MAX`] of what comes behind it.
 pub const INPUT_BYTES_MAX: usize = HEAD_BYTES_MAX;
 /// Bytes that the shell reads from a socket in one call, and so of one client in one turn. Most
 /// requests have less; a long one is read and parsed a piece at a time, so that a thousand of them

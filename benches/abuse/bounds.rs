@@ -17,6 +17,13 @@ const CONNECTION_BYTES: usize = 1024;
 const REQUEST_BYTES: usize = limits::HEAD_BYTES_MAX + limits::HEADERS_MAX * 64;
 /// The longest answer that is none to a scan: the OpenAPI document has 21 KB, `/metrics` 16.
 const PAGE_BYTES: usize = 32 * 1024;
+/// What one exchange takes at its widest: while its head comes, or its body, or while a page waits
+/// to be sent and the next requests behind it.
+const EXCHANGE_BYTES: usize = most([
+    2 * limits::INPUT_BYTES_MAX,
+    REQUEST_BYTES + 2 * limits::READ_BYTES_MAX,
+    PAGE_BYTES + limits::PIPELINED_BYTES_MAX + 2 * limits::READ_BYTES_MAX,
+]);
 /// Seven sets of ports of 8 KB: the plan, five states, what a stream withholds.
 const SCAN_BYTES: usize = 7 * 8 * 1024 + 2048;
 /// Beyond which the answer to one scan cannot grow: every port with its comma, and the head.
@@ -28,6 +35,12 @@ const PROBE_BYTES: usize = 2 * (24 + 24 + 16 + 2);
 const LOOKUP_BYTES: usize = 8 * 1024;
 /// A name with its addresses.
 const CACHE_ENTRY_BYTES: usize = 256 + 2 * limits::ADDRESSES_PER_NAME_MAX * 17;
+
+const fn most(numbers: [usize; 3]) -> usize {
+    let [a, b, c] = numbers;
+    let larger = if a > b { a } else { b };
+    if larger > c { larger } else { c }
+}
 
 /// One row of the sum.
 struct Row {
@@ -46,13 +59,7 @@ fn rows(descriptors: usize, scans_max: usize) -> Vec<Row> {
     vec![
         row("the process at rest", 1, BASE_BYTES),
         row("connections: state", connections, CONNECTION_BYTES),
-        row("connections: what was read", connections, 2 * limits::INPUT_BYTES_MAX),
-        row("connections: the request while its body comes", connections, REQUEST_BYTES),
-        row(
-            "connections: a page that waits to be sent",
-            connections,
-            limits::PIPELINED_BYTES_MAX + PAGE_BYTES,
-        ),
+        row("connections: what is read and written", connections, EXCHANGE_BYTES),
         row("answers to scans that wait to be sent", 1, limits::ANSWER_BYTES_WAITING_MAX),
         row("the answer to a scan that is being written", 3, ANSWER_BYTES),
         row("streams", scans_max.min(connections), 2 * limits::OUTPUT_BYTES_MAX),

@@ -115,6 +115,11 @@ impl State {
         }
     }
 
+    /// True exactly while no request is being read or answered beyond its head.
+    pub(super) fn is_before_a_request(&self) -> bool {
+        matches!(self, Self::Idle { .. } | Self::Head { .. })
+    }
+
     /// True exactly when the socket is closed, or will be at the next poll.
     pub(super) fn is_over(&self) -> bool {
         matches!(self, Self::Closing { .. } | Self::Closed)

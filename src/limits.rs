@@ -58,6 +58,9 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Output waits and the reader takes none of it.
 pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may be silent before it gives way, where connections are at their cap and
+/// another knocks. A request comes right behind the handshake: this lets it arrive.
+pub const SILENCE_GRACE: Duration = Duration::from_millis(1);
 /// How long a reader may lag before it gives way, where connections are at their cap and another
 /// client knocks. An answer of usual size the kernel takes whole, so only a reader of a large one
 /// ever lags.

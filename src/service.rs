@@ -436,7 +436,7 @@ impl Service {
             self.timers.first(),
             self.jobs.deadline(now),
             self.resolver.deadline(),
-            self.laggard_due_at(now),
+            self.next_place_at(now),
             batch,
         ];
         [door, phase].into_iter().chain(rooms).flatten().min()

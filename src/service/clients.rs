@@ -20,7 +20,7 @@ use crate::conn::{Conn, Step};
 use crate::dns::LookupFailure;
 use crate::event::{Action, Parting};
 use crate::http::{Field, Method, Request, Response};
-use crate::limits::LAG_GRACE;
+use crate::limits::{LAG_GRACE, SILENCE_GRACE};
 use crate::policy::clients::Share;
 use crate::report::log::{Level, Record};
 use crate::slots::Key;
@@ -116,14 +116,13 @@ impl Client {
         self.conn.output().len() + end_len
     }
 
-    /// When a client that lags behind what it was sent gives way to another; `None` while it does
-    /// not lag, or its scan runs.
+    /// When it gives way to another, where places are short; `None` while it is being served.
     pub(super) fn gives_way_at(&self) -> Option<Instant> {
-        match self.activity {
-            Activity::Waiting | Activity::Telling(_) => {
-                self.conn.lagging_since().map(|since| since + LAG_GRACE)
-            }
-            Activity::Authorizing(_) | Activity::Scanning(_) => None,
+        match (&self.activity, self.conn.lagging_since()) {
+            (Activity::Waiting, None) => Some(self.heard_at + SILENCE_GRACE),
+            (Activity::Waiting | Activity::Telling(_), Some(since)) => Some(since + LAG_GRACE),
+            (Activity::Telling(_), None) => None,
+            (Activity::Authorizing(_) | Activity::Scanning(_), _) => None,
         }
     }
 

@@ -13,17 +13,12 @@ use crate::limits::{ANSWER_BYTES_WAITING_MAX, PARTINGS_PER_TURN};
 use crate::slots::Key;
 
 impl Service {
-    /// Who gives way at the cap of connections: of those to whom nothing is owed the one silent
-    /// longest; where there is none, of those who lag behind what they were sent the one that has
-    /// lagged longest, and for [`LAG_GRACE`] at least.
+    /// Who gives way at the cap of connections: of those who say nothing and those who take nothing
+    /// of what they were sent, the one that has done so longest.
     pub(super) fn evictable(&self) -> Option<Key> {
-        let silent = self.clients().filter(|(_, client)| client.is_waiting());
-        let silent = silent.filter(|(_, client)| client.conn.output().is_empty());
-        let lagging = || {
-            let laggards = self.clients().filter_map(|(key, it)| Some((it.gives_way_at()?, key)));
-            laggards.min().filter(|(at, _)| self.ticked_at.is_some_and(|now| *at <= now))
-        };
-        silent.map(|(key, client)| (client.heard_at, key)).min().or_else(lagging).map(|it| it.1)
+        let now = self.ticked_at?;
+        let places = self.clients().filter_map(|(key, it)| Some((it.gives_way_at()?, key)));
+        places.min().filter(|(at, _)| *at <= now).map(|(_, key)| key)
     }
 
     /// Somebody knocks, and connections are at their cap. Where nobody is idle or lags, those who
@@ -44,13 +39,13 @@ impl Service {
         }
     }
 
-    /// When a reader that lags may have to give way, if that is to come and connections are at
-    /// their cap.
-    pub(super) fn laggard_due_at(&self, now: Instant) -> Option<Instant> {
+    /// When the first gives way, if that is to come and connections are at their cap.
+    pub(super) fn next_place_at(&self, now: Instant) -> Option<Instant> {
         if self.clients_len < self.options.shares.connections {
             return None;
         }
-        self.clients().filter_map(|(_, it)| it.gives_way_at()).filter(|at| *at > now).min()
+        let places = self.clients().filter_map(|(_, it)| it.gives_way_at());
+        places.min().filter(|at| *at > now)
     }
 
     fn clients(&self) -> impl Iterator<Item = (Key, &Client)> {
@@ -78,6 +73,7 @@ impl Service {
         let mut laggards: Vec<(Instant, Key, usize)> = self
             .clients()
             .filter_map(|(key, it)| Some((it.gives_way_at()?, key, it.waiting_len())))
+            .filter(|(_, _, len)| *len > 0)
             .collect();
         laggards.sort_unstable();
         for (_, key, len) in laggards {

@@ -170,6 +170,33 @@ fn readers_who_lag_at_the_cap_give_way_to_who_knocks() {
     assert_eq!(statuses(&world, newcomer), [200]);
 }
 
+/// Our own: among readers who lagged a newcomer was the only one that was silent, and gave way
+/// before its request had come.
+#[test]
+fn a_newcomer_does_not_give_way_before_it_has_spoken() {
+    let mut world = world(Port::Closed, 20 * MILLI, 50);
+    for _ in 0..8 {
+        let mut client = Client::new(vec![Ask::healthz(); 1_000]);
+        client.order = Order::Pipelined;
+        client.reads = Reads::Never;
+        client.parts = None;
+        world.add_client(Duration::ZERO, client);
+    }
+    let newcomers: Vec<usize> = (0..4)
+        .map(|_| {
+            let mut client = Client::new(vec![Ask::healthz()]);
+            // A byte each 10 µs: the last comes half a millisecond later.
+            (client.piece, client.gap) = (1, Duration::from_micros(10));
+            client.parts = None;
+            world.add_client(500 * MILLI, client)
+        })
+        .collect();
+    world.run_for(2 * SECOND);
+    for client in newcomers {
+        assert_eq!(statuses(&world, client), [200], "client {client}");
+    }
+}
+
 /// Our own: clients whose scans ran for minutes held every place, and no health check got in.
 #[test]
 fn scans_leave_places_to_those_who_have_none() {

@@ -58,9 +58,11 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Output waits and the reader takes none of it.
 pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may be silent before it gives way, where connections are at their cap and
-/// another knocks. A request comes right behind the handshake: this lets it arrive.
-pub const SILENCE_GRACE: Duration = Duration::from_millis(1);
+/// How long a client may be silent before it gives way, for each place that there is, where
+/// connections are at their cap and another knocks. A request comes right behind the handshake: of
+/// a thousand places it has a millisecond to arrive; of a dozen, those who wait would be held up by
+/// those who say nothing.
+pub const SILENCE_GRACE_PER_PLACE: Duration = Duration::from_micros(1);
 /// How long a reader may lag before it gives way, where connections are at their cap and another
 /// client knocks. An answer of usual size the kernel takes whole, so only a reader of a large one
 /// ever lags.
@@ -212,7 +214,8 @@ pub const DESCRIPTORS_SPARE: usize = 4;
 /// measured 4,020 bytes on Linux 6.18, and we keep some 70 ourselves; the rest is for other
 /// kernels.
 pub const PROBE_MEMORY_BYTES: u64 = 4608;
-/// Memory set aside for everything but probes: idle we take 1 MiB, clients up to 10 KB each.
+/// Memory set aside for everything but probes: idle we take 1 MiB, and usual clients below 1 KB
+/// each. What attackers may have us take beyond is summed up in docs/testing.md.
 pub const MEMORY_SPARE_BYTES: u64 = 4 * 1024 * 1024;
 /// The smallest share that still is a service: one client, one lookup, one probe.
 pub const DESCRIPTORS_MIN: usize = DESCRIPTORS_SPARE + 1 + SOCKETS_PER_LOOKUP + 1;

@@ -5,7 +5,7 @@
 //! once is answered even to a half-closed client; a scan ends with its client.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::admission::RETRY_AFTER;
 use super::answers::Outcome;
@@ -20,7 +20,7 @@ use crate::conn::{Conn, Step};
 use crate::dns::LookupFailure;
 use crate::event::{Action, Parting};
 use crate::http::{Field, Method, Request, Response};
-use crate::limits::{LAG_GRACE, SILENCE_GRACE};
+use crate::limits::LAG_GRACE;
 use crate::policy::clients::Share;
 use crate::report::log::{Level, Record};
 use crate::slots::Key;
@@ -116,10 +116,11 @@ impl Client {
         self.conn.output().len() + end_len
     }
 
-    /// When it gives way to another, where places are short; `None` while it is being served.
-    pub(super) fn gives_way_at(&self) -> Option<Instant> {
+    /// When it gives way to another, where places are short: so long after it spoke, and later
+    /// where it lags; `None` while it is being served.
+    pub(super) fn gives_way_at(&self, silence_grace: Duration) -> Option<Instant> {
         match (&self.activity, self.conn.lagging_since()) {
-            (Activity::Waiting, None) => Some(self.heard_at + SILENCE_GRACE),
+            (Activity::Waiting, None) => Some(self.heard_at + silence_grace),
             (Activity::Waiting | Activity::Telling(_), Some(since)) => Some(since + LAG_GRACE),
             (Activity::Telling(_), None) => None,
             (Activity::Authorizing(_) | Activity::Scanning(_), _) => None,

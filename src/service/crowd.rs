@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::clients::Client;
 use super::{Role, Service};
 use crate::conn::reason::CloseReason;
-use crate::limits::{ANSWER_BYTES_WAITING_MAX, PARTINGS_PER_TURN};
+use crate::limits::{ANSWER_BYTES_WAITING_MAX, PARTINGS_PER_TURN, SILENCE_GRACE_PER_PLACE};
 use crate::slots::Key;
 
 impl Service {
@@ -17,8 +17,7 @@ impl Service {
     /// of what they were sent, the one that has done so longest.
     pub(super) fn evictable(&self) -> Option<Key> {
         let now = self.ticked_at?;
-        let places = self.clients().filter_map(|(key, it)| Some((it.gives_way_at()?, key)));
-        places.min().filter(|(at, _)| *at <= now).map(|(_, key)| key)
+        self.places().min().filter(|(at, _)| *at <= now).map(|(_, key)| key)
     }
 
     /// Somebody knocks, and connections are at their cap. Where nobody is idle or lags, those who
@@ -44,8 +43,14 @@ impl Service {
         if self.clients_len < self.options.shares.connections {
             return None;
         }
-        let places = self.clients().filter_map(|(_, it)| it.gives_way_at());
-        places.min().filter(|at| *at > now)
+        self.places().min().map(|(at, _)| at).filter(|at| *at > now)
+    }
+
+    /// Who may give way, and when.
+    fn places(&self) -> impl Iterator<Item = (Instant, Key)> {
+        let connections = u32::try_from(self.options.shares.connections).unwrap_or(u32::MAX);
+        let grace = SILENCE_GRACE_PER_PLACE * connections;
+        self.clients().filter_map(move |(key, it)| Some((it.gives_way_at(grace)?, key)))
     }
 
     fn clients(&self) -> impl Iterator<Item = (Key, &Client)> {
@@ -70,11 +75,13 @@ impl Service {
         if waiting <= ANSWER_BYTES_WAITING_MAX {
             return;
         }
-        let mut laggards: Vec<(Instant, Key, usize)> = self
-            .clients()
-            .filter_map(|(key, it)| Some((it.gives_way_at()?, key, it.waiting_len())))
-            .filter(|(_, _, len)| *len > 0)
-            .collect();
+        let len_of = |key| match self.sockets.get(key) {
+            Some(Role::Client(client)) => client.waiting_len(),
+            Some(Role::Probe { .. } | Role::Lookup { .. } | Role::Reserved | Role::Closing)
+            | None => 0,
+        };
+        let laggards = self.places().map(|(at, key)| (at, key, len_of(key)));
+        let mut laggards: Vec<_> = laggards.filter(|(_, _, len)| *len > 0).collect();
         laggards.sort_unstable();
         for (_, key, len) in laggards {
             if waiting <= ANSWER_BYTES_WAITING_MAX {

@@ -110,6 +110,11 @@ impl Telling {
     pub(super) const fn new(stream: Stream, end: Vec<u8>) -> Self {
         Self { stream, end }
     }
+
+    /// Bytes of the last event.
+    pub(super) const fn end_len(&self) -> usize {
+        self.end.len()
+    }
 }
 
 impl Service {

@@ -19,6 +19,8 @@ pub(crate) struct Verdict<'a> {
     pub(crate) is_sure_of_names: bool,
     /// A termination signal came: scans may be answered as they stand.
     pub(crate) was_signalled: bool,
+    /// Connections were at their cap: slow readers may have given way.
+    pub(crate) was_full: bool,
     /// The service was told to leave at once, or gave up on slow readers: some are not answered.
     pub(crate) left_at_once: bool,
 }
@@ -27,7 +29,8 @@ impl Verdict<'_> {
     /// Judges everything that a client was told, at the end of its connection or of the run.
     pub(crate) fn judge(&self, client: &Client) {
         let is_slow = client.reads == Reads::Never
-            || matches!(client.reads, Reads::Slowly { .. }) && self.was_signalled;
+            || matches!(client.reads, Reads::Slowly { .. })
+                && (self.was_signalled || self.was_full);
         assert!(
             client.is_content() || self.left_at_once || is_slow,
             "{} requests were heard, {} answered",

@@ -12,6 +12,7 @@
 
 mod log;
 mod printout;
+mod resting;
 mod sockets;
 
 use std::collections::VecDeque;
@@ -28,8 +29,9 @@ use socket2::Socket;
 
 use self::log::LogQueue;
 use self::printout::{STDOUT, Stdout};
-use self::sockets::{Entry, Sockets, Stage};
-use crate::event::{Action, Event, Glance, Outcome, Parting, Transport};
+use self::resting::Resting;
+use self::sockets::{Entry, Queue, Sockets, Stage};
+use crate::event::{Action, Event, Glance, Outcome, Parting, Shortage, Transport};
 use crate::limits;
 use crate::service::Service;
 use crate::slots::Key;
@@ -57,12 +59,15 @@ pub struct Server {
     poll: Poll,
     events: Events,
     signals: Signals,
+    /// True exactly when a signal may wait: its edge was told, and no read has said "none" since.
+    may_signal: bool,
     listeners: Vec<Listener>,
     /// True exactly when a listener's queue may hold a client: its edge was told, and no accept
     /// has said "would block" since.
     may_accept: bool,
     sockets: Sockets,
     ready: VecDeque<Key>,
+    resting: Resting,
     service: Service,
     files: Files,
     buffer: Box<[u8]>,
@@ -100,10 +105,12 @@ impl Server {
             poll,
             events: Events::with_capacity(limits::EVENTS_PER_TURN),
             signals,
+            may_signal: false,
             may_accept: !listeners.is_empty(),
             listeners,
             sockets: Sockets::with_capacity(service.sockets_max()),
             ready: VecDeque::new(),
+            resting: Resting::default(),
             service,
             files,
             buffer: vec![0; limits::READ_BYTES_MAX].into_boxed_slice(),
@@ -145,24 +152,23 @@ impl Server {
     }
 
     /// How long to sleep: not at all while readiness is remembered, and not for long while stdout
-    /// or stderr are to take something.
+    /// or stderr are to take something, or a socket rests.
     fn wait_limit(&self, deadline: Option<Instant>) -> Option<Duration> {
         if !self.ready.is_empty() || self.may_accept && self.service.wants_connections() {
             return Some(Duration::ZERO);
         }
-        let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let until = deadline.into_iter().chain(self.resting.ends_at()).min();
+        let until = until.map(|at| at.saturating_duration_since(Instant::now()));
         until.into_iter().chain(self.output_limit()).min()
     }
 
     /// Phases 3 and 4: signals first, then sockets, then what is left over from earlier turns.
     fn dispatch(&mut self, now: Instant) {
+        self.wake(now);
         let leftovers = self.ready.len().min(limits::READY_PER_TURN);
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        if events.iter().any(|event| event.token() == SIGNALS) {
-            while let Some(signal) = self.signals.take() {
-                self.service.handle(Event::Signal(signal), now);
-            }
-        }
+        self.may_signal |= events.iter().any(|event| event.token() == SIGNALS);
+        self.take_signals(now);
         for event in events.iter() {
             match event.token() {
                 SIGNALS | STDOUT => {}
@@ -174,7 +180,7 @@ impl Server {
         for _ in 0..leftovers {
             let Some(key) = self.ready.pop_front() else { break };
             let Some(entry) = self.sockets.entry(key) else { continue };
-            entry.is_listed = false;
+            entry.queue = Queue::None;
             match entry.stage {
                 Stage::Stream | Stage::Datagrams => self.attend(key, now),
                 Stage::Connecting => {
@@ -182,6 +188,16 @@ impl Server {
                         self.finish_connect(key, failure, now);
                     }
                 }
+            }
+        }
+    }
+
+    fn take_signals(&mut self, now: Instant) {
+        while self.may_signal {
+            match self.signals.take() {
+                Ok(Some(signal)) => self.service.handle(Event::Signal(signal), now),
+                Ok(None) => self.may_signal = false,
+                Err(_) => return self.resting.begin(now),
             }
         }
     }
@@ -226,9 +242,9 @@ impl Server {
     /// Puts a socket on the ready list, once.
     fn list(&mut self, key: Key) {
         if let Some(entry) = self.sockets.entry(key)
-            && !entry.is_listed
+            && entry.queue == Queue::None
         {
-            entry.is_listed = true;
+            entry.queue = Queue::Ready;
             self.ready.push_back(key);
         }
     }
@@ -236,11 +252,14 @@ impl Server {
     /// Writes what the core wants, then reads once. Of a connect under way neither is permitted.
     fn attend(&mut self, key: Key, now: Instant) {
         let Some(mut entry) = self.sockets.take(key) else { return };
+        if !entry.is_watched {
+            entry.is_watched = self.watch(key, &entry.socket);
+        }
         self.write_output(key, &mut entry, now);
         if entry.readable && self.service.bytes_wanted(key) > 0 {
             self.read_input(key, &mut entry, now);
         }
-        self.restore(key, entry);
+        self.restore(key, entry, now);
     }
 
     /// Writes what the core wants. What it would read waits for the next turn, or a client that
@@ -248,14 +267,17 @@ impl Server {
     fn flush(&mut self, key: Key, now: Instant) {
         let Some(mut entry) = self.sockets.take(key) else { return };
         self.write_output(key, &mut entry, now);
-        self.restore(key, entry);
+        self.restore(key, entry, now);
     }
 
-    /// Puts a socket back into the table, and on the ready list if it still has work.
-    fn restore(&mut self, key: Key, entry: Entry) {
+    /// Puts a socket back into the table, and on the list that it belongs to.
+    fn restore(&mut self, key: Key, mut entry: Entry, now: Instant) {
+        let rests = std::mem::take(&mut entry.is_short) || !entry.is_watched;
         let wants_more = entry.readable && self.service.bytes_wanted(key) > 0;
         self.sockets.put_back(key, entry);
-        if wants_more {
+        if rests {
+            self.rest(key, now);
+        } else if wants_more {
             self.list(key);
         }
     }
@@ -271,6 +293,10 @@ impl Server {
                     self.service.handle(Event::Sent { socket: key, count }, now);
                 }
                 IoStep::Blocked => entry.writable = false,
+                IoStep::Short => {
+                    entry.is_short = true;
+                    return;
+                }
                 IoStep::End | IoStep::Broken => {
                     entry.writable = false;
                     entry.readable = false;
@@ -298,6 +324,7 @@ impl Server {
                 self.service.handle(Event::ReadClosed { socket: key }, now);
             }
             IoStep::Blocked => entry.readable = false,
+            IoStep::Short => entry.is_short = true,
             IoStep::Broken => {
                 entry.readable = false;
                 entry.writable = false;
@@ -312,15 +339,23 @@ impl Server {
             return;
         }
         let mut budget = limits::ACCEPTS_PER_TURN;
-        let mut all_blocked = true;
+        let (mut all_blocked, mut was_vain) = (true, true);
         for index in 0..self.listeners.len() {
             loop {
                 if budget == 0 || !self.service.wants_connections() {
+                    // Nobody but clients who had gone: a policy that refuses each (EPERM) would
+                    // have the loop spin.
+                    if budget == 0 && was_vain {
+                        self.service.handle(Event::AcceptFailed(Shortage::Unknown), now);
+                    }
                     return;
                 }
                 budget -= 1;
                 match sys::accept(&self.listeners[index]) {
-                    Accepted::Client(socket, peer) => self.admit(socket, peer, now),
+                    Accepted::Client(socket, peer) => {
+                        was_vain = false;
+                        self.admit(socket, peer, now);
+                    }
                     Accepted::Gone => {}
                     Accepted::Blocked => break,
                     Accepted::Shortage(shortage) => {
@@ -348,16 +383,14 @@ impl Server {
 
     fn admit(&mut self, socket: Socket, peer: Option<SocketAddr>, now: Instant) {
         let key = self.service.handle_accepted(peer, now);
-        if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
+        let is_watched = self.watch(key, &socket);
+        self.sockets.insert(key, socket, Stage::Stream);
+        if let Some(entry) = self.sockets.entry(key) {
             // Most clients have sent their request by now; the edge would tell a turn later.
-            self.sockets.insert(key, socket, Stage::Stream);
-            if let Some(entry) = self.sockets.entry(key) {
-                entry.readable = true;
-            }
-            self.attend(key, now);
-        } else {
-            self.service.handle(Event::Broken { socket: key }, now);
+            entry.readable = true;
+            entry.is_watched = is_watched;
         }
+        self.attend(key, now);
     }
 
     /// Phase 7: performs actions until the core waits. A failure is an event in the same drain.
@@ -428,18 +461,19 @@ impl Server {
             Transport::Udp => (Stage::Datagrams, Some(Outcome::Connected)),
             Transport::Tcp => (Stage::Connecting, None),
         };
-        if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
+        if self.watch(key, &socket) {
             self.sockets.insert(key, socket, stage);
             return outcome;
         }
-        Some(Outcome::Shortage(crate::event::Shortage::Memory))
+        Some(Outcome::Shortage(Shortage::Memory))
     }
 
     /// Puts a socket on the poller; false where the kernel has no room for it (epoll_ctl(2):
     /// ENOMEM, ENOSPC).
-    fn register(&self, key: Key, socket: &Socket, interest: Interest) -> bool {
+    fn watch(&self, key: Key, socket: &Socket) -> bool {
         let token = Token(key.into_token());
         assert!(token.0 < LISTENERS, "no key reaches the shell's own tokens");
+        let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest).is_ok()
     }
 

@@ -42,7 +42,7 @@ impl Server {
                     }
                     self.service.handle(Event::Printed { count }, now);
                 }
-                IoStep::Blocked => return self.watch_stdout(),
+                IoStep::Blocked | IoStep::Short => return self.watch_stdout(),
                 IoStep::End => {
                     return self.service.handle(Event::PrintFailed(PrintFailure::ReaderGone), now);
                 }

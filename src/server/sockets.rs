@@ -14,8 +14,23 @@ pub(super) struct Entry {
     pub(super) writable: bool,
     /// The peer's FIN was told: reading goes on until it is read.
     pub(super) read_closed: bool,
-    /// True exactly when the key stands on the ready list.
-    pub(super) is_listed: bool,
+    /// True exactly when a call on it came to [`crate::sys::IoStep::Short`] since it was taken.
+    pub(super) is_short: bool,
+    /// True exactly when the poller tells of it.
+    pub(super) is_watched: bool,
+    /// Where its key stands.
+    pub(super) queue: Queue,
+}
+
+/// The list on which a socket's key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// None: the poller tells of it.
+    None,
+    /// That of the sockets that have work left.
+    Ready,
+    /// That of the sockets that wait for time to pass.
+    Resting,
 }
 
 /// How far a socket is.
@@ -52,7 +67,9 @@ impl Sockets {
             readable: false,
             writable: stage != Stage::Connecting,
             read_closed: false,
-            is_listed: false,
+            is_short: false,
+            is_watched: true,
+            queue: Queue::None,
         });
     }
 

@@ -171,7 +171,7 @@ pub enum Action {
     ReadTokenFile,
     /// Read resolv.conf and the hosts file; [`Event::NameFiles`] answers.
     ReadNameFiles,
-    /// Close the listeners, for good.
+    /// Empty the listeners' queues, then close them, unless the core `keeps_listeners`.
     CloseListeners,
     /// Write one log line to stderr, without ever blocking. No line end.
     Log(String),

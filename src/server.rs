@@ -372,10 +372,15 @@ impl Server {
     /// Takes in whoever the kernel has accepted already, then closes the listeners: nobody who
     /// got through is turned away.
     fn close_listeners(&mut self, now: Instant) {
+        // The poller may not have told of the last ones yet.
+        self.may_accept = true;
         for _ in 0..self.listeners.len() * limits::ACCEPT_QUEUE_MAX / limits::ACCEPTS_PER_TURN {
             if self.may_accept && self.service.wants_connections() {
                 self.accept(now);
             }
+        }
+        if self.service.keeps_listeners() {
+            return;
         }
         self.listeners.clear();
         self.may_accept = false;

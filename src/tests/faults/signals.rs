@@ -3,7 +3,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
-use crate::calls::SIGNAL;
+use crate::calls::{RUNNING, SIGNAL};
 use crate::process::{command, until};
 use crate::seccomp::kill;
 use crate::supervisor::{Effect, Plan, Rule, Supervisor};
@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("signal: with each call of a start".to_owned(), Box::new(while_starting)),
         ("signal: with each call of a round".to_owned(), Box::new(while_running)),
         ("signal: two".to_owned(), Box::new(twice)),
+        ("signal: while nobody can be taken in".to_owned(), Box::new(while_short)),
         ("signal: one that cannot be read at once".to_owned(), Box::new(unread)),
     ]
 }
@@ -97,6 +98,31 @@ fn twice() -> Outcome {
         }
     }
     Ok(format!("{count} pairs"))
+}
+
+fn while_short() -> Outcome {
+    let world = World::enter()?;
+    let accept = RUNNING.iter().find(|call| call.name == "accept4").ok_or("no such call")?;
+    for errno in ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] {
+        let errno = accept.errnos.iter().find(|(name, _)| *name == errno).ok_or("no such errno")?;
+        let mut service = world.start(&[])?;
+        service.begin(Rule::always(accept, 1, Effect::Fail(*errno)));
+        let questions = world.questions();
+        let asked = service.ask(&questions);
+        kill(service.child.id(), libc::SIGTERM);
+        until("it drains", || {
+            service.log_lines().iter().any(|line| line.contains("draining")).then_some(())
+        });
+        // Some looks at the door later.
+        let faults = service.supervisor.seen().faults;
+        until("it tries again", || (service.supervisor.seen().faults > faults + 2).then_some(()));
+        service.supervisor.end();
+        for (question, asked) in questions.iter().zip(asked) {
+            question.judge(&asked.told(), Permit::default())?;
+        }
+        assert_eq!(service.wait().code(), Some(0), "{}", errno.0);
+    }
+    Ok("4 shortages".to_owned())
 }
 
 fn unread() -> Outcome {

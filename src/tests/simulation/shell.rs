@@ -345,6 +345,9 @@ impl World {
                 self.accept();
             }
         }
+        if self.service.keeps_listeners() {
+            return;
+        }
         self.is_listening = false;
         for index in std::mem::take(&mut self.backlog) {
             self.clients[index].stage = Stage::Refused;

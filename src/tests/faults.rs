@@ -24,6 +24,8 @@ mod calls;
 mod chance;
 #[path = "service/client.rs"]
 mod client;
+#[path = "faults/clock.rs"]
+mod clock;
 #[path = "faults/files.rs"]
 mod files;
 #[path = "../../benches/lab/mod.rs"]
@@ -116,8 +118,10 @@ fn main() -> ExitCode {
 }
 
 fn cases() -> Vec<Case> {
-    let rooms = [running::cases, startup::cases, signals::cases, files::cases, chance::cases];
-    rooms.iter().flat_map(|cases| cases()).chain(shell::cases()).collect()
+    // Those that take longest begin first.
+    let rooms = [chance::cases, files::cases, running::cases, signals::cases, startup::cases];
+    let cases = rooms.iter().flat_map(|cases| cases());
+    cases.chain(shell::cases()).chain(clock::cases()).collect()
 }
 
 fn begin(name: &str) -> io::Result<Child> {
@@ -137,14 +141,15 @@ fn run_case(name: &str) -> ExitCode {
         }
         Err(error) => {
             println!("{name}: {error}");
-            let is_unavailable =
-                error.is::<lab::Unavailable>() || error.is::<seccomp::Unavailable>();
+            let is_unavailable = error.is::<lab::Unavailable>()
+                || error.is::<seccomp::Unavailable>()
+                || error.is::<clock::Unavailable>();
             if is_unavailable { ExitCode::from(UNAVAILABLE) } else { ExitCode::FAILURE }
         }
     }
 }
 
-/// Which share of a long list is gone through: every so manieth.
+/// Which share of a long list is gone through: each so many of it one.
 fn stride() -> usize {
     number("FAULT_STRIDE", 9) as usize
 }

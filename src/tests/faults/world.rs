@@ -115,7 +115,15 @@ impl World {
         words.extend(more.iter().map(|word| (*word).to_owned()));
         let mut command = command(None, &words.iter().map(String::as_str).collect::<Vec<_>>());
         command.stderr(Stdio::piped());
-        let (mut child, supervisor) = Supervisor::spawn(&mut command, Plan::default())?;
+        let (child, supervisor) = Supervisor::spawn(&mut command, Plan::default())?;
+        Self::await_announcement(child, supervisor)
+    }
+
+    /// Waits until a service that was started has told where it listens.
+    pub(crate) fn await_announcement(
+        mut child: Child,
+        supervisor: Supervisor,
+    ) -> Result<Watched, Box<dyn std::error::Error>> {
         let mut reader = BufReader::new(child.stderr.take().expect("it is piped"));
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut address = None;

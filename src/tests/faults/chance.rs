@@ -90,6 +90,6 @@ fn rule(random: &mut Random) -> Rule {
     // An interrupted wait is harmless, and would be most of the faults.
     let calls: Vec<&Call> = RUNNING.iter().filter(|call| call.name != "epoll_wait").collect();
     let call = calls[random.below(calls.len() as u64) as usize];
-    let (own, one_in) = (Random::new(random.below(u64::MAX)), 2 + random.below(20));
+    let (own, one_in) = (Random::new(random.below(u64::MAX)), 4 + random.below(20));
     Rule::always(call, 1, Effect::Chance { random: own, one_in, but: TELLING })
 }

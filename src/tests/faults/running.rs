@@ -87,9 +87,10 @@ fn check_call(call: &'static Call) -> Outcome {
     Ok(format!("{done} faults, {unmet} not met; recovery {} ms at most", slowest.as_millis()))
 }
 
-/// EAGAIN from a read, a write or an accept is the kernel's promise that the poller will tell; where
-/// the call had something to give, the harness would break that promise. It does no harm where an
-/// edge comes all the same: the first read of a client, the client that comes after the fault.
+/// EAGAIN from a read, a write or an accept is the kernel's promise that the poller will tell;
+/// where the call had something to give, the harness would break that promise. It does no harm
+/// where an edge comes all the same: the first read of a client, the client that comes after the
+/// fault.
 fn is_broken_promise(call: &Call, (name, _): Errno, when: When) -> bool {
     let has_edge = match call.name {
         "accept4" => matches!(when, When::From(_)),

@@ -91,6 +91,9 @@ pub const PARTINGS_PER_TURN: usize = 16;
 pub const ACCEPT_QUEUE_MAX: usize = 4096;
 /// How long the listeners rest after `accept` ran short of something, unless a close wakes them.
 pub const ACCEPT_PARK: Duration = Duration::from_millis(100);
+/// How long a socket rests whose call was broken off or found no memory, or that the poller has no
+/// room for. Such things pass soon or stay; a round trip is no shorter.
+pub const SOCKET_REST: Duration = Duration::from_millis(20);
 /// Bytes of log lines waiting for a stderr that takes none; beyond it lines are dropped, counted.
 pub const LOG_BYTES_MAX: usize = 64 * 1024;
 
@@ -137,6 +140,8 @@ pub const SERVER_TIMEOUT_SECS_MAX: u32 = 30;
 pub const SERVER_ATTEMPTS_MAX: u32 = 5;
 /// How old what we know of resolv.conf and the hosts file may be before a lookup has it read again.
 pub const NAME_FILES_AGE_MAX: Duration = Duration::from_secs(5);
+/// The same where one of them could not be read, as when descriptors ran out.
+pub const NAME_FILES_RETRY: Duration = Duration::from_millis(250);
 /// Bytes of resolv.conf or of the hosts file that are read.
 pub const NAME_FILE_BYTES_MAX: usize = 1024 * 1024;
 

@@ -9,6 +9,9 @@
 //! It never decides whether a command may be carried out: tokens, policy and caps are the
 //! service's. It keeps no state.
 
+use std::borrow::Cow;
+
+use crate::http::head::decode_percent;
 use crate::http::{Field, Method, Request, Response};
 use crate::limits::Settings;
 
@@ -63,8 +66,10 @@ impl Route {
         Self::Unknown,
     ];
 
-    /// The route of a path, which is compared byte by byte.
+    /// The route of a path. What is the same path in another spelling is the same route, but
+    /// nothing is repaired: no dot segment goes, no slash, no case.
     pub fn of(path: &str) -> Self {
+        let path = plain(path);
         let known = Self::ALL.into_iter().find(|route| route.label() == path);
         known.unwrap_or(Self::Unknown)
     }
@@ -83,6 +88,26 @@ impl Route {
             Self::Unknown => "other",
         }
     }
+}
+
+/// A path in its normal form: letters, digits and `-._~` mean the same encoded and as they are,
+/// nothing else does (RFC 9110 section 4.2.3, RFC 3986 section 6.2.2.2).
+fn plain(path: &str) -> Cow<'_, str> {
+    let mut pieces = path.split('%');
+    let mut plain = pieces.next().map_or(Cow::Borrowed(path), Cow::Borrowed);
+    for piece in pieces {
+        let unreserved = decode_percent(piece).filter(|byte| is_unreserved(*byte));
+        match (unreserved, piece.get(2..)) {
+            (Some(byte), Some(rest)) => *plain.to_mut() += &format!("{}{rest}", char::from(byte)),
+            (Some(_) | None, _) => *plain.to_mut() += &format!("%{piece}"),
+        }
+    }
+    plain
+}
+
+/// RFC 3986 section 2.3.
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// What a well-formed request wants done. HEAD makes the same command as GET (the connection
@@ -154,18 +179,18 @@ pub fn scan_response(form: Form, body: Vec<u8>) -> Response {
 
 /// `/healthz`: the loop turns.
 pub fn ok() -> Response {
-    text_response("ok".to_string())
+    momentary_response("ok".to_string())
 }
 
 /// `/readyz`: the service takes scans.
 pub fn ready() -> Response {
-    text_response("ready".to_string())
+    momentary_response("ready".to_string())
 }
 
 /// `/metrics`: the Prometheus text exposition format, version 0.0.4.
 pub fn metrics(text: String) -> Response {
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    Response { content_type, ..text_response(text) }
+    Response { content_type, ..momentary_response(text) }
 }
 
 /// `/openapi.json`: the contract as OpenAPI 3.1.
@@ -198,6 +223,13 @@ const AUTHORITY_BYTES_MAX: usize = 253 + 1 + 5;
 fn is_authority(host: &str) -> bool {
     let is_harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     (1..=AUTHORITY_BYTES_MAX).contains(&host.len()) && host.bytes().all(is_harmless)
+}
+
+/// A text that is true of this moment alone: a cache that kept it would say that a service is well
+/// which is gone.
+fn momentary_response(text: String) -> Response {
+    let fields = vec![("Cache-Control", "no-store".to_string())];
+    Response { fields, ..text_response(text) }
 }
 
 fn text_response(text: String) -> Response {
@@ -236,6 +268,33 @@ mod tests {
         check("/openapi.json", Command::OpenApi);
         check("/", Command::Help);
         check("/?", Command::Help);
+    }
+
+    #[test]
+    fn a_path_is_the_same_route_in_every_spelling_of_it() {
+        let check = |path: &str, route| assert_eq!(Route::of(path), route, "{path}");
+        check("/open%2Dports", Route::OpenPorts);
+        check("/open%2dports", Route::OpenPorts);
+        check("/%68%65%61%6C%74%68%7a", Route::Healthz);
+        check("/openapi%2Ejson", Route::OpenApi);
+        for path in [
+            "/%48ealthz",
+            "%2Fhealthz",
+            "/healthz%2F",
+            "/healthz%3F",
+            "/%2568ealthz",
+            "/./healthz",
+            "//healthz",
+            "/healthz/",
+            "/%6",
+            "/%",
+            "/%6\u{e9}",
+            "/%\u{20ac}",
+            "%2A",
+            "",
+        ] {
+            check(path, Route::Unknown);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! split; it never says `Partial` of [`HEAD_BYTES_MAX`] bytes or more, so a full input is never
 //! waited on.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 
@@ -125,7 +126,7 @@ impl HeadScan {
 fn check_version(line: &[u8]) -> Result<(), Refusal> {
     let start = line.iter().rposition(|byte| *byte == b' ').map_or(0, |blank| blank + 1);
     match &line[start..] {
-        b"HTTP/1.0" | b"HTTP/1.1" => Ok(()),
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9'] => Ok(()),
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(Refusal::Version),
         _ => Err(Refusal::RequestLine),
     }
@@ -134,6 +135,7 @@ fn check_version(line: &[u8]) -> Result<(), Refusal> {
 /// Reads a head of which the scan saw the end.
 fn parse_head(bytes: &[u8]) -> Result<Head, Refusal> {
     assert!(bytes.ends_with(b"\r\n\r\n"), "the scan saw the blank line");
+    let bytes = &*as_known_version(bytes);
     let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(bytes, &mut slots) {
@@ -165,6 +167,23 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Refusal> {
     let request = Request { method, version, target, fields: fields.kept };
     debug_assert!(request.target.starts_with('/') || &*request.target == "*");
     Ok(Head { request, framing, head_len: bytes.len(), keep_alive, expects_continue })
+}
+
+/// A minor version above 1 is read as 1, the highest we know (RFC 9110 section 6.2). httparse knows
+/// no other, so it is given the head with that digit replaced; nobody sends one, so the copy costs
+/// nothing.
+fn as_known_version(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0);
+    let line = bytes[start..].iter().position(|byte| *byte == b'\r');
+    let minor = line.map(|len| start + len - 1);
+    match minor.filter(|at| matches!(bytes[*at], b'2'..=b'9')) {
+        Some(at) => {
+            let mut known = bytes.to_vec();
+            known[at] = b'1';
+            known.into()
+        }
+        None => bytes.into(),
+    }
 }
 
 fn refusal_of(error: httparse::Error) -> Refusal {
@@ -201,6 +220,7 @@ fn parse_target(target: &str, method: Method) -> Result<(Option<&str>, Box<str>)
         return Err(Refusal::Target);
     }
     if target.starts_with('/') || (target == "*" && method == Method::Options) {
+        check_path(target)?;
         return Ok((None, target.into()));
     }
     let (scheme, rest) = target.split_once("://").ok_or(Refusal::Target)?;
@@ -211,8 +231,26 @@ fn parse_target(target: &str, method: Method) -> Result<(Option<&str>, Box<str>)
     if !is_authority(authority) {
         return Err(Refusal::HostInvalid);
     }
+    check_path(path)?;
     let slash = if path.starts_with('/') { "" } else { "/" };
     Ok((Some(authority), [slash, path].concat().into()))
+}
+
+/// A percent sign in a path begins an encoded byte (RFC 3986 section 2.1), which is no control
+/// byte: nothing is called so, and what decodes it later may end a line or a string there. In a
+/// query it is the form's matter, which takes a bare one for itself.
+fn check_path(target: &str) -> Result<(), Refusal> {
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
+    let mut encoded = path.split('%').skip(1).map(decode_percent);
+    let is_fine = encoded.all(|byte| byte.is_some_and(|byte| !byte.is_ascii_control()));
+    if is_fine { Ok(()) } else { Err(Refusal::Target) }
+}
+
+/// The byte that stands encoded behind a percent sign.
+pub(crate) fn decode_percent(behind: &str) -> Option<u8> {
+    let digit = |byte: u8| (byte as char).to_digit(16);
+    let &[high, low, ..] = behind.as_bytes() else { return None };
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
 
 /// True exactly for `host` and `host:port` (RFC 9110 section 7.2), where a host is an IPv6
@@ -226,7 +264,8 @@ fn is_authority(text: &str) -> bool {
         },
         None => {
             let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
-            let is_name = !name.is_empty() && name.bytes().all(is_reg_name_byte);
+            let is_encoded = name.split('%').skip(1).all(|it| decode_percent(it).is_some());
+            let is_name = !name.is_empty() && name.bytes().all(is_reg_name_byte) && is_encoded;
             (is_name, rest)
         }
     };
@@ -310,11 +349,7 @@ impl Fields {
                 Ok(())
             }
             Name::Expect if version == Version::Http10 => Ok(()),
-            Name::Expect if header.value.eq_ignore_ascii_case(b"100-continue") => {
-                self.expects_continue = true;
-                Ok(())
-            }
-            Name::Expect => Err(Refusal::Expectation),
+            Name::Expect => self.take_expect(header.value),
             Name::TransferEncoding => {
                 let is_first = !self.is_chunked;
                 self.is_chunked = header.value.eq_ignore_ascii_case(b"chunked");
@@ -334,6 +369,18 @@ impl Fields {
             }
         }
         self.kept.push((field, value.into()));
+        Ok(())
+    }
+
+    /// The members of one Expect line, where empty ones do not count (RFC 9110 section 5.6.1.2).
+    fn take_expect(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        for member in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if member.eq_ignore_ascii_case(b"100-continue") {
+                self.expects_continue = true;
+            } else if !member.is_empty() {
+                return Err(Refusal::Expectation);
+            }
+        }
         Ok(())
     }
 
@@ -534,10 +581,22 @@ mod tests {
     }
 
     #[test]
-    fn versions_other_than_1_0_and_1_1_are_refused_when_the_line_ends() {
+    fn versions_other_than_1_are_refused_when_the_line_ends() {
         refuse("PRI * HTTP/2.0\r\n", Refusal::Version);
-        for version in ["0.9", "1.2", "1.9", "2.0", "3.0"] {
+        for version in ["0.9", "0.1", "2.0", "2.1", "3.0"] {
             refuse(format!("GET / HTTP/{version}\r\n"), Refusal::Version);
+        }
+    }
+
+    #[test]
+    fn a_higher_minor_version_is_read_as_1_1() {
+        for minor in 2..=9 {
+            let bytes = format!("\r\nGET /1.{minor} HTTP/1.{minor}\r\nHost: h\r\n\r\n");
+            let head = head(bytes.as_bytes());
+            assert_eq!((head.request.version, head.keep_alive), (Version::Http11, true));
+            assert_eq!(&*head.request.target, format!("/1.{minor}"));
+            refuse(format!("GET / HTTP/1.{minor}\r\n\r\n"), Refusal::HostMissing);
+            refuse(format!("GET / / HTTP/1.{minor}\r\nHost: h\r\n\r\n"), Refusal::RequestLine);
         }
     }
 
@@ -577,6 +636,10 @@ mod tests {
         ] {
             refuse(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), Refusal::Target);
         }
+        for target in ["/%", "/%4", "/%4x", "/%%41", "/a%00", "/%0D%0a", "/%7f?x", "http://a/%zz"] {
+            refuse(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), Refusal::Target);
+        }
+        check("GET /%41%20%FF?%zz%00", "/%41%20%FF?%zz%00", "h");
         refuse("HEAD * HTTP/1.1\r\nHost: h\r\n\r\n", Refusal::Target);
         refuse("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", Refusal::Connect);
     }
@@ -614,6 +677,9 @@ mod tests {
             "[1.2.3.4]",
             "[fe80::1%251]",
             "a\\b",
+            "a%",
+            "a%2",
+            "a%zz",
             "a#b",
             "\"a\"",
             "<a>",
@@ -754,8 +820,13 @@ mod tests {
 
     #[test]
     fn the_only_expectation_is_100_continue_on_1_1() {
-        assert!(accept_fields("Expect: 100-Continue").expects_continue);
-        for value in ["", "200-ok", "100-continue, 100-continue", "100-continue;a"] {
+        for value in ["100-Continue", ", 100-continue ,", "100-continue, 100-continue"] {
+            assert!(accept_fields(&format!("Expect: {value}")).expects_continue, "{value}");
+        }
+        for value in ["", ","] {
+            assert!(!accept_fields(&format!("Expect: {value}")).expects_continue, "{value}");
+        }
+        for value in ["200-ok", "100-continue, 200-ok", "100-continue;a", "100-continue 1"] {
             refuse_fields(&format!("Expect: {value}"), Refusal::Expectation);
         }
         let head = head(b"POST / HTTP/1.0\r\nExpect: nonsense\r\n\r\n");

@@ -232,9 +232,12 @@ fn momentary_response(text: String) -> Response {
     Response { fields, ..text_response(text) }
 }
 
+/// A text that changes with the release. Without a word a cache would guess how long it holds (RFC
+/// 9111 section 4.2.2).
 fn text_response(text: String) -> Response {
     let content_type = "text/plain; charset=utf-8";
-    Response { status: 200, content_type, fields: Vec::new(), body: text.into_bytes() }
+    let fields = vec![("Cache-Control", "max-age=60".to_string())];
+    Response { status: 200, content_type, fields, body: text.into_bytes() }
 }
 
 #[cfg(test)]

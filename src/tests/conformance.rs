@@ -22,19 +22,28 @@ mod chunks;
 mod codings;
 #[path = "conformance/connection.rs"]
 mod connection;
+#[path = "simulation/dice.rs"]
+#[allow(dead_code, reason = "the simulation uses the rest")]
+mod dice;
 #[path = "conformance/drive.rs"]
 mod drive;
 #[path = "conformance/fields.rs"]
 mod fields;
 #[path = "conformance/framing.rs"]
 mod framing;
+#[path = "conformance/line.rs"]
+mod line;
 #[path = "conformance/lines.rs"]
 mod lines;
+#[path = "conformance/mutations.rs"]
+mod mutations;
 #[path = "service/process.rs"]
 #[allow(dead_code, reason = "the tests of the service use the rest")]
 mod process;
 #[path = "conformance/reader.rs"]
 mod reader;
+#[path = "conformance/reference.rs"]
+mod reference;
 #[path = "conformance/semantics.rs"]
 mod semantics;
 #[path = "conformance/targets.rs"]

@@ -6,13 +6,12 @@
 //! two are ever read as one.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use crate::case::{After, Case};
-use crate::process::{PATIENCE, Service};
+use crate::line::{self, Line};
+use crate::process::Service;
 use crate::reader::{self, Answer};
 
 /// Connections side by side.
@@ -140,68 +139,9 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A connection under way.
-struct Line {
-    stream: TcpStream,
-    received: Vec<u8>,
-}
-
-impl Line {
-    fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("the service listens");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
-        Self { stream, received: Vec::new() }
-    }
-
-    /// A service that has ended the connection by now is no fault of the sender.
-    fn send(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes);
-    }
-
-    /// Reads what is there.
-    fn read_ready(&mut self) {
-        self.stream.set_nonblocking(true).expect("a socket");
-        let _ = self.stream.read_to_end(&mut self.received);
-        self.stream.set_nonblocking(false).expect("a socket");
-    }
-
-    /// Reads to the end. The last part is the kernel's: without it each of thousands of
-    /// connections would be remembered for a minute.
-    fn read_to_end(&mut self) -> Result<(), String> {
-        loop {
-            match self.stream.read_to_end(&mut self.received) {
-                Ok(_) => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
-                Err(error) => return Err(format!("no end: {error}")),
-            }
-        }
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
-        Ok(())
-    }
-
-    /// Waits until the service has taken all that was sent before, by whomever.
-    fn barrier(&mut self) {
-        self.send(b"GET /healthz HTTP/1.1\r\nHost: barrier\r\n\r\n");
-        self.received.clear();
-        let mut bytes = [0; 1024];
-        while !self.received.ends_with(b"\r\n\r\nok") {
-            match self.stream.read(&mut bytes) {
-                Ok(count @ 1..) => self.received.extend_from_slice(&bytes[..count]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                ended => panic!("the service is gone: {ended:?}"),
-            }
-        }
-    }
-}
-
 /// Plays runs side by side; each gets what came.
 fn play(address: SocketAddr, runs: &[Run]) -> Vec<Result<Vec<u8>, String>> {
-    let mut control = Line::connect(address);
-    let mut lines: Vec<Line> = runs.iter().map(|_| Line::connect(address)).collect();
-    // Each turn of the service accepts some of them.
-    (0..=BATCH / 32).for_each(|_| control.barrier());
+    let (mut control, mut lines) = line::connect(address, runs.len());
     let steps = runs.iter().map(|run| run.ends.len()).max().unwrap_or(0);
     for step in 0..steps {
         for (run, line) in runs.iter().zip(&mut lines).filter(|(run, _)| step < run.ends.len()) {
@@ -218,9 +158,8 @@ fn play(address: SocketAddr, runs: &[Run]) -> Vec<Result<Vec<u8>, String>> {
 
 fn finish(run: &Run, mut line: Line) -> Result<Vec<u8>, String> {
     if let After::Waits(_) = run.case.expected.after {
-        line.read_ready();
         let is_head = |index: usize| run.case.expected.answers.get(index).is_some_and(|it| it.1);
-        let answers = reader::read(&line.received, is_head, false)?;
+        let answers = reader::read(line.read_ready(), is_head, false)?;
         let finals = answers.iter().filter(|answer| !answer.is_interim()).count();
         if finals != run.case.expected.answers.len() {
             return Err(format!("it did not wait: {answers:?}"));
@@ -229,12 +168,9 @@ fn finish(run: &Run, mut line: Line) -> Result<Vec<u8>, String> {
     match run.ending {
         Ending::Pipelined => {}
         Ending::FollowUp => line.send(FOLLOW_UP),
-        Ending::HalfClose => {
-            let _ = line.stream.shutdown(Shutdown::Write);
-        }
+        Ending::HalfClose => line.half_close(),
     }
-    line.read_to_end()?;
-    Ok(line.received)
+    line.read_to_end()
 }
 
 /// Plays the runs in batches on two threads; gives the answers, or tells the faults.

@@ -222,6 +222,11 @@ fn answers_owe_what_their_status_calls_for() {
         let answer = ask(&service, &format!("GET {target}"));
         assert_eq!(answer.field("Cache-Control"), Some("no-store"), "{target}");
     }
+    // RFC 9111 section 4.2.2: what says nothing of its age has one guessed.
+    for target in ["/", "/openapi.json"] {
+        let answer = ask(&service, &format!("GET {target}"));
+        assert!(answer.field("Cache-Control").is_some(), "{target}");
+    }
 }
 
 /// RFC 9110 section 11.6.1, on every route that wants the token.

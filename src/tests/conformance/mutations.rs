@@ -98,10 +98,15 @@ fn stream(dice: &mut Dice) -> Vec<u8> {
     let count = 1 + dice.below(4);
     let mut bytes: Vec<u8> = (0..count).flat_map(|_| dice.pick(&REQUESTS).bytes()).collect();
     for _ in 0..dice.below(6) {
-        let at = dice.below(bytes.len() + 1);
+        // What decides stands at the start of a line, or ends one.
+        let starts: Vec<usize> =
+            (2..=bytes.len()).filter(|at| bytes[..*at].ends_with(b"\r\n")).collect();
+        let is_line = dice.chance(50) && !starts.is_empty();
+        let at = if is_line { dice.pick(&starts) } else { dice.below(bytes.len() + 1) };
         let most = if dice.chance(80) { 3 } else { 40 };
         let end = bytes.len().min(at + 1 + dice.below(most));
-        match dice.below(6) {
+        match dice.below(7) {
+            6 if is_line => drop(bytes.splice(at - 2..at, dice.pick(&PIECES).to_vec())),
             0 => drop(bytes.drain(at..end)),
             1 => drop(bytes.splice(at..at, dice.pick(&PIECES).to_vec())),
             2 => drop(bytes.splice(at..end, dice.pick(&PIECES).to_vec())),

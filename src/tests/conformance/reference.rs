@@ -54,11 +54,11 @@ fn read_request(bytes: &[u8]) -> Option<(bool, bool, usize)> {
         if !is_token(name) || !value.chars().all(is_text) {
             return None;
         }
-        let value = value.trim_matches([' ', '\t']).to_ascii_lowercase();
+        let value = trim(value).to_ascii_lowercase();
         match &*name.to_ascii_lowercase() {
             "content-length" => lengths.push(value),
             "transfer-encoding" => codings.push(value),
-            "connection" => options.extend(value.split(',').map(|it| it.trim().to_owned())),
+            "connection" => options.extend(members(&value)),
             _ => {}
         }
     }
@@ -74,6 +74,15 @@ fn read_request(bytes: &[u8]) -> Option<(bool, bool, usize)> {
         _ => return None,
     };
     (body_len <= body.len()).then_some((method == "HEAD", is_last, head_len + body_len))
+}
+
+fn members(list: &str) -> Vec<String> {
+    list.split(',').map(|member| trim(member).to_owned()).collect()
+}
+
+/// Without the blanks of HTTP: what Unicode takes for one, such as 0xA0, is obs-text here.
+fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
 }
 
 /// How long a chunked body is.
@@ -137,6 +146,8 @@ mod tests {
             &format!("{}hello{one}", one.replace("Host", "Content-Length: 5\r\nHost")),
             &[get, get],
         );
+        check(&last.replace("Host: h", "Connection: x, keep-alive"), &[get]);
+        assert_eq!(read(b"GET / HTTP/1.0\r\nConnection: \xA0keep-alive\r\n\r\nX"), [get]);
         check(&one.replace("Host", "Content-Length: +0\r\nHost"), &[Reading::Rest]);
     }
 }

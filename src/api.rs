@@ -93,6 +93,9 @@ impl Route {
 /// A path in its normal form: letters, digits and `-._~` mean the same encoded and as they are,
 /// nothing else does (RFC 9110 section 4.2.3, RFC 3986 section 6.2.2.2).
 fn plain(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return path.into();
+    }
     let mut pieces = path.split('%');
     let mut plain = pieces.next().map_or(Cow::Borrowed(path), Cow::Borrowed);
     for piece in pieces {
@@ -228,15 +231,18 @@ fn is_authority(host: &str) -> bool {
 /// A text that is true of this moment alone: a cache that kept it would say that a service is well
 /// which is gone.
 fn momentary_response(text: String) -> Response {
-    let fields = vec![("Cache-Control", "no-store".to_string())];
-    Response { fields, ..text_response(text) }
+    cached_response(text, "no-store")
 }
 
 /// A text that changes with the release. Without a word a cache would guess how long it holds (RFC
 /// 9111 section 4.2.2).
 fn text_response(text: String) -> Response {
+    cached_response(text, "max-age=60")
+}
+
+fn cached_response(text: String, caching: &str) -> Response {
     let content_type = "text/plain; charset=utf-8";
-    let fields = vec![("Cache-Control", "max-age=60".to_string())];
+    let fields = vec![("Cache-Control", caching.to_string())];
     Response { status: 200, content_type, fields, body: text.into_bytes() }
 }
 

@@ -36,6 +36,8 @@ pub struct HeadScan {
     /// Lines that ended: the request line, then one per field. Empty lines before the request
     /// line do not count.
     lines: usize,
+    /// Where the minor version stands, if it is above those that we know.
+    minor: Option<usize>,
 }
 
 impl HeadScan {
@@ -44,7 +46,7 @@ impl HeadScan {
     pub fn parse(&mut self, bytes: &[u8]) -> Parse {
         match self.advance(bytes) {
             Ok(None) => Parse::Partial,
-            Ok(Some(head_len)) => match parse_head(&bytes[..head_len]) {
+            Ok(Some(head_len)) => match parse_head(&self.with_known_version(&bytes[..head_len])) {
                 Ok(head) => Parse::Complete(head),
                 Err(refusal) => Parse::Invalid(refusal),
             },
@@ -86,6 +88,16 @@ impl HeadScan {
         Ok(None)
     }
 
+    /// A minor version above 1 is read as 1, the highest we know (RFC 9110 section 6.2). httparse
+    /// knows no other, so it is given the head with that digit replaced; nobody sends one, so the
+    /// copy costs nothing.
+    fn with_known_version<'a>(&self, head: &'a [u8]) -> Cow<'a, [u8]> {
+        let Some(minor) = self.minor else { return head.into() };
+        let mut known = head.to_vec();
+        known[minor] = b'1';
+        known.into()
+    }
+
     /// A byte of the request line, which was counted already.
     fn check_request_byte(&self, byte: u8) -> Result<(), Refusal> {
         let len = self.seen - self.line;
@@ -108,7 +120,9 @@ impl HeadScan {
             (0, []) => {}
             (_, []) => return Ok(true),
             (0, line) => {
-                check_version(line)?;
+                if check_version(line)? > b'1' {
+                    self.minor = Some(self.line + line.len() - 1);
+                }
                 self.lines = 1;
             }
             (_, [b' ' | b'\t', ..]) => return Err(Refusal::FoldedField),
@@ -122,11 +136,11 @@ impl HeadScan {
 }
 
 /// The last word of a request line. Looked at when the line ends: an HTTP/0.9 client sends
-/// nothing more, and would otherwise be told only by the deadline.
-fn check_version(line: &[u8]) -> Result<(), Refusal> {
+/// nothing more, and would otherwise be told only by the deadline. Gives the minor version's digit.
+fn check_version(line: &[u8]) -> Result<u8, Refusal> {
     let start = line.iter().rposition(|byte| *byte == b' ').map_or(0, |blank| blank + 1);
     match &line[start..] {
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9'] => Ok(()),
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9'] => Ok(*minor),
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(Refusal::Version),
         _ => Err(Refusal::RequestLine),
     }
@@ -135,7 +149,6 @@ fn check_version(line: &[u8]) -> Result<(), Refusal> {
 /// Reads a head of which the scan saw the end.
 fn parse_head(bytes: &[u8]) -> Result<Head, Refusal> {
     assert!(bytes.ends_with(b"\r\n\r\n"), "the scan saw the blank line");
-    let bytes = &*as_known_version(bytes);
     let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(bytes, &mut slots) {
@@ -167,23 +180,6 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Refusal> {
     let request = Request { method, version, target, fields: fields.kept };
     debug_assert!(request.target.starts_with('/') || &*request.target == "*");
     Ok(Head { request, framing, head_len: bytes.len(), keep_alive, expects_continue })
-}
-
-/// A minor version above 1 is read as 1, the highest we know (RFC 9110 section 6.2). httparse knows
-/// no other, so it is given the head with that digit replaced; nobody sends one, so the copy costs
-/// nothing.
-fn as_known_version(bytes: &[u8]) -> Cow<'_, [u8]> {
-    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(0);
-    let line = bytes[start..].iter().position(|byte| *byte == b'\r');
-    let minor = line.map(|len| start + len - 1);
-    match minor.filter(|at| matches!(bytes[*at], b'2'..=b'9')) {
-        Some(at) => {
-            let mut known = bytes.to_vec();
-            known[at] = b'1';
-            known.into()
-        }
-        None => bytes.into(),
-    }
 }
 
 fn refusal_of(error: httparse::Error) -> Refusal {
@@ -240,6 +236,9 @@ fn parse_target(target: &str, method: Method) -> Result<(Option<&str>, Box<str>)
 /// byte: nothing is called so, and what decodes it later may end a line or a string there. In a
 /// query it is the form's matter, which takes a bare one for itself.
 fn check_path(target: &str) -> Result<(), Refusal> {
+    if !target.contains('%') {
+        return Ok(());
+    }
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let mut encoded = path.split('%').skip(1).map(decode_percent);
     let is_fine = encoded.all(|byte| byte.is_some_and(|byte| !byte.is_ascii_control()));
@@ -264,8 +263,10 @@ fn is_authority(text: &str) -> bool {
         },
         None => {
             let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
-            let is_encoded = name.split('%').skip(1).all(|it| decode_percent(it).is_some());
-            let is_name = !name.is_empty() && name.bytes().all(is_reg_name_byte) && is_encoded;
+            let is_name = !name.is_empty() && name.bytes().all(is_reg_name_byte);
+            let is_encoded =
+                |name: &str| name.split('%').skip(1).all(|behind| decode_percent(behind).is_some());
+            let is_name = is_name && (!name.contains('%') || is_encoded(name));
             (is_name, rest)
         }
     };

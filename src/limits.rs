@@ -16,7 +16,7 @@ pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 pub const HEADERS_MAX: usize = 100;
 /// Bytes of a request's body. No route uses one: it is read only to keep the connection.
 pub const BODY_BYTES_MAX: u64 = 64 * 1024;
-/// Bytes of one chunk-size line with its extensions, and of one trailer line.
+/// Bytes of one chunk-size line with its extensions.
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// Bytes of all trailer lines of one body together; no route wants one.
 pub const TRAILER_BYTES_MAX: usize = 4 * 1024;

@@ -10,6 +10,7 @@
 //! Invariants: a socket in the table has the key the core gave it; one on the ready list says so
 //! and stands there once; with the ready list not empty the loop does not sleep.
 
+mod doors;
 mod log;
 mod printout;
 mod resting;
@@ -37,7 +38,7 @@ use crate::limits;
 use crate::service::Service;
 use crate::slots::Key;
 use crate::sys::listeners::Listener;
-use crate::sys::{self, Accepted, IoStep, Signals};
+use crate::sys::{self, IoStep, Signals};
 
 /// The files that are read while the service runs.
 #[derive(Clone, Debug)]
@@ -338,78 +339,6 @@ impl Server {
                 self.service.handle(Event::Broken { socket: key }, now);
             }
         }
-    }
-
-    /// Phase 6: takes clients in, as many as the core wants.
-    fn accept(&mut self, now: Instant) {
-        if !self.may_accept {
-            return;
-        }
-        let mut budget = limits::ACCEPTS_PER_TURN;
-        let (mut all_blocked, mut was_vain) = (true, true);
-        for index in 0..self.listeners.len() {
-            loop {
-                if budget == 0 {
-                    // Nobody but clients who had gone: a policy that refuses each (EPERM) would
-                    // have the loop spin.
-                    if was_vain {
-                        self.service.handle(Event::AcceptFailed(Shortage::Unknown), now);
-                    }
-                    return;
-                }
-                if !self.service.wants_connections() {
-                    // The edge may be an old one, and nobody is shown the door for nobody.
-                    if self.listeners.iter().any(sys::has_client) {
-                        self.service.handle_knock(now);
-                    }
-                    return;
-                }
-                budget -= 1;
-                match sys::accept(&self.listeners[index]) {
-                    Accepted::Client(socket, peer) => {
-                        was_vain = false;
-                        self.admit(socket, peer, now);
-                    }
-                    Accepted::Gone => {}
-                    Accepted::Blocked => break,
-                    Accepted::Shortage(shortage) => {
-                        self.service.handle(Event::AcceptFailed(shortage), now);
-                        all_blocked = false;
-                        break;
-                    }
-                }
-            }
-        }
-        self.may_accept = !all_blocked;
-    }
-
-    /// Takes in whoever the kernel has accepted already, then closes the listeners: nobody who
-    /// got through is turned away.
-    fn close_listeners(&mut self, now: Instant) {
-        // The poller may not have told of the last ones yet.
-        self.may_accept = true;
-        for _ in 0..self.listeners.len() * limits::ACCEPT_QUEUE_MAX / limits::ACCEPTS_PER_TURN {
-            if self.may_accept && self.service.wants_connections() {
-                self.accept(now);
-            }
-        }
-        if self.service.keeps_listeners() {
-            return;
-        }
-        self.listeners.clear();
-        self.may_accept = false;
-    }
-
-    fn admit(&mut self, socket: Socket, peer: Option<SocketAddr>, now: Instant) {
-        let key = self.service.handle_accepted(peer, now);
-        let is_watched = self.watch(key, &socket);
-        self.sockets.insert(key, socket, Stage::Stream);
-        if let Some(entry) = self.sockets.entry(key) {
-            // Most clients have sent their request by now; the edge would tell a turn later.
-            entry.readable = true;
-            entry.is_watched = is_watched;
-        }
-        self.attend(key, now);
     }
 
     /// Phase 7: performs actions until the core waits. A failure is an event in the same drain.

@@ -18,6 +18,11 @@ read = lambda name: (here / name).read_text()
 documents = {name: list(yaml.safe_load_all(read(name + ".yaml")))
              for name in ("base", "sidecar", "sidecar-unix", "monitoring", "sweep")}
 metrics = set(re.findall(r"^# TYPE (\w+)", read("metrics"), re.M))
+labels = {}  # of each metric, with the values that were seen
+for metric, words in re.findall(r"^(\w+)\{(.*)\} ", read("metrics"), re.M):
+    for label, value in re.findall(r'(\w+)="([^"]*)"', words):
+        labels.setdefault(metric, {}).setdefault(label, set()).add(value)
+SCRAPED = {"le", "namespace", "pod"}  # what Prometheus adds, and what any histogram has
 seconds = lambda text: int(re.fullmatch(r"(\d+)s", text)[1])
 
 
@@ -201,6 +206,18 @@ def check_sweep():
     assert str(path) in config_maps("sweep")[volume["configMap"]["name"]]["data"]
 
 
+def check_labels(query):
+    """The labels that a query names are those of its metrics, the routes that it names exist."""
+    named = re.findall(r"(openports_\w+)(?:\{([^}]*)\})?", query)
+    known = SCRAPED.union(*(labels.get(metric, {}) for metric, _ in named))
+    for group in re.findall(r"by \(([^)]*)\)", query):
+        assert set(group.split(", ")) <= known, f"{group}: none of {known}: {query}"
+    for metric, matchers in named:
+        for label, equals, value in re.findall(r'(\w+)(=~?)"([^"]*)"', matchers):
+            seen = labels[metric][label]
+            assert equals == "=~" or value in seen, f"{value}: none of {seen}: {query}"
+
+
 def check_monitoring():
     monitor = one("monitoring", "ServiceMonitor")["spec"]
     service = one("monitoring", "Service")
@@ -215,6 +232,7 @@ def check_monitoring():
     for query in queries + [alert["expr"] for alert in alerts]:
         named = {re.sub("_bucket$", "", word) for word in re.findall(r"openports_\w+", query)}
         assert named and named <= metrics, f"{named - metrics} are no metrics: {query}"
+        check_labels(query)
     for alert in alerts:
         assert {"summary", "description"} <= set(alert["annotations"]), alert["alert"]
 

@@ -48,7 +48,12 @@ for command in serve scan; do
     podman run --rm --network none "$image" "$command" --help >"$pods/$command.help"
 done
 podman run -d --rm --name op-metrics --network ns:/run/netns/op-in "$image" >/dev/null
-within 10 outside curl -sf -o "$pods/metrics" http://203.0.113.1:8080/metrics
+within 10 outside curl -sf http://203.0.113.1:8080/readyz
+# So that each label has been told once.
+for domain in 203.0.113.2 name.invalid; do
+    outside curl -s "http://203.0.113.1:8080/open-ports?domain=$domain&toPort=9" >/dev/null
+done
+outside curl -sf -o "$pods/metrics" http://203.0.113.1:8080/metrics
 podman rm -f op-metrics >/dev/null
 python=$work/venv/bin/python
 [ -x "$python" ] || python3 -m venv "$work/venv"
@@ -83,6 +88,10 @@ answer=$(scan -H "$token")
 check "a scan" '*"closed":1024,*"complete":true*' "$answer"
 answer=$(outside curl -sS -H "$token" "$url?domain=10.0.0.1&toPort=1")
 check "the policy of the ConfigMap" '*TARGET_DENIED*' "$answer"
+# What docs/kubernetes.md does with `kubectl exec`: the service's variables are there too. The host's
+# network is that of whoever calls, so from inside.
+answer=$(inside podman exec play-base-openports /openports scan --json 203.0.113.2 1-1024)
+check "a scan from its shell" '*"closed":1024,*"complete":true*' "$answer"
 inspect() { podman inspect play-base-openports --format "{{$1}}"; }
 check "read-only" true "$(inspect .HostConfig.ReadonlyRootfs)"
 check "capabilities" 0000000000000000 \

@@ -171,6 +171,29 @@ echo "-- wrong configuration: exit 64"
 start -e OPENPORTS_MAX_SCANS=none
 ends 64
 
+echo "-- an index that was interrupted starts anew: the last log of each counts"
+printf '203.0.113.2\n203.0.113.9\n' >"$work/targets.txt"
+# index I TIMEOUT: one pod of a sweep by two.
+index() {
+    podman rm -f op >/dev/null
+    podman run -d --name op --network ns:/run/netns/op-in --read-only --cap-drop all \
+        -v "$work/targets.txt:/targets.txt:ro" "$image" scan --ndjson --targets /targets.txt \
+        --shard "$1:2" --timeout "$2" --retries 0 1-2000 >/dev/null
+}
+index 0 60s
+within 20 eval 'podman logs op | grep -q "event.:.end"'
+podman kill -s TERM op >/dev/null
+ends 1
+check "what it had" '*"complete":true*"complete":false*' "$(podman logs op)"
+: >"$work/sweep.ndjson"
+for shard in 0 1; do
+    index "$shard" 500ms
+    ends 0
+    podman logs op >>"$work/sweep.ndjson"
+done
+check "merged" '?2000,true??2000,true?' "$(manifests/sweep/merge.sh "$work/sweep.ndjson" |
+    jq -c '[(.counts | add), .complete]' | tr -d '\n')"
+
 echo "-- N shards probe each port of each target once: every SYN is counted"
 outside nft -f - <<'N'
 table inet count {

@@ -238,7 +238,8 @@ def check_monitoring():
 
 
 def check_documentation():
-    """What docs/kubernetes.md names exists: our variables, flags and alerts."""
+    """What docs/kubernetes.md names exists: our variables, flags and alerts. (Other programs' flags
+    stand within a command of theirs.)"""
     text = pathlib.Path("docs/kubernetes.md").read_text()
     known = read("serve.help") + read("scan.help")
     for word in re.findall(r"OPENPORTS_\w+", text):

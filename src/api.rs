@@ -14,6 +14,7 @@ use crate::limits::Settings;
 
 pub mod accept;
 pub mod answer;
+pub mod page;
 pub mod probe;
 pub mod problem;
 pub mod query;
@@ -106,6 +107,8 @@ pub enum Command {
     OpenApi,
     /// Answer [`help`].
     Help,
+    /// Answer [`page::page_response`].
+    Page,
     /// Answer [`options`].
     Options {
         /// The methods of the route.
@@ -131,13 +134,15 @@ pub fn parse(request: &Request, defaults: &Settings) -> Result<Command, Problem>
         (Route::Readyz, Method::Get | Method::Head) => Ok(Command::Readyz),
         (Route::Metrics, Method::Get | Method::Head) => Ok(Command::Metrics),
         (Route::OpenApi, Method::Get | Method::Head) => Ok(Command::OpenApi),
-        (Route::Help, Method::Get | Method::Head) => Ok(Command::Help),
+        (Route::Help, Method::Get | Method::Head) => {
+            let is_browser = accept::prefers_page(request.values(Field::Accept));
+            Ok(if is_browser { Command::Page } else { Command::Help })
+        }
     }
 }
 
 fn parse_scan(request: &Request, defaults: &Settings) -> Result<ScanRequest, Problem> {
-    let accepted = request.fields.iter().filter(|(name, _)| *name == Field::Accept);
-    let Some(form) = accept::negotiate(accepted.map(|(_, value)| &**value)) else {
+    let Some(form) = accept::negotiate(request.values(Field::Accept)) else {
         let types = Form::ALL.map(Form::content_type).join(", ");
         return Err(Problem::new(Cause::NotAcceptable, format!("Accept one of {types}.")));
     };
@@ -182,10 +187,12 @@ pub fn options(allow: &'static str) -> Response {
     Response { status: 200, content_type: "", fields, body: Vec::new() }
 }
 
-/// `/`: a curl line for each thing the service can do, under the name by which it was called.
+/// `/` for programs: a curl line for each thing the service can do, under the name by which it was
+/// called.
 pub fn help(host: Option<&str>) -> Response {
     let authority = host.filter(|host| is_authority(host)).unwrap_or("127.0.0.1:8080");
-    text_response(HELP.replace("{authority}", authority))
+    let fields = vec![("Vary", page::VARY.to_string())];
+    Response { fields, ..text_response(HELP.replace("{authority}", authority)) }
 }
 
 const HELP: &str = include_str!("api/help.txt");
@@ -236,6 +243,19 @@ mod tests {
         check("/openapi.json", Command::OpenApi);
         check("/", Command::Help);
         check("/?", Command::Help);
+        check("/?domain=localhost&nonsense", Command::Help);
+    }
+
+    #[test]
+    fn a_browser_is_given_the_page_whatever_its_query() {
+        let accept = (Field::Accept, "text/html,*/*;q=0.8".into());
+        for method in [Method::Get, Method::Head] {
+            for target in ["/", "/?", "/?domain=localhost&ports=1-9", "/?nonsense=%zz&&"] {
+                let mut request = request(method, target);
+                request.fields.push(accept.clone());
+                assert_eq!(parse(&request, &Settings::default()), Ok(Command::Page), "{target}");
+            }
+        }
     }
 
     #[test]

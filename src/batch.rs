@@ -27,13 +27,14 @@ use std::time::{Duration, Instant};
 use crate::api::accept::Form;
 use crate::api::answer::{ScanEvent, Summary, write_event};
 use crate::api::problem::Problem;
-use crate::api::query::{Include, ScanRequest};
+use crate::api::query::{Addresses, Include, ScanRequest};
 use crate::api::sweep::{Stream, SweepEvent, write_failure, write_sweep_event};
 use crate::event::{Action, PrintFailure};
 use crate::limits;
+use crate::target::PortSet;
 use options::{Format, Options, ProgressLine};
 use progress::Progress;
-use shard::Permutation;
+use shard::{Permutation, Shard};
 use table::table;
 
 /// How far the targets under way are, all together.
@@ -47,16 +48,20 @@ pub struct UnderWay {
 
 /// How a target's scan begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Beginning {
+pub struct Beginning<'a> {
     /// The address to be scanned, the first of several.
     pub address: IpAddr,
     /// Ports to be scanned, of all its addresses together.
     pub total: u32,
+    /// The ports of each address.
+    pub ports: &'a PortSet,
 }
 
 /// An open port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenPort {
+    /// Where.
+    pub address: IpAddr,
     /// The port.
     pub port: u16,
     /// From connect to answer.
@@ -243,33 +248,36 @@ impl Batch {
     pub fn handle_began(&mut self, place: usize, beginning: Beginning) {
         let Some(running) = self.running.get_mut(&place) else { return };
         let Running::Resolving { ports } = *running else { return };
-        let (total, Beginning { address, .. }) = (u64::from(beginning.total), beginning);
-        *running = Running::Scanning { ports: total };
+        let Beginning { address, total, ports: asked } = beginning;
+        *running = Running::Scanning { ports: u64::from(total) };
         self.resolving -= 1;
         // Each address of a name has every port asked for.
-        self.progress.total += total - ports;
+        self.progress.total += u64::from(total) - ports;
         let Some(target) = self.options.targets.get(place) else { return };
         if self.options.format == Format::Ndjson && self.state != State::Silenced {
             let domain = &target.domain;
-            let start = ScanEvent::Start { domain, address, total: beginning.total };
+            let ports = (self.options.shard == Shard::WHOLE).then_some(asked);
+            let start = ScanEvent::Start { domain, address, total, ports };
             write_event(&mut self.printout, Form::Ndjson, &start);
         }
         self.check_invariants();
     }
 
     /// A port of a target is open.
-    pub fn handle_open(&mut self, place: usize, OpenPort { port, rtt }: OpenPort) {
+    pub fn handle_open(&mut self, place: usize, OpenPort { address, port, rtt }: OpenPort) {
         if self.options.format != Format::Ndjson || self.state == State::Silenced {
             return;
         }
         let (several, rtt) = (self.options.targets.len() > 1, Some(rtt));
+        let is_for_all = self.options.manner.addresses == Addresses::All;
+        let address = is_for_all.then_some(address);
         match self.options.targets.get(place) {
             Some(target) if several => {
-                let event = SweepEvent::Open { port, rtt, domain: &target.domain };
+                let event = SweepEvent::Open { port, rtt, domain: &target.domain, address };
                 write_sweep_event(&mut self.printout, &event);
             }
             Some(_) | None => {
-                let event = ScanEvent::Open { port, rtt };
+                let event = ScanEvent::Open { port, rtt, address };
                 write_event(&mut self.printout, Form::Ndjson, &event);
             }
         }
@@ -481,12 +489,13 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::LazyLock;
+
     use crate::api::problem::Cause;
-    use crate::api::query::Addresses;
     use crate::scan::ledger::Counts;
-    use crate::target::{Family, PortSet, Retries, Timeout};
+    use crate::target::{Family, Retries, Timeout};
     use options::Manner;
-    use shard::Shard;
+
     use table::Colour;
     use targets::Targets;
 
@@ -547,8 +556,17 @@ mod tests {
     fn begin(batch: &mut Batch) -> usize {
         let (place, request) = batch.poll_target(Instant::now()).expect("a target is wanted");
         let total = request.ports.len() as u32;
-        batch.handle_began(place, Beginning { address: address(place), total });
+        batch.handle_began(
+            place,
+            Beginning { address: address(place), total, ports: &request.ports },
+        );
         place
+    }
+
+    /// Of a target whose ports nobody looks at.
+    fn beginning(total: u32) -> Beginning<'static> {
+        static PORTS: LazyLock<PortSet> = LazyLock::new(|| PortSet::from_range(1, 10));
+        Beginning { address: address(0), total, ports: &PORTS }
     }
 
     fn printed(batch: &mut Batch) -> String {
@@ -637,20 +655,43 @@ mod tests {
 
     #[test]
     fn one_target_streams_what_the_service_would_and_several_say_whose_it_is() {
-        let check = |list: &str, expected: &str| {
-            let mut batch = batch(list, |options| options.format = Format::Ndjson);
+        let check_of = |addresses: Addresses, list: &str, expected: &str| {
+            let mut batch = batch(list, |options| {
+                options.format = Format::Ndjson;
+                options.manner.addresses = addresses;
+            });
             begin(&mut batch);
-            batch.handle_open(0, OpenPort { port: 1, rtt: Duration::from_micros(410) });
+            let (address, rtt) = (address(0), Duration::from_micros(410));
+            batch.handle_open(0, OpenPort { address, port: 1, rtt });
             end(&mut batch, 0, WHOLE);
             let text = printed(&mut batch);
             let lines: Vec<&str> = text.lines().collect();
-            let start = r#"{"event":"start","domain":"a","address":"127.0.0.0","total":10}"#;
+            let start =
+                r#"{"event":"start","domain":"a","address":"127.0.0.0","total":10,"ports":"1-10"}"#;
             assert_eq!(lines[..2], [start, expected]);
             assert!(lines[2].starts_with(r#"{"event":"end","from_port":1,"#), "{text}");
             assert_eq!(lines.len(), 3);
         };
+        let check = |list, expected| check_of(Addresses::First, list, expected);
         check("a", r#"{"event":"open","port":1,"rtt_ms":0.41}"#);
         check("a\nb", r#"{"event":"open","port":1,"rtt_ms":0.41,"domain":"a"}"#);
+        let check = |list, expected| check_of(Addresses::All, list, expected);
+        check("a", r#"{"event":"open","port":1,"rtt_ms":0.41,"address":"127.0.0.0"}"#);
+        check(
+            "a\nb",
+            r#"{"event":"open","port":1,"rtt_ms":0.41,"domain":"a","address":"127.0.0.0"}"#,
+        );
+    }
+
+    #[test]
+    fn the_scattered_ports_of_a_shard_are_not_told_at_its_start() {
+        let mut batch = batch("a", |options| {
+            options.format = Format::Ndjson;
+            options.shard = Shard::parse("1/3").expect("a shard");
+        });
+        begin(&mut batch);
+        let text = printed(&mut batch);
+        assert!(text.starts_with(r#"{"event":"start","#) && !text.contains("ports"), "{text}");
     }
 
     #[test]
@@ -687,7 +728,7 @@ mod tests {
         let looked_up = std::iter::from_fn(|| batch.poll_target(now)).count();
         assert_eq!(looked_up, limits::LOOKUPS_MAX);
         for place in 0..looked_up {
-            batch.handle_began(place, Beginning { address: address(0), total: 10 });
+            batch.handle_began(place, beginning(10));
         }
         while batch.wants_target() {
             begin(&mut batch);
@@ -715,7 +756,7 @@ mod tests {
         let start = Instant::now();
         assert_eq!(batch.deadline(), None);
         let (place, _) = batch.poll_target(start).expect("a target");
-        batch.handle_began(place, Beginning { address: address(0), total: 10 });
+        batch.handle_began(place, beginning(10));
         let due = batch.deadline().expect("progress is due");
         assert_eq!(due - start, PROGRESS_EVERY);
         batch.handle_timeout(start, UnderWay::default());
@@ -734,7 +775,7 @@ mod tests {
         let mut batch = batch("a", |options| options.format = Format::Ndjson);
         let start = Instant::now();
         batch.poll_target(start);
-        batch.handle_began(0, Beginning { address: address(0), total: 30 });
+        batch.handle_began(0, beginning(30));
         batch.handle_timeout(start + PROGRESS_EVERY, UnderWay { done: 25, open: 2 });
         let progress = r#"{"event":"progress","done":25,"total":30,"open":2}"#;
         assert_eq!(printed(&mut batch).lines().last(), Some(progress));

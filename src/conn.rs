@@ -16,20 +16,22 @@
 //! 4. Nothing follows [`Step::Close`].
 
 mod buffer;
+pub mod reason;
 mod state;
 
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::conn::buffer::Buffer;
+use crate::conn::reason::CloseReason;
 use crate::conn::state::{Body, Ending, Intake, Owed, State, Stream};
 use crate::http::answer::{BodyFraming, CONTINUE, LAST_CHUNK, may_have_body, write_chunk};
 use crate::http::chunked::Chunked;
 use crate::http::head::HeadScan;
 use crate::http::{Framing, Head, Method, Parse, Refusal, Request, Response, Version};
 use crate::limits::{
-    BODY_TIMEOUT, HEAD_TIMEOUT, IDLE_TIMEOUT, INPUT_BYTES_MAX, LINGER_TIMEOUT, OUTPUT_BYTES_MAX,
-    REQUESTS_PER_CONNECTION_MAX, WRITE_STALL_TIMEOUT,
+    BODY_TIMEOUT, HEAD_TIMEOUT, IDLE_TIMEOUT, INPUT_BYTES_MAX, LINGER_TIMEOUT, PIPELINED_BYTES_MAX,
+    READ_BYTES_MAX, REQUESTS_PER_CONNECTION_MAX, WRITE_STALL_TIMEOUT,
 };
 
 /// What the service has to do next for a connection.
@@ -47,59 +49,6 @@ pub enum Step {
     Close(CloseReason),
 }
 
-/// Why a connection came to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// An answer was the last one: the client wished it, or it had its share of requests.
-    Done,
-    /// No request came for [`IDLE_TIMEOUT`].
-    Idle,
-    /// A head did not end within [`HEAD_TIMEOUT`].
-    HeadTimeout,
-    /// A body did not end within [`BODY_TIMEOUT`].
-    BodyTimeout,
-    /// The client took nothing of its answers for [`WRITE_STALL_TIMEOUT`].
-    Stalled,
-    /// The service shuts down.
-    Drained,
-    /// A request was refused for its form.
-    Refused,
-    /// The client went, and was owed nothing or nobody to take it.
-    PeerClosed,
-    /// The socket broke.
-    Broken,
-}
-
-impl CloseReason {
-    /// Every reason, in the order of its discriminant.
-    pub const ALL: [Self; 9] = [
-        Self::Done,
-        Self::Idle,
-        Self::HeadTimeout,
-        Self::BodyTimeout,
-        Self::Stalled,
-        Self::Drained,
-        Self::Refused,
-        Self::PeerClosed,
-        Self::Broken,
-    ];
-
-    /// The metric label and the log word.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Idle => "idle",
-            Self::HeadTimeout => "head_timeout",
-            Self::BodyTimeout => "body_timeout",
-            Self::Stalled => "stalled",
-            Self::Drained => "drained",
-            Self::Refused => "refused",
-            Self::PeerClosed => "peer_closed",
-            Self::Broken => "broken",
-        }
-    }
-}
-
 /// One connection.
 #[derive(Debug)]
 pub struct Conn {
@@ -108,6 +57,8 @@ pub struct Conn {
     output: Buffer,
     /// When we give up on a reader that takes nothing; armed exactly while output waits.
     stall_deadline: Option<Instant>,
+    /// Since when output waits without a break.
+    lagging_since: Option<Instant>,
     /// Requests that may still be handed out.
     requests_left: u32,
     /// True exactly when the peer's FIN was seen.
@@ -124,6 +75,7 @@ impl Conn {
             input: Buffer::default(),
             output: Buffer::default(),
             stall_deadline: None,
+            lagging_since: None,
             requests_left: REQUESTS_PER_CONNECTION_MAX,
             is_read_closed: false,
             is_draining: false,
@@ -156,6 +108,7 @@ impl Conn {
             self.stall_deadline = Some(now + WRITE_STALL_TIMEOUT);
         } else {
             self.stall_deadline = None;
+            self.lagging_since = None;
             if let State::Idle { deadline } = &mut self.state {
                 *deadline = now + IDLE_TIMEOUT;
             }
@@ -256,6 +209,7 @@ impl Conn {
             self.input.clear();
             self.output.clear();
             self.stall_deadline = None;
+            self.lagging_since = None;
             self.state = State::Closing { reason };
         }
         self.check_invariants(now);
@@ -273,7 +227,12 @@ impl Conn {
             return 0;
         }
         match self.state.intake() {
-            Intake::Keep => INPUT_BYTES_MAX - self.input.len(),
+            // Only a head may need it all; what comes behind one that is being answered need not
+            // be held by us.
+            Intake::Keep if self.output.is_empty() && self.state.is_before_a_request() => {
+                INPUT_BYTES_MAX - self.input.len()
+            }
+            Intake::Keep => READ_BYTES_MAX.saturating_sub(self.input.len()),
             Intake::Drop => INPUT_BYTES_MAX,
             Intake::Pause => 0,
         }
@@ -284,6 +243,20 @@ impl Conn {
         let is_idle = matches!(self.state, State::Idle { .. });
         let own = if is_idle && !self.output.is_empty() { None } else { self.state.deadline() };
         own.into_iter().chain(self.stall_deadline).min()
+    }
+
+    /// Since when the reader has not been level with what it was sent; `None` while it is.
+    pub fn lagging_since(&self) -> Option<Instant> {
+        self.lagging_since
+    }
+
+    /// True exactly while requests wait behind answers that are yet to be sent, and the connection
+    /// is to go on behind them.
+    pub fn is_pipelining(&self) -> bool {
+        self.state.is_before_a_request()
+            && !self.is_draining
+            && !self.input.is_empty()
+            && !self.output.is_empty()
     }
 
     /// True exactly while an answer is owed or a stream is open.
@@ -300,7 +273,7 @@ impl Conn {
     fn advance(&mut self, now: Instant) -> ControlFlow<Option<Step>> {
         match &mut self.state {
             State::Idle { .. } if !self.input.is_empty() => {
-                if self.output.len() >= OUTPUT_BYTES_MAX {
+                if self.output.len() >= PIPELINED_BYTES_MAX {
                     return ControlFlow::Break(None);
                 }
                 let scan = HeadScan::default();
@@ -474,6 +447,7 @@ impl Conn {
     /// The back of the output, to which the caller appends at least a byte.
     fn queue(&mut self, now: Instant) -> &mut Vec<u8> {
         self.stall_deadline.get_or_insert(now + WRITE_STALL_TIMEOUT);
+        self.lagging_since.get_or_insert(now);
         self.output.tail()
     }
 
@@ -491,6 +465,7 @@ impl Conn {
     /// What holds between any two calls; the numbers are those of the room's header.
     fn check_invariants(&self, now: Instant) {
         debug_assert_eq!(self.output.is_empty(), self.stall_deadline.is_none(), "1");
+        debug_assert_eq!(self.output.is_empty(), self.lagging_since.is_none(), "1");
         debug_assert!(self.deadline().is_none_or(|deadline| deadline <= now + IDLE_TIMEOUT), "2");
         debug_assert!(self.state.intake() == Intake::Keep || self.input.is_empty(), "3");
         debug_assert!(!self.state.is_over() || self.output.is_empty(), "3");
@@ -847,15 +822,15 @@ mod tests {
         assert!(run.conn.is_answering());
         assert_eq!(run.poll(), None, "one at a time");
         assert_eq!(run.conn.deadline(), None, "the service has its own");
-        let filler = GET.repeat(INPUT_BYTES_MAX / GET.len() + 1);
+        let filler = GET.repeat(READ_BYTES_MAX / GET.len() + 1);
         let room = run.conn.bytes_wanted();
-        assert_eq!(room, INPUT_BYTES_MAX - GET.len());
+        assert_eq!(room, READ_BYTES_MAX - GET.len());
         run.conn.handle_received(run.now, &filler.as_bytes()[..room]);
         assert_eq!((run.poll(), run.conn.bytes_wanted()), (None, 0));
         run.now += 60 * SECOND;
         run.respond(200, "/a");
         run.take_all();
-        assert_eq!(run.log.len(), INPUT_BYTES_MAX / GET.len() + 1);
+        assert_eq!(run.log.len(), READ_BYTES_MAX / GET.len() + 1);
         run.expire(HEAD_TIMEOUT);
         assert_eq!(run.log().last(), Some(&"refuse head_timeout"), "of the last, cut request");
     }
@@ -871,7 +846,7 @@ mod tests {
             assert!(requests < 10_000);
         }
         let answered = run.log.len();
-        assert!(run.conn.output().len() < OUTPUT_BYTES_MAX + 1024);
+        assert!(run.conn.output().len() < PIPELINED_BYTES_MAX + 1024);
         assert!(answered < requests, "the rest waits in the input");
         run.now += SECOND;
         run.take(1);

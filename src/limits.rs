@@ -22,15 +22,30 @@ pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
 /// Empty lines skipped before a request line; RFC 9112 section 2.2 asks for one at least.
 pub const EMPTY_LINES_MAX: usize = 8;
-/// Bytes that one connection holds unread: one head, and what was pipelined behind it.
+/// Bytes that one connection holds unread while a head comes: all of it. While a request is
+/// answered it holds [`READ_BYTES_MAX`] of what comes behind it.
 pub const INPUT_BYTES_MAX: usize = HEAD_BYTES_MAX;
-/// Bytes that the shell reads from a socket in one call.
-pub const READ_BYTES_MAX: usize = 16 * 1024;
+/// Bytes that the shell reads from a socket in one call, and so of one client in one turn. Most
+/// requests have less; a long one is read and parsed a piece at a time, so that a thousand of them
+/// delay everybody else by some 40 ms.
+pub const READ_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of answers waiting for one slow reader, beyond which a stream drops progress.
 pub const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of all answers together that wait for their readers when the answer to a scan comes: one
+/// has 400 KB where every port is open, and 64 times as much for a name of 64 such addresses. The
+/// longest laggards lose theirs.
+pub const ANSWER_BYTES_WAITING_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of answers waiting beyond which the next pipelined request is not looked at yet. Small,
+/// since it is how far one client is served before the next has its turn: at a few answers of
+/// `/healthz` each, a thousand floods delay everybody else by some 20 ms.
+pub const PIPELINED_BYTES_MAX: usize = 1024;
 /// Bytes that an emptied buffer keeps allocated: an idle connection's two together with its state
 /// stay below 1 KB, and a health check's request and answer fit.
 pub const BUFFER_KEPT_BYTES: usize = 256;
+/// Bytes that the kernel holds for a reader whose window is shut (TCP_NOTSENT_LOWAT, tcp(7)): up
+/// to 4 MB (tcp_wmem) without it, which a thousand such readers turn into a shortage for everybody.
+/// What a reader's window allows is under way beside it.
+pub const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 /// Requests on one connection before it is closed, so that load can be spread anew. nginx closes
 /// after 1,000, which a benchmark notices.
 pub const REQUESTS_PER_CONNECTION_MAX: u32 = 1_000_000;
@@ -43,6 +58,15 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Output waits and the reader takes none of it.
 pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may be silent before it gives way, for each place that there is, where
+/// connections are at their cap and another knocks. A request comes right behind the handshake: of
+/// a thousand places it has a millisecond to arrive; of a dozen, those who wait would be held up by
+/// those who say nothing.
+pub const SILENCE_GRACE_PER_PLACE: Duration = Duration::from_micros(1);
+/// How long a reader may lag before it gives way, where connections are at their cap and another
+/// client knocks. An answer of usual size the kernel takes whole, so only a reader of a large one
+/// ever lags.
+pub const LAG_GRACE: Duration = Duration::from_millis(50);
 /// After our last byte and FIN: how long we read on, so that a RST does not destroy an answer
 /// that the client has not read yet (RFC 9112 section 9.6).
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -60,6 +84,9 @@ pub const ACCEPTS_PER_TURN: usize = 64;
 pub const LAUNCHES_PER_TURN: usize = 32;
 /// Overdue or surplus probes closed in one turn.
 pub const CLOSES_PER_TURN: usize = 128;
+/// Clients in one turn who are told that their next answer is the last, since others wait for a
+/// place. Enough for a hundred who knock to be let in within a tenth of a second.
+pub const PARTINGS_PER_TURN: usize = 16;
 /// Connections that wait in a listener's queue; the default of net.core.somaxconn.
 pub const ACCEPT_QUEUE_MAX: usize = 4096;
 /// How long the listeners rest after `accept` ran short of something, unless a close wakes them.
@@ -117,6 +144,9 @@ pub const NAME_FILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Connects in flight of one process, whatever RLIMIT_NOFILE would allow: one per port.
 pub const IN_FLIGHT_CEILING: usize = 65_536;
+/// Scans of single addresses under way, beyond which `addresses=all` is told to come again. Each
+/// takes 50 KB, a name may have [`ADDRESSES_PER_NAME_MAX`] addresses, and anybody may make one.
+pub const ADDRESS_SCANS_MAX: usize = 512;
 /// What `timeout=auto` starts with and never exceeds: the default deadline, one kernel repeat.
 pub const TIMEOUT_AUTO_MAX: Duration = Duration::from_secs(2);
 
@@ -184,15 +214,18 @@ pub const DESCRIPTORS_SPARE: usize = 4;
 /// measured 4,020 bytes on Linux 6.18, and we keep some 70 ourselves; the rest is for other
 /// kernels.
 pub const PROBE_MEMORY_BYTES: u64 = 4608;
-/// Memory set aside for everything but probes: idle we take 1 MiB, clients up to 10 KB each.
+/// Memory set aside for everything but probes: idle we take 1 MiB, and usual clients below 1 KB
+/// each. What attackers may have us take beyond is summed up in docs/testing.md.
 pub const MEMORY_SPARE_BYTES: u64 = 4 * 1024 * 1024;
 /// The smallest share that still is a service: one client, one lookup, one probe.
 pub const DESCRIPTORS_MIN: usize = DESCRIPTORS_SPARE + 1 + SOCKETS_PER_LOOKUP + 1;
 
+const _: () = assert!(PIPELINED_BYTES_MAX < OUTPUT_BYTES_MAX, "a stream may wait longer");
+const _: () = assert!(LAG_GRACE.as_millis() < WRITE_STALL_TIMEOUT.as_millis());
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "414 can be told from 431");
 const _: () = assert!(INPUT_BYTES_MAX >= HEAD_BYTES_MAX, "a whole head fits the input");
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < INPUT_BYTES_MAX, "a chunk line fits the input");
-const _: () = assert!(READ_BYTES_MAX >= INPUT_BYTES_MAX, "one read can fill the input");
+const _: () = assert!(READ_BYTES_MAX >= 512, "one read takes a whole datagram of DNS");
 const _: () = assert!(ADDRESSES_PER_NAME_MAX + CNAME_CHAIN_MAX < ANSWER_RECORDS_MAX);
 const _: () = assert!(FAMILY_GRACE.as_secs() < LOOKUP_TIMEOUT.as_secs());
 const _: () = assert!(LOOKUPS_MAX <= BATCH_JOBS_MAX, "targets whose names are known run on");

@@ -17,6 +17,7 @@ mod sockets;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU8;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
@@ -63,6 +64,9 @@ pub struct Server {
     may_accept: bool,
     sockets: Sockets,
     ready: VecDeque<Key>,
+    /// Counts the turns, round and round, never 0. Where an old number comes again a socket
+    /// waits a turn longer.
+    turn: NonZeroU8,
     service: Service,
     files: Files,
     buffer: Box<[u8]>,
@@ -104,6 +108,7 @@ impl Server {
             listeners,
             sockets: Sockets::with_capacity(service.sockets_max()),
             ready: VecDeque::new(),
+            turn: NonZeroU8::MIN,
             service,
             files,
             buffer: vec![0; limits::READ_BYTES_MAX].into_boxed_slice(),
@@ -133,12 +138,17 @@ impl Server {
                 return Err(error);
             }
             now = Instant::now();
+            self.turn = self.turn.checked_add(1).unwrap_or(NonZeroU8::MIN);
             self.dispatch(now);
-            self.print(now);
             self.service.handle(Event::Tick { wall: SystemTime::now(), worked }, now);
             self.accept(now);
             pause = self.perform(now);
             self.service.handle_log_dropped(self.log.flush());
+            // Stdout and stderr may be one terminal: the progress line is wiped before what takes
+            // its place is printed.
+            if self.print(now) && !matches!(pause, Pause::Exit(_)) {
+                pause = Pause::None;
+            }
         };
         self.log.flush();
         Ok(code)
@@ -233,7 +243,8 @@ impl Server {
         }
     }
 
-    /// Writes what the core wants, then reads once. Of a connect under way neither is permitted.
+    /// Writes what the core wants, then reads, each once. Of a connect under way neither is
+    /// permitted.
     fn attend(&mut self, key: Key, now: Instant) {
         let Some(mut entry) = self.sockets.take(key) else { return };
         self.write_output(key, &mut entry, now);
@@ -253,29 +264,28 @@ impl Server {
 
     /// Puts a socket back into the table, and on the ready list if it still has work.
     fn restore(&mut self, key: Key, entry: Entry) {
-        let wants_more = entry.readable && self.service.bytes_wanted(key) > 0;
+        let wants_more = entry.readable && self.service.bytes_wanted(key) > 0
+            || entry.writable && !self.service.output(key).is_empty();
         self.sockets.put_back(key, entry);
         if wants_more {
             self.list(key);
         }
     }
 
+    /// Writes once in a turn, so that a client that asks without end is served a piece at a time.
     fn write_output(&mut self, key: Key, entry: &mut Entry, now: Instant) {
-        while entry.writable {
-            let output = self.service.output(key);
-            if output.is_empty() {
-                return;
-            }
-            match sys::write(&entry.socket, output) {
-                IoStep::Done(count) => {
-                    self.service.handle(Event::Sent { socket: key, count }, now);
-                }
-                IoStep::Blocked => entry.writable = false,
-                IoStep::End | IoStep::Broken => {
-                    entry.writable = false;
-                    entry.readable = false;
-                    self.service.handle(Event::Broken { socket: key }, now);
-                }
+        let output = self.service.output(key);
+        if !entry.writable || entry.written_in == Some(self.turn) || output.is_empty() {
+            return;
+        }
+        entry.written_in = Some(self.turn);
+        match sys::write(&entry.socket, output) {
+            IoStep::Done(count) => self.service.handle(Event::Sent { socket: key, count }, now),
+            IoStep::Blocked => entry.writable = false,
+            IoStep::End | IoStep::Broken => {
+                entry.writable = false;
+                entry.readable = false;
+                self.service.handle(Event::Broken { socket: key }, now);
             }
         }
     }
@@ -315,7 +325,14 @@ impl Server {
         let mut all_blocked = true;
         for index in 0..self.listeners.len() {
             loop {
-                if budget == 0 || !self.service.wants_connections() {
+                if budget == 0 {
+                    return;
+                }
+                if !self.service.wants_connections() {
+                    // The edge may be an old one, and nobody is shown the door for nobody.
+                    if self.listeners.iter().any(sys::has_client) {
+                        self.service.handle_knock(now);
+                    }
                     return;
                 }
                 budget -= 1;

@@ -13,6 +13,7 @@ mod announcement;
 mod answers;
 mod batches;
 mod clients;
+mod crowd;
 mod drain;
 mod fleet;
 pub mod jobs;
@@ -122,6 +123,8 @@ pub struct Service {
     actions: VecDeque<Action>,
     started: SystemTime,
     wall: SystemTime,
+    /// When the last turn was.
+    ticked_at: Option<Instant>,
     /// When the token file was read last.
     token_read_at: Option<Instant>,
     /// The Date of this second, and the second.
@@ -150,6 +153,7 @@ impl Service {
             actions: VecDeque::new(),
             started: wall,
             wall,
+            ticked_at: None,
             token_read_at: None,
             date: (u64::MAX, String::new()),
             options,
@@ -301,6 +305,7 @@ impl Service {
         self.on_wall(wall);
         self.counters.observe_turn(worked);
         self.evictions_left = EVICTIONS_PER_TURN;
+        self.ticked_at = Some(now);
         if let Door::Parked { until } = self.door
             && until <= now
         {
@@ -427,7 +432,13 @@ impl Service {
             Phase::Flushing { gives_up_at } => Some(gives_up_at),
         };
         let batch = self.batch.as_ref().and_then(Batch::deadline);
-        let rooms = [self.timers.first(), self.jobs.deadline(now), self.resolver.deadline(), batch];
+        let rooms = [
+            self.timers.first(),
+            self.jobs.deadline(now),
+            self.resolver.deadline(),
+            self.next_place_at(now),
+            batch,
+        ];
         [door, phase].into_iter().chain(rooms).flatten().min()
     }
 

@@ -95,8 +95,9 @@ pub fn accept(listener: &Listener) -> Accepted {
         Ok((socket, peer)) => {
             // Answers are written whole, so delaying the last segment for more gains nothing.
             let prepared = socket.set_nonblocking(true).and_then(|()| socket.set_cloexec(true));
-            // A Unix socket has no TCP_NODELAY, and a connection reset by now none to set.
+            // A Unix socket has neither, and a connection reset by now none to set.
             let _ = socket.set_tcp_nodelay(true);
+            let _ = socket.set_tcp_notsent_lowat(limits::UNSENT_BYTES_MAX);
             match prepared {
                 Ok(()) => Accepted::Client(socket, peer.as_socket()),
                 Err(_) => Accepted::Gone,
@@ -445,6 +446,17 @@ pub fn random_seed() -> io::Result<u64> {
     Ok(u64::from_ne_bytes(seed))
 }
 
+/// True exactly when a client waits in a listener's queue.
+pub fn has_client(listener: &Listener) -> bool {
+    is_ready(listener.as_raw_fd(), libc::POLLIN)
+}
+
+fn is_ready(descriptor: RawFd, events: i16) -> bool {
+    let mut asked = libc::pollfd { fd: descriptor, events, revents: 0 };
+    // SAFETY: one pollfd, which outlives the call; no wait.
+    unsafe { libc::poll(&raw mut asked, 1, 0) > 0 }
+}
+
 /// Bytes that stderr takes in one call without blocking, once poll(2) calls it writable: a pipe
 /// then has room for PIPE_BUF.
 pub const LOG_WRITE_BYTES_MAX: usize = 4096;
@@ -452,10 +464,7 @@ pub const LOG_WRITE_BYTES_MAX: usize = 4096;
 /// Writes to stderr what it takes at once. stderr is shared with other processes, so it cannot be
 /// made non-blocking; it is asked before each write instead.
 pub fn write_log(bytes: &[u8]) -> IoStep {
-    let mut asked = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one pollfd, which outlives the call; no wait.
-    let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
-    if ready <= 0 {
+    if !is_ready(libc::STDERR_FILENO, libc::POLLOUT) {
         return IoStep::Blocked;
     }
     match io::stderr().write(&bytes[..bytes.len().min(LOG_WRITE_BYTES_MAX)]) {
@@ -471,10 +480,7 @@ pub const STDOUT: i32 = libc::STDOUT_FILENO;
 /// Writes to stdout what it takes at once, as [`write_log`] does. `End`: nobody reads on (EPIPE;
 /// the Rust runtime ignores SIGPIPE).
 pub fn write_stdout(bytes: &[u8]) -> IoStep {
-    let mut asked = libc::pollfd { fd: STDOUT, events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one pollfd, which outlives the call; no wait.
-    let ready = unsafe { libc::poll(&raw mut asked, 1, 0) };
-    if ready <= 0 {
+    if !is_ready(STDOUT, libc::POLLOUT) {
         return IoStep::Blocked;
     }
     let len = bytes.len().min(LOG_WRITE_BYTES_MAX);

@@ -167,6 +167,30 @@ impl PortSet {
         Ranges(self)
     }
 
+    /// Keeps, from the lowest on, the ranges that [`PortSet::display_ranges`] writes into `room`
+    /// bytes, and one at least: how many bytes they take.
+    pub fn truncate_ranges(&mut self, room: usize) -> usize {
+        let (mut taken, mut cut) = (0, None);
+        for (first, last) in self.ranges() {
+            let comma = usize::from(taken > 0);
+            let dash_and_last = if last > first { 1 + decimal_len(last) } else { 0 };
+            let len = comma + decimal_len(first) + dash_and_last;
+            if taken > 0 && taken + len > room {
+                cut = Some(first);
+                break;
+            }
+            taken += len;
+        }
+        if let Some(cut) = cut {
+            let word = usize::from(cut >> 6);
+            self.words[word] &= !(u64::MAX << (cut & 63));
+            self.words[word + 1..].fill(0);
+            self.len = self.count();
+            assert!(!self.is_empty(), "one range is kept");
+        }
+        taken
+    }
+
     /// The lowest port.
     pub fn first(&self) -> Option<u16> {
         self.next_from(0)
@@ -214,6 +238,11 @@ impl fmt::Debug for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PortSet({} ports)", self.len)
     }
+}
+
+/// Digits of a port, which is not 0.
+const fn decimal_len(port: u16) -> usize {
+    port.ilog10() as usize + 1
 }
 
 struct Ranges<'a>(&'a PortSet);
@@ -553,5 +582,32 @@ mod tests {
         check("22", "22", "22", "");
         check("1-", "-65534", "1-65535", "65535");
         check("60-70", "64-", "60-65535", "60-63");
+    }
+
+    #[test]
+    fn as_many_ranges_are_kept_as_their_text_has_room_for() {
+        let odd: String = (1..=65_535).step_by(2).map(|port| format!("{port},")).collect();
+        for list in ["1-9,11,100-65535", "5", "-", "7-8,10-12,1000-1001", &odd] {
+            let set = if list == "-" {
+                PortSet::from_range(1, 65_535)
+            } else {
+                ports(list.trim_end_matches(','))
+            };
+            let text = set.display_ranges().to_string();
+            for room in (0..=text.len().min(40)).chain([1000, text.len() - 1, text.len(), 1 << 20])
+            {
+                let mut kept = set.clone();
+                let taken = kept.truncate_ranges(room);
+                let shown = kept.display_ranges().to_string();
+                assert_eq!(taken, shown.len(), "{room}");
+                assert!(taken <= room || kept.ranges().count() == 1, "{shown} into {room}");
+                // Whatever fits is there.
+                let rest = text.strip_prefix(&*shown).expect("the lowest ranges");
+                let next = rest.split(',').nth(1).map_or(0, |range| range.len() + 1);
+                assert!(rest.is_empty() || taken + next > room, "{shown} into {room}");
+                assert_eq!(kept.iter().count(), kept.len());
+            }
+        }
+        assert_eq!(PortSet::new().truncate_ranges(9), 0);
     }
 }

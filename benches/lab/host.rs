@@ -33,6 +33,22 @@ pub(crate) enum Death {
     Packets(u64),
 }
 
+/// The rhythm of a host that falls silent and comes back, counted from its first packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Naps {
+    /// First it answers for so long,
+    pub(crate) awake: Duration,
+    /// then it is silent for so long, and so on.
+    pub(crate) asleep: Duration,
+}
+
+impl Naps {
+    fn is_asleep(self, age: Duration) -> bool {
+        let round = (self.awake + self.asleep).as_nanos().max(1);
+        age.as_nanos() % round >= self.awake.as_nanos()
+    }
+}
+
 /// A host of the lab, as a test describes it. Starts as one that answers at once, loses nothing
 /// and has every port closed.
 #[derive(Clone, Debug)]
@@ -56,6 +72,8 @@ pub(crate) struct Host {
     pub(crate) syn_per_second: Option<u32>,
     /// When it falls silent for good.
     pub(crate) dies: Option<Death>,
+    /// When it falls silent and comes back.
+    pub(crate) naps: Option<Naps>,
     /// Decides which packets are lost; equal seeds and equal packets lose the same ones.
     pub(crate) seed: u64,
 }
@@ -73,6 +91,7 @@ impl Host {
             rst_per_second: None,
             syn_per_second: None,
             dies: None,
+            naps: None,
             seed: 1,
         }
     }
@@ -113,7 +132,7 @@ pub(super) enum Fate {
     LostFrom,
     /// A limit of the host's was reached.
     Limited,
-    /// The host is dead.
+    /// The host is dead, or asleep.
     Dead,
 }
 
@@ -153,7 +172,8 @@ impl Player {
             Some(Death::Packets(count)) => self.packets >= count,
         };
         self.packets += 1;
-        if is_dead {
+        let age = now.duration_since(first_packet_at);
+        if is_dead || self.host.naps.is_some_and(|naps| naps.is_asleep(age)) {
             return Fate::Dead;
         }
         if self.random.is_hit(self.host.loss_to) {

@@ -28,7 +28,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "each program that includes the lab uses a part of it")]
-pub(crate) use host::{Death, Host, Port};
+pub(crate) use host::{Death, Host, Naps, Port};
 #[allow(unused_imports, reason = "each program that includes the lab uses a part of it")]
 pub(crate) use wire::Unreachable;
 
@@ -106,7 +106,7 @@ pub(crate) struct Stats {
     pub(crate) lost_from: u64,
     /// Those that a host's limit left without an answer.
     pub(crate) limited: u64,
-    /// Those that came to a dead host.
+    /// Those that came to a host dead or asleep.
     pub(crate) dead: u64,
     /// Packets that are no TCP segment, or for no host of the lab.
     pub(crate) astray: u64,

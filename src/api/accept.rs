@@ -1,4 +1,5 @@
-//! Proactive negotiation: which form of an answer the `Accept` field prefers (RFC 9110 12.5.1).
+//! Proactive negotiation: which form of an answer the `Accept` field prefers (RFC 9110 12.5.1), and
+//! whether `Accept-Encoding` takes it packed (12.5.3).
 //!
 //! It reads generously, as the RFC advises for a field that only states a wish: a member that
 //! makes no sense is passed over, and a field without any sense counts as absent. It never says
@@ -41,7 +42,7 @@ impl Form {
     }
 
     /// Type and subtype.
-    const fn media_type(self) -> (&'static str, &'static str) {
+    const fn media_type(self) -> MediaType {
         match self {
             Self::Json => ("application", "json"),
             Self::Text => ("text", "plain"),
@@ -53,14 +54,13 @@ impl Form {
 
 /// The form to answer in, from the values of all `Accept` lines; `None` if all are ruled out.
 pub fn negotiate<'a>(lines: impl Iterator<Item = &'a str>) -> Option<Form> {
-    let ranges: Vec<Range> =
-        lines.flat_map(|line| split(line, ',')).filter_map(Range::parse).collect();
+    let ranges = parse_ranges(lines);
     if ranges.is_empty() {
         return Some(Form::Json);
     }
     let mut best: Option<(Form, Weight)> = None;
     for form in Form::ALL {
-        let weight = weight_of(form, &ranges);
+        let weight = weight_of(form.media_type(), &ranges);
         if weight > best.map_or(0, |(_, weight)| weight) {
             best = Some((form, weight));
         }
@@ -69,12 +69,69 @@ pub fn negotiate<'a>(lines: impl Iterator<Item = &'a str>) -> Option<Form> {
     best.map(|(form, _)| form)
 }
 
+/// True exactly when the values of all `Accept` lines put a page before a plain text, as those of
+/// a browser do. Whoever takes anything, as curl does, is not a browser.
+pub fn prefers_page<'a>(lines: impl Iterator<Item = &'a str>) -> bool {
+    let ranges = parse_ranges(lines);
+    weight_of(("text", "html"), &ranges) > weight_of(Form::Text.media_type(), &ranges)
+}
+
+/// True exactly when the values of all `Accept-Encoding` lines take gzip, and do not put the bare
+/// bytes (`identity`) before it. Without the field any coding would do (RFC 9110 section 12.5.3),
+/// but who does not name gzip may not know how to unpack it.
+pub fn takes_gzip<'a>(lines: impl Iterator<Item = &'a str>) -> bool {
+    let (mut gzip, mut identity, mut rest) = (None, 0, 0);
+    for (coding, weight) in parse_members(lines) {
+        let is = |name: &str| coding.eq_ignore_ascii_case(name);
+        if is("gzip") || is("x-gzip") {
+            gzip = Some(weight);
+        } else if is("identity") {
+            identity = weight;
+        } else if coding == "*" {
+            rest = weight;
+        }
+    }
+    let gzip = gzip.unwrap_or(rest);
+    gzip > 0 && gzip >= identity
+}
+
 /// A quality value in thousandths, 0 to 1000.
 type Weight = u16;
 
+/// A type and a subtype.
+type MediaType = (&'static str, &'static str);
+
+fn parse_ranges<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Range<'a>> {
+    parse_members(lines).into_iter().filter_map(Range::parse).collect()
+}
+
+/// What a list names, each with its weight. Parameters other than `q` are passed over: none of our
+/// forms has any that matters, and `application/json;charset=utf-8` means JSON.
+fn parse_members<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(&'a str, Weight)> {
+    let mut members = Vec::new();
+    for line in lines {
+        members.extend(split(line, ',').filter_map(parse_member));
+    }
+    members
+}
+
+/// `None` for a member whose weight makes no sense.
+fn parse_member(member: &str) -> Option<(&str, Weight)> {
+    let mut parts = split(member, ';');
+    let (name, mut weight) = (parts.next()?, 1000);
+    for parameter in parts {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if name.trim_end().eq_ignore_ascii_case("q") {
+            weight = parse_weight(value.trim_start())?;
+        }
+    }
+    Some((name, weight))
+}
+
 /// The weight of the most specific range that matches; the highest among equally specific ones.
-fn weight_of(form: Form, ranges: &[Range]) -> Weight {
-    let matching = ranges.iter().filter_map(|range| Some((range.specificity(form)?, range.weight)));
+fn weight_of(media: MediaType, ranges: &[Range]) -> Weight {
+    let matching =
+        ranges.iter().filter_map(|range| Some((range.specificity(media)?, range.weight)));
     let weight = matching.max().map_or(0, |(_, weight)| weight);
     assert!(weight <= 1000, "`parse_weight` keeps to the range");
     weight
@@ -89,29 +146,16 @@ struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    /// `None` for what is no media range. Parameters other than `q` are passed over: none of our
-    /// forms has any that matters, and `application/json;charset=utf-8` means JSON.
-    fn parse(member: &'a str) -> Option<Self> {
-        let mut parts = split(member, ';');
-        let range = parts.next()?;
+    /// `None` for what is no media range.
+    fn parse((range, weight): (&'a str, Weight)) -> Option<Self> {
         // Java's URLConnection sends a lone star.
         let (kind, subtype) = if range == "*" { ("*", "*") } else { range.split_once('/')? };
-        if !is_token(kind) || !is_token(subtype) || (kind == "*" && subtype != "*") {
-            return None;
-        }
-        let mut weight = 1000;
-        for parameter in parts {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            if name.trim_end().eq_ignore_ascii_case("q") {
-                weight = parse_weight(value.trim_start())?;
-            }
-        }
-        Some(Self { kind, subtype, weight })
+        let is_sound = is_token(kind) && is_token(subtype) && (kind != "*" || subtype == "*");
+        is_sound.then_some(Self { kind, subtype, weight })
     }
 
-    /// How closely the range names the form; `None` if it does not match.
-    fn specificity(&self, form: Form) -> Option<u8> {
-        let (kind, subtype) = form.media_type();
+    /// How closely the range names the type; `None` if it does not match.
+    fn specificity(&self, (kind, subtype): MediaType) -> Option<u8> {
         let names = |range: &str, word| range.eq_ignore_ascii_case(word);
         match (self.kind, self.subtype) {
             ("*", _) => Some(0),
@@ -231,6 +275,48 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_for_who_puts_it_before_a_text() {
+        let check = |lines: &[&str], expected: bool| {
+            assert_eq!(prefers_page(lines.iter().copied()), expected, "{lines:?}");
+        };
+        check(&["text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"], true);
+        check(&["text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"], true);
+        check(&["text/html"], true);
+        check(&["*/*;q=0.1", "TEXT/HTML;q=0.2"], true);
+        check(&["text/plain;q=0.5, text/html;q=0.6"], true);
+        for nothing in ["", "*/*", "text/*", "*", "text/plain", "application/json", "image/png"] {
+            check(&[nothing], false);
+        }
+        check(&[], false);
+        check(&["text/html, text/plain"], false);
+        check(&["text/html;q=0, */*"], false);
+        check(&["text/html;q=0"], false);
+        check(&["*/*, text/plain;q=0.1"], true);
+    }
+
+    #[test]
+    fn gzip_is_for_who_takes_it() {
+        let check = |lines: &[&str], expected: bool| {
+            assert_eq!(takes_gzip(lines.iter().copied()), expected, "{lines:?}");
+        };
+        for takes in ["gzip", "GZIP", "x-gzip", "gzip, deflate, br, zstd", "gzip;q=0.1", "*"] {
+            check(&[takes], true);
+        }
+        check(&["br", "gzip ; Q = 0.001"], true);
+        check(&["*;q=0, gzip"], true);
+        check(&["gzip;q=0.5, identity;q=0.5"], true);
+        check(&["identity;q=0, *;q=0.1"], true);
+        for refuses in ["", "br", "identity", "gzip;q=0", "gzip;q=0.000", "*;q=0", "gzip;q=2"] {
+            check(&[refuses], false);
+        }
+        check(&[], false);
+        check(&["gzip;q=0, *"], false);
+        check(&["gzip;q=0.4, identity;q=0.5"], false);
+        check(&["gzip;level=9"], true);
+        check(&["gz ip, \u{e9}, ;q=1, gzip;q"], false);
+    }
+
+    #[test]
     fn a_member_without_sense_is_passed_over() {
         check(&["json, text/plain"], Some(Form::Text));
         check(&["*/json, text/plain"], Some(Form::Text));
@@ -264,6 +350,8 @@ mod tests {
             }
             for text in &texts {
                 negotiate([text.as_str()].into_iter());
+                prefers_page([text.as_str()].into_iter());
+                takes_gzip([text.as_str()].into_iter());
             }
         }
     }

@@ -102,8 +102,12 @@ pub enum ScanEvent<'a> {
         domain: &'a str,
         /// The address to be scanned.
         address: IpAddr,
-        /// How many ports were asked for.
+        /// How many ports are to be scanned, of all addresses together.
         total: u32,
+        /// The ports of each address as ranges; `None`, and not told, where they are a shard's:
+        /// those lie scattered, and as text are hundreds of kilobytes.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_ranges")]
+        ports: Option<&'a PortSet>,
     },
     /// A port is open.
     Open {
@@ -114,18 +118,42 @@ pub enum ScanEvent<'a> {
         #[serde(rename = "rtt_ms", serialize_with = "serialize_fine_millis")]
         #[serde(skip_serializing_if = "Option::is_none")]
         rtt: Option<Duration>,
+        /// Where, with `addresses=all`; `None` without it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        address: Option<IpAddr>,
     },
     /// How far the scan is.
-    Progress {
-        /// Ports that have their state.
-        done: u32,
-        /// Ports asked for.
-        total: u32,
-        /// Ports found open so far.
-        open: u32,
-    },
+    Progress(Progress<'a>),
     /// The scan is over.
     End(Summary<'a>),
+}
+
+/// How far a scan is, and which ports came into a state that `include` asked for since the last
+/// time. A port may move on, from filtered to any other: it is then told again, and the last word
+/// holds. What the reader has no room for is told later; of what is left then, the end tells.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Progress<'a> {
+    /// Ports that have their state.
+    pub done: u32,
+    /// Ports asked for.
+    pub total: u32,
+    /// Ports found open so far.
+    pub open: u32,
+    /// Ports found closed; `None` where none was, or nobody asked.
+    #[serde(rename = "closed_ports")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_ranges")]
+    pub closed: Option<&'a PortSet>,
+    /// Ports found filtered, likewise.
+    #[serde(rename = "filtered_ports")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_ranges")]
+    pub filtered: Option<&'a PortSet>,
+    /// Ports found unreachable, likewise.
+    #[serde(rename = "unreachable_ports")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_ranges")]
+    pub unreachable: Option<&'a PortSet>,
+    /// Whose the ranges are, with `addresses=all`; `None` without it, and without ranges.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
 }
 
 impl ScanEvent<'_> {
@@ -134,7 +162,7 @@ impl ScanEvent<'_> {
         match self {
             Self::Start { .. } => "start",
             Self::Open { .. } => "open",
-            Self::Progress { .. } => "progress",
+            Self::Progress(_) => "progress",
             Self::End(_) => "end",
         }
     }
@@ -156,7 +184,7 @@ pub fn write_event(out: &mut Vec<u8>, form: Form, event: &ScanEvent) {
         }
         (
             Form::Json | Form::Text,
-            ScanEvent::Start { .. } | ScanEvent::Open { .. } | ScanEvent::Progress { .. },
+            ScanEvent::Start { .. } | ScanEvent::Open { .. } | ScanEvent::Progress(_),
         ) => {}
         (Form::Ndjson, _) => {
             write_json(out, event);
@@ -377,26 +405,67 @@ mod tests {
             assert_eq!(written(Form::Text, &event), "");
         };
         check(
-            ScanEvent::Start { domain: "a\n\"b\"", address: [127, 0, 0, 1].into(), total: 3 },
+            ScanEvent::Start {
+                domain: "a\n\"b\"",
+                address: [127, 0, 0, 1].into(),
+                total: 3,
+                ports: Some(&PortSet::parse("80-81,22").unwrap()),
+            },
             "start",
-            r#"{"event":"start","domain":"a\n\"b\"","address":"127.0.0.1","total":3}"#,
+            concat!(
+                r#"{"event":"start","domain":"a\n\"b\"","address":"127.0.0.1","total":3,"#,
+                r#""ports":"22,80-81"}"#
+            ),
         );
         check(
-            ScanEvent::Progress { done: 1, total: 3, open: 0 },
+            ScanEvent::Start { domain: "a", address: [127, 0, 0, 1].into(), total: 3, ports: None },
+            "start",
+            r#"{"event":"start","domain":"a","address":"127.0.0.1","total":3}"#,
+        );
+        check(
+            ScanEvent::Progress(Progress { done: 1, total: 3, ..Progress::default() }),
             "progress",
             r#"{"event":"progress","done":1,"total":3,"open":0}"#,
         );
+        let rtt = Some(Duration::from_micros(410));
         check(
-            ScanEvent::Open { port: 22, rtt: Some(Duration::from_micros(410)) },
+            ScanEvent::Open { port: 22, rtt, address: None },
             "open",
             r#"{"event":"open","port":22,"rtt_ms":0.41}"#,
         );
+        check(
+            ScanEvent::Open { port: 22, rtt: None, address: Some([192, 0, 2, 7].into()) },
+            "open",
+            r#"{"event":"open","port":22,"address":"192.0.2.7"}"#,
+        );
+    }
+
+    #[test]
+    fn progress_has_the_ranges_that_there_are_and_whose_they_are() {
+        let (closed, filtered) =
+            (PortSet::parse("1-21,23").unwrap(), PortSet::parse("80").unwrap());
+        let progress = Progress {
+            done: 23,
+            total: 30,
+            open: 0,
+            closed: Some(&closed),
+            filtered: Some(&filtered),
+            unreachable: None,
+            address: Some([192, 0, 2, 7].into()),
+        };
+        let expected = concat!(
+            r#"{"event":"progress","done":23,"total":30,"open":0,"closed_ports":"1-21,23","#,
+            r#""filtered_ports":"80","address":"192.0.2.7"}"#,
+            "\n"
+        );
+        assert_eq!(written(Form::Ndjson, &ScanEvent::Progress(progress)), expected);
     }
 
     #[test]
     fn a_round_trip_has_three_decimals_at_most() {
         let check = |nanos: u64, expected: &str| {
-            let event = ScanEvent::Open { port: 1, rtt: Some(Duration::from_nanos(nanos)) };
+            let event =
+                ScanEvent::Open { port: 1, rtt: Some(Duration::from_nanos(nanos)), address: None };
             let text = written(Form::Ndjson, &event);
             assert_eq!(text, format!("{{\"event\":\"open\",\"port\":1,\"rtt_ms\":{expected}}}\n"));
         };

@@ -4,6 +4,7 @@
 //! it is, progress is that of all together, and a target that came to nothing stands among the
 //! others' answers. Nothing here buffers or frames.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -24,6 +25,9 @@ pub enum SweepEvent<'a> {
         rtt: Option<Duration>,
         /// The target as it was written.
         domain: &'a str,
+        /// Where, if all addresses of a name are scanned.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        address: Option<IpAddr>,
     },
     /// How far all targets together are.
     Progress {
@@ -85,8 +89,13 @@ mod tests {
         };
         let rtt = Some(Duration::from_micros(410));
         check(
-            SweepEvent::Open { port: 22, rtt, domain: "example.com" },
+            SweepEvent::Open { port: 22, rtt, domain: "example.com", address: None },
             r#"{"event":"open","port":22,"rtt_ms":0.41,"domain":"example.com"}"#,
+        );
+        let address = Some([192, 0, 2, 7].into());
+        check(
+            SweepEvent::Open { port: 22, rtt: None, domain: "a", address },
+            r#"{"event":"open","port":22,"rtt_ms":null,"domain":"a","address":"192.0.2.7"}"#,
         );
         check(
             SweepEvent::Progress { done: 1 << 40, total: 1 << 41, open: 3 },

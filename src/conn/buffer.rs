@@ -7,7 +7,7 @@
 //!
 //! Invariant: `start` stays below the number of bytes, or both are 0.
 
-use crate::limits::BUFFER_KEPT_BYTES;
+use crate::limits::{BUFFER_KEPT_BYTES, READ_BYTES_MAX};
 
 /// A queue of bytes.
 #[derive(Debug, Default)]
@@ -23,6 +23,10 @@ impl Buffer {
         if self.start > self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
             self.start = 0;
+            // A long head was here, and what follows it may never let the buffer be empty.
+            if self.bytes.len() <= READ_BYTES_MAX && self.bytes.capacity() > 4 * READ_BYTES_MAX {
+                self.bytes.shrink_to(READ_BYTES_MAX);
+            }
         }
         &mut self.bytes
     }
@@ -83,6 +87,16 @@ mod tests {
             assert_eq!(taken, expected, "in steps of {step}");
             assert!(buffer.is_empty());
         }
+    }
+
+    #[test]
+    fn a_buffer_that_is_never_empty_forgets_that_it_was_large() {
+        let mut buffer = Buffer::default();
+        buffer.tail().extend_from_slice(&[0; 16 * READ_BYTES_MAX]);
+        buffer.consume(16 * READ_BYTES_MAX - 1);
+        buffer.tail().push(1);
+        assert_eq!(buffer.pending(), [0, 1]);
+        assert!(buffer.bytes.capacity() <= READ_BYTES_MAX, "{}", buffer.bytes.capacity());
     }
 
     #[test]

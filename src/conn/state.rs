@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use crate::conn::CloseReason;
 use crate::conn::buffer::Buffer;
+use crate::conn::reason::CloseReason;
 use crate::http::answer::{BodyFraming, Persistence};
 use crate::http::chunked::Chunked;
 use crate::http::head::HeadScan;
@@ -113,6 +113,11 @@ impl State {
                 Intake::Pause
             }
         }
+    }
+
+    /// True exactly while no request is being read or answered beyond its head.
+    pub(super) fn is_before_a_request(&self) -> bool {
+        matches!(self, Self::Idle { .. } | Self::Head { .. })
     }
 
     /// True exactly when the socket is closed, or will be at the next poll.

@@ -28,12 +28,14 @@ pub(super) enum Stdout {
 }
 
 impl Server {
-    /// Writes the core's printout as far as stdout takes it.
-    pub(super) fn print(&mut self, now: Instant) {
+    /// Writes the core's printout as far as stdout takes it; true exactly when the core heard what
+    /// became of some of it, and may want something.
+    pub(super) fn print(&mut self, now: Instant) -> bool {
+        let mut is_told = false;
         loop {
             let printout = self.service.printout();
             if printout.is_empty() {
-                return;
+                return is_told;
             }
             match sys::write_stdout(printout) {
                 IoStep::Done(count) => {
@@ -42,14 +44,20 @@ impl Server {
                     }
                     self.service.handle(Event::Printed { count }, now);
                 }
-                IoStep::Blocked => return self.watch_stdout(),
+                IoStep::Blocked => {
+                    self.watch_stdout();
+                    return is_told;
+                }
                 IoStep::End => {
-                    return self.service.handle(Event::PrintFailed(PrintFailure::ReaderGone), now);
+                    self.service.handle(Event::PrintFailed(PrintFailure::ReaderGone), now);
+                    return true;
                 }
                 IoStep::Broken => {
-                    return self.service.handle(Event::PrintFailed(PrintFailure::Broken), now);
+                    self.service.handle(Event::PrintFailed(PrintFailure::Broken), now);
+                    return true;
                 }
             }
+            is_told = true;
         }
     }
 

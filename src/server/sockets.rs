@@ -1,5 +1,7 @@
 //! The sockets that are open, by the keys that the core gave them.
 
+use std::num::NonZeroU8;
+
 use socket2::Socket;
 
 use crate::slots::Key;
@@ -14,9 +16,13 @@ pub(super) struct Entry {
     pub(super) writable: bool,
     /// The peer's FIN was told: reading goes on until it is read.
     pub(super) read_closed: bool,
+    /// The turn in which something was written last.
+    pub(super) written_in: Option<NonZeroU8>,
     /// True exactly when the key stands on the ready list.
     pub(super) is_listed: bool,
 }
+
+const _: () = assert!(size_of::<Option<Entry>>() <= 16, "a probe stays within its memory budget");
 
 /// How far a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +58,7 @@ impl Sockets {
             readable: false,
             writable: stage != Stage::Connecting,
             read_closed: false,
+            written_in: None,
             is_listed: false,
         });
     }

@@ -81,11 +81,19 @@ impl Service {
             .map_err(|foreign| Problem::new(Cause::ForeignHost, sentence(&foreign)))
     }
 
+    /// Scans at once. Whoever has one holds its connection until the end, so a part of the
+    /// connections stays with those who have none, or nobody would hear from us meanwhile.
+    fn scans_max(&self) -> usize {
+        let connections = self.options.shares.connections;
+        let kept_free = (connections / 4).max(1);
+        self.options.settings.scans_max.min(connections.saturating_sub(kept_free).max(1))
+    }
+
     /// Whether there is room for another scan of this client.
     pub(super) fn admit(&mut self, asker: IpAddr, request: &Request) -> Result<Share, Problem> {
         self.check_site(request)?;
         let settings = &self.options.settings;
-        let (scans_max, share_max) = (settings.scans_max, settings.scans_per_client_max);
+        let (scans_max, share_max) = (self.scans_max(), settings.scans_per_client_max);
         if !self.is_open() {
             return Err(Problem::draining(RETRY_AFTER_DRAIN));
         }
@@ -97,7 +105,7 @@ impl Service {
 
     /// Whether another scan would be taken in.
     pub(super) fn readiness(&self) -> Result<Response, Problem> {
-        let is_saturated = self.jobs.len() >= self.options.settings.scans_max
+        let is_saturated = self.jobs.len() >= self.scans_max()
             || self.clients_len >= self.options.shares.connections;
         if self.is_draining() {
             Err(Problem::draining(RETRY_AFTER_DRAIN))

@@ -53,13 +53,15 @@ impl Service {
             // The resolver's.
             News::Lookup(_) => {}
             News::Began => {
-                let mut scans = self.jobs.scans(job);
-                let Some(first) = scans.next() else { return };
-                let total =
-                    scans.fold(first.counts().total(), |total, scan| total + scan.counts().total());
-                batch.handle_began(place, Beginning { address: first.target().ip(), total });
+                let Some(ports) = self.jobs.job(job).map(|job| &job.request.ports) else { return };
+                let Some(first) = self.jobs.scans(job).next() else { return };
+                let (address, scans) = (first.target().ip(), self.jobs.scans(job));
+                let total = scans.map(|scan| scan.counts().total()).sum();
+                batch.handle_began(place, Beginning { address, total, ports });
             }
-            News::Open { port, rtt, .. } => batch.handle_open(place, OpenPort { port, rtt }),
+            News::Open { address, port, rtt } => {
+                batch.handle_open(place, OpenPort { address, port, rtt });
+            }
             News::Ended => {
                 let Some((job, scans)) = self.jobs.remove(job) else { return };
                 let outcome = Outcome::new(now, &job, &scans);

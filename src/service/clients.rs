@@ -5,13 +5,14 @@
 //! once is answered even to a half-closed client; a scan ends with its client.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::admission::RETRY_AFTER;
 use super::answers::Outcome;
 use super::jobs::{Failure, Job, Owner};
 use super::streams::{Stream, Telling};
 use super::{Role, Service};
+use crate::api::page::page_response;
 use crate::api::probe::{Probed, probe_response};
 use crate::api::problem::{Cause, Problem, problem_response, sentence};
 use crate::api::query::ScanRequest;
@@ -20,6 +21,7 @@ use crate::conn::{Conn, Step};
 use crate::dns::LookupFailure;
 use crate::event::{Action, Parting};
 use crate::http::{Field, Method, Request, Response};
+use crate::limits::LAG_GRACE;
 use crate::policy::clients::Share;
 use crate::report::log::{Level, Record};
 use crate::slots::Key;
@@ -31,7 +33,7 @@ pub struct Client {
     /// The protocol.
     pub(super) conn: Conn,
     peer: Option<SocketAddr>,
-    heard_at: Instant,
+    pub(super) heard_at: Instant,
     pub(super) activity: Activity,
 }
 
@@ -106,7 +108,27 @@ impl Client {
         }
     }
 
-    const fn is_waiting(&self) -> bool {
+    /// Bytes of answers that wait for it to read.
+    pub(super) fn waiting_len(&self) -> usize {
+        let end_len = match &self.activity {
+            Activity::Telling(telling) => telling.end_len(),
+            Activity::Waiting | Activity::Authorizing(_) | Activity::Scanning(_) => 0,
+        };
+        self.conn.output().len() + end_len
+    }
+
+    /// When it gives way to another, where places are short: so long after it spoke, and later
+    /// where it lags; `None` while it is being served.
+    pub(super) fn gives_way_at(&self, silence_grace: Duration) -> Option<Instant> {
+        match (&self.activity, self.conn.lagging_since()) {
+            (Activity::Waiting, None) => Some(self.heard_at + silence_grace),
+            (Activity::Waiting | Activity::Telling(_), Some(since)) => Some(since + LAG_GRACE),
+            (Activity::Telling(_), None) => None,
+            (Activity::Authorizing(_) | Activity::Scanning(_), _) => None,
+        }
+    }
+
+    pub(super) const fn is_waiting(&self) -> bool {
         matches!(self.activity, Activity::Waiting)
     }
 }
@@ -192,6 +214,7 @@ impl Service {
             Ok(Command::Metrics) => Ok(api::metrics(self.counters.render(&self.gauges()))),
             Ok(Command::OpenApi) => Ok(api::openapi()),
             Ok(Command::Help) => Ok(api::help(request.field(Field::Host))),
+            Ok(Command::Page) => Ok(page_response(request)),
             Ok(Command::Options { allow }) => Ok(api::options(allow)),
             Err(problem) => Err(problem),
         };
@@ -257,14 +280,18 @@ impl Service {
         let record = Self::access_record(now, (&exchange, 200));
         self.log(&outcome.describe(record));
         self.counters.count_request(exchange.route, 200);
+        let end = match &exchange.expect {
+            Some(_) => Vec::new(),
+            None => outcome.write_end(form, &self.options.names),
+        };
+        self.make_room(now, end.len());
         if let Some(Role::Client(client)) = self.sockets.get_mut(owner) {
             if let Some(stream) = scanning.stream {
-                let end = outcome.write_end(form, &self.options.names);
                 client.activity = Activity::Telling(Box::new(Telling::new(stream, end)));
             } else {
                 let response = match &exchange.expect {
                     Some(expect) => outcome.probe_response(expect.as_ref()),
-                    None => api::scan_response(form, outcome.write_end(form, &self.options.names)),
+                    None => api::scan_response(form, end),
                 };
                 client.conn.respond(now, &response, &self.date.1);
             }
@@ -364,29 +391,6 @@ impl Service {
                 client.activity = other;
                 None
             }
-        }
-    }
-
-    /// The client that has been silent longest, of those to whom nothing is owed.
-    pub(super) fn evictable(&self) -> Option<Key> {
-        let idle = self.sockets.iter().filter_map(|(key, role)| match role {
-            Role::Client(client) if client.is_waiting() && client.conn.output().is_empty() => {
-                Some((client.heard_at, key))
-            }
-            Role::Client(_)
-            | Role::Probe { .. }
-            | Role::Lookup { .. }
-            | Role::Reserved
-            | Role::Closing => None,
-        });
-        idle.min().map(|(_, key)| key)
-    }
-
-    /// Makes room for a client: who holds a connection and says nothing gives way.
-    pub(super) fn evict(&mut self, now: Instant) {
-        self.evictions_left = self.evictions_left.saturating_sub(1);
-        if let Some(key) = self.evictable() {
-            self.drop_client(now, key, "evicted");
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::Service;
 use super::admission::RETRY_AFTER_DRAIN;
 use crate::api::problem::Problem;
-use crate::conn::CloseReason;
+use crate::conn::reason::CloseReason;
 use crate::event::{Action, Signal};
 use crate::limits::WRITE_STALL_TIMEOUT;
 use crate::report::log::{Level, Record};

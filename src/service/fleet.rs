@@ -242,6 +242,11 @@ impl Fleet {
         self.scans.get(key).map(|running| &running.scan)
     }
 
+    /// Scans, running or ended.
+    pub(super) fn len(&self) -> usize {
+        self.scans.len()
+    }
+
     /// Connects in flight, of all scans.
     pub(super) const fn in_flight(&self) -> usize {
         self.in_flight

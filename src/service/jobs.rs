@@ -191,6 +191,10 @@ impl Jobs {
             Addresses::All => {}
         }
         let share = chosen.len();
+        let is_client = matches!(job.owner, Owner::Client(_));
+        if is_client && share > 1 && self.fleet.len() + share > limits::ADDRESS_SCANS_MAX {
+            return self.fail(key, Failure::Lookup(LookupFailure::Overloaded));
+        }
         let plans: Vec<Plan> = chosen.into_iter().map(|it| plan(job, it, share)).collect();
         let scans = plans.into_iter().map(|plan| self.fleet.begin(now, plan, key)).collect();
         job.state = State::Scanning { scans };

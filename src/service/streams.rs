@@ -1,8 +1,11 @@
 //! Answers that are written while their scan runs.
 //!
 //! A stream tells its start, each open port as it is found, how far the scan is (at most five
-//! times a second), and its end. A reader that does not keep up misses progress, never an open
-//! port, and never costs more than [`STREAM_BYTES_MAX`] and a set of ports.
+//! times a second) with the ports that came into a state since, and its end. A reader that does
+//! not keep up misses progress, never a port, and never costs more than [`STREAM_BYTES_MAX`] and
+//! four sets of ports for each address.
+
+mod told;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -12,17 +15,21 @@ use super::jobs::Owner;
 use super::{Role, Service};
 use crate::api;
 use crate::api::accept::Form;
-use crate::api::answer::{ScanEvent, write_event};
+use crate::api::answer::{Progress, ScanEvent, write_event};
+use crate::api::query::Addresses;
 use crate::conn::Conn;
 use crate::limits;
 use crate::scan::Scan;
 use crate::slots::Key;
-use crate::target::PortSet;
+use told::Told;
 
 /// Between two tellings of progress: at most five a second.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// Output that waits for a slow reader, beyond which a stream tells no more progress.
 const STREAM_BYTES_MAX: usize = limits::OUTPUT_BYTES_MAX / 2;
+/// Bytes of ranges in one telling of progress; what does not fit is told the next time. Every
+/// other port closed is 190 KB of text, a millisecond for the loop if it were told at once.
+const RANGES_BYTES_MAX: usize = limits::OUTPUT_BYTES_MAX / 4;
 
 /// An answer that is written while its scan runs.
 #[derive(Debug)]
@@ -30,9 +37,10 @@ pub(super) struct Stream {
     form: Form,
     /// No progress is told before.
     pub(super) progress_at: Instant,
-    /// Open ports found while the reader was slow: told as soon as it reads on. They cost 8 KB
-    /// however many they are.
-    withheld: PortSet,
+    /// With `addresses=all` ports are told with their address.
+    addresses: Addresses,
+    /// What the reader knows of each address, in the order of the job's scans.
+    told: Vec<Told>,
 }
 
 impl Stream {
@@ -40,13 +48,52 @@ impl Stream {
     /// hold, and one more.
     fn take_withheld(&mut self, room: usize) -> Vec<u8> {
         let mut text = Vec::new();
-        while text.len() < room
-            && let Some(port) = self.withheld.first()
-        {
-            self.withheld.remove(port);
-            write_event(&mut text, self.form, &ScanEvent::Open { port, rtt: None });
+        for told in &mut self.told {
+            while text.len() < room
+                && let Some(port) = told.take_withheld()
+            {
+                let address = whose(self.addresses, told.address);
+                let event = ScanEvent::Open { port, rtt: None, address };
+                write_event(&mut text, self.form, &event);
+            }
         }
         text
+    }
+
+    /// Progress, with as many ranges as `room` bytes hold: one event, or one for each address
+    /// that has news.
+    fn write_progress<'a>(
+        &mut self,
+        out: &mut Vec<u8>,
+        progress: Progress<'_>,
+        room: usize,
+        scans: impl Iterator<Item = &'a Scan>,
+    ) {
+        let (len_before, mut room) = (out.len(), room);
+        for (told, scan) in self.told.iter_mut().zip(scans) {
+            let news = told.take_news(scan, &mut room);
+            if !news.is_empty() {
+                let [closed, filtered, unreachable] = news.ranges();
+                let address = whose(self.addresses, told.address);
+                let of_address = Progress { closed, filtered, unreachable, address, ..progress };
+                write_event(out, self.form, &ScanEvent::Progress(of_address));
+            }
+        }
+        if out.len() == len_before {
+            write_event(out, self.form, &ScanEvent::Progress(progress));
+        }
+    }
+
+    fn is_told(&self) -> bool {
+        self.told.iter().all(|told| !told.has_withheld())
+    }
+}
+
+/// The address as events tell it: where there is but one, the start has told it.
+fn whose(addresses: Addresses, address: IpAddr) -> Option<IpAddr> {
+    match addresses {
+        Addresses::First => None,
+        Addresses::All => Some(address),
     }
 }
 
@@ -62,6 +109,11 @@ impl Telling {
     /// What is left of `stream`, and its end.
     pub(super) const fn new(stream: Stream, end: Vec<u8>) -> Self {
         Self { stream, end }
+    }
+
+    /// Bytes of the last event.
+    pub(super) const fn end_len(&self) -> usize {
+        self.end.len()
     }
 }
 
@@ -85,7 +137,8 @@ impl Service {
     pub(super) fn on_began(&mut self, now: Instant, key: Key) {
         let Some(job) = self.jobs.job(key) else { return };
         let Owner::Client(owner) = job.owner else { return };
-        let form = job.request.form;
+        let (form, addresses, include) =
+            (job.request.form, job.request.addresses, job.request.include);
         let Some(address) = self.jobs.scans(key).next().map(|scan| scan.target().ip()) else {
             return;
         };
@@ -94,27 +147,33 @@ impl Service {
         }
         let total = self.jobs.scans(key).map(|scan| scan.counts().total()).sum();
         let mut text = Vec::new();
-        let start = ScanEvent::Start { domain: &job.request.domain, address, total };
+        let ports = Some(&job.request.ports);
+        let start = ScanEvent::Start { domain: &job.request.domain, address, total, ports };
         write_event(&mut text, form, &start);
+        let told =
+            self.jobs.scans(key).map(|scan| Told::new(scan.target().ip(), include)).collect();
         let Some(Role::Client(client)) = self.sockets.get_mut(owner) else { return };
         let Activity::Scanning(scanning) = &mut client.activity else { return };
         client.conn.begin_stream(now, &api::scan_response(form, Vec::new()), &self.date.1);
         client.conn.push_stream(now, &text);
         let progress_at = now + PROGRESS_EVERY;
-        scanning.stream = Some(Stream { form, progress_at, withheld: PortSet::new() });
+        scanning.stream = Some(Stream { form, progress_at, addresses, told });
         self.serve(now, owner);
     }
 
     /// An open port: told at once where the answer is a stream and its reader keeps up.
     pub(super) fn on_open(&mut self, now: Instant, job: Key, found: (IpAddr, u16, Duration)) {
-        let (_, port, rtt) = found;
+        let (address, port, rtt) = found;
         let Some((owner, conn, stream)) = self.stream(job) else { return };
         if conn.output().len() >= STREAM_BYTES_MAX {
-            stream.withheld.insert(port);
+            if let Some(told) = stream.told.iter_mut().find(|told| told.address == address) {
+                told.withhold(port);
+            }
             return;
         }
         let mut text = Vec::new();
-        let event = ScanEvent::Open { port, rtt: Some(rtt) };
+        let address = whose(stream.addresses, address);
+        let event = ScanEvent::Open { port, rtt: Some(rtt), address };
         write_event(&mut text, stream.form, &event);
         conn.push_stream(now, &text);
         self.serve(now, owner);
@@ -129,7 +188,7 @@ impl Service {
             return;
         }
         conn.push_stream(now, &telling.stream.take_withheld(room));
-        if telling.stream.withheld.is_empty() {
+        if telling.stream.is_told() {
             conn.push_stream(now, &telling.end);
             conn.end_stream(now);
             *activity = Activity::Waiting;
@@ -138,28 +197,26 @@ impl Service {
 
     /// Tells what was withheld, and progress, as far as the reader keeps up.
     pub(super) fn on_stream_due(&mut self, now: Instant, key: Key) {
-        let Some(Activity::Scanning(scanning)) = self.client(key).map(|it| &it.activity) else {
-            return;
-        };
-        let job = scanning.job;
-        let (total, done, open) = self.jobs.scans(job).map(Scan::counts).fold(
-            (0, 0, 0),
-            |(total, done, open), counts| {
-                let all = counts.total();
-                (total + all, done + all - counts.untested, open + counts.open)
-            },
-        );
-        let Some((_, conn, stream)) = self.stream(job) else { return };
+        let Some(Role::Client(client)) = self.sockets.get_mut(key) else { return };
+        let Activity::Scanning(scanning) = &mut client.activity else { return };
+        let Some(stream) = &mut scanning.stream else { return };
         if stream.progress_at > now {
             return;
         }
         stream.progress_at = now + PROGRESS_EVERY;
-        let room = STREAM_BYTES_MAX.saturating_sub(conn.output().len());
-        if room > 0 {
-            let mut text = stream.take_withheld(room);
-            let progress = ScanEvent::Progress { done, total, open };
-            write_event(&mut text, stream.form, &progress);
-            conn.push_stream(now, &text);
+        let room = STREAM_BYTES_MAX.saturating_sub(client.conn.output().len());
+        if room == 0 {
+            return;
         }
+        let mut progress = Progress::default();
+        for counts in self.jobs.scans(scanning.job).map(Scan::counts) {
+            progress.total += counts.total();
+            progress.done += counts.total() - counts.untested;
+            progress.open += counts.open;
+        }
+        let mut text = stream.take_withheld(room);
+        let room = room.saturating_sub(text.len()).min(RANGES_BYTES_MAX);
+        stream.write_progress(&mut text, progress, room, self.jobs.scans(scanning.job));
+        client.conn.push_stream(now, &text);
     }
 }

@@ -30,7 +30,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use lab::{Death, HOST_ADDRESS, Host, Lab, Port, Unreachable};
+use lab::{Death, HOST_ADDRESS, Host, Lab, Naps, Port, Unreachable};
 
 /// A name that is a sentence, and what it claims: an error or a panic refutes it.
 type Case = (&'static str, fn() -> Outcome);
@@ -47,6 +47,7 @@ const LAB_CASES: &[Case] = &[
     ("a_rst_limit_answers_the_first_of_each_second", rst_limit),
     ("a_syn_limit_lets_the_first_of_each_second_through", syn_limit),
     ("a_host_that_dies_is_silent_from_then_on", death),
+    ("a_host_that_naps_answers_again_when_it_has_slept", naps),
     ("a_sweep_of_every_port_is_answered_without_a_loss", sweep),
     ("nothing_leads_out_of_the_lab", sealed),
 ];
@@ -263,6 +264,24 @@ fn death() -> Outcome {
         std::thread::sleep(Duration::from_millis(310));
         assert_eq!(kind(3), Some(ErrorKind::TimedOut), "{address} is dead");
     }
+    Ok(())
+}
+
+fn naps() -> Outcome {
+    let naps = Naps { awake: Duration::from_secs(2), asleep: Duration::from_secs(2) };
+    let _lab = Lab::enter()?.start(vec![Host { naps: Some(naps), ..Host::new(HOST_ADDRESS) }])?;
+    let begun = Instant::now();
+    let mut seen = Vec::new();
+    // Asked each tenth of a second until it has answered, been silent, and answered again.
+    while seen.len() < 3 && begun.elapsed() < Duration::from_secs(20) {
+        let kind = connect(HOST_ADDRESS, 1, 100).0.map_err(|error| error.kind()).err();
+        if seen.last() != Some(&kind) {
+            seen.push(kind);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let (refused, silent) = (Some(ErrorKind::ConnectionRefused), Some(ErrorKind::TimedOut));
+    assert_eq!(seen, [refused, silent, refused]);
     Ok(())
 }
 

@@ -30,9 +30,13 @@ mod nameserver;
 mod network;
 #[path = "service/operation.rs"]
 mod operation;
+#[path = "service/page.rs"]
+mod page;
 #[path = "service/process.rs"]
 mod process;
 #[path = "service/scans.rs"]
 mod scans;
 #[path = "service/startup.rs"]
 mod startup;
+#[path = "service/streams.rs"]
+mod streams;

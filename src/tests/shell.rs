@@ -5,8 +5,10 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on is to stop and say where")]
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::FromRawFd;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -320,6 +322,44 @@ fn an_interrupt_prints_what_is_known_so_far() {
     assert_eq!(last["counts"]["untested"], 1);
     assert_eq!(run.code, Some(1));
     assert!(run.stderr.starts_with("openports: interrupted"), "{}", run.stderr);
+}
+
+/// A terminal: what is written there can be read here.
+#[expect(unsafe_code, reason = "openpty has no safe wrapper")]
+fn terminal() -> (File, File) {
+    let (mut here, mut there) = (-1, -1);
+    let null = std::ptr::null_mut();
+    // SAFETY: two integers to write to; no name, settings or size (openpty(3)).
+    let result =
+        unsafe { libc::openpty(&raw mut here, &raw mut there, null, null.cast(), null.cast()) };
+    assert_eq!(result, 0, "a terminal");
+    // SAFETY: both are open, and nobody else's.
+    unsafe { (File::from_raw_fd(here), File::from_raw_fd(there)) }
+}
+
+#[test]
+fn a_progress_line_is_wiped_before_the_table_takes_its_place() {
+    let (queue, _held, silent) = silent_port();
+    queue.set_nonblocking(true).expect("a socket");
+    let (mut here, there) = terminal();
+    let ports = silent.to_string();
+    let mut command = openports(&["scan", "127.0.0.1", &ports, "--timeout", "60s"]);
+    command.stdout(there.try_clone().expect("a copy")).stderr(there).stdin(Stdio::null());
+    let child = command.spawn().expect("the binary runs");
+    drop(command);
+    // Once there is room again the kernel's second SYN is answered: the table is then printed in
+    // the turn in which the poller tells of the connect.
+    let mut screen = String::new();
+    while !screen.contains("open of 1 port") {
+        let mut piece = [0; 4096];
+        let count = here.read(&mut piece).expect("the terminal is open");
+        screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
+        while screen.contains("open\x1b[K") && queue.accept().is_ok() {}
+    }
+    told(child.wait_with_output().expect("it ends"));
+    let (before, _) = screen.split_once("127.0.0.1").expect("a table");
+    let before = before.trim_end_matches("\x1b[1m");
+    assert!(before.ends_with("\r\x1b[K"), "the line stands: {screen:?}");
 }
 
 #[test]

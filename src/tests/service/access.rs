@@ -6,7 +6,7 @@ use crate::client::Scan;
 use crate::process::{Folder, Service, run, until};
 
 /// Writes a secret that its owner alone can read.
-fn write_secret(folder: &Folder, text: &str) -> String {
+pub(crate) fn write_secret(folder: &Folder, text: &str) -> String {
     let path = folder.write("token", text);
     let owner_only = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(&path, owner_only).expect("chmod");

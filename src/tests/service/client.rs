@@ -61,7 +61,7 @@ impl Client {
         let fields = lines.map(|line| line.split_once(": ").expect("name and value")).collect();
         let context = format!("{}answered with:\n{head}", self.at());
         let mut answer = Answer::new(status, fields, context);
-        if method == "HEAD" || status == 100 {
+        if method == "HEAD" || matches!(status, 100 | 304) {
             return answer;
         }
         let body = match (answer.field("Content-Length"), answer.field("Transfer-Encoding")) {
@@ -70,7 +70,10 @@ impl Client {
             (None, None) => self.rest(),
             other => panic!("{}framed as {other:?}", answer.context),
         };
-        answer.body = String::from_utf8(body).expect("every body is text");
+        answer.body = match answer.field("Content-Encoding") {
+            Some(coding) => format!("{} bytes of {coding}", body.len()),
+            None => String::from_utf8(body).expect("every body is text"),
+        };
         answer.context.push_str(&answer.body);
         answer
     }

@@ -40,6 +40,8 @@ pub(crate) struct ScanAsk {
     pub(crate) form: Form,
     /// `addresses=all`.
     pub(crate) is_for_all: bool,
+    /// `include=closed,filtered,unreachable`.
+    pub(crate) includes_all: bool,
     /// The request names a deadline that may cut it short.
     pub(crate) has_deadline: bool,
     /// The answer's `elapsed_ms` at most, where that is known.

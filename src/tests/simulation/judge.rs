@@ -19,6 +19,8 @@ pub(crate) struct Verdict<'a> {
     pub(crate) is_sure_of_names: bool,
     /// A termination signal came: scans may be answered as they stand.
     pub(crate) was_signalled: bool,
+    /// Connections were at their cap: slow readers may have given way.
+    pub(crate) was_full: bool,
     /// The service was told to leave at once, or gave up on slow readers: some are not answered.
     pub(crate) left_at_once: bool,
 }
@@ -27,7 +29,8 @@ impl Verdict<'_> {
     /// Judges everything that a client was told, at the end of its connection or of the run.
     pub(crate) fn judge(&self, client: &Client) {
         let is_slow = client.reads == Reads::Never
-            || matches!(client.reads, Reads::Slowly { .. }) && self.was_signalled;
+            || matches!(client.reads, Reads::Slowly { .. })
+                && (self.was_signalled || self.was_full);
         assert!(
             client.is_content() || self.left_at_once || is_slow,
             "{} requests were heard, {} answered",
@@ -85,11 +88,11 @@ impl Verdict<'_> {
         let many = ["start", "end"].map(|kind| kinds.iter().filter(|it| **it == kind).count());
         assert_eq!(many, [1, 1], "{kinds:?}");
         let end = &events[events.len() - 1];
-        let mut told: BTreeMap<u64, usize> = BTreeMap::new();
-        let mut progress_len = 0;
+        assert_eq!(ranges_of(&events[0], "ports").as_ref(), Some(&scan.ports));
+        let (mut told, mut progress_len) = (Told::default(), 0);
         for event in &events[1..events.len() - 1] {
             match event["event"].as_str() {
-                Some("open") => *told.entry(event["port"].as_u64().unwrap()).or_default() += 1,
+                Some("open") => {}
                 Some("progress") => {
                     progress_len += 1;
                     assert!(event["done"].as_u64() <= event["total"].as_u64(), "{event}");
@@ -97,14 +100,13 @@ impl Verdict<'_> {
                 }
                 other => panic!("an event {other:?}"),
             }
+            told.take_in(scan, event);
         }
         let elapsed = end["elapsed_ms"].as_u64().unwrap();
-        assert!(progress_len <= elapsed / 200 + 1, "{progress_len} tellings in {elapsed} ms");
-        let most = if scan.is_for_all { scan.addresses.len() } else { 1 };
-        assert!(told.values().all(|count| *count <= most), "told more than once: {told:?}");
-        let told: BTreeSet<u64> = told.into_keys().collect();
-        let open: BTreeSet<u64> = ports_of(end).into_iter().map(u64::from).collect();
-        assert_eq!(told, open, "each open port is told, and in the summary");
+        let most = if scan.is_for_all { scan.addresses.len() as u64 } else { 1 };
+        let tellings_max = (elapsed / 200 + 1) * most;
+        assert!(progress_len <= tellings_max, "{progress_len} tellings in {elapsed} ms");
+        told.judge(end);
         self.judge_summary(scan, end);
     }
 
@@ -200,6 +202,82 @@ impl Verdict<'_> {
             |port: &&u16| scanned.iter().any(|it| self.hosts[it].port(**port) == Port::Open);
         scan.ports.iter().filter(is_open).copied().collect()
     }
+}
+
+/// The last word on each port, by the address that was told with it.
+#[derive(Default)]
+struct Told(BTreeMap<(String, u16), &'static str>);
+
+/// Bytes of ranges in one event at most: the core's bound, and one range.
+const RANGES_BYTES_MAX: usize = 16 * 1024 + "65535-65535".len();
+
+impl Told {
+    /// A port is told once in each state, and none but a filtered one has another later.
+    fn take_in(&mut self, scan: &ScanAsk, event: &Value) {
+        let address = event["address"].as_str().unwrap_or_default();
+        let mut bytes = 0;
+        for state in ["closed", "filtered", "unreachable"] {
+            let key = format!("{state}_ports");
+            let Some(ports) = ranges_of(event, &key) else { continue };
+            assert!(scan.includes_all && event["event"] == "progress", "nobody asked: {event}");
+            assert!(!ports.is_empty() && ports.is_subset(&scan.ports), "{key} of {event}");
+            assert_eq!(address.is_empty(), !scan.is_for_all, "{event}");
+            bytes += event[&key].as_str().map_or(0, str::len);
+            ports.into_iter().for_each(|port| self.tell(address, port, state));
+        }
+        assert!(bytes <= RANGES_BYTES_MAX, "{bytes} bytes of ranges in one event");
+        if event["event"] == "open" {
+            assert_eq!(address.is_empty(), !scan.is_for_all, "{event}");
+            let port = event["port"].as_u64().and_then(|port| port.try_into().ok());
+            self.tell(address, port.expect("a port"), "open");
+        }
+    }
+
+    fn tell(&mut self, address: &str, port: u16, state: &'static str) {
+        let was = self.0.insert((address.to_owned(), port), state);
+        let may_be = was.is_none_or(|was| was == "filtered" && state != "filtered");
+        assert!(may_be, "{port} of {address:?} was {was:?}, and is now {state}");
+    }
+
+    /// The end says the same, unless a silent port came to something since; each open port was
+    /// told.
+    fn judge(&self, end: &Value) {
+        let of_end = |state: &str| match state {
+            "open" => Some(ports_of(end)),
+            state => ranges_of(end, &format!("{state}_ports")),
+        };
+        let states = ["open", "closed", "filtered", "unreachable"];
+        let in_end = states.map(|state| (state, of_end(state).unwrap_or_default()));
+        for ((address, port), told) in &self.0 {
+            let may_be = |state: &str| state == *told || *told == "filtered";
+            let is_so = in_end.iter().any(|(it, ports)| may_be(it) && ports.contains(port));
+            assert!(is_so, "{port} of {address:?} was told as {told}: {end}");
+        }
+        let results = match end["results"].as_array() {
+            Some(results) => results.clone(),
+            None => vec![end.clone()],
+        };
+        let mut open = BTreeSet::new();
+        for result in results {
+            let address = end.get("results").and_then(|_| result["address"].as_str());
+            let address = address.unwrap_or_default().to_owned();
+            open.extend(ports_of(&result).into_iter().map(|port| (address.clone(), port)));
+        }
+        let told = self.0.iter().filter(|(_, state)| **state == "open").map(|(at, _)| at.clone());
+        assert_eq!(told.collect::<BTreeSet<_>>(), open, "each open port is told, and in the end");
+    }
+}
+
+/// The ports that a text of ranges names; `None` where there is no such text.
+fn ranges_of(event: &Value, key: &str) -> Option<BTreeSet<u16>> {
+    let text = event.get(key)?.as_str().expect("ranges are text");
+    let number = |digits: &str| digits.parse::<u16>().expect("a port");
+    let ranges = text.split(',').filter(|range| !range.is_empty());
+    let ports = ranges.flat_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        number(first)..=number(last)
+    });
+    Some(ports.collect())
 }
 
 impl Form {

@@ -35,6 +35,7 @@ fn scan_ask(last_port: u16) -> ScanAsk {
         ports: (1..=last_port).collect(),
         form: Form::Json,
         is_for_all: false,
+        includes_all: false,
         has_deadline: false,
         elapsed_max: None,
     }
@@ -135,6 +136,101 @@ fn what_a_budget_leaves_unread_is_read_without_another_edge() {
     for client in clients {
         assert_eq!(world.clients[client].answers.len(), 2_000, "client {client}");
     }
+}
+
+/// Our own: clients who pipelined without end held every place, and nobody else was let in.
+#[test]
+fn floods_of_requests_at_the_cap_give_way_to_who_knocks() {
+    let mut world = world(Port::Closed, 20 * MILLI, 50);
+    for _ in 0..8 {
+        let mut client = Client::new(vec![Ask::healthz(); 50_000]);
+        client.order = Order::Pipelined;
+        client.parts = None;
+        world.add_client(Duration::ZERO, client);
+    }
+    let newcomer = world.add_client(10 * MILLI, Client::new(vec![Ask::healthz()]));
+    while world.clients[newcomer].answers.is_empty() && world.step() {}
+    assert_eq!(statuses(&world, newcomer), [200]);
+    let served = (0..8).map(|it| world.clients[it].answers.len());
+    assert!(served.max() < Some(50_000), "it was let in while they were served");
+}
+
+/// Our own: readers who took a byte now and then held every place for ever.
+#[test]
+fn readers_who_lag_at_the_cap_give_way_to_who_knocks() {
+    let mut world = world(Port::Closed, 20 * MILLI, 50);
+    for _ in 0..8 {
+        let mut client = Client::new(vec![Ask::healthz(); 1_000]);
+        client.order = Order::Pipelined;
+        client.reads = Reads::Slowly { bytes: 1, every: SECOND };
+        client.parts = None;
+        world.add_client(Duration::ZERO, client);
+    }
+    let newcomer = world.add_client(500 * MILLI, Client::new(vec![Ask::healthz()]));
+    world.run_for(2 * SECOND);
+    assert_eq!(statuses(&world, newcomer), [200]);
+}
+
+/// Our own: among readers who lagged a newcomer was the only one that was silent, and gave way
+/// before its request had come.
+#[test]
+fn a_newcomer_does_not_give_way_before_it_has_spoken() {
+    let mut world = world(Port::Closed, 20 * MILLI, 50);
+    for _ in 0..8 {
+        let mut client = Client::new(vec![Ask::healthz(); 1_000]);
+        client.order = Order::Pipelined;
+        client.reads = Reads::Never;
+        client.parts = None;
+        world.add_client(Duration::ZERO, client);
+    }
+    let newcomers: Vec<usize> = (0..4)
+        .map(|_| {
+            let mut client = Client::new(vec![Ask::healthz()]);
+            // A byte each 10 µs: the last comes half a millisecond later.
+            (client.piece, client.gap) = (1, Duration::from_micros(10));
+            client.parts = None;
+            world.add_client(500 * MILLI, client)
+        })
+        .collect();
+    world.run_for(2 * SECOND);
+    for client in newcomers {
+        assert_eq!(statuses(&world, client), [200], "client {client}");
+    }
+}
+
+/// Our own: clients whose scans ran for minutes held every place, and no health check got in.
+#[test]
+fn scans_leave_places_to_those_who_have_none() {
+    let mut world = world(Port::Silent, 20 * MILLI, 50);
+    let scans: Vec<usize> = (0..8)
+        .map(|_| world.add_client(Duration::ZERO, Client::new(vec![scan(500, "&timeout=60s")])))
+        .collect();
+    let checker = world.add_client(SECOND, Client::new(vec![Ask::healthz(); 3]));
+    world.run_for(2 * SECOND);
+    assert_eq!(statuses(&world, checker), [200, 200, 200]);
+    let refused = scans.iter().filter(|scan| statuses(&world, **scan) == [503]).count();
+    assert_eq!(refused, 2, "a quarter of eight places");
+}
+
+/// Our own: a few names of many addresses each filled the memory with scans.
+#[test]
+fn many_names_of_many_addresses_are_told_to_come_again() {
+    let shares = Shares { connections: 64, lookups: 4, probes: 100 };
+    let mut world = World::new(1, scenario::options(shares));
+    let addresses: Vec<IpAddr> = (1..=64).map(|n| IpAddr::from([203, 0, 113, n])).collect();
+    let lines = addresses.iter().map(|address| format!("{address} many.test\n"));
+    world.hosts_file = Some(lines.collect::<String>().into_bytes());
+    for address in &addresses {
+        world.hosts.insert(*address, Host::new(20 * MILLI, Port::Silent, &[]));
+    }
+    let domain = "many.test".to_owned();
+    let ask = ScanAsk { domain, addresses, is_for_all: true, ..scan_ask(9) };
+    let ask = Ask::scan(ask, "&addresses=all&timeout=60s", vec![503]);
+    let clients: Vec<usize> =
+        (0..10).map(|_| world.add_client(Duration::ZERO, Client::new(vec![ask.clone()]))).collect();
+    world.run_for(2 * SECOND);
+    let refused = clients.iter().filter(|client| statuses(&world, **client) == [503]).count();
+    assert_eq!(refused, 10 - limits::ADDRESS_SCANS_MAX / 64);
 }
 
 /// libuv #690, nanomsg #152, bun #32705: after EMFILE on accept the loop spins, or hears nobody
@@ -283,6 +379,43 @@ fn a_reader_that_trickles_does_not_keep_the_service_from_leaving() {
     world.run_for(5 * SECOND);
     world.plan(Duration::ZERO, Happening::Signal(Signal::Terminate));
     assert_eq!(world.run(), Pause::Exit);
+}
+
+/// Where every other port is closed and the rest unreachable, each is a range of its own, more text
+/// than one telling holds: a reader who keeps up hears the rest next time, and to one who does not,
+/// only what it has room for is told.
+#[test]
+fn scattered_ports_are_told_bit_by_bit_and_each_once() {
+    let readers = [Reads::Fast, Reads::Slowly { bytes: 2_000, every: 400 * MILLI }];
+    for (reads, form) in readers.into_iter().zip([Form::Ndjson, Form::EventStream]) {
+        let mut world = world(Port::Closed, 20 * MILLI, 4_000);
+        let special = &mut world.hosts.get_mut(&TARGET).expect("the one host").special;
+        special.extend((40_001..44_000).step_by(2).map(|port| (port, Port::Unreachable)));
+        special.insert(44_000, Port::Silent);
+        let ports = (40_000..=44_000).collect();
+        let ask = ScanAsk { form, includes_all: true, ports, ..scan_ask(1) };
+        let parameters = "&include=closed,filtered,unreachable&timeout=2s";
+        let mut client = Client::new(vec![Ask::scan(ask, parameters, vec![])]);
+        client.reads = reads;
+        if let Reads::Slowly { bytes, .. } = reads {
+            client.room = bytes;
+        }
+        world.add_client(Duration::ZERO, client);
+        let mut waiting_most = 0;
+        while world.step() {
+            if let (Stage::Connected(key), true) = (world.clients[0].stage, world.open().1 > 0) {
+                waiting_most = waiting_most.max(world.service.output(key).len());
+            }
+        }
+        world.run();
+        let body = String::from_utf8_lossy(&world.clients[0].answers[0].body);
+        let (before_end, _) = body.split_once("\"end\"").expect("an end");
+        let told = |key: &str| before_end.matches(key).count();
+        assert_eq!((told("\"closed_ports\""), told("\"unreachable_ports\"")), (1, 2));
+        let is_slow = reads != Reads::Fast;
+        assert_eq!(waiting_most >= 16 * 1024, is_slow, "{waiting_most} bytes waited");
+        assert!(waiting_most <= limits::OUTPUT_BYTES_MAX, "{waiting_most} bytes waited");
+    }
 }
 
 /// Our own: clients that were given up in a turn still had their descriptors when others were

@@ -225,7 +225,7 @@ fn babbler(dice: &mut Dice) -> Client {
 
 fn ask(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
     let status = |statuses: &[u16]| Wanted::Status(statuses.to_vec());
-    match dice.below(12) {
+    match dice.below(13) {
         0 => Ask::healthz(),
         1 => Ask::get("/readyz", "", status(&[200, 503])),
         2 => Ask::get("/metrics", "", status(&[200])),
@@ -238,6 +238,10 @@ fn ask(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
         6 => {
             let bytes = b"GET /healthz HTTP/1.1\r\nHost: s\r\nContent-Length: 5\r\n\r\nhello";
             Ask { bytes: bytes.to_vec(), wanted: status(&[200]) }
+        }
+        7 => {
+            let packing = dice.pick(&["", "Accept-Encoding: gzip\r\n"]);
+            Ask::get("/?any=%zz", &format!("Accept: text/html\r\n{packing}"), status(&[200]))
         }
         _ => scan(world, dice, ports_max),
     }
@@ -286,8 +290,17 @@ fn scan(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
     let is_plain = concurrency.is_empty() && rate.is_empty();
     let elapsed_max = is_plain.then_some(Duration::MAX);
     let form = dice.pick(&Form::ALL);
-    let scan =
-        ScanAsk { domain, addresses: leads_to, ports, form, is_for_all, has_deadline, elapsed_max };
+    let includes_all = !include.is_empty();
+    let scan = ScanAsk {
+        domain,
+        addresses: leads_to,
+        ports,
+        form,
+        is_for_all,
+        includes_all,
+        has_deadline,
+        elapsed_max,
+    };
     Ask::scan(scan, &parameters, statuses)
 }
 

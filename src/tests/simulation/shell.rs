@@ -43,6 +43,8 @@ pub(crate) struct Shell {
     /// Turns in a row that were begun at once, and in which nothing happened.
     idle_turns: usize,
     connects_len: usize,
+    /// A client was let in at the cap: another gave way.
+    was_full: bool,
 }
 
 /// Actions of one drain at most: what the budgets of a turn permit, several times over.
@@ -240,24 +242,33 @@ impl World {
 
     fn list(&mut self, key: Key) {
         let wants_bytes = self.service.bytes_wanted(key) > 0;
+        let has_output = !self.service.output(key).is_empty();
         let Some(entry) = self.entry(key) else { return };
-        if entry.readable && wants_bytes && !entry.is_listed {
+        let has_work = entry.readable && wants_bytes || entry.writable && has_output;
+        if has_work && !entry.is_listed {
             entry.is_listed = true;
             self.shell.ready.push_back(key);
         }
     }
 
+    /// Once in a turn.
     fn write_output(&mut self, key: Key) {
-        while self.entry(key).is_some_and(|entry| entry.writable) {
-            let output = self.service.output(key).to_vec();
-            if output.is_empty() {
-                return;
-            }
-            match self.write(key, output) {
-                IoStep::Done(bytes) => self.tell(Event::Sent { socket: key, count: bytes.len() }),
-                IoStep::Blocked => self.forget(key, Edge { writable: true, ..Edge::default() }),
-                IoStep::End | IoStep::Broken => self.on_broken(key),
-            }
+        let step = self.steps;
+        let Some(entry) = self.entry(key) else { return };
+        if !entry.writable || entry.written_in == Some(step) {
+            return;
+        }
+        let output = self.service.output(key).to_vec();
+        if output.is_empty() {
+            return;
+        }
+        if let Some(entry) = self.entry(key) {
+            entry.written_in = Some(step);
+        }
+        match self.write(key, output) {
+            IoStep::Done(bytes) => self.tell(Event::Sent { socket: key, count: bytes.len() }),
+            IoStep::Blocked => self.forget(key, Edge { writable: true, ..Edge::default() }),
+            IoStep::End | IoStep::Broken => self.on_broken(key),
         }
     }
 
@@ -310,8 +321,12 @@ impl World {
                 return;
             }
             if let Some(index) = self.backlog.pop_front() {
+                self.shell.was_full |= self.open().0 >= self.shares.connections;
                 self.admit(index);
             }
+        }
+        if !self.backlog.is_empty() && !self.service.wants_connections() {
+            self.service.handle_knock(self.now);
         }
     }
 
@@ -557,7 +572,8 @@ impl World {
         let was_signalled = self.signalled_at.is_some();
         let is_sure_of_names = self.is_sure_of_names();
         let hosts = &self.hosts;
-        let verdict = Verdict { hosts, is_sure_of_names, was_signalled, left_at_once };
+        let was_full = self.shell.was_full;
+        let verdict = Verdict { hosts, is_sure_of_names, was_signalled, was_full, left_at_once };
         for (index, client) in self.clients.iter().enumerate() {
             if self.is_verbose {
                 eprintln!("client {index}: {:?}, {} answers", client.stage, client.answers.len());

@@ -88,6 +88,8 @@ pub(crate) struct Entry {
     pub(crate) readable: bool,
     pub(crate) writable: bool,
     pub(crate) read_closed: bool,
+    /// The step in which something was written last.
+    pub(crate) written_in: Option<u64>,
     pub(crate) is_listed: bool,
 }
 
@@ -108,6 +110,7 @@ impl Entry {
             readable: false,
             writable: false,
             read_closed: false,
+            written_in: None,
             is_listed: false,
         }
     }

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Runs .ci/page/check.py in the lab of benches/lab: loopback, and one host that is silent on all
+# ports but some. Then once more where all ports of the host are open, the most there is to show.
+# With PAGE_SCREENSHOTS=write the pictures of docs/page are made anew, and nothing else is done.
+# Usage: .ci/page/check.sh BINARY AXE [CASE…]
+set -euo pipefail
+here=$(dirname "$0")
+export PAGE_OPEN=22,80,443,1500,40050 PAGE_HOST=10.99.1.1
+# The tests have built it in this profile before.
+lab=(cargo bench --quiet --profile dev --bench lab -- --rtt 20ms)
+if [ "${PAGE_SCREENSHOTS:-}" = write ]; then
+    ports=21,22,25,53,80,110,143,443,587,993,3306,5432,6379,8080,8443,9090,9200,27017,32400,50051
+    "${lab[@]}" --loss 1.5% --open "$ports" -- python3 "$here/pictures.py" "$@" docs/page
+    ! command -v optipng >/dev/null || optipng -quiet docs/page/*.png
+    hosts=$(mktemp)
+    trap 'rm -f "$hosts"' EXIT
+    echo "$PAGE_HOST shop.example" >"$hosts"
+    "${lab[@]}" --open 22,80,443,5432,8080 -- python3 "$here/terminal.py" docs/page/scan.svg \
+        "openports scan shop.example" "$1" scan --hosts "$hosts" shop.example
+    exit
+fi
+"${lab[@]}" --open "$PAGE_OPEN" --rest silent -- python3 "$here/check.py" "$@"
+[ $# -gt 2 ] || PAGE_SWEEP=$PAGE_HOST "${lab[@]}" --rest open -- python3 "$here/check.py" "$@" long_task

@@ -1,0 +1,40 @@
+"""Makes the pictures of docs/page anew: a scan under way in light and dark, and on a phone.
+
+Usage: pictures.py BINARY AXE FOLDER, in a lab whose host loses packets, so that every colour of a
+long scan is seen. It is called shop.example here.
+"""
+
+import os
+import sys
+import tempfile
+
+import check
+
+
+def main():
+    folder = sys.argv[3]
+    with tempfile.NamedTemporaryFile("w", delete=False) as hosts:
+        hosts.write(f"{check.HOST} shop.example\n")
+    service = check.Service("--hosts", hosts.name)
+    page = check.browser.page(width=1180, height=830)
+    try:
+        page.open(service.url)
+        check.scan(page, "shop.example", "1-", timeout="500ms", retries="0", rate="9000")
+        page.eval("document.getElementById('rest').open = false; document.activeElement.blur(); go(443)")
+        page.until("document.getElementById('bar').value > .62", 60)
+        for scheme in ("light", "dark"):
+            page.look(1180, 830, scheme)
+            page.eval("new Promise(requestAnimationFrame)")
+            page.picture(f"{folder}/{scheme}.png")
+        check.says(page, "Done")
+        page.look(390, 844, "light", mobile=True)
+        page.eval("scrollTo(0, 0), new Promise((done) => setTimeout(done, 300))")
+        page.picture(f"{folder}/phone.png")
+    finally:
+        check.browser.close()
+        service.close()
+        os.unlink(hosts.name)
+
+
+if __name__ == "__main__":
+    main()

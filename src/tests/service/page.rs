@@ -1,0 +1,113 @@
+//! What `/` gives to browsers and to programs, and that the page may ask for scans.
+
+use crate::access::write_secret;
+use crate::client::{Client, Scan};
+use crate::network::has_ipv6;
+use crate::process::{Folder, Service};
+
+const BROWSER: &str = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
+const GZIP: &str = "Accept-Encoding: gzip, deflate, br, zstd\r\n";
+
+#[test]
+fn a_browser_is_given_the_page_and_curl_the_help() {
+    let service = Service::start(&[]);
+    let check = |target: &str, fields: &str, kind: &str| {
+        for method in ["GET", "HEAD"] {
+            let answer = service.ask(method, target, fields);
+            answer.check_status(200).check("the type", answer.field("Content-Type"), Some(kind));
+            answer.check("Vary", answer.field("Vary"), Some("Accept, Accept-Encoding"));
+            answer.check("the body", answer.body.is_empty(), method == "HEAD");
+        }
+    };
+    let (html, text) = ("text/html; charset=utf-8", "text/plain; charset=utf-8");
+    check("/", BROWSER, html);
+    check("/?domain=localhost&ports=1-1024&include=closed", BROWSER, html);
+    check("/?nonsense=%zz&&=", BROWSER, html);
+    check("/", "Accept: */*\r\n", text);
+    check("/", "", text);
+    check("/?domain=localhost", "Accept: text/plain\r\n", text);
+    let page = service.ask("GET", "/", BROWSER);
+    assert!(page.body.to_ascii_lowercase().starts_with("<!doctype html>"), "{}", page.context);
+    for (name, value) in [
+        ("Cache-Control", "no-cache"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+        ("Cross-Origin-Opener-Policy", "same-origin"),
+        ("Cross-Origin-Resource-Policy", "same-origin"),
+    ] {
+        page.check(name, page.field(name), Some(value));
+    }
+    let policy = page.field("Content-Security-Policy").expect("a policy");
+    for part in ["default-src 'none'; ", "script-src 'sha256-", "frame-ancestors 'none'"] {
+        assert!(policy.contains(part) && !policy.contains("unsafe"), "{policy}");
+    }
+}
+
+#[test]
+fn a_page_that_the_client_has_is_not_sent_again() {
+    let service = Service::start(&[]);
+    let mut client = Client::connect(&service);
+    let mut tags = Vec::new();
+    for (encoding, coding) in
+        [("", None), (GZIP, Some("gzip")), ("Accept-Encoding: gzip;q=0\r\n", None)]
+    {
+        let fields = format!("{BROWSER}{encoding}");
+        client.ask("GET", "/", &fields);
+        let page = client.receive("GET");
+        page.check_status(200).check("the coding", page.field("Content-Encoding"), coding);
+        let tag = page.field("ETag").expect("a tag").to_owned();
+        for method in ["GET", "HEAD"] {
+            client.ask(method, "/", &format!("{fields}If-None-Match: W/{tag}\r\n"));
+            let known = client.receive(method);
+            known.check_status(304).check("the tag", known.field("ETag"), Some(&*tag));
+            known.check("the length", known.field("Content-Length"), None);
+        }
+        tags.push(tag);
+    }
+    assert!(tags[0] == tags[2] && tags[0] != tags[1], "{tags:?}");
+    // Behind an answer without a body the connection is where it was.
+    client.ask("GET", "/healthz", "");
+    let after = client.receive("GET");
+    after.check_status(200).check("the body", &*after.body, "ok");
+}
+
+/// A page is from where it was loaded, under whatever name of this machine.
+#[test]
+fn the_page_may_ask_for_scans_under_every_name_of_its_service() {
+    let check = |service: &Service, name: &str| {
+        let port = service.address.port();
+        let host = format!("{name}:{port}");
+        let request = |fields: &str| {
+            let mut client = Client::connect(service);
+            client.send(format!(
+                "GET /open-ports?domain=127.0.0.1&ports={port} HTTP/1.1\r\nHost: {host}\r\n\
+                 Accept: application/x-ndjson\r\n{fields}\r\n"
+            ));
+            client.receive("GET")
+        };
+        let same =
+            "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Dest: empty\r\n";
+        request(same).check_status(200);
+        request(&format!("{same}Origin: http://{host}\r\n")).check_status(200);
+        request(&format!("Origin: http://{host}1\r\n")).check_problem(403, "TARGET_DENIED");
+        request("Sec-Fetch-Site: cross-site\r\n").check_problem(403, "TARGET_DENIED");
+    };
+    let service = Service::start(&[]);
+    check(&service, "127.0.0.1");
+    check(&service, "localhost");
+    if has_ipv6() {
+        check(&Service::start_exactly(&["--listen", "[::1]:0"]), "[::1]");
+    }
+}
+
+#[test]
+fn the_page_needs_no_token_and_its_scans_do() {
+    let folder = Folder::new("page-token");
+    let file = write_secret(&folder, "secret");
+    let service = Service::start(&["--token-file", &file]);
+    service.ask("GET", "/", BROWSER).check_status(200);
+    let target = format!("/open-ports?domain=127.0.0.1&ports={}", service.address.port());
+    let same = "Sec-Fetch-Site: same-origin\r\n";
+    service.ask("GET", &target, same).check_problem(401, "UNAUTHORIZED");
+    Scan::of(service.ask("GET", &target, &format!("{same}Authorization: Bearer secret\r\n")));
+}

@@ -207,6 +207,37 @@ pub fn route(to: SocketAddr) -> Route {
     }
 }
 
+/// Process 1 of a container is spared what ends any other: a signal that it has no handler for
+/// never reaches it (pid_namespaces(7)). So SIGTERM and SIGINT get one that ends it as they would
+/// have, until [`Signals`] takes them over. And it inherits what others leave behind, a debugging
+/// shell's children for example: those must not stay as zombies (wait(2) on ignoring SIGCHLD).
+///
+/// # Errors
+/// signal(2), which has no reason to fail.
+pub fn stand_as_process_1() -> io::Result<()> {
+    if std::process::id() != 1 {
+        return Ok(());
+    }
+    // SAFETY: the handler calls nothing but `_exit`, which signal-safety(7) allows.
+    unsafe {
+        let handler = end_by_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
+        for (signal, disposition) in
+            [(libc::SIGTERM, handler), (libc::SIGINT, handler), (libc::SIGCHLD, libc::SIG_IGN)]
+        {
+            if libc::signal(signal, disposition) == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The exit code is the one that a shell gives to a process that the signal killed.
+extern "C" fn end_by_signal(signal: libc::c_int) {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(128 + signal) }
+}
+
 /// SIGTERM and SIGINT as a descriptor (signalfd(2)).
 #[derive(Debug)]
 pub struct Signals(File);

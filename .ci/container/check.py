@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What must hold of the rendered manifests: check.py DIRECTORY.
 
-The directory holds base.yaml, sidecar.yaml, monitoring.yaml and sweep.yaml as kustomize renders
-them, serve.help and scan.help as the image prints them, and metrics, the page of /metrics. Writes
-the alert rules to rules.yaml, for promtool, and what podman is to play to play-*.yaml.
+The directory holds base.yaml, sidecar.yaml and the others as kustomize renders them, changed.yaml,
+the base with another setting, serve.help and scan.help as the image prints them, and metrics, the
+page of /metrics. Writes the alert rules to rules.yaml, for promtool, and what podman is to play to
+play-*.yaml.
 """
 
 import copy, json, os, pathlib, re, sys
@@ -15,8 +16,13 @@ CUSTOM = {"ServiceMonitor", "PrometheusRule"}  # promtool and what follows check
 here = pathlib.Path(sys.argv[1])
 read = lambda name: (here / name).read_text()
 documents = {name: list(yaml.safe_load_all(read(name + ".yaml")))
-             for name in ("base", "sidecar", "monitoring", "sweep")}
+             for name in ("base", "sidecar", "sidecar-unix", "monitoring", "sweep")}
 metrics = set(re.findall(r"^# TYPE (\w+)", read("metrics"), re.M))
+labels = {}  # of each metric, with the values that were seen
+for metric, words in re.findall(r"^(\w+)\{(.*)\} ", read("metrics"), re.M):
+    for label, value in re.findall(r'(\w+)="([^"]*)"', words):
+        labels.setdefault(metric, {}).setdefault(label, set()).add(value)
+SCRAPED = {"le", "namespace", "pod"}  # what Prometheus adds, and what any histogram has
 seconds = lambda text: int(re.fullmatch(r"(\d+)s", text)[1])
 
 
@@ -52,28 +58,75 @@ def check_schemas():
                 kubernetes_validate.validate(document, minor, strict=True)
 
 
-def check_restricted(spec):
+# What Pod Security's levels "baseline" and "restricted" let stand only where it is the default, of
+# pods and of containers; we set none of it, and no host namespace for our own users either.
+FOREIGN = {"appArmorProfile", "procMount", "privileged", "seLinuxOptions", "sysctls",
+           "windowsOptions"}
+HOST = {"hostIPC", "hostNetwork", "hostPID", "hostUsers", "shareProcessNamespace"}
+VOLUMES = {"name", "configMap", "secret", "emptyDir", "projected", "persistentVolumeClaim"}
+HANDLERS = ("livenessProbe", "readinessProbe", "startupProbe")
+
+
+def check_restricted(template):
     """Pod Security "restricted", to the letter, and what we ask for beyond it."""
+    spec = template["spec"]
     pod = spec["securityContext"]
     assert pod["runAsNonRoot"] is True
     assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not FOREIGN & set(pod) and not HOST & set(spec)
+    assert not any("apparmor" in it for it in template["metadata"].get("annotations", {}))
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
-    for field in ("hostNetwork", "hostPID", "hostIPC", "hostUsers"):
-        assert field not in spec, field
+    assert "ephemeralContainers" not in spec
     for volume in spec.get("volumes", []):
-        assert set(volume) <= {"name", "configMap", "secret", "emptyDir", "projected"}, volume
+        assert set(volume) <= VOLUMES, volume
     for container in spec.get("initContainers", []) + spec["containers"]:
         context = container["securityContext"]
         assert context["allowPrivilegeEscalation"] is False
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert context["readOnlyRootFilesystem"] is True
-        assert context.get("runAsUser") != 0
-        assert "privileged" not in context
+        assert pod.get("runAsUser") != 0 and context.get("runAsUser") != 0
+        assert context.get("runAsNonRoot") is not False
+        assert not FOREIGN & set(context) and "seccompProfile" not in context
         assert "memory" in container["resources"]["limits"]
         assert {"cpu", "memory"} <= set(container["resources"]["requests"])
-        for port in container.get("ports", []):
-            assert "hostPort" not in port
+        assert not any("hostPort" in it or "hostIP" in it for it in container.get("ports", []))
+        handlers = [container.get(it, {}) for it in HANDLERS]
+        for handler in handlers + list(container.get("lifecycle", {}).values()):
+            for action in handler.values():
+                assert not (isinstance(action, dict) and "host" in action), "since 1.34"
+
+
+def check_restricted_bites():
+    """Each control is broken once and must be seen, so that the list above checks what it says."""
+    def broken(*steps, value):
+        template = copy.deepcopy(one("base", "Deployment")["spec"]["template"])
+        at = template
+        for step in steps[:-1]:
+            at = at.setdefault(step, {}) if isinstance(at, dict) else at[step]
+        at[steps[-1]] = value
+        return template
+    pod, container = ("spec", "securityContext"), ("spec", "containers", 0)
+    context = (*container, "securityContext")
+    for steps, value in [
+        *(((*at, field), {}) for at in (pod, context) for field in FOREIGN),
+        *((("spec", field), True) for field in HOST),
+        ((*pod, "runAsNonRoot"), False), ((*context, "runAsNonRoot"), False),
+        ((*pod, "runAsUser"), 0), ((*context, "runAsUser"), 0),
+        ((*pod, "seccompProfile"), {"type": "Unconfined"}), ((*context, "seccompProfile"), {}),
+        ((*context, "capabilities"), {"drop": ["ALL"], "add": ["NET_RAW"]}),
+        ((*context, "allowPrivilegeEscalation"), True),
+        ((*container, "ports", 0, "hostPort"), 8080),
+        ((*container, "livenessProbe", "httpGet", "host"), "127.0.0.1"),
+        ((*container, "lifecycle", "postStart"), {"httpGet": {"host": "127.0.0.1"}}),
+        (("spec", "volumes", 0, "hostPath"), {"path": "/"}),
+        (("metadata", "annotations"), {"container.apparmor.security.beta.kubernetes.io/x": "y"}),
+    ]:
+        try:
+            check_restricted(broken(*steps, value=value))
+        except AssertionError:
+            continue
+        sys.exit(f"{steps} = {value} is not seen")
 
 
 def check_words(name, command, spec):
@@ -93,7 +146,7 @@ def check_words(name, command, spec):
 def check_base(name):
     deployment, scaler = one(name, "Deployment"), one(name, "HorizontalPodAutoscaler")
     spec = deployment["spec"]["template"]["spec"]
-    check_restricted(spec)
+    check_restricted(deployment["spec"]["template"])
     check_words(name, "serve", spec)
     container = ours(spec)
     settings = environment(name, container)
@@ -116,17 +169,24 @@ def check_base(name):
     assert port["targetPort"] in [it["name"] for it in container["ports"]]
     assert one(name, "ServiceAccount")["metadata"]["name"] == spec["serviceAccountName"]
     # A change of the configuration changes its name, and so the pods.
-    named = container["envFrom"][0]["configMapRef"]["name"]
-    assert re.fullmatch(r"openports-[a-z0-9]{10}", named), named
+    named = lambda group: next(it["metadata"]["name"] for it in group if it["kind"] == "ConfigMap"
+                               and "OPENPORTS_LISTEN" in it["data"])
+    assert container["envFrom"][0]["configMapRef"]["name"] == named(documents[name])
+    assert named(documents[name]) != named(list(yaml.safe_load_all(read("changed.yaml"))))
 
 
-def check_sidecar():
-    spec = one("sidecar", "Deployment")["spec"]["template"]["spec"]
-    check_restricted(spec)
-    check_words("sidecar", "serve", spec)
+def check_sidecar(name, listen):
+    template = one(name, "Deployment")["spec"]["template"]
+    spec = template["spec"]
+    check_restricted(template)
+    check_words(name, "serve", spec)
     container = ours(spec)
     assert container in spec["initContainers"] and container["restartPolicy"] == "Always"
-    assert environment("sidecar", container)["OPENPORTS_LISTEN"].startswith("127.0.0.1:")
+    at = environment(name, container)["OPENPORTS_LISTEN"]
+    assert at.startswith(listen), f"{name} listens at {at}"
+    for it in spec["containers"] if at.startswith("unix:") else []:
+        mounts = {mount["mountPath"] for mount in it["volumeMounts"]}
+        assert os.path.dirname(at.removeprefix("unix:")) in mounts, f"{it['name']} has no socket"
     for probe in ("startupProbe", "livenessProbe"):
         assert container[probe]["exec"]["command"] == ["/openports", "healthcheck"]
 
@@ -134,7 +194,7 @@ def check_sidecar():
 def check_sweep():
     job = one("sweep", "Job")["spec"]
     spec = job["template"]["spec"]
-    check_restricted(spec)
+    check_restricted(job["template"])
     check_words("sweep", "scan", spec)
     container = ours(spec)
     shards = f"--shard=$(JOB_COMPLETION_INDEX):{job['completions']}"
@@ -144,6 +204,18 @@ def check_sweep():
     path = pathlib.PurePath(file).relative_to(mount["mountPath"])
     assert mount["name"] == volume["name"] and mount["readOnly"]
     assert str(path) in config_maps("sweep")[volume["configMap"]["name"]]["data"]
+
+
+def check_labels(query):
+    """The labels that a query names are those of its metrics, the routes that it names exist."""
+    named = re.findall(r"(openports_\w+)(?:\{([^}]*)\})?", query)
+    known = SCRAPED.union(*(labels.get(metric, {}) for metric, _ in named))
+    for group in re.findall(r"by \(([^)]*)\)", query):
+        assert set(group.split(", ")) <= known, f"{group}: none of {known}: {query}"
+    for metric, matchers in named:
+        for label, equals, value in re.findall(r'(\w+)(=~?)"([^"]*)"', matchers):
+            seen = labels[metric][label]
+            assert equals == "=~" or value in seen, f"{value}: none of {seen}: {query}"
 
 
 def check_monitoring():
@@ -160,29 +232,53 @@ def check_monitoring():
     for query in queries + [alert["expr"] for alert in alerts]:
         named = {re.sub("_bucket$", "", word) for word in re.findall(r"openports_\w+", query)}
         assert named and named <= metrics, f"{named - metrics} are no metrics: {query}"
+        check_labels(query)
     for alert in alerts:
         assert {"summary", "description"} <= set(alert["annotations"]), alert["alert"]
 
 
+def check_documentation():
+    """What docs/kubernetes.md names exists: our variables, flags and alerts. (Other programs' flags
+    stand within a command of theirs.)"""
+    text = pathlib.Path("docs/kubernetes.md").read_text()
+    known = read("serve.help") + read("scan.help")
+    for word in re.findall(r"OPENPORTS_\w+", text):
+        assert re.search(rf"\b{word}\b", known), f"docs/kubernetes.md: no {word}"
+    for word in re.findall(r"`(--[a-z-]+)", text):
+        assert re.search(rf"^ +{word}\b", known, re.M), f"docs/kubernetes.md: no {word}"
+    groups = one("monitoring", "PrometheusRule")["spec"]["groups"]
+    alerts = {rule["alert"] for group in groups for rule in group["rules"]}
+    assert set(re.findall(r"^\| `(Openports\w+)`", text, re.M)) == alerts
+
+
 def write_play(name, spec, configs=()):
     """A pod as podman 4 can play it. It asks probes through a shell, which the image does not
-    have, knows no sidecars, and has no Secrets with a mode: a directory that is as the kubelet
-    would make it stands in for these, the others are taken out, and the rest is as it is."""
+    have, knows no sidecars and no fsGroup, and has no Secrets with a mode: directories that are as
+    the kubelet would make them stand in, the others are taken out, and the rest is as it is."""
     spec = copy.deepcopy(spec)
     containers = spec.pop("initContainers", []) + spec["containers"]
     spec["containers"] = containers
     spec.pop("serviceAccountName", None)
+    group = spec["securityContext"].get("fsGroup")
     for volume in spec.get("volumes", []):
         if secret := volume.pop("secret", None):
             file = (here / secret["secretName"] / "token").absolute()
             file.parent.mkdir()
             file.write_text("a-token-for-tests")
-            os.chown(file, 0, spec["securityContext"]["fsGroup"])
+            os.chown(file, 0, group)
             file.chmod(secret["defaultMode"])
             volume["hostPath"] = {"path": str(file.parent), "type": "Directory"}
+        if volume.pop("emptyDir", None):
+            directory = (here / f"{name}-{volume['name']}").absolute()
+            directory.mkdir()
+            os.chown(directory, 0, group)
+            directory.chmod(0o2770)
+            volume["hostPath"] = {"path": str(directory), "type": "Directory"}
     for container in containers:
         for field in ("livenessProbe", "readinessProbe", "startupProbe", "restartPolicy", "ports"):
             container.pop(field, None)
+        if group and "runAsUser" in container["securityContext"]:
+            container["securityContext"]["runAsGroup"] = group
         image = container["image"].split(":")[0]
         container["image"] = f"localhost/{image}:ci"
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
@@ -192,7 +288,8 @@ def write_play(name, spec, configs=()):
 def write_plays():
     base = one("base", "Deployment")["spec"]["template"]["spec"]
     write_play("play-base", base, config_maps("base").values())
-    write_play("play-sidecar", one("sidecar", "Deployment")["spec"]["template"]["spec"])
+    for name in ("sidecar", "sidecar-unix"):
+        write_play(f"play-{name}", one(name, "Deployment")["spec"]["template"]["spec"])
     job = one("sweep", "Job")["spec"]
     lists = copy.deepcopy(list(config_maps("sweep").values()))
     for it in lists:
@@ -208,9 +305,12 @@ def write_plays():
 
 
 check_schemas()
+check_restricted_bites()
+check_documentation()
 check_base("base")
 check_base("monitoring")
-check_sidecar()
+check_sidecar("sidecar", "127.0.0.1:")
+check_sidecar("sidecar-unix", "unix:/")
 check_sweep()
 check_monitoring()
 write_plays()

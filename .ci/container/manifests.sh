@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Renders the manifests, checks them, and plays them with podman. Wants the image of image.sh.
+# Renders the manifests, checks them, and plays them with podman. Wants the image of build.sh.
 . "$(dirname "$0")/lib.sh"
 
 pods=$work/pods
-names=(base sidecar sweep-0 sweep-1 sweep-2 sweep-3)
+names=(base sidecar sidecar-unix sweep-0 sweep-1 sweep-2 sweep-3)
 down() {
     for name in "${names[@]}"; do
         podman kube down "$pods/play-$name.yaml" >/dev/null 2>&1 || true
@@ -15,27 +15,45 @@ down() {
 trap 'down; unplug' EXIT
 rm -rf "$pods" && mkdir "$pods"
 plug
-podman image exists "$image" || { build_image && build "$image"; }
+podman image exists "$image" || { build_image && build ci .; }
 
-# The kubectl of Debian 12 has a kustomize that finds a base only as one.
+# The kubectl of Debian 12 has a kustomize that finds a base only as one, and calls patches else.
 render() {
     if kubectl kustomize "manifests/$1" 2>/dev/null; then return; fi
     rm -rf "$work/manifests" && cp -r manifests "$work/manifests"
-    sed -i -e '/^- \.\.\/\.\.\/base$/d' -e '$a bases: [../../base]' \
-        "$work/manifests/$1/kustomization.yaml"
+    local file base
+    for file in "$work"/manifests/overlays/*/kustomization.yaml; do
+        base=$(sed -n 's/^- \(\.\.\/.*\)/\1/p' "$file")
+        [ -n "$base" ] || continue
+        sed -i -e '/^- \.\.\//d' -e "\$a bases: [$base]" -e 's/^patches:/patchesStrategicMerge:/' \
+            -e 's/^- path: /- /' "$file"
+        # A list without items is no list.
+        grep -A 1 '^resources:$' "$file" | grep -q '^- ' || sed -i '/^resources:$/d' "$file"
+    done
     kubectl kustomize "$work/manifests/$1"
 }
 
 echo "-- rendered, and every document checked"
 render base >"$pods/base.yaml"
 render overlays/sidecar >"$pods/sidecar.yaml"
+render overlays/sidecar-unix >"$pods/sidecar-unix.yaml"
 render overlays/monitoring >"$pods/monitoring.yaml"
 render sweep >"$pods/sweep.yaml"
+# The same base with another setting, to see that its pods roll.
+rm -rf "$work/changed-base" && cp -r manifests/base "$work/changed-base"
+sed -i 's/OPENPORTS_LOG_FORMAT=json/OPENPORTS_LOG_FORMAT=logfmt/' \
+    "$work/changed-base/kustomization.yaml"
+kubectl kustomize "$work/changed-base" >"$pods/changed.yaml"
 for command in serve scan; do
     podman run --rm --network none "$image" "$command" --help >"$pods/$command.help"
 done
 podman run -d --rm --name op-metrics --network ns:/run/netns/op-in "$image" >/dev/null
-within 10 outside curl -sf -o "$pods/metrics" http://203.0.113.1:8080/metrics
+within 10 outside curl -sf http://203.0.113.1:8080/readyz
+# So that each label has been told once.
+for domain in 203.0.113.2 name.invalid; do
+    outside curl -s "http://203.0.113.1:8080/open-ports?domain=$domain&toPort=9" >/dev/null
+done
+outside curl -sf -o "$pods/metrics" http://203.0.113.1:8080/metrics
 podman rm -f op-metrics >/dev/null
 python=$work/venv/bin/python
 [ -x "$python" ] || python3 -m venv "$work/venv"
@@ -44,12 +62,16 @@ python=$work/venv/bin/python
 "$python" .ci/container/check.py "$pods"
 promtool check rules "$pods/rules.yaml"
 
-# An app of nothing but busybox, as the sidecar's example wants it.
+# Apps of nothing but busybox and curl, as the sidecars' examples want them.
 root=$(mktemp -d)
 mkdir "$root/bin"
 cp "$(command -v busybox)" "$root/bin/busybox"
 for tool in sh wget sleep; do ln -s busybox "$root/bin/$tool"; done
-tar -C "$root" -c . | podman import -q --change ENV=PATH=/bin - localhost/busybox:ci >/dev/null
+cp --parents $(ldd "$(command -v curl)" | grep -o '/[^ ]*') "$root"
+cp "$(command -v curl)" "$root/bin/curl"
+for app in busybox curlimages/curl; do
+    tar -C "$root" -c . | podman import -q --change ENV=PATH=/bin - "localhost/$app:ci" >/dev/null
+done
 rm -rf "$root"
 
 # In the network namespace as its host: podman's own network would need a bridge and a firewall.
@@ -66,12 +88,23 @@ answer=$(scan -H "$token")
 check "a scan" '*"closed":1024,*"complete":true*' "$answer"
 answer=$(outside curl -sS -H "$token" "$url?domain=10.0.0.1&toPort=1")
 check "the policy of the ConfigMap" '*TARGET_DENIED*' "$answer"
+# What docs/kubernetes.md does with `kubectl exec`: the service's variables are there too. The host's
+# network is that of whoever calls, so from inside.
+answer=$(inside podman exec play-base-openports /openports scan --json 203.0.113.2 1-1024)
+check "a scan from its shell" '*"closed":1024,*"complete":true*' "$answer"
 inspect() { podman inspect play-base-openports --format "{{$1}}"; }
 check "read-only" true "$(inspect .HostConfig.ReadonlyRootfs)"
 check "capabilities" 0000000000000000 \
     "$(awk '/CapBnd/ { print $2 }' "/proc/$(inspect .State.Pid)/status")"
 check "memory limit" 134217728 "$(inspect .HostConfig.Memory)"
 podman kube down "$pods/play-base.yaml" >/dev/null
+
+# Where a container listens.
+ports_of() {
+    local pid
+    pid=$(podman inspect "$1" --format '{{.State.Pid}}')
+    inside ss -H -ltnp | awk -v pid="pid=$pid," 'index($0, pid) { print $4 }'
+}
 
 echo "-- sidecar: the app asks it, nobody else can"
 play sidecar
@@ -81,7 +114,17 @@ check "what the app was told" '*"domain":"127.0.0.1","open_ports":?8080?,*"compl
 if outside curl -s --max-time 2 http://203.0.113.1:8080/healthz; then
     fail "the sidecar answers outside"
 fi
+check "ports of its own" "127.0.0.1:8080" "$(ports_of play-sidecar-openports)"
 podman kube down "$pods/play-sidecar.yaml" >/dev/null
+
+echo "-- sidecar on a Unix socket: nobody can reach it but who has the socket"
+play sidecar-unix
+app() { podman logs play-sidecar-unix-app 2>&1; }
+within 15 eval 'app | grep -q open_ports'
+check "what the app was told" '*"domain":"127.0.0.1",*"complete":true*' "$(app)"
+check "ports of its own" "" "$(ports_of play-sidecar-unix-openports)"
+podman exec play-sidecar-unix-openports /openports healthcheck || fail "its probe"
+podman kube down "$pods/play-sidecar-unix.yaml" >/dev/null
 
 echo "-- sweep: every index, and what their logs add up to"
 for index in 0 1 2 3; do

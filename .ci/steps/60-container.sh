@@ -1,6 +1,10 @@
-# The image as it is built and run: Dockerfile, hardening, caps, signals.
+# The image as it is built and run: Dockerfile, both processors, hardening, caps, signals.
 need podman podman buildah runc catatonit
 need ip iproute2
 need curl curl
 need jq jq
-step container .ci/container/image.sh
+need nft nftables
+need strace strace
+need qemu-aarch64-static qemu-user-static
+step image .ci/container/build.sh
+step container .ci/container/run.sh

@@ -1,0 +1,223 @@
+#!/usr/bin/env bash
+# Runs the image as hostile clusters do. Wants the image of build.sh.
+. "$(dirname "$0")/lib.sh"
+
+url=http://203.0.113.1:8080
+ask() { outside curl -sS --max-time 60 "$url$1"; }
+is_ready() { outside curl -sf --max-time 1 "$url/readyz"; }
+pid() { podman inspect op --format '{{.State.Pid}}'; }
+kilobytes() { awk -v field="$1:" '$1 == field { print $2 }' "/proc/$(pid)/status"; }
+
+# start [FLAG…]: the service, with nothing that it can do without.
+start() {
+    podman rm -f op >/dev/null 2>&1 || true
+    podman run -d --name op --network ns:/run/netns/op-in --health-interval=disable \
+        --read-only --read-only-tmpfs=false --cap-drop all --security-opt no-new-privileges \
+        -e OPENPORTS_DRAIN_TIMEOUT=1s "$@" "$image" >/dev/null
+}
+
+# ends CODE: the container ends by itself, so, and not for want of memory.
+ends() {
+    check "exit code" "$1" "$(timeout 30 podman wait op)"
+    check "killed for memory" false "$(podman inspect op --format '{{.State.OOMKilled}}')"
+}
+
+# Everything that lives among the container's processes, zombies too.
+processes() {
+    local own at
+    own=$(readlink "/proc/$(pid)/ns/pid")
+    for at in /proc/[0-9]*; do
+        # What has ended shows its namespace no more, but its parent still has it.
+        [ "$(readlink "$at/ns/pid" 2>/dev/null)" != "$own" ] || basename "$at"
+    done
+    cat "/proc/$(pid)/task/$(pid)/children"
+}
+is_alone() { [ "$(processes)" = "$(pid)" ]; }
+
+# Something that listens outside, on port 8000. Not `outside`, whose process id is the shell's.
+server=
+serve() {
+    nsenter --net=/run/netns/op-out \
+        python3 -m http.server --bind 203.0.113.2 8000 >/dev/null 2>&1 &
+    server=$!
+    within 10 outside curl -sf http://203.0.113.2:8000/
+}
+stop_serving() {
+    [ -z "$server" ] || kill "$server"
+    server=
+}
+
+podman image exists "$image" || { build_image && build ci .; }
+trap 'stop_serving; podman rm -f op >/dev/null 2>&1 || true; unplug' EXIT
+plug
+
+echo "-- read-only, any user, no capability, 32 MB"
+start --user 1000660000:0 --memory 32m
+within 10 is_ready
+# Below zero: it listens before podman has noted that it runs.
+began=$(podman inspect op --format '{{.State.StartedAt.UnixMilli}}')
+listening=$(podman logs op 2>&1 | sed -n 's/^ts=\([^ ]*\) .*msg=listening.*/\1/p')
+at_most "ms from start to listening" 100 $(($(date -d "$listening" +%s%3N) - began))
+check "capabilities" 0000000000000000 \
+    "$(awk '/CapBnd/ { print $2 }' "/proc/$(pid)/status")"
+at_most "kB idle" 3072 "$(kilobytes VmRSS)"
+answer=$(ask '/open-ports?domain=203.0.113.2&toPort=65535')
+check "a scan through it" '*"counts":{"open":0,"closed":65535,*"complete":true*' "$answer"
+serve
+check "finds what listens" '*"open_ports":?8000?,*' \
+    "$(ask '/open-ports?domain=203.0.113.2&toPort=9000')"
+stop_serving
+podman healthcheck run op >/dev/null || fail "HEALTHCHECK says unwell"
+echo "   HEALTHCHECK passes"
+if podman run --rm --network none "$image" healthcheck 127.0.0.1:1 >/dev/null 2>&1; then
+    fail "a healthcheck without a service passes"
+fi
+
+# A debugging shell that shares our processes leaves its children to us.
+rm -f "$work/gate" && mkfifo "$work/gate"
+nsenter --target "$(pid)" --pid sh -c "(cat '$work/gate' >/dev/null &)"
+exec 3>"$work/gate"
+is_alone && fail "the shell left nothing behind"
+exec 3>&-
+within 10 is_alone
+echo "   process 1 keeps no zombies"
+
+echo "-- SIGTERM during a scan: the partial answer arrives"
+ask '/open-ports?domain=203.0.113.9&toPort=65535&timeout=30s' >"$work/answer" &
+curl=$!
+within 10 eval 'ask /metrics | grep -q "^openports_scans_running 1"'
+podman kill -s TERM op >/dev/null
+wait "$curl"
+check "partial answer" '*"complete":false*' "$(cat "$work/answer")"
+ends 0
+
+echo "-- every descriptor in flight"
+start
+within 10 is_ready
+ask '/open-ports?domain=203.0.113.9&toPort=65535&timeout=30s' >/dev/null &
+flying() { ask /metrics | awk '/^openports_connects_in_flight / { n = $2 }
+    /^openports_connects_in_flight_max / { exit n < $2 }'; }
+within 20 flying
+in_flight=$(ask /metrics | awk '/^openports_connects_in_flight / { print $2 }')
+at_most "kB with $in_flight in flight" 12288 "$(kilobytes VmRSS)"
+podman kill -s TERM op >/dev/null
+ends 0
+
+echo "-- memory caps: the kernel's sockets are charged too, and full scans survive"
+serve
+for cap in 32m/4551 16m/1820; do
+    start --memory "${cap%/*}"
+    within 10 is_ready
+    check "${cap%/*}" "*in_flight=${cap#*/} *" "$(podman logs op 2>&1 | grep msg=limits)"
+    answer=$(ask '/open-ports?domain=203.0.113.9&toPort=65535&timeout=500ms&retries=0')
+    check "silent" '*"filtered":65535,*"complete":true*' "$answer"
+    answer=$(ask '/open-ports?domain=203.0.113.2&toPort=65535')
+    check "closed" '*"open_ports":?8000?,*"open":1,"closed":65534,*"complete":true*' "$answer"
+    podman kill -s TERM op >/dev/null
+    ends 0
+done
+
+echo "-- no resolv.conf, no hosts, 64 descriptors"
+start --dns none --no-hosts --ulimit nofile=64:64 -e OPENPORTS_DRAIN_TIMEOUT=120s
+within 10 is_ready
+root=/proc/$(pid)/root
+for file in resolv.conf hosts; do
+    [ ! -s "$root/etc/$file" ] || fail "there is an /etc/$file"
+done
+check "limits" '*descriptors=64 *' "$(podman logs op 2>&1 | grep msg=limits)"
+check "a scan" '*"open_ports":?8000?,*"open":1,"closed":65534,*"complete":true*' \
+    "$(ask '/open-ports?domain=203.0.113.2&toPort=65535')"
+stop_serving
+check "a name" '*"status":5*' "$(ask '/open-ports?domain=example.invalid&toPort=2')"
+check "localhost is known all the same" '*The address 127.0.0.1 is not scanned*' \
+    "$(ask '/open-ports?domain=localhost&toPort=2')"
+
+echo "-- SIGTERM twice: at once, though the drain may take two minutes"
+ask '/open-ports?domain=203.0.113.9&toPort=65535&timeout=30s' >/dev/null 2>&1 &
+within 10 eval 'ask /metrics | grep -q "^openports_scans_running 1"'
+podman kill -s TERM op >/dev/null
+podman kill -s TERM op >/dev/null
+ends 0
+
+echo "-- SIGTERM before the first poll, to process 1"
+# The binary of the image, among processes of its own; strace sends what nobody could time.
+root=$(podman image mount "$image")
+for call in signalfd4 listen epoll_create1; do
+    log=$(cd "$work" && timeout 30 strace -f -e "inject=$call:signal=SIGTERM" -o /dev/null \
+        unshare --pid --fork "$root/openports" --listen 127.0.0.1:0 2>&1) ||
+        fail "SIGTERM at $call: exit code $?"
+    check "at $call" '*msg=draining signal=SIGTERM*msg=drained*' "$log"
+done
+podman image unmount "$image" >/dev/null
+for _ in 1 2 3; do
+    start
+    podman kill -s TERM op >/dev/null
+    ends 0
+done
+
+echo "-- SIGTERM to a sweep that still reads its list, as process 1"
+podman rm -f op >/dev/null
+podman run -d -i --name op --network ns:/run/netns/op-in --read-only --cap-drop all "$image" \
+    scan --targets - 80 >/dev/null
+podman kill -s TERM op >/dev/null
+ends 143
+
+echo "-- a Secret that is missing: no service without the token, and one line that says why"
+start -e OPENPORTS_TOKEN_FILE=/secret/token
+ends 71
+check "why" 'openports: --token-file /secret/token: *' "$(podman logs op 2>&1)"
+
+echo "-- wrong configuration: exit 64"
+start -e OPENPORTS_MAX_SCANS=none
+ends 64
+
+echo "-- an index that was interrupted starts anew: the last log of each counts"
+printf '203.0.113.2\n203.0.113.9\n' >"$work/targets.txt"
+# index I TIMEOUT: one pod of a sweep by two.
+index() {
+    podman rm -f op >/dev/null
+    podman run -d --name op --network ns:/run/netns/op-in --read-only --cap-drop all \
+        -v "$work/targets.txt:/targets.txt:ro" "$image" scan --ndjson --targets /targets.txt \
+        --shard "$1:2" --timeout "$2" --retries 0 1-2000 >/dev/null
+}
+index 0 60s
+within 20 eval 'podman logs op | grep -q "event.:.end"'
+podman kill -s TERM op >/dev/null
+ends 1
+check "what it had" '*"complete":true*"complete":false*' "$(podman logs op)"
+: >"$work/sweep.ndjson"
+for shard in 0 1; do
+    index "$shard" 500ms
+    ends 0
+    podman logs op >>"$work/sweep.ndjson"
+done
+check "merged" '?2000,true??2000,true?' "$(manifests/sweep/merge.sh "$work/sweep.ndjson" |
+    jq -c '[(.counts | add), .complete]' | tr -d '\n')"
+
+echo "-- N shards probe each port of each target once: every SYN is counted"
+outside nft -f - <<'N'
+table inet count {
+    set seen { type ipv4_addr . inet_service; flags dynamic; counter; size 65535; }
+    chain input {
+        type filter hook input priority 0;
+        tcp flags & (syn | ack) == syn update @seen { ip daddr . tcp dport }
+    }
+}
+N
+outside ip addr add 203.0.113.3/24 dev eth0
+printf '203.0.113.2\n203.0.113.3\n' >"$work/targets.txt"
+for shards in 1 3 7; do
+    outside nft flush set inet count seen
+    for ((shard = 0; shard < shards; shard++)); do
+        podman run --rm --network ns:/run/netns/op-in --read-only --cap-drop all \
+            -v "$work/targets.txt:/targets.txt:ro" "$image" \
+            scan --ndjson --targets /targets.txt --shard "$shard:$shards" 1-500
+    done >"$work/sweep.ndjson"
+    # Each element is an address, a port and how often.
+    seen=$(outside nft -j list set inet count seen |
+        jq -c '[.nftables[].set // empty | .elem[].elem.counter.packets]
+            | [length, min, max]')
+    check "$shards shards: ports asked, least and most often" '?1000,1,1?' "$seen"
+    check "merged" '?500,true??500,true?' "$(manifests/sweep/merge.sh "$work/sweep.ndjson" |
+        jq -c '[.counts.closed, .complete]' | tr -d '\n')"
+done

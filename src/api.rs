@@ -9,6 +9,9 @@
 //! It never decides whether a command may be carried out: tokens, policy and caps are the
 //! service's. It keeps no state.
 
+use std::borrow::Cow;
+
+use crate::http::head::decode_percent;
 use crate::http::{Field, Method, Request, Response};
 use crate::limits::Settings;
 
@@ -64,8 +67,10 @@ impl Route {
         Self::Unknown,
     ];
 
-    /// The route of a path, which is compared byte by byte.
+    /// The route of a path. What is the same path in another spelling is the same route, but
+    /// nothing is repaired: no dot segment goes, no slash, no case.
     pub fn of(path: &str) -> Self {
+        let path = plain(path);
         let known = Self::ALL.into_iter().find(|route| route.label() == path);
         known.unwrap_or(Self::Unknown)
     }
@@ -84,6 +89,29 @@ impl Route {
             Self::Unknown => "other",
         }
     }
+}
+
+/// A path in its normal form: letters, digits and `-._~` mean the same encoded and as they are,
+/// nothing else does (RFC 9110 section 4.2.3, RFC 3986 section 6.2.2.2).
+fn plain(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return path.into();
+    }
+    let mut pieces = path.split('%');
+    let mut plain = pieces.next().map_or(Cow::Borrowed(path), Cow::Borrowed);
+    for piece in pieces {
+        let unreserved = decode_percent(piece).filter(|byte| is_unreserved(*byte));
+        match (unreserved, piece.get(2..)) {
+            (Some(byte), Some(rest)) => *plain.to_mut() += &format!("{}{rest}", char::from(byte)),
+            (Some(_) | None, _) => *plain.to_mut() += &format!("%{piece}"),
+        }
+    }
+    plain
+}
+
+/// RFC 3986 section 2.3.
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
 /// What a well-formed request wants done. HEAD makes the same command as GET (the connection
@@ -159,18 +187,18 @@ pub fn scan_response(form: Form, body: Vec<u8>) -> Response {
 
 /// `/healthz`: the loop turns.
 pub fn ok() -> Response {
-    text_response("ok".to_string())
+    momentary_response("ok".to_string())
 }
 
 /// `/readyz`: the service takes scans.
 pub fn ready() -> Response {
-    text_response("ready".to_string())
+    momentary_response("ready".to_string())
 }
 
 /// `/metrics`: the Prometheus text exposition format, version 0.0.4.
 pub fn metrics(text: String) -> Response {
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    Response { content_type, ..text_response(text) }
+    Response { content_type, ..momentary_response(text) }
 }
 
 /// `/openapi.json`: the contract as OpenAPI 3.1.
@@ -191,8 +219,9 @@ pub fn options(allow: &'static str) -> Response {
 /// called.
 pub fn help(host: Option<&str>) -> Response {
     let authority = host.filter(|host| is_authority(host)).unwrap_or("127.0.0.1:8080");
-    let fields = vec![("Vary", page::VARY.to_string())];
-    Response { fields, ..text_response(HELP.replace("{authority}", authority)) }
+    let mut response = text_response(HELP.replace("{authority}", authority));
+    response.fields.push(("Vary", page::VARY.to_string()));
+    response
 }
 
 const HELP: &str = include_str!("api/help.txt");
@@ -207,9 +236,22 @@ fn is_authority(host: &str) -> bool {
     (1..=AUTHORITY_BYTES_MAX).contains(&host.len()) && host.bytes().all(is_harmless)
 }
 
+/// A text that is true of this moment alone: a cache that kept it would say that a service is well
+/// which is gone.
+fn momentary_response(text: String) -> Response {
+    cached_response(text, "no-store")
+}
+
+/// A text that changes with the release. Without a word a cache would guess how long it holds (RFC
+/// 9111 section 4.2.2).
 fn text_response(text: String) -> Response {
+    cached_response(text, "max-age=60")
+}
+
+fn cached_response(text: String, caching: &str) -> Response {
     let content_type = "text/plain; charset=utf-8";
-    Response { status: 200, content_type, fields: Vec::new(), body: text.into_bytes() }
+    let fields = vec![("Cache-Control", caching.to_string())];
+    Response { status: 200, content_type, fields, body: text.into_bytes() }
 }
 
 #[cfg(test)]
@@ -255,6 +297,33 @@ mod tests {
                 request.fields.push(accept.clone());
                 assert_eq!(parse(&request, &Settings::default()), Ok(Command::Page), "{target}");
             }
+        }
+    }
+
+    #[test]
+    fn a_path_is_the_same_route_in_every_spelling_of_it() {
+        let check = |path: &str, route| assert_eq!(Route::of(path), route, "{path}");
+        check("/open%2Dports", Route::OpenPorts);
+        check("/open%2dports", Route::OpenPorts);
+        check("/%68%65%61%6C%74%68%7a", Route::Healthz);
+        check("/openapi%2Ejson", Route::OpenApi);
+        for path in [
+            "/%48ealthz",
+            "%2Fhealthz",
+            "/healthz%2F",
+            "/healthz%3F",
+            "/%2568ealthz",
+            "/./healthz",
+            "//healthz",
+            "/healthz/",
+            "/%6",
+            "/%",
+            "/%6\u{e9}",
+            "/%\u{20ac}",
+            "%2A",
+            "",
+        ] {
+            check(path, Route::Unknown);
         }
     }
 

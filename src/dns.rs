@@ -1087,6 +1087,30 @@ mod tests {
     }
 
     #[test]
+    fn files_that_cannot_be_read_again_hold_on_and_are_read_soon() {
+        let mut files = Files::new();
+        let now = Instant::now();
+        let known = NameFiles {
+            resolv_conf: Some(b"nameserver 192.0.2.53"),
+            hosts: Some(b"192.0.2.7 known.test"),
+        };
+        assert!(files.on_read(now, known));
+        let (servers, edition) = (files.resolv_conf.servers.clone(), files.edition());
+        assert_eq!(servers, ["192.0.2.53:53".parse().unwrap()]);
+        // As with EMFILE.
+        let later = now + limits::NAME_FILES_AGE_MAX;
+        assert!(!files.on_read(later, NameFiles { resolv_conf: None, ..known }));
+        assert!(!files.on_read(later, NameFiles { hosts: None, ..known }));
+        assert_eq!((files.resolv_conf.servers.clone(), files.edition()), (servers, edition));
+        let soon = later + limits::NAME_FILES_RETRY;
+        assert_eq!(files.freshness(soon - Duration::from_millis(1)), Freshness::Fresh);
+        assert_eq!(files.freshness(soon), Freshness::Stale);
+        // One that is not there any more is another matter.
+        assert!(files.on_read(soon, NameFiles { resolv_conf: Some(b""), ..known }));
+        assert_eq!(files.resolv_conf.servers, ["127.0.0.1:53".parse().unwrap()]);
+    }
+
+    #[test]
     fn unreadable_files_mean_their_defaults() {
         let mut world = World::new("", |_| Act::Silent);
         world.ask("www.a.test", Family::V4, 1);

@@ -78,9 +78,9 @@ pub enum Event<'a> {
     TokenFile(Option<&'a [u8]>),
     /// Answers [`Action::ReadNameFiles`]; a file that could not be read is `None`.
     NameFiles {
-        /// The text of resolv.conf.
+        /// The text of resolv.conf, empty where there is none.
         resolv_conf: Option<&'a [u8]>,
-        /// The text of the hosts file.
+        /// The text of the hosts file, empty where there is none.
         hosts: Option<&'a [u8]>,
     },
     /// Stdout took bytes of the core's `printout`.
@@ -171,7 +171,7 @@ pub enum Action {
     ReadTokenFile,
     /// Read resolv.conf and the hosts file; [`Event::NameFiles`] answers.
     ReadNameFiles,
-    /// Close the listeners, for good.
+    /// Empty the listeners' queues, then close them, unless the core `keeps_listeners`.
     CloseListeners,
     /// Write one log line to stderr, without ever blocking. No line end.
     Log(String),

@@ -48,7 +48,7 @@ impl Method {
 pub enum Version {
     /// HTTP/1.0: closes unless asked otherwise, never chunked.
     Http10,
-    /// HTTP/1.1.
+    /// HTTP/1.1, and whatever minor version follows it.
     Http11,
 }
 
@@ -181,7 +181,7 @@ pub enum Refusal {
     LineEnding,
     /// Not `METHOD target HTTP/1.1` with single blanks (RFC 9112 section 3).
     RequestLine,
-    /// A version other than 1.0 and 1.1, such as the preface of HTTP/2.
+    /// A major version other than 1, such as the preface of HTTP/2.
     Version,
     /// CONNECT, which asks for a tunnel (RFC 9110 section 9.3.6).
     Connect,
@@ -258,12 +258,14 @@ impl Refusal {
     ];
 
     /// The status of the answer. An unknown Transfer-Encoding is 400 and not 501: a coding we
-    /// cannot read is an attack more often than a feature. 405 (CONNECT) owes an Allow field.
+    /// cannot read is an attack more often than a feature. So is another major version: nothing
+    /// that a client sends makes an error of ours. 405 (CONNECT) owes an Allow field.
     pub const fn status(self) -> u16 {
         match self {
             Self::NotHttp
             | Self::LineEnding
             | Self::RequestLine
+            | Self::Version
             | Self::Target
             | Self::FoldedField
             | Self::FieldName
@@ -283,7 +285,6 @@ impl Refusal {
             Self::TargetTooLong => 414,
             Self::Expectation => 417,
             Self::HeadTooLarge | Self::TooManyFields => 431,
-            Self::Version => 505,
         }
     }
 
@@ -373,7 +374,7 @@ mod tests {
         let mut details = BTreeSet::new();
         for (index, refusal) in Refusal::ALL.into_iter().enumerate() {
             assert_eq!(refusal as usize, index, "{refusal:?} stands at its discriminant");
-            assert!((400..=505).contains(&refusal.status()), "{refusal:?}");
+            assert!((400..=431).contains(&refusal.status()), "{refusal:?}");
             assert_ne!(answer::reason_phrase(refusal.status()), "", "{refusal:?}");
             assert!(labels.insert(refusal.label()), "{refusal:?} shares its label");
             assert!(details.insert(refusal.detail()), "{refusal:?} shares its detail");

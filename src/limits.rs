@@ -16,7 +16,7 @@ pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 pub const HEADERS_MAX: usize = 100;
 /// Bytes of a request's body. No route uses one: it is read only to keep the connection.
 pub const BODY_BYTES_MAX: u64 = 64 * 1024;
-/// Bytes of one chunk-size line with its extensions, and of one trailer line.
+/// Bytes of one chunk-size line with its extensions.
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// Bytes of all trailer lines of one body together; no route wants one.
 pub const TRAILER_BYTES_MAX: usize = 4 * 1024;
@@ -91,6 +91,9 @@ pub const PARTINGS_PER_TURN: usize = 16;
 pub const ACCEPT_QUEUE_MAX: usize = 4096;
 /// How long the listeners rest after `accept` ran short of something, unless a close wakes them.
 pub const ACCEPT_PARK: Duration = Duration::from_millis(100);
+/// How long a socket rests whose call was broken off or found no memory, or that the poller has no
+/// room for. Such things pass soon or stay; a round trip is no shorter.
+pub const SOCKET_REST: Duration = Duration::from_millis(20);
 /// Bytes of log lines waiting for a stderr that takes none; beyond it lines are dropped, counted.
 pub const LOG_BYTES_MAX: usize = 64 * 1024;
 
@@ -137,6 +140,8 @@ pub const SERVER_TIMEOUT_SECS_MAX: u32 = 30;
 pub const SERVER_ATTEMPTS_MAX: u32 = 5;
 /// How old what we know of resolv.conf and the hosts file may be before a lookup has it read again.
 pub const NAME_FILES_AGE_MAX: Duration = Duration::from_secs(5);
+/// The same where one of them could not be read, as when descriptors ran out.
+pub const NAME_FILES_RETRY: Duration = Duration::from_millis(250);
 /// Bytes of resolv.conf or of the hosts file that are read.
 pub const NAME_FILE_BYTES_MAX: usize = 1024 * 1024;
 

@@ -10,8 +10,10 @@
 //! Invariants: a socket in the table has the key the core gave it; one on the ready list says so
 //! and stands there once; with the ready list not empty the loop does not sleep.
 
+mod doors;
 mod log;
 mod printout;
+mod resting;
 mod sockets;
 
 use std::collections::VecDeque;
@@ -29,13 +31,14 @@ use socket2::Socket;
 
 use self::log::LogQueue;
 use self::printout::{STDOUT, Stdout};
-use self::sockets::{Entry, Sockets, Stage};
-use crate::event::{Action, Event, Glance, Outcome, Parting, Transport};
+use self::resting::Resting;
+use self::sockets::{Entry, Queue, Sockets, Stage};
+use crate::event::{Action, Event, Glance, Outcome, Parting, Shortage, Transport};
 use crate::limits;
 use crate::service::Service;
 use crate::slots::Key;
 use crate::sys::listeners::Listener;
-use crate::sys::{self, Accepted, IoStep, Signals};
+use crate::sys::{self, IoStep, Signals};
 
 /// The files that are read while the service runs.
 #[derive(Clone, Debug)]
@@ -58,6 +61,8 @@ pub struct Server {
     poll: Poll,
     events: Events,
     signals: Signals,
+    /// True exactly when a signal may wait: its edge was told, and no read has said "none" since.
+    may_signal: bool,
     listeners: Vec<Listener>,
     /// True exactly when a listener's queue may hold a client: its edge was told, and no accept
     /// has said "would block" since.
@@ -67,6 +72,7 @@ pub struct Server {
     /// Counts the turns, round and round, never 0. Where an old number comes again a socket
     /// waits a turn longer.
     turn: NonZeroU8,
+    resting: Resting,
     service: Service,
     files: Files,
     buffer: Box<[u8]>,
@@ -104,11 +110,13 @@ impl Server {
             poll,
             events: Events::with_capacity(limits::EVENTS_PER_TURN),
             signals,
+            may_signal: false,
             may_accept: !listeners.is_empty(),
             listeners,
             sockets: Sockets::with_capacity(service.sockets_max()),
             ready: VecDeque::new(),
             turn: NonZeroU8::MIN,
+            resting: Resting::default(),
             service,
             files,
             buffer: vec![0; limits::READ_BYTES_MAX].into_boxed_slice(),
@@ -155,24 +163,23 @@ impl Server {
     }
 
     /// How long to sleep: not at all while readiness is remembered, and not for long while stdout
-    /// or stderr are to take something.
+    /// or stderr are to take something, or a socket rests.
     fn wait_limit(&self, deadline: Option<Instant>) -> Option<Duration> {
         if !self.ready.is_empty() || self.may_accept && self.service.wants_connections() {
             return Some(Duration::ZERO);
         }
-        let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let until = deadline.into_iter().chain(self.resting.ends_at()).min();
+        let until = until.map(|at| at.saturating_duration_since(Instant::now()));
         until.into_iter().chain(self.output_limit()).min()
     }
 
     /// Phases 3 and 4: signals first, then sockets, then what is left over from earlier turns.
     fn dispatch(&mut self, now: Instant) {
+        self.wake(now);
         let leftovers = self.ready.len().min(limits::READY_PER_TURN);
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        if events.iter().any(|event| event.token() == SIGNALS) {
-            while let Some(signal) = self.signals.take() {
-                self.service.handle(Event::Signal(signal), now);
-            }
-        }
+        self.may_signal |= events.iter().any(|event| event.token() == SIGNALS);
+        self.take_signals(now);
         for event in events.iter() {
             match event.token() {
                 SIGNALS | STDOUT => {}
@@ -184,7 +191,7 @@ impl Server {
         for _ in 0..leftovers {
             let Some(key) = self.ready.pop_front() else { break };
             let Some(entry) = self.sockets.entry(key) else { continue };
-            entry.is_listed = false;
+            entry.queue = Queue::None;
             match entry.stage {
                 Stage::Stream | Stage::Datagrams => self.attend(key, now),
                 Stage::Connecting => {
@@ -192,6 +199,16 @@ impl Server {
                         self.finish_connect(key, failure, now);
                     }
                 }
+            }
+        }
+    }
+
+    fn take_signals(&mut self, now: Instant) {
+        while self.may_signal {
+            match self.signals.take() {
+                Ok(Some(signal)) => self.service.handle(Event::Signal(signal), now),
+                Ok(None) => self.may_signal = false,
+                Err(_) => return self.resting.begin(now),
             }
         }
     }
@@ -236,9 +253,9 @@ impl Server {
     /// Puts a socket on the ready list, once.
     fn list(&mut self, key: Key) {
         if let Some(entry) = self.sockets.entry(key)
-            && !entry.is_listed
+            && entry.queue == Queue::None
         {
-            entry.is_listed = true;
+            entry.queue = Queue::Ready;
             self.ready.push_back(key);
         }
     }
@@ -247,11 +264,14 @@ impl Server {
     /// permitted.
     fn attend(&mut self, key: Key, now: Instant) {
         let Some(mut entry) = self.sockets.take(key) else { return };
+        if !entry.is_watched {
+            entry.is_watched = self.watch(key, &entry.socket);
+        }
         self.write_output(key, &mut entry, now);
         if entry.readable && self.service.bytes_wanted(key) > 0 {
             self.read_input(key, &mut entry, now);
         }
-        self.restore(key, entry);
+        self.restore(key, entry, now);
     }
 
     /// Writes what the core wants. What it would read waits for the next turn, or a client that
@@ -259,15 +279,18 @@ impl Server {
     fn flush(&mut self, key: Key, now: Instant) {
         let Some(mut entry) = self.sockets.take(key) else { return };
         self.write_output(key, &mut entry, now);
-        self.restore(key, entry);
+        self.restore(key, entry, now);
     }
 
-    /// Puts a socket back into the table, and on the ready list if it still has work.
-    fn restore(&mut self, key: Key, entry: Entry) {
+    /// Puts a socket back into the table, and on the list that it belongs to.
+    fn restore(&mut self, key: Key, mut entry: Entry, now: Instant) {
+        let rests = std::mem::take(&mut entry.is_short) || !entry.is_watched;
         let wants_more = entry.readable && self.service.bytes_wanted(key) > 0
             || entry.writable && !self.service.output(key).is_empty();
         self.sockets.put_back(key, entry);
-        if wants_more {
+        if rests {
+            self.rest(key, now);
+        } else if wants_more {
             self.list(key);
         }
     }
@@ -282,6 +305,7 @@ impl Server {
         match sys::write(&entry.socket, output) {
             IoStep::Done(count) => self.service.handle(Event::Sent { socket: key, count }, now),
             IoStep::Blocked => entry.writable = false,
+            IoStep::Short => entry.is_short = true,
             IoStep::End | IoStep::Broken => {
                 entry.writable = false;
                 entry.readable = false;
@@ -308,72 +332,12 @@ impl Server {
                 self.service.handle(Event::ReadClosed { socket: key }, now);
             }
             IoStep::Blocked => entry.readable = false,
+            IoStep::Short => entry.is_short = true,
             IoStep::Broken => {
                 entry.readable = false;
                 entry.writable = false;
                 self.service.handle(Event::Broken { socket: key }, now);
             }
-        }
-    }
-
-    /// Phase 6: takes clients in, as many as the core wants.
-    fn accept(&mut self, now: Instant) {
-        if !self.may_accept {
-            return;
-        }
-        let mut budget = limits::ACCEPTS_PER_TURN;
-        let mut all_blocked = true;
-        for index in 0..self.listeners.len() {
-            loop {
-                if budget == 0 {
-                    return;
-                }
-                if !self.service.wants_connections() {
-                    // The edge may be an old one, and nobody is shown the door for nobody.
-                    if self.listeners.iter().any(sys::has_client) {
-                        self.service.handle_knock(now);
-                    }
-                    return;
-                }
-                budget -= 1;
-                match sys::accept(&self.listeners[index]) {
-                    Accepted::Client(socket, peer) => self.admit(socket, peer, now),
-                    Accepted::Gone => {}
-                    Accepted::Blocked => break,
-                    Accepted::Shortage(shortage) => {
-                        self.service.handle(Event::AcceptFailed(shortage), now);
-                        all_blocked = false;
-                        break;
-                    }
-                }
-            }
-        }
-        self.may_accept = !all_blocked;
-    }
-
-    /// Takes in whoever the kernel has accepted already, then closes the listeners: nobody who
-    /// got through is turned away.
-    fn close_listeners(&mut self, now: Instant) {
-        for _ in 0..self.listeners.len() * limits::ACCEPT_QUEUE_MAX / limits::ACCEPTS_PER_TURN {
-            if self.may_accept && self.service.wants_connections() {
-                self.accept(now);
-            }
-        }
-        self.listeners.clear();
-        self.may_accept = false;
-    }
-
-    fn admit(&mut self, socket: Socket, peer: Option<SocketAddr>, now: Instant) {
-        let key = self.service.handle_accepted(peer, now);
-        if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
-            // Most clients have sent their request by now; the edge would tell a turn later.
-            self.sockets.insert(key, socket, Stage::Stream);
-            if let Some(entry) = self.sockets.entry(key) {
-                entry.readable = true;
-            }
-            self.attend(key, now);
-        } else {
-            self.service.handle(Event::Broken { socket: key }, now);
         }
     }
 
@@ -445,18 +409,19 @@ impl Server {
             Transport::Udp => (Stage::Datagrams, Some(Outcome::Connected)),
             Transport::Tcp => (Stage::Connecting, None),
         };
-        if self.register(key, &socket, Interest::READABLE | Interest::WRITABLE) {
+        if self.watch(key, &socket) {
             self.sockets.insert(key, socket, stage);
             return outcome;
         }
-        Some(Outcome::Shortage(crate::event::Shortage::Memory))
+        Some(Outcome::Shortage(Shortage::Memory))
     }
 
     /// Puts a socket on the poller; false where the kernel has no room for it (epoll_ctl(2):
     /// ENOMEM, ENOSPC).
-    fn register(&self, key: Key, socket: &Socket, interest: Interest) -> bool {
+    fn watch(&self, key: Key, socket: &Socket) -> bool {
         let token = Token(key.into_token());
         assert!(token.0 < LISTENERS, "no key reaches the shell's own tokens");
+        let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest).is_ok()
     }
 

@@ -209,7 +209,9 @@ impl Service {
             },
             Event::AcceptFailed(shortage) => {
                 self.counters.count_shortage(shortage);
-                self.door = Door::Parked { until: now + limits::ACCEPT_PARK };
+                let until = now + limits::ACCEPT_PARK;
+                self.door = Door::Parked { until };
+                self.delay_closing(until);
             }
             Event::Route { request, to, route } => {
                 self.jobs.handle_route(now, request, to.ip(), route);

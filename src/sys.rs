@@ -9,6 +9,7 @@
     reason = "signalfd, rlimits, poll, getrandom and descriptors passed have no safe way"
 )]
 
+mod errno;
 pub mod listeners;
 
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::event::{Outcome, Parting, Route, Shortage, Signal, Transport};
 use crate::limits;
+use crate::sys::errno::{io_failure, outcome_of, shortage_of, told_failure, told_success};
 use crate::sys::listeners::{Listener, PassedError};
 
 /// What one read or write came to.
@@ -35,6 +37,9 @@ pub enum IoStep {
     End,
     /// Nothing to read, or no room to write: the poller will tell.
     Blocked,
+    /// The call was broken off, or the kernel ran short of memory. Nothing was done, and the
+    /// poller, which told of readiness once, tells of nothing: to be tried again.
+    Short,
     /// The connection is gone.
     Broken,
 }
@@ -91,17 +96,13 @@ fn local_address(socket: &Socket) -> Option<SocketAddr> {
 
 /// Takes one client from a listener's queue (accept4(2)).
 pub fn accept(listener: &Listener) -> Accepted {
-    match listener.socket.accept_raw() {
+    match listener.socket.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
         Ok((socket, peer)) => {
-            // Answers are written whole, so delaying the last segment for more gains nothing.
-            let prepared = socket.set_nonblocking(true).and_then(|()| socket.set_cloexec(true));
-            // A Unix socket has neither, and a connection reset by now none to set.
+            // Answers are written whole, so delaying the last segment for more gains nothing. A
+            // Unix socket has neither option, and a connection reset by now none to set.
             let _ = socket.set_tcp_nodelay(true);
             let _ = socket.set_tcp_notsent_lowat(limits::UNSENT_BYTES_MAX);
-            match prepared {
-                Ok(()) => Accepted::Client(socket, peer.as_socket()),
-                Err(_) => Accepted::Gone,
-            }
+            Accepted::Client(socket, peer.as_socket())
         }
         Err(error) => match error.raw_os_error() {
             Some(libc::EAGAIN) => Accepted::Blocked,
@@ -152,18 +153,13 @@ pub fn connect(to: &SockAddr, transport: Transport) -> Result<Socket, Outcome> {
 
 /// Looks for a connect's failure without waiting (SO_ERROR).
 pub fn failure(socket: &Socket) -> Option<Outcome> {
-    match socket.take_error() {
-        Ok(None) => None,
-        Ok(Some(error)) | Err(error) => Some(outcome_of(&error)),
-    }
+    told_failure(socket.take_error())
 }
 
 /// What a connect came to that the poller calls writable and SO_ERROR does not call failed.
 /// `None` if it is still on its way (a spurious event).
 pub fn success(socket: &Socket) -> Option<Outcome> {
-    let peer = socket.peer_addr().ok()?;
-    let met_itself = socket.local_addr().is_ok_and(|local| local == peer);
-    Some(if met_itself { Outcome::MetItself } else { Outcome::Connected })
+    told_success(socket.peer_addr(), || socket.local_addr())
 }
 
 /// Reads at most `buffer.len()` bytes, or one datagram.
@@ -181,13 +177,6 @@ pub fn write(socket: &Socket, bytes: &[u8]) -> IoStep {
         Ok(0) => IoStep::Blocked,
         Ok(count) => IoStep::Done(count),
         Err(error) => io_failure(&error),
-    }
-}
-
-fn io_failure(error: &io::Error) -> IoStep {
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => IoStep::Blocked,
-        _ => IoStep::Broken,
     }
 }
 
@@ -215,48 +204,6 @@ pub fn route(to: SocketAddr) -> Route {
         },
         Err(Outcome::Shortage(Shortage::SourcePorts) | Outcome::Unreachable) => Route::Nowhere,
         Err(_) => Route::Unknown,
-    }
-}
-
-/// What an errno of connect(2), or of SO_ERROR after it, says about the target.
-fn outcome_of(error: &io::Error) -> Outcome {
-    match error.raw_os_error() {
-        // ECONNRESET and EPIPE come only once the handshake was completed (tcp_reset() in the
-        // kernel): whoever accepts and resets at once is open.
-        Some(0 | libc::EISCONN | libc::ECONNRESET | libc::EPIPE) => Outcome::Connected,
-        Some(libc::ECONNREFUSED) => Outcome::Refused,
-        Some(libc::ETIMEDOUT) => Outcome::TimedOut,
-        // ICMP and routes; EPERM and EACCES: a firewall of this machine; EINVAL: a link-local
-        // address without a zone, or a broadcast address.
-        Some(
-            libc::EHOSTUNREACH
-            | libc::ENETUNREACH
-            | libc::EHOSTDOWN
-            | libc::ENETDOWN
-            | libc::ENONET
-            | libc::ENOPROTOOPT
-            | libc::EPROTO
-            | libc::EOPNOTSUPP
-            | libc::EMSGSIZE
-            | libc::EPERM
-            | libc::EACCES
-            | libc::EINVAL
-            | libc::EAFNOSUPPORT
-            | libc::ENODEV,
-        ) => Outcome::Unreachable,
-        _ => Outcome::Shortage(shortage_of(error)),
-    }
-}
-
-fn shortage_of(error: &io::Error) -> Shortage {
-    match error.raw_os_error() {
-        Some(libc::EMFILE) => Shortage::ProcessDescriptors,
-        Some(libc::ENFILE) => Shortage::SystemDescriptors,
-        Some(libc::ENOBUFS) => Shortage::Buffers,
-        Some(libc::ENOMEM) => Shortage::Memory,
-        Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE) => Shortage::SourcePorts,
-        Some(libc::EAGAIN) => Shortage::TryAgain,
-        _ => Shortage::Unknown,
     }
 }
 
@@ -310,12 +257,22 @@ impl Signals {
     }
 
     /// One signal that came, if one did.
-    pub fn take(&mut self) -> Option<Signal> {
+    ///
+    /// # Errors
+    /// read(2), other than that none came: the signal, if there is one, is still to be taken.
+    pub fn take(&mut self) -> io::Result<Option<Signal>> {
         let mut record = [0; size_of::<libc::signalfd_siginfo>()];
-        self.0.read_exact(&mut record).ok()?;
+        // A record comes whole or not at all (signalfd(2)).
+        match self.0.read(&mut record) {
+            Ok(count) if count == record.len() => {}
+            Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        }
         // ssi_signo is the record's first member, 32 bits (signalfd(2)).
         let number = i32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
-        Some(if number == libc::SIGINT { Signal::Interrupt } else { Signal::Terminate })
+        let is_interrupt = number == libc::SIGINT;
+        Ok(Some(if is_interrupt { Signal::Interrupt } else { Signal::Terminate }))
     }
 }
 
@@ -371,10 +328,15 @@ fn memory_limit_files(line: &str) -> Vec<PathBuf> {
     groups.map(|group| Path::new(&format!("{root}{}", group.display())).join(file)).collect()
 }
 
-/// The first `bytes_max` bytes of a file; `None` if it cannot be read.
+/// The first `bytes_max` bytes of a file, none of one that is not there; `None` if it cannot be
+/// read, so that nothing is known of it.
 pub fn read_file(path: &Path, bytes_max: usize) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(bytes_max as u64).read_to_end(&mut bytes).ok()?;
+    match File::open(path) {
+        Ok(file) => drop(file.take(bytes_max as u64).read_to_end(&mut bytes).ok()?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(_) => return None,
+    }
     Some(bytes)
 }
 
@@ -432,12 +394,19 @@ const HOSTS: &str = "/etc/hosts";
 /// getrandom(2): a kernel or a filter without the call.
 pub fn random_seed() -> io::Result<u64> {
     let mut seed = [0_u8; 8];
-    // SAFETY: the kernel writes at most `seed.len()` bytes to it.
-    let count = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
-    if count != seed.len() as isize {
-        return Err(io::Error::last_os_error());
+    loop {
+        // SAFETY: the kernel writes at most `seed.len()` bytes to it.
+        let count = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
+        // So few bytes come whole, if they come (getrandom(2)).
+        if count == seed.len() as isize {
+            return Ok(u64::from_ne_bytes(seed));
+        }
+        // A signal may break off the wait for the first entropy of a machine that has just begun.
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
     }
-    Ok(u64::from_ne_bytes(seed))
 }
 
 /// True exactly when a client waits in a listener's queue.

@@ -53,8 +53,6 @@ pub enum Cause {
     Draining,
     /// The resolver did not answer.
     DnsTimeout,
-    /// Neither HTTP/1.0 nor HTTP/1.1.
-    VersionNotSupported,
 }
 
 /// What a [`Cause`] looks like from outside.
@@ -66,7 +64,7 @@ struct Face {
 
 impl Cause {
     /// Every cause, by status.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::InvalidRequest,
         Self::Unauthorized,
         Self::TargetDenied,
@@ -85,7 +83,6 @@ impl Cause {
         Self::Overloaded,
         Self::Draining,
         Self::DnsTimeout,
-        Self::VersionNotSupported,
     ];
 
     /// The status code.
@@ -120,9 +117,6 @@ impl Cause {
             Self::Overloaded => (503, "Service Unavailable", "OVERLOADED"),
             Self::Draining => (503, "Service Unavailable", "DRAINING"),
             Self::DnsTimeout => (504, "Gateway Timeout", "DNS_TIMEOUT"),
-            Self::VersionNotSupported => {
-                (505, "HTTP Version Not Supported", "VERSION_NOT_SUPPORTED")
-            }
         };
         Face { status, title, label }
     }
@@ -228,7 +222,6 @@ impl Problem {
             414 => Cause::UriTooLong,
             417 => Cause::ExpectationFailed,
             431 => Cause::HeadersTooLarge,
-            505 => Cause::VersionNotSupported,
             status => {
                 assert_eq!(status, 400, "the status of all other bad framing");
                 Cause::InvalidRequest

@@ -23,9 +23,10 @@ use crate::target::Family;
 /// The two files, as [`crate::event::Event::NameFiles`] brings them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NameFiles<'a> {
-    /// resolv.conf; `None` if it could not be read, which means its defaults.
+    /// resolv.conf, empty where there is none, which means its defaults; `None` if it could not be
+    /// read: what was known of it holds on.
     pub resolv_conf: Option<&'a [u8]>,
-    /// The hosts file; `None` if it could not be read, which means an empty one.
+    /// The hosts file, in the same way.
     pub hosts: Option<&'a [u8]>,
 }
 
@@ -35,7 +36,7 @@ pub(super) struct Files {
     pub(super) resolv_conf: ResolvConf,
     pub(super) hosts: Hosts,
     /// The bytes that both were parsed from, in this order.
-    texts: [Option<Box<[u8]>>; 2],
+    texts: [Box<[u8]>; 2],
     /// Counts the changes of either text.
     edition: u64,
     state: FilesState,
@@ -47,8 +48,8 @@ enum FilesState {
     Unread,
     /// Asked for. Left by `on_read`.
     Awaited,
-    /// Read then; it holds for `limits::NAME_FILES_AGE_MAX`.
-    ReadAt(Instant),
+    /// Read; it holds until then.
+    Known { until: Instant },
 }
 
 /// How a lookup finds the files.
@@ -67,7 +68,7 @@ impl Files {
         Self {
             resolv_conf: ResolvConf::parse(&[]),
             hosts: Hosts::default(),
-            texts: [None, None],
+            texts: [Box::default(), Box::default()],
             edition: 0,
             state: FilesState::Unread,
         }
@@ -79,14 +80,19 @@ impl Files {
 
     /// Parses what changed; true exactly when something did.
     pub(super) fn on_read(&mut self, now: Instant, files: NameFiles<'_>) -> bool {
-        self.state = FilesState::ReadAt(now);
+        let is_whole = files.resolv_conf.is_some() && files.hosts.is_some();
+        let age = if is_whole { limits::NAME_FILES_AGE_MAX } else { limits::NAME_FILES_RETRY };
+        self.state = FilesState::Known { until: now + age };
         let [resolv_conf, hosts] = &self.texts;
-        if resolv_conf.as_deref() == files.resolv_conf && hosts.as_deref() == files.hosts {
+        let resolv_conf: Box<[u8]> = files.resolv_conf.unwrap_or(resolv_conf).into();
+        let hosts: Box<[u8]> = files.hosts.unwrap_or(hosts).into();
+        let texts = [resolv_conf, hosts];
+        if self.texts == texts {
             return false;
         }
-        self.resolv_conf = ResolvConf::parse(files.resolv_conf.unwrap_or_default());
-        self.hosts = Hosts::parse(files.hosts.unwrap_or_default());
-        self.texts = [files.resolv_conf.map(Into::into), files.hosts.map(Into::into)];
+        self.resolv_conf = ResolvConf::parse(&texts[0]);
+        self.hosts = Hosts::parse(&texts[1]);
+        self.texts = texts;
         self.edition += 1;
         true
     }
@@ -95,8 +101,8 @@ impl Files {
         match self.state {
             FilesState::Unread => Freshness::Stale,
             FilesState::Awaited => Freshness::Awaited,
-            FilesState::ReadAt(then) if now < then + limits::NAME_FILES_AGE_MAX => Freshness::Fresh,
-            FilesState::ReadAt(_) => Freshness::Stale,
+            FilesState::Known { until } if now < until => Freshness::Fresh,
+            FilesState::Known { .. } => Freshness::Stale,
         }
     }
 

@@ -123,7 +123,6 @@ pub const fn reason_phrase(status: u16) -> &'static str {
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
         _ => "",
     }
 }

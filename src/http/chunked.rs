@@ -1,13 +1,15 @@
 //! Reads a body in chunks (RFC 9112 section 7.1), checks it and drops it.
 //!
 //! One state per place in the grammar, one byte at a time, but for the data, which is skipped.
-//! The grammar is RFC 9112's without its "bad whitespace": no blank next to a size or an
-//! extension. Trailer fields are checked and dropped; no route wants one.
+//! Blanks are taken where the grammar has "bad whitespace", around `;` and `=` (RFC 9110 section
+//! 5.6.3), and nowhere else: none before a size, none before the end of its line. Trailer fields
+//! are checked and dropped; no route wants one.
 //!
 //! Never allocates. Driven by `conn`; after an error or the end it takes nothing more.
 //!
 //! Invariants: the data so far and the chunk under way together never pass [`BODY_BYTES_MAX`]; a
-//! line never passes [`CHUNK_LINE_BYTES_MAX`], all trailers together never [`TRAILER_BYTES_MAX`].
+//! size's line never passes [`CHUNK_LINE_BYTES_MAX`], all trailers together never
+//! [`TRAILER_BYTES_MAX`].
 
 use crate::http::Refusal;
 use crate::http::head::is_token_byte;
@@ -18,21 +20,25 @@ use crate::limits::{BODY_BYTES_MAX, CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
 enum Place {
     /// The first digit of a size.
     SizeStart,
-    /// A digit, `;` or CR.
+    /// A digit, a blank, `;` or CR.
     Size,
-    /// The first byte of an extension's name.
+    /// Behind a blank: `;` or another blank.
+    ExtensionAwaited,
+    /// A blank, or the first byte of an extension's name.
     ExtensionStart,
-    /// The name goes on, or `=`, `;`, CR.
+    /// The name goes on, or a blank, `=`, `;`, CR.
     ExtensionName,
-    /// The first byte of an extension's value: a token's or a quote.
+    /// Behind a blank that followed a name: `=`, `;` or another blank.
+    ExtensionNameEnd,
+    /// A blank, or the first byte of an extension's value: a token's or a quote.
     ValueStart,
-    /// The value goes on, or `;`, CR.
+    /// The value goes on, or a blank, `;`, CR.
     Value,
     /// Within quotes.
     Quoted,
     /// Within quotes, after a backslash.
     Escaped,
-    /// Behind the closing quote: `;` or CR.
+    /// Behind the closing quote: a blank, `;` or CR.
     QuotedEnd,
     /// The LF of a size line.
     SizeLf,
@@ -121,10 +127,24 @@ impl Chunked {
             (Place::Size | Place::ExtensionName | Place::Value | Place::QuotedEnd, b'\r') => {
                 Ok(Place::SizeLf)
             }
-            (Place::Size | Place::ExtensionName | Place::Value | Place::QuotedEnd, b';') => {
-                Ok(Place::ExtensionStart)
+            (
+                Place::Size
+                | Place::ExtensionAwaited
+                | Place::ExtensionName
+                | Place::ExtensionNameEnd
+                | Place::Value
+                | Place::QuotedEnd,
+                b';',
+            ) => Ok(Place::ExtensionStart),
+            (Place::ExtensionName | Place::ExtensionNameEnd, b'=') => Ok(Place::ValueStart),
+            (
+                Place::Size | Place::ExtensionAwaited | Place::Value | Place::QuotedEnd,
+                b' ' | b'\t',
+            ) => Ok(Place::ExtensionAwaited),
+            (Place::ExtensionName | Place::ExtensionNameEnd, b' ' | b'\t') => {
+                Ok(Place::ExtensionNameEnd)
             }
-            (Place::ExtensionName, b'=') => Ok(Place::ValueStart),
+            (Place::ExtensionStart | Place::ValueStart, b' ' | b'\t') => Ok(self.place),
             (Place::ValueStart, b'"') => Ok(Place::Quoted),
             (Place::Quoted, b'"') => Ok(Place::QuotedEnd),
             (Place::Quoted, b'\\') => Ok(Place::Escaped),
@@ -161,9 +181,8 @@ impl Chunked {
     fn count_line_byte(&mut self, byte: u8) -> Result<(), Refusal> {
         if matches!(self.place, Place::TrailerStart | Place::TrailerName | Place::TrailerValue) {
             self.trailer_bytes += 1;
-            if self.trailer_bytes > TRAILER_BYTES_MAX {
-                return Err(Refusal::TooManyFields);
-            }
+            let is_bounded = self.trailer_bytes <= TRAILER_BYTES_MAX;
+            return if is_bounded { Ok(()) } else { Err(Refusal::TooManyFields) };
         }
         self.line_bytes = if byte == b'\n' { 0 } else { self.line_bytes + 1 };
         if self.line_bytes > CHUNK_LINE_BYTES_MAX { Err(Refusal::Chunk) } else { Ok(()) }
@@ -216,6 +235,34 @@ mod tests {
         check("00000000000000000001\r\nx\r\n0\r\n\r\n");
         check("1;a\r\nx\r\n0;b=c;d=\"e; \\\" f\";g\r\n\r\n");
         check("0\r\nX-Sum: 1\r\nEmpty:\r\nY:a:b\r\n\r\n");
+        let long = "y".repeat(CHUNK_LINE_BYTES_MAX * 2);
+        check(&format!("0\r\nX: {long}\r\n\r\n"));
+    }
+
+    #[test]
+    fn bad_whitespace_is_taken_where_the_grammar_has_it() {
+        for line in [
+            "1 ;a",
+            "1\t;a",
+            "1; a",
+            "1 \t ;\t a",
+            "1;a =b",
+            "1;a= b",
+            "1;a\t=\tb",
+            "1;a ;b",
+            "1;a=b ;c",
+            "1;a=\"b\" ; c",
+            "1 ; a = \"b\" ; c",
+        ] {
+            let body = format!("{line}\r\nx\r\n0\r\n\r\n");
+            assert_eq!(decode(body.as_bytes()), Ok(Some(body.len())), "{body:?}");
+        }
+        for line in
+            ["1 ", "1\t", "1; ", "1;a ", "1;a= ", "1;a=b ", "1;a=\"b\" ", "1 a", "1 1", "1;a b"]
+        {
+            let body = format!("{line}\r\nx\r\n0\r\n\r\n");
+            assert_eq!(decode(body.as_bytes()), Err(Refusal::Chunk), "{body:?}");
+        }
     }
 
     #[test]
@@ -234,9 +281,6 @@ mod tests {
             "5 \r\n",
             "5\t\r\n",
             " 5\r\n",
-            "5 ;a\r\n",
-            "5; a\r\n",
-            "5;a =b\r\n",
             "5;a\0\r\n",
             "5;a\x7F\r\n",
             "5;a=\"\0\"\r\n",
@@ -291,9 +335,9 @@ mod tests {
         check(format!("0;{name}\r\n"), Ok(None));
         check(format!("0;{name}a\r\n"), Err(Refusal::Chunk));
         check(format!("{}5\r\n", "0".repeat(CHUNK_LINE_BYTES_MAX)), Err(Refusal::Chunk));
-        let value = "b".repeat(CHUNK_LINE_BYTES_MAX - "X:\r".len());
+        let value = "b".repeat(TRAILER_BYTES_MAX - "X:\r".len());
         check(format!("0\r\nX:{value}\r\n"), Ok(None));
-        check(format!("0\r\nX:{value}b\r\n"), Err(Refusal::Chunk));
+        check(format!("0\r\nX:{value}b\r\n"), Err(Refusal::TooManyFields));
         let line = "X: y\r\n";
         let most = TRAILER_BYTES_MAX / (line.len() - 1);
         check(format!("0\r\n{}", line.repeat(most)), Ok(None));

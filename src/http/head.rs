@@ -12,6 +12,7 @@
 //! split; it never says `Partial` of [`HEAD_BYTES_MAX`] bytes or more, so a full input is never
 //! waited on.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 use std::net::Ipv6Addr;
 
@@ -35,6 +36,8 @@ pub struct HeadScan {
     /// Lines that ended: the request line, then one per field. Empty lines before the request
     /// line do not count.
     lines: usize,
+    /// Where the minor version stands, if it is above those that we know.
+    minor: Option<usize>,
 }
 
 impl HeadScan {
@@ -43,7 +46,7 @@ impl HeadScan {
     pub fn parse(&mut self, bytes: &[u8]) -> Parse {
         match self.advance(bytes) {
             Ok(None) => Parse::Partial,
-            Ok(Some(head_len)) => match parse_head(&bytes[..head_len]) {
+            Ok(Some(head_len)) => match parse_head(&self.with_known_version(&bytes[..head_len])) {
                 Ok(head) => Parse::Complete(head),
                 Err(refusal) => Parse::Invalid(refusal),
             },
@@ -85,6 +88,16 @@ impl HeadScan {
         Ok(None)
     }
 
+    /// A minor version above 1 is read as 1, the highest we know (RFC 9110 section 6.2). httparse
+    /// knows no other, so it is given the head with that digit replaced; nobody sends one, so the
+    /// copy costs nothing.
+    fn with_known_version<'a>(&self, head: &'a [u8]) -> Cow<'a, [u8]> {
+        let Some(minor) = self.minor else { return head.into() };
+        let mut known = head.to_vec();
+        known[minor] = b'1';
+        known.into()
+    }
+
     /// A byte of the request line, which was counted already.
     fn check_request_byte(&self, byte: u8) -> Result<(), Refusal> {
         let len = self.seen - self.line;
@@ -107,7 +120,9 @@ impl HeadScan {
             (0, []) => {}
             (_, []) => return Ok(true),
             (0, line) => {
-                check_version(line)?;
+                if check_version(line)? > b'1' {
+                    self.minor = Some(self.line + line.len() - 1);
+                }
                 self.lines = 1;
             }
             (_, [b' ' | b'\t', ..]) => return Err(Refusal::FoldedField),
@@ -121,11 +136,11 @@ impl HeadScan {
 }
 
 /// The last word of a request line. Looked at when the line ends: an HTTP/0.9 client sends
-/// nothing more, and would otherwise be told only by the deadline.
-fn check_version(line: &[u8]) -> Result<(), Refusal> {
+/// nothing more, and would otherwise be told only by the deadline. Gives the minor version's digit.
+fn check_version(line: &[u8]) -> Result<u8, Refusal> {
     let start = line.iter().rposition(|byte| *byte == b' ').map_or(0, |blank| blank + 1);
     match &line[start..] {
-        b"HTTP/1.0" | b"HTTP/1.1" => Ok(()),
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'9'] => Ok(*minor),
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Err(Refusal::Version),
         _ => Err(Refusal::RequestLine),
     }
@@ -201,6 +216,7 @@ fn parse_target(target: &str, method: Method) -> Result<(Option<&str>, Box<str>)
         return Err(Refusal::Target);
     }
     if target.starts_with('/') || (target == "*" && method == Method::Options) {
+        check_path(target)?;
         return Ok((None, target.into()));
     }
     let (scheme, rest) = target.split_once("://").ok_or(Refusal::Target)?;
@@ -211,8 +227,29 @@ fn parse_target(target: &str, method: Method) -> Result<(Option<&str>, Box<str>)
     if !is_authority(authority) {
         return Err(Refusal::HostInvalid);
     }
+    check_path(path)?;
     let slash = if path.starts_with('/') { "" } else { "/" };
     Ok((Some(authority), [slash, path].concat().into()))
+}
+
+/// A percent sign in a path begins an encoded byte (RFC 3986 section 2.1), which is no control
+/// byte: nothing is called so, and what decodes it later may end a line or a string there. In a
+/// query it is the form's matter, which takes a bare one for itself.
+fn check_path(target: &str) -> Result<(), Refusal> {
+    if !target.contains('%') {
+        return Ok(());
+    }
+    let path = target.split_once('?').map_or(target, |(path, _)| path);
+    let mut encoded = path.split('%').skip(1).map(decode_percent);
+    let is_fine = encoded.all(|byte| byte.is_some_and(|byte| !byte.is_ascii_control()));
+    if is_fine { Ok(()) } else { Err(Refusal::Target) }
+}
+
+/// The byte that stands encoded behind a percent sign.
+pub(crate) fn decode_percent(behind: &str) -> Option<u8> {
+    let digit = |byte: u8| (byte as char).to_digit(16);
+    let &[high, low, ..] = behind.as_bytes() else { return None };
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
 
 /// True exactly for `host` and `host:port` (RFC 9110 section 7.2), where a host is an IPv6
@@ -227,6 +264,9 @@ fn is_authority(text: &str) -> bool {
         None => {
             let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
             let is_name = !name.is_empty() && name.bytes().all(is_reg_name_byte);
+            let is_encoded =
+                |name: &str| name.split('%').skip(1).all(|behind| decode_percent(behind).is_some());
+            let is_name = is_name && (!name.contains('%') || is_encoded(name));
             (is_name, rest)
         }
     };
@@ -310,11 +350,7 @@ impl Fields {
                 Ok(())
             }
             Name::Expect if version == Version::Http10 => Ok(()),
-            Name::Expect if header.value.eq_ignore_ascii_case(b"100-continue") => {
-                self.expects_continue = true;
-                Ok(())
-            }
-            Name::Expect => Err(Refusal::Expectation),
+            Name::Expect => self.take_expect(header.value),
             Name::TransferEncoding => {
                 let is_first = !self.is_chunked;
                 self.is_chunked = header.value.eq_ignore_ascii_case(b"chunked");
@@ -334,6 +370,18 @@ impl Fields {
             }
         }
         self.kept.push((field, value.into()));
+        Ok(())
+    }
+
+    /// The members of one Expect line, where empty ones do not count (RFC 9110 section 5.6.1.2).
+    fn take_expect(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        for member in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if member.eq_ignore_ascii_case(b"100-continue") {
+                self.expects_continue = true;
+            } else if !member.is_empty() {
+                return Err(Refusal::Expectation);
+            }
+        }
         Ok(())
     }
 
@@ -534,10 +582,22 @@ mod tests {
     }
 
     #[test]
-    fn versions_other_than_1_0_and_1_1_are_refused_when_the_line_ends() {
+    fn versions_other_than_1_are_refused_when_the_line_ends() {
         refuse("PRI * HTTP/2.0\r\n", Refusal::Version);
-        for version in ["0.9", "1.2", "1.9", "2.0", "3.0"] {
+        for version in ["0.9", "0.1", "2.0", "2.1", "3.0"] {
             refuse(format!("GET / HTTP/{version}\r\n"), Refusal::Version);
+        }
+    }
+
+    #[test]
+    fn a_higher_minor_version_is_read_as_1_1() {
+        for minor in 2..=9 {
+            let bytes = format!("\r\nGET /1.{minor} HTTP/1.{minor}\r\nHost: h\r\n\r\n");
+            let head = head(bytes.as_bytes());
+            assert_eq!((head.request.version, head.keep_alive), (Version::Http11, true));
+            assert_eq!(&*head.request.target, format!("/1.{minor}"));
+            refuse(format!("GET / HTTP/1.{minor}\r\n\r\n"), Refusal::HostMissing);
+            refuse(format!("GET / / HTTP/1.{minor}\r\nHost: h\r\n\r\n"), Refusal::RequestLine);
         }
     }
 
@@ -577,6 +637,10 @@ mod tests {
         ] {
             refuse(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), Refusal::Target);
         }
+        for target in ["/%", "/%4", "/%4x", "/%%41", "/a%00", "/%0D%0a", "/%7f?x", "http://a/%zz"] {
+            refuse(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), Refusal::Target);
+        }
+        check("GET /%41%20%FF?%zz%00", "/%41%20%FF?%zz%00", "h");
         refuse("HEAD * HTTP/1.1\r\nHost: h\r\n\r\n", Refusal::Target);
         refuse("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", Refusal::Connect);
     }
@@ -614,6 +678,9 @@ mod tests {
             "[1.2.3.4]",
             "[fe80::1%251]",
             "a\\b",
+            "a%",
+            "a%2",
+            "a%zz",
             "a#b",
             "\"a\"",
             "<a>",
@@ -754,8 +821,13 @@ mod tests {
 
     #[test]
     fn the_only_expectation_is_100_continue_on_1_1() {
-        assert!(accept_fields("Expect: 100-Continue").expects_continue);
-        for value in ["", "200-ok", "100-continue, 100-continue", "100-continue;a"] {
+        for value in ["100-Continue", ", 100-continue ,", "100-continue, 100-continue"] {
+            assert!(accept_fields(&format!("Expect: {value}")).expects_continue, "{value}");
+        }
+        for value in ["", ","] {
+            assert!(!accept_fields(&format!("Expect: {value}")).expects_continue, "{value}");
+        }
+        for value in ["200-ok", "100-continue, 200-ok", "100-continue;a", "100-continue 1"] {
             refuse_fields(&format!("Expect: {value}"), Refusal::Expectation);
         }
         let head = head(b"POST / HTTP/1.0\r\nExpect: nonsense\r\n\r\n");

@@ -38,7 +38,7 @@ impl LogQueue {
             let (first, _) = self.0.as_slices();
             match sys::write_log(first) {
                 IoStep::Done(count) => drop(self.0.drain(..count)),
-                IoStep::Blocked => return 0,
+                IoStep::Blocked | IoStep::Short => return 0,
                 IoStep::End | IoStep::Broken => {
                     let lines = self.0.iter().filter(|byte| **byte == b'\n').count();
                     self.0.clear();

@@ -44,7 +44,7 @@ impl Server {
                     }
                     self.service.handle(Event::Printed { count }, now);
                 }
-                IoStep::Blocked => {
+                IoStep::Blocked | IoStep::Short => {
                     self.watch_stdout();
                     return is_told;
                 }

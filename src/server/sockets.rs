@@ -18,8 +18,23 @@ pub(super) struct Entry {
     pub(super) read_closed: bool,
     /// The turn in which something was written last.
     pub(super) written_in: Option<NonZeroU8>,
-    /// True exactly when the key stands on the ready list.
-    pub(super) is_listed: bool,
+    /// True exactly when a call on it came to [`crate::sys::IoStep::Short`] since it was taken.
+    pub(super) is_short: bool,
+    /// True exactly when the poller tells of it.
+    pub(super) is_watched: bool,
+    /// Where its key stands.
+    pub(super) queue: Queue,
+}
+
+/// The list on which a socket's key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Queue {
+    /// None: the poller tells of it.
+    None,
+    /// That of the sockets that have work left.
+    Ready,
+    /// That of the sockets that wait for time to pass.
+    Resting,
 }
 
 const _: () = assert!(size_of::<Option<Entry>>() <= 16, "a probe stays within its memory budget");
@@ -59,7 +74,9 @@ impl Sockets {
             writable: stage != Stage::Connecting,
             read_closed: false,
             written_in: None,
-            is_listed: false,
+            is_short: false,
+            is_watched: true,
+            queue: Queue::None,
         });
     }
 

@@ -8,8 +8,8 @@
 
 use std::time::Instant;
 
-use super::Service;
 use super::admission::RETRY_AFTER_DRAIN;
+use super::{Door, Service};
 use crate::api::problem::Problem;
 use crate::conn::reason::CloseReason;
 use crate::event::{Action, Signal};
@@ -23,7 +23,8 @@ pub(super) enum Phase {
     Serving,
     /// A signal came: `/readyz` says 503, all else goes on. Armed: `listeners_close_at`.
     Notice { listeners_close_at: Instant, ends_at: Instant },
-    /// The shell empties the listeners' queues and closes them. The next tick leaves it.
+    /// The shell empties the listeners' queues and closes them. The next tick leaves it; so does
+    /// an accept that ran short, back to `Notice`.
     Closing { ends_at: Instant },
     /// The listeners are closed, idle connections too; running scans finish. Armed: `ends_at`,
     /// when they are answered as they stand. Left then, or when the last client is gone.
@@ -67,7 +68,13 @@ impl Service {
         match self.phase {
             Phase::Notice { listeners_close_at, ends_at } if listeners_close_at <= now => {
                 self.phase = Phase::Closing { ends_at };
-                self.actions.push_back(Action::CloseListeners);
+                match self.door {
+                    Door::Parked { until } => self.delay_closing(until),
+                    Door::Open => {}
+                }
+                if !self.keeps_listeners() {
+                    self.actions.push_back(Action::CloseListeners);
+                }
             }
             Phase::Closing { ends_at } => {
                 self.phase = Phase::Draining { ends_at };
@@ -102,6 +109,22 @@ impl Service {
             self.phase = Phase::Ended;
             self.log(&Record::new(Level::Info, "drained"));
         }
+    }
+
+    /// Somebody stands in a listener's queue whom we were too short to take in: the listeners stay
+    /// for another try, as long as the drain may last.
+    pub(super) fn delay_closing(&mut self, until: Instant) {
+        if let Phase::Closing { ends_at } = self.phase
+            && until < ends_at
+        {
+            self.phase = Phase::Notice { listeners_close_at: until, ends_at };
+        }
+    }
+
+    /// True exactly when the listeners, whose queues [`Action::CloseListeners`] had emptied, are
+    /// not to be closed yet: someone is left there.
+    pub const fn keeps_listeners(&self) -> bool {
+        matches!(self.phase, Phase::Serving | Phase::Notice { .. })
     }
 
     /// The drain has come to this client: idle it is closed, busy it is told with its answer.

@@ -123,7 +123,11 @@ fn bind_file(socket: &Socket, path: &Path) -> io::Result<SocketFile> {
         }
         bound => bound?,
     }
-    let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
+    let identity = identity(path).inspect_err(|_| {
+        // It was bound just now: whoever it is that cannot be asked about is we.
+        let _ = fs::remove_file(path);
+    })?;
+    let file = SocketFile { path: path.to_owned(), identity };
     // Not by umask(2), which is the whole process's: until listen(2) nobody can connect.
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
     Ok(file)

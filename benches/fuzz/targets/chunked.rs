@@ -31,7 +31,7 @@ fn decode(pieces: &[&[u8]]) -> Result<Option<usize>, Refusal> {
 fn read_by_lines(bytes: &[u8]) -> Option<usize> {
     let (mut at, mut total) = (0, 0);
     loop {
-        let line = line_at(bytes, at)?;
+        let line = line_at(bytes, at).filter(|line| line.len() < CHUNK_LINE_BYTES_MAX)?;
         at += line.len() + 2;
         let (digits, extensions) = split_size(line)?;
         // As many digits as a line may have, so by hand.
@@ -78,8 +78,7 @@ fn read_trailers(bytes: &[u8], mut at: usize) -> Option<usize> {
 /// The line that begins at `at`, without its CR LF.
 fn line_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let rest = bytes.get(at..)?;
-    let line = &rest[..rest.windows(2).position(|pair| pair == b"\r\n")?];
-    (line.len() < CHUNK_LINE_BYTES_MAX).then_some(line)
+    Some(&rest[..rest.windows(2).position(|pair| pair == b"\r\n")?])
 }
 
 /// The digits of a size, one at least, and what follows them.
@@ -88,18 +87,22 @@ fn split_size(line: &[u8]) -> Option<(&[u8], &[u8])> {
     (digits > 0).then(|| line.split_at(digits))
 }
 
-/// True exactly for any number of `;name`, `;name=token` and `;name="quoted"`.
+/// True exactly for any number of `;name`, `;name=token` and `;name="quoted"`, with blanks around
+/// `;` and `=`.
 fn are_extensions(mut text: &[u8]) -> bool {
-    while let [b';', rest @ ..] = text {
+    while let [b';', rest @ ..] = skip_blanks(text) {
+        let rest = skip_blanks(rest);
         let name = rest.iter().take_while(|byte| is_token(&[**byte])).count();
         if name == 0 {
             return false;
         }
         text = &rest[name..];
-        if let [b'=', b'"', rest @ ..] = text {
+        let [b'=', rest @ ..] = skip_blanks(text) else { continue };
+        let rest = skip_blanks(rest);
+        if let [b'"', rest @ ..] = rest {
             let Some(end) = quoted_len(rest) else { return false };
             text = &rest[end..];
-        } else if let [b'=', rest @ ..] = text {
+        } else {
             let value = rest.iter().take_while(|byte| is_token(&[**byte])).count();
             if value == 0 {
                 return false;
@@ -108,6 +111,10 @@ fn are_extensions(mut text: &[u8]) -> bool {
         }
     }
     text.is_empty()
+}
+
+fn skip_blanks(text: &[u8]) -> &[u8] {
+    &text[text.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count()..]
 }
 
 /// The length of what follows an opening quote, the closing one included.

@@ -373,7 +373,7 @@ impl<'a> World<'a> {
                 }
                 Action::CloseListeners => {
                     assert!(self.is_listening, "listeners are closed once");
-                    self.is_listening = false;
+                    self.is_listening = self.service.keeps_listeners();
                 }
                 Action::Log(line) => assert!(!line.contains('\n'), "a record is one line"),
                 Action::ShowProgress(line) => panic!("a service shows no progress: {line}"),

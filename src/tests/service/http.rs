@@ -175,8 +175,8 @@ fn bad_framing_is_refused_and_the_connection_closed() {
     check("GET * HTTP/1.1\r\nHost: a\r\n\r\n", bad);
     check("GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n", bad);
     check("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", (405, "METHOD_NOT_ALLOWED"));
-    check("GET / HTTP/2.0\r\nHost: a\r\n\r\n", (505, "VERSION_NOT_SUPPORTED"));
-    check("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (505, "VERSION_NOT_SUPPORTED"));
+    check("GET / HTTP/2.0\r\nHost: a\r\n\r\n", bad);
+    check("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", bad);
     let head = |fields: &str| format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
     for fields in [
         "Content-Length: +5\r\n",

@@ -212,7 +212,7 @@ fn finish(mut command: Command) -> Ended {
 }
 
 /// The command line, without whatever the environment of the tests would have it do.
-fn command(limit: Option<usize>, args: &[&str]) -> Command {
+pub(crate) fn command(limit: Option<usize>, args: &[&str]) -> Command {
     let binary = env!("CARGO_BIN_EXE_openports");
     let mut command = match limit {
         None => Command::new(binary),

@@ -482,6 +482,18 @@ fn a_signal_at_any_moment_leaves_nobody_unanswered() {
     }
 }
 
+/// Our own: a signal that came while `accept` ran short closed the listeners on whoever stood in
+/// their queues.
+#[test]
+fn a_drain_that_runs_short_turns_away_nobody_who_stands_in_the_queue() {
+    let mut world = world(Port::Closed, 20 * MILLI, 50);
+    (world.faults.accepts, world.faults.left) = (100, 3);
+    let late = world.add_client(Duration::ZERO, Client::new(vec![Ask::healthz()]));
+    world.plan(MILLI, Happening::Signal(Signal::Terminate));
+    assert_eq!(world.run(), Pause::Exit);
+    assert_eq!(statuses(&world, late), [200]);
+}
+
 /// The second signal does not wait for anybody.
 #[test]
 fn a_second_signal_ends_it_at_once() {

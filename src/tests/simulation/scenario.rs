@@ -217,7 +217,7 @@ fn babbler(dice: &mut Dice) -> Client {
         1 => [&[0x16, 3, 1, 2, 0, 1][..], &vec![7; len]].concat(),
         _ => format!("GET /{} HTTP/9.9\r\n\r\n", "x".repeat(len)).into_bytes(),
     };
-    let wanted = Wanted::Status(vec![400, 405, 408, 431, 505]);
+    let wanted = Wanted::Status(vec![400, 405, 408, 431]);
     let mut client = Client::new(vec![Ask { bytes, wanted }]);
     client.leaves = Some((dice.time(Duration::from_secs(20)), Leave::Close));
     client

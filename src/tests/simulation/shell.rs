@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use openports::event::{Action, Event, Glance, Outcome, Route, Shortage, Transport};
 use openports::limits;
 use openports::slots::Key;
 
 use crate::client::{Leave, Stage};
+use crate::dice::Dice;
 use crate::judge::Verdict;
 use crate::world::{Edge, Entry, Happening, IoStep, Peer, World};
 
@@ -160,8 +161,22 @@ impl World {
     }
 
     fn tick(&mut self) {
-        let wall = self.wall + (self.now - self.origin);
+        let wall = self.wall_now();
         self.tell(Event::Tick { wall, worked: Duration::from_micros(10) });
+    }
+
+    /// The wall clock, which somebody sets twice a second: to its beginning, to the last hour that
+    /// the kernel lets it be set to, a day back. Nothing but records and `Date` may notice.
+    fn wall_now(&self) -> SystemTime {
+        let passed = self.now - self.origin;
+        let began = self.wall;
+        let began = match Dice::new(passed.as_millis() as u64 / 500).below(4) {
+            0 => SystemTime::UNIX_EPOCH,
+            1 => SystemTime::UNIX_EPOCH + Duration::from_secs(9_223_368_000),
+            2 => began - Duration::from_secs(86_400),
+            _ => began,
+        };
+        began + passed
     }
 
     fn tell(&mut self, event: Event<'_>) {
@@ -344,6 +359,9 @@ impl World {
             if self.can_accept() {
                 self.accept();
             }
+        }
+        if self.service.keeps_listeners() {
+            return;
         }
         self.is_listening = false;
         for index in std::mem::take(&mut self.backlog) {

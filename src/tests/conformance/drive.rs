@@ -1,0 +1,247 @@
+//! Plays cases against the real binary: whole, byte by byte, split at every place, and cut off.
+//!
+//! Many connections are played side by side, piece by piece: all send their first piece, then all
+//! their second. Between two pieces a request on a connection of its own is answered; since the
+//! service takes what is ready in order, it has read every piece before it answers, so that no
+//! two are ever read as one.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use crate::case::{After, Case};
+use crate::line::{self, Line};
+use crate::process::Service;
+use crate::reader::{self, Answer};
+
+/// Connections side by side.
+const BATCH: usize = 128;
+/// Faults that are told; with more the case is clear.
+const FAULTS_MAX: usize = 40;
+/// What proves that the connection lives on: no case is answered like it.
+const FOLLOW_UP: &[u8] =
+    b"OPTIONS /metrics HTTP/1.1\r\nHost: follow-up\r\nConnection: close\r\n\r\n";
+
+/// What went wrong, by the case's title.
+type Faults = Mutex<BTreeMap<String, String>>;
+
+/// What the client does behind the bytes of its case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// It sends [`FOLLOW_UP`] in the same breath.
+    Pipelined,
+    /// It sends [`FOLLOW_UP`] later.
+    FollowUp,
+    /// It ends its side.
+    HalfClose,
+}
+
+/// One connection's part.
+struct Run<'a> {
+    case: &'a Case,
+    /// Where each piece ends.
+    ends: Vec<usize>,
+    ending: Ending,
+}
+
+impl<'a> Run<'a> {
+    /// The case in one piece, followed by whatever its end permits.
+    fn whole(case: &'a Case) -> Vec<Self> {
+        let run = |ending| Run { case, ends: vec![case.bytes.len()], ending };
+        match case.expected.after {
+            After::Waits(_) => vec![run(Ending::HalfClose)],
+            After::Open | After::Closed if case.needs_reader || case.is_enumerated => {
+                vec![run(Ending::Pipelined)]
+            }
+            After::Open | After::Closed => {
+                vec![run(Ending::Pipelined), run(Ending::HalfClose), run(Ending::FollowUp)]
+            }
+        }
+    }
+
+    /// The case byte by byte, and in two pieces.
+    fn split(case: &'a Case) -> Vec<Self> {
+        let ending = match case.expected.after {
+            After::Waits(_) => Ending::HalfClose,
+            After::Open | After::Closed => Ending::FollowUp,
+        };
+        let len = case.bytes.len();
+        let is_thorough = std::env::var_os("CONFORMANCE_THOROUGH").is_some();
+        let cuts = if is_thorough { (1..len).collect() } else { case.cuts.clone() };
+        // Byte by byte; a long one in some sixty pieces.
+        let step = if len > 2000 { len / 64 } else { 1 };
+        let all = (1..len).step_by(step).chain([len]).collect();
+        let runs = cuts.into_iter().map(|at| vec![at, len]);
+        runs.chain([all]).map(|ends| Run { case, ends, ending }).collect()
+    }
+
+    fn piece(&self, step: usize) -> &'a [u8] {
+        let start = if step == 0 { 0 } else { self.ends[step - 1] };
+        &self.case.bytes[start..self.ends[step]]
+    }
+
+    /// Remembers a fault; the first of a case is enough.
+    fn blame(&self, faults: &Faults, fault: &str) {
+        let title = format!("{}: {}", self.case.section, self.case.name);
+        let text =
+            format!("{title}\n  {}\n  {fault}\n  {}\n", self.describe(), self.case.command());
+        faults.lock().unwrap().entry(title).or_insert(text);
+    }
+
+    fn describe(&self) -> String {
+        let pieces = match self.ends.len() {
+            1 => "whole".to_owned(),
+            2 => format!("split at {}", self.ends[0]),
+            count => format!("in {count} pieces"),
+        };
+        format!("{pieces}, then {:?}", self.ending)
+    }
+
+    /// What must come: the statuses, and whether each answers a HEAD.
+    fn expected(&self) -> Vec<(u16, bool)> {
+        let mut expected = self.case.expected.answers.clone();
+        match (self.case.expected.after, self.ending) {
+            (After::Open, Ending::Pipelined | Ending::FollowUp) => expected.push((200, false)),
+            (After::Waits(lack), _) => expected.extend(lack),
+            (After::Open | After::Closed, _) => {}
+        }
+        expected
+    }
+
+    /// Judges what came, and returns the answers to the case itself, without what differs between
+    /// two ways of sending it.
+    fn judge(&self, received: &[u8]) -> Result<Vec<Answer>, String> {
+        let expected = self.expected();
+        let is_head = |index: usize| expected.get(index).is_some_and(|(_, is_head)| *is_head);
+        let mut answers = reader::read(received, is_head, true)?;
+        answers.retain(|answer| !answer.is_interim());
+        let got: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+        let wanted: Vec<u16> = expected.iter().map(|(status, _)| *status).collect();
+        if got != wanted {
+            return Err(format!("wanted {wanted:?}, got {got:?}"));
+        }
+        let own = self.case.expected.answers.len();
+        let is_last_own = |index: usize| index + 1 == own;
+        for (index, answer) in answers.iter().take(own).enumerate() {
+            let ends_here = is_last_own(index) && self.case.expected.after == After::Closed;
+            let may_end = is_last_own(index) && self.ending == Ending::HalfClose;
+            if answer.says_close() != ends_here && !may_end {
+                return Err(format!("answer {index} says of the end: {:?}", answer.fields));
+            }
+        }
+        let follow_up = answers.get(own).filter(|_| self.case.expected.after == After::Open);
+        if follow_up.is_some_and(|answer| answer.field("Allow").is_none()) {
+            return Err("the follow-up was answered as something else".into());
+        }
+        let is_comparable = |answer: &Answer| !self.case.is_volatile || answer.status != 200;
+        let own = answers.into_iter().take(own).filter(is_comparable).map(Answer::timeless);
+        Ok(own.collect())
+    }
+}
+
+/// Plays runs side by side; each gets what came.
+fn play(address: SocketAddr, runs: &[Run]) -> Vec<Result<Vec<u8>, String>> {
+    let (mut control, mut lines) = line::connect(address, runs.len());
+    let steps = runs.iter().map(|run| run.ends.len()).max().unwrap_or(0);
+    for step in 0..steps {
+        for (run, line) in runs.iter().zip(&mut lines).filter(|(run, _)| step < run.ends.len()) {
+            if step + 1 == run.ends.len() && run.ending == Ending::Pipelined {
+                line.send(&[run.piece(step), FOLLOW_UP].concat());
+            } else {
+                line.send(run.piece(step));
+            }
+        }
+        control.barrier();
+    }
+    runs.iter().zip(lines).map(|(run, line)| finish(run, line)).collect()
+}
+
+fn finish(run: &Run, mut line: Line) -> Result<Vec<u8>, String> {
+    if let After::Waits(_) = run.case.expected.after {
+        let is_head = |index: usize| run.case.expected.answers.get(index).is_some_and(|it| it.1);
+        let answers = reader::read(line.read_ready(), is_head, false)?;
+        let finals = answers.iter().filter(|answer| !answer.is_interim()).count();
+        if finals != run.case.expected.answers.len() {
+            return Err(format!("it did not wait: {answers:?}"));
+        }
+    }
+    match run.ending {
+        Ending::Pipelined => {}
+        Ending::FollowUp => line.send(FOLLOW_UP),
+        Ending::HalfClose => line.half_close(),
+    }
+    line.read_to_end()
+}
+
+/// Plays the runs in batches on two threads; gives the answers, or tells the faults.
+fn play_all(address: SocketAddr, runs: &[Run], faults: &Faults) -> Vec<Vec<Answer>> {
+    let results: Mutex<BTreeMap<usize, Vec<Answer>>> = Mutex::default();
+    let batches: Vec<(usize, &[Run])> =
+        runs.chunks(BATCH).enumerate().map(|(index, batch)| (index * BATCH, batch)).collect();
+    let queue = Mutex::new(batches.into_iter());
+    let work = || {
+        loop {
+            let next = queue.lock().unwrap().next();
+            let Some((start, batch)) = next else { return };
+            if faults.lock().unwrap().len() >= FAULTS_MAX {
+                return;
+            }
+            for (index, received) in play(address, batch).into_iter().enumerate() {
+                let run = &batch[index];
+                let shown = received.as_deref().map(<[u8]>::escape_ascii).map(|it| it.to_string());
+                match received.clone().and_then(|received| run.judge(&received)) {
+                    Ok(answers) => drop(results.lock().unwrap().insert(start + index, answers)),
+                    Err(fault) => {
+                        let fault = format!("{fault}\n  received {shown:?}");
+                        run.blame(faults, &fault);
+                    }
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        scope.spawn(work);
+    });
+    let mut results = results.into_inner().unwrap();
+    (0..runs.len()).map(|index| results.remove(&index).unwrap_or_default()).collect()
+}
+
+/// Plays every case in every way, and fails with all that went wrong.
+pub(crate) fn check(cases: Vec<Case>) {
+    let wanted = std::env::var("CONFORMANCE").unwrap_or_default();
+    let is_wanted = |case: &Case| format!("{}: {}", case.section, case.name).contains(&wanted);
+    let cases: Vec<Case> = cases.into_iter().filter(is_wanted).collect();
+    let most = ["--max-scans", "4096", "--max-scans-per-client", "4096"];
+    let service = Service::start(&[&["--max-connections", "4096"][..], &most].concat());
+    let began = service.descriptors();
+    let faults = Faults::default();
+    let mut runs: Vec<Run> = cases.iter().flat_map(Run::whole).collect();
+    let mut answers = play_all(service.address, &runs, &faults);
+    if faults.lock().unwrap().is_empty() {
+        let split: Vec<Run> = cases.iter().flat_map(Run::split).collect();
+        answers.extend(play_all(service.address, &split, &faults));
+        runs.extend(split);
+    }
+    if faults.lock().unwrap().is_empty() {
+        compare(&runs, &answers, &faults);
+    }
+    println!("{} cases on {} connections", cases.len(), runs.len());
+    let faults = faults.into_inner().unwrap();
+    let shown: String = faults.values().take(FAULTS_MAX).map(String::as_str).collect();
+    assert!(faults.is_empty(), "{}\n{} faults:\n{shown}", service.command, faults.len());
+    crate::process::until("every descriptor is free again", || {
+        (service.descriptors() <= began).then_some(())
+    });
+}
+
+/// However the bytes came, the answers are the same, byte for byte.
+fn compare(runs: &[Run], answers: &[Vec<Answer>], faults: &Faults) {
+    let mut references: BTreeMap<*const Case, &Vec<Answer>> = BTreeMap::new();
+    for (run, answers) in runs.iter().zip(answers) {
+        let reference = references.entry(run.case).or_insert(answers);
+        if *reference != answers {
+            run.blame(faults, &format!("wanted {reference:?}\n  got {answers:?}"));
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What no table thought of: good requests, changed at random.
+//!
+//! A seed decides it all. Whatever comes of a request, its answers are well formed, none is an
+//! error of the service's own, there are never more of them than there are requests by a strict
+//! reading of the bytes, and how the bytes were split changes nothing. `CONFORMANCE_SEED=n` replays
+//! one stream, and `CONFORMANCE_SEEDS=n` plays so many.
+
+use crate::dice::Dice;
+use crate::line;
+use crate::process::{Service, until};
+use crate::reader::{self, Answer};
+use crate::reference::{self, Reading};
+
+/// Streams of an ordinary run.
+const SEEDS: u64 = 3000;
+/// Connections side by side: each stream is sent whole, and in three pieces.
+const BATCH: usize = 64;
+
+/// Good requests. None of them names a host to be looked up.
+const REQUESTS: [&str; 12] = [
+    "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: localhost:80\r\nUser-Agent: curl/8.5.0\r\nAccept: a/b\r\n\r\n",
+    "GET /nowhere?a=%41&b HTTP/1.1\r\nHost: [::1]:80\r\nConnection: keep-alive\r\n\r\n",
+    "OPTIONS * HTTP/1.1\r\nHost: a.example\r\nMax-Forwards: 1\r\n\r\n",
+    "GET http://localhost/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "POST /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\nhello world",
+    "PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "GET /readyz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
+     1;a=b;c=\"d e\"\r\nx\r\nA\r\n0123456789\r\n0\r\nX-Trailer: y\r\n\r\n",
+    "GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    "HEAD /open-ports?domain=127.0.0.1&ports=1-9 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "GET /healthz HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok",
+];
+
+/// What is put in: the bytes that framing is made of, and words that change it.
+const PIECES: [&[u8]; 28] = [
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\r\n\r\n",
+    b"\0",
+    b" ",
+    b"\t",
+    b":",
+    b";",
+    b",",
+    b"\"",
+    b"\\",
+    b"%",
+    b"#",
+    b"?",
+    b"/",
+    b"0",
+    b"5",
+    b"\xFF",
+    b"\x0B",
+    b"chunked",
+    b"HTTP/1.1",
+    b"0\r\n\r\n",
+    b"Host: h\r\n",
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Connection: close\r\n",
+    b"GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n",
+];
+
+#[test]
+fn changed_requests_get_well_formed_answers_and_no_more_than_they_are() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect(name));
+    let seeds = match number("CONFORMANCE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("CONFORMANCE_SEEDS").unwrap_or(SEEDS),
+    };
+    let mut service = Service::start(&["--max-connections", "4096"]);
+    let began = service.descriptors();
+    let (mut answered, mut refused) = (0, 0);
+    for batch in seeds.clone().collect::<Vec<_>>().chunks(BATCH) {
+        for (seed, fault) in play(&service, batch) {
+            let answers = fault.unwrap_or_else(|fault| {
+                let bytes = stream(&mut Dice::new(seed));
+                panic!("CONFORMANCE_SEED={seed}: {fault}\nsent {}", bytes.escape_ascii())
+            });
+            answered += answers.iter().filter(|answer| answer.status < 400).count();
+            refused += answers.iter().filter(|answer| answer.status == 400).count();
+        }
+    }
+    println!("seeds {seeds:?}: {answered} requests answered well, {refused} refused");
+    assert!(service.is_running(), "{} has ended", service.command);
+    until("every descriptor is free again", || (service.descriptors() <= began).then_some(()));
+    if seeds.end - seeds.start == SEEDS {
+        assert!(answered > 1000 && refused > 1000, "changes are neither too mild nor too wild");
+    }
+}
+
+/// One to four good requests, changed up to five times.
+fn stream(dice: &mut Dice) -> Vec<u8> {
+    let count = 1 + dice.below(4);
+    let mut bytes: Vec<u8> = (0..count).flat_map(|_| dice.pick(&REQUESTS).bytes()).collect();
+    for _ in 0..dice.below(6) {
+        // What decides stands at the start of a line, or ends one.
+        let starts: Vec<usize> =
+            (2..=bytes.len()).filter(|at| bytes[..*at].ends_with(b"\r\n")).collect();
+        let is_line = dice.chance(50) && !starts.is_empty();
+        let at = if is_line { dice.pick(&starts) } else { dice.below(bytes.len() + 1) };
+        let most = if dice.chance(80) { 3 } else { 40 };
+        let end = bytes.len().min(at + 1 + dice.below(most));
+        match dice.below(7) {
+            6 if is_line => drop(bytes.splice(at - 2..at, dice.pick(&PIECES).to_vec())),
+            0 => drop(bytes.drain(at..end)),
+            1 => drop(bytes.splice(at..at, dice.pick(&PIECES).to_vec())),
+            2 => drop(bytes.splice(at..end, dice.pick(&PIECES).to_vec())),
+            3 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
+            4 => bytes[at..end].iter_mut().take(1).for_each(|byte| *byte ^= 1 << dice.below(8)),
+            _ => bytes[at..end].iter_mut().take(1).for_each(|byte| *byte = dice.below(256) as u8),
+        }
+        if bytes.is_empty() {
+            bytes.push(b'G');
+        }
+    }
+    bytes
+}
+
+/// Plays each seed's stream twice, and judges what came.
+fn play(service: &Service, seeds: &[u64]) -> Vec<(u64, Result<Vec<Answer>, String>)> {
+    let streams: Vec<(Vec<u8>, [usize; 2])> = seeds
+        .iter()
+        .map(|seed| {
+            let mut dice = Dice::new(*seed);
+            let bytes = stream(&mut dice);
+            let mut cuts = [dice.below(bytes.len() + 1), dice.below(bytes.len() + 1)];
+            cuts.sort_unstable();
+            (bytes, cuts)
+        })
+        .collect();
+    let (mut control, mut lines) = line::connect(service.address, 2 * streams.len());
+    for step in 0..3 {
+        for ((bytes, cuts), pair) in streams.iter().zip(lines.chunks_mut(2)) {
+            let ends = [0, cuts[0], cuts[1], bytes.len()];
+            pair[1].send(&bytes[ends[step]..ends[step + 1]]);
+            if step == 0 {
+                pair[0].send(bytes);
+            }
+        }
+        control.barrier();
+    }
+    lines.iter_mut().for_each(line::Line::half_close);
+    let mut received = lines.into_iter().map(line::Line::read_to_end);
+    let mut judged = Vec::new();
+    for (seed, (bytes, _)) in seeds.iter().zip(&streams) {
+        let whole = received.next().expect("two each").and_then(|got| judge(bytes, &got));
+        let split = received.next().expect("two each").and_then(|got| judge(bytes, &got));
+        let is_same = whole.is_err() || whole == split;
+        let fault = || format!("whole {whole:?}\nin three pieces {split:?}");
+        judged.push((*seed, if is_same { whole } else { Err(fault()) }));
+    }
+    judged
+}
+
+/// The final answers, if they are such as these bytes may bring.
+fn judge(bytes: &[u8], received: &[u8]) -> Result<Vec<Answer>, String> {
+    let readings = reference::read(bytes);
+    // Whether a head that was refused is HEAD's depends on how far it was read: both are tried.
+    let read = |is_rest_head: bool| {
+        let is_head = |index: usize| match readings.get(index) {
+            Some(Reading::Request { is_head }) => *is_head,
+            Some(Reading::Rest) | None => is_rest_head,
+        };
+        reader::read(received, is_head, true)
+    };
+    let mut answers = read(false).or_else(|_| read(true))?;
+    answers.retain(|answer| !answer.is_interim());
+    if let Some(own) = answers.iter().find(|answer| answer.status >= 500) {
+        return Err(format!("{own:?}"));
+    }
+    let is_refused = answers.last().is_some_and(|last| last.status >= 400 && last.says_close());
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    if answers.len() > readings.len() {
+        return Err(format!("{statuses:?} are more than {readings:?}"));
+    }
+    let is_cut = answers.len() + 1 == readings.len() && readings.last() == Some(&Reading::Rest);
+    if answers.len() < readings.len() && !is_cut && !is_refused {
+        return Err(format!("{statuses:?} are less than {readings:?}"));
+    }
+    Ok(answers.into_iter().map(Answer::timeless).collect())
+}

@@ -1,0 +1,153 @@
+//! How many requests some bytes are, by a reader of its own: whole lines, slices and no state.
+//!
+//! It takes whatever RFC 9112 has a grammar for and asks nothing of the meaning (which host, how
+//! long), so the service may refuse what this reader takes, and never the other way round.
+
+/// What the bytes hold, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// A well-formed request.
+    Request { is_head: bool },
+    /// Something that is none, or none yet. Nothing follows.
+    Rest,
+}
+
+/// Reads to the last request that is answered.
+pub(crate) fn read(mut bytes: &[u8]) -> Vec<Reading> {
+    let mut readings = Vec::new();
+    loop {
+        while let [b'\r', b'\n', rest @ ..] = bytes {
+            bytes = rest;
+        }
+        if bytes.is_empty() {
+            return readings;
+        }
+        let Some((is_head, is_last, len)) = read_request(bytes) else {
+            readings.push(Reading::Rest);
+            return readings;
+        };
+        readings.push(Reading::Request { is_head });
+        if is_last {
+            return readings;
+        }
+        bytes = &bytes[len..];
+    }
+}
+
+/// Whether it is a HEAD, whether the client wants no more, and how long it is.
+fn read_request(bytes: &[u8]) -> Option<(bool, bool, usize)> {
+    let head_len = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    // Latin-1, so that every byte is a letter.
+    let head: String = bytes[..head_len - 4].iter().map(|byte| char::from(*byte)).collect();
+    let mut lines = head.split("\r\n");
+    let words: Vec<&str> = lines.next()?.split(' ').collect();
+    let &[method, target, version] = &words[..] else { return None };
+    let minor = version.strip_prefix("HTTP/1.")?;
+    let is_visible = |text: &str| !text.is_empty() && text.chars().all(|c| matches!(c, '!'..='~'));
+    if !is_token(method) || !is_visible(target) || !matches!(minor.as_bytes(), [b'0'..=b'9']) {
+        return None;
+    }
+    let (mut lengths, mut codings, mut options) = (Vec::new(), Vec::new(), Vec::new());
+    for line in lines {
+        let (name, value) = line.split_once(':')?;
+        let is_text = |c: char| c == '\t' || !(c.is_ascii_control());
+        if !is_token(name) || !value.chars().all(is_text) {
+            return None;
+        }
+        let value = trim(value).to_ascii_lowercase();
+        match &*name.to_ascii_lowercase() {
+            "content-length" => lengths.push(value),
+            "transfer-encoding" => codings.push(value),
+            "connection" => options.extend(members(&value)),
+            _ => {}
+        }
+    }
+    let says = |option: &str| options.iter().any(|said| said == option);
+    let is_last = says("close") || (minor == "0" && !says("keep-alive"));
+    let body = &bytes[head_len..];
+    let body_len = match (&lengths[..], &codings[..]) {
+        ([], []) => 0,
+        ([length], []) if length.bytes().all(|byte| byte.is_ascii_digit()) => {
+            length.parse().ok()?
+        }
+        ([], [coding]) if coding == "chunked" && minor != "0" => read_chunks(body)?,
+        _ => return None,
+    };
+    (body_len <= body.len()).then_some((method == "HEAD", is_last, head_len + body_len))
+}
+
+fn members(list: &str) -> Vec<String> {
+    list.split(',').map(|member| trim(member).to_owned()).collect()
+}
+
+/// Without the blanks of HTTP: what Unicode takes for one, such as 0xA0, is obs-text here.
+fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
+}
+
+/// How long a chunked body is.
+fn read_chunks(body: &[u8]) -> Option<usize> {
+    let mut rest = body;
+    loop {
+        let line = take_line(&mut rest)?;
+        let digits = line.split(|byte| b"; \t".contains(byte)).next()?;
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        let size = usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        if size == 0 {
+            break;
+        }
+        rest = rest.get(size..)?.strip_prefix(b"\r\n")?;
+    }
+    loop {
+        let trailer = take_line(&mut rest)?;
+        if trailer.is_empty() {
+            return Some(body.len() - rest.len());
+        }
+        if !trailer.contains(&b':') {
+            return None;
+        }
+    }
+}
+
+fn take_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = rest.windows(2).position(|two| two == b"\r\n")?;
+    let (line, behind) = rest.split_at(len);
+    *rest = &behind[2..];
+    Some(line)
+}
+
+fn is_token(text: &str) -> bool {
+    let is_tchar = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    !text.is_empty() && text.chars().all(is_tchar)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_up_to_the_first_that_is_none() {
+        let check = |text: &str, expected: &[Reading]| assert_eq!(read(text.as_bytes()), expected);
+        let (get, head) = (Reading::Request { is_head: false }, Reading::Request { is_head: true });
+        let one = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+        let last = one.replace("1.1", "1.0");
+        let chunked =
+            "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n5;a\r\nhello\r\n0\r\n\r\n";
+        check("", &[]);
+        check(&format!("\r\n{one}{}", one.replace("GET", "HEAD")), &[get, head]);
+        check(&format!("{one}GET /"), &[get, Reading::Rest]);
+        check(&format!("{last}{one}"), &[get]);
+        check(&format!("{chunked}{one}"), &[get, get]);
+        check(&chunked.replace("5;", "6;"), &[Reading::Rest]);
+        check(&one.replace("Host", "Content-Length: 5\r\nHost"), &[Reading::Rest]);
+        check(
+            &format!("{}hello{one}", one.replace("Host", "Content-Length: 5\r\nHost")),
+            &[get, get],
+        );
+        check(&last.replace("Host: h", "Connection: x, keep-alive"), &[get]);
+        assert_eq!(read(b"GET / HTTP/1.0\r\nConnection: \xA0keep-alive\r\n\r\nX"), [get]);
+        check(&one.replace("Host", "Content-Length: +0\r\nHost"), &[Reading::Rest]);
+    }
+}

@@ -1,0 +1,57 @@
+//! A clock that is far from where it was expected.
+//!
+//! Deadlines follow CLOCK_MONOTONIC, which never jumps for a process that runs; what it begins with
+//! is another matter. The wall clock is for records and `Date` alone: the simulation sets it at
+//! random.
+
+use std::process::{Command, Stdio};
+
+use crate::process::command;
+use crate::supervisor::{Plan, Supervisor};
+use crate::world::{Permit, World};
+use crate::{Case, Outcome};
+
+/// Seconds that the clock has run already: none, a month, ten years, and the most that the kernel
+/// takes, 146 years.
+const AGES: [&str; 4] = ["0", "2592000", "315360000", "4600000000"];
+
+/// There are no time namespaces here.
+#[derive(Debug)]
+pub(crate) struct Unavailable;
+
+impl std::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("`unshare --time` does not work here")
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![("clock: a machine that has run for long".to_owned(), Box::new(check))]
+}
+
+fn check() -> Outcome {
+    let world = World::enter()?;
+    for age in AGES {
+        let mut words = vec!["--time", "--monotonic", age, "--"];
+        let probe = Command::new("unshare").args(&words).arg("true").stderr(Stdio::null()).status();
+        if !probe.is_ok_and(|status| status.success()) {
+            return Err(Unavailable.into());
+        }
+        let arguments = world.arguments();
+        let service = command(None, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        let binary = service.get_program().to_str().ok_or("a plain path")?.to_owned();
+        words.push(&binary);
+        let mut command = Command::new("unshare");
+        command.args(&words).args(service.get_args()).stderr(Stdio::piped());
+        let (child, supervisor) = Supervisor::spawn(&mut command, Plan::default())?;
+        let service = World::await_announcement(child, supervisor)?;
+        let questions = world.questions();
+        let asked = service.ask(&questions);
+        for (question, asked) in questions.iter().zip(asked) {
+            question.judge(&asked.told(), Permit::default())?;
+        }
+    }
+    Ok(format!("{} ages", AGES.len()))
+}

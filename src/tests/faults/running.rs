@@ -1,0 +1,197 @@
+//! Faults while the service runs: one call, one errno, once or for a while.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::calls::{Call, EPOLL_WAIT, Errno, RUNNING};
+use crate::process::until;
+use crate::supervisor::{Effect, Rule};
+use crate::world::{Permit, State, Watched, World};
+use crate::{Case, Outcome, stride};
+
+/// How long a fault that stays stays.
+const FAULT: Duration = Duration::from_millis(100);
+/// After a fault has ended, the first good answer comes within this.
+const RECOVERY_MAX: Duration = Duration::from_secs(1);
+/// A round has some fifty turns and 400 calls; a shortage of 100 ms adds ten looks at what rests.
+const TURNS_MAX: u64 = 300;
+/// See [`TURNS_MAX`].
+const CALLS_MAX: u64 = 2000;
+/// A machine that is busy is slow, a service that sleeps too long is slow again.
+const ATTEMPTS: usize = 3;
+
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |call: &'static Call| -> Case {
+        (format!("running: {}", call.name), Box::new(move || check_call(call)))
+    };
+    let short: Case = ("running: writes of one byte".to_owned(), Box::new(short_writes));
+    RUNNING.iter().map(case).chain([short]).collect()
+}
+
+/// When a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// The n-th of a round.
+    Nth(u64),
+    /// From the n-th on, until the fault ends.
+    From(u64),
+}
+
+const TIMES: [When; 5] = [When::Nth(1), When::Nth(2), When::Nth(7), When::From(1), When::From(4)];
+
+fn short_writes() -> Outcome {
+    let world = World::enter()?;
+    let service = world.start(&[])?;
+    let one_byte = |call| Rule::always(call, 1, Effect::OneByte);
+    let wanted = |call: &&Call| matches!(call.name, "sendto" | "write of the log");
+    service.supervisor.begin(RUNNING.iter().filter(wanted).map(one_byte).collect());
+    let questions = world.questions();
+    let asked = service.ask(&questions);
+    for (question, asked) in questions.iter().zip(asked) {
+        question.judge(&asked.told(), Permit::default())?;
+    }
+    let is_told = |line: &String| line.contains("msg=request") && line.contains("retried=0");
+    until("every record, whole", || {
+        (service.log_lines().iter().filter(|line| is_told(line)).count() >= 5).then_some(())
+    });
+    Ok(format!("{} writes of one byte", service.supervisor.seen().faults))
+}
+
+fn check_call(call: &'static Call) -> Outcome {
+    let world = World::enter()?;
+    let mut faults = String::new();
+    let (mut done, mut unmet, mut slowest) = (0, 0, Duration::ZERO);
+    let mut service = world.start(&[])?;
+    let pairs = call.errnos.iter().flat_map(|errno| TIMES.map(|when| (*errno, when)));
+    let pairs = pairs.filter(|(errno, when)| !is_broken_promise(call, *errno, *when));
+    for (errno, when) in pairs.step_by(stride()) {
+        match repeat_if_slow(&world, &mut service, (call, errno, when)) {
+            Ok(Some(recovery)) => {
+                done += 1;
+                slowest = slowest.max(recovery);
+            }
+            Ok(None) => unmet += 1,
+            Err(what) => {
+                let tail = service.log_tail();
+                let _ = writeln!(faults, "  {when:?} {}: {what}\n{tail}", errno.0);
+                service = world.start(&[])?;
+            }
+        }
+    }
+    if done == 0 {
+        return Err("none of its calls was met".into());
+    }
+    if !faults.is_empty() {
+        return Err(format!("after {done} without a fault:\n{faults}").into());
+    }
+    Ok(format!("{done} faults, {unmet} not met; recovery {} ms at most", slowest.as_millis()))
+}
+
+/// EAGAIN from a read, a write or an accept is the kernel's promise that the poller will tell;
+/// where the call had something to give, the harness would break that promise. It does no harm
+/// where an edge comes all the same: the first read of a client, the client that comes after the
+/// fault.
+fn is_broken_promise(call: &Call, (name, _): Errno, when: When) -> bool {
+    let has_edge = match call.name {
+        "accept4" => matches!(when, When::From(_)),
+        "recvfrom" => when == When::Nth(1),
+        "sendto" => false,
+        _ => true,
+    };
+    name == "EAGAIN" && !has_edge
+}
+
+fn repeat_if_slow(
+    world: &World,
+    service: &mut Watched,
+    fault: (&'static Call, Errno, When),
+) -> Result<Option<Duration>, String> {
+    let mut slow = Duration::ZERO;
+    for _ in 0..ATTEMPTS {
+        match check_fault(world, service, fault)? {
+            Some(recovery) if recovery > RECOVERY_MAX => slow = recovery,
+            outcome => return Ok(outcome),
+        }
+    }
+    Err(format!("{ATTEMPTS} times it took long to recover, at last {slow:?}"))
+}
+
+/// One fault; returns how long the first good answer took once it had ended, or nothing if the
+/// call was not made so often.
+fn check_fault(
+    world: &World,
+    service: &mut Watched,
+    (call, errno, when): (&'static Call, Errno, When),
+) -> Result<Option<Duration>, String> {
+    let (descriptors, before) = (service.descriptors(), service.supervisor.seen());
+    let questions = world.questions();
+    let (mut permit, effect) = (permit(call, errno), Effect::Fail(errno));
+    let mut asked;
+    let recovery = match when {
+        When::Nth(n) => {
+            service.begin(Rule::nth(call, n, effect));
+            asked = service.ask(&questions);
+            Duration::ZERO
+        }
+        When::From(n) => {
+            permit.failure = true;
+            service.begin(Rule::always(call, n, effect));
+            asked = service.ask(&questions);
+            let used = service.processor_time();
+            std::thread::sleep(FAULT);
+            let seen = service.supervisor.seen();
+            let (turns, calls) = (seen.turns - before.turns, seen.calls - before.calls);
+            let used = service.processor_time().saturating_sub(used);
+            let may_turn = call.number != EPOLL_WAIT;
+            if may_turn && (turns > TURNS_MAX || calls > CALLS_MAX || used > FAULT * 3 / 4) {
+                return Err(format!(
+                    "it spins: {turns} turns, {calls} calls, {used:?} of {FAULT:?}"
+                ));
+            }
+            service.supervisor.end();
+            service.recovery()
+        }
+    };
+    for (question, asked) in questions.iter().zip(asked.drain(..)) {
+        question.judge(&asked.told(), permit)?;
+    }
+    service.supervisor.end();
+    if !service.is_running() {
+        return Err("it has ended".to_owned());
+    }
+    let after = service.supervisor.seen();
+    // What a close could not free stays: the harness's doing, counted.
+    let expected = descriptors + after.kept - before.kept;
+    let mut found = 0;
+    for _ in 0..2000 {
+        found = service.descriptors();
+        if found == expected {
+            let is_met = after.faults > before.faults;
+            return Ok(is_met.then_some(recovery));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Err(format!("{found} descriptors are open, {expected} were"))
+}
+
+/// What may be told of a call that fails so.
+fn permit(call: &Call, (name, _): Errno) -> Permit {
+    let state = match (call.name, name) {
+        ("connect of UDP", "EADDRNOTAVAIL") => Some(State::Unreachable),
+        ("connect of TCP", "ECONNREFUSED") => Some(State::Closed),
+        ("connect of TCP", "ETIMEDOUT") => Some(State::Filtered),
+        // Linux tells of a reset so only once the handshake was completed.
+        ("connect of TCP", "ECONNRESET" | "EPIPE") => Some(State::Open),
+        (
+            "connect of TCP" | "connect of UDP",
+            "EACCES" | "EPERM" | "ENETUNREACH" | "EHOSTUNREACH" | "EHOSTDOWN" | "ENETDOWN"
+            | "ENONET" | "ENOPROTOOPT" | "EPROTO" | "EOPNOTSUPP" | "ENODEV" | "EINVAL"
+            | "EAFNOSUPPORT",
+        )
+        | ("socket", "EAFNOSUPPORT") => Some(State::Unreachable),
+        _ => None,
+    };
+    let is_transfer = matches!(call.name, "recvfrom" | "sendto");
+    let passes = matches!(name, "EAGAIN" | "EINTR" | "ENOBUFS" | "ENOMEM");
+    Permit { broken: is_transfer && !passes, state, failure: false }
+}

@@ -1,0 +1,71 @@
+//! Faults of `openports scan`: what is printed is right, or it says that it could not.
+
+use std::io::Read;
+use std::process::Stdio;
+
+use crate::calls::{Call, Errno, PRINTING, RUNNING};
+use crate::lab::HOST_ADDRESS;
+use crate::process::{command, until};
+use crate::supervisor::{Effect, Plan, Rule, Supervisor};
+use crate::world::World;
+use crate::{Case, Outcome, stride};
+
+/// What is printed where nothing fails; the time apart.
+const RIGHT: &str = r#""counts":{"open":2,"closed":2,"filtered":0,"unreachable":1,"untested":0}"#;
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![("shell: a scan".to_owned(), Box::new(check))]
+}
+
+fn check() -> Outcome {
+    let world = World::enter()?;
+    let wanted = ["socket", "getsockopt", "getpeername", "getsockname", "epoll_ctl"];
+    let calls = RUNNING.iter().filter(|call| wanted.contains(&call.name));
+    let (mut right, mut failed) = (0, 0);
+    let mut place = 0;
+    for call in calls.chain([&PRINTING as &'static Call]) {
+        for errno in call.errnos {
+            for n in [1, 2, 3] {
+                place += 1;
+                if place % stride().min(4) != 0 {
+                    continue;
+                }
+                match check_scan(&world, (call, n, *errno))? {
+                    0 => right += 1,
+                    _ => failed += 1,
+                }
+            }
+        }
+    }
+    assert!(right > failed, "most faults pass: {right} and {failed}");
+    Ok(format!("{right} printed what is right, {failed} told that they could not"))
+}
+
+/// Scans the lab's host; returns the exit code.
+fn check_scan(world: &World, fault: (&'static Call, u64, Errno)) -> Result<i32, String> {
+    let (call, n, errno) = fault;
+    let host = HOST_ADDRESS.to_string();
+    let conf = [world.folder.path("resolv.conf"), world.folder.path("hosts")];
+    let ports = "22,80,21,23,9";
+    let words = ["scan", &host, ports, "--json", "--retries", "0", "--timeout", "8s"];
+    let words = words.iter().copied().chain(["--resolv-conf", &conf[0], "--hosts", &conf[1]]);
+    let mut command = command(None, &words.collect::<Vec<_>>());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let rules = vec![Rule::nth(call, n, Effect::Fail(errno))];
+    let plan = Plan { rules, signals: Vec::new() };
+    let (mut child, _supervisor) =
+        Supervisor::spawn(&mut command, plan).map_err(|error| error.to_string())?;
+    let status = until("its end", || child.try_wait().expect("it is our child"));
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    let _ = child.stdout.take().expect("it is piped").read_to_string(&mut stdout);
+    let _ = child.stderr.take().expect("it is piped").read_to_string(&mut stderr);
+    let is_unreachable = call.name == "socket" && errno.0 == "EAFNOSUPPORT";
+    let is_right = stdout.contains(RIGHT) || is_unreachable && stdout.contains("\"unreachable\":2");
+    match status.code() {
+        Some(0) if is_right => Ok(0),
+        // Whoever reads no further wants to hear no more of it, as with `head`.
+        Some(0) if errno.0 == "EPIPE" && call.name == PRINTING.name => Ok(0),
+        Some(code) if code > 0 && !stderr.is_empty() => Ok(code),
+        _ => Err(format!("{n}. {} {}: {status}, {stdout:?}, {stderr:?}", call.name, errno.0)),
+    }
+}

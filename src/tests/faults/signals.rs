@@ -1,0 +1,145 @@
+//! A signal at any point: with every call of a start, of a round, and twice.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
+use crate::calls::{RUNNING, SIGNAL};
+use crate::process::{command, until};
+use crate::seccomp::kill;
+use crate::supervisor::{Effect, Plan, Rule, Supervisor};
+use crate::world::{Permit, Watched, World};
+use crate::{Case, Outcome, stride};
+
+/// Calls after a second signal, its end included: it is told of within one turn.
+const LAST_CALLS_MAX: u64 = 250;
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        ("signal: with each call of a start".to_owned(), Box::new(while_starting)),
+        ("signal: with each call of a round".to_owned(), Box::new(while_running)),
+        ("signal: two".to_owned(), Box::new(twice)),
+        ("signal: while nobody can be taken in".to_owned(), Box::new(while_short)),
+        ("signal: one that cannot be read at once".to_owned(), Box::new(unread)),
+    ]
+}
+
+fn while_starting() -> Outcome {
+    let world = World::enter()?;
+    let calls = world.start(&[])?.supervisor.seen().calls;
+    let mut count = 0;
+    for at in (1..=calls).step_by(stride()) {
+        let words = world.arguments_for_all();
+        let mut command = command(None, &words.iter().map(String::as_str).collect::<Vec<_>>());
+        command.stderr(Stdio::null());
+        let plan = Plan { rules: Vec::new(), signals: vec![(at, libc::SIGTERM)] };
+        let (mut child, _supervisor) = Supervisor::spawn(&mut command, plan)?;
+        let status = until("its end", || child.try_wait().expect("it is our child"));
+        // The first call is the one that has signals kept.
+        let is_early = at == 1 && status.signal() == Some(libc::SIGTERM);
+        assert!(is_early || status.code() == Some(0), "with call {at}: {status}");
+        let is_left = std::path::Path::new(&world.folder.path("socket")).exists();
+        assert!(!is_left, "with call {at} it leaves its socket's file");
+        count += 1;
+    }
+    Ok(format!("{count} of {calls} calls"))
+}
+
+/// Lets a round wait in the listener's queue, and a signal come so many calls later.
+fn round(world: &World, service: &Watched, signals: &[(u64, i32)]) -> Result<(), String> {
+    let questions = world.questions();
+    service.supervisor.hold();
+    let asked = service.ask(&questions);
+    service.supervisor.release(signals);
+    // An answer at the drain's end may be incomplete; none may be missing.
+    let permit = Permit { failure: true, broken: signals.len() > 1, state: None };
+    for (question, asked) in questions.iter().zip(asked) {
+        question.judge(&asked.told(), permit)?;
+    }
+    Ok(())
+}
+
+fn while_running() -> Outcome {
+    let world = World::enter()?;
+    let before = world.start(&[])?;
+    let started = before.supervisor.seen().calls;
+    round(&world, &before, &[])?;
+    let calls = before.supervisor.seen().calls - started;
+    drop(before);
+    let mut count = 0;
+    for at in (1..=calls).step_by(stride()) {
+        let mut service = world.start(&[])?;
+        let told = round(&world, &service, &[(at, libc::SIGTERM)]);
+        told.map_err(|what| format!("with call {at}: {what}\n{}", service.log_tail()))?;
+        // The round may have had fewer calls this time.
+        service.supervisor.release(&[]);
+        let is_told = service.log_lines().iter().any(|line| line.contains("draining"));
+        if !is_told && service.is_running() {
+            kill(service.child.id(), libc::SIGTERM);
+        }
+        let status = service.wait();
+        assert_eq!(status.code(), Some(0), "with call {at}");
+        count += 1;
+    }
+    Ok(format!("{count} of {calls} calls"))
+}
+
+fn twice() -> Outcome {
+    let world = World::enter()?;
+    let mut count = 0;
+    for first in (1..200).step_by(7 * stride()) {
+        for distance in [1, 2, 5, 40] {
+            let mut service = world.start(&[])?;
+            let signals = [(first, libc::SIGTERM), (first + distance, libc::SIGINT)];
+            round(&world, &service, &signals)?;
+            let (status, seen) = (service.wait(), service.supervisor.seen());
+            assert_eq!(status.code(), Some(0), "with calls {first} and {distance} later");
+            assert!(seen.calls_after_signal < LAST_CALLS_MAX, "after the second: {seen:?}");
+            count += 1;
+        }
+    }
+    Ok(format!("{count} pairs"))
+}
+
+fn while_short() -> Outcome {
+    let world = World::enter()?;
+    let accept = RUNNING.iter().find(|call| call.name == "accept4").ok_or("no such call")?;
+    for errno in ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] {
+        let errno = accept.errnos.iter().find(|(name, _)| *name == errno).ok_or("no such errno")?;
+        let mut service = world.start(&[])?;
+        service.begin(Rule::always(accept, 1, Effect::Fail(*errno)));
+        let questions = world.questions();
+        let asked = service.ask(&questions);
+        kill(service.child.id(), libc::SIGTERM);
+        until("it drains", || {
+            service.log_lines().iter().any(|line| line.contains("draining")).then_some(())
+        });
+        // Some looks at the door later.
+        let faults = service.supervisor.seen().faults;
+        until("it tries again", || (service.supervisor.seen().faults > faults + 2).then_some(()));
+        service.supervisor.end();
+        for (question, asked) in questions.iter().zip(asked) {
+            question.judge(&asked.told(), Permit::default())?;
+        }
+        assert_eq!(service.wait().code(), Some(0), "{}", errno.0);
+    }
+    Ok("4 shortages".to_owned())
+}
+
+fn unread() -> Outcome {
+    let world = World::enter()?;
+    for errno in SIGNAL.errnos {
+        // Told of and not there is what EAGAIN means; the poller tells of the next one.
+        if errno.0 == "EAGAIN" {
+            continue;
+        }
+        let mut service = world.start(&[])?;
+        service.begin(Rule::always(&SIGNAL, 1, Effect::Fail(*errno)));
+        kill(service.child.id(), libc::SIGTERM);
+        until("the read fails", || (service.supervisor.seen().faults > 0).then_some(()));
+        service.recovery();
+        assert!(service.is_running(), "{}: nobody told it to end", errno.0);
+        service.supervisor.end();
+        assert_eq!(service.wait().code(), Some(0), "{}", errno.0);
+    }
+    Ok(format!("{} errnos", SIGNAL.errnos.len() - 1))
+}

@@ -1,0 +1,122 @@
+//! Faults while the service starts: it serves, or ends with one line and its code, and leaves
+//! nothing behind.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Stdio;
+
+use crate::calls::{Call, Errno, RUNNING, STARTING};
+use crate::process::{command, until};
+use crate::supervisor::{Effect, Plan, Rule, Supervisor};
+use crate::world::World;
+use crate::{Case, Outcome, stride};
+
+/// sysexits.h: the operating system would not have it.
+const EX_OSERR: i32 = 71;
+/// How often one call is made until the service serves, at most; of more the first are looked at.
+const CALLS_MAX: u64 = 16;
+
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |call: &'static Call| -> Case {
+        (format!("startup: {}", call.name), Box::new(move || check_call(call)))
+    };
+    let shared = ["socket", "setsockopt", "getsockname", "epoll_ctl"];
+    let shared = RUNNING.iter().filter(move |call| shared.contains(&call.name));
+    STARTING.iter().chain(shared).map(case).collect()
+}
+
+fn check_call(call: &'static Call) -> Outcome {
+    let world = World::enter()?;
+    let (mut served, mut refused, mut faults) = (0, 0, String::new());
+    let mut turn = 0;
+    for n in 1..=CALLS_MAX {
+        let mut is_met = false;
+        for errno in call.errnos {
+            turn += 1;
+            // The first errno always, to see whether there is such a call.
+            if turn % stride() != 0 && *errno != call.errnos[0] {
+                continue;
+            }
+            match check_start(&world, (call, n, *errno)) {
+                Ok(Ended::Unmet) => continue,
+                Ok(Ended::Serving) => served += 1,
+                Ok(Ended::Refused) => refused += 1,
+                Err(what) => writeln!(faults, "  {n}. {}: {what}", errno.0)?,
+            }
+            is_met = true;
+        }
+        if !is_met {
+            break;
+        }
+    }
+    if !faults.is_empty() {
+        return Err(format!("after {} without a fault:\n{faults}", served + refused).into());
+    }
+    if served + refused == 0 {
+        return Err("none of its calls was met".into());
+    }
+    Ok(format!("{served} times it served, {refused} times it ended with {EX_OSERR}"))
+}
+
+enum Ended {
+    /// The call was not made so often.
+    Unmet,
+    Serving,
+    Refused,
+}
+
+fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<Ended, String> {
+    let (call, n, errno) = fault;
+    let path = world.folder.path("socket");
+    // A socket that nobody listens on any more: its file is replaced.
+    let _ = std::fs::remove_file(&path);
+    drop(UnixListener::bind(&path).map_err(|error| error.to_string())?);
+    // The time as well: a number that was freed is soon another file's.
+    let identity = || {
+        let file = std::fs::symlink_metadata(&path).ok()?;
+        Some((file.ino(), file.mtime(), file.mtime_nsec()))
+    };
+    let stale = identity();
+    let words = world.arguments_for_all();
+    let mut command = command(None, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    command.stderr(Stdio::piped());
+    let rules = vec![Rule::nth(call, n, Effect::Fail(errno))];
+    let plan = Plan { rules, signals: Vec::new() };
+    let (mut child, supervisor) =
+        Supervisor::spawn(&mut command, plan).map_err(|error| error.to_string())?;
+    let status = until("it serves or ends", || {
+        if let Some(status) = child.try_wait().expect("it is our child") {
+            return Some(Some(status));
+        }
+        is_well(&path).then_some(None)
+    });
+    let is_met = supervisor.seen().faults > 0;
+    let Some(status) = status else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Ok(if is_met { Ended::Serving } else { Ended::Unmet });
+    };
+    let mut told = String::new();
+    let _ = child.stderr.take().expect("it is piped").read_to_string(&mut told);
+    // Beside the log, if it came so far.
+    let lines: Vec<&str> = told.lines().filter(|line| !line.starts_with("ts=")).collect();
+    let is_one_line = matches!(lines.as_slice(), [line] if line.starts_with("openports: "));
+    if status.code() != Some(EX_OSERR) || !is_one_line {
+        return Err(format!("{status}, and {told:?}"));
+    }
+    let left = identity();
+    if left.is_some() && left != stale {
+        return Err(format!("it leaves the file of its socket: {told:?}"));
+    }
+    Ok(Ended::Refused)
+}
+
+/// True exactly when a health check at this socket is answered.
+fn is_well(path: &str) -> bool {
+    let Ok(mut stream) = UnixStream::connect(path) else { return false };
+    let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains(" 200 ")
+}

@@ -1,0 +1,314 @@
+//! Who decides what becomes of each call: lets it pass, lets it fail, or does a part of it.
+//!
+//! One thread for each process that is watched. What it is to do may be changed at any time, which
+//! is how a fault begins and ends while the process runs.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::process::{Child, Command};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use socket2::{Socket, Type};
+
+use crate::calls::{self, Call, Errno};
+use crate::seccomp::{self, Calls, Notice, Word};
+
+/// What is done to a call.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect {
+    /// Nothing is done, and it fails so. (A close does close: Linux frees the descriptor whatever
+    /// it returns.)
+    Fail(Errno),
+    /// One call in `one_in` fails, with any errno of its pages but these.
+    Chance { random: Random, one_in: u64, but: &'static [i32] },
+    /// It is done with one byte of what was asked, where it is about a stream or a file.
+    OneByte,
+}
+
+/// What is done to which calls.
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    call: &'static Call,
+    effect: Effect,
+    /// Of the calls that are meant, counted from 1, those from this one on.
+    from: u64,
+    /// And up to this one.
+    to: u64,
+    seen: u64,
+}
+
+impl Rule {
+    /// To the n-th of these calls alone.
+    pub(crate) const fn nth(call: &'static Call, n: u64, effect: Effect) -> Self {
+        Self { call, effect, from: n, to: n, seen: 0 }
+    }
+
+    /// To all of them from the n-th on.
+    pub(crate) const fn always(call: &'static Call, n: u64, effect: Effect) -> Self {
+        Self { call, effect, from: n, to: u64::MAX, seen: 0 }
+    }
+
+    /// True exactly when its calls carry the bytes of clients.
+    pub(crate) fn is_transfer(&self) -> bool {
+        matches!(self.call.name, "recvfrom" | "sendto")
+    }
+}
+
+/// Numbers that follow from a seed (xorshift64*).
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) const fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
+
+/// What was seen of the process since it began `main`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    /// Calls that were told.
+    pub(crate) calls: u64,
+    /// Turns of its loop.
+    pub(crate) turns: u64,
+    /// Calls to which something was done.
+    pub(crate) faults: u64,
+    /// Descriptors that a close could not free, since it was made to fail.
+    pub(crate) kept: usize,
+    /// Calls after the last signal.
+    pub(crate) calls_after_signal: u64,
+}
+
+/// What is done from the beginning of `main` on.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) rules: Vec<Rule>,
+    /// Which signal comes with which call, counted as `Seen::calls` does; in order.
+    pub(crate) signals: Vec<(u64, i32)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    plan: Plan,
+    has_begun: bool,
+    is_held: bool,
+    seen: Seen,
+}
+
+/// A process under watch.
+#[derive(Debug)]
+pub(crate) struct Supervisor(Arc<(Mutex<State>, Condvar)>);
+
+/// What a process shows of itself.
+#[derive(Debug)]
+pub(crate) struct Process {
+    id: u32,
+    memory: File,
+}
+
+impl Process {
+    /// What a descriptor is, as /proc has it; empty if it is none.
+    pub(crate) fn link(&self, descriptor: RawFd) -> String {
+        let link = std::fs::read_link(format!("/proc/{}/fd/{descriptor}", self.id));
+        link.map_or_else(|_| String::new(), |path| path.to_string_lossy().into_owned())
+    }
+
+    /// The text at an address, up to its NUL.
+    pub(crate) fn text(&self, at: u64) -> String {
+        let mut bytes = Vec::new();
+        let mut byte = [0];
+        while self.memory.read_exact_at(&mut byte, at + bytes.len() as u64).is_ok() && byte[0] != 0
+        {
+            bytes.push(byte[0]);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Whether a call is about a stream socket.
+    pub(crate) fn is_stream(notice: &Notice, process: &Self) -> bool {
+        process.kind(notice) == Some(Type::STREAM)
+    }
+
+    /// Whether a call is about a socket of datagrams.
+    pub(crate) fn is_datagrams(notice: &Notice, process: &Self) -> bool {
+        process.kind(notice) == Some(Type::DGRAM)
+    }
+
+    fn kind(&self, notice: &Notice) -> Option<Type> {
+        Socket::from(self.borrow(notice)?).r#type().ok()
+    }
+
+    fn borrow(&self, notice: &Notice) -> Option<OwnedFd> {
+        seccomp::borrow_descriptor(self.id, notice.descriptor()).ok()
+    }
+
+    /// Does one byte of a read or a write; `None` if it is about datagrams.
+    fn do_one_byte(&self, notice: &Notice) -> Option<Word> {
+        let [_, at, len, flags, ..] = notice.args;
+        if len == 0 {
+            return None;
+        }
+        let mut byte = [0_u8];
+        let done = match notice.call {
+            libc::SYS_recvfrom => {
+                let socket = stream(self.borrow(notice)?)?;
+                (&socket).read(&mut byte)
+            }
+            libc::SYS_read => File::from(self.borrow(notice)?).read(&mut byte),
+            libc::SYS_sendto => {
+                let socket = stream(self.borrow(notice)?)?;
+                self.memory.read_exact_at(&mut byte, at).ok()?;
+                socket.send_with_flags(&byte, flags as i32)
+            }
+            libc::SYS_write => {
+                self.memory.read_exact_at(&mut byte, at).ok()?;
+                File::from(self.borrow(notice)?).write(&byte)
+            }
+            _ => return None,
+        };
+        let is_read = matches!(notice.call, libc::SYS_recvfrom | libc::SYS_read);
+        Some(match done {
+            Ok(count) => {
+                if is_read && count == 1 {
+                    self.memory.write_all_at(&byte, at).ok()?;
+                }
+                Word::Return(count as i64)
+            }
+            Err(error) => Word::Fail(error.raw_os_error()?),
+        })
+    }
+}
+
+fn stream(descriptor: OwnedFd) -> Option<Socket> {
+    let socket = Socket::from(descriptor);
+    (socket.r#type().ok()? == Type::STREAM).then_some(socket)
+}
+
+impl Supervisor {
+    /// Starts a command under watch.
+    pub(crate) fn spawn(
+        command: &mut Command,
+        plan: Plan,
+    ) -> Result<(Child, Self), Box<dyn std::error::Error>> {
+        let (child, calls) = seccomp::spawn(command, &calls::numbers())?;
+        let state = State { plan, ..State::default() };
+        let shared = Arc::new((Mutex::new(state), Condvar::new()));
+        let process = Process {
+            id: child.id(),
+            memory: File::options()
+                .read(true)
+                .write(true)
+                .open(format!("/proc/{}/mem", child.id()))?,
+        };
+        let watched = Arc::clone(&shared);
+        std::thread::spawn(move || watch(&calls, &process, &watched));
+        Ok((child, Self(shared)))
+    }
+
+    /// Puts these rules in the place of those before.
+    pub(crate) fn begin(&self, rules: Vec<Rule>) {
+        self.state().plan.rules = rules;
+    }
+
+    /// Ends every fault.
+    pub(crate) fn end(&self) {
+        self.begin(Vec::new());
+    }
+
+    /// Lets the process wait with its next call.
+    pub(crate) fn hold(&self) {
+        self.state().is_held = true;
+    }
+
+    /// Lets it go on, and sends these signals with the calls that come so many calls later.
+    pub(crate) fn release(&self, signals: &[(u64, i32)]) {
+        let mut state = self.state();
+        let now = state.seen.calls;
+        state.plan.signals = signals.iter().map(|(after, signal)| (now + after, *signal)).collect();
+        state.is_held = false;
+        drop(state);
+        self.0.1.notify_all();
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        self.state().seen
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.0.lock().expect("the watching thread does not panic")
+    }
+}
+
+fn watch(calls: &Calls, process: &Process, (state, released): &(Mutex<State>, Condvar)) {
+    let nothing = File::open("/dev/null").expect("it is everywhere");
+    while let Some(notice) = calls.next() {
+        let mut state = state.lock().expect("nobody who holds it panics");
+        while state.is_held {
+            state = released.wait(state).expect("nobody who holds it panics");
+        }
+        let word = state.decide(&notice, process);
+        // The call fails, but what it was to close is closed.
+        if notice.call == libc::SYS_close && matches!(word, Word::Fail(_)) {
+            calls.replace(&notice, &nothing);
+            state.seen.kept += 1;
+        }
+        drop(state);
+        calls.tell(&notice, word);
+    }
+}
+
+impl State {
+    fn decide(&mut self, notice: &Notice, process: &Process) -> Word {
+        if !self.has_begun {
+            self.has_begun = notice.call == calls::MAIN_BEGINS && notice.args[0] != 0;
+            return Word::Continue;
+        }
+        self.seen.calls += 1;
+        self.seen.turns += u64::from(notice.call == calls::EPOLL_WAIT);
+        self.seen.calls_after_signal += 1;
+        while let Some((at, signal)) = self.plan.signals.first().copied()
+            && at <= self.seen.calls
+        {
+            self.plan.signals.remove(0);
+            self.seen.calls_after_signal = 0;
+            seccomp::kill(process.id, signal);
+        }
+        for rule in &mut self.plan.rules {
+            if rule.call.number == notice.call && (rule.call.is_meant)(notice, process) {
+                rule.seen += 1;
+                if (rule.from..=rule.to).contains(&rule.seen)
+                    && let Some(word) = apply(rule, notice, process)
+                {
+                    self.seen.faults += 1;
+                    return word;
+                }
+            }
+        }
+        Word::Continue
+    }
+}
+
+fn apply(rule: &mut Rule, notice: &Notice, process: &Process) -> Option<Word> {
+    match &mut rule.effect {
+        Effect::Fail((_, errno)) => Some(Word::Fail(*errno)),
+        Effect::OneByte => process.do_one_byte(notice),
+        Effect::Chance { random, one_in, but } => {
+            if random.below(*one_in) != 0 {
+                return None;
+            }
+            let errnos = rule.call.errnos.iter().filter(|(_, errno)| !but.contains(errno));
+            let errnos: Vec<i32> = errnos.map(|(_, errno)| *errno).collect();
+            let place = random.below(errnos.len() as u64) as usize;
+            Some(Word::Fail(errnos[place]))
+        }
+    }
+}

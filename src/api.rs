@@ -443,4 +443,18 @@ mod tests {
         let vary = ("Vary", "Accept".to_string());
         assert!(scan_response(Form::Json, Vec::new()).fields.contains(&vary));
     }
+
+    #[test]
+    fn the_openapi_document_knows_every_path_and_no_other() {
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        // The server as a whole is no path, and of others there is nothing to say.
+        let is_path = |route: &Route| !matches!(route, Route::Server | Route::Unknown);
+        let known = Route::ALL.iter().filter(|route| is_path(route)).map(|route| route.label());
+        let listed: std::collections::BTreeSet<&str> = paths.keys().map(String::as_str).collect();
+        assert_eq!(listed, known.collect());
+        let methods = paths.values().flat_map(|path| path.as_object().unwrap().keys());
+        let methods: Vec<&str> = methods.map(String::as_str).collect();
+        assert!(methods.iter().all(|method| ["get", "head", "parameters"].contains(method)));
+    }
 }

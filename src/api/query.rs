@@ -754,4 +754,55 @@ mod tests {
         assert_eq!(parameters["rate"]["schema"]["maximum"], limits::RATE_MAX);
         assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     }
+
+    #[test]
+    fn the_openapi_document_knows_every_parameter_of_a_probe_and_no_other() {
+        let document: serde_json::Value = serde_json::from_str(super::super::OPENAPI).unwrap();
+        let listed = document["paths"]["/probe"]["get"]["parameters"].as_array().unwrap();
+        let in_query = listed.iter().filter(|listed| listed["in"] != "header");
+        let names: Vec<&str> = in_query
+            .map(|listed| listed["name"].as_str().or(listed["$ref"].as_str()).unwrap())
+            .map(|name| name.trim_start_matches("#/components/parameters/"))
+            .collect();
+        assert_eq!(names, PROBE_PARAMETERS.map(|Parameter { name, .. }| name));
+        for Parameter { name, needed, .. } in &PROBE_PARAMETERS {
+            if let Some(own) = listed.iter().find(|listed| listed["name"] == *name) {
+                assert_eq!(own["required"], matches!(needed, Needed::Always), "{name}");
+            }
+        }
+        let header = listed.iter().find(|listed| listed["in"] == "header").unwrap();
+        assert_eq!(header["name"], SCRAPE_TIMEOUT);
+    }
+
+    #[test]
+    fn what_the_openapi_document_gives_as_example_or_bound_is_accepted_and_what_is_beyond_is_not() {
+        let document: serde_json::Value = serde_json::from_str(super::super::OPENAPI).unwrap();
+        let text = |value: &serde_json::Value| value.to_string().trim_matches('"').to_string();
+        let mut asked = 0;
+        for Parameter { name, .. } in &PARAMETERS {
+            let schema = &document["components"]["parameters"][name]["schema"];
+            let is_accepted = |value: &str| {
+                let rest = match *name {
+                    "domain" => "toPort=9",
+                    "toPort" | "ports" => "domain=a",
+                    _ => "domain=a&toPort=65535",
+                };
+                read(&format!("{rest}&{name}={value}")).is_ok()
+            };
+            let words = ["examples", "enum"].map(|key| schema[key].as_array());
+            let bounds = ["minimum", "maximum", "default"].map(|key| schema.get(key));
+            for value in words.into_iter().flatten().flatten().chain(bounds.into_iter().flatten()) {
+                assert!(is_accepted(&text(value)), "{name}={value}");
+                asked += 1;
+            }
+            for (bound, step) in [("minimum", -1), ("maximum", 1)] {
+                if let Some(bound) = schema[bound].as_i64() {
+                    assert!(!is_accepted(&(bound + step).to_string()), "{name} beyond {bound}");
+                }
+            }
+            let is_enum = schema.get("enum").is_some();
+            assert!(!is_enum || !is_accepted("other"), "{name} takes what is not listed");
+        }
+        assert!(asked > 15, "{asked} values");
+    }
 }

@@ -12,6 +12,8 @@
 mod access;
 #[path = "service/client.rs"]
 mod client;
+#[path = "service/contract.rs"]
+mod contract;
 #[path = "service/descriptors.rs"]
 mod descriptors;
 #[path = "service/faults.rs"]

@@ -88,7 +88,8 @@ fn request(service: &Service, query: &str) -> Outcome<TcpStream> {
     let mut stream = TcpStream::connect(service.address)?;
     stream.set_read_timeout(Some(LIMIT))?;
     let head = format!(
-        "GET /open-ports?domain={query} HTTP/1.1\r\nHost: {}\r\nAccept: application/x-ndjson\r\n\r\n",
+        "GET /open-ports?domain={query} HTTP/1.1\r\nHost: {}\r\n\
+         Accept: application/x-ndjson\r\n\r\n",
         service.address
     );
     stream.write_all(head.as_bytes())?;
@@ -128,8 +129,8 @@ fn stopped_readers(service: &Service) -> Outcome<()> {
     }
     drop(readers);
     show("/healthz beside readers that stopped", health);
-    let each = most.saturating_sub(before) / READERS;
-    println!("{READERS} readers: {before} kB before, {most} kB at most, {each} kB each");
+    let each = most.saturating_sub(before) as f64 / READERS as f64;
+    println!("{READERS} readers: {before} kB before, {most} kB at most, {each:.1} kB each");
     Ok(())
 }
 

@@ -14,23 +14,27 @@ use crate::limits;
 pub mod host;
 pub mod manner;
 
-/// A set of TCP ports: one bit each, 8 KB, whatever was asked for.
-#[derive(Clone, PartialEq, Eq)]
+/// A set of TCP ports: one bit each, from port 0 up to the highest that was ever in, so 8 KB at
+/// most. Most sets of a scan are empty or low, and a thousand small scans may run at once.
+#[derive(Clone, Default)]
 pub struct PortSet {
-    words: Box<[u64; 1024]>,
+    words: Vec<u64>,
     len: u32,
 }
 
-impl Default for PortSet {
-    fn default() -> Self {
-        Self::new()
+impl PartialEq for PortSet {
+    fn eq(&self, other: &Self) -> bool {
+        // Of one length, and alike as far as both reach: beyond that there is nothing.
+        self.len == other.len && self.words.iter().zip(&other.words).all(|(a, b)| a == b)
     }
 }
 
+impl Eq for PortSet {}
+
 impl PortSet {
     /// The empty set.
-    pub fn new() -> Self {
-        Self { words: Box::new([0; 1024]), len: 0 }
+    pub const fn new() -> Self {
+        Self { words: Vec::new(), len: 0 }
     }
 
     /// Every port of `first..=last`; empty if `first > last`.
@@ -71,6 +75,7 @@ impl PortSet {
     pub fn insert(&mut self, port: u16) -> bool {
         assert!(port != 0, "port 0 cannot be connected to");
         let (word, bit) = (usize::from(port >> 6), 1 << (port & 63));
+        self.reach(word);
         let is_new = self.words[word] & bit == 0;
         self.words[word] |= bit;
         self.len += u32::from(is_new);
@@ -82,6 +87,7 @@ impl PortSet {
         let (first, last) = range.into_inner();
         assert!(first != 0, "port 0 cannot be connected to");
         assert!(first <= last, "a range runs upwards");
+        self.reach(usize::from(last >> 6));
         for word in first >> 6..=last >> 6 {
             let from = if word == first >> 6 { first & 63 } else { 0 };
             let to = if word == last >> 6 { last & 63 } else { 63 };
@@ -93,8 +99,17 @@ impl PortSet {
         assert!(self.contains(first) && self.contains(last), "both ends are in");
     }
 
+    /// Makes room for the ports of a word.
+    fn reach(&mut self, word: usize) {
+        debug_assert!(word < 1024, "a word of some port");
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+    }
+
     /// Adds every port of `other`.
     pub fn union_with(&mut self, other: &Self) {
+        self.words.resize(self.words.len().max(other.words.len()), 0);
         for (mine, theirs) in self.words.iter_mut().zip(other.words.iter()) {
             *mine |= theirs;
         }
@@ -117,15 +132,16 @@ impl PortSet {
     /// Takes a port out; false if it was not there.
     pub fn remove(&mut self, port: u16) -> bool {
         let (word, bit) = (usize::from(port >> 6), 1 << (port & 63));
-        let was_there = self.words[word] & bit != 0;
-        self.words[word] &= !bit;
+        let Some(ports) = self.words.get_mut(word) else { return false };
+        let was_there = *ports & bit != 0;
+        *ports &= !bit;
         self.len -= u32::from(was_there);
         was_there
     }
 
     /// True exactly when the set holds `port`.
     pub fn contains(&self, port: u16) -> bool {
-        self.words[usize::from(port >> 6)] >> (port & 63) & 1 == 1
+        self.words.get(usize::from(port >> 6)).is_some_and(|ports| ports >> (port & 63) & 1 == 1)
     }
 
     /// The lowest port of the set that is not below `from`; `from` may be 65,536 (nothing is left).
@@ -184,7 +200,7 @@ impl PortSet {
         if let Some(cut) = cut {
             let word = usize::from(cut >> 6);
             self.words[word] &= !(u64::MAX << (cut & 63));
-            self.words[word + 1..].fill(0);
+            self.words.truncate(word + 1);
             self.len = self.count();
             assert!(!self.is_empty(), "one range is kept");
         }
@@ -209,13 +225,10 @@ impl PortSet {
         let mut gaps = !self.words[word] >> (first & 63) << (first & 63);
         while gaps == 0 {
             word += 1;
-            match self.words.get(word) {
-                Some(ports) => gaps = !ports,
-                None => return u16::MAX,
-            }
+            gaps = !self.words.get(word).copied().unwrap_or_default();
         }
         // Not below `first`, whose own bit is no gap: the subtraction cannot wrap.
-        ((word as u32) << 6 | gaps.trailing_zeros()) as u16 - 1
+        (((word as u32) << 6 | gaps.trailing_zeros()) - 1) as u16
     }
 
     /// What `len` must be.
@@ -609,5 +622,29 @@ mod tests {
             }
         }
         assert_eq!(PortSet::new().truncate_ranges(9), 0);
+    }
+
+    #[test]
+    fn a_set_is_the_same_whatever_higher_ports_it_once_held() {
+        let once_high = |text: &str| {
+            let mut set = PortSet::parse(text).unwrap();
+            set.insert(65_535);
+            set.remove(65_535);
+            set
+        };
+        for text in ["1-63", "1-64", "63-64,127", "1-65534"] {
+            let (set, other) = (PortSet::parse(text).unwrap(), once_high(text));
+            assert!(set == other && other == set, "{text}");
+            assert_eq!(set.display_ranges().to_string(), text);
+            assert_eq!((set.last(), set.len()), (other.last(), other.len()), "{text}");
+            assert!(!set.contains(65_535) && !set.clone().remove(65_535), "{text}");
+            let mut all = PortSet::parse("65535").unwrap();
+            all.union_with(&set);
+            assert_eq!(all.len(), set.len() + 1, "{text}");
+            all.subtract(&set);
+            assert_eq!(all, PortSet::parse("65535").unwrap(), "{text}");
+        }
+        let different = once_high("1-63");
+        assert!(different != once_high("1-62,64"), "as many, and others");
     }
 }

@@ -2,13 +2,17 @@
 //! many targets cost beside one.
 #![expect(clippy::print_stdout, reason = "a command line program reports on stdout")]
 
+#[path = "../floor/mod.rs"]
+#[expect(dead_code, reason = "of the floor loops only the limit of descriptors is wanted")]
+mod floor;
 #[path = "../compare/service.rs"]
 #[expect(dead_code, reason = "the comparison needs more of it")]
 mod service;
 
 use std::error::Error;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -20,8 +24,12 @@ use service::Service;
 const LIMIT: Duration = Duration::from_secs(30);
 /// Streams that are timed.
 const STREAMS: usize = 300;
-/// Readers that stop reading.
-const READERS: u64 = 50;
+/// Readers at once, all of whom stop reading, or none.
+const READERS: usize = 32;
+/// An address of this machine where these ports are open for them, and where nobody else is.
+const OPEN_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 9, 77);
+/// See [`OPEN_ADDRESS`].
+const OPEN_PORTS: Range<u16> = 20_000..26_000;
 /// Rounds of the shell's scans.
 const ROUNDS: usize = 5;
 
@@ -109,29 +117,75 @@ fn read_until(stream: &mut TcpStream, text: &mut String, word: &str) -> Outcome<
     Ok(())
 }
 
-/// Memory for each reader that stops reading, and health checks meanwhile.
+/// What readers cost that stop reading, beside as many that read on, and health checks meanwhile.
 fn stopped_readers(service: &Service) -> Outcome<()> {
-    // Open ports are what is told to a reader whatever it does.
-    let listeners: Result<Vec<_>, _> = (0..500).map(|_| TcpListener::bind("127.0.0.1:0")).collect();
+    floor::raise_descriptor_limit()?;
+    // An open port is told to every reader, however slow; so many are more than the kernel takes.
+    let listeners: Result<Vec<_>, _> =
+        OPEN_PORTS.map(|port| TcpListener::bind((OPEN_ADDRESS, port))).collect();
     let _listeners = listeners?;
-    service.ask("/open-ports?domain=127.0.0.1&toPort=65535", LIMIT)?;
-    let resident = || service.memory_kb("VmRSS").ok_or("the service is gone");
-    let before = resident()?;
-    let readers: Outcome<Vec<_>> =
-        (0..READERS).map(|_| request(service, "127.0.0.1&toPort=65535")).collect();
-    let readers = readers?;
-    let mut health = Vec::new();
-    let mut most = before;
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(8) {
-        health.push(service.ask("/healthz", LIMIT)?.0 * 1e3);
-        most = most.max(resident()?);
-    }
-    drop(readers);
-    show("/healthz beside readers that stopped", health);
-    let each = most.saturating_sub(before) as f64 / READERS as f64;
-    println!("{READERS} readers: {before} kB before, {most} kB at most, {each:.1} kB each");
+    let reading = crowd(service, Reader::ReadsOn)?;
+    let stopped = crowd(service, Reader::Stops)?;
+    let (before, with) = (reading.resident_kb, stopped.resident_kb);
+    println!("{READERS} readers that read on: at most {before} kB; that stop: {with} kB");
+    let each = with.saturating_sub(before) as f64 / READERS as f64;
+    println!("a reader that stops costs {each:.1} kB more, of {} kB told", reading.told_kb);
+    show("/healthz beside readers that read on", reading.health);
+    show("/healthz beside readers that stopped", stopped.health);
     Ok(())
+}
+
+/// What a client does with its stream.
+#[derive(Clone, Copy, PartialEq)]
+enum Reader {
+    ReadsOn,
+    Stops,
+}
+
+/// What a crowd of readers cost.
+struct Cost {
+    /// The most that the service held while their scans ran.
+    resident_kb: u64,
+    /// Milliseconds.
+    health: Vec<f64>,
+    /// The length of the longest stream that was read.
+    told_kb: usize,
+}
+
+/// Streams of many open ports at once, until their scans have ended.
+fn crowd(service: &Service, reader: Reader) -> Outcome<Cost> {
+    let (first, last) = (OPEN_PORTS.start, OPEN_PORTS.end - 1);
+    let query = format!("{OPEN_ADDRESS}&fromPort={first}&toPort={last}");
+    let streams: Outcome<Vec<_>> = (0..READERS).map(|_| request(service, &query)).collect();
+    std::thread::scope(|scope| {
+        let mut cost = Cost { resident_kb: 0, health: Vec::new(), told_kb: 0 };
+        let mut readers = Vec::new();
+        for mut stream in streams? {
+            readers.push(scope.spawn(move || {
+                let mut text = String::new();
+                if reader == Reader::ReadsOn {
+                    // One that fails is seen by its length.
+                    drop(read_until(&mut stream, &mut text, "\"event\":\"end\""));
+                }
+                (stream, text.len())
+            }));
+        }
+        let start = Instant::now();
+        loop {
+            cost.health.push(service.ask("/healthz", LIMIT)?.0 * 1e3);
+            let resident = service.memory_kb("VmRSS").ok_or("the service is gone")?;
+            cost.resident_kb = cost.resident_kb.max(resident);
+            let (_, figures) = service.ask("/metrics", LIMIT)?;
+            if figures.contains("openports_scans_running 0\n") || start.elapsed() > LIMIT {
+                break;
+            }
+        }
+        for reader in readers {
+            let (_stream, len) = reader.join().map_err(|_| "a reader panicked")?;
+            cost.told_kb = cost.told_kb.max(len / 1024);
+        }
+        Ok(cost)
+    })
 }
 
 /// 256 addresses of 1,024 ports beside one address of as many.

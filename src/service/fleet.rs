@@ -52,6 +52,8 @@ pub(super) struct Fleet {
     /// Scratch space of the division, so that no turn allocates.
     claims: Vec<usize>,
     order: Vec<usize>,
+    /// True exactly when the last division left some scan with less than it needed.
+    is_scarce: bool,
 }
 
 impl Fleet {
@@ -68,6 +70,7 @@ impl Fleet {
             closes_left: limits::CLOSES_PER_TURN,
             claims: Vec::new(),
             order: Vec::new(),
+            is_scarce: false,
         }
     }
 
@@ -271,7 +274,9 @@ impl Fleet {
         for key in &self.turns {
             self.claims.push(self.scans.get(*key).map_or(0, |running| running.scan.need()));
         }
-        budget::share_out(self.budget.capacity(), &mut self.claims, &mut self.order);
+        let capacity = self.budget.capacity();
+        self.is_scarce = self.claims.iter().sum::<usize>() > capacity;
+        budget::share_out(capacity, &mut self.claims, &mut self.order);
         for (key, grant) in self.turns.iter().zip(&self.claims) {
             if let Some(Running { scan, .. }) = self.scans.get_mut(*key) {
                 scan.set_allowance(*grant);
@@ -279,12 +284,14 @@ impl Fleet {
         }
     }
 
-    /// Takes an ended scan out of the turns. What it was granted goes to the others at once: one
-    /// that was granted nothing has no deadline to wake it but its end.
+    /// Takes an ended scan out of the turns. What it was granted goes to the others at once, if
+    /// they lack any: one that was granted nothing has no deadline to wake it but its end.
     fn retire(&mut self, key: Key) {
         if let Some(place) = self.turns.iter().position(|turn| *turn == key) {
             self.turns.remove(place);
-            self.allot();
+            if self.is_scarce {
+                self.allot();
+            }
         }
     }
 

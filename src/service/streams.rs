@@ -25,8 +25,9 @@ use told::Told;
 
 /// Between two tellings of progress: at most five a second.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// Output that waits for a slow reader, beyond which a stream tells no more progress.
-const STREAM_BYTES_MAX: usize = limits::OUTPUT_BYTES_MAX / 2;
+/// Output that waits for a slow reader, beyond which a stream tells no more progress. A buffer
+/// doubles when it grows: with one event more, and their framing, this fits into half.
+const STREAM_BYTES_MAX: usize = limits::OUTPUT_BYTES_MAX * 3 / 8;
 /// Bytes of ranges in one telling of progress; what does not fit is told the next time. Every
 /// other port closed is 190 KB of text, a millisecond for the loop if it were told at once.
 const RANGES_BYTES_MAX: usize = limits::OUTPUT_BYTES_MAX / 4;
@@ -102,13 +103,14 @@ fn whose(addresses: Addresses, address: IpAddr) -> Option<IpAddr> {
 pub(super) struct Telling {
     stream: Stream,
     /// The last event.
-    end: Vec<u8>,
+    end: Box<[u8]>,
 }
 
 impl Telling {
     /// What is left of `stream`, and its end.
-    pub(super) const fn new(stream: Stream, end: Vec<u8>) -> Self {
-        Self { stream, end }
+    pub(super) fn new(stream: Stream, end: Vec<u8>) -> Self {
+        // It may wait for long, and grew by doubling.
+        Self { stream, end: end.into() }
     }
 
     /// Bytes of the last event.

@@ -30,8 +30,8 @@ pub enum ShardError {
     Malformed,
     /// There are N shards, and this is none of them.
     NoSuch {
-        /// How many there are.
-        of: u64,
+        /// The first and the last there are, as they are written.
+        known: [String; 2],
         /// What was asked for, as [`quote`] writes it.
         given: String,
     },
@@ -43,9 +43,11 @@ impl fmt::Display for ShardError {
             Self::Malformed => {
                 write!(f, "expected I/N, such as 2/3, with N up to {}", limits::SHARDS_MAX)
             }
-            Self::NoSuch { of: 1, given } => write!(f, "{given} is none: the only shard is 1/1"),
-            Self::NoSuch { of, given } => {
-                write!(f, "{given} is none: the shards are 1/{of} to {of}/{of}")
+            Self::NoSuch { known: [first, last], given } if first == last => {
+                write!(f, "{given} is none: the only shard is {first}")
+            }
+            Self::NoSuch { known: [first, last], given } => {
+                write!(f, "{given} is none: the shards are {first} to {last}")
             }
         }
     }
@@ -64,19 +66,19 @@ impl Shard {
     /// # Errors
     /// [`ShardError`].
     pub fn parse(text: &str) -> Result<Self, ShardError> {
-        let (number, of, first) = match text.split_once('/') {
-            Some((number, of)) => (number, of, 1),
-            None => text
-                .split_once(':')
-                .map(|(number, of)| (number, of, 0))
-                .ok_or(ShardError::Malformed)?,
-        };
+        let read =
+            |sign, first| text.split_once(sign).map(|(number, of)| (number, sign, of, first));
+        let (number, sign, of, first) =
+            read('/', 1).or_else(|| read(':', 0)).ok_or(ShardError::Malformed)?;
         let of = parse_decimal(of, 1..=limits::SHARDS_MAX).map_err(|_| ShardError::Malformed)?;
         if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(ShardError::Malformed);
         }
-        let number = parse_decimal(number, first..=first + of - 1)
-            .map_err(|_| ShardError::NoSuch { of, given: quote(number) })?;
+        let known = [first, first + of - 1];
+        let number = parse_decimal(number, known[0]..=known[1]).map_err(|_| {
+            let known = known.map(|number| format!("{number}{sign}{of}"));
+            ShardError::NoSuch { known, given: quote(number) }
+        })?;
         assert!((first..first + of).contains(&number), "`parse_decimal` keeps to its range");
         Ok(Self { place: number - first, of })
     }
@@ -189,6 +191,8 @@ mod tests {
             "\"99999999999999999999\" is none: the shards are 1/4 to 4/4",
         );
         check("2/1", "\"2\" is none: the only shard is 1/1");
+        check("4:4", "\"4\" is none: the shards are 0:4 to 3:4");
+        check("1:1", "\"1\" is none: the only shard is 0:1");
         for text in ["", "/", "1", "1/", "/4", "1/0", "-1/4", "+1/4", "1/4/4", " 1/4", "a/b"] {
             check(text, "expected I/N, such as 2/3, with N up to 65536");
         }

@@ -363,6 +363,53 @@ fn a_progress_line_is_wiped_before_the_table_takes_its_place() {
 }
 
 #[test]
+fn colours_are_for_terminals_whose_user_wants_them() {
+    let (_listener, port) = listener([127, 0, 0, 1]);
+    for (no_color, is_coloured) in [(None, true), (Some("1"), false), (Some(""), true)] {
+        let (mut here, there) = terminal();
+        let mut command = openports(&["scan", "127.0.0.1", &port.to_string()]);
+        command.env_remove("NO_COLOR").envs(no_color.map(|value| ("NO_COLOR", value)));
+        let mut child = command.stdout(there).spawn().expect("the binary runs");
+        drop(command);
+        let mut screen = String::new();
+        while !screen.contains(&format!("{port}")) || !screen.ends_with('\n') {
+            let mut piece = [0; 4096];
+            let count = here.read(&mut piece).expect("the terminal is open");
+            screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
+        }
+        assert_eq!(screen.contains('\x1b'), is_coloured, "NO_COLOR={no_color:?}: {screen:?}");
+        assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    }
+}
+
+#[test]
+fn a_terminal_is_shown_the_rate_and_the_time_that_is_left() {
+    let (mut here, there) = terminal();
+    let mut command = openports(&["scan", "127.0.0.1", "1-900", "--rate", "300"]);
+    let mut child = command.stderr(there).stdout(Stdio::null()).spawn().expect("the binary runs");
+    drop(command);
+    let mut screen = String::new();
+    while !(screen.contains("/s  ") && screen.contains(" s left")) {
+        let mut piece = [0; 4096];
+        let count = here.read(&mut piece).unwrap_or_else(|error| panic!("{error}: {screen:?}"));
+        screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
+    }
+    assert!(screen.contains('%'), "{screen:?}");
+    signal(&child, "-INT");
+    assert_eq!(child.wait().expect("it ends").code(), Some(1));
+}
+
+#[test]
+fn a_hundred_thousand_items_are_too_many_ports_for_a_line() {
+    let items = vec!["1"; 100_000].join(",");
+    let list = format!("127.0.0.1 2\n127.0.0.1 {items}\n127.0.0.2 2\n");
+    let run = run_with(&["scan", "--json", "--targets", "-"], &list);
+    assert_eq!((run.code, lines(&run.stdout).len()), (Some(1), 2), "{}", run.stderr);
+    assert!(run.stderr.starts_with("openports: --targets, line 2: ports "), "{}", run.stderr);
+    assert!(run.stderr.len() < 300, "{}", run.stderr);
+}
+
+#[test]
 fn a_rate_is_kept_over_all_targets_together() {
     let list = "127.0.0.1 1-20\n127.0.0.2 1-20\n127.0.0.3 1-20\n";
     let began_at = Instant::now();

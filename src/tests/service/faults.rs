@@ -130,6 +130,18 @@ fn lists_durations_and_words_are_read_strictly() {
 }
 
 #[test]
+fn a_hundred_thousand_ports_are_too_long_a_target() {
+    let service = Service::start(&[]);
+    let items = vec!["1"; 100_000].join(",");
+    let answer = service.get(&format!("/open-ports?domain=localhost&ports={items}"));
+    answer.check_problem(414, "URI_TOO_LONG");
+    service.get("/healthz").check_status(200);
+    // As many as a target holds are nothing special.
+    let items = vec!["1"; 4000].join(",");
+    service.scan(&format!("domain=127.0.0.1&ports={items}")).check_counts([0, 1, 0, 0, 0]);
+}
+
+#[test]
 fn a_name_is_well_formed_or_refused_before_anybody_is_asked() {
     let service = Service::start(&[]);
     let label = "x".repeat(63);
@@ -154,6 +166,7 @@ fn a_name_is_well_formed_or_refused_before_anybody_is_asked() {
         "2130706433",
         "0x7f000001",
         "0x7f.0.0.1",
+        "0x7f.1",
         "0177.0.0.1",
         "127.0.0.01",
         "1.2.3.4.5",

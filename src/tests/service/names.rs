@@ -106,6 +106,32 @@ fn the_search_list_is_tried_as_ndots_says() {
 }
 
 #[test]
+fn of_a_names_addresses_those_that_are_denied_are_passed_over() {
+    isolated(|| {
+        let _server = NameServer::start("127.0.0.53", |query| {
+            let told: &[[u8; 4]] = match &*query.name {
+                "mixed.example" => &[[169, 254, 169, 254], [127, 0, 0, 1], [0, 0, 0, 0]],
+                _ => &[[169, 254, 169, 254], [224, 0, 0, 1]],
+            };
+            let records = told.iter().map(|address| Record::address(&query.name, *address));
+            Reply::Records(if query.kind == A { records.collect() } else { Vec::new() })
+        });
+        let setup = Setup::new("nameserver 127.0.0.53\n", "");
+        setup.check_here("mixed.example");
+        let port = setup.service.address.port();
+        let all = format!("domain=mixed.example&ports={port}&addresses=all");
+        let scan = setup.service.scan(&all);
+        scan.check_counts([1, 0, 0, 0, 0]);
+        let results = scan.json["results"].as_array().expect("results");
+        assert_eq!(results.len(), 1, "{}", scan.answer.context);
+        scan.answer.check("the address", &results[0]["address"], &"127.0.0.1".into());
+        assert_eq!(setup.service.metric("openports_connects_total"), 2, "none to the others");
+        setup.check_problem("denied.example", 403, "TARGET_DENIED");
+        assert_eq!(setup.service.metric("openports_connects_total"), 2);
+    });
+}
+
+#[test]
 fn each_failure_of_a_lookup_has_its_own_status() {
     isolated(|| {
         let _server = NameServer::start("127.0.0.53", |query| match &*query.name {

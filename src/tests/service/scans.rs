@@ -399,6 +399,7 @@ fn the_policy_judges_addresses_and_not_their_spelling() {
     for target in [
         "169.254.169.254",
         "::ffff:169.254.169.254",
+        "[::ffff:169.254.169.254]",
         "64:ff9b::a9fe:a9fe",
         "2002:a9fe:a9fe::",
         "innocent",

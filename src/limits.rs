@@ -205,7 +205,8 @@ pub const TARGETS_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const BAD_LINES_MAX: usize = 1000;
 /// Shards of one sweep; one machine each.
 pub const SHARDS_MAX: u64 = 65_536;
-/// Targets scanned at once from the shell, where each has few ports. Each costs 60 KB.
+/// Targets scanned at once from the shell, where each has few ports. Each costs 3 KB, and
+/// of its sets of ports as much as the highest port asks for, 40 KB at most.
 pub const BATCH_JOBS_MAX: usize = 1024;
 /// Bytes printed that wait for a slow reader, beyond which no further target is begun.
 pub const PRINTOUT_BYTES_MAX: usize = 64 * 1024;

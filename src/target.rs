@@ -634,7 +634,8 @@ mod tests {
         };
         for text in ["1-63", "1-64", "63-64,127", "1-65534"] {
             let (set, other) = (PortSet::parse(text).unwrap(), once_high(text));
-            assert!(set == other && other == set, "{text}");
+            assert_eq!(set, other, "{text}");
+            assert_eq!(other, set, "{text}");
             assert_eq!(set.display_ranges().to_string(), text);
             assert_eq!((set.last(), set.len()), (other.last(), other.len()), "{text}");
             assert!(!set.contains(65_535) && !set.clone().remove(65_535), "{text}");

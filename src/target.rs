@@ -52,7 +52,8 @@ impl PortSet {
     ///
     /// The set is never empty. Linear in the text, and in [`limits::PORT_ITEMS_MAX`] items at most.
     pub fn parse(text: &str) -> Result<Self, PortsError> {
-        let mut set = Self::new();
+        // Grown at once, and cut in the end.
+        let mut set = Self { words: vec![0; 1024], len: 0 };
         let mut offset = 1;
         for (index, item) in text.split(',').enumerate() {
             let range = if index == limits::PORT_ITEMS_MAX {
@@ -66,6 +67,9 @@ impl PortSet {
             }
             offset += item.len() + 1;
         }
+        let words_used = set.last().map_or(0, |port| usize::from(port >> 6) + 1);
+        set.words.truncate(words_used);
+        set.words.shrink_to_fit();
         assert!(!set.is_empty(), "every list has an item, every range has a port");
         assert_eq!(set.len, set.count(), "no port was counted twice");
         Ok(set)
@@ -87,29 +91,35 @@ impl PortSet {
         let (first, last) = range.into_inner();
         assert!(first != 0, "port 0 cannot be connected to");
         assert!(first <= last, "a range runs upwards");
-        self.reach(usize::from(last >> 6));
-        for word in first >> 6..=last >> 6 {
-            let from = if word == first >> 6 { first & 63 } else { 0 };
-            let to = if word == last >> 6 { last & 63 } else { 63 };
+        let (low, high) = (usize::from(first >> 6), usize::from(last >> 6));
+        self.reach(high);
+        // A slice, so that its bounds are checked once.
+        for (word, ports) in (low..).zip(&mut self.words[low..=high]) {
+            let from = if word == low { first & 63 } else { 0 };
+            let to = if word == high { last & 63 } else { 63 };
             let mask = u64::MAX << from & u64::MAX >> (63 - to);
-            let ports = &mut self.words[usize::from(word)];
             self.len += (mask & !*ports).count_ones();
             *ports |= mask;
         }
         assert!(self.contains(first) && self.contains(last), "both ends are in");
     }
 
-    /// Makes room for the ports of a word.
+    /// Makes room for the ports of a word. Grows to powers of two, so seldom, and takes zeroed
+    /// memory as the allocator has it: `Vec::resize` would write every word.
     fn reach(&mut self, word: usize) {
         debug_assert!(word < 1024, "a word of some port");
         if word >= self.words.len() {
-            self.words.resize(word + 1, 0);
+            let mut words = vec![0; (word + 1).next_power_of_two()];
+            words[..self.words.len()].copy_from_slice(&self.words);
+            self.words = words;
         }
     }
 
     /// Adds every port of `other`.
     pub fn union_with(&mut self, other: &Self) {
-        self.words.resize(self.words.len().max(other.words.len()), 0);
+        if let Some(word) = other.words.len().checked_sub(1) {
+            self.reach(word);
+        }
         for (mine, theirs) in self.words.iter_mut().zip(other.words.iter()) {
             *mine |= theirs;
         }

@@ -32,9 +32,7 @@ const EX_USAGE: u8 = 64;
 const EX_OSERR: u8 = 71;
 
 fn main() -> ExitCode {
-    if let Err(error) = sys::stand_as_process_1() {
-        return end(Err(format!("signals: {error}")), EX_OSERR);
-    }
+    sys::stand_as_process_1();
     let invocation = config::parse(std::env::args_os(), |name| std::env::var_os(name));
     match invocation {
         Ok(Invocation::Serve(config, flag)) => end(serve(*config, flag), EX_OSERR),

@@ -211,25 +211,19 @@ pub fn route(to: SocketAddr) -> Route {
 /// never reaches it (pid_namespaces(7)). So SIGTERM and SIGINT get one that ends it as they would
 /// have, until [`Signals`] takes them over. And it inherits what others leave behind, a debugging
 /// shell's children for example: those must not stay as zombies (wait(2) on ignoring SIGCHLD).
-///
-/// # Errors
-/// signal(2), which has no reason to fail.
-pub fn stand_as_process_1() -> io::Result<()> {
+pub fn stand_as_process_1() {
     if std::process::id() != 1 {
-        return Ok(());
+        return;
     }
     // SAFETY: the handler calls nothing but `_exit`, which signal-safety(7) allows.
     unsafe {
         let handler = end_by_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
-        for (signal, disposition) in
-            [(libc::SIGTERM, handler), (libc::SIGINT, handler), (libc::SIGCHLD, libc::SIG_IGN)]
-        {
-            if libc::signal(signal, disposition) == libc::SIG_ERR {
-                return Err(io::Error::last_os_error());
-            }
+        for signal in [libc::SIGTERM, libc::SIGINT] {
+            // It fails for signals that do not exist.
+            libc::signal(signal, handler);
         }
+        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
     }
-    Ok(())
 }
 
 /// The exit code is the one that a shell gives to a process that the signal killed.

@@ -29,14 +29,15 @@ build_image
 build_image /opt
 rm -rf "$work/elsewhere" && mkdir "$work/elsewhere"
 cp -r Dockerfile .dockerignore Cargo.toml Cargo.lock src "$work/elsewhere"
-# At once: most of a build is the linker's, which takes one processor.
+# At once: most of a build is the linker's, which takes one processor. Not from the same base with
+# the same steps, or one's layers hide the other's in the cache.
 build ci . &
 first=$!
-prefix=/opt build again --no-cache "$work/elsewhere" &
+prefix=/opt build again --layers=false --no-cache "$work/elsewhere" &
 second=$!
 # The podman of Debian 12 has to be told what it runs on.
 own=$(dpkg --print-architecture)
-build arm64 --platform linux/arm64 --build-arg "BUILDPLATFORM=linux/$own" . &
+prefix=/opt build arm64 --platform linux/arm64 --build-arg "BUILDPLATFORM=linux/$own" . &
 third=$!
 wait "$first" && wait "$second" && wait "$third"
 # Not the image's id: podman notes in it what it took from its cache.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs .ci/page/check.py in the lab of benches/lab: loopback, and one host that is silent on all
 # ports but some. Then once more where all ports of the host are open, the most there is to show.
+# With PAGE_MEASURE=1 it is measured instead: the first paint, and a scan that is watched.
 # With PAGE_SCREENSHOTS=write the pictures of docs/page are made anew, and nothing else is done.
 # Usage: .ci/page/check.sh BINARY AXE [CASE…]
 set -euo pipefail
@@ -18,6 +19,9 @@ if [ "${PAGE_SCREENSHOTS:-}" = write ]; then
     "${lab[@]}" --open 22,80,443,5432,8080 -- python3 "$here/terminal.py" docs/page/scan.svg \
         "openports scan shop.example" "$1" scan --hosts "$hosts" shop.example
     exit
+fi
+if [ -n "${PAGE_MEASURE:-}" ]; then
+    exec "${lab[@]}" --open "$PAGE_OPEN" -- python3 "$here/measure.py" "$@"
 fi
 "${lab[@]}" --open "$PAGE_OPEN" --rest silent -- python3 "$here/check.py" "$@"
 [ $# -gt 2 ] || PAGE_SWEEP=$PAGE_HOST "${lab[@]}" --rest open -- python3 "$here/check.py" "$@" long_task

@@ -2,8 +2,9 @@
 //!
 //! A stream tells its start, each open port as it is found, how far the scan is (at most five
 //! times a second) with the ports that came into a state since, and its end. A reader that does
-//! not keep up misses progress, never a port, and never costs more than [`STREAM_BYTES_MAX`] and
-//! four sets of ports for each address.
+//! not keep up misses progress, never a port, and costs no more than [`STREAM_BYTES_MAX`] and four
+//! sets of ports for each address while its scan runs. The end is written in one piece, as long as
+//! it is, and waits beside them.
 
 mod told;
 

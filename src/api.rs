@@ -1,10 +1,10 @@
 //! The service's routes: requests in, typed commands out; outcomes in, answers out.
 //!
 //! [`parse`] turns a [`Request`] into a [`Command`] or a [`Problem`]; the other functions make the
-//! [`Response`]s. [`query`] reads the parameters, [`accept`] negotiates, [`answer`] writes the
-//! outcome of a scan, [`sweep`] what several scans have beside it, and [`problem`] what went
-//! wrong. The only room that names serde_json: JSON is a matter of this surface, and of nothing
-//! below it.
+//! [`Response`]s. [`query`] reads the parameters, [`accept`] negotiates, [`answer`] writes what a
+//! scan tells while it runs, [`ending`] its end, [`sweep`] what several scans have beside it, and
+//! [`problem`] what went wrong. The only room that names serde_json: JSON is a matter of this
+//! surface, and of nothing below it.
 //!
 //! It never decides whether a command may be carried out: tokens, policy and caps are the
 //! service's. It keeps no state.
@@ -17,10 +17,12 @@ use crate::limits::Settings;
 
 pub mod accept;
 pub mod answer;
+pub mod ending;
 pub mod page;
 pub mod probe;
 pub mod problem;
 pub mod query;
+pub mod summary;
 pub mod sweep;
 
 use accept::Form;
@@ -177,7 +179,7 @@ fn parse_scan(request: &Request, defaults: &Settings) -> Result<ScanRequest, Pro
     query::parse(request.query(), defaults, form).map_err(Problem::invalid)
 }
 
-/// 200 with the outcome of a scan, as [`answer::write_event`] wrote it; empty for a stream, whose
+/// 200 with the outcome of a scan, as [`ending::write_end`] wrote it; empty for a stream, whose
 /// bytes follow, and for HEAD. A cache must neither keep it nor give it to who accepts another
 /// form.
 pub fn scan_response(form: Form, body: Vec<u8>) -> Response {

@@ -25,9 +25,11 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use crate::api::accept::Form;
-use crate::api::answer::{ScanEvent, Summary, write_event};
+use crate::api::answer::{ScanEvent, write_event};
+use crate::api::ending::write_end;
 use crate::api::problem::Problem;
 use crate::api::query::{Addresses, Include, ScanRequest};
+use crate::api::summary::Summary;
 use crate::api::sweep::{Stream, SweepEvent, write_failure, write_sweep_event};
 use crate::event::{Action, PrintFailure};
 use crate::limits;
@@ -298,12 +300,10 @@ impl Batch {
                 self.printout.extend_from_slice(text.as_bytes());
             }
             Format::Json => {
-                write_event(&mut self.printout, Form::Json, &ScanEvent::End(summary));
+                write_end(&mut self.printout, Form::Json, &summary);
                 self.printout.push(b'\n');
             }
-            Format::Ndjson => {
-                write_event(&mut self.printout, Form::Ndjson, &ScanEvent::End(summary));
-            }
+            Format::Ndjson => write_end(&mut self.printout, Form::Ndjson, &summary),
         }
         self.check_invariants();
     }

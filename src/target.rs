@@ -175,15 +175,22 @@ impl PortSet {
         })
     }
 
+    /// The lowest range `(first, last)` of the set's ports that are not below `from`, which may be
+    /// 65,536.
+    pub fn next_range_from(&self, from: u32) -> Option<(u16, u16)> {
+        let first = self.next_from(from)?;
+        let last = self.run_end(first);
+        assert!(last >= first, "a run holds its first port");
+        Some((first, last))
+    }
+
     /// The ports as ranges `(first, last)`, ascending, none touching the next.
     pub fn ranges(&self) -> impl Iterator<Item = (u16, u16)> + '_ {
         let mut from = 0;
         std::iter::from_fn(move || {
-            let first = self.next_from(from)?;
-            let last = self.run_end(first);
-            assert!(last >= first, "a run holds its first port");
-            from = u32::from(last) + 1;
-            Some((first, last))
+            let range = self.next_range_from(from)?;
+            from = u32::from(range.1) + 1;
+            Some(range)
         })
     }
 
@@ -244,6 +251,11 @@ impl PortSet {
     /// What `len` must be.
     fn count(&self) -> u32 {
         self.words.iter().map(|ports| ports.count_ones()).sum()
+    }
+
+    /// Bytes of memory that the set takes.
+    pub const fn heap_bytes(&self) -> usize {
+        self.words.capacity() * size_of::<u64>()
     }
 
     /// How many ports the set holds, 0 to 65,535.

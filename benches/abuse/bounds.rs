@@ -24,8 +24,9 @@ const EXCHANGE_BYTES: usize = most([
     REQUEST_BYTES + 2 * limits::READ_BYTES_MAX,
     PAGE_BYTES + limits::PIPELINED_BYTES_MAX + 2 * limits::READ_BYTES_MAX,
 ]);
-/// Seven sets of ports of 8 KB: the plan, five states, what a stream withholds.
-const SCAN_BYTES: usize = 7 * 8 * 1024 + 2048;
+/// Ten sets of ports of 8 KB: the plan, five states, what a stream withholds, and what it has told
+/// of three states.
+const SCAN_BYTES: usize = 10 * 8 * 1024 + 2048;
 /// Beyond which the answer to one scan cannot grow: every port with its comma, and the head.
 const ANSWER_BYTES: usize = 6 * 65_536 + 4096;
 /// A probe's place in its scan, in the core's table and in the shell's, each grown by doubling,
@@ -62,7 +63,7 @@ fn rows(descriptors: usize, scans_max: usize) -> Vec<Row> {
         row("connections: what is read and written", connections, EXCHANGE_BYTES),
         row("answers to scans that wait to be sent", 1, limits::ANSWER_BYTES_WAITING_MAX),
         row("the answer to a scan that is being written", 3, ANSWER_BYTES),
-        row("streams", scans_max.min(connections), 2 * limits::OUTPUT_BYTES_MAX),
+        row("streams", scans_max.min(connections), 2 * limits::STREAM_BYTES_MAX),
         row("scans of single addresses", limits::ADDRESS_SCANS_MAX + scans_max, SCAN_BYTES),
         row("probes in flight", probes, PROBE_BYTES),
         row("lookups", limits::LOOKUPS_MAX, LOOKUP_BYTES),

@@ -8,9 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use openports::api::accept::Form;
-use openports::api::answer::{ScanEvent, Summary, write_event};
+use openports::api::ending::write_end;
 use openports::api::problem::{Problem, problem_response};
 use openports::api::query;
+use openports::api::summary::Summary;
 use openports::budget::Shares;
 use openports::conn::{Conn, Step};
 use openports::dns::files::NameFiles;
@@ -207,7 +208,7 @@ fn answer(rounds: u64, is_open: fn(u16) -> bool) {
             results: None,
         };
         let mut text = Vec::new();
-        write_event(&mut text, Form::Json, &ScanEvent::End(summary));
+        write_end(&mut text, Form::Json, &summary);
         assert!(black_box(text).len() > 200);
     }
 }

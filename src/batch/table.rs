@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use crate::api::answer::Summary;
+use crate::api::summary::Summary;
 use crate::scan::ledger::Counts;
 use crate::target::PortSet;
 
@@ -112,7 +112,7 @@ fn write_block(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::answer::{AddressResult, Services};
+    use crate::api::summary::{AddressResult, Services};
     use crate::names::Names;
     use std::time::Duration;
 

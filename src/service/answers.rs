@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::jobs::Job;
 use crate::api::accept::Form;
-use crate::api::answer::{AddressResult, ScanEvent, Services, Summary, write_event};
+use crate::api::ending::{Ending, write_end};
 use crate::api::probe::{Probed, probe_response};
 use crate::api::query::Addresses;
+use crate::api::summary::{AddressResult, Services, Summary};
 use crate::http::Response;
 use crate::names::Names;
 use crate::report::PortTally;
@@ -31,15 +32,20 @@ impl<'a> Outcome<'a> {
         Self { job, scans, elapsed: now - job.started_at }
     }
 
-    /// The end of an answer in this form: all of it, where it is no stream.
+    /// The answer in this form, whole.
     pub(super) fn write_end(&self, form: Form, names: &Names) -> Vec<u8> {
         let mut text = Vec::new();
-        self.tell(names, |summary| write_event(&mut text, form, &ScanEvent::End(summary)));
+        self.tell(names, |summary| write_end(&mut text, form, &summary));
         text
     }
 
+    /// The end of a stream in this form, to be told as its reader keeps up.
+    pub(super) fn ending(&self, form: Form, names: &Names) -> Ending<'static> {
+        self.tell(names, |summary| Ending::new(form, &summary).into_owned())
+    }
+
     /// Tells the outcome to whoever writes it; the summary borrows what lives no longer.
-    pub(super) fn tell(&self, names: &Names, to: impl FnOnce(Summary)) {
+    pub(super) fn tell<T>(&self, names: &Names, to: impl FnOnce(Summary) -> T) -> T {
         let [open, closed, filtered, unreachable] =
             [PortState::Open, PortState::Closed, PortState::Filtered, PortState::Unreachable]
                 .map(|state| Ports::of(self.scans, state));
@@ -62,7 +68,7 @@ impl<'a> Outcome<'a> {
             unreachable: include.unreachable.then(|| unreachable.as_set()),
             services: include.services.then(|| Services { open: open.as_set(), names }),
             results: is_all.then_some(&results),
-        });
+        })
     }
 
     /// The answer to a probe that expects these ports to be open, or none in particular.

@@ -108,13 +108,13 @@ impl Client {
         }
     }
 
-    /// Bytes of answers that wait for it to read.
+    /// Bytes that are kept for it to read.
     pub(super) fn waiting_len(&self) -> usize {
-        let end_len = match &self.activity {
-            Activity::Telling(telling) => telling.end_len(),
+        let untold = match &self.activity {
+            Activity::Telling(telling) => telling.kept_bytes(),
             Activity::Waiting | Activity::Authorizing(_) | Activity::Scanning(_) => 0,
         };
-        self.conn.output().len() + end_len
+        self.conn.output().len() + untold
     }
 
     /// When it gives way to another, where places are short: so long after it spoke, and later
@@ -136,7 +136,7 @@ impl Client {
 impl Service {
     /// Does what the connection has to be done: answers requests, says goodbye, closes.
     pub(super) fn serve(&mut self, now: Instant, key: Key) {
-        self.tell_rest(now, key);
+        self.tell_untold(now, key);
         while let Some(step) = self.client(key).and_then(|client| client.conn.poll_step(now)) {
             match step {
                 Step::Request(request) => self.on_request(now, key, &request),
@@ -280,19 +280,20 @@ impl Service {
         let record = Self::access_record(now, (&exchange, 200));
         self.log(&outcome.describe(record));
         self.counters.count_request(exchange.route, 200);
-        let end = match &exchange.expect {
-            Some(_) => Vec::new(),
-            None => outcome.write_end(form, &self.options.names),
-        };
-        self.make_room(now, end.len());
-        if let Some(Role::Client(client)) = self.sockets.get_mut(owner) {
-            if let Some(stream) = scanning.stream {
-                client.activity = Activity::Telling(Box::new(Telling::new(stream, end)));
-            } else {
-                let response = match &exchange.expect {
-                    Some(expect) => outcome.probe_response(expect.as_ref()),
-                    None => api::scan_response(form, end),
-                };
+        let names = &self.options.names;
+        if let Some(stream) = scanning.stream {
+            let telling = Telling::new(stream, outcome.ending(form, names));
+            self.make_room(now, telling.kept_bytes());
+            if let Some(client) = self.client(owner) {
+                client.activity = Activity::Telling(Box::new(telling));
+            }
+        } else {
+            let response = match &exchange.expect {
+                Some(expect) => outcome.probe_response(expect.as_ref()),
+                None => api::scan_response(form, outcome.write_end(form, names)),
+            };
+            self.make_room(now, response.body.len());
+            if let Some(Role::Client(client)) = self.sockets.get_mut(owner) {
                 client.conn.respond(now, &response, &self.date.1);
             }
         }

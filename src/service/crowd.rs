@@ -94,7 +94,7 @@ impl Service {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
@@ -107,7 +107,7 @@ mod tests {
     use crate::report::log::{Format, Level};
     use crate::service::Options;
 
-    fn service(connections: usize) -> Service {
+    pub(in crate::service) fn service(connections: usize) -> Service {
         let options = Options {
             settings: Settings::default(),
             shares: Shares { connections, lookups: 2, probes: 10 },

@@ -2,9 +2,9 @@
 //!
 //! A stream tells its start, each open port as it is found, how far the scan is (at most five
 //! times a second) with the ports that came into a state since, and its end. A reader that does
-//! not keep up misses progress, never a port, and costs no more than [`STREAM_BYTES_MAX`] and four
-//! sets of ports for each address while its scan runs. The end is written in one piece, as long as
-//! it is, and waits beside them.
+//! not keep up misses progress, never a port. What it is not told is kept as sets of ports, not as
+//! text: it costs a buffer for [`STREAM_BYTES_MAX`], at most 24 KB, and for each address four sets
+//! of 8 KB at most while the scan runs, and five behind it. That is 64 KB where one is scanned.
 
 mod told;
 
@@ -17,21 +17,19 @@ use super::{Role, Service};
 use crate::api;
 use crate::api::accept::Form;
 use crate::api::answer::{Progress, ScanEvent, write_event};
+use crate::api::ending::Ending;
 use crate::api::query::Addresses;
 use crate::conn::Conn;
-use crate::limits;
+use crate::limits::STREAM_BYTES_MAX;
+use crate::names::Names;
 use crate::scan::Scan;
 use crate::slots::Key;
 use told::Told;
 
 /// Between two tellings of progress: at most five a second.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// Output that waits for a slow reader, beyond which a stream tells no more progress. A buffer
-/// doubles when it grows: with one event more, and their framing, this fits into half.
-const STREAM_BYTES_MAX: usize = limits::OUTPUT_BYTES_MAX * 3 / 8;
-/// Bytes of ranges in one telling of progress; what does not fit is told the next time. Every
-/// other port closed is 190 KB of text, a millisecond for the loop if it were told at once.
-const RANGES_BYTES_MAX: usize = limits::OUTPUT_BYTES_MAX / 4;
+/// Room from which on it is worth it to tell what was kept: less would be a chunk a port.
+const STREAM_ROOM_MIN: usize = STREAM_BYTES_MAX / 2;
 
 /// An answer that is written while its scan runs.
 #[derive(Debug)]
@@ -51,13 +49,15 @@ impl Stream {
     fn take_withheld(&mut self, room: usize) -> Vec<u8> {
         let mut text = Vec::new();
         for told in &mut self.told {
-            while text.len() < room
-                && let Some(port) = told.take_withheld()
-            {
-                let address = whose(self.addresses, told.address);
+            if text.len() >= room {
+                break;
+            }
+            let address = whose(self.addresses, told.address);
+            told.take_withheld(|port| {
                 let event = ScanEvent::Open { port, rtt: None, address };
                 write_event(&mut text, self.form, &event);
-            }
+                text.len() < room
+            });
         }
         text
     }
@@ -85,10 +85,6 @@ impl Stream {
             write_event(out, self.form, &ScanEvent::Progress(progress));
         }
     }
-
-    fn is_told(&self) -> bool {
-        self.told.iter().all(|told| !told.has_withheld())
-    }
 }
 
 /// The address as events tell it: where there is but one, the start has told it.
@@ -104,19 +100,28 @@ fn whose(addresses: Addresses, address: IpAddr) -> Option<IpAddr> {
 pub(super) struct Telling {
     stream: Stream,
     /// The last event.
-    end: Box<[u8]>,
+    end: Ending<'static>,
 }
 
 impl Telling {
     /// What is left of `stream`, and its end.
-    pub(super) fn new(stream: Stream, end: Vec<u8>) -> Self {
-        // It may wait for long, and grew by doubling.
-        Self { stream, end: end.into() }
+    pub(super) fn new(mut stream: Stream, end: Ending<'static>) -> Self {
+        stream.told.iter_mut().for_each(Told::forget_told);
+        Self { stream, end }
     }
 
-    /// Bytes of the last event.
-    pub(super) const fn end_len(&self) -> usize {
-        self.end.len()
+    /// Bytes of memory that are kept for what is left.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.stream.told.iter().map(Told::kept_bytes).sum::<usize>() + self.end.kept_bytes()
+    }
+
+    /// What comes next, as much as `room` bytes hold, and one event, port or range more at most;
+    /// nothing if all is told.
+    fn take(&mut self, room: usize, names: &Names) -> Vec<u8> {
+        let mut text = self.stream.take_withheld(room);
+        let room = room.saturating_sub(text.len());
+        self.end.write(&mut text, room, names);
+        text
     }
 }
 
@@ -182,17 +187,30 @@ impl Service {
         self.serve(now, owner);
     }
 
-    /// Tells the rest of a stream whose scan has ended, as far as the reader keeps up.
-    pub(super) fn tell_rest(&mut self, now: Instant, key: Key) {
-        let Some(Client { conn, activity, .. }) = self.client(key) else { return };
-        let Activity::Telling(telling) = activity else { return };
-        let room = STREAM_BYTES_MAX.saturating_sub(conn.output().len());
-        if room == 0 {
-            return;
+    /// Tells a client what its stream has kept for it, as far as it keeps up: open ports, and the
+    /// end if the scan has ended.
+    pub(super) fn tell_untold(&mut self, now: Instant, key: Key) {
+        let Some(Role::Client(client)) = self.sockets.get_mut(key) else { return };
+        let Client { conn, activity, .. } = client.as_mut();
+        loop {
+            let room = STREAM_BYTES_MAX.saturating_sub(conn.output().len());
+            if room < STREAM_ROOM_MIN {
+                return;
+            }
+            let text = match activity {
+                Activity::Scanning(scanning) => match &mut scanning.stream {
+                    Some(stream) => stream.take_withheld(room),
+                    None => return,
+                },
+                Activity::Telling(telling) => telling.take(room, &self.options.names),
+                Activity::Authorizing(_) | Activity::Waiting => return,
+            };
+            if text.is_empty() {
+                break;
+            }
+            conn.push_stream(now, &text);
         }
-        conn.push_stream(now, &telling.stream.take_withheld(room));
-        if telling.stream.is_told() {
-            conn.push_stream(now, &telling.end);
+        if matches!(activity, Activity::Telling(_)) {
             conn.end_stream(now);
             *activity = Activity::Waiting;
         }
@@ -218,8 +236,103 @@ impl Service {
             progress.open += counts.open;
         }
         let mut text = stream.take_withheld(room);
-        let room = room.saturating_sub(text.len()).min(RANGES_BYTES_MAX);
+        let room = room.saturating_sub(text.len());
         stream.write_progress(&mut text, progress, room, self.jobs.scans(scanning.job));
         client.conn.push_stream(now, &text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::super::crowd::tests::service;
+    use super::*;
+    use crate::event::{Action, Event, Outcome, Route};
+    use crate::limits::READ_BYTES_MAX;
+    use crate::target::PortSet;
+
+    const KB: usize = 1024;
+
+    /// Turns of the loop until the client's scan has ended. Nobody reads; odd ports are open.
+    fn scan_all(service: &mut Service, client: Key, mut now: Instant) {
+        while service.is_scanning(client) {
+            match service.poll_action(now) {
+                Action::Connect { socket, to, .. } => {
+                    let is_open = to.port() % 2 == 1;
+                    let outcome = if is_open { Outcome::Connected } else { Outcome::Refused };
+                    service.handle(Event::Connect { socket, outcome }, now);
+                }
+                Action::FindRoute { request, to } => {
+                    let route = Route::From(to.ip());
+                    service.handle(Event::Route { request, to, route }, now);
+                }
+                Action::Attend(_) | Action::Close { .. } | Action::Log(_) => {}
+                Action::Yield | Action::Wait(_) => {
+                    now += Duration::from_millis(1);
+                    let (wall, worked) = (SystemTime::UNIX_EPOCH, Duration::ZERO);
+                    service.handle(Event::Tick { wall, worked }, now);
+                }
+                other => panic!("nobody asked for {other:?}"),
+            }
+            let waiting = service.output(client).len();
+            assert!(waiting < STREAM_BYTES_MAX + KB, "{waiting}");
+        }
+    }
+
+    /// All that is told to a reader who takes so many bytes at a time.
+    fn read_all(service: &mut Service, client: Key, now: Instant) -> Vec<u8> {
+        let mut told = Vec::new();
+        while !service.output(client).is_empty() {
+            let output = service.output(client);
+            let count = output.len().min(READ_BYTES_MAX);
+            assert!(output.len() < STREAM_BYTES_MAX + KB, "{}", output.len());
+            told.extend_from_slice(&output[..count]);
+            service.handle(Event::Sent { socket: client, count }, now);
+        }
+        told
+    }
+
+    /// The end was written in one piece, which cost a reader that had stopped 400 KB.
+    #[test]
+    fn a_reader_that_stops_costs_a_buffer_and_five_sets_and_misses_no_port() {
+        let (mut service, now) = (service(1), Instant::now());
+        let client = service.handle_accepted(None, now);
+        let target = "/open-ports?domain=127.0.0.1&ports=1-&include=closed,filtered,unreachable";
+        // To the close, so that no chunk stands within a line.
+        let request = format!("GET {target} HTTP/1.0\r\nAccept: application/x-ndjson\r\n\r\n");
+        service.handle(Event::Received { socket: client, bytes: request.as_bytes() }, now);
+        scan_all(&mut service, client, now);
+        let waiting = service.client(client).map_or(0, |client| client.waiting_len());
+        assert!(waiting > 3 * 8 * KB, "two sets at the end, and one to be told: {waiting}");
+        assert!(waiting < STREAM_BYTES_MAX + 5 * 8 * KB + 2 * KB, "{waiting}");
+
+        let told = String::from_utf8(read_all(&mut service, client, now)).expect("text");
+        let (_, body) = told.split_once("\r\n\r\n").expect("a head");
+        let mut open = PortSet::new();
+        let mut lines = body.lines().peekable();
+        while let Some(line) = lines.next() {
+            let event: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            match event["event"].as_str() {
+                Some("open") => {
+                    let port = event["port"].as_u64().expect("a port");
+                    assert!(open.insert(port as u16), "{port} is told twice");
+                }
+                Some("end") => {
+                    let ports = event["open_ports"].as_array().expect("a list");
+                    assert!(ports.iter().filter_map(|port| port.as_u64()).eq(all(&open)));
+                    let closed = event["closed_ports"].as_str().expect("ranges");
+                    assert_eq!(PortSet::parse(closed).expect("ranges").len(), 32_767);
+                    assert_eq!(lines.peek(), None, "nothing follows the end");
+                }
+                Some("start" | "progress") => {}
+                other => panic!("{other:?} is no event"),
+            }
+        }
+        assert_eq!(open.len(), 32_768);
+    }
+
+    fn all(ports: &PortSet) -> impl Iterator<Item = u64> + '_ {
+        ports.iter().map(u64::from)
     }
 }

@@ -49,16 +49,30 @@ impl Told {
         self.withheld.insert(port);
     }
 
-    /// The lowest open port that was kept back.
-    pub(super) fn take_withheld(&mut self) -> Option<u16> {
-        let port = self.withheld.first()?;
-        self.withheld.remove(port);
-        Some(port)
+    /// Takes the open ports that were kept back, from the lowest on, for as long as `tell` gives
+    /// true.
+    pub(super) fn take_withheld(&mut self, mut tell: impl FnMut(u16) -> bool) {
+        let (mut from, mut wants_more) = (0, !self.withheld.is_empty());
+        while wants_more && let Some(port) = self.withheld.next_from(from) {
+            self.withheld.remove(port);
+            wants_more = tell(port);
+            from = u32::from(port) + 1;
+        }
     }
 
-    /// True exactly when an open port was kept back.
-    pub(super) fn has_withheld(&self) -> bool {
-        !self.withheld.is_empty()
+    /// Of what was told nothing needs to be known any more: the scan has ended.
+    pub(super) fn forget_told(&mut self) {
+        (self.closed, self.filtered, self.unreachable) = (None, None, None);
+        if self.withheld.is_empty() {
+            self.withheld = PortSet::new();
+        }
+    }
+
+    /// Bytes of memory beside its own.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let states = [&self.closed, &self.filtered, &self.unreachable];
+        let told: usize = states.into_iter().flatten().map(PortSet::heap_bytes).sum();
+        self.withheld.heap_bytes() + told
     }
 
     /// Takes as many of the untold ports as `room` bytes of ranges hold, and one range more at

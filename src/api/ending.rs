@@ -121,10 +121,10 @@ impl<'a> Ending<'a> {
                 let end = stop.min(self.told + (full - out.len()));
                 out.extend_from_slice(&self.text[self.told..end]);
                 self.told = end;
-            } else if let Some(hole) = self.holes.front_mut() {
-                if hole.write(out, full, names) {
-                    self.holes.pop_front();
-                }
+            } else if let Some(hole) = self.holes.front_mut()
+                && hole.write(out, full, names)
+            {
+                self.holes.pop_front();
             }
         }
     }

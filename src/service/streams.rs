@@ -28,7 +28,7 @@ use told::Told;
 
 /// Between two tellings of progress: at most five a second.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// Room from which on it is worth it to tell what was kept: less would be a chunk a port.
+/// Room below which a slow reader is told nothing more: it would be a chunk for each port.
 const STREAM_ROOM_MIN: usize = STREAM_BYTES_MAX / 2;
 
 /// An answer that is written while its scan runs.
@@ -226,7 +226,7 @@ impl Service {
         }
         stream.progress_at = now + PROGRESS_EVERY;
         let room = STREAM_BYTES_MAX.saturating_sub(client.conn.output().len());
-        if room == 0 {
+        if room < STREAM_ROOM_MIN {
             return;
         }
         let mut progress = Progress::default();
@@ -273,7 +273,12 @@ mod tests {
                     let (wall, worked) = (SystemTime::UNIX_EPOCH, Duration::ZERO);
                     service.handle(Event::Tick { wall, worked }, now);
                 }
-                other => panic!("nobody asked for {other:?}"),
+                other @ (Action::ShutdownWrite(_)
+                | Action::ReadTokenFile
+                | Action::ReadNameFiles
+                | Action::CloseListeners
+                | Action::ShowProgress(_)
+                | Action::Exit(_)) => panic!("nobody asked for {other:?}"),
             }
             let waiting = service.output(client).len();
             assert!(waiting < STREAM_BYTES_MAX + KB, "{waiting}");

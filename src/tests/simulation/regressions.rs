@@ -413,8 +413,12 @@ fn scattered_ports_are_told_bit_by_bit_and_each_once() {
         let told = |key: &str| before_end.matches(key).count();
         assert_eq!((told("\"closed_ports\""), told("\"unreachable_ports\"")), (1, 2));
         let is_slow = reads != Reads::Fast;
-        assert_eq!(waiting_most >= 16 * 1024, is_slow, "{waiting_most} bytes waited");
-        assert!(waiting_most <= limits::OUTPUT_BYTES_MAX, "{waiting_most} bytes waited");
+        assert_eq!(
+            waiting_most >= limits::STREAM_BYTES_MAX,
+            is_slow,
+            "{waiting_most} bytes waited"
+        );
+        assert!(waiting_most <= 2 * limits::STREAM_BYTES_MAX, "{waiting_most} bytes waited");
     }
 }
 

@@ -332,6 +332,7 @@ impl World {
                 return;
             }
             if let Some(shortage) = self.shortage(self.faults.accepts) {
+                self.seen.accepts_failed += 1;
                 self.tell(Event::AcceptFailed(shortage));
                 return;
             }
@@ -464,7 +465,15 @@ impl World {
                 let route = if is_short { Route::Unknown } else { known };
                 self.tell(Event::Route { request, to, route });
             }
-            Action::ReadTokenFile => panic!("no token is needed"),
+            Action::ReadTokenFile => {
+                let token = self.token.clone().expect("somebody has a token");
+                let text = match self.dice.below(4) {
+                    0 => None,
+                    1 => Some("no token, but words".to_owned()),
+                    _ => Some(format!("{token}\n")),
+                };
+                self.tell(Event::TokenFile(text.as_deref().map(str::as_bytes)));
+            }
             Action::ReadNameFiles => {
                 let (resolv_conf, hosts) = (self.resolv_conf.clone(), self.hosts_file.clone());
                 let (resolv_conf, hosts) = (resolv_conf.as_deref(), hosts.as_deref());
@@ -492,6 +501,7 @@ impl World {
     ) -> Option<Outcome> {
         let is_server = self.names.servers.contains_key(&to);
         if let Some(shortage) = self.shortage(self.faults.shortages) {
+            self.seen.shortages += 1;
             return Some(Outcome::Shortage(shortage));
         }
         if transport == Transport::Udp {
@@ -505,6 +515,7 @@ impl World {
             return Some(Outcome::Connected);
         }
         if is_server {
+            self.seen.streams_to_servers += 1;
             self.insert(Entry::new(key, Peer::Stream(to)));
             let outcome = Happening::Outcome(key, Outcome::Connected);
             self.plan(Duration::from_millis(5), outcome);

@@ -125,6 +125,15 @@ pub(crate) enum IoStep {
     Broken,
 }
 
+/// What came to pass, for whoever wants to know what the seeds reach.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) shortages: usize,
+    pub(crate) accepts_failed: usize,
+    /// Streams that were opened to name servers.
+    pub(crate) streams_to_servers: usize,
+}
+
 /// Everything.
 pub(crate) struct World {
     pub(crate) origin: Instant,
@@ -139,6 +148,12 @@ pub(crate) struct World {
     pub(crate) resolv_conf: Option<Vec<u8>>,
     pub(crate) hosts_file: Option<Vec<u8>>,
     pub(crate) faults: Faults,
+    /// Scans are for whoever names us by a Host of ours.
+    pub(crate) is_guarded: bool,
+    /// What the token file holds; the service began with the same.
+    pub(crate) token: Option<String>,
+    /// An address that the policy denies.
+    pub(crate) denied: Option<IpAddr>,
     pub(crate) clients: Vec<Client>,
     pub(crate) is_verbose: bool,
     pub(crate) steps: u64,
@@ -151,6 +166,7 @@ pub(crate) struct World {
     pub(crate) signalled_at: Option<Instant>,
     pub(crate) signals_len: usize,
     pub(crate) is_looked_at: bool,
+    pub(crate) seen: Seen,
     pub(crate) shell: crate::shell::Shell,
     calendar: BTreeMap<(Instant, u64), Happening>,
     happenings_len: u64,
@@ -174,6 +190,9 @@ impl World {
             resolv_conf: Some(Vec::new()),
             hosts_file: Some(Vec::new()),
             faults: Faults::default(),
+            is_guarded: false,
+            token: None,
+            denied: None,
             clients: Vec::new(),
             is_verbose: false,
             steps: 0,
@@ -185,6 +204,7 @@ impl World {
             signalled_at: None,
             signals_len: 0,
             is_looked_at: false,
+            seen: Seen::default(),
             shell: crate::shell::Shell::default(),
             calendar: BTreeMap::new(),
             happenings_len: 0,

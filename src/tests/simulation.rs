@@ -38,6 +38,8 @@ mod regressions;
 mod scenario;
 #[path = "simulation/shell.rs"]
 mod shell;
+#[path = "simulation/sweeps.rs"]
+mod sweeps;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -65,6 +67,15 @@ fn every_seed_keeps_the_contract() {
     }
     if seeds >= SEEDS {
         coverage.check();
+    }
+}
+
+#[test]
+fn every_seed_keeps_its_word_to_the_shell() {
+    let number = std::env::var("SIM_SEEDS").ok().map(|text| text.parse().expect("SIM_SEEDS"));
+    for seed in 0..number.unwrap_or(SEEDS) / 2 {
+        sweeps::run(seed);
+        sweeps::run_cut_short(seed);
     }
 }
 

@@ -81,6 +81,17 @@ pub(crate) fn world(seed: u64) -> World {
     world
 }
 
+/// A world in which a list of targets is scanned from the shell: hosts and names, and faults.
+pub(crate) fn world_of_shell(seed: u64) -> World {
+    let mut dice = Dice::new(seed);
+    let probes = 1 + dice.below(100);
+    let mut world = World::new(dice.roll(), options(Shares { connections: 1, lookups: 4, probes }));
+    world.faults = Faults { descriptors: None, ..faults(&mut dice, probes) };
+    add_hosts(&mut world, &mut dice);
+    add_names(&mut world, &mut dice);
+    world
+}
+
 /// Who is let in, and where nobody may go: whether the Host is looked at, the token, an address.
 type Doors = (bool, Option<String>, Option<IpAddr>);
 

@@ -17,6 +17,7 @@ use crate::client::{Client, Leave, Order, Reads, Stage};
 use crate::dice::Dice;
 use crate::names::{Manner, Names};
 use crate::network::Host;
+use crate::sweeps::Printed;
 
 /// What goes wrong on our own machine, each as percent of the calls.
 #[derive(Clone, Debug, Default)]
@@ -167,6 +168,8 @@ pub(crate) struct World {
     pub(crate) signals_len: usize,
     pub(crate) is_looked_at: bool,
     pub(crate) seen: Seen,
+    /// What a use from the shell prints; `None` where clients are served.
+    pub(crate) printed: Option<Printed>,
     pub(crate) shell: crate::shell::Shell,
     calendar: BTreeMap<(Instant, u64), Happening>,
     happenings_len: u64,
@@ -205,6 +208,7 @@ impl World {
             signals_len: 0,
             is_looked_at: false,
             seen: Seen::default(),
+            printed: None,
             shell: crate::shell::Shell::default(),
             calendar: BTreeMap::new(),
             happenings_len: 0,

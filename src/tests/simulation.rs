@@ -18,8 +18,12 @@
 
 #[path = "simulation/client.rs"]
 mod client;
+#[path = "simulation/coverage.rs"]
+mod coverage;
 #[path = "simulation/dice.rs"]
 mod dice;
+#[path = "simulation/errands.rs"]
+mod errands;
 #[path = "simulation/judge.rs"]
 mod judge;
 #[path = "simulation/names.rs"]
@@ -34,11 +38,14 @@ mod regressions;
 mod scenario;
 #[path = "simulation/shell.rs"]
 mod shell;
+#[path = "simulation/sweeps.rs"]
+mod sweeps;
 #[path = "simulation/world.rs"]
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use coverage::Coverage;
 use world::World;
 
 /// Seeds of an ordinary run.
@@ -52,8 +59,23 @@ fn every_seed_keeps_the_contract() {
         world.is_verbose = true;
         return run(seed, &mut world);
     }
-    for seed in 0..number("SIM_SEEDS").unwrap_or(SEEDS) {
-        run(seed, &mut scenario::world(seed));
+    let (seeds, mut coverage) = (number("SIM_SEEDS").unwrap_or(SEEDS), Coverage::default());
+    for seed in 0..seeds {
+        let mut world = scenario::world(seed);
+        run(seed, &mut world);
+        coverage.take_in(&world);
+    }
+    if seeds >= SEEDS {
+        coverage.check();
+    }
+}
+
+#[test]
+fn every_seed_keeps_its_word_to_the_shell() {
+    let number = std::env::var("SIM_SEEDS").ok().map(|text| text.parse().expect("SIM_SEEDS"));
+    for seed in 0..number.unwrap_or(SEEDS) / 2 {
+        sweeps::run(seed);
+        sweeps::run_cut_short(seed);
     }
 }
 

@@ -9,8 +9,9 @@ use openports::slots::Key;
 use crate::reader::{Answer, Reading, read};
 
 /// The form of a scan's answer that a client asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Form {
+    #[default]
     Json,
     Text,
     Ndjson,
@@ -31,7 +32,7 @@ impl Form {
 }
 
 /// A scan as a client asked for it, and what may come of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ScanAsk {
     pub(crate) domain: String,
     /// Where the name may lead.
@@ -46,6 +47,31 @@ pub(crate) struct ScanAsk {
     pub(crate) has_deadline: bool,
     /// The answer's `elapsed_ms` at most, where that is known.
     pub(crate) elapsed_max: Option<Duration>,
+    /// Ports that are named and excluded again; none of `ports`.
+    pub(crate) excluded: BTreeSet<u16>,
+    /// `include=services`.
+    pub(crate) includes_services: bool,
+    /// It is `/probe` that asks, and these ports should be open; none in particular, if none.
+    pub(crate) expected: Option<BTreeSet<u16>>,
+    /// Further field lines, each with its CR LF.
+    pub(crate) fields: String,
+    /// The name leads to an address that the policy denies, too.
+    pub(crate) passes_over: bool,
+}
+
+impl ScanAsk {
+    /// The ports that are named, whether excluded again or not.
+    pub(crate) fn named(&self) -> BTreeSet<u16> {
+        self.ports.union(&self.excluded).copied().collect()
+    }
+
+    pub(crate) fn has_token(&self) -> bool {
+        self.fields.contains("Authorization")
+    }
+
+    pub(crate) fn has_proxy(&self) -> bool {
+        self.fields.contains("orwarded")
+    }
 }
 
 /// What a request must come to.
@@ -76,19 +102,22 @@ impl Ask {
     }
 
     pub(crate) fn scan(scan: ScanAsk, parameters: &str, others: Vec<u16>) -> Self {
-        let accept = format!("Accept: {}\r\n", scan.form.media_type());
-        let mut list = String::new();
-        for port in &scan.ports {
-            let comma = if list.is_empty() { "" } else { "," };
-            list.push_str(&format!("{comma}{port}"));
+        let accept = format!("Accept: {}\r\n{}", scan.form.media_type(), scan.fields);
+        let list = list(&scan.named());
+        if let Some(expected) = &scan.expected {
+            let expect = if expected.is_empty() { String::new() } else { self::list(expected) };
+            let expect = if expect.is_empty() { expect } else { format!("&expect={expect}") };
+            let target = format!("/probe?target={}&ports={list}{expect}{parameters}", scan.domain);
+            let fields = scan.fields.clone();
+            return Self::get(&target, &fields, Wanted::Scan(Box::new(scan), others));
         }
         let first = scan.ports.first().copied().unwrap_or(1);
         let last = scan.ports.last().copied().unwrap_or(1);
         let is_range = scan.ports.len() == usize::from(last - first) + 1;
-        let ports = if is_range {
-            format!("fromPort={first}&toPort={last}")
-        } else {
-            format!("ports={list}")
+        let ports = match (is_range, scan.excluded.is_empty()) {
+            (true, true) => format!("fromPort={first}&toPort={last}"),
+            (false, true) => format!("ports={list}"),
+            (_, false) => format!("ports={list}&exclude={}", self::list(&scan.excluded)),
         };
         let target = format!("/open-ports?domain={}&{ports}{parameters}", scan.domain);
         Self::get(&target, &accept, Wanted::Scan(Box::new(scan), others))
@@ -97,6 +126,12 @@ impl Ask {
     fn is_head(&self) -> bool {
         self.bytes.starts_with(b"HEAD ")
     }
+}
+
+/// `1,2,3`
+fn list(ports: &BTreeSet<u16>) -> String {
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    ports.join(",")
 }
 
 /// When the next request is sent.
@@ -230,6 +265,22 @@ impl Client {
             end
         });
         ends.take_while(|end| *end <= self.delivered).count()
+    }
+
+    pub(crate) fn is_pipelined(&self) -> bool {
+        self.order == Order::Pipelined && self.asks.len() > 1
+    }
+
+    pub(crate) fn reads_slowly(&self) -> bool {
+        matches!(self.reads, Reads::Slowly { .. })
+    }
+
+    pub(crate) fn never_reads(&self) -> bool {
+        self.reads == Reads::Never
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.stage == Stage::Refused
     }
 
     /// True exactly when a scan was asked for: closing its side ends it.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use openports::event::Route;
+use openports::names::Names;
 use serde_json::Value;
 
 use crate::client::{Client, Form, Reads, ScanAsk, Wanted};
@@ -66,6 +67,9 @@ impl Verdict<'_> {
     }
 
     fn judge_scan(&self, scan: &ScanAsk, answer: &Answer) {
+        if let Some(expected) = &scan.expected {
+            return self.judge_probe(scan, expected, answer);
+        }
         assert!(!scan.addresses.is_empty(), "{} has no address, and was scanned", scan.domain);
         assert_eq!(answer.fields["content-type"], scan.form.media_type_said());
         let body = std::str::from_utf8(&answer.body).expect("an answer is text");
@@ -78,6 +82,42 @@ impl Verdict<'_> {
             Form::Ndjson => self.judge_events(scan, body.lines().map(json).collect()),
             Form::EventStream => self.judge_events(scan, server_sent(body)),
         }
+    }
+
+    /// A probe's metrics: the open ports are truly open, and success is what it should be.
+    fn judge_probe(&self, scan: &ScanAsk, expected: &BTreeSet<u16>, answer: &Answer) {
+        assert!(answer.fields["content-type"].starts_with("text/plain; version=0.0.4"));
+        let page = String::from_utf8_lossy(&answer.body);
+        let value = |name: &str| {
+            let told = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            told.map(|value| value.parse::<f64>().expect("a number"))
+        };
+        let is_success = value("probe_success").expect("it always says so") == 1.0;
+        let Some(is_complete) = value("probe_complete").map(|value| value == 1.0) else {
+            let is_sure = !scan.addresses.is_empty() && self.is_sure_of_names;
+            assert!(!is_success && !is_sure, "{} has an address: {page}", scan.domain);
+            return;
+        };
+        assert!(is_complete || scan.has_deadline || self.was_signalled, "cut short: {page}");
+        let mut told: BTreeMap<u16, bool> = BTreeMap::new();
+        for line in page.lines().filter_map(|line| line.strip_prefix("probe_port_open{port=\"")) {
+            let (port, value) = line.split_once("\"} ").expect("a label and a value");
+            assert!(told.insert(port.parse().expect("a port"), value == "1").is_none());
+        }
+        let open = told.iter().filter(|(_, is_open)| **is_open).map(|(port, _)| *port).collect();
+        if is_complete {
+            self.judge_open(scan, &open, &scan.addresses);
+        }
+        let missing = expected.difference(&open).count();
+        let unexpected = if expected.is_empty() { 0 } else { open.difference(expected).count() };
+        assert_eq!(value("probe_missing_ports"), Some(missing as f64), "{page}");
+        assert_eq!(value("probe_unexpected_ports"), Some(unexpected as f64), "{page}");
+        assert_eq!(is_success, is_complete && missing == 0 && unexpected == 0, "{page}");
+        let counted = |state: &str| value(&format!("probe_ports{{state=\"{state}\"}}"));
+        let states = ["open", "closed", "filtered", "unreachable", "untested"];
+        let total: f64 = states.iter().filter_map(|state| counted(state)).sum();
+        assert_eq!(total, scan.ports.len() as f64, "the counts add up: {page}");
+        assert_eq!(counted("open"), Some(open.len() as f64), "{page}");
     }
 
     /// A stream's events: start, opens once each, progress now and then, end.
@@ -111,7 +151,9 @@ impl Verdict<'_> {
     }
 
     fn judge_summary(&self, scan: &ScanAsk, summary: &Value) {
-        let (first, last) = (scan.ports.first().copied(), scan.ports.last().copied());
+        let named = scan.named();
+        let (first, last) = (named.first().copied(), named.last().copied());
+        self.judge_services(scan, summary);
         assert_eq!(summary["domain"], scan.domain.as_str());
         assert_eq!(summary["from_port"].as_u64(), first.map(u64::from));
         assert_eq!(summary["to_port"].as_u64(), last.map(u64::from));
@@ -152,6 +194,16 @@ impl Verdict<'_> {
         }
     }
 
+    /// The open ports that have a usual service, by its name, where that was asked for.
+    fn judge_services(&self, scan: &ScanAsk, summary: &Value) {
+        let names = Names::default();
+        let named = ports_of(summary).into_iter().filter(|port| !names.of(*port).is_empty());
+        let expected: serde_json::Map<String, Value> =
+            named.map(|port| (port.to_string(), names.of(port).into())).collect();
+        let told = summary.get("services").map(|it| it.as_object().expect("an object"));
+        assert_eq!(told, scan.includes_services.then_some(&expected), "{summary}");
+    }
+
     /// The address is the name's, and no other has a route where this one has none.
     fn judge_address(&self, scan: &ScanAsk, address: IpAddr) {
         assert!(scan.addresses.contains(&address), "{address} is not {}", scan.domain);
@@ -169,7 +221,7 @@ impl Verdict<'_> {
         assert!(open.is_subset(&truth), "{open:?} of {truth:?} is not open");
         let is_lossy = scanned.iter().any(|address| self.hosts[address].loss > 0);
         // A text does not say which address was scanned, nor whether it was cut short.
-        let is_vague = scan.form == Form::Text
+        let is_vague = (scan.form == Form::Text || scan.expected.is_some())
             && (scanned.len() > 1 || scan.has_deadline || self.was_signalled);
         assert!(is_lossy || is_vague || *open == truth, "found {open:?} of {truth:?}");
     }
@@ -209,7 +261,7 @@ impl Verdict<'_> {
 struct Told(BTreeMap<(String, u16), &'static str>);
 
 /// Bytes of ranges in one event at most: the core's bound, and one range.
-const RANGES_BYTES_MAX: usize = 16 * 1024 + "65535-65535".len();
+const RANGES_BYTES_MAX: usize = openports::limits::STREAM_BYTES_MAX + "65535-65535".len();
 
 impl Told {
     /// A port is told once in each state, and none but a filtered one has another later.

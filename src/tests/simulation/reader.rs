@@ -46,7 +46,7 @@ pub(crate) fn read(bytes: &[u8], is_head: bool) -> Reading {
     let body_at = head_len + 4;
     let rest = &bytes[body_at..];
     let body = match (fields.get("content-length"), fields.get("transfer-encoding")) {
-        _ if is_head => Some((Vec::new(), 0)),
+        _ if is_head || status == 304 => Some((Vec::new(), 0)),
         (Some(length), None) => {
             let length: usize = length.parse().expect("a length");
             rest.get(..length).map(|body| (body.to_vec(), length))

@@ -33,11 +33,7 @@ fn scan_ask(last_port: u16) -> ScanAsk {
         domain: TARGET.to_string(),
         addresses: vec![TARGET],
         ports: (1..=last_port).collect(),
-        form: Form::Json,
-        is_for_all: false,
-        includes_all: false,
-        has_deadline: false,
-        elapsed_max: None,
+        ..ScanAsk::default()
     }
 }
 

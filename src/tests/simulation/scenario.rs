@@ -8,13 +8,17 @@ use openports::budget::Shares;
 use openports::event::{Route, Signal};
 use openports::limits::Settings;
 use openports::names::Names;
+use openports::policy::cidr::Cidr;
 use openports::policy::clients::HostGuard;
+use openports::policy::forwarded::Proxies;
+use openports::policy::token::Token;
 use openports::policy::{Policy, Reach};
 use openports::report::log::{Format, Level};
 use openports::service::Options;
 
 use crate::client::{Ask, Client, Form, Leave, Order, Reads, ScanAsk, Wanted};
 use crate::dice::Dice;
+use crate::errands::{errand, intruder};
 use crate::names::Manner;
 use crate::network::{Host, Port};
 use crate::world::{Faults, Happening, World};
@@ -51,7 +55,9 @@ pub(crate) fn world(seed: u64) -> World {
     options.settings.drain_delay = dice.pick(&[Duration::ZERO, Duration::from_secs(3)]);
     options.settings.drain_timeout = Duration::from_secs(1 + dice.below(20) as u64);
     options.log_level = dice.pick(&Level::ALL);
+    let doors = doors(&mut dice, &mut options);
     let mut world = World::new(dice.roll(), options);
+    (world.is_guarded, world.token, world.denied) = doors;
     world.faults = faults(&mut dice, probes);
     add_hosts(&mut world, &mut dice);
     add_names(&mut world, &mut dice);
@@ -73,6 +79,37 @@ pub(crate) fn world(seed: u64) -> World {
         }
     }
     world
+}
+
+/// A world in which a list of targets is scanned from the shell: hosts and names, and faults.
+pub(crate) fn world_of_shell(seed: u64) -> World {
+    let mut dice = Dice::new(seed);
+    let probes = 1 + dice.below(100);
+    let mut world = World::new(dice.roll(), options(Shares { connections: 1, lookups: 4, probes }));
+    world.faults = Faults { descriptors: None, ..faults(&mut dice, probes) };
+    add_hosts(&mut world, &mut dice);
+    add_names(&mut world, &mut dice);
+    world
+}
+
+/// Who is let in, and where nobody may go: whether the Host is looked at, the token, an address.
+type Doors = (bool, Option<String>, Option<IpAddr>);
+
+fn doors(dice: &mut Dice, options: &mut Options) -> Doors {
+    let is_guarded = dice.chance(25);
+    if is_guarded {
+        options.host_guard = HostGuard { reach: Reach::LoopbackOnly, names: vec!["sim".into()] };
+    }
+    let token = dice.chance(25).then(|| "sesame".to_owned());
+    options.token = token.as_ref().map(|it| Token::parse(it.as_bytes()).expect("a token"));
+    let denied: Option<IpAddr> = dice.chance(25).then(|| [203, 0, 113, 2].into());
+    let network = |it: IpAddr| it.to_string().parse::<Cidr>().expect("an address");
+    options.policy.deny = denied.map(network).into_iter().collect();
+    if dice.chance(25) {
+        let clients = "198.51.100.0/24".parse().expect("a network");
+        options.proxies = Proxies(vec![clients]);
+    }
+    (is_guarded, token, denied)
 }
 
 /// Says how long the scans may take at most: as if all ran at once, each port silent in every
@@ -224,31 +261,61 @@ fn babbler(dice: &mut Dice) -> Client {
 }
 
 fn ask(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
-    let status = |statuses: &[u16]| Wanted::Status(statuses.to_vec());
-    match dice.below(13) {
-        0 => Ask::healthz(),
-        1 => Ask::get("/readyz", "", status(&[200, 503])),
-        2 => Ask::get("/metrics", "", status(&[200])),
-        3 => Ask::get("/nowhere", "", status(&[404])),
-        4 => Ask::get("/open-ports?domain=&toPort=0", "", status(&[400])),
-        5 => {
-            let head = b"HEAD /open-ports?domain=one.test&toPort=9 HTTP/1.1\r\nHost: s\r\n\r\n";
-            Ask { bytes: head.to_vec(), wanted: status(&[200]) }
-        }
-        6 => {
-            let bytes = b"GET /healthz HTTP/1.1\r\nHost: s\r\nContent-Length: 5\r\n\r\nhello";
-            Ask { bytes: bytes.to_vec(), wanted: status(&[200]) }
-        }
-        7 => {
-            let packing = dice.pick(&["", "Accept-Encoding: gzip\r\n"]);
-            Ask::get("/?any=%zz", &format!("Accept: text/html\r\n{packing}"), status(&[200]))
-        }
+    match dice.below(12) {
+        0..4 => errand(dice, world.is_guarded, world.token.as_deref()),
+        4 if world.token.is_some() => intruder(dice),
         _ => scan(world, dice, ports_max),
     }
 }
 
 /// A scan of some host or name, and what it may come to.
 fn scan(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
+    let mut target = target(world, dice);
+    let statuses = &mut target.statuses;
+    let ports = ports(dice, ports_max);
+    let is_small = ports.len() <= 60;
+    let rarely = |dice: &mut Dice, choices: &[&str]| match is_small {
+        true => dice.pick(choices).to_owned(),
+        false => String::new(),
+    };
+    let timeout = dice.pick(&["", "&timeout=400ms", "&timeout=1s", "&timeout=auto"]);
+    let retries = dice.pick(&["", "", "&retries=0", "&retries=2"]);
+    let concurrency = rarely(dice, &["", "", "&concurrency=7"]);
+    let rate = rarely(dice, &["", "", "&rate=50", "&rate=5000"]);
+    let is_plain = concurrency.is_empty() && rate.is_empty();
+    let mut parameters = format!("{timeout}{retries}{concurrency}{rate}");
+    let has_deadline = dice.chance(15);
+    if has_deadline {
+        parameters.push_str(&format!("&deadline={}ms", 2_000 + dice.below(3_000)));
+        statuses.push(504);
+    }
+    let mut scan = ScanAsk {
+        domain: target.domain,
+        addresses: target.leads_to,
+        ports,
+        has_deadline,
+        elapsed_max: is_plain.then_some(Duration::MAX),
+        fields: fields(world, dice),
+        passes_over: target.passes_over,
+        ..ScanAsk::default()
+    };
+    if dice.chance(15) {
+        scan.expected = Some(expectation(world, dice, &scan));
+    } else {
+        embellish(world, dice, &mut scan, &mut parameters);
+    }
+    Ask::scan(scan, &parameters, target.statuses)
+}
+
+/// What a host or a name leads to, and which statuses that may have beside 200.
+struct Target {
+    domain: String,
+    leads_to: Vec<IpAddr>,
+    statuses: Vec<u16>,
+    passes_over: bool,
+}
+
+fn target(world: &World, dice: &mut Dice) -> Target {
     let addresses: Vec<IpAddr> = world.hosts.keys().copied().collect();
     let domains = ["one.test", "two.test", "all.test", "here.test", "none.test", "", "127.0.0.1"];
     let mut domain = dice.pick(&domains).to_owned();
@@ -267,42 +334,65 @@ fn scan(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
     } else if !is_served {
         statuses.extend([502, 504]);
     }
-    let mut parameters = String::new();
-    let timeout = dice.pick(&["", "&timeout=400ms", "&timeout=1s", "&timeout=auto"]);
-    let retries = dice.pick(&["", "", "&retries=0", "&retries=2"]);
-    let ports = ports(dice, ports_max);
-    let is_small = ports.len() <= 60;
-    let concurrency = if is_small { dice.pick(&["", "", "&concurrency=7"]) } else { "" };
-    let rate = if is_small { dice.pick(&["", "", "&rate=50", "&rate=5000"]) } else { "" };
-    let include = dice.pick(&["", "&include=closed,filtered,unreachable"]);
-    for parameter in [timeout, retries, concurrency, rate, include] {
-        parameters.push_str(parameter);
+    let all = leads_to.len();
+    leads_to.retain(|address| Some(*address) != world.denied);
+    let passes_over = leads_to.len() < all;
+    if passes_over && (leads_to.is_empty() || !world.is_sure_of_names()) {
+        // Where a name's other family is late, the denied address may be all there is.
+        statuses.push(403);
     }
-    let has_deadline = dice.chance(15);
-    if has_deadline {
-        parameters.push_str(&format!("&deadline={}ms", 2_000 + dice.below(3_000)));
-        statuses.push(504);
+    Target { domain, leads_to, statuses, passes_over }
+}
+
+/// The token, where one is needed, and what a proxy says of the client.
+fn fields(world: &World, dice: &mut Dice) -> String {
+    let mut fields = String::new();
+    if let Some(token) = &world.token {
+        fields.push_str(&format!("Authorization: Bearer {token}\r\n"));
     }
-    let is_for_all = world.is_sure_of_names() && !leads_to.is_empty() && dice.chance(30);
-    if is_for_all {
+    fields.push_str(dice.pick(&[
+        "",
+        "",
+        "X-Forwarded-For: 192.0.2.44\r\n",
+        "X-Forwarded-For: 192.0.2.45, 192.0.2.46\r\n",
+        "Forwarded: for=\"[2001:db8::17]:4711\"\r\n",
+        "X-Forwarded-For: whoever\r\n",
+    ]));
+    fields
+}
+
+/// What a probe expects to be open: the truth, a part of it, too much, or nothing in particular.
+fn expectation(world: &World, dice: &mut Dice, scan: &ScanAsk) -> BTreeSet<u16> {
+    let host = scan.addresses.first().and_then(|address| world.hosts.get(address));
+    let is_open = |port: &&u16| host.is_some_and(|host| host.port(**port) == Port::Open);
+    let open: BTreeSet<u16> = scan.ports.iter().filter(is_open).copied().collect();
+    match dice.below(4) {
+        0 | 1 => open,
+        2 => scan.ports.iter().take(2).copied().collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+/// What the answer to a scan is to hold, and how.
+fn embellish(world: &World, dice: &mut Dice, scan: &mut ScanAsk, parameters: &mut String) {
+    scan.form = dice.pick(&Form::ALL);
+    let include = dice.pick(&["", "", "closed,filtered,unreachable", "services", ALL_INCLUDED]);
+    if !include.is_empty() {
+        parameters.push_str(&format!("&include={include}"));
+    }
+    scan.includes_all = include.contains("closed");
+    scan.includes_services = include.contains("services");
+    if dice.chance(15) {
+        let others = (0..5).map(|_| 1 + dice.below(200) as u16);
+        scan.excluded = others.filter(|port| !scan.ports.contains(port)).collect();
+    }
+    scan.is_for_all = world.is_sure_of_names() && !scan.addresses.is_empty() && dice.chance(30);
+    if scan.is_for_all {
         parameters.push_str("&addresses=all");
     }
-    let is_plain = concurrency.is_empty() && rate.is_empty();
-    let elapsed_max = is_plain.then_some(Duration::MAX);
-    let form = dice.pick(&Form::ALL);
-    let includes_all = !include.is_empty();
-    let scan = ScanAsk {
-        domain,
-        addresses: leads_to,
-        ports,
-        form,
-        is_for_all,
-        includes_all,
-        has_deadline,
-        elapsed_max,
-    };
-    Ask::scan(scan, &parameters, statuses)
 }
+
+const ALL_INCLUDED: &str = "closed,filtered,unreachable,services";
 
 fn ports(dice: &mut Dice, ports_max: usize) -> BTreeSet<u16> {
     if dice.chance(50) {

@@ -82,7 +82,11 @@ impl World {
         let is_at_once = match self.shell.pause {
             Pause::Exit => return false,
             Pause::None => true,
-            Pause::Until(_) => !self.shell.ready.is_empty() || self.can_accept(),
+            Pause::Until(_) => {
+                !self.shell.ready.is_empty()
+                    || self.can_accept()
+                    || !self.service.printout().is_empty()
+            }
         };
         if is_at_once {
             self.now += self.dice.time(self.faults.lateness);
@@ -157,7 +161,30 @@ impl World {
         self.tick();
         self.accept();
         self.shell.pause = self.perform();
+        if self.print() && self.shell.pause != Pause::Exit {
+            self.shell.pause = Pause::None;
+        }
         self.end_turn();
+    }
+
+    /// Writes the printout as far as stdout takes it; true exactly when the core heard of some.
+    fn print(&mut self) -> bool {
+        let Some(printed) = &mut self.printed else { return false };
+        let mut is_told = false;
+        while !self.service.printout().is_empty() {
+            is_told = true;
+            self.shell.progress += 1;
+            if let Some((most, failure)) = printed.ends
+                && printed.text.len() >= most
+            {
+                self.service.handle(Event::PrintFailed(failure), self.now);
+                continue;
+            }
+            let count = 1 + self.dice.below(self.service.printout().len());
+            printed.text.extend_from_slice(&self.service.printout()[..count]);
+            self.service.handle(Event::Printed { count }, self.now);
+        }
+        is_told
     }
 
     fn tick(&mut self) {
@@ -332,6 +359,7 @@ impl World {
                 return;
             }
             if let Some(shortage) = self.shortage(self.faults.accepts) {
+                self.seen.accepts_failed += 1;
                 self.tell(Event::AcceptFailed(shortage));
                 return;
             }
@@ -428,10 +456,16 @@ impl World {
     fn on_action(&mut self, action: Action) -> Option<Pause> {
         match action {
             Action::Exit(code) => {
-                assert_eq!(code, 0, "a drained service has done its work");
+                match &mut self.printed {
+                    Some(printed) => printed.exit_code = Some(code),
+                    None => assert_eq!(code, 0, "a drained service has done its work"),
+                }
                 return Some(Pause::Exit);
             }
-            Action::ShowProgress(line) => panic!("a service shows no progress: {line}"),
+            Action::ShowProgress(line) => {
+                assert!(self.printed.is_some(), "a service shows no progress: {line}");
+                assert!(!line.contains('\n'), "it is one line");
+            }
             Action::Yield => return Some(Pause::None),
             Action::Wait(deadline) => {
                 assert!(deadline.is_none_or(|at| at > self.now), "a wait for the past");
@@ -464,7 +498,15 @@ impl World {
                 let route = if is_short { Route::Unknown } else { known };
                 self.tell(Event::Route { request, to, route });
             }
-            Action::ReadTokenFile => panic!("no token is needed"),
+            Action::ReadTokenFile => {
+                let token = self.token.clone().expect("somebody has a token");
+                let text = match self.dice.below(4) {
+                    0 => None,
+                    1 => Some("no token, but words".to_owned()),
+                    _ => Some(format!("{token}\n")),
+                };
+                self.tell(Event::TokenFile(text.as_deref().map(str::as_bytes)));
+            }
             Action::ReadNameFiles => {
                 let (resolv_conf, hosts) = (self.resolv_conf.clone(), self.hosts_file.clone());
                 let (resolv_conf, hosts) = (resolv_conf.as_deref(), hosts.as_deref());
@@ -492,6 +534,7 @@ impl World {
     ) -> Option<Outcome> {
         let is_server = self.names.servers.contains_key(&to);
         if let Some(shortage) = self.shortage(self.faults.shortages) {
+            self.seen.shortages += 1;
             return Some(Outcome::Shortage(shortage));
         }
         if transport == Transport::Udp {
@@ -505,6 +548,7 @@ impl World {
             return Some(Outcome::Connected);
         }
         if is_server {
+            self.seen.streams_to_servers += 1;
             self.insert(Entry::new(key, Peer::Stream(to)));
             let outcome = Happening::Outcome(key, Outcome::Connected);
             self.plan(Duration::from_millis(5), outcome);
@@ -563,7 +607,7 @@ impl World {
         let open = self.table.values().map(|entry| entry.key);
         assert!(open.into_iter().all(|key| self.shell.owed.contains(&key)));
         let (clients, probes, lookups) = self.open();
-        if clients == 0 {
+        if clients == 0 && self.printed.is_none() {
             assert_eq!((probes, lookups), (0, 0), "with the clients their descriptors go");
             assert!(self.shell.owed.is_empty(), "and every key");
         }
@@ -572,6 +616,9 @@ impl World {
     /// What holds at the end of a run.
     fn judge_all(&mut self) {
         let left_at_once = self.signals_len > 1;
+        if self.printed.is_some() {
+            return;
+        }
         match self.shell.pause {
             Pause::Exit => {
                 let signalled_at = self.signalled_at.expect("nobody asked it to leave");

@@ -17,6 +17,7 @@ use crate::client::{Client, Leave, Order, Reads, Stage};
 use crate::dice::Dice;
 use crate::names::{Manner, Names};
 use crate::network::Host;
+use crate::sweeps::Printed;
 
 /// What goes wrong on our own machine, each as percent of the calls.
 #[derive(Clone, Debug, Default)]
@@ -125,6 +126,15 @@ pub(crate) enum IoStep {
     Broken,
 }
 
+/// What came to pass, for whoever wants to know what the seeds reach.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) shortages: usize,
+    pub(crate) accepts_failed: usize,
+    /// Streams that were opened to name servers.
+    pub(crate) streams_to_servers: usize,
+}
+
 /// Everything.
 pub(crate) struct World {
     pub(crate) origin: Instant,
@@ -139,6 +149,12 @@ pub(crate) struct World {
     pub(crate) resolv_conf: Option<Vec<u8>>,
     pub(crate) hosts_file: Option<Vec<u8>>,
     pub(crate) faults: Faults,
+    /// Scans are for whoever names us by a Host of ours.
+    pub(crate) is_guarded: bool,
+    /// What the token file holds; the service began with the same.
+    pub(crate) token: Option<String>,
+    /// An address that the policy denies.
+    pub(crate) denied: Option<IpAddr>,
     pub(crate) clients: Vec<Client>,
     pub(crate) is_verbose: bool,
     pub(crate) steps: u64,
@@ -151,6 +167,9 @@ pub(crate) struct World {
     pub(crate) signalled_at: Option<Instant>,
     pub(crate) signals_len: usize,
     pub(crate) is_looked_at: bool,
+    pub(crate) seen: Seen,
+    /// What a use from the shell prints; `None` where clients are served.
+    pub(crate) printed: Option<Printed>,
     pub(crate) shell: crate::shell::Shell,
     calendar: BTreeMap<(Instant, u64), Happening>,
     happenings_len: u64,
@@ -174,6 +193,9 @@ impl World {
             resolv_conf: Some(Vec::new()),
             hosts_file: Some(Vec::new()),
             faults: Faults::default(),
+            is_guarded: false,
+            token: None,
+            denied: None,
             clients: Vec::new(),
             is_verbose: false,
             steps: 0,
@@ -185,6 +207,8 @@ impl World {
             signalled_at: None,
             signals_len: 0,
             is_looked_at: false,
+            seen: Seen::default(),
+            printed: None,
             shell: crate::shell::Shell::default(),
             calendar: BTreeMap::new(),
             happenings_len: 0,

@@ -230,6 +230,8 @@ mod tests {
             check(&[&format!("{kind}/{subtype}")], Some(form));
             check(&[&format!("{kind}/{subtype}").to_uppercase()], Some(form));
             assert!(form.content_type().starts_with(&format!("{kind}/{subtype}")));
+            let tells_events = ["x-ndjson", "event-stream"].contains(&subtype);
+            assert_eq!(form.is_streamed(), tells_events, "{subtype}");
         }
     }
 

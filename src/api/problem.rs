@@ -394,6 +394,7 @@ mod tests {
         let check = |problem: Problem, status: u16, label: &str, field: Option<(&str, &str)>| {
             let response = problem_response(&problem);
             assert_eq!((response.status, problem.cause().label()), (status, label));
+            assert_eq!(problem.cause().status(), status);
             assert_eq!(response.content_type, "application/problem+json");
             let fields = response.fields.iter().map(|(name, value)| (*name, value.as_str()));
             assert_eq!(fields.collect::<Vec<_>>(), field.into_iter().collect::<Vec<_>>());

@@ -469,3 +469,25 @@ impl Service {
         clients.map(|(key, _)| key).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::crowd::tests::{ask, service};
+    use super::*;
+
+    #[test]
+    fn answers_bear_the_date_of_the_turn() {
+        let (mut service, now) = (service(4), Instant::now());
+        let mut date_at = |seconds: u64, millis: u64| {
+            let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1000 + millis);
+            service.handle(Event::Tick { wall, worked: Duration::ZERO }, now);
+            let answer = ask(&mut service, now, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let date = answer.lines().find_map(|line| line.strip_prefix("Date: "));
+            date.expect("a date").to_owned()
+        };
+        assert_eq!(date_at(784_111_777, 0), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date_at(784_111_777, 999), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date_at(784_111_778, 0), "Sun, 06 Nov 1994 08:49:38 GMT");
+        assert_eq!(date_at(784_111_770, 0), "Sun, 06 Nov 1994 08:49:30 GMT", "clocks are set back");
+    }
+}

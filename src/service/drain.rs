@@ -170,6 +170,20 @@ mod tests {
     use crate::event::{Action, Event};
 
     #[test]
+    fn the_record_of_a_drain_has_the_signals_name() {
+        for (signal, name) in [(Signal::Terminate, "SIGTERM"), (Signal::Interrupt, "SIGINT")] {
+            let (mut service, now) = (service(8), Instant::now());
+            service.options.log_level = Level::Info;
+            service.handle(Event::Signal(signal), now);
+            let is_told = |action: &Action| match action {
+                Action::Log(line) => line.contains(&format!("signal={name} scans=0")),
+                _ => false,
+            };
+            assert!(acts(&mut service, now).iter().any(is_told), "{name}");
+        }
+    }
+
+    #[test]
     fn who_still_reads_has_so_long_after_the_drains_end_and_no_longer() {
         let (mut service, mut now) = (service(8), Instant::now());
         let client = service.handle_accepted(None, now);

@@ -175,6 +175,7 @@ mod tests {
             let (mut service, now) = (service(8), Instant::now());
             service.options.log_level = Level::Info;
             service.handle(Event::Signal(signal), now);
+            tick(&mut service, now);
             let is_told = |action: &Action| match action {
                 Action::Log(line) => line.contains(&format!("signal={name} scans=0")),
                 _ => false,

@@ -414,6 +414,8 @@ mod tests {
             check(Some(host), "127.0.0.1:8080");
         }
         check(Some(&"a".repeat(260)), "127.0.0.1:8080");
+        let longest = format!("{}:65535", "a".repeat(253));
+        check(Some(&longest), &longest);
     }
 
     #[test]

@@ -768,6 +768,38 @@ mod tests {
         end(&mut batch, 0, WHOLE);
         batch.wipe();
         assert_eq!(said(&mut batch), ["progress \"\""], "it is wiped once");
+        begin(&mut batch);
+        batch.handle_timeout(due + PROGRESS_EVERY, UnderWay { done: 5, open: 1 });
+        let told = said(&mut batch).concat();
+        assert!(told.contains("75%") && told.contains("2 open  1/2 targets"), "{told}");
+    }
+
+    #[test]
+    fn a_reader_that_lags_by_half_of_what_may_wait_is_told_no_progress() {
+        let mut batch = batch("a", |options| options.format = Format::Ndjson);
+        let place = begin(&mut batch);
+        let mut now = Instant::now();
+        let mut tell_progress = |batch: &mut Batch| {
+            let before = batch.printout().len();
+            now += PROGRESS_EVERY;
+            batch.handle_timeout(now, UnderWay::default());
+            batch.printout().len() > before
+        };
+        assert!(tell_progress(&mut batch));
+        while batch.printout().len() < limits::PRINTOUT_BYTES_MAX / 2 {
+            let open = OpenPort { address: address(1), port: 1, rtt: Duration::ZERO };
+            batch.handle_open(place, open);
+        }
+        assert!(!tell_progress(&mut batch));
+        batch.handle_printed(1000);
+        assert!(tell_progress(&mut batch));
+    }
+
+    #[test]
+    fn as_many_targets_as_there_are_may_be_under_way_up_to_the_bound() {
+        for (targets, expected) in [(0, 1), (1, 1), (3, 3), (5000, limits::BATCH_JOBS_MAX)] {
+            assert_eq!(batch(&"a\n".repeat(targets), |_| {}).targets_at_once(), expected);
+        }
     }
 
     #[test]

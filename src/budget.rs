@@ -258,6 +258,15 @@ mod tests {
     }
 
     #[test]
+    fn what_many_descriptors_are_split_into_follows_from_the_settings() {
+        let settings = Settings { scans_max: 10, connections_max: 100, ..Settings::default() };
+        let shares = Shares::split(20_000, 8, &settings).expect("20,000 is enough");
+        let lookups = limits::SOCKETS_PER_LOOKUP * 10;
+        let probes = 20_000 - 8 - limits::DESCRIPTORS_SPARE - 100 - lookups;
+        assert_eq!((shares.connections, shares.lookups, shares.probes), (100, lookups, probes));
+    }
+
+    #[test]
     fn a_memory_limit_bears_what_fits_three_quarters_of_it() {
         let check = |memory_mib: u64, expected| {
             assert_eq!(in_flight_bearable(memory_mib << 20), expected, "{memory_mib} MiB");
@@ -304,6 +313,26 @@ mod tests {
         }
         assert!(rests.is_sorted(), "{rests:?}");
         assert_eq!(rests.last(), Some(&limits::SHORTAGE_REST_MAX));
+    }
+
+    #[test]
+    fn while_it_grows_the_next_rest_is_half_as_long_and_the_capacity_an_eighth_more() {
+        let mut now = Instant::now();
+        let mut budget = Budget::new(1000);
+        let rest = |budget: &mut Budget, now: &mut Instant| {
+            budget.handle_shortage(*now, 400);
+            let rest = budget.deadline(*now).expect("a rest ends") - *now;
+            *now += rest;
+            rest
+        };
+        let rests: Vec<Duration> = (0..3).map(|_| rest(&mut budget, &mut now)).collect();
+        assert_eq!(rests[2], 4 * rests[0], "each twice as long as the one before");
+        budget.handle_timeout(now);
+        assert_eq!(budget.capacity(), 400, "it rested, and grows a step later");
+        now += GROW_EVERY;
+        budget.handle_timeout(now);
+        assert_eq!(budget.capacity(), 450);
+        assert_eq!(rest(&mut budget, &mut now), rests[2], "halved, and doubled");
     }
 
     #[test]

@@ -997,6 +997,32 @@ mod tests {
     }
 
     #[test]
+    fn who_sends_more_while_answers_wait_is_pipelining_unless_told_that_it_is_the_last() {
+        let mut run = Run::new();
+        assert!(!run.conn.is_pipelining(), "it has said nothing");
+        run.send(GET);
+        assert!(!run.conn.is_pipelining(), "it has read its answer");
+        run.conn.handle_received(run.now, GET.repeat(100).as_bytes());
+        run.serve();
+        assert!(!run.conn.output().is_empty() && run.conn.is_pipelining());
+        run.conn.handle_drain(run.now);
+        assert!(!run.conn.is_pipelining(), "it is told with the next answer");
+
+        let mut run = Run::new();
+        run.conn.handle_received(run.now, GET.as_bytes());
+        run.serve();
+        assert!(!run.conn.output().is_empty() && !run.conn.is_pipelining(), "nothing is behind it");
+        let mut run = Run::new();
+        run.conn.handle_received(run.now, &GET.as_bytes()[..20]);
+        run.serve();
+        assert!(!run.conn.is_pipelining(), "half a request waits for the other half");
+        let mut run = Run::new();
+        run.conn.handle_received(run.now, GET.repeat(2).as_bytes());
+        assert!(matches!(run.poll(), Some(Step::Request(_))));
+        assert!(!run.conn.is_pipelining(), "the first is not answered yet");
+    }
+
+    #[test]
     fn a_drain_closes_idle_connections_and_lets_answers_finish() {
         let mut run = Run::new();
         run.conn.handle_drain(run.now);

@@ -487,6 +487,7 @@ mod tests {
         ] {
             check(&page, line);
         }
+        assert!(!page.contains("overflow"), "every label found its place in\n{page}");
     }
 
     /// What `promtool check metrics` asks for, as far as it can be said in a few lines.

@@ -469,3 +469,46 @@ impl Service {
         clients.map(|(key, _)| key).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::crowd::tests::{acts, ask, service};
+    use super::*;
+
+    #[test]
+    fn each_request_is_a_record_with_its_method_route_and_status() {
+        let (mut service, now) = (service(8), Instant::now());
+        service.options.log_level = Level::Debug;
+        for (line, expected) in [
+            ("GET /healthz", "method=GET route=/healthz status=200"),
+            ("HEAD /metrics", "method=HEAD route=/metrics status=200"),
+            ("OPTIONS /open-ports", "method=OPTIONS route=/open-ports status=200"),
+            ("BREW /", "method=other route=/ status=405"),
+            ("GET /nowhere", "method=GET route=other status=404"),
+        ] {
+            ask(&mut service, now, &format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            let records = acts(&mut service, now).into_iter().filter_map(|action| match action {
+                Action::Log(record) => Some(record),
+                _ => None,
+            });
+            let records: Vec<String> = records.collect();
+            assert!(records.iter().any(|record| record.contains(expected)), "{line}: {records:?}");
+        }
+    }
+
+    #[test]
+    fn answers_bear_the_date_of_the_turn() {
+        let (mut service, now) = (service(4), Instant::now());
+        let mut date_at = |seconds: u64, millis: u64| {
+            let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1000 + millis);
+            service.handle(Event::Tick { wall, worked: Duration::ZERO }, now);
+            let answer = ask(&mut service, now, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let date = answer.lines().find_map(|line| line.strip_prefix("Date: "));
+            date.expect("a date").to_owned()
+        };
+        assert_eq!(date_at(784_111_777, 0), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date_at(784_111_777, 999), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date_at(784_111_778, 0), "Sun, 06 Nov 1994 08:49:38 GMT");
+        assert_eq!(date_at(784_111_770, 0), "Sun, 06 Nov 1994 08:49:30 GMT", "clocks are set back");
+    }
+}

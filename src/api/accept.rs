@@ -230,6 +230,8 @@ mod tests {
             check(&[&format!("{kind}/{subtype}")], Some(form));
             check(&[&format!("{kind}/{subtype}").to_uppercase()], Some(form));
             assert!(form.content_type().starts_with(&format!("{kind}/{subtype}")));
+            let tells_events = ["x-ndjson", "event-stream"].contains(&subtype);
+            assert_eq!(form.is_streamed(), tells_events, "{subtype}");
         }
     }
 
@@ -238,6 +240,9 @@ mod tests {
         check(&["text/plain, application/json"], Some(Form::Json));
         check(&["application/json;q=0.5, text/plain"], Some(Form::Text));
         check(&["application/json;q=0.5, text/plain;q=0.501"], Some(Form::Text));
+        check(&["application/json;q=0.999, text/plain;q=1"], Some(Form::Text));
+        check(&["application/json;q=0.999, text/plain;q=1.000"], Some(Form::Text));
+        check(&["application/json;q=0.001, text/plain;q=1.001"], Some(Form::Json));
         check(&["application/json;q=0.5", "text/event-stream"], Some(Form::EventStream));
         check(&["application/x-ndjson, */*;q=0.1"], Some(Form::Ndjson));
         check(&["text/*"], Some(Form::Text));

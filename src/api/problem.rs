@@ -390,10 +390,22 @@ mod tests {
     }
 
     #[test]
+    fn the_title_is_the_phrase_of_the_status_line() {
+        for cause in Cause::ALL {
+            let phrase = crate::http::answer::reason_phrase(cause.status());
+            assert_eq!((cause.face().title, phrase.is_empty()), (phrase, false), "{cause:?}");
+        }
+        for (status, phrase) in [(200, "OK"), (304, "Not Modified")] {
+            assert_eq!(crate::http::answer::reason_phrase(status), phrase);
+        }
+    }
+
+    #[test]
     fn every_row_of_the_error_table_has_its_status_and_cause() {
         let check = |problem: Problem, status: u16, label: &str, field: Option<(&str, &str)>| {
             let response = problem_response(&problem);
             assert_eq!((response.status, problem.cause().label()), (status, label));
+            assert_eq!(problem.cause().status(), status);
             assert_eq!(response.content_type, "application/problem+json");
             let fields = response.fields.iter().map(|(name, value)| (*name, value.as_str()));
             assert_eq!(fields.collect::<Vec<_>>(), field.into_iter().collect::<Vec<_>>());

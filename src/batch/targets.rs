@@ -202,6 +202,17 @@ mod tests {
     }
 
     #[test]
+    fn a_target_beside_the_list_has_the_common_ports() {
+        let mut targets = list("", "1-10", "5-");
+        targets.add("a", Host::parse("a").unwrap()).unwrap();
+        assert_eq!((targets.len(), targets.ports_len()), (1, 4));
+        let mut targets = list("", "80", "80");
+        let error = targets.add("a", Host::parse("a").unwrap()).unwrap_err();
+        assert_eq!(error, "--exclude leaves no port to scan");
+        assert_eq!(targets.len(), 0);
+    }
+
+    #[test]
     fn a_bad_line_is_told_by_number_and_the_others_count() {
         let text = "a\nexa~mple\nb 0\nc 80 x\nd 443\ne";
         let targets = list(text, "80", "443");

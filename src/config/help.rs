@@ -112,6 +112,8 @@ mod tests {
     fn each_help_fits_80_columns_and_names_its_flags_with_their_variables_and_no_others() {
         for (name, command, _) in Command::ALL {
             let help = help(command);
+            let mut usages = help.lines().filter(|line| line.starts_with("Usage: openports "));
+            assert!(usages.next().is_some_and(|usage| usage.contains(name)), "{help}");
             for line in help.lines() {
                 assert!(line.len() <= 80, "{} columns: {line}", line.len());
                 assert!(line.is_ascii() && !line.ends_with(' '), "{line}");

@@ -103,7 +103,6 @@ pub const fn may_have_body(status: u16) -> bool {
 pub const fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
-        204 => "No Content",
         304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -119,7 +118,6 @@ pub const fn reason_phrase(status: u16) -> &'static str {
         422 => "Unprocessable Content",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",

@@ -841,6 +841,9 @@ mod tests {
         assert_eq!(head(bytes.as_bytes()).request.target.len(), TARGET_BYTES_MAX);
         refuse(format!("GET /{target}a HTTP/1.1\r\nHost: h\r\n\r\n"), Refusal::TargetTooLong);
         refuse("a".repeat(REQUEST_LINE_BYTES_MAX + 1), Refusal::TargetTooLong);
+        let method = "M".repeat(METHOD_BYTES_MAX);
+        let bytes = format!("{method} /{target} HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!(head(bytes.as_bytes()).request.method, Method::Other, "longest beside longest");
 
         let fields = "X: y\r\n".repeat(HEADERS_MAX - 1);
         let start = "GET / HTTP/1.1\r\nHost: h\r\n";

@@ -78,6 +78,16 @@ mod tests {
     }
 
     #[test]
+    fn each_further_sample_weighs_an_eighth_and_its_distance_a_quarter() {
+        let mut rtt = Rtt::default();
+        rtt.handle_answer(ms(800));
+        rtt.handle_answer(ms(400));
+        // 800 x 7/8 + 400 / 8, and 400 x 3/4 + 400 / 4.
+        assert_eq!(rtt.smoothed(), Some(ms(750)));
+        assert_eq!(rtt.deadline(), Some(ms(750 + 4 * 400)));
+    }
+
+    #[test]
     fn steady_answers_bring_the_deadline_down_to_its_floor() {
         let mut rtt = Rtt::default();
         (0..100).for_each(|_| rtt.handle_answer(ms(50)));

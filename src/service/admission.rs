@@ -123,3 +123,75 @@ fn needs_token(request: &Request) -> bool {
     let is_scan = matches!(Route::of(request.path()), Route::OpenPorts | Route::Probe);
     is_scan && matches!(request.method, Method::Get | Method::Head)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::crowd::tests::{acts, ask, service};
+    use super::*;
+    use crate::event::{Action, Event};
+
+    /// Wants to know whether a scan would be permitted: it is answered at once.
+    fn scan_head(token: &str) -> String {
+        let target = "/open-ports?domain=127.0.0.1&toPort=1";
+        format!(
+            "HEAD {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+        )
+    }
+
+    #[test]
+    fn the_token_is_asked_for_by_what_scans_and_by_nothing_else() {
+        let (mut service, now) = (service(8), Instant::now());
+        service.options.token = Token::parse(b"old").ok();
+        for (method, target) in [
+            ("OPTIONS", "/open-ports"),
+            ("POST", "/open-ports"),
+            ("GET", "/healthz"),
+            ("GET", "/metrics"),
+            ("HEAD", "/"),
+        ] {
+            let request = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let answer = ask(&mut service, now, &request);
+            assert!(answer.starts_with("HTTP/1.1 "), "{method} {target} is answered at once");
+            assert!(!answer.starts_with("HTTP/1.1 401"), "{method} {target}: {answer}");
+        }
+        assert!(!acts(&mut service, now).contains(&Action::ReadTokenFile));
+        for target in ["/open-ports?domain=a&toPort=1", "/probe?target=a&ports=1"] {
+            service.token_read_at = None;
+            let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            assert_eq!(ask(&mut service, now, &request), "", "{target} waits for the file");
+            assert!(acts(&mut service, now).contains(&Action::ReadTokenFile));
+        }
+    }
+
+    #[test]
+    fn the_token_file_is_read_anew_once_a_second_and_a_bad_one_changes_nothing() {
+        let (mut service, mut now) = (service(8), Instant::now());
+        service.options.token = Token::parse(b"old").ok();
+        let client = service.handle_accepted(None, now);
+        let head = scan_head("new");
+        service.handle(Event::Received { socket: client, bytes: head.as_bytes() }, now);
+        assert!(acts(&mut service, now).contains(&Action::ReadTokenFile));
+        assert!(service.output(client).is_empty(), "it waits for the file");
+        service.handle(Event::TokenFile(Some(b"new\n")), now);
+        assert!(service.output(client).starts_with(b"HTTP/1.1 200"), "the file was heard first");
+
+        now += TOKEN_AGE_MAX / 2;
+        assert!(ask(&mut service, now, &scan_head("old")).starts_with("HTTP/1.1 401"));
+        assert!(ask(&mut service, now, &scan_head("new")).starts_with("HTTP/1.1 200"));
+        assert!(!acts(&mut service, now).contains(&Action::ReadTokenFile), "it is known yet");
+
+        for text in [None, Some(&b"two words"[..])] {
+            now += TOKEN_AGE_MAX;
+            let client = service.handle_accepted(None, now);
+            service.handle(Event::Received { socket: client, bytes: head.as_bytes() }, now);
+            assert!(acts(&mut service, now).contains(&Action::ReadTokenFile));
+            service.handle(Event::TokenFile(text), now);
+            assert!(service.output(client).starts_with(b"HTTP/1.1 200"), "{text:?}");
+            let is_told = |action: &Action| match action {
+                Action::Log(line) => line.contains("token kept"),
+                _ => false,
+            };
+            assert!(acts(&mut service, now).iter().any(is_told), "{text:?}");
+        }
+    }
+}

@@ -52,3 +52,23 @@ impl Service {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::crowd::tests::service;
+
+    #[test]
+    fn the_gauges_tell_of_this_moment() {
+        let mut service = service(8);
+        let shares = service.options.shares;
+        service.handle_accepted(None, Instant::now());
+        let gauges = service.gauges();
+        assert_eq!(gauges.descriptors_max, shares.connections + shares.lookups + shares.probes);
+        assert_eq!((gauges.connections_open, gauges.descriptors_used), (1, 1));
+        assert_eq!((gauges.scans_running, gauges.lookups_running), (0, 0));
+        assert_eq!(gauges.connects_in_flight_max, shares.probes);
+        assert!(!gauges.is_draining);
+    }
+}

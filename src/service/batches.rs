@@ -335,6 +335,16 @@ mod tests {
     }
 
     #[test]
+    fn progress_counts_the_ports_that_have_their_state() {
+        let mut world = world_that_prints(&list(1, "9,1000-1098"), Format::Ndjson, "1/1");
+        assert_eq!(world.run(), 0);
+        let told = |line: &str| world.stdout.lines().any(|told| told == line);
+        // 50 at a time, for 2 s: port 9 refuses at once.
+        assert!(told(r#"{"event":"progress","done":1,"total":100,"open":0}"#), "{}", world.stdout);
+        assert!(told(r#"{"event":"progress","done":51,"total":100,"open":0}"#), "{}", world.stdout);
+    }
+
+    #[test]
     fn an_interrupt_ends_what_runs_and_begins_nothing_more() {
         let mut world = world(&list(200, "9,1000"), "1/1");
         for _ in 0..10 {

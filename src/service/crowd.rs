@@ -99,7 +99,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::budget::Shares;
-    use crate::event::Event;
+    use crate::event::{Action, Event};
     use crate::limits::Settings;
     use crate::names::Names;
     use crate::policy::clients::HostGuard;
@@ -121,6 +121,71 @@ pub(super) mod tests {
             seed: 1,
         };
         Service::new(options, SystemTime::UNIX_EPOCH)
+    }
+
+    /// What is answered to a new client that asks this, and reads nothing.
+    pub(in crate::service) fn ask(service: &mut Service, now: Instant, request: &str) -> String {
+        let client = service.handle_accepted(None, now);
+        service.handle(Event::Received { socket: client, bytes: request.as_bytes() }, now);
+        String::from_utf8_lossy(service.output(client)).into_owned()
+    }
+
+    /// All that is to be done now.
+    pub(in crate::service) fn acts(service: &mut Service, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        loop {
+            match service.poll_action(now) {
+                Action::Yield | Action::Wait(_) => return actions,
+                exit @ Action::Exit(_) => {
+                    actions.push(exit);
+                    return actions;
+                }
+                other => actions.push(other),
+            }
+        }
+    }
+
+    /// A turn of the loop begins.
+    pub(in crate::service) fn tick(service: &mut Service, now: Instant) {
+        let (wall, worked) = (SystemTime::UNIX_EPOCH, Duration::ZERO);
+        service.handle(Event::Tick { wall, worked }, now);
+    }
+
+    /// Who knocks must not cost those their place who have just come and are about to ask.
+    #[test]
+    fn a_knock_bids_goodbye_to_those_who_ask_without_end_and_to_nobody_else() {
+        let (mut service, now) = (service(2), Instant::now());
+        tick(&mut service, now);
+        let silent = service.handle_accepted(None, now);
+        let flood = service.handle_accepted(None, now);
+        let requests = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100);
+        service.handle(Event::Received { socket: flood, bytes: &requests }, now);
+        service.handle_knock(now);
+        let said = String::from_utf8_lossy(service.output(flood)).into_owned();
+        assert!(!said.contains("Connection: close"), "what is answered is answered");
+        let count = service.output(flood).len();
+        service.handle(Event::Sent { socket: flood, count }, now);
+        let said = String::from_utf8_lossy(service.output(flood)).into_owned();
+        assert!(said.contains("Connection: close"), "the next answer is the last: {said}");
+        assert!(service.client(silent).is_some(), "it has said nothing yet");
+        let request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+        service.handle(Event::Received { socket: silent, bytes: request }, now);
+        let said = String::from_utf8_lossy(service.output(silent)).into_owned();
+        assert!(said.starts_with("HTTP/1.1 200") && !said.contains("Connection: close"), "{said}");
+    }
+
+    #[test]
+    fn a_place_is_free_once_its_last_holder_has_really_gone() {
+        let (mut service, now) = (service(2), Instant::now());
+        tick(&mut service, now);
+        let first = service.handle_accepted(None, now);
+        assert!(service.wants_connections());
+        service.handle_accepted(None, now);
+        assert!(!service.wants_connections(), "nobody gives way so soon");
+        service.handle(Event::Broken { socket: first }, now);
+        assert!(!service.wants_connections(), "its descriptor is not closed yet");
+        acts(&mut service, now);
+        assert!(service.wants_connections());
     }
 
     /// Answers of 400 KB to readers that took a byte now and then added up without a bound.

@@ -160,3 +160,49 @@ impl Service {
         self.phase != Phase::Serving
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::crowd::tests::{acts, service, tick};
+    use super::*;
+    use crate::event::{Action, Event};
+
+    #[test]
+    fn the_record_of_a_drain_has_the_signals_name() {
+        for (signal, name) in [(Signal::Terminate, "SIGTERM"), (Signal::Interrupt, "SIGINT")] {
+            let (mut service, now) = (service(8), Instant::now());
+            service.options.log_level = Level::Info;
+            service.handle(Event::Signal(signal), now);
+            tick(&mut service, now);
+            let is_told = |action: &Action| match action {
+                Action::Log(line) => line.contains(&format!("signal={name} scans=0")),
+                _ => false,
+            };
+            assert!(acts(&mut service, now).iter().any(is_told), "{name}");
+        }
+    }
+
+    #[test]
+    fn who_still_reads_has_so_long_after_the_drains_end_and_no_longer() {
+        let (mut service, mut now) = (service(8), Instant::now());
+        let client = service.handle_accepted(None, now);
+        let bytes = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n";
+        service.handle(Event::Received { socket: client, bytes }, now);
+        service.handle(Event::Signal(Signal::Terminate), now);
+        let signalled_at = now;
+        let drain = service.options.settings.drain_timeout;
+        // A byte a second: never stalled, never done.
+        while now < signalled_at + drain + WRITE_STALL_TIMEOUT {
+            assert!(service.client(client).is_some(), "{:?}", now - signalled_at);
+            tick(&mut service, now);
+            service.handle(Event::Sent { socket: client, count: 1 }, now);
+            let is_over = acts(&mut service, now).contains(&Action::Exit(0));
+            assert!(!is_over, "{:?}", now - signalled_at);
+            now += Duration::from_secs(1);
+        }
+        tick(&mut service, now);
+        assert!(acts(&mut service, now).contains(&Action::Exit(0)), "its time is up");
+    }
+}

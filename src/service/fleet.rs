@@ -364,6 +364,50 @@ mod tests {
         assert!(fleet.has_work(rested), "then the pace has passed long since");
     }
 
+    /// Thousands of sockets that expire at once would keep everybody else waiting.
+    #[test]
+    fn a_turn_closes_so_many_sockets_and_the_next_goes_on() {
+        let start = Instant::now();
+        let mut fleet = Fleet::new(1000);
+        fleet.begin(start, plan(start, 1000, None), Key::from_parts(0, 0));
+        let mut sockets = Slots::new();
+        while fleet.in_flight < 1000 {
+            fleet.handle_tick(start, |_| panic!("nothing is due"));
+            let before = fleet.in_flight;
+            while fleet.poll_action(start, &mut sockets).is_some() {}
+            assert_eq!(fleet.in_flight - before, limits::LAUNCHES_PER_TURN.min(1000 - before));
+        }
+        let due = start + 1000 * MILLI;
+        let mut turns = Vec::new();
+        while fleet.in_flight > 500 {
+            let mut closed = 0;
+            fleet.handle_tick(due, |_| closed += 1);
+            turns.push(closed);
+        }
+        assert_eq!(turns, [limits::CLOSES_PER_TURN; 4]);
+    }
+
+    /// A shortage makes the budget small at once, and what is too much goes turn by turn.
+    #[test]
+    fn a_turn_closes_so_many_of_what_is_too_much() {
+        let start = Instant::now();
+        let mut fleet = Fleet::new(400);
+        fleet.begin(start, plan(start, 1000, None), Key::from_parts(0, 0));
+        let mut sockets = Slots::new();
+        while fleet.in_flight < 400 {
+            fleet.handle_tick(start, |_| panic!("nothing is due"));
+            while fleet.poll_action(start, &mut sockets).is_some() {}
+        }
+        fleet.begin(start, plan(start, 1000, None), Key::from_parts(1, 0));
+        let mut turns = Vec::new();
+        while fleet.in_flight > 200 {
+            let mut closed = 0;
+            fleet.handle_tick(start, |_| closed += 1);
+            turns.push(closed);
+        }
+        assert_eq!(turns, [limits::CLOSES_PER_TURN, 200 - limits::CLOSES_PER_TURN]);
+    }
+
     #[test]
     fn a_scan_that_was_granted_nothing_gets_what_an_ended_one_leaves_in_the_same_turn() {
         let now = Instant::now();

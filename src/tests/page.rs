@@ -170,6 +170,14 @@ fn field<'a>(response: &'a Response, wanted: &str) -> Option<&'a str> {
     Some(value)
 }
 
+/// The vectors that its authors give.
+#[test]
+fn the_tag_is_fnv_1a() {
+    assert_eq!(fingerprint(b""), 0xcbf2_9ce4_8422_2325);
+    assert_eq!(fingerprint(b"a"), 0xaf63_dc4c_8601_ec8c);
+    assert_eq!(fingerprint(b"foobar"), 0x8594_4171_f739_67e8);
+}
+
 #[test]
 fn the_page_is_packed_for_who_takes_it_and_each_form_has_its_tag() {
     let (whole, packed) = (ask(&[]), ask(&[(Field::AcceptEncoding, "gzip, br")]));

@@ -472,7 +472,7 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
-    use super::crowd::tests::{acts, ask, service};
+    use super::crowd::tests::{ask, records, service};
     use super::*;
 
     #[test]
@@ -487,11 +487,7 @@ mod tests {
             ("GET /nowhere", "method=GET route=other status=404"),
         ] {
             ask(&mut service, now, &format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-            let records = acts(&mut service, now).into_iter().filter_map(|action| match action {
-                Action::Log(record) => Some(record),
-                _ => None,
-            });
-            let records: Vec<String> = records.collect();
+            let records = records(&mut service, now);
             assert!(records.iter().any(|record| record.contains(expected)), "{line}: {records:?}");
         }
     }

@@ -126,7 +126,7 @@ fn needs_token(request: &Request) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::crowd::tests::{acts, ask, service};
+    use super::super::crowd::tests::{acts, ask, records, service};
     use super::*;
     use crate::event::{Action, Event};
 
@@ -187,11 +187,8 @@ mod tests {
             assert!(acts(&mut service, now).contains(&Action::ReadTokenFile));
             service.handle(Event::TokenFile(text), now);
             assert!(service.output(client).starts_with(b"HTTP/1.1 200"), "{text:?}");
-            let is_told = |action: &Action| match action {
-                Action::Log(line) => line.contains("token kept"),
-                _ => false,
-            };
-            assert!(acts(&mut service, now).iter().any(is_told), "{text:?}");
+            let records = records(&mut service, now);
+            assert!(records.iter().any(|it| it.contains("token kept")), "{text:?}: {records:?}");
         }
     }
 }

@@ -132,17 +132,17 @@ pub(super) mod tests {
 
     /// All that is to be done now.
     pub(in crate::service) fn acts(service: &mut Service, now: Instant) -> Vec<Action> {
-        let mut actions = Vec::new();
-        loop {
-            match service.poll_action(now) {
-                Action::Yield | Action::Wait(_) => return actions,
-                exit @ Action::Exit(_) => {
-                    actions.push(exit);
-                    return actions;
-                }
-                other => actions.push(other),
-            }
+        let mut actions = vec![service.poll_action(now)];
+        while !matches!(actions[..], [.., Action::Yield | Action::Wait(_) | Action::Exit(_)]) {
+            actions.push(service.poll_action(now));
         }
+        actions
+    }
+
+    /// The records that are to be written now; what else is to be done is done by nobody.
+    pub(in crate::service) fn records(service: &mut Service, now: Instant) -> Vec<String> {
+        let record = |action| if let Action::Log(record) = action { Some(record) } else { None };
+        acts(service, now).into_iter().filter_map(record).collect()
     }
 
     /// A turn of the loop begins.

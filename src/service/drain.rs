@@ -165,7 +165,7 @@ impl Service {
 mod tests {
     use std::time::Duration;
 
-    use super::super::crowd::tests::{acts, service, tick};
+    use super::super::crowd::tests::{acts, records, service, tick};
     use super::*;
     use crate::event::{Action, Event};
 
@@ -176,11 +176,8 @@ mod tests {
             service.options.log_level = Level::Info;
             service.handle(Event::Signal(signal), now);
             tick(&mut service, now);
-            let is_told = |action: &Action| match action {
-                Action::Log(line) => line.contains(&format!("signal={name} scans=0")),
-                _ => false,
-            };
-            assert!(acts(&mut service, now).iter().any(is_told), "{name}");
+            let expected = format!("signal={name} scans=0");
+            assert!(records(&mut service, now).iter().any(|it| it.contains(&expected)), "{name}");
         }
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct ScanAsk {
     pub(crate) has_deadline: bool,
     /// The answer's `elapsed_ms` at most, where that is known.
     pub(crate) elapsed_max: Option<Duration>,
+    /// `retries=0`, and no `timeout=auto`, which owes silent ports a repeat.
+    pub(crate) has_one_pass: bool,
     /// Ports that are named and excluded again; none of `ports`.
     pub(crate) excluded: BTreeSet<u16>,
     /// `include=services`.

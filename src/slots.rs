@@ -160,6 +160,7 @@ mod tests {
         assert_eq!(slots.remove(first), Some("first"));
         let second = slots.insert("second");
         assert_eq!(second.index(), first.index(), "the slot is reused");
+        assert_eq!((first.generation(), second.generation()), (0, 1), "and emptied once");
         assert_eq!(slots.get(first), None);
         assert_eq!(slots.get_mut(first), None);
         assert_eq!(slots.remove(first), None);

@@ -206,6 +206,23 @@ fn a_computed_deadline_follows_the_round_trip_and_owes_one_repeat() {
     assert_eq!((run.launches.len(), run.elapsed()), (40, limits::TIMEOUT_AUTO_MAX));
 }
 
+/// The kernel sends its SYN again after a second, whose answer has to come back, too.
+#[test]
+fn a_deadline_before_the_kernels_own_repeat_could_be_answered_owes_one() {
+    let check = |answered_after: u64, launches: usize| {
+        let mut run = Run::new(Plan { timeout: Timeout::Auto, ..plan(3) });
+        run.finish(|port, _| (port == 1).then_some((answered_after, Outcome::Refused)));
+        assert_eq!(run.counts(), [0, 1, 2, 0, 0]);
+        assert_eq!(run.launches.len(), launches, "answered after {answered_after} ms");
+    };
+    // Three round trips are waited for: 60, 900 and 1,200 ms, all below a second and the trip.
+    check(20, 5);
+    check(300, 5);
+    check(400, 5);
+    // 1,800 ms, beyond 1,600: the kernel has asked again itself.
+    check(600, 3);
+}
+
 #[test]
 fn a_pace_is_kept_without_bursts() {
     let run_at = |rate: u32| {

@@ -164,13 +164,20 @@ impl Conn {
     }
 
     /// Answers what was handed out last with a head only; the body comes by
-    /// [`Conn::push_stream`]. `response.body` is not looked at.
-    pub fn begin_stream(&mut self, now: Instant, response: &Response, date: &str) {
+    /// [`Conn::push_stream`]: so many bytes, where that is known. `response.body` is not looked at.
+    pub fn begin_stream(
+        &mut self,
+        now: Instant,
+        response: &Response,
+        len: Option<u64>,
+        date: &str,
+    ) {
         assert!(may_have_body(response.status), "a stream is a body");
         let Some(owed) = self.owed() else { return };
-        let (framing, ending) = match owed.version {
-            Version::Http11 => (BodyFraming::Chunked, self.settle(owed.ending)),
-            Version::Http10 => (BodyFraming::ToClose, Ending::Close(CloseReason::Done)),
+        let (framing, ending) = match (len, owed.version) {
+            (Some(len), _) => (BodyFraming::Length(len), self.settle(owed.ending)),
+            (None, Version::Http11) => (BodyFraming::Chunked, self.settle(owed.ending)),
+            (None, Version::Http10) => (BodyFraming::ToClose, Ending::Close(CloseReason::Done)),
         };
         let persistence = ending.persistence(owed.version);
         response.write_head(self.queue(now), framing, persistence, date);
@@ -180,14 +187,20 @@ impl Conn {
 
     /// Queues a piece of a stream's body. Drops it where HEAD asked for none.
     pub fn push_stream(&mut self, now: Instant, bytes: &[u8]) {
-        let Some(Stream { method, framing, .. }) = self.stream() else { return };
+        let Some(Stream { method, framing, ending }) = self.stream() else { return };
         if method == Method::Head || bytes.is_empty() {
             return;
         }
         match framing {
             BodyFraming::Chunked => write_chunk(self.queue(now), bytes),
             BodyFraming::ToClose => self.queue(now).extend_from_slice(bytes),
-            BodyFraming::Length | BodyFraming::Untold => unreachable!("no stream has a length"),
+            BodyFraming::Length(left) => {
+                assert!(bytes.len() as u64 <= left, "no more than was said");
+                let framing = BodyFraming::Length(left - bytes.len() as u64);
+                self.state = State::Streaming(Stream { method, framing, ending });
+                self.queue(now).extend_from_slice(bytes);
+            }
+            BodyFraming::Untold => unreachable!("a body that is told has an end"),
         }
         self.check_invariants(now);
     }
@@ -198,6 +211,8 @@ impl Conn {
         if framing == BodyFraming::Chunked && method != Method::Head {
             self.queue(now).extend_from_slice(LAST_CHUNK);
         }
+        let is_short = matches!(framing, BodyFraming::Length(1..)) && method != Method::Head;
+        assert!(!is_short, "no less than was said");
         self.end_answer(now, ending);
         self.check_invariants(now);
     }
@@ -967,7 +982,7 @@ mod tests {
         let mut run = Run::new();
         run.conn.handle_received(run.now, format!("{request}{GET}").as_bytes());
         assert!(matches!(run.poll(), Some(Step::Request(_))));
-        run.conn.begin_stream(run.now, &response(200, "not looked at"), DATE);
+        run.conn.begin_stream(run.now, &response(200, "not looked at"), None, DATE);
         for piece in [&b"ab"[..], b"", &[b'c'; 17]] {
             run.conn.push_stream(run.now, piece);
             assert_eq!(run.poll(), None);

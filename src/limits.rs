@@ -29,13 +29,13 @@ pub const INPUT_BYTES_MAX: usize = HEAD_BYTES_MAX;
 /// requests have less; a long one is read and parsed a piece at a time, so that a thousand of them
 /// delay everybody else by some 40 ms.
 pub const READ_BYTES_MAX: usize = 4 * 1024;
-/// Bytes that wait for the slow reader of a stream, beyond which what it has to be told is kept as
-/// sets of ports. A buffer doubles when it grows, so it takes less than twice as much and an event:
-/// with five sets of 8 KB it stays below 64 KB.
+/// Bytes that wait for the slow reader of a scan's answer, beyond which what it has to be told is
+/// kept as sets of ports. A buffer doubles when it grows, so it takes less than twice as much and
+/// an event: with five sets of 8 KB it stays below 64 KB.
 pub const STREAM_BYTES_MAX: usize = 12 * 1024;
 /// Bytes of all answers together that wait for their readers when the answer to a scan comes: one
-/// has 400 KB where every port is open, and 64 times as much for a name of 64 such addresses. The
-/// longest laggards lose theirs.
+/// keeps 512 KB of sets for a name of 64 addresses, and a probe's page has 2 MB where every port is
+/// open. The longest laggards lose theirs.
 pub const ANSWER_BYTES_WAITING_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of answers waiting beyond which the next pipelined request is not looked at yet. Small,
 /// since it is how far one client is served before the next has its turn: at a few answers of

@@ -224,6 +224,20 @@ impl PortSet {
         taken
     }
 
+    /// How many bytes [`PortSet::display_ranges`] writes.
+    pub fn ranges_len(&self) -> usize {
+        let len = |(first, last)| {
+            let end = if last > first { 1 + decimal_len(last) } else { 0 };
+            1 + decimal_len(first) + end
+        };
+        self.ranges().map(len).sum::<usize>().saturating_sub(1)
+    }
+
+    /// How many digits all ports have together.
+    pub fn digits_len(&self) -> usize {
+        self.iter().map(decimal_len).sum()
+    }
+
     /// The lowest port.
     pub fn first(&self) -> Option<u16> {
         self.next_from(0)
@@ -617,6 +631,17 @@ mod tests {
         check("22", "22", "22", "");
         check("1-", "-65534", "1-65535", "65535");
         check("60-70", "64-", "60-65535", "60-63");
+    }
+
+    #[test]
+    fn texts_are_as_long_as_they_say() {
+        for list in ["1", "9,10,99,100,999,1000,9999,10000,65535", "1-65535", "1-3,5,7-9,60000-"] {
+            let ports = PortSet::parse(list).unwrap();
+            assert_eq!(ports.ranges_len(), ports.display_ranges().to_string().len(), "{list}");
+            let digits: String = ports.iter().map(|port| port.to_string()).collect();
+            assert_eq!(ports.digits_len(), digits.len(), "{list}");
+        }
+        assert_eq!((PortSet::new().ranges_len(), PortSet::new().digits_len()), (0, 0));
     }
 
     #[test]

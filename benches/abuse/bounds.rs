@@ -27,8 +27,9 @@ const EXCHANGE_BYTES: usize = most([
 /// Ten sets of ports of 8 KB: the plan, five states, what a stream withholds, and what it has told
 /// of three states.
 const SCAN_BYTES: usize = 10 * 8 * 1024 + 2048;
-/// Beyond which the answer to one scan cannot grow: every port with its comma, and the head.
-const ANSWER_BYTES: usize = 6 * 65_536 + 4096;
+/// Beyond which the answer to one scan cannot grow: the line of every port on a probe's page, and
+/// the others. All other answers are told piece by piece.
+const ANSWER_BYTES: usize = 32 * 65_536 + 4096;
 /// A probe's place in its scan, in the core's table and in the shell's, each grown by doubling,
 /// and its port where it waits.
 const PROBE_BYTES: usize = 2 * (24 + 24 + 16 + 2);

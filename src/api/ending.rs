@@ -105,6 +105,12 @@ impl<'a> Ending<'a> {
         self.holes.is_empty() && self.told == self.text.len()
     }
 
+    /// Bytes of text that [`Ending::write`] has yet to write.
+    pub fn len(&self, names: &Names) -> usize {
+        let holes: usize = self.holes.iter().map(|hole| hole.len(names)).sum();
+        self.text.len() - self.told + holes
+    }
+
     /// Bytes of memory that are kept for what is left.
     pub fn kept_bytes(&self) -> usize {
         let sets: usize = self.holes.iter().map(|hole| hole.ports.heap_bytes()).sum();
@@ -134,14 +140,7 @@ impl<'a> Ending<'a> {
     }
 
     fn push_hole(&mut self, style: Style, ports: &'a PortSet) {
-        let at = self.text.len();
-        self.holes.push_back(Hole {
-            at,
-            style,
-            ports: Cow::Borrowed(ports),
-            from: 0,
-            is_blank: true,
-        });
+        self.holes.push_back(Hole::new(self.text.len(), style, ports));
     }
 
     /// Ports between two texts.
@@ -200,7 +199,10 @@ impl<'a> Ending<'a> {
     }
 }
 
-impl Hole<'_> {
+impl<'a> Hole<'a> {
+    const fn new(at: usize, style: Style, ports: &'a PortSet) -> Self {
+        Self { at, style, ports: Cow::Borrowed(ports), from: 0, is_blank: true }
+    }
     /// Appends ports until `out` is `full` bytes long: true when none is left.
     fn write(&mut self, out: &mut Vec<u8>, full: usize, names: &Names) -> bool {
         while out.len() < full {
@@ -230,6 +232,21 @@ impl Hole<'_> {
             }
         }
         false
+    }
+
+    /// Bytes that are written into it, all in all.
+    fn len(&self, names: &Names) -> usize {
+        match self.style {
+            Style::Numbers => self.ports.digits_len() + self.ports.len().saturating_sub(1),
+            Style::Lines => self.ports.digits_len() + self.ports.len(),
+            Style::Ranges => self.ports.ranges_len(),
+            Style::Services => {
+                let (mut blank, mut out) =
+                    (Hole::new(self.at, self.style, &self.ports), Vec::new());
+                blank.write(&mut out, usize::MAX, names);
+                out.len()
+            }
+        }
     }
 
     /// The next port or range to be written, and its last port.
@@ -280,6 +297,9 @@ mod tests {
         let mut out = Vec::new();
         write_end(&mut out, form, summary);
         let whole = String::from_utf8(out).unwrap();
+        let unnamed = Names::default();
+        let len = Ending::new(form, summary).len(summary.services.map_or(&unnamed, |it| it.names));
+        assert_eq!(len, whole.len(), "it is as long as it says");
         let names = summary.services.map_or(&Names::default(), |it| it.names).clone();
         for room in [1, 2, 7, 64, 4096] {
             assert_eq!(in_pieces(Ending::new(form, summary), room, &names), whole, "{room}");

@@ -15,8 +15,8 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// How the body of an answer is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFraming {
-    /// By Content-Length, which is that of [`Response::body`].
-    Length,
+    /// By Content-Length, which is this.
+    Length(u64),
     /// In chunks; HTTP/1.1 only.
     Chunked,
     /// By the end of the connection; for streams to HTTP/1.0.
@@ -31,7 +31,9 @@ impl BodyFraming {
     pub const fn of_whole(response: &Response, method: Method) -> Self {
         match method {
             Method::Head if response.body.is_empty() => Self::Untold,
-            Method::Get | Method::Head | Method::Options | Method::Other => Self::Length,
+            Method::Get | Method::Head | Method::Options | Method::Other => {
+                Self::Length(response.body.len() as u64)
+            }
         }
     }
 }
@@ -68,14 +70,14 @@ impl Response {
             push_field(out, "Content-Type", self.content_type);
         }
         match framing {
-            BodyFraming::Length if may_have_body(self.status) => {
+            BodyFraming::Length(length) if may_have_body(self.status) => {
                 push_field(out, "Content-Length", "");
-                push_digits::<10>(out, self.body.len() as u64);
+                push_digits::<10>(out, length);
             }
             BodyFraming::Chunked if may_have_body(self.status) => {
                 push_field(out, "Transfer-Encoding", "chunked");
             }
-            BodyFraming::Length
+            BodyFraming::Length(_)
             | BodyFraming::Chunked
             | BodyFraming::ToClose
             | BodyFraming::Untold => {}
@@ -186,13 +188,13 @@ mod tests {
             );
             assert_eq!(head(&response(200), framing, persistence), expected);
         };
-        check(BodyFraming::Length, Persistence::Implied, "Content-Length: 3");
+        check(BodyFraming::Length(3), Persistence::Implied, "Content-Length: 3");
         check(
-            BodyFraming::Length,
+            BodyFraming::Length(3),
             Persistence::KeepAlive,
             "Content-Length: 3\r\nConnection: keep-alive",
         );
-        check(BodyFraming::Length, Persistence::Close, "Content-Length: 3\r\nConnection: close");
+        check(BodyFraming::Length(3), Persistence::Close, "Content-Length: 3\r\nConnection: close");
         check(BodyFraming::Chunked, Persistence::Implied, "Transfer-Encoding: chunked");
         check(BodyFraming::ToClose, Persistence::Close, "Connection: close");
     }
@@ -203,7 +205,7 @@ mod tests {
         response.content_type = "";
         response.fields = vec![("Allow", "GET, HEAD".to_owned()), ("Retry-After", "1".to_owned())];
         assert_eq!(
-            head(&response, BodyFraming::Length, Persistence::Implied),
+            head(&response, BodyFraming::Length(3), Persistence::Implied),
             format!(
                 "HTTP/1.1 405 Method Not Allowed\r\nDate: {DATE}\r\nContent-Length: 3\r\n\
                  Allow: GET, HEAD\r\nRetry-After: 1\r\n\r\n"
@@ -214,7 +216,7 @@ mod tests {
     #[test]
     fn an_answer_that_cannot_have_a_body_says_nothing_of_its_length() {
         for status in [204, 304] {
-            for framing in [BodyFraming::Length, BodyFraming::Chunked] {
+            for framing in [BodyFraming::Length(3), BodyFraming::Chunked] {
                 let head = head(&response(status), framing, Persistence::Implied);
                 assert!(!head.contains("Length") && !head.contains("chunked"), "{head}");
             }

@@ -192,6 +192,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn whoever_is_turned_away_is_told_why() {
+        assert!(SiteDenial::CrossSite.to_string().starts_with("pages of other sites may not"));
+        assert!(
+            SiteDenial::ForeignOrigin.to_string().starts_with("pages of other origins may not")
+        );
+        assert!(ForeignHost.to_string().ends_with("name it with --host"));
+    }
+
+    #[test]
     fn a_client_gets_its_share_and_no_more_until_one_is_released() {
         let mut quota = Quota::default();
         let client: IpAddr = "192.0.2.7".parse().unwrap();

@@ -57,7 +57,33 @@ impl Service {
 mod tests {
     use std::time::Instant;
 
-    use super::super::crowd::tests::service;
+    use super::super::crowd::tests::{records, service};
+    use crate::event::listen::Listen;
+    use crate::policy::Reach;
+    use crate::policy::token::Token;
+    use crate::report::log::Level;
+
+    #[test]
+    fn a_service_that_others_reach_without_a_token_warns_and_no_other_does() {
+        let bound: Listen = "0.0.0.0:8080".parse().expect("a listener");
+        for (reach, token, bound, warns) in [
+            (Reach::Outside, None, vec![bound.clone()], true),
+            (Reach::Outside, Some(&b"sesame"[..]), vec![bound.clone()], false),
+            (Reach::LoopbackOnly, None, vec![bound.clone()], false),
+            (Reach::Outside, None, vec![], false),
+        ] {
+            let mut service = service(8);
+            service.options.log_level = Level::Info;
+            service.options.policy.reach = reach;
+            service.options.token = token.and_then(|text| Token::parse(text).ok());
+            service.announce(&bound, 1024);
+            let records = records(&mut service, Instant::now());
+            let is_told = |words: &str| records.iter().any(|record| record.contains(words));
+            assert_eq!(is_told("open to all"), warns, "{reach:?} {token:?} {records:?}");
+            assert_eq!(is_told("msg=try "), !bound.is_empty());
+            assert!(is_told("msg=limits descriptors=1024 "), "{records:?}");
+        }
+    }
 
     #[test]
     fn the_gauges_tell_of_this_moment() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::jobs::Job;
 use crate::api::accept::Form;
-use crate::api::ending::{Ending, write_end};
+use crate::api::ending::Ending;
 use crate::api::probe::{Probed, probe_response};
 use crate::api::query::Addresses;
 use crate::api::summary::{AddressResult, Services, Summary};
@@ -32,14 +32,7 @@ impl<'a> Outcome<'a> {
         Self { job, scans, elapsed: now - job.started_at }
     }
 
-    /// The answer in this form, whole.
-    pub(super) fn write_end(&self, form: Form, names: &Names) -> Vec<u8> {
-        let mut text = Vec::new();
-        self.tell(names, |summary| write_end(&mut text, form, &summary));
-        text
-    }
-
-    /// The end of a stream in this form, to be told as its reader keeps up.
+    /// The end in this form, which is all of it where it is no stream.
     pub(super) fn ending(&self, form: Form, names: &Names) -> Ending<'static> {
         self.tell(names, |summary| Ending::new(form, &summary).into_owned())
     }

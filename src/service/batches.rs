@@ -180,8 +180,8 @@ mod tests {
     use crate::service::Options;
     use crate::target::{Family, PortSet, Retries, Timeout};
 
-    /// A service without descriptors and the world it talks to: ports below 10 refuse, name servers
-    /// have no route, the others are silent.
+    /// A service without descriptors and the world it talks to: ports below 10 refuse, 443 is
+    /// open, name servers have no route, the others are silent.
     struct World {
         service: Service,
         now: Instant,
@@ -263,6 +263,7 @@ mod tests {
                         let outcome = match to.port() {
                             ..10 => Some(Outcome::Refused),
                             53 => Some(Outcome::Unreachable),
+                            443 => Some(Outcome::Connected),
                             _ => None,
                         };
                         if let Some(outcome) = outcome {
@@ -336,12 +337,12 @@ mod tests {
 
     #[test]
     fn progress_counts_the_ports_that_have_their_state() {
-        let mut world = world_that_prints(&list(1, "9,1000-1098"), Format::Ndjson, "1/1");
+        let mut world = world_that_prints(&list(1, "9,443,1000-1097"), Format::Ndjson, "1/1");
         assert_eq!(world.run(), 0);
         let told = |line: &str| world.stdout.lines().any(|told| told == line);
-        // 50 at a time, for 2 s: port 9 refuses at once.
-        assert!(told(r#"{"event":"progress","done":1,"total":100,"open":0}"#), "{}", world.stdout);
-        assert!(told(r#"{"event":"progress","done":51,"total":100,"open":0}"#), "{}", world.stdout);
+        // 50 at a time, for 2 s: ports 9 and 443 answer at once.
+        assert!(told(r#"{"event":"progress","done":2,"total":100,"open":1}"#), "{}", world.stdout);
+        assert!(told(r#"{"event":"progress","done":52,"total":100,"open":1}"#), "{}", world.stdout);
     }
 
     #[test]

@@ -47,8 +47,8 @@ pub(super) enum Activity {
     /// A scan runs for the request. Its job's deadlines are armed; its end, or the client's,
     /// leaves it.
     Scanning(Box<Scanning>),
-    /// The scan has ended, but the reader of its stream lags. The connection's stall deadline is
-    /// armed; the last event leaves it.
+    /// The scan has ended, but the reader of its answer lags. The connection's stall deadline is
+    /// armed; the last byte leaves it.
     Telling(Box<Telling>),
 }
 
@@ -280,22 +280,15 @@ impl Service {
         let record = Self::access_record(now, (&exchange, 200));
         self.log(&outcome.describe(record));
         self.counters.count_request(exchange.route, 200);
-        let names = &self.options.names;
-        if let Some(stream) = scanning.stream {
-            let telling = Telling::new(stream, outcome.ending(form, names));
-            self.make_room(now, telling.kept_bytes());
-            if let Some(client) = self.client(owner) {
-                client.activity = Activity::Telling(Box::new(telling));
-            }
-        } else {
-            let response = match &exchange.expect {
-                Some(expect) => outcome.probe_response(expect.as_ref()),
-                None => api::scan_response(form, outcome.write_end(form, names)),
-            };
+        if let Some(expect) = &exchange.expect {
+            let response = outcome.probe_response(expect.as_ref());
             self.make_room(now, response.body.len());
             if let Some(Role::Client(client)) = self.sockets.get_mut(owner) {
                 client.conn.respond(now, &response, &self.date.1);
             }
+        } else {
+            let end = outcome.ending(form, &self.options.names);
+            self.tell(now, owner, (form, scanning.stream), end);
         }
         self.quota.release(scanning.share);
         self.jobs.abandon(scans);

@@ -174,6 +174,25 @@ pub(super) mod tests {
         assert!(said.starts_with("HTTP/1.1 200") && !said.contains("Connection: close"), "{said}");
     }
 
+    /// Places are short: who has come and not spoken gives way after a while for each place.
+    #[test]
+    fn the_silent_give_way_when_their_time_is_up_and_not_before() {
+        let (mut service, now) = (service(2), Instant::now());
+        tick(&mut service, now);
+        let first = service.handle_accepted(None, now);
+        assert_eq!(service.next_place_at(now), None, "there are places");
+        service.handle_accepted(None, now + Duration::from_millis(1));
+        let up = now + 2 * SILENCE_GRACE_PER_PLACE;
+        assert_eq!(service.next_place_at(now), Some(up));
+        tick(&mut service, up - Duration::from_nanos(1));
+        assert_eq!(service.evictable(), None);
+        tick(&mut service, up);
+        assert_eq!(service.evictable(), Some(first), "the first to come");
+        assert!(service.wants_connections());
+        service.handle_accepted(None, up);
+        assert!(service.client(first).is_none(), "it gave way");
+    }
+
     #[test]
     fn a_place_is_free_once_its_last_holder_has_really_gone() {
         let (mut service, now) = (service(2), Instant::now());

@@ -165,9 +165,24 @@ impl Service {
 mod tests {
     use std::time::Duration;
 
-    use super::super::crowd::tests::{acts, records, service, tick};
+    use super::super::crowd::tests::{acts, ask, records, service, tick};
     use super::*;
     use crate::event::{Action, Event};
+
+    #[test]
+    fn a_service_that_was_told_to_leave_is_not_ready_and_says_so() {
+        let (mut service, now) = (service(8), Instant::now());
+        let readyz = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        assert!(ask(&mut service, now, readyz).starts_with("HTTP/1.1 200"));
+        assert!(!service.is_draining());
+        service.options.settings.drain_delay = Duration::from_secs(5);
+        service.handle(Event::Signal(Signal::Terminate), now);
+        tick(&mut service, now);
+        let answer = ask(&mut service, now, readyz);
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("DRAINING"), "{answer}");
+        assert!(service.gauges().is_draining);
+    }
 
     #[test]
     fn the_record_of_a_drain_has_the_signals_name() {

@@ -371,12 +371,14 @@ mod tests {
         let mut fleet = Fleet::new(1000);
         fleet.begin(start, plan(start, 1000, None), Key::from_parts(0, 0));
         let mut sockets = Slots::new();
+        assert_eq!((fleet.in_flight(), fleet.capacity()), (0, 1000));
         while fleet.in_flight < 1000 {
             fleet.handle_tick(start, |_| panic!("nothing is due"));
             let before = fleet.in_flight;
             while fleet.poll_action(start, &mut sockets).is_some() {}
             assert_eq!(fleet.in_flight - before, limits::LAUNCHES_PER_TURN.min(1000 - before));
         }
+        assert_eq!(fleet.in_flight(), 1000);
         let due = start + 1000 * MILLI;
         let mut turns = Vec::new();
         while fleet.in_flight > 500 {

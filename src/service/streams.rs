@@ -5,6 +5,7 @@
 //! not keep up misses progress, never a port. What it is not told is kept as sets of ports, not as
 //! text: it costs a buffer for [`STREAM_BYTES_MAX`], at most 24 KB, and for each address four sets
 //! of 8 KB at most while the scan runs, and five behind it. That is 64 KB where one is scanned.
+//! An answer that is no stream is told in the same way, once its scan has ended.
 
 mod told;
 
@@ -95,30 +96,33 @@ fn whose(addresses: Addresses, address: IpAddr) -> Option<IpAddr> {
     }
 }
 
-/// A stream whose scan has ended, and whose reader has yet to be told all of it.
+/// An answer whose scan has ended, and whose reader has yet to be told all of it.
 #[derive(Debug)]
 pub(super) struct Telling {
-    stream: Stream,
-    /// The last event.
+    /// What a stream has kept; `None` where the end is all of the answer.
+    stream: Option<Stream>,
+    /// The last event, or the answer.
     end: Ending<'static>,
 }
 
 impl Telling {
-    /// What is left of `stream`, and its end.
-    pub(super) fn new(mut stream: Stream, end: Ending<'static>) -> Self {
-        stream.told.iter_mut().for_each(Told::forget_told);
+    /// What is left of `stream`, and its end; or an answer as a whole.
+    pub(super) fn new(mut stream: Option<Stream>, end: Ending<'static>) -> Self {
+        let told = stream.iter_mut().flat_map(|stream| &mut stream.told);
+        told.for_each(Told::forget_told);
         Self { stream, end }
     }
 
     /// Bytes of memory that are kept for what is left.
     pub(super) fn kept_bytes(&self) -> usize {
-        self.stream.told.iter().map(Told::kept_bytes).sum::<usize>() + self.end.kept_bytes()
+        let told = self.stream.iter().flat_map(|stream| &stream.told);
+        told.map(Told::kept_bytes).sum::<usize>() + self.end.kept_bytes()
     }
 
     /// What comes next, as much as `room` bytes hold, and one event, port or range more at most;
     /// nothing if all is told.
     fn take(&mut self, room: usize, names: &Names) -> Vec<u8> {
-        let mut text = self.stream.take_withheld(room);
+        let mut text = self.stream.as_mut().map_or_else(Vec::new, |it| it.take_withheld(room));
         let room = room.saturating_sub(text.len());
         self.end.write(&mut text, room, names);
         text
@@ -162,7 +166,8 @@ impl Service {
             self.jobs.scans(key).map(|scan| Told::new(scan.target().ip(), include)).collect();
         let Some(Role::Client(client)) = self.sockets.get_mut(owner) else { return };
         let Activity::Scanning(scanning) = &mut client.activity else { return };
-        client.conn.begin_stream(now, &api::scan_response(form, Vec::new()), &self.date.1);
+        let response = api::scan_response(form, Vec::new());
+        client.conn.begin_stream(now, &response, None, &self.date.1);
         client.conn.push_stream(now, &text);
         let progress_at = now + PROGRESS_EVERY;
         scanning.stream = Some(Stream { form, progress_at, addresses, told });
@@ -187,8 +192,28 @@ impl Service {
         self.serve(now, owner);
     }
 
-    /// Tells a client what its stream has kept for it, as far as it keeps up: open ports, and the
-    /// end if the scan has ended.
+    /// Answers with the end of a scan: the last event of a stream, or the answer as a whole. Both
+    /// are told as the reader keeps up; [`Service::serve`] begins.
+    pub(super) fn tell(
+        &mut self,
+        now: Instant,
+        owner: Key,
+        (form, stream): (Form, Option<Stream>),
+        end: Ending<'static>,
+    ) {
+        let (is_whole, len) = (stream.is_none(), end.len(&self.options.names) as u64);
+        let telling = Telling::new(stream, end);
+        self.make_room(now, telling.kept_bytes());
+        let Some(Role::Client(client)) = self.sockets.get_mut(owner) else { return };
+        if is_whole {
+            let response = api::scan_response(form, Vec::new());
+            client.conn.begin_stream(now, &response, Some(len), &self.date.1);
+        }
+        client.activity = Activity::Telling(Box::new(telling));
+    }
+
+    /// Tells a client what is kept for it, as far as it keeps up: of a stream open ports, and once
+    /// the scan has ended all the rest.
     pub(super) fn tell_untold(&mut self, now: Instant, key: Key) {
         let Some(Role::Client(client)) = self.sockets.get_mut(key) else { return };
         let Client { conn, activity, .. } = client.as_mut();
@@ -335,6 +360,37 @@ mod tests {
             }
         }
         assert_eq!(open.len(), 32_768);
+    }
+
+    /// An answer of 400 KB waited as text.
+    #[test]
+    fn a_reader_of_a_whole_answer_costs_no_more_and_is_told_its_length() {
+        for (form, include) in [("application/json", "&include=closed"), ("text/plain", "")] {
+            let (mut service, now) = (service(1), Instant::now());
+            let client = service.handle_accepted(None, now);
+            let target = format!("/open-ports?domain=127.0.0.1&ports=1-{include}");
+            let request =
+                format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: {form}\r\n\r\n");
+            service.handle(Event::Received { socket: client, bytes: request.as_bytes() }, now);
+            scan_all(&mut service, client, now);
+            let waiting = service.client(client).map_or(0, |client| client.waiting_len());
+            assert!(waiting < STREAM_BYTES_MAX + 2 * 8 * KB + 2 * KB, "{waiting}");
+
+            let told = String::from_utf8(read_all(&mut service, client, now)).expect("text");
+            let (head, body) = told.split_once("\r\n\r\n").expect("a head");
+            assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+            let ports: Vec<u64> = match form {
+                "text/plain" => body.lines().filter_map(|line| line.parse().ok()).collect(),
+                _ => {
+                    let summary: serde_json::Value = serde_json::from_str(body).expect("JSON");
+                    serde_json::from_value(summary["open_ports"].clone()).expect("ports")
+                }
+            };
+            assert!(ports.into_iter().eq((1..=65_535).step_by(2)), "{form}");
+            let again = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+            service.handle(Event::Received { socket: client, bytes: again }, now);
+            assert!(service.output(client).starts_with(b"HTTP/1.1 200"), "it lives on");
+        }
     }
 
     fn all(ports: &PortSet) -> impl Iterator<Item = u64> + '_ {

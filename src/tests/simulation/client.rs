@@ -47,6 +47,8 @@ pub(crate) struct ScanAsk {
     pub(crate) has_deadline: bool,
     /// The answer's `elapsed_ms` at most, where that is known.
     pub(crate) elapsed_max: Option<Duration>,
+    /// `retries=0`, and no `timeout=auto`, which owes silent ports a repeat.
+    pub(crate) has_one_pass: bool,
     /// Ports that are named and excluded again; none of `ports`.
     pub(crate) excluded: BTreeSet<u16>,
     /// `include=services`.
@@ -128,10 +130,22 @@ impl Ask {
     }
 }
 
-/// `1,2,3`
+/// `1,2,7-3000`: thousands of ports, one by one, make a target that is too long.
 fn list(ports: &BTreeSet<u16>) -> String {
-    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-    ports.join(",")
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for port in ports {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == *port => *last = *port,
+            Some(_) | None => runs.push((*port, *port)),
+        }
+    }
+    let text = |(first, last): (u16, u16)| match last - first {
+        0 => first.to_string(),
+        1 => format!("{first},{last}"),
+        _ => format!("{first}-{last}"),
+    };
+    let texts: Vec<String> = runs.into_iter().map(text).collect();
+    texts.join(",")
 }
 
 /// When the next request is sent.

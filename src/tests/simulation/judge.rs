@@ -188,6 +188,10 @@ impl Verdict<'_> {
             let truth = self.truth(scan, &scanned);
             assert!(open.is_subset(&truth), "{open:?} of {truth:?} is not open");
         }
+        let retried = summary["retried"].as_u64().unwrap();
+        let untried = counts["untested"].as_u64().unwrap();
+        assert!(retried == 0 || !scan.has_one_pass, "a second pass: {scan:?} {summary}");
+        assert!(retried <= 10 * (total - untried), "no pass has every port ten times: {summary}");
         let elapsed = Duration::from_millis(summary["elapsed_ms"].as_u64().unwrap());
         if let Some(most) = scan.elapsed_max {
             assert!(elapsed <= most, "it took {elapsed:?}, and should {most:?} at most");

@@ -294,6 +294,7 @@ fn scan(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
         addresses: target.leads_to,
         ports,
         has_deadline,
+        has_one_pass: retries == "&retries=0" && timeout != "&timeout=auto",
         elapsed_max: is_plain.then_some(Duration::MAX),
         fields: fields(world, dice),
         passes_over: target.passes_over,

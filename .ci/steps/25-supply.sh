@@ -1,6 +1,6 @@
 # What comes from others: licences, sources, duplicates, advisories, and the review of each crate.
 python3 -c 'import ensurepip' 2>/dev/null || need ensurepip python3 python3-venv
-need cc build-essential
+need git git
 [ -x target/supply/bin/pip ] || python3 -m venv target/supply
 # Each time, since the version may have changed; where it has not, nothing is fetched.
 target/supply/bin/pip install -q --disable-pip-version-check --require-hashes \

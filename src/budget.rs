@@ -1,19 +1,22 @@
-//! The one budget of descriptors, and the fair division of connects in flight.
+//! The budget of descriptors, and the fair division of connects in flight.
 //!
-//! [`Shares::split`] sets aside what listeners, clients and lookups need, so that probes can
-//! starve nobody; [`in_flight_bearable`] says how many a memory limit bears. [`Budget`] guards the
-//! rest: after a shortage it shrinks to what was in flight and rests, then grows back; where a pace
-//! is set, it keeps it. [`share_out`] divides it between scans, max-min fair. It owns no descriptor
-//! and knows no scan.
+//! [`Shares::split`] reserves descriptors for listeners, clients and lookups, so that probes starve
+//! none of them; [`in_flight_bearable`] computes how many probes a memory limit permits. [`Budget`]
+//! limits the probes: after a shortage it shrinks to the number in flight and pauses, then grows
+//! again; it also keeps a rate limit, if there is one. [`divide_max_min_fair`] divides it between
+//! scans. This module owns no descriptor and knows no scan. `core` drives it.
 //!
-//! Invariants: the shares sum to at most the limit; `capacity` is between 1 and the probes' share.
+//! Invariants: the sum of the shares is at most the limit; `capacity` is between 1 and the share of
+//! the probes.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use crate::limits::{self, Settings};
+use crate::pacer::RateLimit;
+use crate::technique::Technique;
 
-/// Who may have how many descriptors.
+/// The number of descriptors for each purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
     /// Client connections.
@@ -22,11 +25,14 @@ pub struct Shares {
     pub lookups: usize,
     /// Connects in flight, of all scans together.
     pub probes: usize,
+    /// SYNs in flight, which need no descriptor.
+    pub syns: usize,
 }
 
-/// How many connects in flight a limit of so many bytes of memory bears: the kernel kills a
-/// process that goes beyond it, where a shortage of descriptors only makes a scan wait. A quarter
-/// is left to others, since the kernel frees a closed socket some time later.
+/// The number of connects in flight that a memory limit of this many bytes permits. The kernel
+/// kills a process that exceeds it, while a shortage of descriptors only makes a scan wait. A
+/// quarter of the memory is left for other uses, because the kernel frees a closed socket only some
+/// time later.
 pub fn in_flight_bearable(memory_bytes: u64) -> usize {
     let ours = (memory_bytes - memory_bytes / 4).saturating_sub(limits::MEMORY_SPARE_BYTES);
     let probes = (ours / limits::PROBE_MEMORY_BYTES).clamp(1, limits::IN_FLIGHT_CEILING as u64);
@@ -34,12 +40,19 @@ pub fn in_flight_bearable(memory_bytes: u64) -> usize {
     usize::try_from(probes).unwrap_or(limits::IN_FLIGHT_CEILING)
 }
 
-/// The descriptor limit leaves no room for a service.
+/// The number of SYNs in flight that a memory limit of this many bytes permits.
+pub fn syns_bearable(memory_bytes: u64) -> usize {
+    let ours = (memory_bytes - memory_bytes / 4).saturating_sub(limits::MEMORY_SPARE_BYTES);
+    let syns = (ours / limits::SYN_MEMORY_BYTES).clamp(1, limits::SYN_IN_FLIGHT_MAX as u64);
+    usize::try_from(syns).unwrap_or(limits::SYN_IN_FLIGHT_MAX)
+}
+
+/// The descriptor limit is too low for the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooFew {
     /// The limit in force.
     pub limit: usize,
-    /// What would do.
+    /// The limit that is needed.
     pub needed: usize,
 }
 
@@ -53,14 +66,14 @@ impl std::fmt::Display for TooFew {
 impl std::error::Error for TooFew {}
 
 impl Shares {
-    /// Divides `limit` descriptors, of which `open` are open already (listeners, poller, stdio).
+    /// Divides `limit` descriptors, of which `open` are already open (listeners, poller, stdio).
     ///
-    /// Clients get what `--max-connections` says, but at most a quarter; lookups two sockets for
-    /// each scan that may run, but at most an eighth; probes get the rest, or what
-    /// `--max-in-flight` says where that is less.
+    /// Clients get the number of `--max-connections`, but at most a quarter; lookups get two
+    /// sockets for each scan that may run, but at most an eighth; probes get the rest, or the
+    /// number of `--max-in-flight` if that is less.
     ///
     /// # Errors
-    /// [`TooFew`] where not even one of each fits.
+    /// [`TooFew`] if the limit does not permit one descriptor for each purpose.
     pub fn split(limit: usize, open: usize, settings: &Settings) -> Result<Self, TooFew> {
         let free = limit.saturating_sub(open);
         if free < limits::DESCRIPTORS_MIN {
@@ -74,82 +87,85 @@ impl Shares {
         let rest = (free - connections - lookups).min(limits::IN_FLIGHT_CEILING);
         let probes = settings.in_flight_max.map_or(rest, |most| most.min(rest));
         assert!(probes > 0, "the smallest share has one probe");
-        let shares = Self { connections, lookups, probes };
+        let syns = settings.syns_max.unwrap_or(limits::SYN_IN_FLIGHT_MAX).max(1);
+        let shares = Self { connections, lookups, probes, syns };
         assert!(shares.total() <= free, "the shares sum to at most the limit");
         Ok(shares)
     }
 
-    /// All shares together.
+    /// The number of probes in flight of one technique.
+    pub const fn of(&self, technique: Technique) -> usize {
+        match technique {
+            Technique::Connect => self.probes,
+            Technique::Syn => self.syns,
+        }
+    }
+
+    /// The sum of all shares of descriptors.
     pub const fn total(&self) -> usize {
         self.connections + self.lookups + self.probes
     }
 }
 
-/// How many connects may be in flight just now.
+/// The number of connects that may be in flight at present.
 #[derive(Debug)]
 pub struct Budget {
-    /// The probes' share.
+    /// The share of the probes.
     full: usize,
-    state: State,
-    /// `None`: connects start as fast as they can.
-    pace: Option<Pace>,
-}
-
-/// New connects per second, kept.
-#[derive(Debug)]
-struct Pace {
-    /// From one launch to the next.
-    gap: Duration,
-    /// No launch before; `None` before the first.
-    next_at: Option<Instant>,
+    state: BudgetState,
+    /// The rate limit; `None` lets connects start as fast as possible.
+    rate_limit: Option<RateLimit>,
 }
 
 #[derive(Debug)]
-enum State {
-    /// Nothing is short. Nothing armed; a shortage leaves it.
+enum BudgetState {
+    /// There is no shortage, and no deadline is armed. A shortage ends this state.
     Ample,
-    /// Something was short lately. Armed: `rest_until` while it is to come, then `grow_at`.
-    /// Left when `capacity` has grown back to the full share.
+    /// There was a shortage recently. The deadline `rest_until` is armed until it has passed, then
+    /// `grow_at`. The state ends when `capacity` has grown back to the full share.
     Short { capacity: usize, rest: Duration, rest_until: Instant, grow_at: Instant },
 }
 
-/// How far a pace catches up after the loop was late: at most so much time's launches.
-const PACE_SLACK: Duration = Duration::from_millis(5);
-/// Between two steps of growth after a shortage.
+/// The time between two steps of growth after a shortage.
 const GROW_EVERY: Duration = Duration::from_millis(50);
 
 impl Budget {
     /// A budget of `full` connects; at least 1.
     pub const fn new(full: usize) -> Self {
         assert!(full > 0, "a budget allows one connect");
-        Self { full, state: State::Ample, pace: None }
+        Self { full, state: BudgetState::Ample, rate_limit: None }
     }
 
-    /// Lets so many connects start in a second, from here on.
+    /// Changes the number of connects that may be in flight. This must be called before there is
+    /// one.
+    pub const fn set_capacity(&mut self, full: usize) {
+        assert!(full > 0, "a budget allows one connect");
+        self.full = full;
+    }
+
+    /// Limits the number of connects that start per second, from now on.
     pub fn set_rate(&mut self, rate: NonZeroU32) {
-        self.pace = Some(Pace { gap: Duration::from_secs(1) / rate.get(), next_at: None });
+        self.rate_limit = Some(RateLimit::new(rate));
     }
 
     /// A connect was started.
     pub fn handle_launch(&mut self, now: Instant) {
         debug_assert!(self.may_launch(now), "nothing is started before its time");
-        if let Some(Pace { gap, next_at }) = &mut self.pace {
-            // Who was late may catch up, but not on all that he missed.
-            let earliest = now.checked_sub(PACE_SLACK).unwrap_or(now);
-            *next_at = Some(next_at.map_or(now, |at| at.max(earliest)) + *gap);
+        if let Some(rate_limit) = &mut self.rate_limit {
+            rate_limit.handle_launch(now);
         }
     }
 
-    /// A connect met a shortage while `in_flight` others went on.
+    /// A connect met a shortage while `in_flight` others continued.
     pub fn handle_shortage(&mut self, now: Instant, in_flight: usize) {
         let rest = match self.state {
-            State::Ample => limits::SHORTAGE_REST_MIN,
-            // One shortage seldom comes alone: those of the same moment are one.
-            State::Short { rest_until, .. } if rest_until > now => return,
-            State::Short { rest, .. } => (rest * 2).min(limits::SHORTAGE_REST_MAX),
+            BudgetState::Ample => limits::SHORTAGE_BACKOFF_MIN,
+            // A shortage is usually met by several connects at once. They count as one shortage.
+            BudgetState::Short { rest_until, .. } if rest_until > now => return,
+            BudgetState::Short { rest, .. } => (rest * 2).min(limits::SHORTAGE_BACKOFF_MAX),
         };
         let rest_until = now + rest;
-        self.state = State::Short {
+        self.state = BudgetState::Short {
             capacity: in_flight.clamp(1, self.full),
             rest,
             rest_until,
@@ -158,59 +174,61 @@ impl Budget {
         assert!(!self.may_launch(now), "after a shortage nothing is asked for at the same now");
     }
 
-    /// Lets the capacity grow by an eighth each step, and the next rest be shorter again.
+    /// Lets the capacity grow by an eighth in each step, and shortens the next pause again.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let State::Short { capacity, rest, rest_until, grow_at } = &mut self.state else { return };
+        let BudgetState::Short { capacity, rest, rest_until, grow_at } = &mut self.state else {
+            return;
+        };
         if *grow_at > now {
             return;
         }
         *capacity += (*capacity / 8).max(1);
-        *rest = (*rest / 2).max(limits::SHORTAGE_REST_MIN);
+        *rest = (*rest / 2).max(limits::SHORTAGE_BACKOFF_MIN);
         *grow_at = now + GROW_EVERY;
         debug_assert!(*rest_until <= now, "growth comes after the rest");
         if *capacity >= self.full {
-            self.state = State::Ample;
+            self.state = BudgetState::Ample;
         }
     }
 
-    /// When something changes by time alone; after [`Budget::handle_timeout`] later than `now`.
+    /// The time of the next change; after [`Budget::handle_timeout`] it is later than `now`.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let pace = self.next_launch_at().filter(|at| *at > now);
         let state = match self.state {
-            State::Ample => None,
-            State::Short { rest_until, grow_at, .. } => {
+            BudgetState::Ample => None,
+            BudgetState::Short { rest_until, grow_at, .. } => {
                 Some(if rest_until > now { rest_until } else { grow_at })
             }
         };
         state.into_iter().chain(pace).min()
     }
 
-    /// True exactly when neither a shortage nor the pace bids us rest.
+    /// Whether neither a shortage nor the rate limit prevents a launch.
     pub fn may_launch(&self, now: Instant) -> bool {
         let is_rested = match self.state {
-            State::Ample => true,
-            State::Short { rest_until, .. } => rest_until <= now,
+            BudgetState::Ample => true,
+            BudgetState::Short { rest_until, .. } => rest_until <= now,
         };
         is_rested && self.next_launch_at().is_none_or(|at| at <= now)
     }
 
     fn next_launch_at(&self) -> Option<Instant> {
-        self.pace.as_ref().and_then(|pace| pace.next_at)
+        self.rate_limit.as_ref().and_then(RateLimit::next_at)
     }
 
-    /// Connects in flight that are allowed now.
+    /// The number of connects that may be in flight now.
     pub const fn capacity(&self) -> usize {
         match self.state {
-            State::Ample => self.full,
-            State::Short { capacity, .. } => capacity,
+            BudgetState::Ample => self.full,
+            BudgetState::Short { capacity, .. } => capacity,
         }
     }
 }
 
-/// Divides `capacity` between claims, each given as what it needs and replaced by what it gets:
-/// the small ones get all they need, the large ones an equal part of the rest (max-min fairness).
-/// `order` is scratch space, so that no turn allocates.
-pub fn share_out(capacity: usize, claims: &mut [usize], order: &mut Vec<usize>) {
+/// Divides `capacity` between claims. Each claim holds the needed number, which is replaced by the
+/// granted one: small claims are granted completely, and large ones get equal parts of the rest
+/// (max-min fairness). `order` is a buffer that the caller keeps, so that no tick allocates.
+pub fn divide_max_min_fair(capacity: usize, claims: &mut [usize], order: &mut Vec<usize>) {
     order.clear();
     order.extend(0..claims.len());
     order.sort_unstable_by_key(|index| claims[*index]);
@@ -233,7 +251,7 @@ mod tests {
         let settings = Settings::default();
         for limit in 0..3_000 {
             match Shares::split(limit, 8, &settings) {
-                Ok(Shares { connections, lookups, probes }) => {
+                Ok(Shares { connections, lookups, probes, .. }) => {
                     assert!(8 + connections + lookups + probes <= limit, "limit {limit}");
                     assert!(connections > 0 && lookups > 0 && probes > 0, "limit {limit}");
                 }
@@ -258,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_many_descriptors_are_split_into_follows_from_the_settings() {
+    fn the_division_of_many_descriptors_follows_from_the_settings() {
         let settings = Settings { scans_max: 10, connections_max: 100, ..Settings::default() };
         let shares = Shares::split(20_000, 8, &settings).expect("20,000 is enough");
         let lookups = limits::SOCKETS_PER_LOOKUP * 10;
@@ -267,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_memory_limit_bears_what_fits_three_quarters_of_it() {
+    fn a_memory_limit_permits_the_probes_that_fit_into_three_quarters_of_it() {
         let check = |memory_mib: u64, expected| {
             assert_eq!(in_flight_bearable(memory_mib << 20), expected, "{memory_mib} MiB");
         };
@@ -277,12 +295,12 @@ mod tests {
         check(32, 4551);
         check(64, 10_012);
         check(128, 20_935);
-        // What cgroup v1 writes for "none".
+        // cgroup v1 writes this number if there is no limit.
         assert_eq!(in_flight_bearable(0x7fff_ffff_ffff_f000), limits::IN_FLIGHT_CEILING);
     }
 
     #[test]
-    fn a_shortage_shrinks_the_budget_and_time_brings_it_back() {
+    fn a_shortage_shrinks_the_budget_which_then_grows_back() {
         let mut now = Instant::now();
         let mut budget = Budget::new(1000);
         budget.handle_shortage(now, 100);
@@ -294,41 +312,41 @@ mod tests {
             budget.handle_timeout(now);
             assert!(budget.may_launch(now));
             wakes += 1;
-            assert!(wakes < 100, "growth comes to an end");
+            assert!(wakes < 100, "the growth ends");
         }
         assert_eq!(budget.capacity(), 1000);
     }
 
     #[test]
-    fn shortages_in_a_row_rest_longer_and_never_below_one_connect() {
+    fn repeated_shortages_pause_longer_and_leave_at_least_one_connect() {
         let mut now = Instant::now();
         let mut budget = Budget::new(10);
         let mut rests = Vec::new();
         for _ in 0..10 {
             budget.handle_shortage(now, 0);
             assert_eq!(budget.capacity(), 1);
-            let until = budget.deadline(now).expect("a rest ends");
+            let until = budget.deadline(now).expect("a pause ends");
             rests.push(until - now);
             now = until;
         }
         assert!(rests.is_sorted(), "{rests:?}");
-        assert_eq!(rests.last(), Some(&limits::SHORTAGE_REST_MAX));
+        assert_eq!(rests.last(), Some(&limits::SHORTAGE_BACKOFF_MAX));
     }
 
     #[test]
-    fn while_it_grows_the_next_rest_is_half_as_long_and_the_capacity_an_eighth_more() {
+    fn each_step_of_growth_halves_the_next_pause_and_adds_an_eighth_to_the_capacity() {
         let mut now = Instant::now();
         let mut budget = Budget::new(1000);
         let rest = |budget: &mut Budget, now: &mut Instant| {
             budget.handle_shortage(*now, 400);
-            let rest = budget.deadline(*now).expect("a rest ends") - *now;
+            let rest = budget.deadline(*now).expect("a pause ends") - *now;
             *now += rest;
             rest
         };
         let rests: Vec<Duration> = (0..3).map(|_| rest(&mut budget, &mut now)).collect();
-        assert_eq!(rests[2], 4 * rests[0], "each twice as long as the one before");
+        assert_eq!(rests[2], 4 * rests[0], "each pause is twice as long as the previous one");
         budget.handle_timeout(now);
-        assert_eq!(budget.capacity(), 400, "it rested, and grows a step later");
+        assert_eq!(budget.capacity(), 400, "the pause is over, and growth begins one step later");
         now += GROW_EVERY;
         budget.handle_timeout(now);
         assert_eq!(budget.capacity(), 450);
@@ -336,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_is_kept_and_what_was_missed_is_not_made_up_for() {
+    fn a_rate_limit_is_kept_and_missed_launches_are_not_made_up_for() {
         let start = Instant::now();
         let mut budget = Budget::new(10);
         budget.set_rate(NonZeroU32::new(1000).expect("not zero"));
@@ -358,10 +376,10 @@ mod tests {
     }
 
     #[test]
-    fn small_claims_are_met_and_large_ones_share_the_rest() {
+    fn small_claims_are_granted_and_large_ones_share_the_rest() {
         let check = |capacity: usize, claims: &[usize], expected: &[usize]| {
             let mut got = claims.to_vec();
-            share_out(capacity, &mut got, &mut Vec::new());
+            divide_max_min_fair(capacity, &mut got, &mut Vec::new());
             assert_eq!(got, expected, "{capacity} between {claims:?}");
         };
         check(100, &[], &[]);

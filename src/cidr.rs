@@ -1,30 +1,30 @@
 //! Networks in CIDR notation (RFC 4632 section 3.1, RFC 4291 section 2.3).
 //!
-//! A [`Cidr`] that exists has no host bits and is in canonical form: a v4-mapped network
-//! (`::ffff:10.0.0.0/104`) is the IPv4 network that it spells.
+//! A [`Cidr`] never has host bits and is always in canonical form: a v4-mapped network
+//! (`::ffff:10.0.0.0/104`) becomes the IPv4 network that it contains.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// Bits that a v4-mapped address has before the IPv4 address (RFC 4291 section 2.5.5.2).
+/// The number of bits before the IPv4 address in a v4-mapped address (RFC 4291 section 2.5.5.2).
 const MAPPED_BITS: u8 = 96;
 
-/// A network: every address that shares its first `prefix` bits.
+/// A network: all addresses that share its first `prefix` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cidr {
     network: IpAddr,
     prefix: u8,
 }
 
-/// Why a text is no network.
+/// The reason why a text is not a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CidrError {
-    /// What stands before the `/`, or the whole, is no IP address.
+    /// The text before the `/`, or the whole text, is not an IP address.
     Address,
-    /// What stands behind the `/` is no decimal number, or greater than the address is long.
+    /// The text after the `/` is not a decimal number, or exceeds the length of the address.
     Prefix,
-    /// The address has bits behind its prefix; the network that was probably meant.
+    /// The address has bits after its prefix; this is the network that was probably meant.
     HostBits(Cidr),
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for CidrError {
 impl std::error::Error for CidrError {}
 
 impl Cidr {
-    /// The network of these IPv4 octets, for tables. Panics where host bits are set.
+    /// The network of these IPv4 octets, for constant tables. Panics if host bits are set.
     pub(super) const fn v4(octets: [u8; 4], prefix: u8) -> Self {
         let network = Ipv4Addr::from_bits(u32::from_be_bytes(octets));
         let cidr = Self { network: IpAddr::V4(network), prefix };
@@ -50,7 +50,7 @@ impl Cidr {
         cidr
     }
 
-    /// The network of these IPv6 groups, for tables. Panics where host bits are set.
+    /// The network of these IPv6 groups, for constant tables. Panics if host bits are set.
     pub(super) const fn v6(groups: [u16; 8], prefix: u8) -> Self {
         let [a, b, c, d, e, f, g, h] = groups;
         let network = Ipv6Addr::new(a, b, c, d, e, f, g, h);
@@ -60,8 +60,15 @@ impl Cidr {
         cidr
     }
 
-    /// True exactly when `address` lies in the network. A v4-mapped address counts as the IPv4
-    /// address that it spells; no other address of one family lies in a network of the other.
+    /// The network of `prefix` bits that contains an address. Panics if the prefix is too long.
+    pub fn around(address: IpAddr, prefix: u8) -> Self {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        assert!(prefix <= bits, "a prefix is at most as long as the address");
+        Self { network: address, prefix }.masked()
+    }
+
+    /// Whether `address` is in the network. A v4-mapped address counts as the IPv4 address that it
+    /// contains; otherwise an address of one family is in no network of the other.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         if address.is_ipv4() != self.network.is_ipv4() {
@@ -71,14 +78,46 @@ impl Cidr {
         twin.masked().network == self.network
     }
 
-    /// The bits behind the prefix.
+    /// The smallest list of networks that together contain exactly the addresses from `first` to
+    /// `last`, which are of the same family. There are at most 254.
+    pub fn covering(first: IpAddr, last: IpAddr) -> Vec<Self> {
+        assert_eq!(first.is_ipv4(), last.is_ipv4(), "a range is of one family");
+        let width: u8 = if first.is_ipv4() { 32 } else { 128 };
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(v4) => u128::from(v4.to_bits()),
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let (mut at, last) = (Some(bits(first)), bits(last));
+        let mut networks = Vec::new();
+        while let Some(from) = at
+            && from <= last
+        {
+            // The largest network that begins here and does not extend beyond the range.
+            let mut host_bits = (from.trailing_zeros() as u8).min(width);
+            let size =
+                |host_bits: u8| u128::MAX.checked_shr(128 - u32::from(host_bits)).unwrap_or(0);
+            while size(host_bits) > last - from {
+                host_bits -= 1;
+            }
+            let network = match first {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(from as u32)),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(from)),
+            };
+            networks.push(Self { network, prefix: width - host_bits });
+            at = from.checked_add(size(host_bits)).and_then(|end| end.checked_add(1));
+        }
+        networks
+    }
+
+    /// The bits after the prefix.
     const fn host_bits(&self) -> u128 {
         let (bits, width) = match self.network {
             IpAddr::V4(v4) => (v4.to_bits() as u128, 32),
             IpAddr::V6(v6) => (v6.to_bits(), 128),
         };
         let host_width = width - self.prefix as u32;
-        // A shift by the whole width would overflow: the prefix is 0, and every bit a host bit.
+        // A shift by the whole width would overflow. Here the prefix is 0, and every bit is a host
+        // bit.
         if host_width == 128 { bits } else { bits & ((1 << host_width) - 1) }
     }
 
@@ -98,7 +137,7 @@ impl Cidr {
 impl FromStr for Cidr {
     type Err = CidrError;
 
-    /// `10.0.0.0/8`, `fd00::/8`, or an address alone for itself only.
+    /// Parses `10.0.0.0/8` or `fd00::/8`. An address without a prefix is a network of one address.
     fn from_str(text: &str) -> Result<Self, CidrError> {
         let (address, prefix) =
             text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
@@ -106,7 +145,7 @@ impl FromStr for Cidr {
         let width = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
             None => width,
-            // `u8::from_str` would take a sign.
+            // `u8::from_str` would accept a sign.
             Some(digits) if !digits.bytes().all(|byte| byte.is_ascii_digit()) => {
                 return Err(CidrError::Prefix);
             }
@@ -144,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_shown_as_it_was_parsed() {
+    fn a_network_is_displayed_as_it_was_parsed() {
         for text in ["10.0.0.0/8", "0.0.0.0/0", "192.0.2.7/32", "::/0", "fd00::/8", "::1/128"] {
             check(text, Ok(text));
         }
@@ -153,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_v4_mapped_network_is_the_ipv4_network_it_spells() {
+    fn a_v4_mapped_network_is_the_ipv4_network_that_it_contains() {
         check("::ffff:10.0.0.0/104", Ok("10.0.0.0/8"));
         check("::ffff:0:0/96", Ok("0.0.0.0/0"));
         check("::ffff:192.0.2.7", Ok("192.0.2.7/32"));
@@ -172,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn a_text_that_is_not_a_network_is_refused() {
         let address = Err("expected a network such as 10.0.0.0/8 or fd00::/8");
         for text in ["", "/8", "10.0.0/8", "010.0.0.0/8", "fe80::1%1", "localhost", "[::1]"] {
             check(text, address);
@@ -184,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn every_prefix_holds_its_first_and_last_address_and_neither_neighbour() {
+    fn every_network_contains_its_first_and_last_address_and_neither_neighbour() {
         for prefix in 1..=32 {
             let size = 1_u64 << (32 - prefix);
             let base = if prefix == 32 { 7 << 24 } else { size };
@@ -207,7 +246,26 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_one_family_holds_no_address_of_the_other() {
+    fn a_range_is_covered_by_the_fewest_networks() {
+        let check = |first: &str, last: &str, expected: &[&str]| {
+            let networks = Cidr::covering(first.parse().unwrap(), last.parse().unwrap());
+            let shown: Vec<String> = networks.iter().map(Cidr::to_string).collect();
+            assert_eq!(shown, expected, "{first}-{last}");
+        };
+        check("10.0.0.0", "10.0.0.255", &["10.0.0.0/24"]);
+        check(
+            "10.0.0.1",
+            "10.0.0.6",
+            &["10.0.0.1/32", "10.0.0.2/31", "10.0.0.4/31", "10.0.0.6/32"],
+        );
+        check("0.0.0.0", "255.255.255.255", &["0.0.0.0/0"]);
+        check("255.255.255.255", "255.255.255.255", &["255.255.255.255/32"]);
+        check("2001:db8::", "2001:db8::ff", &["2001:db8::/120"]);
+        check("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", &["::/0"]);
+    }
+
+    #[test]
+    fn a_network_of_one_family_contains_no_address_of_the_other() {
         let all_v4: Cidr = "0.0.0.0/0".parse().unwrap();
         let all_v6: Cidr = "::/0".parse().unwrap();
         let (v4, v6) = ("192.0.2.7".parse().unwrap(), "2001:db8::1".parse().unwrap());

@@ -1,194 +1,126 @@
-//! The command line and the `OPENPORTS_*` variables, parsed once into what the service obeys.
+//! The command line and the `OPENPORTS_*` variables, parsed once into a [`Config`].
 //!
-//! Flags, variables, defaults, help and parsers stand in one table (`flags`), so that neither the
-//! help nor the manual nor a completion can drift from what is accepted. A flag beats its
-//! variable, a variable the default. Everything is parsed before anything is bound, and the first
-//! fault ends it with one line that names it. Reads no environment, no file and no clock; `main`
-//! hands in arguments and variables.
+//! One table (`flags`) holds flags, variables, defaults, help texts and parsers, so that neither
+//! the help nor the manual nor a completion can differ from what the parser accepts. A flag
+//! overrides its variable, and a variable overrides the default. Everything is parsed before any
+//! listener is bound; the first error ends the process with one line that names the flag or
+//! variable. This module reads no environment, no file and no clock: `main` drives it and passes in
+//! the arguments and variables.
 //!
-//! Variables of no flag are ignored, unlike flags: beside a Service called "openports" Kubernetes
-//! sets `OPENPORTS_SERVICE_HOST`, `OPENPORTS_PORT` and more in every container.
+//! An empty variable counts as unset. A variable that belongs to no flag causes a warning
+//! ([`unknown_variables`]) and not an error. For a Service called "openports", Kubernetes sets
+//! `OPENPORTS_SERVICE_HOST` and `OPENPORTS_PORT` in every container; these variables cause no
+//! warning.
 
+mod flag;
 mod flags;
+mod foreign;
 mod help;
 pub mod scan;
+pub mod usage_error;
 mod values;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
 use lexopt::Arg;
 
-use crate::config::flags::{Arity, FLAGS, Flag, Preset};
-use crate::config::help::Command;
-use crate::config::scan::{Asked, ScanFlags};
-use crate::event::listen::Listen;
+use crate::cidr::Cidr;
+use crate::config::flag::{Arity, Flag, FlagDefault, SHORTS};
+use crate::config::flags::FLAGS;
+use crate::config::help::{ReferencePage, Subcommand};
+use crate::config::scan::{ScanArguments, ScanFlags};
+use crate::config::usage_error::UsageError;
+use crate::interfaces::Interfaces;
 use crate::limits::Settings;
-use crate::policy::Reach;
-use crate::policy::cidr::Cidr;
-use crate::report::log::{Format, Level};
+use crate::listen_address::Listen;
+use crate::policy::Exposure;
+use crate::report::log::{Level, LogFormat};
 use crate::spelling;
+use crate::target_spec::Spec;
 
-/// What the command line asks for.
+/// The command that a command line requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invocation {
     /// `openports` or `openports serve`: run the service.
     Serve(Box<Config>, ListenFlag),
-    /// `openports scan`: scan from the shell. Of the configuration `listen` is empty.
-    Scan(Box<Config>, Asked),
-    /// `openports healthcheck`: ask the service that listens here.
+    /// `openports scan`: scan from the command line. The configuration's `listen` is empty.
+    Scan(Box<Config>, ScanArguments),
+    /// `openports healthcheck`: check the service that listens at this address.
     Healthcheck(Listen),
-    /// `--help`: print this text to stdout.
+    /// `--help`, `help`, `man` and the like: print this text to stdout.
     Help(String),
     /// `--version`: print this text to stdout.
     Version(String),
 }
 
-/// Everything that the operator decides, within the bounds of `limits`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// All settings that the operator can choose, within the bounds of `limits`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// Where to serve; empty only for a scan.
+    /// The listeners of the service. The list is empty only for a scan.
     pub listen: Vec<Listen>,
-    /// What the core obeys.
+    /// The settings of the core.
     pub settings: Settings,
-    /// Which records are logged.
+    /// The least urgent level that is logged.
     pub log_level: Level,
-    /// How records are written.
-    pub log_format: Format,
-    /// The resolver's configuration.
+    /// The format of log records.
+    pub log_format: LogFormat,
+    /// The configuration file of the resolver.
     pub resolv_conf: PathBuf,
-    /// The table of names that need no server.
+    /// The hosts file, with names that are resolved without a server.
     pub hosts: PathBuf,
-    /// Networks opened to scans, see `policy::Policy`.
+    /// Networks whose addresses may be scanned, see `policy::Policy`.
     pub allow: Vec<Cidr>,
-    /// Networks closed to scans, see `policy::Policy`.
+    /// Networks whose addresses may not be scanned, see `policy::Policy`.
     pub deny: Vec<Cidr>,
-    /// Names this service is known by, see `policy::clients::HostGuard`.
+    /// The names under which browsers may address this service, see `access::browser::HostGuard`.
     pub host_names: Vec<String>,
-    /// Where the bearer token is, if one is needed.
+    /// The file with the bearer token, if one is required.
     pub token_file: Option<PathBuf>,
-    /// Peers that tell for whom they ask, see `policy::forwarded::Proxies`.
+    /// The networks of trusted proxies, see `access::forwarded::Proxies`.
     pub proxies: Vec<Cidr>,
-    /// What a scan from the shell is told.
+    /// The flags of a command-line scan.
     pub scan: ScanFlags,
 }
 
-/// Whether `--listen` stands on the command line. Listeners that a service manager passes take the
-/// place of its variable and its default, but not of what the very command line asks for.
+/// Whether `--listen` is on the command line. Listeners that a service manager passes replace those
+/// of the variable and of the default, but not those of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenFlag {
-    /// It does.
+    /// The flag is on the command line.
     Given,
-    /// The variable told, or the default.
+    /// The variable or the default applies.
     NotGiven,
 }
 
-/// Why there is no [`Config`]. Its text is one line, for a process that exits with 64.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UsageError {
-    /// No flag has this name.
-    UnknownFlag {
-        /// As it was given, with its dashes.
-        given: String,
-        /// The flag that was probably meant, without dashes.
-        nearest: Option<&'static str>,
-    },
-    /// No command has this name.
-    UnknownCommand {
-        /// As it was given.
-        given: String,
-        /// The command that was probably meant.
-        nearest: Option<&'static str>,
-    },
-    /// A flag of another command.
-    ForeignFlag {
-        /// The flag, without dashes.
-        flag: &'static str,
-        /// The command that does not know it.
-        command: &'static str,
-    },
-    /// A scan without a target.
-    NoTarget,
-    /// More arguments than the command takes.
-    UnexpectedArgument {
-        /// As it was given.
-        given: String,
-    },
-    /// The command line ends where a value should be.
-    MissingValue {
-        /// The flag, without dashes.
-        flag: &'static str,
-        /// The value's stand-in in the help.
-        metavar: &'static str,
-    },
-    /// A flag that may be given once comes again.
-    Repeated {
-        /// The flag, without dashes.
-        flag: &'static str,
-        /// The value that came last.
-        value: String,
-    },
-    /// A value is malformed or out of its bounds.
-    Value {
-        /// The flag with its dashes, or the variable.
-        source: String,
-        /// The value.
-        value: String,
-        /// What was expected.
-        reason: String,
-    },
-}
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `{:?}` keeps a value with a line end on one line.
-        match self {
-            Self::UnknownFlag { given, nearest: Some(nearest) } => {
-                write!(f, "unknown flag {given:?}, did you mean --{nearest}?")
-            }
-            Self::UnknownFlag { given, nearest: None } => {
-                write!(f, "unknown flag {given:?}, see --help")
-            }
-            Self::UnknownCommand { given, nearest: Some(nearest) } => {
-                write!(f, "unknown command {given:?}, did you mean {nearest}?")
-            }
-            Self::UnknownCommand { given, nearest: None } => {
-                write!(f, "unknown command {given:?}, see --help")
-            }
-            Self::UnexpectedArgument { given } => {
-                write!(f, "unexpected argument {given:?}, see --help")
-            }
-            Self::ForeignFlag { flag, command } => {
-                write!(f, "--{flag} is no flag of {command}, see openports {command} --help")
-            }
-            Self::NoTarget => {
-                f.write_str("scan needs a DOMAIN, or --targets FILE, see openports scan --help")
-            }
-            Self::MissingValue { flag, metavar } => write!(f, "--{flag} needs a value: {metavar}"),
-            Self::Repeated { flag, value } => {
-                write!(f, "--{flag} {value:?}: expected once, is given several times")
-            }
-            Self::Value { source, value, reason } => write!(f, "{source} {value:?}: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for UsageError {}
-
 /// Parses a command line, whose first item is the program's name, and the variables that `env`
-/// looks up. Text that is not UTF-8 is refused.
+/// looks up. The zone of a target of `scan` is a number or the name of one of `interfaces`, which
+/// no other command reads. Text that is not UTF-8 is refused.
 pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     env: impl Fn(&str) -> Option<OsString>,
+    interfaces: impl FnOnce() -> Interfaces,
 ) -> Result<Invocation, UsageError> {
     let mut parser = lexopt::Parser::from_iter(args);
-    let (mut given, mut command, mut words) = (Vec::new(), None, Vec::new());
-    // Every value of a flag is taken at once, so that `next` finds none left over.
-    while let Some(arg) = parser.next().map_err(|error| unexpected(error.to_string()))? {
+    let (mut given, mut verb, mut words) = (Vec::new(), None, Vec::new());
+    let mut may_be_flag = true;
+    // All values of a flag are taken at once, so that `next` finds none of them.
+    loop {
+        let command = match verb {
+            Some(Verb::Run(command)) => Some(command),
+            Some(Verb::Print(_)) | None => None,
+        };
+        if let Some(raw) = parser.try_raw_args().and_then(|raw| raw.peek().map(OsString::from)) {
+            may_be_flag &= raw != "--";
+            if may_be_flag {
+                check_other_tools(&raw.to_string_lossy())?;
+            }
+        }
+        let next = parser.next().map_err(|error| unexpected(error.to_string(), command))?;
+        let Some(arg) = next else { break };
         match arg {
             Arg::Short('h') | Arg::Long("help") => {
-                return Ok(Invocation::Help(help::help(command.unwrap_or(Command::Serve))));
+                return Ok(Invocation::Help(help::help(command.unwrap_or(Subcommand::Serve))));
             }
             Arg::Short('V') | Arg::Long("version") => {
                 let version = concat!("openports ", env!("CARGO_PKG_VERSION"), "\n");
@@ -196,37 +128,131 @@ pub fn parse(
             }
             Arg::Long(name) => {
                 let known = FLAGS.iter().find(|flag| flag.name == name);
-                let Some(flag) = known else { return Err(unknown_flag(name)) };
+                let Some(flag) = known else { return Err(unknown_flag(name, command)) };
                 given.push((flag.name, take_value(&mut parser, flag)?));
             }
             Arg::Short(letter) => {
-                let given = format!("-{letter}");
-                return Err(UsageError::UnknownFlag { given, nearest: None });
+                given.push(take_short(&mut parser, letter, command)?);
             }
-            Arg::Value(word) if command.is_none() => command = Some(parse_command(&word)?),
+            Arg::Value(word) if verb.is_none() => verb = Some(parse_verb(&word)?),
             Arg::Value(word) => words.push(word),
         }
     }
-    let command = command.unwrap_or(Command::Serve);
-    let config = settle(command, &given, env)?;
+    let command = match verb {
+        None => Subcommand::Serve,
+        Some(Verb::Run(command)) => command,
+        Some(Verb::Print(page)) => {
+            if let Some((flag, _)) = given.first() {
+                return Err(unexpected(format!("--{flag}"), None));
+            }
+            return page.text(&words).map(Invocation::Help);
+        }
+    };
+    let interfaces = if command == Subcommand::Scan { interfaces() } else { Interfaces::default() };
+    let config = configure(command, &given, env, interfaces)?;
     match (command, words.as_slice()) {
-        (Command::Serve, []) => {
+        (Subcommand::Serve, []) => {
             let is_given = given.iter().any(|(name, _)| *name == "listen");
             let flag = if is_given { ListenFlag::Given } else { ListenFlag::NotGiven };
             Ok(Invocation::Serve(Box::new(config), flag))
         }
-        (Command::Serve, [word, ..]) => Err(unexpected(word.to_string_lossy().into_owned())),
-        (Command::Scan, words) => {
-            let asked = scan::asked(&config.scan, words)?;
-            Ok(Invocation::Scan(Box::new(config), asked))
+        (Subcommand::Serve, [word, ..]) => {
+            Err(unexpected(word.to_string_lossy().into_owned(), Some(command)))
         }
-        (Command::Healthcheck, words) => {
+        (Subcommand::Scan, words) => scan::asked(&config.scan, words, &config.settings.interfaces)
+            .map(|asked| Invocation::Scan(Box::new(config), asked)),
+        (Subcommand::Healthcheck, words) => {
             scan::asked_service(&config.listen, words).map(Invocation::Healthcheck)
         }
     }
 }
 
-/// The value that follows a flag; `true` for a switch, which is given by its name alone.
+/// A variable that has the prefix of this program and belongs to no flag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownVariable {
+    /// The name of the variable.
+    pub name: String,
+    /// The variable that was probably meant.
+    pub nearest: Option<String>,
+}
+
+/// The variables that have the prefix of this program and belong to no flag of any command. Those
+/// that Kubernetes sets for a Service are left out.
+pub fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> Vec<UnknownVariable> {
+    let mut unknown: Vec<UnknownVariable> = names
+        .into_iter()
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| name.starts_with(PREFIX) && !is_of_kubernetes(name))
+        .filter(|name| FLAGS.iter().all(|flag| flag.variable() != *name))
+        .map(|name| UnknownVariable { nearest: nearest_variable(&name), name })
+        .collect();
+    unknown.sort_by(|one, other| one.name.cmp(&other.name));
+    unknown
+}
+
+/// The prefix of every variable of this program.
+const PREFIX: &str = "OPENPORTS_";
+
+/// Whether Kubernetes sets a variable of this name for a Service: `OPENPORTS_SERVICE_HOST`,
+/// `OPENPORTS_PORT_8080_TCP_ADDR`, `OPENPORTS_CANARY_PORT` and the like.
+fn is_of_kubernetes(name: &str) -> bool {
+    name.contains("_SERVICE_") || name.contains("_PORT")
+}
+
+fn nearest_variable(name: &str) -> Option<String> {
+    let dashed = name.strip_prefix(PREFIX)?.replace('_', "-");
+    let nearest = nearest(&dashed, FLAGS.iter().map(|flag| flag.name))?;
+    FLAGS.iter().find(|flag| flag.name == nearest).map(Flag::variable)
+}
+
+/// The first word of a command line.
+#[derive(Clone, Copy)]
+enum Verb {
+    Run(Subcommand),
+    Print(ReferencePage),
+}
+
+fn check_other_tools(raw: &str) -> Result<(), UsageError> {
+    let given = raw.split('=').next().unwrap_or(raw);
+    if let Some(advice) = foreign::advice(raw) {
+        let given = given.chars().filter(|c| !c.is_control()).take(40).collect();
+        return Err(UsageError::OtherTool { given, advice });
+    }
+    // lexopt would read `-timeout` as `-t`.
+    let is_long = |flag: &Flag| {
+        flag.name.len() > 1 && given.strip_prefix('-').is_some_and(|name| name == flag.name)
+    };
+    if let Some(flag) = FLAGS.iter().find(|flag| is_long(flag)) {
+        let (given, nearest) = (given.to_owned(), Some(flag.name));
+        return Err(UsageError::UnknownFlag { given, nearest, command: "" });
+    }
+    Ok(())
+}
+
+/// The flag for which a letter is the short form, and its value.
+fn take_short(
+    parser: &mut lexopt::Parser,
+    letter: char,
+    command: Option<Subcommand>,
+) -> Result<(&'static str, OsString), UsageError> {
+    let Some(short) = SHORTS.iter().find(|short| short.letter == letter) else {
+        let given = format!("-{letter}");
+        return Err(match foreign::advice(&given) {
+            Some(advice) => UsageError::OtherTool { given, advice },
+            None => {
+                let command = command.map_or("", Subcommand::name);
+                UsageError::UnknownFlag { given, nearest: None, command }
+            }
+        });
+    };
+    match (short.value, FLAGS.iter().find(|flag| flag.name == short.name)) {
+        (Some(value), _) => Ok((short.name, value.into())),
+        (None, Some(flag)) => Ok((short.name, take_value(parser, flag)?)),
+        (None, None) => unreachable!("a short flag stands for one of the table"),
+    }
+}
+
+/// The value that follows a flag, or `true` for a switch, which takes no value.
 fn take_value(parser: &mut lexopt::Parser, flag: &Flag) -> Result<OsString, UsageError> {
     match flag.arity {
         Arity::Once | Arity::List => {
@@ -245,55 +271,61 @@ fn take_value(parser: &mut lexopt::Parser, flag: &Flag) -> Result<OsString, Usag
 }
 
 impl Config {
-    /// Who can reach the listeners; a scan from the shell has none.
-    pub fn reach(&self) -> Reach {
-        if self.listen.iter().all(Listen::is_inside) { Reach::LoopbackOnly } else { Reach::Outside }
+    /// The machines that can reach the listeners. A command-line scan has no listeners.
+    pub fn exposure(&self) -> Exposure {
+        if self.listen.iter().all(Listen::is_inside) {
+            Exposure::LoopbackOnly
+        } else {
+            Exposure::Outside
+        }
     }
 }
 
-fn parse_command(word: &OsString) -> Result<Command, UsageError> {
+fn parse_verb(word: &OsString) -> Result<Verb, UsageError> {
     let given = word.to_string_lossy();
-    if let Some((_, command, _)) = Command::ALL.iter().find(|(name, ..)| *name == given) {
-        return Ok(*command);
+    if let Some((_, command, _)) = Subcommand::ALL.iter().find(|(name, ..)| *name == given) {
+        return Ok(Verb::Run(*command));
     }
-    let nearest = nearest(&given, Command::ALL.iter().map(|(name, ..)| *name));
-    Err(UsageError::UnknownCommand { given: given.into_owned(), nearest })
+    if let Some((_, page, _)) = ReferencePage::ALL.iter().find(|(name, ..)| *name == given) {
+        return Ok(Verb::Print(*page));
+    }
+    let commands = Subcommand::ALL.iter().map(|(name, ..)| *name);
+    let nearest =
+        nearest(&given, commands.chain(ReferencePage::ALL.iter().map(|(name, ..)| *name)));
+    let given = given.into_owned();
+    Err(match nearest {
+        None if Spec::parse(&given).is_ok() => UsageError::TargetAlone { given },
+        nearest => UsageError::UnknownCommand { given, nearest },
+    })
 }
 
-fn unknown_flag(name: &str) -> UsageError {
+fn unknown_flag(name: &str, command: Option<Subcommand>) -> UsageError {
     let names = FLAGS.iter().map(|flag| flag.name).chain(["help", "version"]);
-    UsageError::UnknownFlag { given: format!("--{name}"), nearest: nearest(name, names) }
+    let command = command.map_or("", Subcommand::name);
+    UsageError::UnknownFlag { given: format!("--{name}"), nearest: nearest(name, names), command }
 }
 
-fn unexpected(given: String) -> UsageError {
-    UsageError::UnexpectedArgument { given }
+fn unexpected(given: String, command: Option<Subcommand>) -> UsageError {
+    let command = command.unwrap_or(Subcommand::Serve).name();
+    UsageError::UnexpectedArgument { given, command }
 }
 
-/// The configuration of what was given on the command line, by flag, and else of the variables
-/// and the defaults; only the command's own flags are looked at.
-fn settle(
-    command: Command,
+/// Builds the configuration. For each flag of the command, the value comes from the command line,
+/// otherwise from the variable, otherwise from the default.
+fn configure(
+    command: Subcommand,
     given: &[(&'static str, OsString)],
     env: impl Fn(&str) -> Option<OsString>,
+    interfaces: Interfaces,
 ) -> Result<Config, UsageError> {
     let own = || FLAGS.iter().filter(|flag| flag.commands.contains(&command));
     if let Some((flag, _)) = given.iter().find(|(name, _)| own().all(|flag| flag.name != *name)) {
-        return Err(UsageError::ForeignFlag { flag, command: command.name() });
+        let owners = FLAGS.iter().find(|known| known.name == *flag).map(|known| known.commands);
+        let owner = owners.and_then(|owners| owners.first()).map_or("", |owner| owner.name());
+        return Err(UsageError::ForeignFlag { flag, command: command.name(), owner });
     }
-    let mut config = Config {
-        listen: Vec::new(),
-        settings: Settings::default(),
-        log_level: Level::default(),
-        log_format: Format::default(),
-        resolv_conf: PathBuf::new(),
-        hosts: PathBuf::new(),
-        allow: Vec::new(),
-        deny: Vec::new(),
-        host_names: Vec::new(),
-        token_file: None,
-        proxies: Vec::new(),
-        scan: ScanFlags::default(),
-    };
+    let mut config = Config::default();
+    config.settings.interfaces = interfaces;
     for flag in own() {
         let dashed = format!("--{}", flag.name);
         let mine = given.iter().filter(|(name, _)| *name == flag.name);
@@ -306,20 +338,21 @@ fn settle(
             for value in values {
                 apply(&mut config, flag, &dashed, value)?;
             }
-        } else if let Some(value) = env(&flag.variable()) {
+        } else if let Some(value) = env(&flag.variable()).filter(|value| !value.is_empty()) {
             apply(&mut config, flag, &flag.variable(), &value)?;
         } else {
-            match flag.preset {
-                Preset::Value(value) => apply(&mut config, flag, &dashed, &value.into())?,
-                Preset::Unset(_) => {}
+            match flag.default {
+                FlagDefault::Value(value) => apply(&mut config, flag, &dashed, &value.into())?,
+                FlagDefault::Held(_) | FlagDefault::Unset(_) => {}
             }
         }
     }
-    assert!(config.listen.is_empty() == (command == Command::Scan), "--listen has a default");
+    assert!(config.listen.is_empty() == (command == Subcommand::Scan), "--listen has a default");
     Ok(config)
 }
 
-/// Parses one value, or each of a list, into its place; `source` is where it stood.
+/// Parses one value, or each value of a list, and stores it. `source` names the flag or the
+/// variable in an error message.
 fn apply(
     config: &mut Config,
     flag: &Flag,
@@ -338,14 +371,13 @@ fn apply(
         Arity::List => text.split(',').map(str::trim).collect(),
     };
     for item in items {
-        if let Err(reason) = (flag.apply)(config, item) {
+        if let Err(reason) = (flag.read)(config, item) {
             return fault(item, reason);
         }
     }
     Ok(())
 }
 
-/// The nearest known name, if it is near enough to be meant: a third of its letters wrong at most.
 fn nearest(given: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let (name, edits) = spelling::nearest(given, names)?;
     (edits * 3 <= name.len()).then_some(name)
@@ -353,20 +385,21 @@ fn nearest(given: &str, names: impl Iterator<Item = &'static str>) -> Option<&'s
 
 #[cfg(test)]
 #[path = "tests/pages.rs"]
-mod pages;
+mod pages_tests;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::scan::Source;
-    use crate::event::listen::ListenError;
+    use crate::config::scan::ListSource;
+    use crate::listen_address::ListenError;
+    use crate::target_spec::{AddressRange, TargetHosts};
     use std::collections::BTreeMap;
     use std::os::unix::ffi::OsStringExt;
 
     fn parse_with(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation, UsageError> {
         let args = ["openports"].iter().chain(args).map(OsString::from);
         let env: BTreeMap<&str, &str> = env.iter().copied().collect();
-        parse(args, |name| env.get(name).map(OsString::from))
+        parse(args, |name| env.get(name).map(OsString::from), Interfaces::default)
     }
 
     fn config(args: &[&str], env: &[(&str, &str)]) -> Config {
@@ -383,11 +416,11 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_of_the_table_are_those_of_the_rooms() {
+    fn the_defaults_of_the_table_are_those_of_the_settings() {
         let config = config(&[], &[]);
         assert_eq!(config.settings, Settings::default());
         assert_eq!(config.listen, [Listen::Tcp("127.0.0.1:8080".parse().unwrap())]);
-        assert_eq!((config.log_level, config.log_format), (Level::Info, Format::Logfmt));
+        assert_eq!((config.log_level, config.log_format), (Level::Info, LogFormat::Logfmt));
         assert_eq!(config.resolv_conf, PathBuf::from("/etc/resolv.conf"));
         assert_eq!(config.hosts, PathBuf::from("/etc/hosts"));
         assert!(config.allow.is_empty() && config.deny.is_empty());
@@ -397,9 +430,10 @@ mod tests {
     }
 
     /// A value of each flag of the service that is neither its default nor its `other`.
-    const SERVE_VALUES: [(&str, &str, &str); 18] = [
+    const SERVE_VALUES: [(&str, &str, &str); 19] = [
         ("listen", "[::]:80", "0.0.0.0:0"),
         ("timeout", "250ms", "60s"),
+        ("technique", "syn", "connect"),
         ("max-scan-time", "10s", "24m"),
         ("max-scans", "1", "1000000"),
         ("max-scans-per-client", "1", "2"),
@@ -418,20 +452,30 @@ mod tests {
         ("hosts", "/a", "/b"),
     ];
 
-    /// The same for the flags of a scan; the value of a switch is that of its variable.
-    const SCAN_VALUES: [(&str, &str, &str); 19] = [
+    /// The same for the flags of a scan. The value of a switch is the value of its variable.
+    const SCAN_VALUES: [(&str, &str, &str); 29] = [
         ("targets", "-", "/a"),
+        ("ports", "80", "-"),
+        ("exclude-targets", "10.0.0.0/8", "a"),
+        ("exclude-targets-from", "/a", "/b"),
+        ("resume", "/a", "/b"),
         ("shard", "2/3", "1/3"),
         ("exclude", "22,80", "1-"),
         ("timeout", "auto", "60s"),
+        ("technique", "syn", "connect"),
         ("retries", "10", "0"),
         ("deadline", "10s", "59m"),
         ("rate", "1", "10000000"),
         ("concurrency", "1", "65535"),
         ("family", "4", "6"),
         ("all-addresses", "true", "false"),
+        ("source", "127.0.0.1", "eth0"),
+        ("format", "xml", "csv"),
         ("json", "true", "false"),
         ("ndjson", "true", "false"),
+        ("include", "closed", "filtered,services"),
+        ("open", "true", "false"),
+        ("output", "/a", "-"),
         ("max-in-flight", "1", "2"),
         ("allow", "127.0.0.0/8", "::1"),
         ("deny", "10.0.0.0/8", "fd00::/8"),
@@ -441,40 +485,41 @@ mod tests {
         ("hosts", "/a", "/b"),
     ];
 
-    fn flags_of(command: Command) -> impl Iterator<Item = &'static Flag> {
+    fn flags_of(command: Subcommand) -> impl Iterator<Item = &'static Flag> {
         FLAGS.iter().filter(move |flag| flag.commands.contains(&command))
     }
 
-    /// What flags and variables of a command say, whatever else would be asked for.
-    fn settled(
-        command: Command,
+    /// The configuration that the given flags and variables of a command produce.
+    fn configured(
+        command: Subcommand,
         flags: &[(&'static str, &str)],
         env: &[(&str, &str)],
     ) -> Result<Config, UsageError> {
         let given: Vec<_> = flags.iter().map(|(name, value)| (*name, value.into())).collect();
         let env: BTreeMap<&str, &str> = env.iter().copied().collect();
-        settle(command, &given, |name| env.get(name).map(OsString::from))
+        configure(command, &given, |name| env.get(name).map(OsString::from), Interfaces::default())
     }
 
     #[test]
-    fn every_flag_says_the_same_as_its_variable_and_beats_it() {
+    fn every_flag_has_the_effect_of_its_variable_and_overrides_it() {
         for (command, values) in
-            [(Command::Serve, &SERVE_VALUES[..]), (Command::Scan, &SCAN_VALUES[..])]
+            [(Subcommand::Serve, &SERVE_VALUES[..]), (Subcommand::Scan, &SCAN_VALUES[..])]
         {
             assert_eq!(flags_of(command).count(), values.len());
-            let default = settled(command, &[], &[]).unwrap();
+            let default = configured(command, &[], &[]).unwrap();
             for (flag, (name, value, other)) in flags_of(command).zip(values) {
                 assert_eq!(flag.name, *name);
                 let variable = flag.variable();
                 let config = |flags: &[(&'static str, &str)], env: &[(&str, &str)]| {
-                    settled(command, flags, env).unwrap()
+                    configured(command, flags, env).unwrap()
                 };
                 let by_flag = config(&[(name, value)], &[]);
                 assert_ne!(by_flag, default, "--{name} {value}");
                 assert_eq!(config(&[], &[(&variable, value)]), by_flag);
                 assert_eq!(config(&[(name, value)], &[(&variable, other)]), by_flag);
                 assert_ne!(config(&[], &[(&variable, other)]), by_flag);
-                // What is not looked at cannot be wrong.
+                // The variable of a flag that is given is not parsed, so its value cannot be an
+                // error.
                 assert_eq!(config(&[(name, value)], &[(&variable, "?")]), by_flag);
             }
         }
@@ -491,20 +536,25 @@ mod tests {
 
     #[test]
     fn every_flag_refuses_a_wrong_and_an_empty_value_by_name() {
-        for (_, command, _) in Command::ALL {
+        for (_, command, _) in Subcommand::ALL {
             for flag in flags_of(command) {
+                let default = configured(command, &[], &[]);
+                assert_eq!(configured(command, &[], &[(&flag.variable(), "")]), default);
                 for value in ["", "\n"] {
                     let is_path = flag.metavar == "FILE";
                     if is_path && !value.is_empty() {
                         continue;
                     }
                     let variable = flag.variable();
-                    // The blanks around an item of a list are not its own.
+                    // Blanks around an item of a list do not belong to the item.
                     let item = if flag.arity == Arity::List { value.trim() } else { value };
                     for (fault, source) in [
-                        (settled(command, &[(flag.name, value)], &[]), "--"),
-                        (settled(command, &[], &[(&variable, value)]), "OPENPORTS_"),
+                        (configured(command, &[(flag.name, value)], &[]), "--"),
+                        (configured(command, &[], &[(&variable, value)]), "OPENPORTS_"),
                     ] {
+                        if value.is_empty() && source != "--" {
+                            continue;
+                        }
                         let fault = fault.unwrap_err().to_string();
                         assert!(fault.starts_with(source), "{fault}");
                         assert!(fault.contains(&format!(" {item:?}: ")), "{fault}");
@@ -517,18 +567,20 @@ mod tests {
 
     #[test]
     fn a_flag_of_another_command_is_refused() {
-        let see =
-            |command: &str| format!("is no flag of {command}, see openports {command} --help");
-        check_fault(&["--json"], &[], &format!("--json {}", see("serve")));
-        check_fault(&["scan", "--listen=x", "a"], &[], &format!("--listen {}", see("scan")));
-        let expected = format!("--timeout {}", see("healthcheck"));
+        let see = |flag: &str, owner: &str, command: &str| {
+            let owner = format!("{owner} and not of {command}, see openports {owner} --help");
+            format!("--{flag} is a flag of {owner}")
+        };
+        check_fault(&["--json"], &[], &see("json", "scan", "serve"));
+        check_fault(&["scan", "--listen=x", "a"], &[], &see("listen", "serve", "scan"));
+        let expected = see("timeout", "serve", "healthcheck");
         check_fault(&["healthcheck", "--timeout", "1s"], &[], &expected);
-        // A variable of another command is nobody's business.
+        // The variables of another command are not read.
         let env = [("OPENPORTS_SHARD", "x"), ("OPENPORTS_TIMEOUT", "x")];
         assert!(matches!(parse_with(&["healthcheck"], &env), Ok(Invocation::Healthcheck(_))));
     }
 
-    fn scan_of(args: &[&str]) -> (Config, Asked) {
+    fn scan_of(args: &[&str]) -> (Config, ScanArguments) {
         let args: Vec<&str> = ["scan"].iter().chain(args).copied().collect();
         match parse_with(&args, &[]) {
             Ok(Invocation::Scan(config, asked)) => (*config, asked),
@@ -537,17 +589,22 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_has_a_domain_or_a_list_and_every_port_unless_told() {
+    fn a_scan_has_targets_and_a_list_and_every_port_unless_ports_are_given() {
         let check = |args: &[&str], source: &str, ports: &str| {
             let (config, asked) = scan_of(args);
-            let shown = match asked.source {
-                Source::One { domain, .. } => domain,
-                Source::List(path) => format!("list {}", path.display()),
-                Source::Stdin => "stdin".to_owned(),
-            };
-            assert_eq!(shown, source, "{args:?}");
+            let list = asked.list.map(|list| match list {
+                ListSource::File(path) => format!("list {}", path.display()),
+                ListSource::Stdin => "stdin".to_owned(),
+            });
+            let shown: Vec<String> =
+                asked.targets.into_iter().map(|(text, _)| text).chain(list).collect();
+            assert_eq!(shown.join(" "), source, "{args:?}");
             assert_eq!(asked.ports.display_ranges().to_string(), ports, "{args:?}");
-            assert_eq!(config.reach(), Reach::LoopbackOnly, "it may scan its own machine");
+            assert_eq!(
+                config.exposure(),
+                Exposure::LoopbackOnly,
+                "a command-line scan may scan this machine"
+            );
             assert_eq!(config.log_level, Level::Warn);
         };
         check(&["Example.com"], "Example.com", "1-65535");
@@ -555,27 +612,79 @@ mod tests {
         check(&["--json", "a", "--rate", "9", "80"], "a", "80");
         check(&["--targets", "x/y"], "list x/y", "1-65535");
         check(&["--targets", "-", "22"], "stdin", "22");
+        check(&["a", "10.0.0.0/8", "::1", "22"], "a 10.0.0.0/8 ::1", "22");
+        check(&["a", "b", "--targets", "x", "-p", "22"], "a b list x", "22");
+        check(&["a:80", "10.0.0.1-9"], "a:80 10.0.0.1-9", "1-65535");
+        check(&["-p22,80", "a"], "a", "22,80");
+        check(&["-p-", "a"], "a", "1-65535");
+        check(&["-p", "-", "a"], "a", "1-65535");
+        check(&["-p-100", "a"], "a", "1-100");
+        check(&["--ports", "60000-", "--", "a"], "a", "60000-65535");
     }
 
     #[test]
-    fn a_scan_that_makes_no_sense_is_refused() {
+    fn the_zone_of_a_target_is_the_name_or_the_number_of_an_interface() {
+        let table = b"fe80000000000000001122fffe334455 02 40 20 80 eth0\n";
+        for text in ["fe80::1%eth0", "[fe80::1%eth0]", "fe80::1%2", "[fe80::1%eth0]:80"] {
+            let args = ["openports", "scan", "--exclude-targets", text, text, "80"];
+            let args = args.into_iter().map(OsString::from);
+            let read = parse(args, |_| None, || Interfaces::parse(table));
+            let Ok(Invocation::Scan(config, asked)) = read else { panic!("{read:?}") };
+            let specs = [&asked.targets[0].1, &config.scan.exclude_targets[0]];
+            for spec in specs {
+                let expected = AddressRange::one("fe80::1".parse().unwrap(), 2);
+                assert_eq!(spec.hosts, TargetHosts::Addresses(expected), "{text}");
+            }
+        }
+        check_fault(
+            &["scan", "fe80::1%eth1", "80"],
+            &[],
+            "TARGET \"fe80::1%eth1\": an IPv6 zone is the number or the name of an interface of \
+             this machine",
+        );
+    }
+
+    #[test]
+    fn contradictory_arguments_of_a_scan_are_refused() {
         let check = |args: &[&str], expected: &str| {
             let args: Vec<&str> = ["scan"].iter().chain(args).copied().collect();
             check_fault(&args, &[], expected);
         };
-        check(&[], "scan needs a DOMAIN, or --targets FILE, see openports scan --help");
-        check(&["a", "22", "80"], "unexpected argument \"80\", see --help");
-        check(&["--targets", "f", "22", "80"], "unexpected argument \"80\", see --help");
-        check(&["exa mple"], "DOMAIN \"exa mple\": a name has no ' '");
-        check(&["a", "x"], "PORTS \"x\": \"x\" at offset 1: invalid decimal string");
-        check(&["a", "80", "--exclude=1-"], "--exclude \"1-65535\": leaves no port to scan");
+        check(&[], "scan needs a TARGET, or --targets FILE, see openports scan --help");
+        let ports = "a list of ports, not a target; ports stand once, behind the targets or in -p";
+        check(&["a", "22", "80"], &format!("TARGET \"22\": {ports}"));
+        check(&["a", "80", "b"], &format!("TARGET \"80\": {ports}"));
+        check(&["--targets", "f", "22", "80"], &format!("TARGET \"22\": {ports}"));
+        check(&["80"], &format!("TARGET \"80\": {ports}"));
+        check(&["exa mple"], "TARGET \"exa mple\": a name has no ' '");
+        check(&["a", "0"], "PORTS \"0\": \"0\" at offset 1: must be from 1 to 65535");
+        check(&["a", "80", "-p", "22"], "PORTS \"80\": -p says which ports");
+        check(&["a", "-p", ""], "--ports \"\": expected ports such as 22,80,8000-8100");
+        check(&["a", "-p"], "--ports needs a value: PORTS");
+        check(&["a", "-4", "-6"], "--family \"6\": expected once, is given several times");
         check(
-            &["a", "--timeout=3s", "--deadline=2s"],
-            "--deadline \"2s\": must not be below the timeout, which is 3s",
+            &["a", "--exclude", "10.0.0.1"],
+            "--exclude \"10.0.0.1\": ports are excluded here; for targets write --exclude-targets",
         );
         check(
+            &["a", "--resume", "x", "-o", "x"],
+            "--resume \"x\": is the file of -o too, whose results would be lost; name another for \
+             -o",
+        );
+        check(
+            &["a", "--format", "yaml"],
+            "--format \"yaml\": expected one of table, json, ndjson, text, host-port, csv, xml, \
+             greppable",
+        );
+        check(
+            &["a", "--source", "a/b"],
+            "--source \"a/b\": expected an address of this machine or \
+             an interface",
+        );
+        check(&["a", "80", "--exclude=1-"], "--exclude \"1-65535\": leaves no port to scan");
+        check(
             &["a", "--json", "--ndjson"],
-            "--ndjson \"true\": --json and --ndjson exclude each other",
+            "--ndjson \"true\": --format, --json and --ndjson exclude each other",
         );
         check(&["a", "--json=yes"], "--json \"yes\": the flag takes no value");
         check(&["a", "--json", "--json"], "--json \"true\": expected once, is given several times");
@@ -586,7 +695,7 @@ mod tests {
     }
 
     #[test]
-    fn a_health_check_asks_whom_it_is_told_or_the_first_listener_at_home() {
+    fn a_health_check_checks_its_argument_or_the_first_listener_at_loopback() {
         let check = |args: &[&str], env: &[(&str, &str)], expected: &str| {
             let args: Vec<&str> = ["healthcheck"].iter().chain(args).copied().collect();
             let expected = Ok(Invocation::Healthcheck(expected.parse().unwrap()));
@@ -603,7 +712,7 @@ mod tests {
         let expected = "ADDRESS:PORT \"x\": expected an address and a port such as";
         let fault = parse_with(&["healthcheck", "x"], &[]).unwrap_err().to_string();
         assert!(fault.starts_with(expected), "{fault}");
-        let fault = "unexpected argument \"2\", see --help";
+        let fault = "unexpected argument \"2\", see openports healthcheck --help";
         check_fault(&["healthcheck", "127.0.0.1:1", "2"], &[], fault);
     }
 
@@ -619,7 +728,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_learns_whether_the_command_line_says_where_to_listen() {
+    fn a_listen_flag_on_the_command_line_is_reported() {
         let check = |args: &[&str], env: &[(&str, &str)], expected| match parse_with(args, env) {
             Ok(Invocation::Serve(_, flag)) => assert_eq!(flag, expected, "{args:?} {env:?}"),
             other => panic!("{args:?} {env:?} gave {other:?}"),
@@ -673,18 +782,40 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_named_with_the_nearest_that_is_known() {
+    fn an_unknown_word_is_reported_with_the_nearest_known_one() {
         check_fault(&["--lisen=x"], &[], "unknown flag \"--lisen\", did you mean --listen?");
         check_fault(&["--max-scan"], &[], "unknown flag \"--max-scan\", did you mean --max-scans?");
         check_fault(&["--Timeout"], &[], "unknown flag \"--Timeout\", did you mean --timeout?");
-        check_fault(&["--hepl"], &[], "unknown flag \"--hepl\", see --help");
+        check_fault(&["--hepl"], &[], "unknown flag \"--hepl\", see openports --help");
         check_fault(&["--versio"], &[], "unknown flag \"--versio\", did you mean --version?");
-        check_fault(&["--color"], &[], "unknown flag \"--color\", see --help");
-        check_fault(&["-x"], &[], "unknown flag \"-x\", see --help");
+        check_fault(&["--color"], &[], "unknown flag \"--color\", see openports --help");
+        check_fault(&["-X"], &[], "unknown flag \"-X\", see openports --help");
+        check_fault(&["scan", "-X"], &[], "unknown flag \"-X\", see openports scan --help");
+        check_fault(&["scan", "--xyz"], &[], "unknown flag \"--xyz\", see openports scan --help");
+        check_fault(&["-open"], &[], "unknown flag \"-open\", did you mean --open?");
+        check_fault(&["scan", "-sS", "a"], &[], "-sS: write --technique syn");
+        check_fault(
+            &["scan", "--top-ports=9"],
+            &[],
+            "--top-ports: write -p top:N, such as -p top:1000",
+        );
         check_fault(&["srve"], &[], "unknown command \"srve\", did you mean serve?");
-        check_fault(&["example.com"], &[], "unknown command \"example.com\", see --help");
-        check_fault(&["serve", "serve"], &[], "unexpected argument \"serve\", see --help");
-        check_fault(&["--", "--timeout"], &[], "unknown command \"--timeout\", see --help");
+        check_fault(
+            &["example.com"],
+            &[],
+            "unknown command \"example.com\"; to scan it, write openports scan example.com",
+        );
+        check_fault(&["a b"], &[], "unknown command \"a b\", see openports --help");
+        check_fault(
+            &["serve", "serve"],
+            &[],
+            "unexpected argument \"serve\", see openports serve --help",
+        );
+        check_fault(
+            &["--", "--timeout"],
+            &[],
+            "unknown command \"--timeout\", see openports --help",
+        );
     }
 
     #[test]
@@ -705,10 +836,42 @@ mod tests {
     #[test]
     fn text_that_is_not_utf_8_is_refused() {
         let args = ["openports".into(), "--hosts".into(), OsString::from_vec(vec![b'/', 0xff])];
-        let fault = parse(args, |_| None).unwrap_err();
+        let fault = parse(args, |_| None, Interfaces::default).unwrap_err();
         assert_eq!(fault.to_string(), "--hosts \"/\u{fffd}\": expected UTF-8");
-        let fault = parse([], |_| Some(OsString::from_vec(vec![0xff]))).unwrap_err();
+        let fault =
+            parse([], |_| Some(OsString::from_vec(vec![0xff])), Interfaces::default).unwrap_err();
         assert_eq!(fault.to_string(), "OPENPORTS_LISTEN \"\u{fffd}\": expected UTF-8");
+    }
+
+    #[test]
+    fn variables_of_no_flag_are_reported_unless_kubernetes_sets_them() {
+        let check = |name: &str, expected: Option<Option<&str>>| {
+            let unknown = unknown_variables([OsString::from(name)]);
+            let nearest = unknown.first().map(|it| it.nearest.as_deref());
+            assert_eq!(nearest, expected, "{name}");
+            assert!(unknown.iter().all(|it| it.name == name));
+        };
+        check("OPENPORTS_DENNY", Some(Some("OPENPORTS_DENY")));
+        check("OPENPORTS_TOKENFILE", Some(Some("OPENPORTS_TOKEN_FILE")));
+        check("OPENPORTS_deny", Some(Some("OPENPORTS_DENY")));
+        check("OPENPORTS_COLOUR", Some(None));
+        check("OPENPORTS_", Some(None));
+        for flag in &FLAGS {
+            check(&flag.variable(), None);
+        }
+        for name in [
+            "OPENPORTS",
+            "PATH",
+            "openports_deny",
+            "OPENPORTS_SERVICE_HOST",
+            "OPENPORTS_SERVICE_PORT_HTTP",
+            "OPENPORTS_PORT",
+            "OPENPORTS_PORT_8080_TCP_ADDR",
+            "OPENPORTS_CANARY_SERVICE_HOST",
+            "OPENPORTS_CANARY_PORT_80_TCP",
+        ] {
+            check(name, None);
+        }
     }
 
     #[test]
@@ -722,12 +885,12 @@ mod tests {
     }
 
     #[test]
-    fn help_and_version_are_asked_for_in_any_place() {
+    fn help_and_version_may_be_anywhere_on_the_command_line() {
         for args in [&["--help"][..], &["-h"], &["serve", "--help"], &["--timeout=x", "-h"]] {
-            let expected = Ok(Invocation::Help(help::help(Command::Serve)));
+            let expected = Ok(Invocation::Help(help::help(Subcommand::Serve)));
             assert_eq!(parse_with(args, &[]), expected, "{args:?}");
         }
-        for (name, command, _) in Command::ALL {
+        for (name, command, _) in Subcommand::ALL {
             assert_eq!(parse_with(&[name, "-h"], &[]), Ok(Invocation::Help(help::help(command))));
         }
         let version = format!("openports {}\n", env!("CARGO_PKG_VERSION"));
@@ -738,16 +901,16 @@ mod tests {
 
     #[test]
     fn a_service_is_reachable_from_outside_as_soon_as_one_listener_is() {
-        for (listen, reach) in [
-            ("127.0.0.1:1", Reach::LoopbackOnly),
-            ("127.9.9.9:1,[::1]:1,[::ffff:127.0.0.1]:1", Reach::LoopbackOnly),
-            ("127.0.0.1:1,[::]:1", Reach::Outside),
-            ("0.0.0.0:1", Reach::Outside),
-            ("unix:/run/x,127.0.0.1:1", Reach::LoopbackOnly),
-            ("unix:/run/x,0.0.0.0:1", Reach::Outside),
-            ("192.0.2.7:1", Reach::Outside),
+        for (listen, exposure) in [
+            ("127.0.0.1:1", Exposure::LoopbackOnly),
+            ("127.9.9.9:1,[::1]:1,[::ffff:127.0.0.1]:1", Exposure::LoopbackOnly),
+            ("127.0.0.1:1,[::]:1", Exposure::Outside),
+            ("0.0.0.0:1", Exposure::Outside),
+            ("unix:/run/x,127.0.0.1:1", Exposure::LoopbackOnly),
+            ("unix:/run/x,0.0.0.0:1", Exposure::Outside),
+            ("192.0.2.7:1", Exposure::Outside),
         ] {
-            assert_eq!(config(&["--listen", listen], &[]).reach(), reach, "{listen}");
+            assert_eq!(config(&["--listen", listen], &[]).exposure(), exposure, "{listen}");
         }
     }
 }

@@ -1,19 +1,19 @@
-//! One HTTP/1.1 connection: bytes in, requests out; answers in, bytes out.
+//! One HTTP/1.1 connection: turns received bytes into requests, and answers into bytes to send.
 //!
-//! Knows the protocol's order of things (keep-alive, pipelining, bodies, half-close, the closing
-//! sequence) and every deadline of a client. Never touches a descriptor or the clock, and knows
-//! no route. Driven by `service`: after each call that changes anything, call
-//! [`Conn::poll_step`] until it gives `None`, then attend to [`Conn::output`],
+//! This module implements the protocol of a connection (keep-alive, pipelining, bodies, half-close,
+//! the closing sequence) and every deadline of a client. It never touches a descriptor or the
+//! clock, and knows no route. `core` drives it: after each call that changes anything, it calls
+//! [`Conn::poll_step`] until the result is `None`, and then reads [`Conn::output`],
 //! [`Conn::bytes_wanted`] and [`Conn::deadline`].
 //!
-//! One request at a time: what is pipelined behind it waits unparsed in the input, which is
-//! bounded; a client that does not read its answers gets no further request parsed.
+//! One request is handled at a time. Pipelined requests wait unparsed in the input, which is
+//! bounded. While a client does not read its answers, no further request is parsed.
 //!
 //! Invariants:
-//! 1. Output waits exactly when the stall deadline is armed.
+//! 1. Output is waiting exactly when the stall deadline is armed.
 //! 2. After `handle_timeout` no deadline is due.
-//! 3. A connection whose close was decided holds no input, and one that is broken no output.
-//! 4. Nothing follows [`Step::Close`].
+//! 3. A connection that is about to close holds no input, and a broken one holds no output.
+//! 4. No step follows [`Step::Close`].
 
 mod buffer;
 pub mod reason;
@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use crate::conn::buffer::Buffer;
 use crate::conn::reason::CloseReason;
-use crate::conn::state::{Body, Ending, Intake, Owed, State, Stream};
+use crate::conn::state::{Body, ConnState, PendingResponse, ReadMode, Reuse, Stream};
 use crate::http::answer::{BodyFraming, CONTINUE, LAST_CHUNK, may_have_body, write_chunk};
 use crate::http::chunked::Chunked;
 use crate::http::head::HeadScan;
@@ -34,57 +34,58 @@ use crate::limits::{
     READ_BYTES_MAX, REQUESTS_PER_CONNECTION_MAX, WRITE_STALL_TIMEOUT,
 };
 
-/// What the service has to do next for a connection.
+/// The next step of the service for a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A request came, its body is read. Exactly one answer is owed: [`Conn::respond`], or
-    /// [`Conn::begin_stream`] up to [`Conn::end_stream`].
+    /// A request has arrived, and its body was read. The service must give exactly one answer: with
+    /// [`Conn::respond`], or with [`Conn::begin_stream`] up to [`Conn::end_stream`].
     Request(Request),
-    /// What came is no request. One [`Conn::respond`] that says so is owed; the connection closes
-    /// behind it.
+    /// The received bytes are not a request. The service must refuse them with one
+    /// [`Conn::respond`]; the connection closes afterwards.
     Refuse(Refusal),
-    /// Everything is written: shut down the writing half.
+    /// All output is written: shut down the writing half.
     ShutdownWrite,
-    /// Close the socket. Nothing follows.
+    /// Close the socket. No step follows.
     Close(CloseReason),
 }
 
 /// One connection.
 #[derive(Debug)]
 pub struct Conn {
-    state: State,
+    state: ConnState,
     input: Buffer,
     output: Buffer,
-    /// When we give up on a reader that takes nothing; armed exactly while output waits.
+    /// The time at which a reader that accepts no bytes is given up; armed exactly while output
+    /// waits.
     stall_deadline: Option<Instant>,
-    /// Since when output waits without a break.
+    /// The time since which output has been waiting without interruption.
     lagging_since: Option<Instant>,
-    /// Requests that may still be handed out.
+    /// The number of requests that may still be returned.
     requests_left: u32,
-    /// True exactly when the peer's FIN was seen.
+    /// Whether the peer's FIN has arrived.
     is_read_closed: bool,
-    /// True exactly when the service has begun to drain.
-    is_draining: bool,
+    /// Whether the service is shutting down.
+    is_shutting_down: bool,
 }
 
 impl Conn {
-    /// A connection that was accepted just now. Allocates nothing.
+    /// A newly accepted connection. It allocates no memory.
     pub fn new(now: Instant) -> Self {
         Self {
-            state: State::Idle { deadline: now + IDLE_TIMEOUT },
+            state: ConnState::Idle { deadline: now + IDLE_TIMEOUT },
             input: Buffer::default(),
             output: Buffer::default(),
             stall_deadline: None,
             lagging_since: None,
             requests_left: REQUESTS_PER_CONNECTION_MAX,
             is_read_closed: false,
-            is_draining: false,
+            is_shutting_down: false,
         }
     }
 
-    /// Bytes came: at most [`Conn::bytes_wanted`] of them.
+    /// Handles received bytes: at most [`Conn::bytes_wanted`] of them.
     pub fn handle_received(&mut self, now: Instant, bytes: &[u8]) {
-        if self.state.intake() == Intake::Keep {
+        if self.state.read_mode() == ReadMode::Keep {
             assert!(!self.is_read_closed, "nothing comes after FIN");
             assert!(bytes.len() <= self.bytes_wanted(), "more came than was wanted");
             self.input.tail().extend_from_slice(bytes);
@@ -92,13 +93,13 @@ impl Conn {
         self.check_invariants(now);
     }
 
-    /// The peer's FIN came: a half-close, or it is gone.
+    /// The peer's FIN has arrived: a half-close or a complete close.
     pub fn handle_read_closed(&mut self, now: Instant) {
         self.is_read_closed = true;
         self.check_invariants(now);
     }
 
-    /// The kernel took `count` bytes of [`Conn::output`].
+    /// The kernel accepted `count` bytes of [`Conn::output`].
     pub fn handle_sent(&mut self, now: Instant, count: usize) {
         if self.state.is_over() {
             return;
@@ -109,14 +110,14 @@ impl Conn {
         } else {
             self.stall_deadline = None;
             self.lagging_since = None;
-            if let State::Idle { deadline } = &mut self.state {
+            if let ConnState::Idle { deadline } = &mut self.state {
                 *deadline = now + IDLE_TIMEOUT;
             }
         }
         self.check_invariants(now);
     }
 
-    /// A deadline may be due. Does nothing if none is.
+    /// Handles a due deadline. Has no effect if none is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         let is_due = |deadline: Instant| deadline <= now;
         if self.stall_deadline.is_some_and(is_due) {
@@ -128,16 +129,17 @@ impl Conn {
         self.check_invariants(now);
     }
 
-    /// The service shuts down: an idle connection closes, any other after its next answer, which
-    /// says so.
-    pub fn handle_drain(&mut self, now: Instant) {
-        self.is_draining = true;
+    /// The service shuts down: an idle connection closes now, any other one after its next answer,
+    /// which announces it.
+    pub fn handle_shutdown(&mut self, now: Instant) {
+        self.is_shutting_down = true;
         self.check_invariants(now);
     }
 
-    /// What to do next; to be asked until it is `None`.
+    /// The next step. This must be called until it returns `None`.
     pub fn poll_step(&mut self, now: Instant) -> Option<Step> {
-        // Ends: each turn that goes on leads to a later state of one request, or towards the end.
+        // The loop ends, because each iteration leads to a later state of one request, or to the
+        // end of the connection.
         loop {
             if let ControlFlow::Break(step) = self.advance(now) {
                 self.check_invariants(now);
@@ -146,25 +148,25 @@ impl Conn {
         }
     }
 
-    /// Answers what was handed out last. `date` is an IMF-fixdate.
+    /// Answers the request or refusal that was returned last. `date` is an IMF-fixdate.
     pub fn respond(&mut self, now: Instant, response: &Response, date: &str) {
-        let Some(owed) = self.owed() else { return };
-        let ending = self.settle(owed.ending);
+        let Some(pending) = self.pending() else { return };
+        let reuse = self.reuse_after(pending.reuse);
         let out = self.queue(now);
-        // The usual head has less than this; one that has more grows the output once more.
+        // A usual head is shorter than this. A longer one lets the output grow once more.
         out.reserve(160 + response.body.len());
-        let persistence = ending.persistence(owed.version);
-        let framing = BodyFraming::of_whole(response, owed.method);
+        let persistence = reuse.persistence(pending.version);
+        let framing = BodyFraming::of_whole(response, pending.method);
         response.write_head(out, framing, persistence, date);
-        if owed.method != Method::Head && may_have_body(response.status) {
+        if pending.method != Method::Head && may_have_body(response.status) {
             out.extend_from_slice(&response.body);
         }
-        self.end_answer(now, ending);
+        self.end_answer(now, reuse);
         self.check_invariants(now);
     }
 
-    /// Answers what was handed out last with a head only; the body comes by
-    /// [`Conn::push_stream`]: so many bytes, where that is known. `response.body` is not looked at.
+    /// Answers the request that was returned last with a head only. The body follows with
+    /// [`Conn::push_stream`]; `len` is its length, if it is known. `response.body` is not used.
     pub fn begin_stream(
         &mut self,
         now: Instant,
@@ -173,21 +175,21 @@ impl Conn {
         date: &str,
     ) {
         assert!(may_have_body(response.status), "a stream is a body");
-        let Some(owed) = self.owed() else { return };
-        let (framing, ending) = match (len, owed.version) {
-            (Some(len), _) => (BodyFraming::Length(len), self.settle(owed.ending)),
-            (None, Version::Http11) => (BodyFraming::Chunked, self.settle(owed.ending)),
-            (None, Version::Http10) => (BodyFraming::ToClose, Ending::Close(CloseReason::Done)),
+        let Some(pending) = self.pending() else { return };
+        let (framing, reuse) = match (len, pending.version) {
+            (Some(len), _) => (BodyFraming::Length(len), self.reuse_after(pending.reuse)),
+            (None, Version::Http11) => (BodyFraming::Chunked, self.reuse_after(pending.reuse)),
+            (None, Version::Http10) => (BodyFraming::ToClose, Reuse::Close(CloseReason::Done)),
         };
-        let persistence = ending.persistence(owed.version);
+        let persistence = reuse.persistence(pending.version);
         response.write_head(self.queue(now), framing, persistence, date);
-        self.state = State::Streaming(Stream { method: owed.method, framing, ending });
+        self.state = ConnState::Streaming(Stream { method: pending.method, framing, reuse });
         self.check_invariants(now);
     }
 
-    /// Queues a piece of a stream's body. Drops it where HEAD asked for none.
+    /// Queues a piece of a stream's body. The piece is dropped if the request was HEAD.
     pub fn push_stream(&mut self, now: Instant, bytes: &[u8]) {
-        let Some(Stream { method, framing, ending }) = self.stream() else { return };
+        let Some(Stream { method, framing, reuse }) = self.stream() else { return };
         if method == Method::Head || bytes.is_empty() {
             return;
         }
@@ -197,7 +199,7 @@ impl Conn {
             BodyFraming::Length(left) => {
                 assert!(bytes.len() as u64 <= left, "no more than was said");
                 let framing = BodyFraming::Length(left - bytes.len() as u64);
-                self.state = State::Streaming(Stream { method, framing, ending });
+                self.state = ConnState::Streaming(Stream { method, framing, reuse });
                 self.queue(now).extend_from_slice(bytes);
             }
             BodyFraming::Untold => unreachable!("a body that is told has an end"),
@@ -207,204 +209,211 @@ impl Conn {
 
     /// Ends a stream.
     pub fn end_stream(&mut self, now: Instant) {
-        let Some(Stream { method, framing, ending }) = self.stream() else { return };
+        let Some(Stream { method, framing, reuse }) = self.stream() else { return };
         if framing == BodyFraming::Chunked && method != Method::Head {
             self.queue(now).extend_from_slice(LAST_CHUNK);
         }
         let is_short = matches!(framing, BodyFraming::Length(1..)) && method != Method::Head;
         assert!(!is_short, "no less than was said");
-        self.end_answer(now, ending);
+        self.end_answer(now, reuse);
         self.check_invariants(now);
     }
 
-    /// Gives the connection up at once, with everything that waits: the socket broke, or an
-    /// answer has lost its reader. What is owed is owed no more; [`Step::Close`] comes next.
+    /// Gives the connection up at once, together with all waiting data: the socket is broken, or
+    /// the answer can no longer be delivered. No answer is expected any more, and [`Step::Close`]
+    /// comes next.
     pub fn abandon(&mut self, now: Instant, reason: CloseReason) {
-        if !matches!(self.state, State::Closed) {
+        if !matches!(self.state, ConnState::Closed) {
             self.input.clear();
             self.output.clear();
             self.stall_deadline = None;
             self.lagging_since = None;
-            self.state = State::Closing { reason };
+            self.state = ConnState::Closing { reason };
         }
         self.check_invariants(now);
     }
 
-    /// Bytes to be sent now.
+    /// The bytes to send now.
     pub fn output(&self) -> &[u8] {
         self.output.pending()
     }
 
-    /// How many bytes may be read now. 0 pauses reading: the input is full, the peer has ended,
-    /// or the close is decided and our last bytes go first.
+    /// The number of bytes that may be read now. 0 pauses reading: the input is full, the peer has
+    /// closed its side, or the connection is about to close and the last bytes are sent first.
     pub fn bytes_wanted(&self) -> usize {
         if self.is_read_closed {
             return 0;
         }
-        match self.state.intake() {
-            // Only a head may need it all; what comes behind one that is being answered need not
-            // be held by us.
-            Intake::Keep if self.output.is_empty() && self.state.is_before_a_request() => {
+        match self.state.read_mode() {
+            // Only a head may need the whole buffer. Bytes after a request that is being answered
+            // can wait in the kernel.
+            ReadMode::Keep if self.output.is_empty() && self.state.is_before_a_request() => {
                 INPUT_BYTES_MAX - self.input.len()
             }
-            Intake::Keep => READ_BYTES_MAX.saturating_sub(self.input.len()),
-            Intake::Drop => INPUT_BYTES_MAX,
-            Intake::Pause => 0,
+            ReadMode::Keep => READ_BYTES_MAX.saturating_sub(self.input.len()),
+            ReadMode::Drop => INPUT_BYTES_MAX,
+            ReadMode::Pause => 0,
         }
     }
 
-    /// When [`Conn::handle_timeout`] is wanted at the latest.
+    /// The latest time at which [`Conn::handle_timeout`] must be called.
     pub fn deadline(&self) -> Option<Instant> {
-        let is_idle = matches!(self.state, State::Idle { .. });
+        let is_idle = matches!(self.state, ConnState::Idle { .. });
         let own = if is_idle && !self.output.is_empty() { None } else { self.state.deadline() };
         own.into_iter().chain(self.stall_deadline).min()
     }
 
-    /// Since when the reader has not been level with what it was sent; `None` while it is.
+    /// The time since which the reader has not kept up with the output; `None` while it keeps up.
     pub fn lagging_since(&self) -> Option<Instant> {
         self.lagging_since
     }
 
-    /// True exactly while requests wait behind answers that are yet to be sent, and the connection
-    /// is to go on behind them.
+    /// Whether requests wait while earlier answers are still to be sent, and the connection
+    /// continues after those answers.
     pub fn is_pipelining(&self) -> bool {
         self.state.is_before_a_request()
-            && !self.is_draining
+            && !self.is_shutting_down
             && !self.input.is_empty()
             && !self.output.is_empty()
     }
 
-    /// True exactly while an answer is owed or a stream is open.
+    /// Whether an answer is expected or a stream is open.
     pub fn is_answering(&self) -> bool {
-        matches!(self.state, State::Answering(_) | State::Streaming(_))
+        matches!(self.state, ConnState::Answering(_) | ConnState::Streaming(_))
     }
 
-    /// True exactly when the peer's FIN was seen.
+    /// Whether the peer's FIN has arrived.
     pub fn is_read_closed(&self) -> bool {
         self.is_read_closed
     }
 
-    /// One transition: goes on, or rests with or without a step.
+    /// Makes one transition: the loop continues, or stops with or without a step.
     fn advance(&mut self, now: Instant) -> ControlFlow<Option<Step>> {
         match &mut self.state {
-            State::Idle { .. } if !self.input.is_empty() => {
+            ConnState::Idle { .. } if !self.input.is_empty() => {
                 if self.output.len() >= PIPELINED_BYTES_MAX {
                     return ControlFlow::Break(None);
                 }
                 let scan = HeadScan::default();
-                self.state = State::Head { scan, deadline: now + HEAD_TIMEOUT };
+                self.state = ConnState::Head { scan, deadline: now + HEAD_TIMEOUT };
             }
-            State::Idle { .. } if self.is_read_closed => self.close(CloseReason::PeerClosed),
-            State::Idle { .. } if self.is_draining => self.close(CloseReason::Drained),
-            State::Head { scan, .. } => match scan.parse(self.input.pending()) {
+            ConnState::Idle { .. } if self.is_read_closed => self.close(CloseReason::PeerClosed),
+            ConnState::Idle { .. } if self.is_shutting_down => self.close(CloseReason::Shutdown),
+            ConnState::Head { scan, .. } => match scan.parse(self.input.pending()) {
                 Parse::Complete(head) => return self.on_head(now, head),
                 Parse::Invalid(refusal) => self.refuse(refusal),
                 Parse::Partial if self.is_read_closed => self.close(CloseReason::PeerClosed),
                 Parse::Partial => return ControlFlow::Break(None),
             },
-            State::Body { left, .. } => match left.drop_from(&mut self.input) {
+            ConnState::Body { left, .. } => match left.drop_from(&mut self.input) {
                 Ok(true) => return ControlFlow::Break(Some(self.on_body_end())),
                 Ok(false) if self.is_read_closed => self.refuse(Refusal::BodyCut),
                 Ok(false) => return ControlFlow::Break(None),
                 Err(refusal) => self.refuse(refusal),
             },
-            State::Refusing { refusal, owed } => {
+            ConnState::Refusing { refusal, pending } => {
                 let step = Step::Refuse(*refusal);
-                self.state = State::Answering(*owed);
+                self.state = ConnState::Answering(*pending);
                 return ControlFlow::Break(Some(step));
             }
-            State::Flushing { .. } if !self.output.is_empty() => return ControlFlow::Break(None),
-            State::Flushing { reason } | State::Lingering { reason, .. } if self.is_read_closed => {
-                self.state = State::Closing { reason: *reason };
+            ConnState::Flushing { .. } if !self.output.is_empty() => {
+                return ControlFlow::Break(None);
             }
-            State::Flushing { reason } => {
+            ConnState::Flushing { reason } | ConnState::Lingering { reason, .. }
+                if self.is_read_closed =>
+            {
+                self.state = ConnState::Closing { reason: *reason };
+            }
+            ConnState::Flushing { reason } => {
                 let deadline = now + LINGER_TIMEOUT;
-                self.state = State::Lingering { reason: *reason, deadline };
+                self.state = ConnState::Lingering { reason: *reason, deadline };
                 return ControlFlow::Break(Some(Step::ShutdownWrite));
             }
-            State::Closing { reason } => {
+            ConnState::Closing { reason } => {
                 let step = Step::Close(*reason);
-                self.state = State::Closed;
+                self.state = ConnState::Closed;
                 return ControlFlow::Break(Some(step));
             }
-            State::Idle { .. }
-            | State::Answering(_)
-            | State::Streaming(_)
-            | State::Lingering { .. }
-            | State::Closed => return ControlFlow::Break(None),
+            ConnState::Idle { .. }
+            | ConnState::Answering(_)
+            | ConnState::Streaming(_)
+            | ConnState::Lingering { .. }
+            | ConnState::Closed => return ControlFlow::Break(None),
         }
         ControlFlow::Continue(())
     }
 
-    /// The state's own deadline is due.
+    /// The deadline of the current state is due.
     fn on_timeout(&mut self, now: Instant) {
         match self.state {
-            State::Idle { .. } => self.abandon(now, CloseReason::Idle),
-            // Empty lines are no request begun: some clients send one behind a body.
-            State::Head { .. } if self.input.pending().trim_ascii().is_empty() => {
+            ConnState::Idle { .. } => self.abandon(now, CloseReason::Idle),
+            // Empty lines do not begin a request: some clients send one after a body.
+            ConnState::Head { .. } if self.input.pending().trim_ascii().is_empty() => {
                 self.close(CloseReason::Idle);
             }
-            State::Head { .. } => self.refuse(Refusal::HeadTimeout),
-            State::Body { .. } => self.refuse(Refusal::BodyTimeout),
-            State::Lingering { reason, .. } => self.abandon(now, reason),
-            State::Refusing { .. }
-            | State::Answering(_)
-            | State::Streaming(_)
-            | State::Flushing { .. }
-            | State::Closing { .. }
-            | State::Closed => unreachable!("these have no deadline"),
+            ConnState::Head { .. } => self.refuse(Refusal::HeadTimeout),
+            ConnState::Body { .. } => self.refuse(Refusal::BodyTimeout),
+            ConnState::Lingering { reason, .. } => self.abandon(now, reason),
+            ConnState::Refusing { .. }
+            | ConnState::Answering(_)
+            | ConnState::Streaming(_)
+            | ConnState::Flushing { .. }
+            | ConnState::Closing { .. }
+            | ConnState::Closed => unreachable!("these have no deadline"),
         }
     }
 
-    /// A head ended: hands its request out, or waits for the body.
+    /// A head is complete: returns its request, or waits for the body.
     fn on_head(&mut self, now: Instant, head: Head) -> ControlFlow<Option<Step>> {
         self.input.consume(head.head_len);
         let Head { request, framing, keep_alive, expects_continue, .. } = head;
-        let ending = if keep_alive { Ending::KeepAlive } else { Ending::Close(CloseReason::Done) };
-        let owed = Owed { method: request.method, version: request.version, ending };
+        let reuse = if keep_alive { Reuse::KeepAlive } else { Reuse::Close(CloseReason::Done) };
+        let pending = PendingResponse { method: request.method, version: request.version, reuse };
         let left = match framing {
             Framing::None | Framing::Length(0) => {
-                return ControlFlow::Break(Some(self.hand_out(request, owed)));
+                return ControlFlow::Break(Some(self.hand_out(request, pending)));
             }
             Framing::Length(length) => Body::Length(length),
             Framing::Chunked => Body::Chunked(Chunked::default()),
         };
-        // A client that sends its body unasked waits for nothing (RFC 9110 section 10.1.1).
+        // A client that sends its body without waiting does not need the interim answer (RFC 9110
+        // section 10.1.1).
         if expects_continue && self.input.is_empty() {
             self.queue(now).extend_from_slice(CONTINUE);
         }
-        self.state = State::Body { request, owed, left, deadline: now + BODY_TIMEOUT };
+        self.state = ConnState::Body { request, pending, left, deadline: now + BODY_TIMEOUT };
         ControlFlow::Continue(())
     }
 
     fn on_body_end(&mut self) -> Step {
-        let State::Body { request, owed, .. } = std::mem::replace(&mut self.state, State::Closed)
+        let ConnState::Body { request, pending, .. } =
+            std::mem::replace(&mut self.state, ConnState::Closed)
         else {
             unreachable!("only a body ends here");
         };
-        self.hand_out(request, owed)
+        self.hand_out(request, pending)
     }
 
-    fn hand_out(&mut self, request: Request, owed: Owed) -> Step {
+    fn hand_out(&mut self, request: Request, pending: PendingResponse) -> Step {
         assert!(self.requests_left > 0, "the answer to the last request said close");
         self.requests_left -= 1;
-        self.state = State::Answering(owed);
+        self.state = ConnState::Answering(pending);
         Step::Request(request)
     }
 
-    /// Gives up on a request that has not been handed out, and on whatever comes behind it.
+    /// Refuses a request that was not returned yet, and drops all bytes after it.
     fn refuse(&mut self, refusal: Refusal) {
         let is_head = match &self.state {
-            State::Body { request, .. } => request.method == Method::Head,
-            State::Head { scan, .. } => scan.is_for_head(self.input.pending()),
-            State::Idle { .. }
-            | State::Refusing { .. }
-            | State::Answering(_)
-            | State::Streaming(_)
-            | State::Flushing { .. }
-            | State::Lingering { .. }
-            | State::Closing { .. }
-            | State::Closed => unreachable!("no request is coming"),
+            ConnState::Body { request, .. } => request.method == Method::Head,
+            ConnState::Head { scan, .. } => scan.is_for_head(self.input.pending()),
+            ConnState::Idle { .. }
+            | ConnState::Refusing { .. }
+            | ConnState::Answering(_)
+            | ConnState::Streaming(_)
+            | ConnState::Flushing { .. }
+            | ConnState::Lingering { .. }
+            | ConnState::Closing { .. }
+            | ConnState::Closed => unreachable!("no request is coming"),
         };
         let method = if is_head { Method::Head } else { Method::Other };
         let reason = if refusal == Refusal::HeadTimeout {
@@ -414,52 +423,53 @@ impl Conn {
         } else {
             CloseReason::Refused
         };
-        let owed = Owed { method, version: Version::Http11, ending: Ending::Close(reason) };
+        let pending =
+            PendingResponse { method, version: Version::Http11, reuse: Reuse::Close(reason) };
         self.input.clear();
-        self.state = State::Refusing { refusal, owed };
+        self.state = ConnState::Refusing { refusal, pending };
     }
 
-    /// Closes with nothing owed: at once, or behind the answers that still wait to be sent.
+    /// Closes without a further answer: at once, or after the answers that still wait to be sent.
     fn close(&mut self, reason: CloseReason) {
         self.input.clear();
         let is_flushed = self.output.is_empty();
         self.state =
-            if is_flushed { State::Closing { reason } } else { State::Flushing { reason } };
+            if is_flushed { ConnState::Closing { reason } } else { ConnState::Flushing { reason } };
     }
 
-    /// What the request handed out last is owed; `None` where the connection ended meanwhile and
-    /// nobody is left to be answered.
-    fn owed(&self) -> Option<Owed> {
-        if let State::Answering(owed) = self.state {
-            return Some(owed);
+    /// The framing facts of the request that was returned last; `None` if the connection has ended
+    /// meanwhile and there is no client to answer.
+    fn pending(&self) -> Option<PendingResponse> {
+        if let ConnState::Answering(pending) = self.state {
+            return Some(pending);
         }
         assert!(self.state.is_over(), "an answer that nobody asked for");
         None
     }
 
-    /// The open stream; `None` as for [`Conn::owed`].
+    /// The open stream; `None` under the same condition as in [`Conn::pending`].
     fn stream(&self) -> Option<Stream> {
-        if let State::Streaming(stream) = self.state {
+        if let ConnState::Streaming(stream) = self.state {
             return Some(stream);
         }
         assert!(self.state.is_over(), "a piece of no stream");
         None
     }
 
-    /// What becomes of the connection, now that an answer has to say it.
-    fn settle(&self, wished: Ending) -> Ending {
+    /// Whether the connection can be used again, at the time when an answer must declare it.
+    fn reuse_after(&self, wished: Reuse) -> Reuse {
         match wished {
-            Ending::Close(reason) => Ending::Close(reason),
-            Ending::KeepAlive if self.is_draining => Ending::Close(CloseReason::Drained),
-            Ending::KeepAlive if self.requests_left == 0 => Ending::Close(CloseReason::Done),
-            Ending::KeepAlive if self.is_read_closed && self.input.is_empty() => {
-                Ending::Close(CloseReason::Done)
+            Reuse::Close(reason) => Reuse::Close(reason),
+            Reuse::KeepAlive if self.is_shutting_down => Reuse::Close(CloseReason::Shutdown),
+            Reuse::KeepAlive if self.requests_left == 0 => Reuse::Close(CloseReason::Done),
+            Reuse::KeepAlive if self.is_read_closed && self.input.is_empty() => {
+                Reuse::Close(CloseReason::Done)
             }
-            Ending::KeepAlive => Ending::KeepAlive,
+            Reuse::KeepAlive => Reuse::KeepAlive,
         }
     }
 
-    /// The back of the output, to which the caller appends at least a byte.
+    /// The end of the output. The caller must append at least one byte.
     fn queue(&mut self, now: Instant) -> &mut Vec<u8> {
         self.stall_deadline.get_or_insert(now + WRITE_STALL_TIMEOUT);
         self.lagging_since.get_or_insert(now);
@@ -467,22 +477,22 @@ impl Conn {
     }
 
     /// The last byte of an answer is queued.
-    fn end_answer(&mut self, now: Instant, ending: Ending) {
-        match ending {
-            Ending::KeepAlive => self.state = State::Idle { deadline: now + IDLE_TIMEOUT },
-            Ending::Close(reason) => {
+    fn end_answer(&mut self, now: Instant, reuse: Reuse) {
+        match reuse {
+            Reuse::KeepAlive => self.state = ConnState::Idle { deadline: now + IDLE_TIMEOUT },
+            Reuse::Close(reason) => {
                 self.input.clear();
-                self.state = State::Flushing { reason };
+                self.state = ConnState::Flushing { reason };
             }
         }
     }
 
-    /// What holds between any two calls; the numbers are those of the room's header.
+    /// Checks the invariants of the module's header after each call.
     fn check_invariants(&self, now: Instant) {
         debug_assert_eq!(self.output.is_empty(), self.stall_deadline.is_none(), "1");
         debug_assert_eq!(self.output.is_empty(), self.lagging_since.is_none(), "1");
         debug_assert!(self.deadline().is_none_or(|deadline| deadline <= now + IDLE_TIMEOUT), "2");
-        debug_assert!(self.state.intake() == Intake::Keep || self.input.is_empty(), "3");
+        debug_assert!(self.state.read_mode() == ReadMode::Keep || self.input.is_empty(), "3");
         debug_assert!(!self.state.is_over() || self.output.is_empty(), "3");
         debug_assert!(self.input.len() <= INPUT_BYTES_MAX);
     }
@@ -499,14 +509,14 @@ mod tests {
     const GET: &str = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A client, a service that echoes the target, and the socket between: what was seen of the
-    /// connection, with virtual time.
+    /// A client, a service that echoes the target, and the socket between them, in virtual time.
+    /// Records the steps and the bytes of the connection.
     struct Run {
         now: Instant,
         conn: Conn,
-        /// The steps, in words.
+        /// The steps as text.
         log: Vec<String>,
-        /// What the client has read.
+        /// The bytes that the client has read.
         read: Vec<u8>,
     }
 
@@ -516,7 +526,7 @@ mod tests {
             Self { now, conn: Conn::new(now), log: Vec::new(), read: Vec::new() }
         }
 
-        /// Polls and answers until nothing is left to do; the client does not read.
+        /// Polls and answers until no step is left. The client does not read.
         fn serve(&mut self) {
             while let Some(step) = self.poll() {
                 match step {
@@ -545,7 +555,7 @@ mod tests {
             self.conn.respond(self.now, &response(status, body), DATE);
         }
 
-        /// The client sends, as fast as it may, and reads all that comes.
+        /// The client sends as fast as it is permitted, and reads all output.
         fn send(&mut self, bytes: impl AsRef<[u8]>) {
             let mut rest = bytes.as_ref();
             while !rest.is_empty() && self.conn.bytes_wanted() > 0 {
@@ -556,14 +566,14 @@ mod tests {
             }
         }
 
-        /// The client reads so many bytes.
+        /// The client reads `count` bytes.
         fn take(&mut self, count: usize) {
             self.read.extend_from_slice(&self.conn.output()[..count]);
             self.conn.handle_sent(self.now, count);
             self.serve();
         }
 
-        /// The client reads all there is, and what comes when that is read.
+        /// The client reads all output, and the output that follows when that is read.
         fn take_all(&mut self) {
             self.serve();
             while !self.conn.output().is_empty() {
@@ -576,7 +586,7 @@ mod tests {
             self.take_all();
         }
 
-        /// Time passes: exactly to the deadline, which must come after so long.
+        /// Advances the time exactly to the deadline, which must be `after` from now.
         fn expire(&mut self, after: Duration) {
             assert_eq!(self.conn.deadline(), Some(self.now + after), "{:?}", self.log);
             self.now += after - Duration::from_nanos(1);
@@ -591,7 +601,7 @@ mod tests {
             self.log.iter().map(String::as_str).collect()
         }
 
-        /// What the client has read, without the fields that are always the same.
+        /// The bytes that the client has read, without the fields that are always the same.
         fn text(&self) -> String {
             let text = String::from_utf8(self.read.clone()).unwrap();
             text.replace(&format!("\r\nDate: {DATE}\r\nContent-Type: text/plain"), "")
@@ -614,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_answered_in_order_and_the_connection_lives_on() {
+    fn requests_are_answered_in_order_and_the_connection_persists() {
         check(GET, &["request /a"], &ok("/a"));
         check(
             format!("{GET}{}\r\n{GET}", GET.replace("/a", "/b")),
@@ -624,7 +634,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_closes_when_the_client_wishes_it() {
+    fn a_connection_closes_if_the_client_requests_it() {
         for request in
             ["GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "GET /a HTTP/1.0\r\n\r\n"]
         {
@@ -646,7 +656,7 @@ mod tests {
         let request = "GET /a HTTP/1.0\r\n\r\n";
         let mut run = Run::new();
         run.send(request);
-        assert_eq!(run.conn.bytes_wanted(), INPUT_BYTES_MAX, "read on and drop");
+        assert_eq!(run.conn.bytes_wanted(), INPUT_BYTES_MAX, "further bytes are read and dropped");
         run.send("more");
         run.end();
         assert_eq!(run.log(), ["request /a", "shutdown", "close done"]);
@@ -691,13 +701,15 @@ mod tests {
         check_refusal("\x16\x03\x01", "not_http");
         check_refusal("GET / HTTP/1.1\r\n\r\n", "host_missing");
         check_refusal("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "version");
-        check_refusal(&"x".repeat(INPUT_BYTES_MAX), "target_too_long");
+        check_refusal(&"x".repeat(INPUT_BYTES_MAX), "method_too_long");
+        let endless = format!("GET /{}", "x".repeat(9000));
+        check_refusal(&endless, "target_too_long");
         let filler = format!("X: {}\r\n", "x".repeat(1000)).repeat(20);
         check_refusal(&format!("GET / HTTP/1.1\r\n{filler}"), "head_too_large");
     }
 
     #[test]
-    fn nothing_is_left_of_a_body_that_is_refused() {
+    fn all_bytes_of_a_refused_body_are_dropped() {
         let start = "POST / HTTP/1.1\r\nHost: h\r\n";
         check(
             format!("{start}Transfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n{GET}"),
@@ -713,7 +725,7 @@ mod tests {
     }
 
     #[test]
-    fn continue_is_said_only_to_a_client_that_waits_for_it() {
+    fn the_interim_answer_is_sent_only_to_a_client_that_waits_for_it() {
         let head =
             "POST /a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
         let mut run = Run::new();
@@ -728,7 +740,7 @@ mod tests {
     }
 
     #[test]
-    fn head_has_no_body_but_its_length() {
+    fn an_answer_to_head_has_the_length_of_the_body_and_no_body() {
         let head = |answer: String| answer.split_inclusive("\r\n\r\n").next().unwrap().to_owned();
         check(
             format!("{}{GET}", GET.replace("GET", "HEAD")),
@@ -743,7 +755,7 @@ mod tests {
     }
 
     #[test]
-    fn every_split_of_the_bytes_gives_the_same() {
+    fn every_split_of_the_bytes_gives_the_same_result() {
         let requests = [
             format!("\r\n{GET}{}{GET}", GET.replace("GET", "HEAD")),
             format!("POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 7\r\n\r\n1234567{GET}"),
@@ -779,7 +791,7 @@ mod tests {
     }
 
     #[test]
-    fn any_mixture_of_pieces_gives_the_same_however_it_is_split() {
+    fn every_split_of_any_mixture_of_pieces_gives_the_same_result() {
         let pieces = [
             GET,
             "HEAD /h HTTP/1.1\r\nHost: h\r\n",
@@ -826,7 +838,7 @@ mod tests {
             assert_eq!(split.text(), whole.text(), "round {seed}: {bytes:?}");
             answers += whole.log.iter().filter(|step| step.starts_with("request")).count();
         }
-        assert!(answers > 1000, "the mixtures reach beyond the parser: {answers}");
+        assert!(answers > 1000, "too few mixtures were answered: {answers}");
     }
 
     #[test]
@@ -835,8 +847,8 @@ mod tests {
         run.conn.handle_received(run.now, format!("{GET}{GET}").as_bytes());
         assert!(matches!(run.poll(), Some(Step::Request(_))));
         assert!(run.conn.is_answering());
-        assert_eq!(run.poll(), None, "one at a time");
-        assert_eq!(run.conn.deadline(), None, "the service has its own");
+        assert_eq!(run.poll(), None, "one request is answered at a time");
+        assert_eq!(run.conn.deadline(), None, "the service has its own deadlines");
         let filler = GET.repeat(READ_BYTES_MAX / GET.len() + 1);
         let room = run.conn.bytes_wanted();
         assert_eq!(room, READ_BYTES_MAX - GET.len());
@@ -847,7 +859,11 @@ mod tests {
         run.take_all();
         assert_eq!(run.log.len(), READ_BYTES_MAX / GET.len() + 1);
         run.expire(HEAD_TIMEOUT);
-        assert_eq!(run.log().last(), Some(&"refuse head_timeout"), "of the last, cut request");
+        assert_eq!(
+            run.log().last(),
+            Some(&"refuse head_timeout"),
+            "the last request is incomplete"
+        );
     }
 
     #[test]
@@ -862,7 +878,7 @@ mod tests {
         }
         let answered = run.log.len();
         assert!(run.conn.output().len() < PIPELINED_BYTES_MAX + 1024);
-        assert!(answered < requests, "the rest waits in the input");
+        assert!(answered < requests, "the other requests wait in the input");
         run.now += SECOND;
         run.take(1);
         assert_eq!(run.conn.deadline(), Some(run.now + WRITE_STALL_TIMEOUT), "a byte is progress");
@@ -871,7 +887,7 @@ mod tests {
     }
 
     #[test]
-    fn each_deadline_has_its_own_end() {
+    fn each_deadline_has_its_own_close_reason() {
         let check = |sent: &str, after, log: &[&str]| {
             let mut run = Run::new();
             run.send(sent);
@@ -899,7 +915,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_now_and_then_buys_no_time() {
+    fn single_bytes_do_not_extend_a_deadline() {
         for (start, timeout) in [
             ("GET /", HEAD_TIMEOUT),
             ("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99\r\n\r\n", BODY_TIMEOUT),
@@ -933,7 +949,7 @@ mod tests {
     }
 
     #[test]
-    fn the_idle_time_begins_when_the_answer_is_gone() {
+    fn the_idle_time_begins_when_the_answer_was_sent() {
         let mut run = Run::new();
         run.conn.handle_received(run.now, GET.as_bytes());
         run.serve();
@@ -944,7 +960,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fin_is_half_a_close() {
+    fn a_fin_closes_one_side_only() {
         let check = |sent: &str, log: &[&str]| {
             let mut run = Run::new();
             run.send(sent);
@@ -961,7 +977,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_before_a_fin_are_all_answered_and_no_fin_is_waited_for() {
+    fn all_requests_before_a_fin_are_answered_and_no_other_fin_is_awaited() {
         let mut run = Run::new();
         run.conn.handle_received(run.now, format!("{GET}{GET}GET").as_bytes());
         run.conn.handle_read_closed(run.now);
@@ -974,10 +990,10 @@ mod tests {
         run.conn.handle_read_closed(run.now);
         run.take_all();
         assert_eq!(run.log(), ["request /a", "close done"]);
-        assert!(run.text().contains("Connection: close"), "the last answer says so");
+        assert!(run.text().contains("Connection: close"), "the last answer announces the close");
     }
 
-    /// Streams "ab", "" and "c" to one request, with a second one behind it.
+    /// Streams "ab", "" and "c" to one request that is followed by a second one.
     fn stream(request: &str) -> Run {
         let mut run = Run::new();
         run.conn.handle_received(run.now, format!("{request}{GET}").as_bytes());
@@ -1012,25 +1028,28 @@ mod tests {
     }
 
     #[test]
-    fn who_sends_more_while_answers_wait_is_pipelining_unless_told_that_it_is_the_last() {
+    fn a_client_that_sends_requests_while_answers_wait_is_pipelining_until_its_last_answer() {
         let mut run = Run::new();
-        assert!(!run.conn.is_pipelining(), "it has said nothing");
+        assert!(!run.conn.is_pipelining(), "the client has sent no request");
         run.send(GET);
-        assert!(!run.conn.is_pipelining(), "it has read its answer");
+        assert!(!run.conn.is_pipelining(), "the client has read its answer");
         run.conn.handle_received(run.now, GET.repeat(100).as_bytes());
         run.serve();
         assert!(!run.conn.output().is_empty() && run.conn.is_pipelining());
-        run.conn.handle_drain(run.now);
-        assert!(!run.conn.is_pipelining(), "it is told with the next answer");
+        run.conn.handle_shutdown(run.now);
+        assert!(!run.conn.is_pipelining(), "the next answer announces the close");
 
         let mut run = Run::new();
         run.conn.handle_received(run.now, GET.as_bytes());
         run.serve();
-        assert!(!run.conn.output().is_empty() && !run.conn.is_pipelining(), "nothing is behind it");
+        assert!(
+            !run.conn.output().is_empty() && !run.conn.is_pipelining(),
+            "no further request waits"
+        );
         let mut run = Run::new();
         run.conn.handle_received(run.now, &GET.as_bytes()[..20]);
         run.serve();
-        assert!(!run.conn.is_pipelining(), "half a request waits for the other half");
+        assert!(!run.conn.is_pipelining(), "an incomplete request is not pipelining");
         let mut run = Run::new();
         run.conn.handle_received(run.now, GET.repeat(2).as_bytes());
         assert!(matches!(run.poll(), Some(Step::Request(_))));
@@ -1038,15 +1057,15 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_closes_idle_connections_and_lets_answers_finish() {
+    fn a_shutdown_closes_idle_connections_and_lets_answers_finish() {
         let mut run = Run::new();
-        run.conn.handle_drain(run.now);
+        run.conn.handle_shutdown(run.now);
         run.serve();
         assert_eq!(run.log(), ["close drained"]);
 
         let mut run = Run::new();
         run.send("GET /a HTTP/1.1\r\n");
-        run.conn.handle_drain(run.now);
+        run.conn.handle_shutdown(run.now);
         run.send(format!("Host: h\r\n\r\n{GET}"));
         run.end();
         assert_eq!(run.log(), ["request /a", "shutdown", "close drained"]);
@@ -1055,9 +1074,9 @@ mod tests {
         let mut run = Run::new();
         run.conn.handle_received(run.now, GET.as_bytes());
         run.serve();
-        run.conn.handle_drain(run.now);
+        run.conn.handle_shutdown(run.now);
         run.serve();
-        assert_eq!(run.log(), ["request /a"], "the answer goes first");
+        assert_eq!(run.log(), ["request /a"], "the answer is sent first");
         run.take_all();
         run.end();
         assert_eq!(run.log(), ["request /a", "shutdown", "close drained"]);
@@ -1073,7 +1092,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_connection_is_owed_nothing() {
+    fn an_abandoned_connection_expects_no_answer() {
         let mut run = Run::new();
         run.conn.handle_received(run.now, GET.as_bytes());
         assert!(matches!(run.poll(), Some(Step::Request(_))));
@@ -1098,7 +1117,7 @@ mod tests {
             CloseReason::ALL.into_iter().map(CloseReason::label).collect();
         assert_eq!(labels.len(), CloseReason::ALL.len());
         for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, index, "{reason:?} stands at its discriminant");
+            assert_eq!(reason as usize, index, "{reason:?} is not at its discriminant");
         }
     }
 }

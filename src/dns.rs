@@ -1,22 +1,23 @@
 //! A stub resolver as a state machine (RFC 1034 section 5.3.1, resolv.conf(5)).
 //!
-//! A lookup goes from the hosts file over the search list to the servers; A and AAAA are asked at
-//! once, each from a socket of its own. The rooms below: `files` (what the machine says), `lookup`
-//! (what to ask next), `attempt` (one query on one socket), `wire` (messages), `cache`.
+//! A lookup consults the hosts file first and then asks the servers, going through the search list.
+//! A and AAAA are asked for at the same time, each on a socket of its own. The submodules: `files`
+//! (the configuration of the machine), `lookup` (which query comes next), `attempt` (one query on
+//! one socket), `wire` (messages), `cache`.
 //!
-//! The resolver never opens a file or a socket and never reads the clock: the service performs
-//! each [`Output`] and comes back with a `handle_*`. It owes the resolver a `poll_output` until
-//! `None` after every `handle_*`, and sleeps no longer than [`Resolver::deadline`]. An attempt
-//! names its socket's events until [`Output::Close`] was told; later ones are ignored.
+//! The resolver never opens a file or a socket and never reads the clock. `core` drives it: it
+//! performs each [`Output`] and reports the result through a `handle_*` function. It must call
+//! `poll_output` until `None` after every `handle_*`, and must sleep no longer than
+//! [`Resolver::deadline`]. Events that name an attempt after its [`Output::Close`] are ignored.
 //!
 //! Invariants, checked after each change in debug builds:
 //! 1. every lookup has a waiter, and each waiter waits for exactly one lookup;
-//! 2. every attempt belongs to a lookup that knows of it, and there are at most `sockets_max`;
-//! 3. a lookup stands in the queue exactly when one of its questions waits for a socket;
+//! 2. every attempt belongs to a lookup that knows it, and there are at most `sockets_max`;
+//! 3. a lookup is in the queue exactly when one of its queries waits for a socket;
 //! 4. after `handle_timeout` the deadline is later than now.
 //!
-//! Deliberately absent: EDNS, DNSSEC, mDNS, NIS, and numeric spellings other than what the target
-//! parser takes for an address: `0x7f.1` is a name here, and does not exist.
+//! Deliberately absent: EDNS, DNSSEC, mDNS, NIS, and numeric spellings of addresses that the target
+//! parser does not accept: `0x7f.1` is a name here, and does not exist.
 
 mod attempt;
 pub mod cache;
@@ -35,75 +36,77 @@ use crate::dns::files::{Files, Freshness, NameFiles, ServerOrder};
 use crate::dns::lookup::{Conclusion, Lookup, Search};
 use crate::dns::wire::Reply;
 use crate::event::Transport;
+use crate::host::Family;
 use crate::limits;
 use crate::slots::{Key, Slots};
-use crate::target::Family;
 use crate::timers::Timers;
 
-/// What somebody wants to know.
+/// The question of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// The name as it was asked for, in lower case; a final dot keeps the search list away.
+pub struct LookupRequest {
+    /// The name in lower case. If it ends in a dot, the search list is not used.
     pub name: Box<str>,
-    /// Which addresses are of use.
+    /// The address families that the caller accepts.
     pub family: Family,
 }
 
-/// What the resolver wants done.
+/// An action that the resolver requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Read the two files; `handle_name_files` answers. Told once, not again before the answer.
+    /// Read the two files and report them with `handle_name_files`. Not returned again before that.
     ReadNameFiles,
-    /// Open a socket and connect it. The service allocates its key, tells it with
-    /// `handle_opened` at once, and what came of it with `handle_connected`, `handle_broken` or
+    /// Open a socket and connect it. The caller allocates a key for the socket and passes it to
+    /// `handle_opened` at once. It reports the result with `handle_connected`, `handle_broken` or
     /// `handle_shortage`.
     Open {
-        /// Names the socket in every `handle_*`.
+        /// The key of the attempt, which identifies the socket in every `handle_*`.
         attempt: Key,
         /// The server.
         to: SocketAddr,
         /// TCP, or a connected UDP socket.
         transport: Transport,
     },
-    /// Write what [`Resolver::output`] holds, and read.
+    /// Write the bytes that [`Resolver::output`] returns, and read.
     Attend {
         /// The socket of the attempt.
         socket: Key,
     },
-    /// Close the socket; the resolver is done with it, also where it never came to be.
+    /// Close the socket, which is no longer used. Also returned for one that could not be opened.
     Close {
         /// The socket of the attempt.
         socket: Key,
     },
     /// The end of a lookup for one waiter.
     Answer {
-        /// Who asked.
+        /// The caller that asked.
         waiter: Key,
-        /// At least one address, of each family at most `limits::ADDRESSES_PER_NAME_MAX`, none
-        /// twice, IPv4 first: to be sorted by `address`.
+        /// At least one address, at most `limits::ADDRESSES_PER_NAME_MAX` per family, without
+        /// duplicates, IPv4 first. `address` sorts them.
         result: Result<Vec<IpAddr>, LookupFailure>,
     },
 }
 
-/// Why a lookup brought no address; of several the gravest, which is the last in this order.
+/// The reason why a lookup found no address. Of several reasons, the most severe one is reported,
+/// which is the last in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LookupFailure {
     /// The name does not exist.
     UnknownHost,
-    /// The name exists, but has no address of the family asked for.
+    /// The name exists, but has no address of the requested family.
     NoAddress,
-    /// We had no room: too many lookups, or no descriptor until time was up.
+    /// This machine had no resources left: too many lookups, or no free descriptor until the
+    /// deadline.
     Overloaded,
-    /// No server could be reached: each refused, or there was no way to it.
+    /// No server could be reached: every server refused, or there was no route to it.
     Unreachable,
     /// No server answered in time.
     TimedOut,
-    /// A server answered that it failed, or with something that makes no sense.
+    /// A server reported a failure, or sent an answer that makes no sense.
     ServerFailure,
 }
 
 impl LookupFailure {
-    /// The metric label and the log word.
+    /// The metric label and the word for the log.
     pub const fn label(self) -> &'static str {
         match self {
             Self::UnknownHost => "unknown_host",
@@ -131,32 +134,33 @@ impl std::fmt::Display for LookupFailure {
 
 impl std::error::Error for LookupFailure {}
 
-/// The resolver; see the room's header.
+/// The resolver; see the header of the module.
 #[derive(Debug)]
 pub struct Resolver {
     seed: u64,
-    /// Counts the ids drawn.
+    /// The number of random ids generated so far.
     drawn: u64,
-    /// Counts the searches begun: what `rotate` turns by.
+    /// The number of searches begun so far, by which `rotate` selects the first server.
     begun: usize,
     sockets_max: usize,
     files: Files,
     cache: Cache,
     lookups: Slots<Lookup>,
     attempts: Slots<Attempt>,
-    /// Which lookup each waiter waits for.
+    /// The lookup that each waiter waits for.
     waiters: BTreeMap<Key, Key>,
-    /// Lookups with a question that waits for a socket, the longest waiting first.
+    /// The lookups with a query that waits for a socket. The one that has waited longest comes
+    /// first.
     queue: VecDeque<Key>,
     timers: Timers,
-    /// What was decided but not yet told. Bounded by what lives: an attempt is opened only when
-    /// this is empty, and a lookup is answered once.
+    /// The outputs that were not returned yet. Their number is bounded, because an attempt is
+    /// opened only when this queue is empty, and a lookup is answered once.
     outputs: VecDeque<Output>,
 }
 
 impl Resolver {
-    /// A resolver that knows nothing and has at most `sockets_max` sockets (1 or more) at a time.
-    /// `seed` must come from a source that nobody can guess: message ids are drawn from it.
+    /// A resolver without any configuration, with at most `sockets_max` sockets (1 or more) at a
+    /// time. `seed` must be unpredictable, because the ids of messages are derived from it.
     pub fn new(seed: u64, sockets_max: usize) -> Self {
         assert!(sockets_max > 0, "a resolver without a socket resolves nothing");
         Self {
@@ -175,8 +179,9 @@ impl Resolver {
         }
     }
 
-    /// The two files were read. What changed is parsed anew, and empties the cache: another
-    /// server may say something else. Lookups under way keep the servers they began with.
+    /// Reports the contents of the two files. If they have changed, they are parsed again and the
+    /// cache is emptied, because another server may give other answers. Running lookups keep the
+    /// servers with which they began.
     pub fn handle_name_files(&mut self, now: Instant, files: NameFiles<'_>) {
         if self.files.on_read(now, files) {
             self.cache.clear();
@@ -189,12 +194,12 @@ impl Resolver {
         self.check_invariants();
     }
 
-    /// `waiter` wants to know. The answer comes through `poll_output`, also if it is known
-    /// already. A waiter waits for one answer at a time. Equal questions share one lookup, and
-    /// its deadline; beyond `limits::LOOKUPS_MAX` the answer is [`LookupFailure::Overloaded`].
-    pub fn handle_lookup(&mut self, now: Instant, question: Question, waiter: Key) {
+    /// Begins a lookup for `waiter`. The answer comes through `poll_output`, even if it is already
+    /// known. A waiter waits for one answer at a time. Equal questions share one lookup and its
+    /// deadline; beyond `limits::LOOKUPS_MAX` the answer is [`LookupFailure::Overloaded`].
+    pub fn handle_lookup(&mut self, now: Instant, request: LookupRequest, waiter: Key) {
         assert!(!self.waiters.contains_key(&waiter), "a waiter waits for one answer at a time");
-        let equal = self.lookups.iter().find(|(_, lookup)| lookup.question == question);
+        let equal = self.lookups.iter().find(|(_, lookup)| lookup.request == request);
         if let Some(key) = equal.map(|(key, _)| key)
             && let Some(lookup) = self.lookups.get_mut(key)
         {
@@ -205,7 +210,7 @@ impl Resolver {
             self.outputs.push_back(Output::Answer { waiter, result });
         } else {
             let deadline = now + limits::LOOKUP_TIMEOUT;
-            let lookup = Lookup { question, waiters: vec![waiter], deadline, search: None };
+            let lookup = Lookup { request, waiters: vec![waiter], deadline, search: None };
             let key = self.lookups.insert(lookup);
             self.waiters.insert(waiter, key);
             self.timers.set(key, Some(deadline));
@@ -221,8 +226,8 @@ impl Resolver {
         self.check_invariants();
     }
 
-    /// `waiter` no longer wants to know, and is not answered any more. With the last waiter the
-    /// lookup ends. One that waits for nothing is ignored.
+    /// `waiter` no longer needs the answer and gets none. The lookup ends with its last waiter. A
+    /// waiter that waits for nothing is ignored.
     pub fn handle_cancel(&mut self, waiter: Key) {
         let Some(key) = self.waiters.remove(&waiter) else {
             self.outputs.retain(|output| match output {
@@ -234,7 +239,9 @@ impl Resolver {
             });
             return;
         };
-        let Some(lookup) = self.lookups.get_mut(key) else { return };
+        let Some(lookup) = self.lookups.get_mut(key) else {
+            unreachable!("a waiter waits for a lookup that is there");
+        };
         lookup.waiters.retain(|other| *other != waiter);
         if lookup.waiters.is_empty() {
             self.end(key);
@@ -242,7 +249,7 @@ impl Resolver {
         self.check_invariants();
     }
 
-    /// The service gave the socket of `attempt` this key.
+    /// The caller assigned this key to the socket of `attempt`.
     pub fn handle_opened(&mut self, attempt: Key, socket: Key) {
         if let Some(attempt) = self.attempts.get_mut(attempt) {
             assert!(attempt.socket.is_none(), "an attempt has one socket");
@@ -257,19 +264,23 @@ impl Resolver {
         }
     }
 
-    /// Bytes came from the server: one datagram, or a piece of the stream.
+    /// Bytes arrived from the server: one datagram, or a piece of the stream.
     pub fn handle_received(&mut self, now: Instant, attempt: Key, bytes: &[u8]) {
+        // The event is stale: the attempt has ended, and its socket is being closed.
         let Some(pending) = self.attempts.get_mut(attempt) else { return };
+        // The reply is not complete yet.
         let Some(reply) = pending.on_received(bytes) else { return };
-        let Some(attempt) = self.close(attempt) else { return };
-        let (key, kind) = (attempt.lookup, attempt.subject.kind);
-        let Some(search) = search_mut(&mut self.lookups, key) else { return };
+        let Some(attempt) = self.close(attempt) else { unreachable!("it was there just now") };
+        let (key, kind) = (attempt.lookup, attempt.question.kind);
+        let Some(search) = search_mut(&mut self.lookups, key) else {
+            unreachable!("an attempt belongs to a lookup that searches");
+        };
         match reply {
-            Reply::Told { finding, ttl } => {
+            Reply::Answer { finding, ttl } => {
                 search.on_answered(attempt.server);
-                search.on_settled(now, kind, Ok(finding.clone()));
-                if search.edition == self.files.edition() {
-                    self.cache.insert(now, attempt.subject, &finding, ttl);
+                search.on_done(now, kind, Ok(finding.clone()));
+                if search.version == self.files.version() {
+                    self.cache.insert(now, attempt.question, &finding, ttl);
                 }
             }
             Reply::Truncated => search.on_truncated(kind),
@@ -278,37 +289,41 @@ impl Resolver {
         self.go_on(now, key);
     }
 
-    /// The kernel took `count` bytes of [`Resolver::output`].
+    /// The kernel accepted `count` bytes of [`Resolver::output`].
     pub fn handle_sent(&mut self, attempt: Key, count: usize) {
         if let Some(attempt) = self.attempts.get_mut(attempt) {
             attempt.on_sent(count);
         }
     }
 
-    /// The connect failed, the server's machine refused the datagram, or the server closed the
-    /// stream before it answered: the next server is asked at once.
+    /// The connect failed, the machine of the server refused the datagram, or the server closed the
+    /// stream early. The next server is asked at once.
     pub fn handle_broken(&mut self, now: Instant, attempt: Key) {
+        // The event is stale, as in `handle_received`.
         let Some(attempt) = self.close(attempt) else { return };
         if let Some(search) = search_mut(&mut self.lookups, attempt.lookup) {
-            search.on_failed(now, attempt.subject.kind, LookupFailure::Unreachable);
+            search.on_failed(now, attempt.question.kind, LookupFailure::Unreachable);
         }
         self.go_on(now, attempt.lookup);
     }
 
-    /// The socket could not be opened for want of something of ours: the same is tried again a
-    /// little later, as long as the lookup lasts.
+    /// This machine is too short of a resource to open the socket. The same query is tried again a
+    /// little later, until the lookup ends.
     pub fn handle_shortage(&mut self, now: Instant, attempt: Key) {
+        // The event is stale, as in `handle_received`.
         let Some(attempt) = self.close(attempt) else { return };
         if let Some(search) = search_mut(&mut self.lookups, attempt.lookup) {
-            search.on_shortage(now, attempt.subject.kind);
+            search.on_shortage(now, attempt.question.kind);
         }
         self.go_on(now, attempt.lookup);
     }
 
-    /// Time has passed. Afterwards [`Resolver::deadline`] is `None` or later than `now`.
+    /// Time has passed. After this call, [`Resolver::deadline`] is `None` or later than `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(key) = self.timers.pop_due(now) {
-            let Some(lookup) = self.lookups.get_mut(key) else { continue };
+            let Some(lookup) = self.lookups.get_mut(key) else {
+                unreachable!("the end of a lookup clears its deadline");
+            };
             if lookup.is_over(now) {
                 let result = lookup.give_up();
                 self.answer(key, result);
@@ -323,7 +338,7 @@ impl Resolver {
         assert!(self.deadline().is_none_or(|deadline| deadline > now), "a deadline fires once");
     }
 
-    /// The next thing to do, `None` if there is nothing before the next `handle_*`.
+    /// The next action, or `None` if there is none before the next `handle_*`.
     pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
@@ -334,44 +349,47 @@ impl Resolver {
         let key = *self.queue.front()?;
         let id = self.draw() as u16;
         let search = search_mut(&mut self.lookups, key)?;
-        let errand = search.errand()?;
-        let (to, transport, kind) = (errand.to, errand.transport, errand.subject.kind);
-        let attempt = self.attempts.insert(Attempt::new(key, errand, id));
+        let next_query = search.next_query()?;
+        let (to, transport, kind) = (next_query.to, next_query.transport, next_query.question.kind);
+        let attempt = self.attempts.insert(Attempt::new(key, next_query, id));
         search.on_asked(now, kind, attempt);
         self.go_on(now, key);
         Some(Output::Open { attempt, to, transport })
     }
 
-    /// When `handle_timeout` is due; `None`: nothing waits for time to pass.
+    /// The time at which `handle_timeout` is due; `None` if the resolver waits for no point in
+    /// time.
     pub fn deadline(&self) -> Option<Instant> {
         self.timers.first()
     }
 
-    /// What is still to be written to the socket of `attempt`: a whole datagram, or the rest of
-    /// the stream. Empty if there is nothing or no such attempt.
+    /// The bytes that are still to be written to the socket of `attempt`: a whole datagram, or the
+    /// rest of the stream. Empty if there are none, or if the attempt does not exist.
     pub fn output(&self, attempt: Key) -> &[u8] {
         self.attempts.get(attempt).map_or(&[], Attempt::output)
     }
 
-    /// How many lookups are under way.
+    /// The number of running lookups.
     pub fn lookups_len(&self) -> usize {
         self.lookups.len()
     }
 
-    /// How many sockets are open, or were told to be opened.
+    /// The number of sockets that are open or requested.
     pub fn sockets_len(&self) -> usize {
         self.attempts.len()
     }
 
-    /// The files are known: answers from them, or begins to search.
+    /// The files are known: answers the lookup from them, or begins the search.
     fn begin(&mut self, now: Instant, key: Key) {
         let conf = &self.files.resolv_conf;
         let first = match conf.order {
             ServerOrder::Fixed => 0,
             ServerOrder::Rotating => self.begun % conf.servers.len(),
         };
-        let Some(lookup) = self.lookups.get_mut(key) else { return };
-        let Question { name, family } = &lookup.question;
+        let Some(lookup) = self.lookups.get_mut(key) else {
+            unreachable!("a lookup begins before it ends");
+        };
+        let LookupRequest { name, family } = &lookup.request;
         let mut addresses = self.files.hosts.find(name, *family);
         if addresses.is_empty() {
             addresses = files::find_localhost(name, *family);
@@ -380,11 +398,12 @@ impl Resolver {
             return self.answer(key, Ok(addresses));
         }
         self.begun = self.begun.wrapping_add(1);
-        lookup.search = Some(Search::new(&lookup.question, conf, first, self.files.edition()));
+        lookup.search = Some(Search::new(&lookup.request, conf, first, self.files.version()));
         self.go_on(now, key);
     }
 
-    /// Draws what follows from what a lookup has found so far. Ends: each turn uses up a candidate.
+    /// Advances a lookup as far as its results so far permit. The loop ends, because each iteration
+    /// uses up a candidate.
     fn go_on(&mut self, now: Instant, key: Key) {
         while let Some(lookup) = self.lookups.get_mut(key)
             && let Some(search) = &mut lookup.search
@@ -392,7 +411,7 @@ impl Resolver {
             match search.conclude() {
                 Conclusion::Done(result) => self.answer(key, result),
                 Conclusion::NextCandidate => {
-                    search.begin_candidate(now, |subject| self.cache.find(now, subject));
+                    search.begin_candidate(now, |question| self.cache.find(now, question));
                 }
                 Conclusion::Pending => {
                     let was_queued = self.queue.contains(&key);
@@ -409,17 +428,17 @@ impl Resolver {
         self.check_invariants();
     }
 
-    /// Ends a lookup, and tells all who wait for it.
+    /// Ends a lookup, and informs all callers that wait for it.
     fn answer(&mut self, key: Key, result: Result<Vec<IpAddr>, LookupFailure>) {
         assert!(result.as_ref().is_ok_and(|found| !found.is_empty()) || result.is_err());
-        let Some(lookup) = self.end(key) else { return };
+        let Some(lookup) = self.end(key) else { unreachable!("a lookup is answered once") };
         for waiter in lookup.waiters {
             self.waiters.remove(&waiter);
             self.outputs.push_back(Output::Answer { waiter, result: result.clone() });
         }
     }
 
-    /// Takes a lookup out, with its attempts, its place in the queue and its deadline.
+    /// Removes a lookup together with its attempts, its place in the queue and its deadline.
     fn end(&mut self, key: Key) -> Option<Lookup> {
         let lookup = self.lookups.remove(key)?;
         for attempt in lookup.search.iter().flat_map(Search::attempts) {
@@ -430,7 +449,7 @@ impl Resolver {
         Some(lookup)
     }
 
-    /// Takes an attempt out, and its socket, if it was told to be opened.
+    /// Removes an attempt, and requests that its socket is closed, if one was requested.
     fn close(&mut self, attempt: Key) -> Option<Attempt> {
         let attempt = self.attempts.remove(attempt)?;
         if let Some(socket) = attempt.socket {
@@ -439,7 +458,7 @@ impl Resolver {
         Some(attempt)
     }
 
-    /// A number that nobody can guess who does not know the seed: SipHash of a counter.
+    /// A number that cannot be guessed without the seed: the SipHash of a counter.
     fn draw(&mut self) -> u64 {
         self.drawn += 1;
         let mut hasher = DefaultHasher::new();
@@ -447,7 +466,7 @@ impl Resolver {
         hasher.finish()
     }
 
-    /// See the room's header.
+    /// Checks the invariants in the header of the module.
     fn check_invariants(&self) {
         if !cfg!(debug_assertions) {
             return;
@@ -458,12 +477,12 @@ impl Resolver {
             assert!(!lookup.waiters.is_empty(), "somebody waits for every lookup");
             waiters_len += lookup.waiters.len();
             assert!(lookup.waiters.iter().all(|waiter| self.waiters.get(waiter) == Some(&key)));
-            // 3. A lookup stands in the queue exactly when it wants a socket.
+            // 3. A lookup is in the queue exactly when it needs a socket.
             let wants_socket = lookup.search.as_ref().is_some_and(Search::wants_socket);
             assert_eq!(self.queue.contains(&key), wants_socket, "the queue is what it says");
         }
         assert_eq!(self.waiters.len(), waiters_len, "a waiter waits for one lookup");
-        // 2. Every attempt belongs to a lookup that knows of it; there are at most `sockets_max`.
+        // 2. Every attempt belongs to a lookup that knows it; there are at most `sockets_max`.
         assert!(self.attempts.len() <= self.sockets_max, "the share of descriptors is kept");
         let searches = self.lookups.iter().filter_map(|(_, lookup)| lookup.search.as_ref());
         let known: Vec<Key> = searches.flat_map(Search::attempts).collect();
@@ -484,34 +503,34 @@ mod tests {
     use domain::base::iana::Rcode;
     use std::time::Duration;
 
-    /// What a scripted server is asked.
+    /// A query that a scripted server receives.
     struct Asked<'a> {
-        /// The last byte of its address; see [`conf`].
+        /// The last byte of the server's address; see [`conf`].
         server: u8,
         transport: Transport,
-        /// `www.a.test A`.
+        /// The question, for example `www.a.test A`.
         what: &'a str,
-        /// The message, to build a reply from.
+        /// The message, from which a reply is built.
         query: &'a [u8],
-        /// A number by chance, from the world's seed.
+        /// A random number, derived from the seed of the world.
         dice: u64,
     }
 
-    /// What a scripted server does.
+    /// The reaction of a scripted server.
     enum Act {
-        /// It never answers.
+        /// The server never answers.
         Silent,
-        /// Its machine refuses.
+        /// The machine of the server refuses the datagram or the connection.
         Refuse,
-        /// We have no descriptor to ask with.
+        /// This machine has no descriptor for the query.
         Shortage,
-        /// It sends these messages, the stream's in single bytes.
+        /// The server sends these messages; over TCP, byte by byte.
         Send(Vec<Vec<u8>>),
     }
 
     type Script = fn(&Asked<'_>) -> Act;
 
-    /// A zone of two names, and nothing else below `test`.
+    /// A zone of three names. No other name exists below `test`.
     fn answer_well(asked: &Asked<'_>) -> Act {
         let soa = "test 900 SOA 20";
         let (rcode, record) = match asked.what {
@@ -528,13 +547,13 @@ mod tests {
         Act::Send(vec![reply_to(asked.query, Rcode::SERVFAIL, &[])])
     }
 
-    /// As many servers, 10.0.0.1 and on, and these lines.
+    /// A resolv.conf with this number of servers, from 10.0.0.1 on, and these lines.
     fn conf(servers: u8, lines: &str) -> String {
         let servers = (1..=servers).map(|n| format!("nameserver 10.0.0.{n}\n"));
         servers.collect::<String>() + lines
     }
 
-    /// The world around a resolver: virtual time, sockets, servers that follow a script.
+    /// The environment of a resolver: virtual time, sockets, and servers that follow a script.
     struct World {
         resolver: Resolver,
         start: Instant,
@@ -542,16 +561,17 @@ mod tests {
         resolv_conf: String,
         hosts: String,
         script: Script,
-        /// The state of the dice; see [`World::roll`].
+        /// The state of the random numbers; see [`World::roll`].
         seed: u64,
-        /// The open sockets: their attempts and servers.
+        /// The open sockets with their attempts and servers.
         sockets: Vec<(Key, Key, SocketAddr, Transport)>,
         sockets_opened: u32,
         sockets_peak: usize,
         files_read: usize,
-        /// The last message that a server got.
+        /// The last message that a server received.
         query: Vec<u8>,
-        /// `ms server what` for each query, `/tcp` behind the server where it went over TCP.
+        /// One line `ms server question` for each query, with `/tcp` after the server if it went
+        /// over TCP.
         log: Vec<String>,
         answers: Vec<(Key, Result<Vec<IpAddr>, LookupFailure>)>,
     }
@@ -578,17 +598,17 @@ mod tests {
         }
 
         fn ask(&mut self, name: &str, family: Family, waiter: u32) {
-            let question = Question { name: name.into(), family };
-            self.resolver.handle_lookup(self.now, question, Key::from_parts(waiter, 0));
+            let request = LookupRequest { name: name.into(), family };
+            self.resolver.handle_lookup(self.now, request, Key::from_parts(waiter, 0));
         }
 
-        /// Performs what the resolver wants until it wants nothing at this instant.
+        /// Performs the actions that the resolver requests, until it requests none at this instant.
         fn drain(&mut self) {
             for _ in 0..10_000 {
                 let Some(output) = self.resolver.poll_output(self.now) else { return };
                 self.perform(output);
             }
-            panic!("the resolver wants something for ever: {:?}", self.log);
+            panic!("the resolver never stops requesting actions: {:?}", self.log);
         }
 
         fn perform(&mut self, output: Output) {
@@ -617,15 +637,18 @@ mod tests {
                 }
                 Output::Answer { waiter, result } => self.answers.push((waiter, result)),
             }
-            assert!(self.resolver.sockets_len() <= self.sockets.len(), "none is open unknown");
+            assert!(
+                self.resolver.sockets_len() <= self.sockets.len(),
+                "the resolver knows more sockets than are open"
+            );
         }
 
-        /// Takes the query of an attempt, and does what the script says.
+        /// Takes the query of an attempt, and reacts as the script says.
         fn serve(&mut self, socket: Key) {
             let open = self.sockets.iter().find(|(open, ..)| *open == socket).copied();
             let Some((_, attempt, to, transport)) = open else { return };
             let mut written = self.resolver.output(attempt).to_vec();
-            // A stream takes two bytes first and then the rest.
+            // A stream accepts two bytes first and then the rest.
             let first = if transport == Transport::Tcp { 2 } else { written.len() };
             self.resolver.handle_sent(attempt, first);
             assert_eq!(self.resolver.output(attempt), &written[first..]);
@@ -635,8 +658,8 @@ mod tests {
                 assert_eq!(written, (message.len() as u16).to_be_bytes());
                 written = message;
             }
-            let question = Message::from_slice(&written).unwrap().sole_question().unwrap();
-            let what = format!("{} {}", question.qname(), question.qtype());
+            let request = Message::from_slice(&written).unwrap().sole_question().unwrap();
+            let what = format!("{} {}", request.qname(), request.qtype());
             let IpAddr::V4(ip) = to.ip() else { panic!("the script's servers are IPv4") };
             let server = ip.octets()[3];
             let ms = (self.now - self.start).as_millis();
@@ -666,13 +689,17 @@ mod tests {
             }
         }
 
-        /// Sleeps exactly to each deadline until nothing is under way.
+        /// Sleeps exactly to each deadline until no lookup is running.
         fn run(&mut self) {
             self.drain();
             for _ in 0..10_000 {
                 let Some(deadline) = self.resolver.deadline() else {
-                    assert_eq!(self.resolver.lookups_len(), 0, "who waits has a deadline");
-                    assert!(self.sockets.is_empty(), "every socket is closed in the end");
+                    assert_eq!(
+                        self.resolver.lookups_len(),
+                        0,
+                        "a lookup without a deadline is left"
+                    );
+                    assert!(self.sockets.is_empty(), "every socket is closed at the end");
                     return;
                 };
                 assert!(deadline > self.now, "the deadline is later than now");
@@ -683,7 +710,7 @@ mod tests {
             panic!("the resolver never ends: {:?}", self.log);
         }
 
-        /// The next number by chance (splitmix64).
+        /// The next random number (splitmix64).
         fn roll(&mut self) -> u64 {
             self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mixed = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -691,7 +718,7 @@ mod tests {
             mixed ^ (mixed >> 31)
         }
 
-        /// Asks, runs to the end, and returns the answer as text: addresses or the label.
+        /// Runs a lookup to its end and returns the answer as text: the addresses or the label.
         fn look_up(&mut self, name: &str, family: Family) -> String {
             self.ask(name, family, 1);
             self.run();
@@ -712,18 +739,18 @@ mod tests {
         }
     }
 
-    /// One lookup in a fresh world: its answer, and what the servers were asked.
-    fn check(world: (&str, Script), question: (&str, Family), expected: &str, log: &[&str]) {
+    /// Runs one lookup in a fresh world, and checks its answer and the queries of the servers.
+    fn check(world: (&str, Script), request: (&str, Family), expected: &str, log: &[&str]) {
         let (resolv_conf, script) = world;
         let mut world = World::new(resolv_conf, script);
-        assert_eq!(world.look_up(question.0, question.1), expected, "{question:?} {:?}", world.log);
-        assert_eq!(world.log, log, "{question:?} with {resolv_conf}");
+        assert_eq!(world.look_up(request.0, request.1), expected, "{request:?} {:?}", world.log);
+        assert_eq!(world.log, log, "{request:?} with {resolv_conf}");
     }
 
     const BOTH: &str = "192.0.2.1 2001:db8::1";
 
     #[test]
-    fn each_family_is_asked_for_by_itself() {
+    fn each_family_is_asked_for_separately() {
         let one = conf(1, "");
         let (a, aaaa) = ("0 1 www.a.test A", "0 1 www.a.test AAAA");
         check((&one, answer_well), ("www.a.test", Family::Any), BOTH, &[a, aaaa]);
@@ -735,7 +762,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_does_not_exist_is_told_from_one_without_an_address() {
+    fn a_name_that_does_not_exist_is_distinguished_from_one_without_an_address() {
         let check = |name: &str, family, expected| {
             let mut world = World::new(&conf(1, ""), answer_well);
             assert_eq!(world.look_up(name, family), expected, "{name}");
@@ -799,7 +826,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_all_fail_are_asked_again_after_a_rest_and_the_failure_is_not_cached() {
+    fn servers_that_all_fail_are_asked_again_after_a_backoff_and_the_failure_is_not_cached() {
         let mut world = World::new(&conf(2, ""), fail);
         assert_eq!(world.look_up("www.a.test", Family::V4), "server_failure");
         let what = "www.a.test A";
@@ -811,7 +838,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gravest_failure_is_told() {
+    fn the_most_severe_failure_is_reported() {
         let check = |script: Script, expected, secs| {
             let mut world = World::new(&conf(2, "options timeout:1 attempts:1"), script);
             assert_eq!(world.look_up("www.a.test", Family::V4), expected);
@@ -828,7 +855,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_about_one_suffix_is_remembered_but_the_list_is_gone_through() {
+    fn a_failure_about_one_suffix_does_not_end_the_search_list() {
         let script: Script =
             |asked| if asked.what.starts_with("www.b") { fail(asked) } else { answer_well(asked) };
         let lines = "search b.test a.test\noptions attempts:1";
@@ -850,14 +877,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_ends_at_its_deadline_whatever_the_servers_do() {
+    fn a_lookup_ends_at_its_deadline_regardless_of_the_servers() {
         let mut world = World::new(&conf(3, "options attempts:5"), |_| Act::Silent);
         assert_eq!(world.look_up("www.a.test", Family::Any), "timed_out");
         assert_eq!(world.elapsed(), limits::LOOKUP_TIMEOUT);
         let mut world = World::new(&conf(1, ""), |_| Act::Shortage);
         assert_eq!(world.look_up("www.a.test", Family::Any), "overloaded");
         assert_eq!(world.elapsed(), limits::LOOKUP_TIMEOUT);
-        assert!(world.log.len() < 100, "the rests grow: {}", world.log.len());
+        assert!(world.log.len() < 100, "the backoff grows: {}", world.log.len());
     }
 
     #[test]
@@ -873,7 +900,11 @@ mod tests {
         assert_eq!(world.look_up("www.a.test", Family::Any), "2001:db8::1");
         assert_eq!(world.elapsed(), limits::FAMILY_GRACE);
         world.script = answer_well;
-        assert_eq!(world.look_up("www.a.test", Family::Any), BOTH, "half an answer is not cached");
+        assert_eq!(
+            world.look_up("www.a.test", Family::Any),
+            BOTH,
+            "an incomplete answer is not cached"
+        );
     }
 
     #[test]
@@ -909,7 +940,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_that_do_not_match_are_ignored_until_the_true_one_comes() {
+    fn datagrams_that_do_not_match_are_ignored_until_the_matching_one_arrives() {
         let script: Script = |asked| {
             let lie = ["www.a.test 60 A 203.0.113.66"];
             let good = reply_to(asked.query, Rcode::NOERROR, &lie);
@@ -931,7 +962,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_of_aliases_is_the_servers_failure() {
+    fn a_loop_of_aliases_is_a_server_failure() {
         let script: Script = |asked| match asked.server {
             1 => {
                 let looped = ["www.a.test 60 CNAME www.a.test"];
@@ -944,7 +975,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_not_asked_again_until_it_expires() {
+    fn a_cached_answer_is_not_asked_for_again_until_it_expires() {
         let mut world = World::new(&conf(1, ""), answer_well);
         let mut check = |secs: u64, name: &str, queries: usize| {
             world.now = world.start + Duration::from_secs(secs);
@@ -953,7 +984,7 @@ mod tests {
             assert_eq!(world.look_up(name, Family::Any), expected);
             assert_eq!(world.log.len(), queries, "{name} after {secs} s: {:?}", world.log);
         };
-        // The zone says: A for 60 s, AAAA for 30 s, absence for 20 s.
+        // The zone declares a TTL of 60 s for A, 30 s for AAAA and 20 s for absence.
         check(0, "www.a.test", 2);
         check(29, "www.a.test", 0);
         check(30, "www.a.test", 1);
@@ -988,13 +1019,13 @@ mod tests {
         let (_, attempt, ..) = world.sockets[0];
         world.resolver.handle_cancel(Key::from_parts(1, 0));
         world.drain();
-        assert_eq!(world.sockets.len(), 2, "somebody still waits");
+        assert_eq!(world.sockets.len(), 2, "another waiter is left");
         world.resolver.handle_cancel(Key::from_parts(2, 0));
         world.resolver.handle_cancel(Key::from_parts(2, 0));
         world.drain();
         assert_eq!((world.sockets.len(), world.resolver.lookups_len()), (0, 0));
         assert_eq!(world.resolver.deadline(), None);
-        // What the kernel had queued for the attempt finds nobody.
+        // The events that the kernel had queued for the attempt are stale.
         world.resolver.handle_connected(attempt);
         world.resolver.handle_received(world.now, attempt, b"late");
         world.resolver.handle_broken(world.now, attempt);
@@ -1003,7 +1034,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_before_a_ready_answer_was_told_is_not_told() {
+    fn a_waiter_that_cancels_before_its_answer_was_polled_gets_none() {
         let mut world = World::new(&conf(1, ""), answer_well);
         world.look_up("www.a.test", Family::Any);
         world.ask("www.a.test", Family::Any, 5);
@@ -1020,7 +1051,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_file_and_localhost_go_before_every_server() {
+    fn the_hosts_file_and_localhost_take_precedence_over_the_servers() {
         let mut world = World::new(&conf(1, "search a.test"), answer_well);
         world.hosts = "192.0.2.7 www\n127.0.0.9 two.localhost\n192.0.2.8 v4.a.test\n".into();
         for (name, family, expected) in [
@@ -1034,7 +1065,7 @@ mod tests {
         ] {
             assert_eq!(world.look_up(name, family), expected, "{name}");
         }
-        assert!(world.log.is_empty(), "nobody was asked");
+        assert!(world.log.is_empty(), "no server was asked");
         assert_eq!(world.look_up("www", Family::V6), "2001:db8::1", "the file has no IPv6");
     }
 
@@ -1070,7 +1101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_former_server_answers_is_told_but_not_cached() {
+    fn the_answer_of_a_former_server_is_reported_but_not_cached() {
         let mut world = World::new(&conf(1, ""), |_| Act::Silent);
         world.ask("v4.a.test", Family::V4, 1);
         world.drain();
@@ -1087,7 +1118,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_cannot_be_read_again_hold_on_and_are_read_soon() {
+    fn files_that_cannot_be_read_keep_their_contents_and_are_read_again_soon() {
         let mut files = Files::new();
         let now = Instant::now();
         let known = NameFiles {
@@ -1095,17 +1126,17 @@ mod tests {
             hosts: Some(b"192.0.2.7 known.test"),
         };
         assert!(files.on_read(now, known));
-        let (servers, edition) = (files.resolv_conf.servers.clone(), files.edition());
+        let (servers, version) = (files.resolv_conf.servers.clone(), files.version());
         assert_eq!(servers, ["192.0.2.53:53".parse().unwrap()]);
-        // As with EMFILE.
+        // The files cannot be opened, as with EMFILE.
         let later = now + limits::NAME_FILES_AGE_MAX;
         assert!(!files.on_read(later, NameFiles { resolv_conf: None, ..known }));
         assert!(!files.on_read(later, NameFiles { hosts: None, ..known }));
-        assert_eq!((files.resolv_conf.servers.clone(), files.edition()), (servers, edition));
+        assert_eq!((files.resolv_conf.servers.clone(), files.version()), (servers, version));
         let soon = later + limits::NAME_FILES_RETRY;
         assert_eq!(files.freshness(soon - Duration::from_millis(1)), Freshness::Fresh);
         assert_eq!(files.freshness(soon), Freshness::Stale);
-        // One that is not there any more is another matter.
+        // A file that no longer exists is a different case.
         assert!(files.on_read(soon, NameFiles { resolv_conf: Some(b""), ..known }));
         assert_eq!(files.resolv_conf.servers, ["127.0.0.1:53".parse().unwrap()]);
     }
@@ -1115,16 +1146,16 @@ mod tests {
         let mut world = World::new("", |_| Act::Silent);
         world.ask("www.a.test", Family::V4, 1);
         assert_eq!(world.resolver.poll_output(world.now), Some(Output::ReadNameFiles));
-        assert_eq!(world.resolver.poll_output(world.now), None, "it is told once");
+        assert_eq!(world.resolver.poll_output(world.now), None, "the request is returned once");
         world.resolver.handle_name_files(world.now, NameFiles::default());
         let Some(Output::Open { to, .. }) = world.resolver.poll_output(world.now) else {
-            panic!("a server is asked");
+            panic!("the first output must open a socket");
         };
         assert_eq!(to, "127.0.0.1:53".parse().unwrap());
     }
 
     #[test]
-    fn lookups_beyond_the_bound_are_overload_and_leave_the_others_alone() {
+    fn lookups_beyond_the_bound_are_refused_and_do_not_affect_the_others() {
         let mut world = World::new(&conf(1, ""), |_| Act::Silent);
         for waiter in 0..=limits::LOOKUPS_MAX as u32 {
             world.ask(&format!("n{waiter}.test"), Family::V4, waiter);
@@ -1133,13 +1164,13 @@ mod tests {
         let last = Key::from_parts(limits::LOOKUPS_MAX as u32, 0);
         assert_eq!(world.answers, [(last, Err(LookupFailure::Overloaded))]);
         assert_eq!(world.resolver.lookups_len(), limits::LOOKUPS_MAX);
-        assert_eq!(world.resolver.sockets_len(), 16, "the others queue");
+        assert_eq!(world.resolver.sockets_len(), 16, "the other lookups are queued");
         world.run();
         assert_eq!(world.answers.len(), limits::LOOKUPS_MAX + 1);
     }
 
     #[test]
-    fn with_one_socket_everybody_is_answered_in_turn() {
+    fn with_one_socket_all_waiters_are_answered_in_turn() {
         let mut world = World::new(&conf(2, "search b.test a.test"), |asked| match asked.server {
             1 => Act::Refuse,
             _ => answer_well(asked),
@@ -1163,11 +1194,11 @@ mod tests {
     }
 
     #[test]
-    fn a_shortage_is_not_the_servers_fault() {
+    fn a_shortage_does_not_count_as_a_failure_of_the_server() {
         let mut world = World::new(&conf(2, "options attempts:1"), |_| Act::Shortage);
         world.ask("www.a.test", Family::V4, 1);
         world.drain();
-        assert_eq!(world.resolver.deadline(), Some(world.now + limits::SHORTAGE_REST_MIN));
+        assert_eq!(world.resolver.deadline(), Some(world.now + limits::SHORTAGE_BACKOFF_MIN));
         world.script = answer_well;
         world.run();
         assert_eq!(world.log, ["0 1 www.a.test A", "5 1 www.a.test A"], "the same server");
@@ -1175,7 +1206,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_goes_wrong_everybody_who_stays_is_answered_once() {
+    fn every_waiter_that_does_not_cancel_is_answered_once_despite_all_faults() {
         let script: Script = |asked| match asked.dice % 9 {
             0 => Act::Silent,
             1 => Act::Refuse,
@@ -1218,7 +1249,7 @@ mod tests {
             for waiter in 0..40 {
                 let key = Key::from_parts(waiter, 0);
                 let answers = world.answers.iter().filter(|(other, _)| *other == key).count();
-                // Who left may have been answered before.
+                // A waiter that cancelled may have been answered before.
                 let is_right = answers == 1 || (answers == 0 && left.contains(&key));
                 assert!(is_right, "seed {seed}, waiter {waiter}: {answers} answers");
             }

@@ -1,27 +1,28 @@
-//! Durations as people write them: `250ms`, `2s`, `1.5s`, `5m`.
+//! The text form of durations: `250ms`, `2s`, `1.5s`, `5m`.
 //!
-//! One grammar for query parameters, flags and variables: `digits[.digits](ms|s|m)`. No sign, no
-//! blank, no exponent, no sum of units. It sets no bounds: what a duration may be is for its user
-//! to say. Both directions agree: what [`display`] writes, [`parse`] reads back as the same value.
+//! One grammar is used for query parameters, flags and variables: `digits[.digits](ms|s|m)`,
+//! without sign, blank, exponent or sum of units. This module sets no bounds; its callers do. Both
+//! directions agree: [`parse`] reads a text of [`display`] as the same value.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Digits on either side of the point; it keeps every value far below what `Duration` holds.
+/// The maximum number of digits on either side of the point. Every value is then far below the
+/// maximum of `Duration`.
 const DIGITS_MAX: usize = 9;
 
 const NANOS_PER_MILLI: u128 = 1_000_000;
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 const NANOS_PER_MINUTE: u128 = 60 * NANOS_PER_SECOND;
 
-/// Why a text is no duration.
+/// The reason why a text is not a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DurationError {
-    /// It is not of the form `digits[.digits](ms|s|m)`.
+    /// The text is not of the form `digits[.digits](ms|s|m)`.
     Malformed,
-    /// A number alone: nobody can tell seconds from milliseconds.
+    /// The text is a number without a unit, which could mean seconds or milliseconds.
     NoUnit,
-    /// More than nine digits before or after the point.
+    /// There are more than nine digits before or after the point.
     TooLong,
 }
 
@@ -37,12 +38,12 @@ impl fmt::Display for DurationError {
 
 impl std::error::Error for DurationError {}
 
-/// Reads `digits[.digits](ms|s|m)`; what is finer than a nanosecond is dropped.
+/// Parses `digits[.digits](ms|s|m)`. Fractions of a nanosecond are dropped.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
     let is_numeric = |byte: u8| byte.is_ascii_digit() || byte == b'.';
     let unit_at = text.bytes().position(|byte| !is_numeric(byte)).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
-    // "2." and ".5" are refused: an empty half is no digits.
+    // "2." and ".5" are refused, because a part without digits is not a number.
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     if whole.is_empty() || fraction.is_empty() || fraction.contains('.') {
         return Err(DurationError::Malformed);
@@ -64,7 +65,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     Ok(Duration::new(seconds as u64, (nanos % NANOS_PER_SECOND) as u32))
 }
 
-/// Writes a duration in the grammar of [`parse`], in the largest unit that a person would choose:
+/// Writes a duration in the grammar of [`parse`], in the largest unit that is usual for it:
 /// `250ms`, `1.5s`, `60s`, `5m`.
 pub fn display(duration: Duration) -> impl fmt::Display {
     Written(duration)
@@ -75,7 +76,7 @@ struct Written(Duration);
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = self.0.as_nanos();
-        // One minute is left as 60s, the word of the contract's tables.
+        // One minute is written as 60s, as in the tables of the contract.
         let (nanos_per_unit, unit) =
             if nanos.is_multiple_of(NANOS_PER_MINUTE) && nanos > NANOS_PER_MINUTE {
                 (NANOS_PER_MINUTE, "m")
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_what_is_meant() {
+    fn a_duration_is_parsed_by_its_unit() {
         let check =
             |text: &str, expected: Duration| assert_eq!(parse(text), Ok(expected), "{text}");
         check("250ms", Duration::from_millis(250));
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_says_why() {
+    fn the_error_says_why_a_text_is_not_a_duration() {
         let check = |text: &str, expected| assert_eq!(parse(text), Err(expected), "{text:?}");
         use DurationError::{Malformed, NoUnit, TooLong};
         for text in ["", "s", "ms", ".", ".5s", "2.s", "1.2.3s", "-1s", "+1s", " 1s", "1s ", "1 s"]
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_displayed_duration_reads_well_and_reads_back() {
+    fn a_displayed_duration_has_a_usual_unit_and_parses_to_the_same_value() {
         let check = |nanos: u64, expected: &str| {
             let duration = Duration::from_nanos(nanos);
             assert_eq!(display(duration).to_string(), expected);

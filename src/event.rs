@@ -1,238 +1,348 @@
-//! The words between shell and core: what the world tells us, what we tell the world.
+//! The boundary between the event loop and the core. Everything that crosses it is listed here.
 //!
-//! The shell (`server`, `sys`) turns readiness and errno into [`Event`]s and performs
-//! [`Action`]s; the core (`service` and below) decides. Nothing else passes between them, so a
-//! simulator that speaks these two enums drives the whole service. Inputs borrow, outputs own.
+//! | from loop to core | |
+//! |---|---|
+//! | `Core::handle` | an [`Event`], which borrows its data |
+//! | `Core::handle_accepted` | a client was accepted; returns the [`Key`] of its socket |
+//! | `Core::handle_accept_backlog` | a client waits, and connections are at their cap |
+//! | `Core::handle_log_dropped` | the buffer for stderr was full and log lines were dropped |
+//! | `Core::poll_action` | requests the next [`Action`], which owns its data |
+//! | `Core::wants_connections`, `Core::keeps_listeners` | whether to accept; keep listeners open |
+//! | `Core::bytes_wanted`, `Core::output` | how much to read from a socket; what to write |
+//! | `Core::stdout` | the bytes for stdout |
+//! | `Core::probes_wanted` | the number of sockets that are useful for probes |
+//! | `Core::probes_max`, `Core::sources` | the parameters of the engines, read at the start |
 //!
-//! Every socket is named by a [`Key`] that the core hands out *before* the descriptor exists; an
-//! event with a stale key is nobody's and is dropped.
+//! The loop (`event_loop`, over a `kernel`) turns readiness and errno into events and performs
+//! actions; the core (`core` and the modules below it) decides. Every socket and every probe has a
+//! [`Key`] that the core assigns *before* a descriptor exists; an event with a stale key is
+//! ignored. This module contains only types and has no behaviour.
 
-pub mod listen;
+pub mod local_drops;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::packet::Reject;
 use crate::slots::Key;
+use crate::technique::Technique;
+use local_drops::LocalDrops;
 
-/// What the world tells the core.
+/// An event for the core.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Once a turn, after the sockets and before the accepts, with the wall clock of the turn.
+    /// Sent once per tick, after the sockets and before the accepts, with the wall clock of the
+    /// tick.
     Tick {
-        /// For `Date` and log records only; no deadline is ever computed from it.
+        /// The wall clock, for `Date` and log records only. No deadline is computed from it.
         wall: SystemTime,
-        /// How long the last turn worked, its wait excluded.
+        /// How long the last tick worked, without its wait.
         worked: Duration,
+        /// Whether outcomes may still wait in the poller.
+        backlog: Backlog,
     },
-    /// A termination signal came.
+    /// A termination signal arrived.
     Signal(Signal),
-    /// A connect asked for by [`Action::Connect`] came to its end.
+    /// A probe that [`Action::Probe`] started has an outcome. Its key is free again, because the
+    /// engine no longer knows it.
+    Probe {
+        /// The key given in the action.
+        probe: Key,
+        /// The outcome.
+        outcome: Outcome,
+    },
+    /// The SYN engine has counted packets.
+    SynCounts(SynCounts),
+    /// The number of probes of a technique that may be in flight at once. One such event per
+    /// technique is sent before the first tick.
+    ProbeCapacity {
+        /// The technique.
+        technique: Technique,
+        /// The number of probes.
+        probes: usize,
+    },
+    /// The kernel refused to connect a socket a second time. From now on each probe has its own
+    /// socket.
+    ReuseRefused,
+    /// A connect that [`Action::Connect`] started has an outcome.
     Connect {
-        /// The socket of the action. It stays the core's until [`Action::Close`].
+        /// The socket of the action. It stays open until [`Action::Close`].
         socket: Key,
-        /// What it came to.
+        /// The outcome.
         outcome: Outcome,
     },
     /// Bytes of a stream, or one whole datagram.
     Received {
-        /// A client, or a socket opened by [`Action::Connect`].
+        /// The socket of a client, or one opened by [`Action::Connect`].
         socket: Key,
-        /// Never empty, and at most what the core's `bytes_wanted` allowed (a datagram: any size).
+        /// The bytes. They are never empty, and for a stream at most as many as the core's
+        /// `bytes_wanted` permitted.
         bytes: &'a [u8],
     },
-    /// The peer sends no more: a half-close, or gone; only writing tells which.
+    /// The peer has closed its side: a half-close or a complete close, which only writing can
+    /// distinguish.
     ReadClosed {
         /// The stream.
         socket: Key,
     },
-    /// The peer's FIN is there, behind bytes that the core does not want yet.
+    /// The peer's FIN has arrived, after bytes that the core does not accept yet.
     Hangup {
         /// The stream.
         socket: Key,
     },
-    /// Bytes of the core's `output` were taken by the kernel.
+    /// The kernel accepted bytes of the core's `output`.
     Sent {
         /// The stream or datagram socket.
         socket: Key,
-        /// How many; never 0. The whole datagram for a datagram socket.
+        /// The number of bytes; never 0. For a datagram socket it is the whole datagram.
         count: usize,
     },
-    /// The socket is broken (reset, timed out, refused): nothing can be read or written any more.
-    /// The core still owes the shell an [`Action::Close`].
+    /// The socket is broken (reset, timed out, refused): it can be neither read nor written. The
+    /// core must still close it with [`Action::Close`].
     Broken {
         /// The socket.
         socket: Key,
     },
-    /// `accept` failed for want of something of ours; the listener's queue is still there.
+    /// `accept` failed because this machine is short of a resource. The client is still in the
+    /// queue.
     AcceptFailed(Shortage),
-    /// Answers [`Action::FindRoute`].
+    /// The result of [`Action::FindRoute`].
     Route {
         /// The key of the action.
         request: Key,
-        /// The destination asked about.
+        /// The destination of the request.
         to: SocketAddr,
-        /// What the kernel said.
-        route: Route,
+        /// The route.
+        route: RouteResult,
     },
-    /// Answers [`Action::ReadTokenFile`]; `None` where it cannot be read, or everybody can.
+    /// The result of [`Action::ReadLocalDrops`]; `None` if the kernel does not report them.
+    LocalDrops(Option<&'a LocalDrops>),
+    /// The result of [`Action::ReadTokenFile`]; `None` if the file cannot be read, or if all users
+    /// can read it.
     TokenFile(Option<&'a [u8]>),
-    /// Answers [`Action::ReadNameFiles`]; a file that could not be read is `None`.
+    /// The result of [`Action::ReadNameFiles`]. A file that could not be read is `None`.
     NameFiles {
-        /// The text of resolv.conf, empty where there is none.
+        /// The text of resolv.conf, empty if there is no file.
         resolv_conf: Option<&'a [u8]>,
-        /// The text of the hosts file, empty where there is none.
+        /// The text of the hosts file, empty if there is no file.
         hosts: Option<&'a [u8]>,
     },
-    /// Stdout took bytes of the core's `printout`.
+    /// The result of [`Action::ReadProcessFiles`].
+    ProcessFiles(ProcessFiles<'a>),
+    /// Stdout accepted bytes of the core's `stdout`.
     Printed {
-        /// How many; never 0.
+        /// The number of bytes; never 0.
         count: usize,
     },
-    /// Stdout takes nothing more.
+    /// Stdout accepts no more bytes.
     PrintFailed(PrintFailure),
 }
 
-/// Why stdout takes nothing more.
+/// The texts of /proc/self. A text is empty if it could not be read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessFiles<'a> {
+    /// /proc/self/stat.
+    pub stat: &'a str,
+    /// /proc/self/status.
+    pub status: &'a str,
+    /// /proc/self/limits.
+    pub limits: &'a str,
+    /// The number of open descriptors; `None` if it is unknown.
+    pub descriptors_open: Option<usize>,
+}
+
+/// The reason why stdout accepts no more bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrintFailure {
-    /// EPIPE: whoever read has gone, as `head` does when it has enough.
+    /// EPIPE: the reader closed the pipe, as `head` does when it has read enough.
     ReaderGone,
-    /// Any other error: a full disk, a descriptor that was never open.
+    /// Any other error: a full disk, or a descriptor that was never open.
     Broken,
 }
 
-/// Whether packets to an address would leave the machine.
+/// The route of packets to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// They would, from this source address.
+pub enum RouteResult {
+    /// Packets would be sent from this source address.
     From(IpAddr),
-    /// There is no route, or no address to send from.
+    /// There is no route, or no source address.
     Nowhere,
-    /// We ran short while asking.
+    /// The question could not be answered, because this machine is short of a resource.
     Unknown,
 }
 
-/// A termination signal, whichever of SIGTERM and SIGINT it was.
+/// A termination signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM.
     Terminate,
     /// SIGINT.
     Interrupt,
+    /// SIGHUP: the terminal was closed, or a supervisor stops the process.
+    HangUp,
 }
 
 impl Signal {
-    /// The signal's name, as signal(7) has it.
+    /// The name of the signal in signal(7).
     pub const fn name(self) -> &'static str {
         match self {
             Self::Terminate => "SIGTERM",
             Self::Interrupt => "SIGINT",
+            Self::HangUp => "SIGHUP",
         }
     }
 }
 
-/// What the core tells the world. The last action of every drain is [`Action::Yield`] or
-/// [`Action::Wait`].
+/// A request of the core to the event loop. The last action of every flush is [`Action::Yield`],
+/// [`Action::Wait`] or [`Action::Exit`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Open a socket under this key and connect it; [`Event::Connect`] answers.
+    /// Probe this address and port; [`Event::Probe`] reports the outcome.
+    Probe {
+        /// The key of the probe.
+        probe: Key,
+        /// The address and port.
+        to: SocketAddr,
+        /// The time at which to check for the outcome.
+        check: CompletionCheck,
+        /// The technique, which selects the engine.
+        technique: Technique,
+    },
+    /// Give this probe up. No event will contain its key. Unknown keys are ignored.
+    Forget {
+        /// The key of the probe.
+        probe: Key,
+    },
+    /// Open a socket and connect it; [`Event::Connect`] reports the outcome.
     Connect {
-        /// The key under which the core will know it.
+        /// The key that the core has assigned to the socket.
         socket: Key,
-        /// Where to.
+        /// The destination.
         to: SocketAddr,
         /// TCP, or a connected UDP socket (which is connected at once).
         transport: Transport,
-        /// When to look for the outcome.
-        glance: Glance,
     },
-    /// The core's `output` or `bytes_wanted` for this socket changed: write what its remembered
-    /// readiness permits; what can be read is read in the next turn, so that a drain ends.
+    /// The core's `output` or `bytes_wanted` for this socket has changed. Write what the remembered
+    /// readiness permits. Reading follows in the next tick, so that a flush ends.
     Attend(Key),
     /// Shut down the writing half, after everything written so far.
     ShutdownWrite(Key),
-    /// Close the socket; its key is stale from here on. Unknown keys (a connect that failed
+    /// Close the socket. Its key is stale from now on. Unknown keys (of a connect that failed
     /// before there was a descriptor) are ignored.
     Close {
         /// The socket.
         socket: Key,
-        /// How to part.
-        parting: Parting,
     },
-    /// Ask which source address a packet to this address would bear; [`Event::Route`] answers.
-    /// Sends no packet (connect of a UDP socket).
+    /// Determine the source address of packets to this address; [`Event::Route`] reports it. No
+    /// packet is sent (connect of a UDP socket).
     FindRoute {
-        /// Comes back in the event.
+        /// The key of the request, which the event repeats.
         request: Key,
         /// The destination.
         to: SocketAddr,
     },
-    /// Read the token file; [`Event::TokenFile`] answers.
+    /// Read the counters of packets that this machine dropped; [`Event::LocalDrops`] reports them.
+    ReadLocalDrops,
+    /// Read the token file; [`Event::TokenFile`] reports its contents.
     ReadTokenFile,
-    /// Read resolv.conf and the hosts file; [`Event::NameFiles`] answers.
+    /// Read resolv.conf and the hosts file; [`Event::NameFiles`] reports their contents.
     ReadNameFiles,
-    /// Empty the listeners' queues, then close them, unless the core `keeps_listeners`.
+    /// Read the files in /proc about this process; [`Event::ProcessFiles`] reports their contents.
+    ReadProcessFiles,
+    /// Accept all connections in the queues of the listeners, then close the listeners, unless the
+    /// core `keeps_listeners`.
     CloseListeners,
-    /// Write one log line to stderr, without ever blocking. No line end.
+    /// Write one log line, given without its line end, to stderr, without blocking.
     Log(String),
-    /// Show this line on the terminal that stderr is, in place of the one before; an empty one
-    /// wipes it. ASCII, without line end. Never blocks, in order with [`Action::Log`].
+    /// Show this line on the terminal at stderr in place of the previous one; an empty line clears
+    /// it. The line is ASCII and has no line end. The action never blocks, and keeps its order with
+    /// [`Action::Log`].
     ShowProgress(String),
-    /// The core is done: leave the loop, and the process with this code.
+    /// The core has ended: leave the loop, and exit with this code.
     Exit(u8),
-    /// Work is left: poll without blocking, deliver what is ready, tick, and drain again.
+    /// There is more work: poll without blocking, handle what is ready, tick, and flush again.
     Yield,
-    /// Nothing to do before this instant (or before an event comes, if `None`).
+    /// There is no work before this instant (or before the next event, if `None`).
     Wait(Option<Instant>),
 }
 
-/// The transport of a socket that we open.
+/// The transport of a socket that this process opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// SOCK_STREAM.
     Tcp,
-    /// SOCK_DGRAM, connected, on a port of the kernel's choice.
+    /// SOCK_DGRAM, connected, on a port that the kernel chooses.
     Udp,
 }
 
-/// When to look for a connect's outcome.
+/// Whether the poller may hold more events than one tick handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Glance {
-    /// Ask SO_ERROR right after `connect`: loopback and veth answer within the call, and the
-    /// poller is then never told of the socket.
+pub enum Backlog {
+    /// Every event has been reported.
+    None,
+    /// There may be outcomes that are not reported yet. No probe expires before they are.
+    Possible,
+}
+
+/// The time at which to check for the outcome of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompletionCheck {
+    /// Immediately after `connect`: on loopback and veth the answer comes within the call, and the
+    /// socket need not be registered with the poller.
     AtOnce,
-    /// Wait for the poller: the target is too far for an answer within the call.
+    /// When the poller reports it: the target is too far away for an answer within the call.
     Later,
 }
 
-/// How to part with a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parting {
-    /// `close`, in the kernel's ordinary manner.
-    Ordinary,
-    /// SO_LINGER 0 first: RST, no TIME_WAIT, no long close.
-    Reset,
-}
-
-/// What a connect came to, as the kernel told it: errno, classified once (in `sys`).
+/// The outcome of a connect. `sys` classifies the errno once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The handshake was completed with the target.
     Connected,
-    /// The handshake was completed with our own socket (a simultaneous open on loopback):
-    /// nobody listens there.
-    MetItself,
+    /// The handshake was completed with the socket itself (a simultaneous open on loopback): no
+    /// process listens on the port.
+    SelfConnect,
     /// ECONNREFUSED: a RST answered the SYN.
     Refused,
-    /// ETIMEDOUT: the kernel gave up before we did.
+    /// ETIMEDOUT: the kernel gave up before this process did.
     TimedOut,
-    /// ICMP, the routing table or a local policy said no (ENETUNREACH, EHOSTUNREACH, EPERM, …).
+    /// An ICMP error, the routing table or a local policy reported the target as unreachable
+    /// (ENETUNREACH, EHOSTUNREACH, EPERM, …).
     Unreachable,
-    /// We ran short of something; it says nothing about the target.
+    /// This machine is short of a resource, which permits no conclusion about the target.
     Shortage(Shortage),
 }
 
-/// What we ran short of. Never a port's state: the port waits and is tried again.
+/// The counts of the SYN engine since the last report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SynCounts {
+    /// The number of SYNs sent, including repeated ones.
+    pub sent: u64,
+    /// The number of SYNs that were repeated because no answer came.
+    pub repeated: u64,
+    /// The number of SYNs that a firewall or connection tracking of this machine dropped (EPERM).
+    pub denied: u64,
+    /// The number of packets for which the receive buffer had no space.
+    pub overflowed: u64,
+    /// The number of packets that were not answers, by reason.
+    pub rejected: [u64; Reject::ALL.len()],
+}
+
+impl SynCounts {
+    /// Adds further counts.
+    pub fn add(&mut self, counts: &Self) {
+        self.sent += counts.sent;
+        self.repeated += counts.repeated;
+        self.denied += counts.denied;
+        self.overflowed += counts.overflowed;
+        for (sum, count) in self.rejected.iter_mut().zip(counts.rejected) {
+            *sum += count;
+        }
+    }
+}
+
+/// The local resource that was exhausted. A shortage is never the state of a port: the port waits
+/// and is probed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Shortage {
     /// EMFILE: this process has no descriptor left.
@@ -247,24 +357,36 @@ pub enum Shortage {
     SourcePorts,
     /// EAGAIN: no free source port, or the routing cache is full.
     TryAgain,
-    /// Any errno that no manual page lists for the call: treated as ours, since to blame the
-    /// target for it would be a guess.
+    /// The kernel's neighbour table is full: packets to an address that is not in it are dropped.
+    NeighbourTable,
+    /// Connection tracking of this machine is full: new connections are dropped.
+    ConnectionTracking,
+    /// The queue of a network interface is full: packets are dropped.
+    InterfaceQueue,
+    /// The receive buffer of the raw socket was full: answers were dropped.
+    ReceiveBuffer,
+    /// Any errno that no manual page lists for the call. It counts as an error of this machine,
+    /// because to attribute it to the target would be a guess.
     Unknown,
 }
 
 impl Shortage {
-    /// Every kind, in the order of its discriminant.
-    pub const ALL: [Self; 7] = [
+    /// Every kind, in the order of the discriminants.
+    pub const ALL: [Self; 11] = [
         Self::ProcessDescriptors,
         Self::SystemDescriptors,
         Self::Buffers,
         Self::Memory,
         Self::SourcePorts,
         Self::TryAgain,
+        Self::NeighbourTable,
+        Self::ConnectionTracking,
+        Self::InterfaceQueue,
+        Self::ReceiveBuffer,
         Self::Unknown,
     ];
 
-    /// The errno's name: the metric label and the log word.
+    /// The name of the errno, or of the full table: the metric label and the word for the log.
     pub const fn label(self) -> &'static str {
         match self {
             Self::ProcessDescriptors => "EMFILE",
@@ -273,6 +395,10 @@ impl Shortage {
             Self::Memory => "ENOMEM",
             Self::SourcePorts => "EADDRNOTAVAIL",
             Self::TryAgain => "EAGAIN",
+            Self::NeighbourTable => "neighbour_table",
+            Self::ConnectionTracking => "conntrack",
+            Self::InterfaceQueue => "interface_queue",
+            Self::ReceiveBuffer => "receive_buffer",
             Self::Unknown => "other",
         }
     }

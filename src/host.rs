@@ -1,35 +1,93 @@
-//! Reading a [`Host`]: what of an address literal or a DNS name is let in, and why the rest is not.
+//! Parses a [`Host`]: an address literal or a DNS name. Every error says why a text is refused.
 //!
-//! Strict where leniency would let a name mean an address: what the policy checked must be what
-//! is connected to. It never asks a resolver.
+//! The parser is strict where leniency would let a name mean an address, because the address that
+//! the policy checked must be the one that is connected to. It never asks a resolver, and has no
+//! state.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Host, parse_decimal};
+use crate::interfaces::Interfaces;
+
+/// A well-formed target, as the request spells it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// An IPv4 or IPv6 literal, with the scope id of `fe80::1%3` (0 if there is none).
+    Address(IpAddr, u32),
+    /// A DNS name in lower case: labels of 1 to 63 bytes, at most 253 bytes in all. A final dot
+    /// means "absolute" (no search list) and is kept.
+    Name(Box<str>),
+}
+
+/// The address family that a scan may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// The family of the target's address.
+    #[default]
+    Any,
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+}
+
+impl Family {
+    /// Reads `4` or `6`.
+    ///
+    /// # Errors
+    /// One sentence that says which values are expected.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "4" => Ok(Self::V4),
+            "6" => Ok(Self::V6),
+            _ => Err("must be 4 or 6"),
+        }
+    }
+
+    /// Whether an address of this family may be used.
+    pub const fn admits(self, address: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::V4 => address.is_ipv4(),
+            Self::V6 => address.is_ipv6(),
+        }
+    }
+}
 
 impl Host {
-    /// Reads an IPv4 literal (a strict dotted quad), an IPv6 literal (with or without brackets
-    /// and a numeric scope id; v4-mapped ones stay IPv6) or a DNS name.
-    ///
-    /// A name whose last label is a number (`127.1`, `0x7f.1`, `2130706433`) is an error: to
-    /// `inet_aton` it is an address, to a resolver a name, and no top-level domain is a number
-    /// (RFC 3696 section 2; WHATWG URL, "ends in a number").
+    /// Parses a host without a list of interfaces, like [`Host::parse_among`]: a zone can only be a
+    /// number.
     pub fn parse(text: &str) -> Result<Self, HostError> {
+        Self::parse_among(text, &Interfaces::default())
+    }
+
+    /// Parses an IPv4 literal (a strict dotted quad), an IPv6 literal or a DNS name. An IPv6
+    /// literal may have brackets, and a zone, which is a number or the name of one of these
+    /// interfaces; v4-mapped addresses stay IPv6.
+    ///
+    /// A name whose last label is a number (`127.1`, `0x7f.1`, `2130706433`) is an error:
+    /// `inet_aton` reads it as an address, a resolver reads it as a name, and no top-level domain
+    /// is a number (RFC 3696 section 2; WHATWG URL, "ends in a number").
+    pub fn parse_among(text: &str, interfaces: &Interfaces) -> Result<Self, HostError> {
         if text.is_empty() {
             return Err(HostError::Empty);
         }
         if !text.is_ascii() {
             return Err(HostError::NotAscii);
         }
-        if let Some(inner) = text.strip_prefix('[') {
-            return parse_v6(inner.strip_suffix(']').ok_or(HostError::Bracket)?);
+        match several_addresses(text) {
+            Some(Several::Network) => return Err(HostError::Network),
+            Some(Several::Range) => return Err(HostError::Range),
+            None => {}
         }
-        if text.contains('/') {
-            return Err(HostError::Url);
-        }
-        if text.contains(':') {
-            return parse_v6(text);
+        match text.strip_prefix('[') {
+            Some(inner) => {
+                let inner = inner.strip_suffix(']').ok_or(HostError::Bracket)?;
+                return parse_v6(inner, interfaces);
+            }
+            None if text.contains('/') => return Err(HostError::Url),
+            None if text.contains(':') => return parse_v6(text, interfaces),
+            None => {}
         }
         match text.parse::<Ipv4Addr>() {
             Ok(address) => Ok(Self::Address(IpAddr::V4(address), 0)),
@@ -38,29 +96,59 @@ impl Host {
     }
 }
 
-/// Reads `fe80::1%3`, without brackets.
-fn parse_v6(text: &str) -> Result<Host, HostError> {
+/// The kind of a text that looks like several addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Several {
+    /// `192.0.2.0/24`, `2001:db8::/120`, `10.0.0.0/33`.
+    Network,
+    /// `192.0.2.1-254`, `192.0.2.1-192.0.3.9`, `192.0.1-2.1`, `2001:db8::1-9`.
+    Range,
+}
+
+/// Whether a text looks like a network or a range of addresses, well-formed or not. Such a text is
+/// never a name and never looked up, because a search list with a wildcard would resolve it to
+/// another host.
+pub fn several_addresses(text: &str) -> Option<Several> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some((_, prefix)) = text.split_once('/') {
+        // The prefix is a number, or a mask in dotted form.
+        return prefix.split('.').all(is_number).then_some(Several::Network);
+    }
+    let (first, _) = text.split_once('-')?;
+    if text.contains(':') {
+        // A zone may contain a hyphen: `fe80::1%br-lan`.
+        let bare = first.trim_start_matches('[').trim_end_matches(']');
+        return bare.parse::<Ipv6Addr>().is_ok().then_some(Several::Range);
+    }
+    // The last label of a name is not a number, and does not consist of digits and hyphens.
+    let labels = text.strip_suffix('.').unwrap_or(text);
+    let last = labels.rsplit('.').next().unwrap_or_default();
+    let is_range = labels.contains('.')
+        && last.bytes().any(|byte| byte.is_ascii_digit())
+        && last.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    is_range.then_some(Several::Range)
+}
+
+/// Parses `fe80::1%3` or `fe80::1%eth0`, without brackets.
+fn parse_v6(text: &str, interfaces: &Interfaces) -> Result<Host, HostError> {
     let (literal, scope) = match text.split_once('%') {
         None => (text, 0),
-        Some((literal, zone)) => {
-            let scope = parse_decimal(zone, 0..=u64::from(u32::MAX));
-            (literal, scope.map_err(|_| HostError::Zone)?)
-        }
+        Some((literal, zone)) => (literal, interfaces.scope(zone).ok_or(HostError::Zone)?),
     };
-    assert!(scope <= u64::from(u32::MAX), "`parse_decimal` keeps to its range");
     match literal.parse::<Ipv6Addr>() {
-        Ok(address) => Ok(Host::Address(IpAddr::V6(address), scope as u32)),
+        Ok(address) => Ok(Host::Address(IpAddr::V6(address), scope)),
         Err(_) => Err(HostError::NotV6),
     }
 }
 
-/// Bytes of a name in dotted form, its final dot aside (RFC 1035 section 2.3.4: 255 on the wire).
+/// The length of a name in dotted form in bytes, without its final dot (RFC 1035 section 2.3.4: 255
+/// bytes in a message).
 const NAME_BYTES_MAX: usize = 253;
 
-/// Bytes of a label (RFC 1035 section 2.3.4).
+/// The length of a label in bytes (RFC 1035 section 2.3.4).
 const LABEL_BYTES_MAX: usize = 63;
 
-/// Reads a DNS name: letters, digits and hyphens (RFC 1123 section 2.1), and the underscores of
+/// Parses a DNS name: letters, digits and hyphens (RFC 1123 section 2.1), and the underscores of
 /// service names (RFC 8552).
 fn parse_name(text: &str) -> Result<Host, HostError> {
     assert!(!text.is_empty() && text.is_ascii(), "the caller looked");
@@ -91,14 +179,15 @@ fn check_label(label: &str) -> Result<(), HostError> {
     if label.len() > LABEL_BYTES_MAX {
         return Err(HostError::LabelTooLong);
     }
-    if label.starts_with('-') || label.ends_with('-') {
+    // RFC 952 forbids a hyphen at the end too, but such names exist and resolve.
+    if label.starts_with('-') {
         return Err(HostError::Hyphen);
     }
     Ok(())
 }
 
-/// True exactly when the label, standing last, makes the whole a number: all digits, or hex
-/// digits (even none) after `0x`.
+/// Whether the label, as the last one, makes the whole name a number: it consists of digits, or of
+/// `0x` and any number of hexadecimal digits.
 fn ends_in_a_number(label: &str) -> bool {
     let hex = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
     match hex {
@@ -107,32 +196,36 @@ fn ends_in_a_number(label: &str) -> bool {
     }
 }
 
-/// Why a text is no host.
+/// The reason why a text is not a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostError {
-    /// Nothing at all.
+    /// The text is empty.
     Empty,
-    /// A character beyond ASCII.
+    /// A character is beyond ASCII.
     NotAscii,
-    /// An opening bracket without its closing one at the end.
+    /// An opening bracket has no closing bracket at the end.
     Bracket,
-    /// A URL, or a path.
+    /// The text is a URL or a path.
     Url,
-    /// Colons, as only an IPv6 address has them, but no IPv6 address.
+    /// The text is a network, where one address is expected.
+    Network,
+    /// The text is a range of addresses, where one address is expected.
+    Range,
+    /// The text has colons, as only an IPv6 address may have, and is not an IPv6 address.
     NotV6,
-    /// What follows the `%` is no scope id.
+    /// The text after the `%` is not a scope id.
     Zone,
-    /// A name of more than 253 bytes.
+    /// The name has more than 253 bytes.
     NameTooLong,
-    /// Two dots in a row, or one in front.
+    /// There are two dots in a row, or a dot at the beginning.
     LabelEmpty,
-    /// A label of more than 63 bytes.
+    /// A label has more than 63 bytes.
     LabelTooLong,
-    /// A character that no host name has.
+    /// A host name may not contain this character.
     Character(char),
-    /// A hyphen at the beginning or the end of a label.
+    /// A label begins with a hyphen.
     Hyphen,
-    /// A name that looks like a number, and is no address either.
+    /// The name looks like a number, and is not an address.
     Number,
 }
 
@@ -143,13 +236,15 @@ impl fmt::Display for HostError {
             Self::NotAscii => "write an international name in its xn-- form (punycode)",
             Self::Bracket => "an opening bracket needs its closing one at the end",
             Self::Url => "give the host alone, without scheme or path",
+            Self::Network => "one address is scanned here: give a network to `openports scan`",
+            Self::Range => "one address is scanned here: give a range to `openports scan`",
             Self::NotV6 => "no IPv6 address; give the host alone, without scheme or port",
-            Self::Zone => "an IPv6 zone is the number of an interface",
+            Self::Zone => "an IPv6 zone is the number or the name of an interface of this machine",
             Self::NameTooLong => "a name has at most 253 bytes",
             Self::LabelEmpty => "a name has no empty label",
             Self::LabelTooLong => "a label of a name has at most 63 bytes",
             Self::Character(stranger) => return write!(f, "a name has no {stranger:?}"),
-            Self::Hyphen => "a label of a name neither begins nor ends with a hyphen",
+            Self::Hyphen => "a label of a name does not begin with a hyphen",
             Self::Number => "no IPv4 address, which has four decimal parts without leading zeros",
         })
     }
@@ -179,6 +274,17 @@ mod tests {
     }
 
     #[test]
+    fn a_zone_may_be_the_name_of_an_interface() {
+        let table = b"fe80000000000000001122fffe334455 02 40 20 80 br-lan\n";
+        let interfaces = Interfaces::parse(table);
+        for text in ["fe80::1%br-lan", "[fe80::1%br-lan]", "fe80::1%2"] {
+            let expected = Host::Address("fe80::1".parse().unwrap(), 2);
+            assert_eq!(Host::parse_among(text, &interfaces), Ok(expected), "{text}");
+        }
+        assert_eq!(Host::parse_among("fe80::1%eth0", &interfaces), Err(HostError::Zone));
+    }
+
+    #[test]
     fn names_are_lower_cased_and_keep_their_final_dot() {
         let check = |text: &str, expected: &str| {
             assert_eq!(Host::parse(text), Ok(Host::Name(expected.into())), "{text}");
@@ -193,12 +299,17 @@ mod tests {
         check("0x.example", "0x.example");
         check("0xg", "0xg");
         check("xn--bcher-kva.example", "xn--bcher-kva.example");
+        check("a-", "a-");
+        check("a-.b", "a-.b");
+        check("10-0-0-1.default.pod", "10-0-0-1.default.pod");
+        check("10.0.0.1-static.example", "10.0.0.1-static.example");
+        check("1-3", "1-3");
         check(&"a".repeat(63), &"a".repeat(63));
         check(&long_name(253), &long_name(253));
         check(&format!("{}.", long_name(253)), &format!("{}.", long_name(253)));
     }
 
-    /// A name of so many bytes in labels of 63 at most.
+    /// A name of `len` bytes in labels of at most 63 bytes.
     fn long_name(len: usize) -> String {
         let mut name = format!("{}.", "a".repeat(63)).repeat(len / 64);
         name.push_str(&"a".repeat(len % 64));
@@ -207,10 +318,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_says_why() {
+    fn the_error_says_why_a_text_is_not_a_host() {
         let check = |text: &str, expected| assert_eq!(Host::parse(text), Err(expected), "{text}");
         use HostError::{Bracket, Character, Empty, Hyphen, LabelEmpty, LabelTooLong, NameTooLong};
-        use HostError::{NotAscii, NotV6, Url, Zone};
+        use HostError::{Network, NotAscii, NotV6, Range, Url, Zone};
         check("", Empty);
         check("bücher.example", NotAscii);
         check("１２７.0.0.1", NotAscii);
@@ -220,7 +331,37 @@ mod tests {
         check("[::1]:80", Bracket);
         check("http://example.com", Url);
         check("example.com/path", Url);
-        check("192.0.2.0/24", Url);
+        check("example.com/", Url);
+        check("127.0.0.1/", Url);
+        check("127.0.0.1/path", Url);
+        check("//192.0.2.1/24", Url);
+        check("http://192.0.2.0/24", Url);
+        for text in [
+            "192.0.2.0/24",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "10/8",
+            "10.0.0.0/255.0.0.0",
+            "[2001:db8::]/64",
+            "::/0",
+            "2001:db8::/120",
+            "localhost/24",
+        ] {
+            check(text, Network);
+        }
+        for text in [
+            "127.0.0.1-3",
+            "10.0.0.9-1",
+            "1.2.3.4-1.2.3.4",
+            "10.0.0.1-10.0.1.9",
+            "10.0.0-5.1-3",
+            "10.0.0.1-",
+            "10.0.0.1-3.",
+            "2001:db8::1-9",
+            "2001:db8::1-2001:db8::9",
+        ] {
+            check(text, Range);
+        }
         check("example.com:80", NotV6);
         check("127.0.0.1:80", NotV6);
         check(":::1", NotV6);
@@ -243,7 +384,7 @@ mod tests {
         check("user@example", Character('@'));
         check("a,b", Character(','));
         check("fe80%3", Character('%'));
-        for text in ["-a", "a-", "-", "a.-b", "a-.b"] {
+        for text in ["-a", "-", "a.-b", "--"] {
             check(text, Hyphen);
         }
     }

@@ -1,14 +1,15 @@
-//! HTTP/1.1 as this service speaks it: the words, and why a message is refused.
+//! HTTP/1.1 as this service implements it: the types of a message and the reasons for refusing one.
 //!
-//! The types here are what `conn` hands to the routes and takes from them. The work is done
-//! below: [`head`] reads a request's head (httparse does the grammar, `head` what httparse lets
-//! through), [`chunked`] a body in chunks, [`answer`] writes an answer's head. Whatever has two
-//! readings is refused, never repaired: a proxy in front might take the other one.
+//! The types in this file are the interface between `conn` and the routes. The submodules do the
+//! work: [`head`] reads the head of a request (httparse checks the grammar, and `head` checks what
+//! httparse permits), [`chunked`] reads a chunked body, and [`answer`] writes the head of an
+//! answer. An ambiguous message is refused and never repaired, because a proxy in front of the
+//! server might read it differently.
 //!
-//! Never touches a descriptor or the clock, and never renders a body: `api` turns a [`Refusal`]
-//! into an answer. Driven by `conn`.
+//! This module never touches a descriptor or the clock, and never renders a body: `api` turns a
+//! [`Refusal`] into an answer. `conn` drives it.
 //!
-//! Invariant: how the bytes were split on their way changes no result.
+//! Invariant: the result does not depend on how the bytes were split in transit.
 
 pub mod answer;
 pub mod chunked;
@@ -18,12 +19,12 @@ use crate::limits::{
     BODY_BYTES_MAX, BODY_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, HEADERS_MAX, TARGET_BYTES_MAX,
 };
 
-/// The methods this service tells apart.
+/// The methods that this service distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// GET.
     Get,
-    /// HEAD: answered as GET, without the body.
+    /// HEAD, which is answered as GET, without the body.
     Head,
     /// OPTIONS.
     Options,
@@ -32,7 +33,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// The log word.
+    /// The word for the log.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -46,19 +47,17 @@ impl Method {
 /// The protocol version of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// HTTP/1.0: closes unless asked otherwise, never chunked.
+    /// HTTP/1.0: the connection closes unless the client asks to keep it, and no body is chunked.
     Http10,
-    /// HTTP/1.1, and whatever minor version follows it.
+    /// HTTP/1.1 or a later minor version.
     Http11,
 }
 
-/// The header fields that a route may ask for. All others are checked and forgotten.
+/// The header fields that a route can read. All others are checked and dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
     /// Accept (RFC 9110 section 12.5.1).
     Accept,
-    /// Accept-Encoding.
-    AcceptEncoding,
     /// Authorization.
     Authorization,
     /// Forwarded (RFC 7239).
@@ -67,6 +66,8 @@ pub enum Field {
     Host,
     /// If-None-Match.
     IfNoneMatch,
+    /// Last-Event-ID (WHATWG HTML, server-sent events).
+    LastEventId,
     /// Origin (RFC 6454).
     Origin,
     /// X-Prometheus-Scrape-Timeout-Seconds.
@@ -77,7 +78,7 @@ pub enum Field {
     XForwardedFor,
 }
 
-/// One request, complete and well framed; its body, if any, was read and dropped.
+/// One complete, well-framed request. Its body, if it has one, was read and dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The method.
@@ -86,8 +87,8 @@ pub struct Request {
     pub version: Version,
     /// Path and query in origin-form (`/open-ports?domain=…`), or `*`; 0x21–0x7E only, no `#`.
     pub target: Box<str>,
-    /// The fields of [`Field`] that came, in their order, each value trimmed. A list field that
-    /// came on several lines stands here several times.
+    /// The received fields of [`Field`] in their order, each value trimmed. A list field that was
+    /// sent on several lines appears here several times.
     pub fields: Vec<(Field, Box<str>)>,
 }
 
@@ -97,12 +98,12 @@ impl Request {
         self.target.split_once('?').map_or(&*self.target, |(path, _)| path)
     }
 
-    /// What stands behind the first `?`; empty if there is none.
+    /// The part of the target after the first `?`; empty if there is none.
     pub fn query(&self) -> &str {
         self.target.split_once('?').map_or("", |(_, query)| query)
     }
 
-    /// Every value of a field, in the order of their lines.
+    /// All values of a field, in the order of their lines.
     pub fn values(&self, field: Field) -> impl Iterator<Item = &str> {
         self.fields.iter().filter(move |(name, _)| *name == field).map(|(_, value)| &**value)
     }
@@ -113,16 +114,16 @@ impl Request {
     }
 }
 
-/// One whole answer, before framing.
+/// One complete answer, before framing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// Content-Type; none is sent where it is empty.
+    /// The Content-Type. If it is empty, the field is not sent.
     pub content_type: &'static str,
-    /// Further header fields, name and value.
+    /// Further header fields, as names and values.
     pub fields: Vec<(&'static str, String)>,
-    /// The body; Content-Length follows from it, also where HEAD withholds it.
+    /// The body. Content-Length is computed from it, also for HEAD, where the body is not sent.
     pub body: Vec<u8>,
 }
 
@@ -131,42 +132,43 @@ pub struct Response {
 pub enum Framing {
     /// There is no body.
     None,
-    /// Content-Length: so many bytes, at most [`crate::limits::BODY_BYTES_MAX`].
+    /// Content-Length: this number of bytes, at most [`crate::limits::BODY_BYTES_MAX`].
     Length(u64),
     /// `Transfer-Encoding: chunked`.
     Chunked,
 }
 
-/// A head that was read to its end, and what it says about the bytes behind it.
+/// A completely read head, and what it declares about the bytes that follow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The request, whose body is still to come.
+    /// The request. Its body has not been read yet.
     pub request: Request,
     /// How the body is delimited.
     pub framing: Framing,
-    /// Bytes of the head, empty lines before it and the blank line after it included.
+    /// The length of the head in bytes, including empty lines before it and the blank line after
+    /// it.
     pub head_len: usize,
-    /// True exactly when the client lets the connection live on: on HTTP/1.1 unless it said
-    /// `close`, on HTTP/1.0 only if it said `keep-alive` and not `close`.
+    /// Whether the client permits the connection to persist: on HTTP/1.1 unless it sent `close`, on
+    /// HTTP/1.0 only if it sent `keep-alive` and not `close`.
     pub keep_alive: bool,
-    /// True exactly when the client said `Expect: 100-continue` and may wait for the answer
-    /// before it sends the body. Never on HTTP/1.0 (RFC 9110 section 10.1.1).
+    /// Whether the client sent `Expect: 100-continue` and may wait for the interim answer before it
+    /// sends the body. Never true on HTTP/1.0 (RFC 9110 section 10.1.1).
     pub expects_continue: bool,
 }
 
-/// What the bytes of a connection come to.
+/// The result of parsing the bytes that a connection received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parse {
-    /// The head has not ended; nothing speaks against it so far.
+    /// The head is incomplete, and valid so far.
     Partial,
-    /// The head has ended.
+    /// The head is complete.
     Complete(Head),
-    /// No request can begin like this. The connection ends after the answer, since nobody can
-    /// tell where the next request would begin.
+    /// No request can begin with these bytes. The connection ends after the answer, because the
+    /// start of the next request is unknown.
     Invalid(Refusal),
 }
 
-/// Reads one head from the front of `bytes`. A connection whose bytes come in pieces keeps a
+/// Reads one head from the front of `bytes`. A connection that receives its bytes in pieces keeps a
 /// [`head::HeadScan`] instead, which looks at each byte once.
 pub fn parse(bytes: &[u8]) -> Parse {
     head::HeadScan::default().parse(bytes)
@@ -175,67 +177,83 @@ pub fn parse(bytes: &[u8]) -> Parse {
 /// Why a request is refused before any route sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The first bytes are no request line's: a TLS hello, another protocol.
+    /// The first bytes do not begin a request line: a TLS ClientHello or another protocol.
     NotHttp,
-    /// A line ends in LF without CR, or has a CR within (RFC 9112 section 2.2).
+    /// A line ends in LF without CR, or contains a CR (RFC 9112 section 2.2).
     LineEnding,
-    /// Not `METHOD target HTTP/1.1` with single blanks (RFC 9112 section 3).
+    /// The line is not `METHOD target HTTP/1.1` with single spaces (RFC 9112 section 3).
     RequestLine,
-    /// A major version other than 1, such as the preface of HTTP/2.
+    /// The method is longer than any known method (RFC 9110 section 9).
+    MethodTooLong,
+    /// The major version is not 1, as in the preface of HTTP/2.
     Version,
-    /// CONNECT, which asks for a tunnel (RFC 9110 section 9.3.6).
+    /// CONNECT, which requests a tunnel (RFC 9110 section 9.3.6).
     Connect,
-    /// A target that is neither a path, nor an http URI, nor `*` with OPTIONS.
+    /// The target is neither a path, nor an http URI, nor `*` with OPTIONS.
     Target,
-    /// A target longer than [`crate::limits::TARGET_BYTES_MAX`].
+    /// The target contains a byte beyond ASCII, which a URI must percent-encode (RFC 3986 section
+    /// 2.1).
+    TargetByte,
+    /// A percent sign in the path does not encode a byte, or encodes a control byte.
+    TargetEscape,
+    /// The target is an https URI. It needs TLS, which this server does not support (RFC 9110
+    /// section 7.4).
+    Scheme,
+    /// The target is longer than [`crate::limits::TARGET_BYTES_MAX`].
     TargetTooLong,
-    /// A head longer than [`crate::limits::HEAD_BYTES_MAX`].
+    /// The head is longer than [`crate::limits::HEAD_BYTES_MAX`].
     HeadTooLarge,
-    /// More fields than [`crate::limits::HEADERS_MAX`], or trailers beyond their bound.
+    /// There are more fields than [`crate::limits::HEADERS_MAX`], or the trailers exceed their
+    /// bound.
     TooManyFields,
-    /// A field line that begins with a blank (RFC 9112 section 5.2).
+    /// A field line begins with a blank (RFC 9112 section 5.2).
     FoldedField,
-    /// A field name with a byte that is no token's, a blank before the colon included.
+    /// A field name contains a byte that a token may not contain, for example a blank before the
+    /// colon.
     FieldName,
-    /// A field value with a control byte, or a field that must be text and is not UTF-8.
+    /// A field value contains a control byte.
     FieldValue,
-    /// `Content_Length` and the like, which some gateways read as the real thing.
+    /// A field such as `Content_Length`, which some gateways read as Content-Length.
     DisguisedField,
-    /// HTTP/1.1 without Host (RFC 9112 section 3.2).
+    /// An HTTP/1.1 request has no Host field (RFC 9112 section 3.2).
     HostMissing,
-    /// Host more than once.
+    /// The Host field was sent more than once.
     HostRepeated,
-    /// A Host, or the authority of an http URI, that is not one host with an optional port.
+    /// The Host field, or the authority of an http URI, is not one host with an optional port.
     HostInvalid,
-    /// Content-Length that is no decimal number, or that came more than once.
+    /// Content-Length is not a decimal number, or was sent more than once.
     ContentLength,
-    /// Any Transfer-Encoding but exactly one `chunked`, or any at all on HTTP/1.0.
+    /// Transfer-Encoding is not exactly one `chunked`, or was sent on HTTP/1.0.
     TransferEncoding,
-    /// Content-Length beside Transfer-Encoding: the mark of request smuggling.
+    /// Both Content-Length and Transfer-Encoding were sent, which is typical of request smuggling.
     AmbiguousLength,
-    /// An Expect other than `100-continue`.
+    /// The value of Expect is not `100-continue`.
     Expectation,
     /// The chunked coding is broken (RFC 9112 section 7.1).
     Chunk,
-    /// A body longer than [`crate::limits::BODY_BYTES_MAX`].
+    /// The body is longer than [`crate::limits::BODY_BYTES_MAX`].
     BodyTooLarge,
-    /// The client ended its side within the body.
+    /// The client closed its side of the connection before the end of the body.
     BodyCut,
-    /// The head did not end in time.
+    /// The head was not complete before its deadline.
     HeadTimeout,
-    /// The body did not end in time.
+    /// The body was not complete before its deadline.
     BodyTimeout,
 }
 
 impl Refusal {
     /// Every reason, in the order of its discriminant.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::NotHttp,
         Self::LineEnding,
         Self::RequestLine,
+        Self::MethodTooLong,
         Self::Version,
         Self::Connect,
         Self::Target,
+        Self::TargetByte,
+        Self::TargetEscape,
+        Self::Scheme,
         Self::TargetTooLong,
         Self::HeadTooLarge,
         Self::TooManyFields,
@@ -257,16 +275,20 @@ impl Refusal {
         Self::BodyTimeout,
     ];
 
-    /// The status of the answer. An unknown Transfer-Encoding is 400 and not 501: a coding we
-    /// cannot read is an attack more often than a feature. So is another major version: nothing
-    /// that a client sends makes an error of ours. 405 (CONNECT) owes an Allow field.
+    /// The status of the answer. An unknown Transfer-Encoding is 400 and not 501, because a coding
+    /// that the server cannot read is more often an attack than a feature. An unknown major version
+    /// is 400 as well, because the bytes of a client never cause a server error. 405 (for CONNECT)
+    /// requires an Allow field.
     pub const fn status(self) -> u16 {
         match self {
             Self::NotHttp
             | Self::LineEnding
             | Self::RequestLine
+            | Self::MethodTooLong
             | Self::Version
             | Self::Target
+            | Self::TargetByte
+            | Self::TargetEscape
             | Self::FoldedField
             | Self::FieldName
             | Self::FieldValue
@@ -284,19 +306,30 @@ impl Refusal {
             Self::BodyTooLarge => 413,
             Self::TargetTooLong => 414,
             Self::Expectation => 417,
+            Self::Scheme => 421,
             Self::HeadTooLarge | Self::TooManyFields => 431,
         }
     }
 
-    /// One sentence that a person can act on.
+    /// One sentence from which a person can see what to change.
     pub const fn detail(self) -> &'static str {
         match self {
             Self::NotHttp => "this is not HTTP; if it was TLS, use http:// instead of https://",
             Self::LineEnding => "end every line of the head with CR LF, and use neither alone",
             Self::RequestLine => "the request line must read: METHOD SP target SP HTTP/1.1",
+            Self::MethodTooLong => "a method has at most 256 letters: use GET, HEAD or OPTIONS",
             Self::Version => "only HTTP/1.1 and HTTP/1.0 are spoken here",
             Self::Connect => "this is not a proxy: CONNECT is not supported",
-            Self::Target => "the request target must be a path with visible ASCII and no #",
+            Self::Target => {
+                "the request target must be a path or an http URL, without # and blanks"
+            }
+            Self::TargetByte => {
+                "percent-encode what is not ASCII in the URL: %C3%A9 instead of \u{e9}"
+            }
+            Self::TargetEscape => {
+                "a % in the path must be followed by two hex digits of no control byte"
+            }
+            Self::Scheme => "https:// needs TLS, which is not spoken here: use http://",
             Self::TargetTooLong => "shorten the request target to 8192 bytes",
             Self::HeadTooLarge => "shorten the head of the request to 16384 bytes",
             Self::TooManyFields => "send fewer or shorter header and trailer fields: 100 at most",
@@ -319,15 +352,19 @@ impl Refusal {
         }
     }
 
-    /// The metric label and the log word.
+    /// The metric label and the word for the log.
     pub const fn label(self) -> &'static str {
         match self {
             Self::NotHttp => "not_http",
             Self::LineEnding => "line_ending",
             Self::RequestLine => "request_line",
+            Self::MethodTooLong => "method_too_long",
             Self::Version => "version",
             Self::Connect => "connect",
             Self::Target => "target",
+            Self::TargetByte => "target_byte",
+            Self::TargetEscape => "target_escape",
+            Self::Scheme => "scheme",
             Self::TargetTooLong => "target_too_long",
             Self::HeadTooLarge => "head_too_large",
             Self::TooManyFields => "too_many_fields",
@@ -351,7 +388,7 @@ impl Refusal {
     }
 }
 
-// The sentences above name these figures.
+// The sentences above contain these numbers.
 const _: () = assert!(
     TARGET_BYTES_MAX == 8192
         && HEAD_BYTES_MAX == 16_384
@@ -369,11 +406,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_refusal_has_a_status_a_reason_phrase_and_its_own_words() {
+    fn every_refusal_has_a_status_a_reason_phrase_and_its_own_text() {
         let mut labels = BTreeSet::new();
         let mut details = BTreeSet::new();
         for (index, refusal) in Refusal::ALL.into_iter().enumerate() {
-            assert_eq!(refusal as usize, index, "{refusal:?} stands at its discriminant");
+            assert_eq!(refusal as usize, index, "{refusal:?} is not at its discriminant");
             assert!((400..=431).contains(&refusal.status()), "{refusal:?}");
             assert_ne!(answer::reason_phrase(refusal.status()), "", "{refusal:?}");
             assert!(labels.insert(refusal.label()), "{refusal:?} shares its label");

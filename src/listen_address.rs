@@ -1,6 +1,6 @@
-//! Where clients come to: one notation for the flags, the log and the health check.
+//! The address of a listener: one notation for the flags, the log and the health check.
 //!
-//! A part of the room `event`: `config` reads it, `sys` binds it, `service` tells it. Pure.
+//! `config` parses it, `sys` binds it and `core` logs it. This module has no state.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,17 +9,18 @@ use std::str::FromStr;
 
 use crate::limits;
 
-/// Where to serve, or where a service is.
+/// The address at which a service listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// On this address; port 0 stands for any free one.
+    /// This address; port 0 means any free port.
     Tcp(SocketAddr),
-    /// On a Unix socket at this path, absolute or from the working directory (unix(7)).
+    /// A Unix socket at this path, which is absolute or relative to the working directory
+    /// (unix(7)).
     Unix(PathBuf),
 }
 
 impl Listen {
-    /// True exactly when only this machine reaches it.
+    /// Whether only this machine can reach it.
     pub fn is_inside(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
@@ -27,7 +28,8 @@ impl Listen {
         }
     }
 
-    /// A line for a shell of this machine that asks for this path and query, which hold no quote.
+    /// A command line for a shell on this machine that requests this path and query, which contain
+    /// no quotes.
     pub fn curl_line(&self, target: &str) -> String {
         assert!(target.starts_with('/') && !target.contains('\''), "{target} needs no escape");
         match self {
@@ -36,7 +38,8 @@ impl Listen {
             }
             Self::Tcp(at) => format!("curl 'http://{at}{target}'"),
             Self::Unix(path) => {
-                // A quote ends the quoted word, stands escaped, and begins the next one.
+                // A quote is written by ending the quoted word, an escaped quote, and a new quoted
+                // word.
                 let path = path.to_string_lossy().replace('\'', r"'\''");
                 format!("curl --unix-socket '{path}' 'http://localhost{target}'")
             }
@@ -44,7 +47,7 @@ impl Listen {
     }
 }
 
-/// As `--listen` takes it: `127.0.0.1:8080`, `[::]:8080`, `unix:/run/openports.sock`.
+/// The form that `--listen` accepts: `127.0.0.1:8080`, `[::]:8080`, `unix:/run/openports.sock`.
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -54,16 +57,17 @@ impl fmt::Display for Listen {
     }
 }
 
-/// Why a text is no [`Listen`].
+/// The reason why a text is not a [`Listen`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenError {
-    /// Neither an address with its port nor `unix:`.
+    /// The text is neither an address with a port nor `unix:` with a path.
     Form,
-    /// Nothing stands behind `unix:`.
+    /// The path after `unix:` is missing.
     NoPath,
-    /// The path has so many bytes, more than [`limits::UNIX_PATH_BYTES_MAX`].
+    /// The path has this number of bytes, more than [`limits::UNIX_PATH_BYTES_MAX`].
     LongPath(usize),
-    /// The path holds a control character; the kernel ends it at a NUL, a log at a line end.
+    /// The path contains a control character. The kernel ends a path at a NUL, and a log record
+    /// ends at a line end.
     ControlCharacter,
 }
 
@@ -110,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_is_told_in_the_same_words() {
+    fn a_listen_address_is_displayed_as_it_was_parsed() {
         for text in ["127.0.0.1:0", "[::]:8080", "unix:/run/openports.sock", "unix:a", "unix:@b"] {
             let listen: Listen = text.parse().unwrap();
             assert_eq!(listen.to_string(), text);
@@ -136,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_to_try_is_one_that_a_shell_takes_as_it_was_meant() {
+    fn a_shell_splits_the_curl_line_as_intended() {
         for (text, expected) in [
             ("127.0.0.1:80", "curl 'http://127.0.0.1:80/?a&b'"),
             ("[::]:80", "curl 'http://127.0.0.1:80/?a&b'"),
@@ -149,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_socket_and_loopback_are_reached_from_this_machine_alone() {
+    fn only_this_machine_can_reach_a_unix_socket_or_loopback() {
         for (text, is_inside) in [
             ("unix:/run/x", true),
             ("127.9.9.9:1", true),

@@ -1,45 +1,63 @@
-//! Composition root: reads the configuration, builds the server, runs it. No logic.
+//! The composition root: reads the configuration, builds the event loop and runs it. It contains no
+//! logic.
 
-use std::io::{self, IsTerminal, Write};
+mod shell;
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use openports::batch::Batch;
-use openports::batch::options::{self, ProgressLine};
-use openports::batch::table::Colour;
-use openports::batch::targets::Targets;
+use openports::access::browser::HostGuard;
+use openports::access::forwarded::Proxies;
+use openports::access::token::BearerToken;
+use openports::batch::options::Destination;
+use openports::batch::{Batch, EXIT_UNPRINTED};
 use openports::budget::{self, Shares};
-use openports::config::scan::{Asked, ScanFlags, Source};
+use openports::config::scan::ScanArguments;
 use openports::config::{self, Config, Invocation, ListenFlag};
-use openports::event::listen::Listen;
+use openports::core::Core;
+use openports::core::announcement::Example;
+use openports::core::options::Options;
+use openports::event::RouteResult;
+use openports::event_loop::EventLoop;
+use openports::host::Family;
 use openports::limits;
-use openports::names::Names;
+use openports::listen_address::Listen;
 use openports::policy::Policy;
-use openports::policy::clients::HostGuard;
-use openports::policy::forwarded::Proxies;
-use openports::policy::token::Token;
-use openports::server::{Files, Server};
-use openports::service::{Options, Service};
+use openports::service_names::Names;
+use openports::sys::linux::{FilePaths, Linux};
 use openports::sys::listeners::Listener;
+use openports::technique::{RAW_ADVICE, RawAccess, Technique};
 use openports::{healthcheck, sys};
 
-/// What was asked for could not be done.
+/// The command failed.
 const EX_FAILED: u8 = 1;
 /// sysexits.h: the command was used incorrectly.
 const EX_USAGE: u8 = 64;
-/// sysexits.h: the operating system would not have it.
+/// sysexits.h: the operating system refused a request.
 const EX_OSERR: u8 = 71;
 
 fn main() -> ExitCode {
     sys::stand_as_process_1();
-    let invocation = config::parse(std::env::args_os(), |name| std::env::var_os(name));
+    sys::capability::restrict_net_raw();
+    let invocation =
+        config::parse(std::env::args_os(), |name| std::env::var_os(name), sys::interfaces);
     match invocation {
         Ok(Invocation::Serve(config, flag)) => end(serve(*config, flag), EX_OSERR),
-        Ok(Invocation::Scan(config, asked)) => end(scan(*config, &asked), EX_FAILED),
+        Ok(Invocation::Scan(mut config, asked)) => {
+            match check_technique(config.scan.options.technique) {
+                Ok(raw) => {
+                    config.settings.raw = raw;
+                    end(scan(*config, &asked), EX_FAILED)
+                }
+                Err(message) => end(Err(message), EX_OSERR),
+            }
+        }
         Ok(Invocation::Healthcheck(service)) => end(check(&service), EX_FAILED),
         Ok(Invocation::Help(text) | Invocation::Version(text)) => {
-            // A reader that has gone has read enough.
+            // If the reader has closed the pipe, it needs no more output.
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
@@ -47,8 +65,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The code of what was done; for a failure this one, after one line on stderr. Nobody is left to
-/// tell if even that fails.
+/// The exit code of a command. On failure, one line is written to stderr and `failed` is returned.
+/// A failure to write that line cannot be reported.
 fn end(done: Result<u8, String>, failed: u8) -> ExitCode {
     let code = done.unwrap_or_else(|message| {
         let _ = writeln!(io::stderr(), "openports: {message}");
@@ -61,24 +79,64 @@ fn check(service: &Listen) -> Result<u8, String> {
     healthcheck::ask(service).map(|()| 0).map_err(|unwell| format!("{service}: {unwell}"))
 }
 
-/// Binds everything, then runs until drained.
+/// Checks whether this process may send raw packets, which the technique `syn` requires.
+fn check_technique(technique: Technique) -> Result<RawAccess, String> {
+    match (technique, sys::raw::check_permitted()) {
+        (_, Ok(())) => Ok(RawAccess::Permitted),
+        (Technique::Connect, Err(_)) => Ok(RawAccess::Denied),
+        (Technique::Syn, Err(error)) if sys::raw::is_denied(&error) => Err(format!(
+            "--technique syn: this process may not send raw packets ({error}): {RAW_ADVICE}"
+        )),
+        (Technique::Syn, Err(error)) => {
+            Err(format!("--technique syn: this system has no raw sockets ({error})"))
+        }
+    }
+}
+
+/// Binds all listeners, then runs until the end of the shutdown.
 fn serve(mut config: Config, flag: ListenFlag) -> Result<u8, String> {
-    // First of all, so that a signal that comes early is kept, not fatal.
+    // This is the first step, so that an early signal is queued and does not kill the process.
     let signals = sys::Signals::new().map_err(|error| format!("signals: {error}"))?;
+    config.settings.raw = check_technique(config.settings.technique)?;
     let limit = prepare(&config)?;
     let listeners = listeners(&config, flag)?;
-    // Who can reach the service is a matter of what there is, not of what was asked for.
+    // The exposure of the service depends on the listeners that exist, not on those that were
+    // requested.
     config.listen = listeners.iter().map(|listener| listener.at().clone()).collect();
     let bound = config.listen.clone();
     let files = files(&config);
     let mut service = service(config, limit)?;
+    service.set_example(Example { own_address: own_address(), token_file: files.token.clone() });
     service.announce(&bound, limit);
-    Server::new(listeners, signals, service, files)
-        .and_then(Server::run)
-        .map_err(|error| format!("poller: {error}"))
+    warn_of_variables(&mut service);
+    let event_loop = Linux::new(signals, files)
+        .and_then(|kernel| EventLoop::new(kernel, listeners, service))
+        .map_err(|error| format!("poller: {error}"))?;
+    sys::process::notify_manager("READY=1");
+    event_loop.run().map_err(|error| format!("poller: {error}"))
 }
 
-/// What was passed; and what `--listen` says, unless that was passed instead.
+/// The address of this machine towards other machines (TEST-NET-1, and its counterpart in IPv6). No
+/// packet is sent.
+fn own_address() -> Option<IpAddr> {
+    let others = [
+        IpAddr::from(Ipv4Addr::new(192, 0, 2, 1)),
+        IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    ];
+    others.into_iter().find_map(|other| match sys::route((other, 9).into()) {
+        RouteResult::From(own) => Some(own),
+        RouteResult::Nowhere | RouteResult::Unknown => None,
+    })
+}
+
+fn warn_of_variables(core: &mut Core) {
+    for unknown in config::unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
+        core.warn_of_variable(&unknown.name, unknown.nearest.as_deref());
+    }
+}
+
+/// The listeners that the service manager passed, and those of `--listen`, unless the passed ones
+/// replace them.
 fn listeners(config: &Config, flag: ListenFlag) -> Result<Vec<Listener>, String> {
     let passed = sys::passed_listeners(|name| std::env::var_os(name));
     let mut listeners = passed.map_err(|error| error.to_string())?;
@@ -91,55 +149,57 @@ fn listeners(config: &Config, flag: ListenFlag) -> Result<Vec<Listener>, String>
     Ok(listeners)
 }
 
-/// Scans every target, prints, and ends.
-fn scan(mut config: Config, asked: &Asked) -> Result<u8, String> {
+/// Scans every target, prints the results, and ends.
+fn scan(mut config: Config, asked: &ScanArguments) -> Result<u8, String> {
     let limit = prepare(&config)?;
-    let targets = targets(&config.scan, asked)?;
-    // Not before stdin was read: until there is something to print, a signal just ends it.
+    apply_source(&mut config)?;
+    let (targets, excluded) = shell::targets(&config.scan, asked, &config.settings.interfaces)?;
+    let format = config.scan.format.unwrap_or_default();
+    let output = config.scan.output.as_deref().filter(|path| path.as_os_str() != "-");
+    let output = output.map(|path| shell::ResultFile::open(path, format)).transpose()?;
+    // The signals are taken over after stdin was read: until there is a result to print, a signal
+    // simply ends the process.
     let signals = sys::Signals::new().map_err(|error| format!("signals: {error}"))?;
-    let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
-    // https://no-color.org: set and not empty.
-    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let batch = Batch::new(options::Options {
-        targets,
-        manner: config.scan.manner.clone(),
-        shard: config.scan.shard,
-        format: config.scan.format,
-        colour: if stdout && !no_colour { Colour::Ansi } else { Colour::Plain },
-        progress: if stderr { ProgressLine::Shown } else { ProgressLine::Hidden },
-    });
-    // No clients: the descriptors are for probes and lookups.
+    let to = output.as_ref().map_or(Destination::Stdout, |_| Destination::File);
+    let batch = Batch::new(shell::options(&config.scan, targets, to, SystemTime::now()));
+    // A name that resolves to an excluded address must not be scanned either.
+    config.deny.extend(excluded);
+    // There are no clients, so the descriptors are available for probes and lookups.
     config.settings.connections_max = 1;
-    config.settings.scans_max = batch.targets_at_once();
+    config.settings.scans_max = batch.lookups_at_once();
     let files = files(&config);
     let mut service = service(config, limit)?;
+    warn_of_variables(&mut service);
     service.begin_batch(batch);
-    Server::new(Vec::new(), signals, service, files)
-        .and_then(Server::run)
-        .map_err(|error| format!("poller: {error}"))
-}
-
-fn targets(flags: &ScanFlags, asked: &Asked) -> Result<Targets, String> {
-    let mut targets = Targets::new(asked.ports.clone(), flags.exclude.clone());
-    match &asked.source {
-        Source::One { domain, host } => {
-            targets.add(domain, host.clone())?;
-        }
-        Source::List(path) => {
-            let failed = |error: io::Error| format!("--targets {}: {error}", path.display());
-            let list = std::fs::File::open(path).and_then(sys::read_list).map_err(failed)?;
-            targets.add_lines(&list);
-        }
-        Source::Stdin => {
-            let list = sys::read_list(io::stdin());
-            targets.add_lines(&list.map_err(|error| format!("--targets -: {error}"))?);
-        }
+    let code = Linux::new(signals, files)
+        .and_then(|kernel| EventLoop::new(kernel, Vec::new(), service))
+        .and_then(EventLoop::run)
+        .map_err(|error| format!("poller: {error}"));
+    match output {
+        Some(output) => output.close(code?),
+        None => code.map(|code| if code == EXIT_UNPRINTED { EX_FAILED } else { code }),
     }
-    Ok(targets)
 }
 
-/// Looks at what the configuration names, before anything is bound; returns how many descriptors
-/// there may be.
+/// Determines the source addresses of connects.
+fn apply_source(config: &mut Config) -> Result<(), String> {
+    let Some(source) = &config.scan.source else { return Ok(()) };
+    let sources = shell::sources(source)?;
+    let family = &mut config.scan.options.family;
+    *family = match (sources.v4, sources.v6, *family) {
+        (Some(_), None, Family::Any | Family::V4) => Family::V4,
+        (None, Some(_), Family::Any | Family::V6) => Family::V6,
+        (Some(_), Some(_), family) => family,
+        (Some(_), None, Family::V6) => return Err("--source has no IPv6 address".to_owned()),
+        (None, Some(_), Family::V4) => return Err("--source has no IPv4 address".to_owned()),
+        (None, None, _) => return Err("--source has no address that a target can answer".into()),
+    };
+    config.settings.sources = sources;
+    Ok(())
+}
+
+/// Checks the files that the configuration names before any listener is bound, and returns the
+/// limit of descriptors.
 fn prepare(config: &Config) -> Result<usize, String> {
     for (flag, file) in [("--resolv-conf", &config.resolv_conf), ("--hosts", &config.hosts)] {
         sys::check_readable(file).map_err(|error| format!("{flag} {}: {error}", file.display()))?;
@@ -150,33 +210,37 @@ fn prepare(config: &Config) -> Result<usize, String> {
     sys::raise_descriptor_limit().map_err(|error| format!("limits: {error}"))
 }
 
-fn files(config: &Config) -> Files {
+fn files(config: &Config) -> FilePaths {
     let Config { resolv_conf, hosts, token_file, .. } = config.clone();
-    Files { resolv_conf, hosts, token: token_file }
+    FilePaths { resolv_conf, hosts, token: token_file }
 }
 
-fn token(file: &Path) -> Result<Token, String> {
+fn token(file: &Path) -> Result<BearerToken, String> {
     let failed =
         |error: &dyn std::fmt::Display| format!("--token-file {}: {error}", file.display());
     let text = sys::read_secret(file).map_err(|error| failed(&error))?;
-    Token::parse(&text).map_err(|error| failed(&error))
+    BearerToken::parse(&text).map_err(|error| failed(&error))
 }
 
-/// The core, with its share of so many descriptors.
-fn service(mut config: Config, limit: usize) -> Result<Service, String> {
+/// The core, with its share of `limit` descriptors.
+fn service(mut config: Config, limit: usize) -> Result<Core, String> {
     let seed = sys::random_seed().map_err(|error| format!("random seed: {error}"))?;
-    let fitting = sys::memory_limit().map(budget::in_flight_bearable);
+    let memory = sys::memory_limit();
+    let syns = config.settings.in_flight_max.or(memory.map(budget::syns_bearable));
+    config.settings.syns_max = syns;
+    let fitting = memory.map(budget::in_flight_bearable);
     config.settings.in_flight_max = config.settings.in_flight_max.or(fitting);
-    // The poller is one more.
+    // The poller is one additional descriptor.
     let open = sys::open_descriptors() + 1;
     let shares = Shares::split(limit, open, &config.settings).map_err(|error| error.to_string())?;
+    config.settings.interfaces = sys::interfaces();
     let services = sys::read_file(Path::new("/etc/services"), limits::NAME_FILE_BYTES_MAX);
-    let reach = config.reach();
+    let exposure = config.exposure();
     let options = Options {
         settings: config.settings,
         shares,
-        policy: Policy { allow: config.allow, deny: config.deny, reach },
-        host_guard: HostGuard { reach, names: config.host_names },
+        policy: Policy { allow: config.allow, deny: config.deny, exposure },
+        host_guard: HostGuard { exposure, names: config.host_names },
         token: config.token_file.as_deref().map(token).transpose()?,
         proxies: Proxies(config.proxies),
         names: Names::parse(&services.unwrap_or_default()),
@@ -184,5 +248,5 @@ fn service(mut config: Config, limit: usize) -> Result<Service, String> {
         log_format: config.log_format,
         seed,
     };
-    Ok(Service::new(options, SystemTime::now()))
+    Ok(Core::new(options, SystemTime::now()))
 }

@@ -1,49 +1,45 @@
-//! Who is let in, and where a scan may go: networks, and (in [`clients`]) the clients.
+//! Which addresses may be scanned.
 //!
-//! The verdict falls on an address that was resolved, never on a name or a spelling, and the scan
-//! connects to that very address: there is no second lookup that could answer otherwise. An
-//! IPv6 address that carries an IPv4 address to where a translator or tunnel unpacks it is judged
-//! as both. Not known here: the network-specific NAT64 prefix of a site (RFC 6052 section 2.2),
-//! which `--deny` must name. Driven by `service`; touches no descriptor, no clock and no name.
+//! The verdict applies to a resolved address, never to a name or a spelling, and the scan connects
+//! to that very address: there is no second lookup that could give another answer. An IPv6 address
+//! that embeds an IPv4 address for a translator or a tunnel is judged as both addresses. The
+//! network-specific NAT64 prefix of a site (RFC 6052 section 2.2) is not known here, and must be
+//! given to `--deny`. `core` drives this module, which touches no descriptor, no clock and no name.
 //!
-//! Invariants: what `deny` names is denied whatever `allow` says; an address that some reading
-//! denies by default is let in only if `allow` names that reading, or the address as a whole.
-
-pub mod cidr;
-pub mod clients;
-pub mod forwarded;
-pub mod token;
+//! Invariants: an address in `deny` is denied, regardless of `allow`; if one of the readings of an
+//! address is denied by default, the address is permitted only if `allow` contains that reading, or
+//! the address itself.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::policy::cidr::Cidr;
+use crate::cidr::Cidr;
 
-/// Who can reach this service's listeners.
+/// Which machines can reach this service's listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Only this machine: every listener is bound to a loopback address.
+pub enum Exposure {
+    /// Only this machine: every listener is bound to a loopback address or a Unix socket.
     LoopbackOnly,
-    /// Others too; a loopback target would show them what this machine keeps to itself.
+    /// Other machines too. A scan of a loopback target would disclose private services to them.
     Outside,
 }
 
 /// Which addresses may be scanned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Let in although the default denies it.
+    /// Networks that are permitted although the default denies them.
     pub allow: Vec<Cidr>,
-    /// Denied in any case. An IPv4 network here and in `allow` also covers every IPv6 address
-    /// that embeds an address of it.
+    /// Networks that are always denied. An IPv4 network here and in `allow` also covers every IPv6
+    /// address that embeds one of its addresses.
     pub deny: Vec<Cidr>,
-    /// Decides about loopback targets.
-    pub reach: Reach,
+    /// The exposure of the listeners, which decides about loopback targets.
+    pub exposure: Exposure,
 }
 
-/// Why an address is not scanned.
+/// The reason why an address is denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// `--deny` names it.
+    /// A network of `--deny` contains it.
     Listed,
     /// 169.254.0.0/16 (RFC 3927), fe80::/10 (RFC 4291 section 2.5.6).
     LinkLocal,
@@ -53,14 +49,14 @@ pub enum Denial {
     Broadcast,
     /// 0.0.0.0/8 (RFC 1122 section 3.2.1.3) and `::`, which connect to this machine.
     Unspecified,
-    /// A cloud's metadata service, which hands out credentials.
+    /// The metadata service of a cloud, which provides credentials.
     Metadata,
-    /// 127.0.0.0/8 (RFC 1122 section 3.2.1.3), `::1`, and others than this machine may ask.
+    /// 127.0.0.0/8 (RFC 1122 section 3.2.1.3) and `::1`, if other machines can reach the service.
     Loopback,
 }
 
 impl Denial {
-    /// Every kind, in the order of its discriminant.
+    /// Every reason, in the order of its discriminant.
     pub const ALL: [Self; 7] = [
         Self::Listed,
         Self::LinkLocal,
@@ -99,23 +95,25 @@ impl fmt::Display for Denial {
     }
 }
 
-/// What is denied unless `allow` names it, the more telling reason first.
+/// The networks that are denied unless `allow` contains the address, the more specific reason
+/// first.
 const DENIED: [(Cidr, Denial); 19] = [
-    // AWS "Instance metadata", Google Cloud, Azure and most others; link-local as well.
+    // AWS "Instance metadata", Google Cloud, Azure and most others; this address is link-local as
+    // well.
     (Cidr::v4([169, 254, 169, 254], 32), Denial::Metadata),
-    // Alibaba Cloud "Instance metadata"; the IPv6 form below.
+    // Alibaba Cloud "Instance metadata"; its IPv6 form is below.
     (Cidr::v4([100, 100, 100, 200], 32), Denial::Metadata),
     (Cidr::v6([0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200], 128), Denial::Metadata),
     // Azure "What is IP address 168.63.129.16": the wire server, a public address.
     (Cidr::v4([168, 63, 129, 16], 32), Denial::Metadata),
-    // Oracle Cloud Infrastructure Classic "Retrieving instance metadata"; its successor over IPv6.
+    // Oracle Cloud Infrastructure Classic "Retrieving instance metadata"; its successor uses IPv6.
     (Cidr::v4([192, 0, 0, 192], 32), Denial::Metadata),
     (Cidr::v6([0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe], 128), Denial::Metadata),
-    // AWS: instance metadata (::254) and EKS Pod Identity credentials (::23) among its services.
+    // AWS: instance metadata (::254), EKS Pod Identity credentials (::23) and other services.
     (Cidr::v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0], 32), Denial::Metadata),
     // Google Cloud "About VM metadata", for instances without IPv4.
     (Cidr::v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128), Denial::Metadata),
-    // Scaleway, as cloud-init's data source documents it.
+    // Scaleway, as documented by the data source of cloud-init.
     (Cidr::v6([0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42], 128), Denial::Metadata),
     // Akamai (Linode) "Metadata service".
     (Cidr::v6([0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1], 128), Denial::Metadata),
@@ -131,7 +129,7 @@ const DENIED: [(Cidr, Denial); 19] = [
 ];
 
 impl Policy {
-    /// Whether `address`, as it was resolved, may be scanned.
+    /// Whether the resolved `address` may be scanned.
     pub fn verdict(&self, address: IpAddr) -> Result<(), Denial> {
         let readings = readings(address);
         let names = |list: &[Cidr], reading| list.iter().any(|cidr| cidr.contains(reading));
@@ -153,14 +151,14 @@ impl Policy {
 
     fn default_denial(&self, reading: IpAddr) -> Option<Denial> {
         let (_, denial) = DENIED.iter().find(|(cidr, _)| cidr.contains(reading))?;
-        match (denial, self.reach) {
-            (Denial::Loopback, Reach::LoopbackOnly) => None,
-            (denial, Reach::LoopbackOnly | Reach::Outside) => Some(*denial),
+        match (denial, self.exposure) {
+            (Denial::Loopback, Exposure::LoopbackOnly) => None,
+            (denial, Exposure::LoopbackOnly | Exposure::Outside) => Some(*denial),
         }
     }
 }
 
-/// The address in canonical form (v4-mapped as IPv4), then every IPv4 address it may lead to.
+/// The address in canonical form (v4-mapped as IPv4), then every IPv4 address to which it may lead.
 fn readings(address: IpAddr) -> Vec<IpAddr> {
     let canonical = address.to_canonical();
     let mut readings = vec![canonical];
@@ -173,17 +171,17 @@ fn readings(address: IpAddr) -> Vec<IpAddr> {
     readings
 }
 
-/// The IPv4 addresses that stand in an IPv6 address which is not v4-mapped.
+/// The IPv4 addresses that are embedded in an IPv6 address which is not v4-mapped.
 fn embedded(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     assert!(address.to_ipv4_mapped().is_none(), "v4-mapped is IPv4 in another spelling");
     let groups = address.segments();
     let at_bit = |first: u32| Ipv4Addr::from_bits((address.to_bits() >> (96 - first)) as u32);
     let mut found = match groups {
-        // The unspecified and the loopback address embed nothing.
+        // The unspecified address and the loopback address embed no other.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => vec![],
         // v4-compatible, RFC 4291 section 2.5.5.1.
         [0, 0, 0, 0, 0, 0, _, _] => vec![at_bit(96)],
-        // IPv4-translated, RFC 2765 section 2.1; obsolete, still understood by some translators.
+        // IPv4-translated, RFC 2765 section 2.1; obsolete, but still supported by some translators.
         [0, 0, 0, 0, 0xffff, 0, _, _] => vec![at_bit(96)],
         // NAT64, the well-known prefix, RFC 6052 section 2.1.
         [0x64, 0xff9b, 0, 0, 0, 0, _, _] => vec![at_bit(96)],
@@ -202,13 +200,13 @@ fn embedded(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     found
 }
 
-/// Where 64:ff9b:1::/48 holds the IPv4 address depends on how many of its bits the site took as
-/// prefix, which cannot be seen (RFC 6052 section 2.2): each of the four layouts is a reading.
-/// The wrong ones mostly read as 0.x.y.z and are left out unless there is nothing else; another
-/// one may deny a harmless address, which `--allow` can then open.
+/// The position of the IPv4 address in 64:ff9b:1::/48 depends on the length of the site's prefix,
+/// which cannot be determined (RFC 6052 section 2.2), so each of the four layouts gives a reading.
+/// The wrong ones mostly have the form 0.x.y.z and are left out unless there is no other reading.
+/// Another wrong one may deny a harmless address, which `--allow` can then permit.
 fn embedded_local_nat64(address: Ipv6Addr) -> Vec<Ipv4Addr> {
     let bits = address.to_bits();
-    // Bits 64 to 71 are no part of it, in none of the three shorter layouts.
+    // Bits 64 to 71 do not belong to the address in any of the three shorter layouts.
     let gapless = (bits >> 64 & 0xffff) << 56 | bits & ((1 << 56) - 1);
     let layouts = [gapless >> 40, gapless >> 32, gapless >> 24, bits];
     let all = layouts.map(|layout| Ipv4Addr::from_bits(layout as u32));
@@ -220,16 +218,16 @@ fn embedded_local_nat64(address: Ipv6Addr) -> Vec<Ipv4Addr> {
 mod tests {
     use super::*;
 
-    fn policy(allow: &[&str], deny: &[&str], reach: Reach) -> Policy {
+    fn policy(allow: &[&str], deny: &[&str], exposure: Exposure) -> Policy {
         let parse = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect();
-        Policy { allow: parse(allow), deny: parse(deny), reach }
+        Policy { allow: parse(allow), deny: parse(deny), exposure }
     }
 
     fn check(policy: &Policy, address: &str, expected: Result<(), Denial>) {
         assert_eq!(policy.verdict(address.parse().unwrap()), expected, "for {address}");
     }
 
-    /// Every IPv6 address by which an IPv4 address may be reached.
+    /// Every IPv6 address through which an IPv4 address may be reached.
     fn embeddings(v4: Ipv4Addr) -> Vec<Ipv6Addr> {
         let bits = u128::from(v4.to_bits());
         let [a, b, c, d] = v4.octets().map(u128::from);
@@ -248,7 +246,7 @@ mod tests {
             0x2001_0db8 << 96 | 0x5efe << 32 | bits,
             0x2001_0db8 << 96 | 0x0200_5efe << 32 | bits,
         ];
-        // `::` and `::1` are addresses of their own, not 0.0.0.0 and 0.0.0.1.
+        // `::` and `::1` are addresses of their own and do not embed 0.0.0.0 and 0.0.0.1.
         if bits > 1 {
             all.push(bits);
         }
@@ -257,7 +255,7 @@ mod tests {
 
     #[test]
     fn the_default_policy_denies_what_no_scan_should_reach() {
-        let policy = policy(&[], &[], Reach::Outside);
+        let policy = policy(&[], &[], Exposure::Outside);
         for (address, denial) in [
             ("0.0.0.0", Denial::Unspecified),
             ("0.255.255.255", Denial::Unspecified),
@@ -291,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_default_policy_allows_everything_else() {
-        let policy = policy(&[], &[], Reach::Outside);
+        let policy = policy(&[], &[], Exposure::Outside);
         for address in [
             "1.0.0.0",
             "10.0.0.1",
@@ -319,7 +317,7 @@ mod tests {
 
     #[test]
     fn every_embedding_of_a_denied_address_is_denied() {
-        let policy = policy(&[], &[], Reach::Outside);
+        let policy = policy(&[], &[], Exposure::Outside);
         for text in ["127.0.0.1", "169.254.169.254", "224.0.0.251", "0.0.0.0", "168.63.129.16"] {
             let v4: Ipv4Addr = text.parse().unwrap();
             let plain = policy.verdict(IpAddr::V4(v4));
@@ -332,7 +330,7 @@ mod tests {
 
     #[test]
     fn every_embedding_of_an_allowed_address_is_allowed() {
-        let policy = policy(&[], &[], Reach::Outside);
+        let policy = policy(&[], &[], Exposure::Outside);
         for text in ["8.8.8.8", "10.20.30.40", "192.0.2.7", "203.0.113.200"] {
             for v6 in embeddings(text.parse().unwrap()) {
                 assert_eq!(policy.verdict(IpAddr::V6(v6)), Ok(()), "{text} as {v6}");
@@ -341,8 +339,8 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_scanned_only_where_only_this_machine_asks() {
-        let policy = policy(&[], &[], Reach::LoopbackOnly);
+    fn loopback_is_scanned_only_if_only_this_machine_can_reach_the_service() {
+        let policy = policy(&[], &[], Exposure::LoopbackOnly);
         for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1"] {
             check(&policy, address, Ok(()));
         }
@@ -356,7 +354,7 @@ mod tests {
         let policy = policy(
             &["127.0.0.0/8", "169.254.0.0/16", "fd00:ec2::254"],
             &["127.0.0.2/32", "10.0.0.0/8", "2001:db8::/32"],
-            Reach::Outside,
+            Exposure::Outside,
         );
         for v6 in embeddings(Ipv4Addr::new(127, 0, 0, 1)) {
             let is_listed = v6.segments()[..2] == [0x2001, 0xdb8];
@@ -376,21 +374,21 @@ mod tests {
     }
 
     #[test]
-    fn an_allowed_teredo_server_does_not_open_a_denied_client() {
-        let policy = policy(&["8.8.8.8/32"], &[], Reach::Outside);
+    fn an_allowed_teredo_server_does_not_permit_a_denied_client() {
+        let policy = policy(&["8.8.8.8/32"], &[], Exposure::Outside);
         let bits = 0x2001 << 112 | 0x0808_0808 << 64 | u128::from(!0x7f00_0001_u32);
         check(&policy, &Ipv6Addr::from_bits(bits).to_string(), Err(Denial::Loopback));
     }
 
     #[test]
-    fn an_ipv6_network_that_is_allowed_opens_all_of_it() {
-        let policy = policy(&["64:ff9b::/96"], &[], Reach::Outside);
+    fn an_allowed_ipv6_network_permits_all_its_addresses() {
+        let policy = policy(&["64:ff9b::/96"], &[], Exposure::Outside);
         check(&policy, "64:ff9b::7f00:1", Ok(()));
         check(&policy, "64:ff9b:1::7f00:1", Err(Denial::Loopback));
     }
 
     #[test]
-    fn labels_and_texts_tell_the_denials_apart() {
+    fn each_denial_has_its_own_label_and_text() {
         for (index, denial) in Denial::ALL.iter().enumerate() {
             assert_eq!(*denial as usize, index);
             for other in &Denial::ALL[..index] {

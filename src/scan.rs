@@ -1,50 +1,71 @@
-//! One scan of one address: which port to try next, and what each one came to.
+//! One scan of one address: which port to probe next, and which state each one has.
 //!
-//! A pure state machine: the service asks [`Scan::poll_launch`] for connects as far as the scan's
-//! allowance of descriptors goes, tells it their outcomes, and closes what
-//! [`Scan::poll_expired`], [`Scan::poll_surplus`] and [`Scan::poll_abandoned`] give back.
+//! A pure state machine. The scheduler asks [`Scan::poll_launch`] for probes as far as the scan's
+//! allowance goes, reports their outcomes, and gives up what [`Scan::poll_expired`],
+//! [`Scan::poll_surplus`], [`Scan::poll_postponed`] and [`Scan::poll_abandoned`] return.
 //!
-//! A scan runs in passes. The first goes over every port asked for. A further one goes over the
-//! ports that stayed silent, where the plan demands it or the network was seen to lose packets.
-//! All probes of a pass share one timeout, so the oldest in flight is always the first due.
+//! A scan runs in passes. The first goes over every port asked for, those that are often open
+//! first. A further one goes over the ports that stayed silent, where the plan demands it or the
+//! measured loss leaves a doubt ([`loss`]). [`congestion`] says when the next probe may leave, and
+//! [`pings`] ask a responding port again while others are silent. All probes of a pass share one
+//! timeout, so the oldest in flight is always the first due.
 //!
 //! Invariants (`check_invariants`): every port asked for is in exactly one of `untested`, `open`,
 //! `closed`, `filtered`, `unreachable`; a port is in flight or waiting at most once; nothing is in
-//! flight after the end but what `poll_abandoned` still hands out. A shortage of ours never
-//! becomes a port's state.
+//! flight after the end but what `poll_abandoned` still returns. A local shortage never becomes a
+//! port's state.
 
+pub mod congestion;
 pub mod ledger;
+pub mod loss;
+mod measure;
+pub mod options;
+mod order;
+mod passes;
+mod pinging;
+pub mod pings;
 pub mod plan;
 pub mod probes;
+pub mod request;
 pub mod rtt;
+mod silent_pace;
+pub mod summary;
+mod timing;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::event::{Glance, Outcome, Shortage};
-use crate::limits;
+use crate::event::{CompletionCheck, Outcome, Shortage};
+use crate::pacer::RateLimit;
+use crate::port_set::PortSet;
 use crate::slots::Key;
-use crate::target::{PortSet, Retries, Timeout};
+use crate::technique::Technique;
+use congestion::Controller;
 use ledger::{Counts, Ledger, PortState};
+use loss::{AnsweredExchange, LossMeter};
+use order::Order;
+use passes::{Pass, SilentStart};
+use pings::{Pings, ResponderKind};
 use plan::Plan;
 use probes::{Probe, ProbeId, Probes};
 use rtt::Rtt;
+use timing::PING_PATIENCE;
 
-/// One connect to be started.
+/// One probe to be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// Names the probe in [`Scan::handle_outcome`].
     pub probe: ProbeId,
-    /// Where to.
+    /// The address and port to connect to.
     pub to: SocketAddr,
     /// Whether an answer within the call is to be expected.
-    pub glance: Glance,
+    pub check: CompletionCheck,
 }
 
 /// What an outcome changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// The port has a state; `rtt` is the time from connect to answer.
+pub enum ProbeResult {
+    /// The port has a state.
     Port {
         /// The port.
         port: u16,
@@ -53,31 +74,19 @@ pub enum Finding {
         /// From the connect to its answer.
         rtt: Duration,
     },
-    /// We ran short: the port waits and is tried again.
+    /// A local shortage: the port waits and is probed again.
     Postponed,
+    /// A ping was answered: no port has another state.
+    Ping,
 }
 
 #[derive(Debug)]
-enum State {
-    /// Ports are being tried. Armed: the oldest probe's deadline, the pace, the scan's end.
+enum ScanState {
+    /// Ports are being probed. Armed: the oldest probe's deadline, the pace, the scan's end.
     /// Left when nothing is in flight, waiting or to come, or at the scan's end.
     Pass(Pass),
     /// Every port has its last state. Nothing armed, nothing leaves it.
     Ended { complete: bool },
-}
-
-#[derive(Debug)]
-struct Pass {
-    /// 0 for the pass over all ports.
-    number: u32,
-    /// The next port in ascending order; `None` once all were launched.
-    next: Option<u16>,
-    /// Ports of this pass, tried or not.
-    total: usize,
-    /// Ports tried so far.
-    tried: usize,
-    /// Ports that got an answer in this pass.
-    answered: usize,
 }
 
 /// One scan. See the module's documentation.
@@ -85,173 +94,209 @@ struct Pass {
 pub struct Scan {
     plan: Plan,
     started_at: Instant,
-    state: State,
+    state: ScanState,
     probes: Probes,
+    pings: Pings,
     /// Ports that were begun and given back (a shortage, a smaller allowance): next in turn.
     waiting: Vec<u16>,
     ledger: Ledger,
     rtt: Rtt,
-    /// Descriptors that the service grants.
+    loss: LossMeter,
+    /// `None` for a scan of few ports, whose SYNs the path carries at any rate.
+    controller: Option<Box<Controller>>,
+    /// Probes in flight that the scheduler grants.
     allowance: usize,
-    /// Connects in flight that the target or the way to it bears; halved where a pass shows less.
-    pressure_max: usize,
     /// Probes beyond the first for a port.
     retried: u32,
-    /// True exactly when a silent probe ended before the kernel had repeated its SYN.
-    gave_up_early: bool,
-    /// True exactly when a port that had been silent answered in a later pass.
-    silence_broken: bool,
-    /// When a port was last answered for.
-    answered_at: Instant,
-    /// Connects started, all told.
+    /// Passes in a row in which nothing answered, not even pings, and since when.
+    dark: Option<(u32, Instant)>,
+    /// When the last answer came.
+    heard_at: Option<Instant>,
+    /// Ports that stayed silent before anything had answered.
+    silent_start: SilentStart,
+    /// Exchanges of each port of the first pass.
+    exchanges_before: u32,
+    /// Probes of ports started, in all passes.
     launched: u32,
-    /// Glances in a row that saw nothing.
-    glances_missed: u32,
-    /// The pace: no launch before this.
-    next_launch_at: Instant,
+    /// Checks in a row that saw nothing.
+    checks_missed: u32,
+    /// Ports that are still probed before the next ping that is due. SYNs leave in bursts, of which
+    /// the first find the queue shorter: a ping stands anywhere in a burst.
+    ping_waits: u32,
+    /// No ping before this, from the scan's start.
+    next_ping_at: Duration,
+    /// The rate asked for.
+    rate_limit: Option<RateLimit>,
 }
 
-/// Glances in a row that may see nothing before the poller is trusted to tell.
-const GLANCES_MISSED_MAX: u32 = 16;
-/// Then one launch in so many still glances, for a target that comes nearer.
-const GLANCE_EVERY: u32 = 256;
-/// Further passes that `retries=auto` makes at most.
-const PASSES_AUTO_MAX: u32 = 10;
-/// How long nothing may come before `retries=auto` takes silence for the last word. Limits count
-/// by the second (FreeBSD's icmplim, most firewalls'): a shorter pass may have met a spent one.
-const BARREN_MIN: Duration = Duration::from_secs(1);
-/// The window is never halved below this.
-const WINDOW_MIN: usize = 64;
-/// How far a pace may catch up after the loop was late: at most so many launches' time.
-const PACE_SLACK: Duration = Duration::from_millis(5);
+/// A scan of so few ports has no pace of its own: TCP itself sends ten segments at once (RFC 6928).
+const UNPACED_PORTS_MAX: usize = 16;
 
 impl Scan {
     /// A scan that has launched nothing yet and may not until [`Scan::set_allowance`].
     pub fn new(now: Instant, plan: Plan) -> Self {
         assert!(!plan.ports.is_empty(), "a scan has a port to scan");
-        assert!(plan.concurrency > 0, "a scan may have one connect in flight");
+        assert!(plan.concurrency() > 0, "a scan may have one connect in flight");
+        // Nothing is in the way to this machine itself.
+        let is_paced = plan.ports.len() > UNPACED_PORTS_MAX && !plan.target.ip().is_loopback();
         Self {
             started_at: now,
-            state: State::Pass(Pass {
-                number: 0,
-                next: plan.ports.next_from(0),
-                total: plan.ports.len(),
-                tried: 0,
-                answered: 0,
-            }),
-            probes: Probes::new(),
+            state: ScanState::Pass(Pass::new(now, 0, Order::first(&plan.ports), plan.ports.len())),
+            probes: Probes::new(plan.ports.len()),
+            pings: Pings::default(),
             waiting: Vec::new(),
             ledger: Ledger::new(plan.ports.clone()),
             rtt: Rtt::default(),
+            loss: LossMeter::default(),
+            controller: is_paced.then(|| Box::new(Controller::new(now, plan.ports.len()))),
             allowance: 0,
-            pressure_max: usize::MAX,
             retried: 0,
-            gave_up_early: false,
-            silence_broken: false,
-            answered_at: now,
+            dark: None,
+            heard_at: None,
+            silent_start: SilentStart::default(),
+            exchanges_before: 1,
             launched: 0,
-            glances_missed: 0,
-            next_launch_at: now,
+            checks_missed: 0,
+            ping_waits: 0,
+            next_ping_at: Duration::ZERO,
+            rate_limit: plan.options.rate.map(RateLimit::new),
             plan,
         }
     }
 
-    /// Grants descriptors; a smaller grant makes a surplus for [`Scan::poll_surplus`].
-    pub fn set_allowance(&mut self, allowance: usize) {
-        self.allowance = allowance;
-    }
-
-    /// Starts the next connect on `socket`, if [`Scan::wants_launch`].
-    pub fn poll_launch(&mut self, now: Instant, socket: Key) -> Option<Launch> {
-        if !self.wants_launch(now) {
+    /// Starts the next probe under the name `key`, if [`Scan::wants_launch`].
+    pub fn poll_launch(&mut self, now: Instant, key: Key) -> Option<Launch> {
+        let elapsed = now - self.started_at;
+        self.charge_repeats(now, elapsed);
+        let (port_at, ping_at) = (self.port_at(now), self.ping_at());
+        if ping_at.is_some_and(|at| at + PING_PATIENCE <= now) {
+            return self.launch_ping(now, key);
+        }
+        if port_at.is_some_and(|at| at > now) {
             return None;
         }
-        let State::Pass(pass) = &mut self.state else { return None };
+        if ping_at.is_some_and(|at| at <= now) {
+            if port_at.is_none() || self.ping_waits == 0 {
+                return self.launch_ping(now, key);
+            }
+            self.ping_waits -= 1;
+        }
+        port_at?;
+        let ScanState::Pass(pass) = &mut self.state else { return None };
         let port = match self.waiting.pop() {
             Some(port) => port,
             None => {
-                let port = pass.next?;
-                let set = if pass.number == 0 {
-                    &self.plan.ports
-                } else {
-                    self.ledger.ports(PortState::Filtered)
+                let ports = match pass.number {
+                    0 => &self.plan.ports,
+                    _ => self.ledger.ports(PortState::Filtered),
                 };
-                pass.next = set.next_from(u32::from(port) + 1);
+                let port = pass.order.pop(ports)?;
+                let group = pass.order.group(port);
+                self.loss.handle_probe(elapsed, port, group);
                 pass.tried += 1;
                 self.retried += u32::from(pass.number > 0);
                 port
             }
         };
-        if let Some(rate) = self.plan.rate {
-            let earliest = now.checked_sub(PACE_SLACK).unwrap_or(now);
-            self.next_launch_at =
-                self.next_launch_at.max(earliest) + Duration::from_secs(1) / rate.get();
-        }
-        let probe = self.probes.push(port, socket, now - self.started_at);
-        let mut to = self.plan.target;
-        to.set_port(port);
-        Some(Launch { probe, to, glance: self.glance() })
+        self.launched = self.launched.wrapping_add(1);
+        self.count_launch(now);
+        let probe = self.probes.push(port, key, elapsed);
+        Some(Launch { probe, to: self.address_of(port), check: self.check() })
     }
 
-    /// Takes in what a connect came to; its socket is the caller's to close.
-    pub fn handle_outcome(&mut self, now: Instant, probe: ProbeId, outcome: Outcome) -> Finding {
+    /// Takes in a probe's outcome. The engine has forgotten the probe.
+    pub fn handle_outcome(
+        &mut self,
+        now: Instant,
+        probe: ProbeId,
+        outcome: Outcome,
+    ) -> ProbeResult {
+        if let Some(number) = probe.as_ping() {
+            return self.handle_ping_outcome(now, number, outcome);
+        }
         let probe = self.probes.remove(probe);
         let elapsed = (now - self.started_at).saturating_sub(probe.started());
-        let state = match outcome {
-            Outcome::Connected => PortState::Open,
-            Outcome::MetItself | Outcome::Refused => PortState::Closed,
-            Outcome::TimedOut => PortState::Filtered,
-            Outcome::Unreachable => PortState::Unreachable,
-            Outcome::Shortage(Shortage::SourcePorts) if !self.plan.is_routed => {
-                PortState::Unreachable
-            }
-            Outcome::Shortage(_) => {
-                self.waiting.push(probe.port);
-                return Finding::Postponed;
-            }
+        let Some(state) = self.state_of(outcome) else {
+            self.waiting.push(probe.port);
+            return ProbeResult::Postponed;
         };
-        if matches!(state, PortState::Open | PortState::Closed) {
-            self.rtt.handle_answer(elapsed);
+        let is_answer = match outcome {
+            Outcome::Connected | Outcome::Refused | Outcome::Unreachable => true,
+            Outcome::SelfConnect | Outcome::TimedOut | Outcome::Shortage(_) => false,
+        };
+        if is_answer {
+            self.handle_answer(now, &probe, elapsed, state);
         }
         if elapsed.as_micros() == 0 {
-            self.glances_missed = 0;
+            self.checks_missed = 0;
         }
-        self.classify(now, probe.port, state);
+        self.classify(&probe, state);
         self.settle(now);
-        Finding::Port { port: probe.port, state, rtt: elapsed }
+        ProbeResult::Port { port: probe.port, state, rtt: elapsed }
     }
 
-    /// Ends the probe that is longest overdue, if one is, and gives back its socket.
+    /// After the end: the engine has forgotten a probe by itself, and its outcome comes too late.
+    pub fn handle_late(&mut self, probe: ProbeId) {
+        assert!(!self.is_running(), "before the end every outcome counts");
+        match probe.as_ping() {
+            Some(number) => self.pings.handle_failure(number),
+            None => drop(self.probes.remove(probe)),
+        }
+    }
+
+    /// Ends the probe or ping that is longest overdue, if one is, and returns its name.
     pub fn poll_expired(&mut self, now: Instant) -> Option<Key> {
+        if !self.is_running() {
+            return None;
+        }
+        let elapsed = now - self.started_at;
+        if let Some(key) = self.poll_ping_lost(now) {
+            return Some(key);
+        }
         let (id, probe) = self.probes.oldest()?;
-        let waited = (now - self.started_at).saturating_sub(probe.started());
-        if waited < self.probe_timeout() || !self.is_running() {
+        let waited = elapsed.saturating_sub(probe.started());
+        if waited < self.probe_timeout() {
             return None;
         }
         let probe = self.probes.remove(id);
-        let repeated = rtt::SYN_REPEAT + self.rtt.smoothed().unwrap_or_default();
-        self.gave_up_early |= waited < repeated;
-        self.classify(now, probe.port, PortState::Filtered);
+        self.classify(&probe, PortState::Filtered);
         self.settle(now);
-        Some(probe.socket)
+        Some(probe.key)
     }
 
-    /// Gives back the youngest probe's socket while more is in flight than is granted. Its port
-    /// waits: it has lost the least time.
+    /// Gives up the youngest probe while more is in flight than is granted. Its port waits: it has
+    /// lost the least time.
     pub fn poll_surplus(&mut self) -> Option<Key> {
         if !self.has_surplus() {
             return None;
         }
+        if let Some(key) = self.pings.poll_given_up() {
+            return Some(key);
+        }
         let (id, _) = self.probes.youngest()?;
         let probe = self.probes.remove(id);
         self.waiting.push(probe.port);
-        Some(probe.socket)
+        Some(probe.key)
+    }
+
+    /// Gives up the youngest probe if it was started at `since` or later and its SYN may not have
+    /// left this machine. Its port waits.
+    pub fn poll_postponed(&mut self, since: Instant) -> Option<Key> {
+        let since = since.saturating_duration_since(self.started_at);
+        let (id, probe) = self.probes.youngest()?;
+        // The time of a probe is kept in microseconds.
+        if !self.is_running() || probe.started() + Duration::from_micros(1) < since {
+            return None;
+        }
+        let probe = self.probes.remove(id);
+        self.waiting.push(probe.port);
+        Some(probe.key)
     }
 
     /// Ends the scan as it stands, if it still runs: what has no state is untested.
     pub fn handle_end(&mut self) {
         if self.is_running() {
-            self.state = State::Ended { complete: false };
+            self.state = ScanState::Ended { complete: false };
             self.waiting.clear();
         }
         self.check_invariants();
@@ -259,66 +304,69 @@ impl Scan {
 
     /// Ends the scan if its time is up.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.charge_repeats(now, now - self.started_at);
         if now >= self.plan.ends_at {
             self.handle_end();
         }
     }
 
-    /// After the end: the sockets of the probes that were in flight, one by one.
+    /// After the end: the probes that were in flight, one by one.
     pub fn poll_abandoned(&mut self) -> Option<Key> {
         if self.is_running() {
             return None;
         }
+        if let Some(key) = self.pings.poll_given_up() {
+            return Some(key);
+        }
         let (id, _) = self.probes.oldest()?;
-        Some(self.probes.remove(id).socket)
+        Some(self.probes.remove(id).key)
     }
 
-    /// True exactly when a connect may be started now.
-    pub fn wants_launch(&self, now: Instant) -> bool {
-        self.has_launch() && self.probes.len() < self.window() && self.next_launch_at <= now
-    }
-
-    /// True exactly when more is in flight than is granted.
+    /// Whether more is in flight than is granted.
     pub const fn has_surplus(&self) -> bool {
-        self.is_running() && self.probes.len() > self.allowance
+        self.is_running() && self.in_flight() > self.allowance
     }
 
-    /// Connects that the scan could use at once: in flight, and to come in this pass.
-    pub fn need(&self) -> usize {
-        let State::Pass(pass) = &self.state else { return 0 };
-        let to_come = pass.total - pass.tried + self.waiting.len();
-        self.ceiling().min(self.probes.len() + to_come)
-    }
-
-    /// When something is due whatever else runs: the oldest probe, the end. `None` after the end.
+    /// When something is due whatever else runs: the oldest probe, a ping, the end. `None` after
+    /// the end.
     pub fn deadline(&self) -> Option<Instant> {
-        let expiry = |probe: &Probe| self.started_at + probe.started() + self.probe_timeout();
+        let expiry = |probe: &Probe| probe.started() + self.probe_timeout();
         let oldest = self.probes.oldest().map(|(_, probe)| expiry(probe));
-        let first = oldest.map_or(self.plan.ends_at, |expiry| expiry.min(self.plan.ends_at));
+        let first = oldest.into_iter().chain(self.pings.deadline(&self.rtt)).min();
+        let first = first.map(|elapsed| self.started_at + elapsed);
+        let first = first.map_or(self.plan.ends_at, |at| at.min(self.plan.ends_at));
         self.is_running().then_some(first)
     }
 
-    /// When the pace allows the next launch, past or to come; `None` where time alone allows none.
-    /// Not a part of [`Scan::deadline`]: while no descriptor is to be had, it passes in vain.
-    pub fn paced_until(&self) -> Option<Instant> {
-        let is_paced = self.plan.rate.is_some();
-        let has_room = self.probes.len() < self.window();
-        (is_paced && has_room && self.has_launch()).then_some(self.next_launch_at)
-    }
-
-    /// True exactly until every port has its last state.
+    /// Whether a port has yet to get its last state.
     pub const fn is_running(&self) -> bool {
-        matches!(self.state, State::Pass(_))
+        matches!(self.state, ScanState::Pass(_))
     }
 
-    /// True exactly when every port was tried as planned; false while the scan runs.
+    /// Whether every port was probed as planned; false while the scan runs.
     pub const fn is_complete(&self) -> bool {
-        matches!(self.state, State::Ended { complete: true, .. })
+        matches!(self.state, ScanState::Ended { complete: true, .. })
     }
 
-    /// True exactly when the network was seen to lose packets.
+    /// Whether the network was seen to lose packets.
     pub fn loss_suspected(&self) -> bool {
-        self.rtt.shows_loss() || self.silence_broken
+        self.loss.has_lost()
+    }
+
+    /// The share of exchanges (a SYN and its answer) that were lost, 0 to 1; `None` while nothing
+    /// responded.
+    pub fn loss(&self) -> Option<f64> {
+        self.loss.loss()
+    }
+
+    /// Whether [`Scan::loss`] is known.
+    pub const fn has_loss(&self) -> bool {
+        self.loss.has_answer()
+    }
+
+    /// Whether a port has responded.
+    pub const fn has_answer(&self) -> bool {
+        self.responding() > 0
     }
 
     /// Probes made again for ports that had stayed silent.
@@ -326,9 +374,14 @@ impl Scan {
         self.retried
     }
 
-    /// Connects in flight.
+    /// Probes in flight, pings included.
     pub const fn in_flight(&self) -> usize {
-        self.probes.len()
+        self.probes.len() + self.pings.in_flight()
+    }
+
+    /// How its ports are probed.
+    pub const fn technique(&self) -> Technique {
+        self.plan.options.technique
     }
 
     /// The address.
@@ -346,59 +399,63 @@ impl Scan {
         self.ledger.counts()
     }
 
-    /// Moves a port to its new state.
-    fn classify(&mut self, now: Instant, port: u16, state: PortState) {
-        let was = self.ledger.classify(port, state);
-        let State::Pass(pass) = &mut self.state else { return };
-        if state != PortState::Filtered {
-            pass.answered += 1;
-            self.answered_at = now;
-            self.silence_broken |= was == PortState::Filtered;
-        }
-    }
-
-    /// Begins the next pass, or ends the scan, once this pass has nothing left.
-    fn settle(&mut self, now: Instant) {
-        let State::Pass(pass) = &self.state else { return };
-        if !self.probes.is_empty() || self.has_launch() {
-            return;
-        }
-        if !self.wants_pass(now, pass) {
-            self.state = State::Ended { complete: true };
-            self.check_invariants();
-            return;
-        }
-        // A pass that lost answers and yet brought plenty met a limit, not silence: press less.
-        if self.loss_suspected() && pass.answered * 100 >= pass.tried {
-            self.pressure_max = (self.window() / 2).max(WINDOW_MIN);
-        }
-        self.state = State::Pass(Pass {
-            number: pass.number + 1,
-            next: self.silent().next_from(0),
-            total: self.silent().len(),
-            tried: 0,
-            answered: 0,
-        });
-        self.check_invariants();
-    }
-
-    /// True exactly when the silent ports deserve another pass after this one.
-    fn wants_pass(&self, now: Instant, ended: &Pass) -> bool {
-        if self.silent().is_empty() {
-            return false;
-        }
-        // Our own repeat, where a computed deadline was shorter than the kernel's.
-        let is_auto = matches!(self.plan.timeout, Timeout::Auto);
-        let owes_repeat = is_auto && self.gave_up_early && ended.number == 0;
-        owes_repeat
-            || match self.plan.retries {
-                Retries::Exactly(passes) => ended.number < u32::from(passes),
-                Retries::Auto => {
-                    let brought = ended.number == 0 || ended.answered > 0;
-                    let is_barren = !brought && now - self.answered_at >= BARREN_MIN;
-                    self.loss_suspected() && !is_barren && ended.number < PASSES_AUTO_MAX
-                }
+    /// The state that an outcome gives a port; `None` for a local shortage.
+    const fn state_of(&self, outcome: Outcome) -> Option<PortState> {
+        match outcome {
+            Outcome::Connected => Some(PortState::Open),
+            Outcome::SelfConnect | Outcome::Refused => Some(PortState::Closed),
+            Outcome::TimedOut => Some(PortState::Filtered),
+            Outcome::Unreachable => Some(PortState::Unreachable),
+            Outcome::Shortage(Shortage::SourcePorts) if !self.plan.is_routed => {
+                Some(PortState::Unreachable)
             }
+            Outcome::Shortage(_) => None,
+        }
+    }
+
+    /// A port answered: the round trip, the loss and the pace learn from it.
+    fn handle_answer(&mut self, now: Instant, probe: &Probe, elapsed: Duration, state: PortState) {
+        if !self.loss.has_answer() {
+            self.silent_start.handle_first_answer(now - self.started_at, probe);
+        }
+        let responder = match state {
+            PortState::Open => ResponderKind::Open,
+            PortState::Closed => ResponderKind::Closed,
+            PortState::Unreachable | PortState::Filtered | PortState::Untested => {
+                ResponderKind::Rejected
+            }
+        };
+        self.pings.handle_responder(responder, probe.port);
+        let exchange = self.rtt.exchange_of(elapsed);
+        let sent = |number: u32| probe.started() + rtt::syn_at(number);
+        if responder > ResponderKind::Rejected || exchange == 1 {
+            self.loss.handle_answer(AnsweredExchange {
+                number: exchange,
+                of: self.rtt.exchanges_within(self.probe_timeout()),
+                sent: sent(exchange),
+                sent_before: (exchange > 1).then(|| sent(exchange - 1)),
+            });
+        }
+        if let Some(controller) = &mut self.controller {
+            controller.handle_port_answer(now);
+        }
+        if exchange == 1 {
+            self.handle_rtt(now, probe.started(), elapsed);
+        }
+    }
+
+    fn handle_rtt(&mut self, now: Instant, started: Duration, elapsed: Duration) {
+        self.heard_at = Some(now);
+        self.rtt.handle_answer(elapsed);
+        if let Some(controller) = &mut self.controller {
+            controller.handle_answer(now, self.started_at + started, elapsed);
+        }
+    }
+
+    /// Ports that have responded so far.
+    const fn responding(&self) -> u32 {
+        let counts = self.counts();
+        counts.open + counts.closed + counts.unreachable
     }
 
     /// Ports that have not answered so far.
@@ -408,51 +465,15 @@ impl Scan {
 
     fn has_launch(&self) -> bool {
         match &self.state {
-            State::Pass(pass) => pass.next.is_some() || !self.waiting.is_empty(),
-            State::Ended { .. } => false,
+            ScanState::Pass(pass) => !pass.order.is_empty() || !self.waiting.is_empty(),
+            ScanState::Ended { .. } => false,
         }
     }
 
-    /// What the plan and the pressure on the target permit, whatever is granted.
-    fn ceiling(&self) -> usize {
-        self.plan.concurrency.min(self.pressure_max)
-    }
-
-    fn window(&self) -> usize {
-        self.ceiling().min(self.allowance)
-    }
-
-    /// How long a probe of this pass may stay silent.
-    ///
-    /// A fixed deadline is kept in the first pass and wherever the number of passes was asked for.
-    /// A pass that `retries=auto` adds knows the round trip, and that the port did not answer the
-    /// full deadline either: several short passes ask more often, in less time, than one long one.
-    /// A computed deadline doubles for its repeat, as in RFC 6298 section 5.5.
-    fn probe_timeout(&self) -> Duration {
-        let State::Pass(pass) = &self.state else { return Duration::ZERO };
-        let is_repeat = pass.number > 0;
-        let measured = self.rtt.deadline();
-        match (self.plan.timeout, self.plan.retries) {
-            (Timeout::Fixed(timeout), Retries::Auto) if is_repeat => {
-                measured.map_or(timeout, |measured| measured.min(timeout))
-            }
-            (Timeout::Fixed(timeout), Retries::Auto | Retries::Exactly(_)) => timeout,
-            (Timeout::Auto, Retries::Auto | Retries::Exactly(_)) => {
-                let longest = limits::TIMEOUT_AUTO_MAX;
-                let backoff = if is_repeat { 2 } else { 1 };
-                measured.map_or(longest, |measured| (measured * backoff).min(longest))
-            }
-        }
-    }
-
-    /// Whether to look for the outcome right after `connect`: as long as it was there lately.
-    fn glance(&mut self) -> Glance {
-        self.launched = self.launched.wrapping_add(1);
-        if self.glances_missed < GLANCES_MISSED_MAX || self.launched.is_multiple_of(GLANCE_EVERY) {
-            self.glances_missed = self.glances_missed.saturating_add(1);
-            return Glance::AtOnce;
-        }
-        Glance::Later
+    fn address_of(&self, port: u16) -> SocketAddr {
+        let mut to = self.plan.target;
+        to.set_port(port);
+        to
     }
 
     fn check_invariants(&self) {
@@ -468,10 +489,7 @@ impl Scan {
             assert!(self.waiting.is_empty(), "3: nothing waits after the end");
         }
         if self.is_complete() {
-            assert!(
-                self.ports(PortState::Untested).is_empty(),
-                "4: complete means that every port was tried"
-            );
+            assert!(self.ports(PortState::Untested).is_empty(), "4: complete: all were probed");
         }
     }
 }

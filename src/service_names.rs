@@ -1,8 +1,8 @@
 //! Names of well-known services, by port.
 //!
-//! What the system's services(5) says goes first; the list built in is for systems without it. A
-//! name says what is usually behind a port, never what is: nobody was asked. It reads no file: the
-//! shell does, once, at start.
+//! The names of the system's services(5) file take precedence; the built-in list is for systems
+//! without it. A name is the usual service of a port, not the actual one: no service is contacted.
+//! This module reads no file: the caller reads the file once, at the start.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub struct Names(BTreeMap<u16, Box<str>>);
 
 impl Names {
-    /// The names that a services(5) file gives to TCP ports; what is malformed there is skipped.
+    /// The names that a services(5) file gives to TCP ports. Malformed lines are skipped.
     pub fn parse(text: &[u8]) -> Self {
         let mut names = BTreeMap::new();
         for line in text.split(|byte| *byte == b'\n') {
@@ -22,7 +22,7 @@ impl Names {
             let Some(port) = at.strip_suffix("/tcp").and_then(|port| port.parse().ok()) else {
                 continue;
             };
-            // A terminal obeys other characters, so they are no part of a name.
+            // A terminal interprets other characters, so a name may not contain them.
             let is_plain = name.bytes().all(|byte| byte.is_ascii_graphic());
             if is_plain && name.len() <= NAME_BYTES_MAX {
                 names.entry(port).or_insert_with(|| name.into());
@@ -31,7 +31,7 @@ impl Names {
         Self(names)
     }
 
-    /// The usual service of a port; empty where none is known.
+    /// The usual service of a port; empty if it is unknown.
     pub fn of(&self, port: u16) -> &str {
         if let Some(name) = self.0.get(&port) {
             return name;
@@ -41,10 +41,11 @@ impl Names {
     }
 }
 
-/// Longer names are no service's (RFC 6335 section 5.1 allows 15) and break the table.
+/// The maximum length of a name in bytes. Names of services are shorter (RFC 6335 section 5.1
+/// permits 15), and longer ones would break the table.
 const NAME_BYTES_MAX: usize = 32;
 
-/// By port, ascending. IANA's names, and those that everybody uses where IANA has another.
+/// Names by port, ascending. They are IANA's names, except where another name is in general use.
 const KNOWN: [(u16, &str); 67] = [
     (7, "echo"),
     (9, "discard"),
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_systems_names_go_before_our_own() {
+    fn the_names_of_the_system_take_precedence_over_the_built_in_ones() {
         let names = Names::parse(
             b"# Network services\n\
             tcpmux\t\t1/tcp\t\t# multiplexer\n\

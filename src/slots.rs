@@ -1,12 +1,13 @@
-//! Generational slots: a table whose keys never name a later occupant.
+//! Generational slots: a table whose keys never identify a later occupant of a slot.
 //!
-//! A [`Key`] is an index and a generation. Removing an entry raises its slot's generation, so a
-//! key kept by somebody else (an event already queued by the kernel, say) finds nothing instead
-//! of the newcomer. Driven by every room that owns things other rooms refer to.
+//! A [`Key`] is an index and a generation. Removing an entry increments the generation of its slot,
+//! so a key that was kept elsewhere (for example in an event already queued by the kernel) finds no
+//! entry instead of the next occupant. It is used by every module whose entries other modules refer
+//! to.
 //!
-//! Invariants: `len` counts the taken slots; a free slot is on the free list exactly once.
+//! Invariants: `len` is the number of taken slots; a free slot is on the free list exactly once.
 
-/// Names one occupant of one [`Slots`], for ever: a reused slot has another generation.
+/// Identifies one occupant of one [`Slots`] for ever: a reused slot has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     index: u32,
@@ -31,12 +32,12 @@ impl Key {
         Self { index: token as u32, generation: (token >> 32) as u32 }
     }
 
-    /// The slot's place in the table, `0..` capacity.
+    /// The index of the slot in the table, from 0 up to the capacity.
     pub const fn index(self) -> usize {
         self.index as usize
     }
 
-    /// How often the slot was emptied before this occupant came.
+    /// The number of times that the slot was emptied before this occupant was inserted.
     pub const fn generation(self) -> u32 {
         self.generation
     }
@@ -44,7 +45,7 @@ impl Key {
 
 #[derive(Debug)]
 enum Slot<T> {
-    /// Empty; the index of the next empty slot, or [`NO_SLOT`].
+    /// An empty slot with the index of the next empty slot, or [`NO_SLOT`].
     Free {
         next: u32,
     },
@@ -53,7 +54,7 @@ enum Slot<T> {
 
 const NO_SLOT: u32 = u32::MAX;
 
-/// A table of `T`, dense and reusing its slots, most recently emptied first.
+/// A table of `T` that reuses its slots, the most recently emptied one first.
 #[derive(Debug)]
 pub struct Slots<T> {
     slots: Vec<(u32, Slot<T>)>,
@@ -73,13 +74,13 @@ impl<T> Slots<T> {
         Self { slots: Vec::new(), free: NO_SLOT, len: 0 }
     }
 
-    /// An empty table with room for so many: what is not used of it takes no memory, and a table
-    /// that grows leaves the pieces that it has outgrown behind.
+    /// An empty table with space for `capacity` entries. Unused space takes no physical memory,
+    /// while a table that grows would leave its former allocations behind.
     pub fn with_capacity(capacity: usize) -> Self {
         Self { slots: Vec::with_capacity(capacity), ..Self::new() }
     }
 
-    /// Puts `value` into a free slot, growing the table where there is none.
+    /// Inserts `value` into a free slot. The table grows if there is none.
     pub fn insert(&mut self, value: T) -> Key {
         self.len += 1;
         if self.free == NO_SLOT {
@@ -98,7 +99,16 @@ impl<T> Slots<T> {
         Key { index, generation: *generation }
     }
 
-    /// Takes the occupant out; `None` if `key` is stale.
+    /// The key that [`Slots::insert`] will return next.
+    pub const fn next_key(&self) -> Key {
+        if self.free == NO_SLOT {
+            return Key { index: self.slots.len() as u32, generation: 0 };
+        }
+        let generation = self.slots.as_slice()[self.free as usize].0;
+        Key { index: self.free, generation }
+    }
+
+    /// Removes the occupant; `None` if `key` is stale.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         let (generation, slot) = &mut self.slots[key.index()];
@@ -120,7 +130,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// The occupant, to be changed in place, or `None` if `key` is stale.
+    /// The occupant for modification; `None` if `key` is stale.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slots.get_mut(key.index()) {
             Some((generation, Slot::Taken(value))) if *generation == key.generation => Some(value),
@@ -128,7 +138,7 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Every occupant with its key, in the order of the table.
+    /// All occupants with their keys, in the order of the table.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.slots.iter().enumerate().filter_map(|(index, (generation, slot))| match slot {
             Slot::Taken(value) => {
@@ -138,12 +148,12 @@ impl<T> Slots<T> {
         })
     }
 
-    /// How many slots are taken.
+    /// The number of taken slots.
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// True exactly when no slot is taken.
+    /// Whether no slot is taken.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -160,7 +170,7 @@ mod tests {
         assert_eq!(slots.remove(first), Some("first"));
         let second = slots.insert("second");
         assert_eq!(second.index(), first.index(), "the slot is reused");
-        assert_eq!((first.generation(), second.generation()), (0, 1), "and emptied once");
+        assert_eq!((first.generation(), second.generation()), (0, 1), "the slot was emptied once");
         assert_eq!(slots.get(first), None);
         assert_eq!(slots.get_mut(first), None);
         assert_eq!(slots.remove(first), None);
@@ -169,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_survives_the_way_through_a_token() {
+    fn a_key_is_unchanged_by_the_conversion_to_a_token_and_back() {
         for key in
             [Key::from_parts(0, 0), Key::from_parts(7, 3), Key::from_parts(u32::MAX - 1, u32::MAX)]
         {
@@ -185,8 +195,12 @@ mod tests {
             slots.remove(*key);
         }
         for n in 0..50 {
-            assert!(slots.insert(n).index() < 100);
+            let expected = slots.next_key();
+            let key = slots.insert(n);
+            assert_eq!(key, expected, "`next_key` returned another key");
+            assert!(key.index() < 100);
         }
+        assert_eq!(slots.next_key(), Key::from_parts(100, 0));
         assert_eq!(slots.insert(0).index(), 100);
         assert_eq!(slots.iter().count(), slots.len());
     }

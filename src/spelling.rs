@@ -1,7 +1,8 @@
-//! The known word nearest to an unknown one: for "did you mean" in errors of flags and parameters.
+//! How messages repeat text from outside: quoted, or together with the most similar known word.
 
-/// The word of `known` that takes the fewest edits to write, the first among equals, and the
-/// number of edits; `None` only where nothing is known.
+/// The word of `known` that takes the fewest edits to write, and the number of edits; among equal
+/// ones the first. `None` if no word is similar enough: at most a third of its letters may be
+/// wrong, two in a word of five, unless it was begun and not completed.
 pub fn nearest(
     written: &str,
     known: impl IntoIterator<Item = &'static str>,
@@ -10,13 +11,25 @@ pub fn nearest(
     known
         .into_iter()
         .map(|word| (word, edits_between(word, &written)))
+        .filter(|(word, edits)| edits * 3 <= word.len() + 1 || is_begun(word, &written))
         .min_by_key(|(_, edits)| *edits)
 }
 
-/// Characters of an unknown word that are looked at; no known one is longer.
+/// Whether so much of `known` is written that another meaning is unlikely.
+fn is_begun(known: &str, written: &[char]) -> bool {
+    let mut letters = known.chars();
+    written.len() >= BEGUN_CHARS_MIN
+        && written.iter().all(|c| letters.next().is_some_and(|known| known.eq_ignore_ascii_case(c)))
+}
+
+/// The minimum number of characters of an incomplete word.
+const BEGUN_CHARS_MIN: usize = 4;
+
+/// The number of characters of an unknown word that are compared. No known word is longer.
 const WRITTEN_CHARS_MAX: usize = 32;
 
-/// Levenshtein's distance, blind to case: characters to insert, delete or replace, row by row.
+/// The Levenshtein distance, ignoring case: the number of characters to insert, delete or replace,
+/// computed row by row.
 fn edits_between(known: &str, written: &[char]) -> usize {
     let mut row: Vec<usize> = (0..=written.len()).collect();
     for (above, wanted) in known.chars().enumerate() {
@@ -31,6 +44,22 @@ fn edits_between(known: &str, written: &[char]) -> usize {
     assert!(edits >= known.len().abs_diff(written.len()), "each edit changes the length by one");
     assert!(edits <= known.len().max(written.len()), "to replace every character is enough");
     edits
+}
+
+/// The number of characters of a foreign text that a message repeats.
+const QUOTED_CHARS_MAX: usize = 32;
+
+/// A foreign text in the form for a message: in quotes, escaped so that it cannot forge a line, and
+/// shortened with `…` if it is long.
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::from('"');
+    let mut chars = text.chars();
+    quoted.extend(chars.by_ref().take(QUOTED_CHARS_MAX).flat_map(char::escape_debug));
+    if chars.next().is_some() {
+        quoted.push('…');
+    }
+    quoted.push('"');
+    quoted
 }
 
 #[cfg(test)]
@@ -55,8 +84,26 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_the_nearest_words_is_named() {
+    fn the_first_of_the_nearest_words_is_suggested() {
         assert_eq!(nearest("prots", ["domain", "ports", "parts"]), Some(("ports", 2)));
         assert_eq!(nearest("x", []), None);
+    }
+
+    #[test]
+    fn no_word_is_suggested_if_all_are_too_different() {
+        let words = ["domain", "toPort", "fromPort", "rate"];
+        for (written, expected) in [
+            ("format", None),
+            ("x", None),
+            ("", None),
+            ("host", None),
+            ("domian", Some(("domain", 2))),
+            ("TOPORT", Some(("toPort", 0))),
+            ("from", Some(("fromPort", 4))),
+            ("fro", None),
+            ("rat", Some(("rate", 1))),
+        ] {
+            assert_eq!(nearest(written, words), expected, "{written}");
+        }
     }
 }

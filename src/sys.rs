@@ -1,16 +1,26 @@
-//! Every system call, and every errno classified once. It decides nothing.
+//! All system calls. Every errno is classified once, here. This module decides nothing.
 //!
-//! The only room with `unsafe`. Driven by `server` and `main`. Sockets are socket2's, always
-//! non-blocking and close-on-exec. An errno becomes an [`Outcome`], a [`Shortage`] or an
-//! [`IoStep`] here and is never looked at again.
+//! It is the only module with `unsafe`. `event_loop` drives it through `kernel`, and `main` calls
+//! it directly. Sockets are socket2's, always non-blocking and close-on-exec. An errno becomes an
+//! [`Outcome`], a [`Shortage`] or an [`IoStep`] here, and no other module sees it.
 
 #![expect(
     unsafe_code,
     reason = "signalfd, rlimits, poll, getrandom and descriptors passed have no safe way"
 )]
 
+pub mod capability;
 mod errno;
+pub mod interfaces;
+pub mod linux;
 pub mod listeners;
+pub mod lists;
+pub mod neighbours;
+pub mod output;
+pub mod probe;
+pub mod process;
+pub mod raw;
+pub mod terminal;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,49 +29,22 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use crate::event::{Outcome, Parting, Route, Shortage, Signal, Transport};
+use crate::event::{Outcome, RouteResult, Shortage, Signal, Transport};
+use crate::interfaces::Interfaces;
+use crate::kernel::{Accepted, IoStep};
 use crate::limits;
 use crate::sys::errno::{io_failure, outcome_of, shortage_of, told_failure, told_success};
 use crate::sys::listeners::{Listener, PassedError};
 
-/// What one read or write came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IoStep {
-    /// So many bytes went through; never 0.
-    Done(usize),
-    /// The peer sends no more.
-    End,
-    /// Nothing to read, or no room to write: the poller will tell.
-    Blocked,
-    /// The call was broken off, or the kernel ran short of memory. Nothing was done, and the
-    /// poller, which told of readiness once, tells of nothing: to be tried again.
-    Short,
-    /// The connection is gone.
-    Broken,
-}
-
-/// What one accept came to.
-#[derive(Debug)]
-pub enum Accepted {
-    /// A client. The address is `None` for a peer without one.
-    Client(Socket, Option<SocketAddr>),
-    /// Nobody waits.
-    Blocked,
-    /// This one went before we came; there may be another.
-    Gone,
-    /// We ran short; the queue is still there.
-    Shortage(Shortage),
-}
-
 /// Takes over the listeners that the service manager passed to this process (sd_listen_fds(3)),
-/// which are the descriptors from 3 on. To be called once, before anything listens.
+/// which are the descriptors from 3 on. This must be called once, before this process listens on
+/// any socket.
 ///
 /// # Errors
-/// A variable that is no number; a descriptor that is no listening stream socket.
+/// A variable that is not a number; a descriptor that is not a listening stream socket.
 pub fn passed_listeners(
     env: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<Listener>, PassedError> {
@@ -74,39 +57,44 @@ pub fn passed_listeners(
     descriptors.map(adopt).collect()
 }
 
-/// Owns a descriptor that the process was started with, if it is a listening stream socket.
+/// Takes ownership of a descriptor with which the process was started, if it is a listening stream
+/// socket.
 fn inherit(descriptor: RawFd) -> io::Result<Socket> {
-    // SAFETY: a number that is no descriptor is EBADF, and nothing else is touched.
+    // SAFETY: a number that is not a descriptor causes EBADF and has no other effect.
     check(unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: it is open, as fcntl said, and nothing closes it while it is borrowed.
+    // SAFETY: the descriptor is open, as fcntl has shown, and nothing closes it while it is
+    // borrowed.
     let borrowed = unsafe { BorrowedFd::borrow_raw(descriptor) };
     let socket = SockRef::from(&borrowed);
     let is_stream = socket.r#type().is_ok_and(|kind| kind == Type::STREAM);
     if !is_stream || !socket.is_listener().unwrap_or(false) {
         return Err(io::Error::other("is no listening stream socket"));
     }
-    // SAFETY: nothing of ours listens yet, so that this one came with the process and is nobody's.
+    // SAFETY: this process has not opened a listener yet, so this one was inherited and has no
+    // other owner.
     Ok(unsafe { Socket::from_raw_fd(descriptor) })
 }
 
-/// The address a socket is bound to, if it is one of the internet's.
+/// The address to which a socket is bound, if it is an internet address.
 fn local_address(socket: &Socket) -> Option<SocketAddr> {
     socket.local_addr().ok()?.as_socket()
 }
 
 /// Takes one client from a listener's queue (accept4(2)).
-pub fn accept(listener: &Listener) -> Accepted {
+fn accept(listener: &Listener) -> Accepted<Socket> {
     match listener.socket.accept4(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) {
         Ok((socket, peer)) => {
-            // Answers are written whole, so delaying the last segment for more gains nothing. A
-            // Unix socket has neither option, and a connection reset by now none to set.
+            // Answers are written as a whole, so there is nothing to gain from delaying the last
+            // segment. A Unix socket has neither option, and on a connection that was reset
+            // meanwhile both calls fail, which does not matter.
             let _ = socket.set_tcp_nodelay(true);
             let _ = socket.set_tcp_notsent_lowat(limits::UNSENT_BYTES_MAX);
             Accepted::Client(socket, peer.as_socket())
         }
         Err(error) => match error.raw_os_error() {
-            Some(libc::EAGAIN) => Accepted::Blocked,
-            // accept(2): network errors already pending on the new socket are passed on here.
+            Some(libc::EAGAIN) => Accepted::WouldBlock,
+            // accept(2): network errors that are already pending on the new socket are returned
+            // here.
             Some(
                 libc::ECONNABORTED
                 | libc::EINTR
@@ -129,8 +117,8 @@ pub fn accept(listener: &Listener) -> Accepted {
 /// Opens a socket and begins to connect it.
 ///
 /// # Errors
-/// The outcome, where the kernel knew it at once.
-pub fn connect(to: &SockAddr, transport: Transport) -> Result<Socket, Outcome> {
+/// The outcome, if the kernel knew it at once.
+fn connect(to: &SockAddr, transport: Transport) -> Result<Socket, Outcome> {
     let (kind, protocol) = match transport {
         Transport::Tcp => (Type::STREAM, Protocol::TCP),
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
@@ -139,7 +127,7 @@ pub fn connect(to: &SockAddr, transport: Transport) -> Result<Socket, Outcome> {
     let socket =
         Socket::new_raw(domain, kind.nonblocking().cloexec(), Some(protocol)).map_err(|error| {
             match error.raw_os_error() {
-                // A kernel without IPv6 has no way to an IPv6 address.
+                // A kernel without IPv6 has no route to an IPv6 address.
                 Some(libc::EAFNOSUPPORT) => Outcome::Unreachable,
                 _ => Outcome::Shortage(shortage_of(&error)),
             }
@@ -151,128 +139,136 @@ pub fn connect(to: &SockAddr, transport: Transport) -> Result<Socket, Outcome> {
     }
 }
 
-/// Looks for a connect's failure without waiting (SO_ERROR).
-pub fn failure(socket: &Socket) -> Option<Outcome> {
+/// Reads the error of a connect without waiting (SO_ERROR).
+fn failure(socket: &Socket) -> Option<Outcome> {
     told_failure(socket.take_error())
 }
 
-/// What a connect came to that the poller calls writable and SO_ERROR does not call failed.
-/// `None` if it is still on its way (a spurious event).
-pub fn success(socket: &Socket) -> Option<Outcome> {
+/// The outcome of a connect whose socket the poller reports as writable and for which SO_ERROR
+/// reports no error. `None` if the connect is still in progress (a spurious event).
+fn success(socket: &Socket) -> Option<Outcome> {
     told_success(socket.peer_addr(), || socket.local_addr())
 }
 
 /// Reads at most `buffer.len()` bytes, or one datagram.
-pub fn read(mut socket: &Socket, buffer: &mut [u8]) -> IoStep {
+fn read(mut socket: &Socket, buffer: &mut [u8]) -> IoStep {
     match socket.read(buffer) {
-        Ok(0) => IoStep::End,
+        Ok(0) => IoStep::Eof,
         Ok(count) => IoStep::Done(count),
         Err(error) => io_failure(&error),
     }
 }
 
-/// Writes as much as the kernel takes (send(2) with MSG_NOSIGNAL).
-pub fn write(socket: &Socket, bytes: &[u8]) -> IoStep {
+/// Writes as much as the kernel accepts (send(2) with MSG_NOSIGNAL).
+fn write(socket: &Socket, bytes: &[u8]) -> IoStep {
     match socket.send_with_flags(bytes, libc::MSG_NOSIGNAL) {
-        Ok(0) => IoStep::Blocked,
+        Ok(0) => IoStep::WouldBlock,
         Ok(count) => IoStep::Done(count),
         Err(error) => io_failure(&error),
     }
 }
 
-/// Shuts down the writing half; a connection that is gone already needs none.
-pub fn shutdown_write(socket: &Socket) {
+/// Shuts down the writing half. On a connection that no longer exists this has no effect.
+fn shutdown_write(socket: &Socket) {
     let _ = socket.shutdown(std::net::Shutdown::Write);
 }
 
-/// Closes a socket. `close` frees the descriptor whatever it returns (close(2), Linux).
-pub fn close(socket: Socket, parting: Parting) {
-    match parting {
-        Parting::Ordinary => {}
-        // A failure leaves an ordinary close: slower, not wrong.
-        Parting::Reset => drop(socket.set_linger(Some(Duration::ZERO))),
-    }
-    drop(socket);
+/// The interfaces of this machine; none if /proc is not mounted.
+pub fn interfaces() -> Interfaces {
+    let table = read_file(Path::new("/proc/net/if_inet6"), limits::NAME_FILE_BYTES_MAX);
+    Interfaces::parse(&table.unwrap_or_default())
 }
 
-/// Which source address the kernel would use towards `to`; sends nothing.
-pub fn route(to: SocketAddr) -> Route {
+/// The source address that the kernel would use towards `to`. No packet is sent.
+pub fn route(to: SocketAddr) -> RouteResult {
     match connect(&to.into(), Transport::Udp) {
         Ok(socket) => match local_address(&socket) {
-            Some(local) => Route::From(local.ip()),
-            None => Route::Unknown,
+            Some(local) => RouteResult::From(local.ip()),
+            None => RouteResult::Unknown,
         },
-        Err(Outcome::Shortage(Shortage::SourcePorts) | Outcome::Unreachable) => Route::Nowhere,
-        Err(_) => Route::Unknown,
+        Err(Outcome::Shortage(Shortage::SourcePorts) | Outcome::Unreachable) => {
+            RouteResult::Nowhere
+        }
+        Err(_) => RouteResult::Unknown,
     }
 }
 
-/// Process 1 of a container is spared what ends any other: a signal that it has no handler for
-/// never reaches it (pid_namespaces(7)). So SIGTERM and SIGINT get one that ends it as they would
-/// have, until [`Signals`] takes them over. And it inherits what others leave behind, a debugging
-/// shell's children for example: those must not stay as zombies (wait(2) on ignoring SIGCHLD).
+/// Makes process 1 of a container behave like any other process. The kernel does not deliver
+/// signals without a handler to process 1 (pid_namespaces(7)), so SIGTERM and SIGINT get a handler
+/// that ends the process, until [`Signals`] takes them over. Process 1 also inherits orphaned
+/// processes, for example the children of a debugging shell, which must not remain as zombies
+/// (wait(2) on ignoring SIGCHLD).
 pub fn stand_as_process_1() {
     if std::process::id() != 1 {
         return;
     }
-    // SAFETY: the handler calls nothing but `_exit`, which signal-safety(7) allows.
+    // SAFETY: the handler calls nothing but `_exit`, which signal-safety(7) permits.
     unsafe {
         let handler = end_by_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
         for signal in [libc::SIGTERM, libc::SIGINT] {
-            // It fails for signals that do not exist.
+            // The call fails for signals that do not exist.
             libc::signal(signal, handler);
         }
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
     }
 }
 
-/// The exit code is the one that a shell gives to a process that the signal killed.
+/// The exit code is the one that a shell reports for a process that the signal killed.
 extern "C" fn end_by_signal(signal: libc::c_int) {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(128 + signal) }
 }
 
-/// SIGTERM and SIGINT as a descriptor (signalfd(2)).
+/// SIGTERM, SIGINT and SIGHUP as a descriptor (signalfd(2)). SIGHUP is left out under nohup(1).
 #[derive(Debug)]
 pub struct Signals(File);
 
 impl Signals {
-    /// Blocks both signals for this process, so that from here on only the descriptor tells.
+    /// Blocks the signals for this process, so that from now on only the descriptor reports them.
     ///
     /// # Errors
-    /// sigprocmask(2) and signalfd(2).
+    /// Errors of sigprocmask(2) and signalfd(2).
     pub fn new() -> io::Result<Self> {
-        // SAFETY: `set` is initialised by sigemptyset before it is read, and outlives the calls.
+        // SAFETY: `set` and `hang_up` are initialised before they are read, and outlive the calls.
         unsafe {
             let mut set = std::mem::zeroed::<libc::sigset_t>();
             libc::sigemptyset(&raw mut set);
             libc::sigaddset(&raw mut set, libc::SIGTERM);
             libc::sigaddset(&raw mut set, libc::SIGINT);
+            let mut hang_up = std::mem::zeroed::<libc::sigaction>();
+            check(libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut hang_up))?;
+            if hang_up.sa_sigaction != libc::SIG_IGN {
+                libc::sigaddset(&raw mut set, libc::SIGHUP);
+            }
             check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()))?;
             let flags = libc::SFD_NONBLOCK | libc::SFD_CLOEXEC;
             let descriptor = check(libc::signalfd(-1, &raw const set, flags))?;
-            // SAFETY: the descriptor is new and nobody else's.
+            // SAFETY: the descriptor is new and has no other owner.
             Ok(Self(File::from_raw_fd(descriptor)))
         }
     }
 
-    /// One signal that came, if one did.
+    /// One signal that has arrived, if there is one.
     ///
     /// # Errors
-    /// read(2), other than that none came: the signal, if there is one, is still to be taken.
+    /// Errors of read(2), except that no signal is there. A signal that has arrived can still be
+    /// read afterwards.
     pub fn take(&mut self) -> io::Result<Option<Signal>> {
         let mut record = [0; size_of::<libc::signalfd_siginfo>()];
-        // A record comes whole or not at all (signalfd(2)).
+        // A record is read as a whole or not at all (signalfd(2)).
         match self.0.read(&mut record) {
             Ok(count) if count == record.len() => {}
             Ok(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         }
-        // ssi_signo is the record's first member, 32 bits (signalfd(2)).
+        // ssi_signo is the first member of the record and has 32 bits (signalfd(2)).
         let number = i32::from_ne_bytes([record[0], record[1], record[2], record[3]]);
-        let is_interrupt = number == libc::SIGINT;
-        Ok(Some(if is_interrupt { Signal::Interrupt } else { Signal::Terminate }))
+        Ok(Some(match number {
+            libc::SIGINT => Signal::Interrupt,
+            libc::SIGHUP => Signal::HangUp,
+            _ => Signal::Terminate,
+        }))
     }
 }
 
@@ -282,11 +278,11 @@ impl AsRawFd for Signals {
     }
 }
 
-/// Raises the soft limit of descriptors to the hard one (getrlimit(2)) and returns what is in
-/// force. A refusal leaves the soft limit, which is returned then.
+/// Raises the soft limit of descriptors to the hard limit (getrlimit(2)) and returns the limit in
+/// force. If the kernel refuses, the soft limit stays as it was and is returned.
 ///
 /// # Errors
-/// getrlimit(2), which has no reason to fail.
+/// Errors of getrlimit(2); none is expected.
 pub fn raise_descriptor_limit() -> io::Result<usize> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` outlives both calls.
@@ -300,22 +296,24 @@ pub fn raise_descriptor_limit() -> io::Result<usize> {
     Ok(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
 }
 
-/// How many descriptors this process has open now; a guess of 8 where /proc is not mounted.
+/// The number of descriptors that this process has open; an estimate of 8 if /proc is not mounted.
 pub fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(8, |entries| entries.count().saturating_sub(1))
 }
 
-/// The bytes of memory that this process's control groups leave it; `None` where there are none.
-/// What the kernel keeps for its sockets counts as well (cgroups(7), memory.max).
+/// The memory limit in bytes that the control groups of this process impose; `None` if there is
+/// none. The memory that the kernel uses for the sockets of the process counts as well (cgroups(7),
+/// memory.max).
 pub fn memory_limit() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let limits = groups.lines().flat_map(memory_limit_files);
-    // "max" stands for none.
+    // "max" means that there is no limit.
     limits.filter_map(|file| std::fs::read_to_string(file).ok()?.trim_end().parse().ok()).min()
 }
 
-/// The files that limit the memory of a group and of those above it, for a line of
-/// /proc/PID/cgroup. A container may see the host's path and yet its own group at the root.
+/// The files with the memory limits of a group and of the groups above it, for a line of
+/// /proc/PID/cgroup. In a container, the path may be that of the host, while the group itself is
+/// mounted at the root.
 fn memory_limit_files(line: &str) -> Vec<PathBuf> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { return Vec::new() };
@@ -328,8 +326,8 @@ fn memory_limit_files(line: &str) -> Vec<PathBuf> {
     groups.map(|group| Path::new(&format!("{root}{}", group.display())).join(file)).collect()
 }
 
-/// The first `bytes_max` bytes of a file, none of one that is not there; `None` if it cannot be
-/// read, so that nothing is known of it.
+/// The first `bytes_max` bytes of a file. A missing file counts as empty. `None` if the file cannot
+/// be read, so that nothing is known about its contents.
 pub fn read_file(path: &Path, bytes_max: usize) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     match File::open(path) {
@@ -340,23 +338,10 @@ pub fn read_file(path: &Path, bytes_max: usize) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A list of targets, read to its end.
+/// The text of a file that must be secret.
 ///
 /// # Errors
-/// read(2), and a list of more than [`limits::TARGETS_BYTES_MAX`] bytes.
-pub fn read_list(source: impl Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    source.take(limits::TARGETS_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > limits::TARGETS_BYTES_MAX {
-        return Err(io::Error::other("the list is longer than 64 MB: cut it in two"));
-    }
-    Ok(bytes)
-}
-
-/// The text of a file that is nobody's business.
-///
-/// # Errors
-/// open(2) and read(2); or the file can be read by everybody on the machine.
+/// Errors of open(2) and read(2), and an error if all users of the machine can read the file.
 pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path)?;
@@ -367,14 +352,14 @@ pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Bytes of a secret that are read; more than a token has.
+/// The number of bytes of a secret that are read. A token is shorter.
 const SECRET_BYTES_MAX: u64 = 4096;
 
-/// Whether a file can be read. One that the system may lack (a container without names) need not
-/// be there; one that somebody named must.
+/// Checks that a file can be read. A default file, which may be missing in a container, need not
+/// exist; a file that the user named must exist.
 ///
 /// # Errors
-/// open(2) and read(2).
+/// Errors of open(2) and read(2).
 pub fn check_readable(path: &Path) -> io::Result<()> {
     let is_systems = [RESOLV_CONF, HOSTS].iter().any(|known| path == Path::new(known));
     match File::open(path).and_then(|mut file| file.read(&mut [0])) {
@@ -383,25 +368,25 @@ pub fn check_readable(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Where resolv.conf(5) is.
+/// The path of resolv.conf(5).
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Where hosts(5) is.
+/// The path of hosts(5).
 const HOSTS: &str = "/etc/hosts";
 
-/// 64 bits that nobody can guess (getrandom(2)).
+/// 64 unpredictable bits (getrandom(2)).
 ///
 /// # Errors
-/// getrandom(2): a kernel or a filter without the call.
+/// An error of getrandom(2), if the kernel or a filter does not permit the call.
 pub fn random_seed() -> io::Result<u64> {
     let mut seed = [0_u8; 8];
     loop {
         // SAFETY: the kernel writes at most `seed.len()` bytes to it.
         let count = unsafe { libc::getrandom(seed.as_mut_ptr().cast(), seed.len(), 0) };
-        // So few bytes come whole, if they come (getrandom(2)).
+        // So few bytes are always delivered as a whole (getrandom(2)).
         if count == seed.len() as isize {
             return Ok(u64::from_ne_bytes(seed));
         }
-        // A signal may break off the wait for the first entropy of a machine that has just begun.
+        // A signal may interrupt the wait for the first entropy of a machine that has just started.
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);
@@ -409,51 +394,52 @@ pub fn random_seed() -> io::Result<u64> {
     }
 }
 
-/// True exactly when a client waits in a listener's queue.
-pub fn has_client(listener: &Listener) -> bool {
+/// Whether a client waits in the queue of a listener.
+fn has_client(listener: &Listener) -> bool {
     is_ready(listener.as_raw_fd(), libc::POLLIN)
 }
 
 fn is_ready(descriptor: RawFd, events: i16) -> bool {
     let mut asked = libc::pollfd { fd: descriptor, events, revents: 0 };
-    // SAFETY: one pollfd, which outlives the call; no wait.
+    // SAFETY: there is one pollfd, which outlives the call. The call does not wait.
     unsafe { libc::poll(&raw mut asked, 1, 0) > 0 }
 }
 
-/// Bytes that stderr takes in one call without blocking, once poll(2) calls it writable: a pipe
-/// then has room for PIPE_BUF.
+/// The number of bytes that stderr accepts in one call without blocking, once poll(2) reports it as
+/// writable: a pipe then has space for PIPE_BUF bytes.
 pub const LOG_WRITE_BYTES_MAX: usize = 4096;
 
-/// Writes to stderr what it takes at once. stderr is shared with other processes, so it cannot be
-/// made non-blocking; it is asked before each write instead.
-pub fn write_log(bytes: &[u8]) -> IoStep {
+/// Writes to stderr as much as it accepts at once. Other processes share stderr, so it cannot be
+/// made non-blocking; instead, poll(2) checks it before each write.
+fn write_log(bytes: &[u8]) -> IoStep {
     if !is_ready(libc::STDERR_FILENO, libc::POLLOUT) {
-        return IoStep::Blocked;
+        return IoStep::WouldBlock;
     }
     match io::stderr().write(&bytes[..bytes.len().min(LOG_WRITE_BYTES_MAX)]) {
-        Ok(0) => IoStep::Blocked,
+        Ok(0) => IoStep::WouldBlock,
         Ok(count) => IoStep::Done(count),
         Err(error) => io_failure(&error),
     }
 }
 
 /// The descriptor of stdout.
-pub const STDOUT: i32 = libc::STDOUT_FILENO;
+const STDOUT: i32 = libc::STDOUT_FILENO;
 
-/// Writes to stdout what it takes at once, as [`write_log`] does. `End`: nobody reads on (EPIPE;
-/// the Rust runtime ignores SIGPIPE).
-pub fn write_stdout(bytes: &[u8]) -> IoStep {
+/// Writes to stdout as much as it accepts at once, as [`write_log`] does. `Eof` means that the
+/// reader has closed the pipe (EPIPE; the Rust runtime ignores SIGPIPE).
+fn write_stdout(bytes: &[u8]) -> IoStep {
     if !is_ready(STDOUT, libc::POLLOUT) {
-        return IoStep::Blocked;
+        return IoStep::WouldBlock;
     }
     let len = bytes.len().min(LOG_WRITE_BYTES_MAX);
-    // SAFETY: `bytes` is `len` bytes long at least. (std's own stdout would keep half lines.)
+    // SAFETY: `bytes` is at least `len` bytes long. (The stdout of std would buffer incomplete
+    // lines.)
     let count = unsafe { libc::write(STDOUT, bytes.as_ptr().cast(), len) };
     match usize::try_from(count) {
-        Ok(0) => IoStep::Blocked,
+        Ok(0) => IoStep::WouldBlock,
         Ok(count) => IoStep::Done(count),
         Err(_) => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::EPIPE) => IoStep::End,
+            error if error.raw_os_error() == Some(libc::EPIPE) => IoStep::Eof,
             error => io_failure(&error),
         },
     }

@@ -1,9 +1,9 @@
-//! Ordered deadlines: which key is due first.
+//! An index of deadlines: which key is due first.
 //!
-//! One deadline per key at most; setting another replaces it. The owner computes a deadline from
-//! its state and sets it after every change, so a deadline never outlives the state it belongs to.
-//! Scans keep their probes' deadlines themselves (in start order, O(1)); this index is for
-//! clients, of which there are few.
+//! Each key has at most one deadline; setting another one replaces it. The owner computes a
+//! deadline from its state and sets it after every change, so a deadline never outlives its state.
+//! Scans keep the deadlines of their probes themselves (in start order, O(1)); this index is for
+//! clients, lookups and scans, of which there are fewer.
 //!
 //! Invariant: `order` and `armed` hold the same pairs.
 
@@ -16,8 +16,8 @@ use crate::slots::Key;
 #[derive(Debug, Default)]
 pub struct Timers {
     order: BTreeSet<(Instant, Key)>,
-    /// By the key's index, what stands in `order`. A map, since a table would be as long as probes
-    /// are many: their keys come from the same slots.
+    /// The entries of `order` by the index of the key. This is a map, because the keys of probes
+    /// come from the same slots, and a table would be as long as there are probes.
     armed: BTreeMap<usize, (Instant, Key)>,
 }
 
@@ -62,7 +62,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn deadlines_come_due_in_order_and_once() {
+    fn deadlines_are_due_in_order_and_once() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let keys: Vec<Key> = (0..4).map(|index| Key::from_parts(index, 0)).collect();

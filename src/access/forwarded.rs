@@ -1,17 +1,18 @@
-//! Who asks through a proxy: the last hop that no proxy of ours vouches for.
+//! Determines the client behind a proxy: the last hop that no trusted proxy has reported.
 //!
-//! Each proxy appends the address it was asked from to X-Forwarded-For or Forwarded (RFC 7239).
-//! Whatever stands left of the first hop that is not trusted may be the client's invention.
+//! Each proxy appends the address of its client to X-Forwarded-For or Forwarded (RFC 7239). The
+//! client may have invented everything to the left of the first untrusted hop. This module has no
+//! state; `core` calls it.
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::cidr::Cidr;
+use crate::cidr::Cidr;
 
-/// Which peers are proxies that tell the truth.
+/// The peers that are trusted proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proxies(pub Vec<Cidr>);
 
-/// What a request says of its way, each list one value per line, in the order of the lines.
+/// The hops that a request names. Each list has one value per line, in the order of the lines.
 #[derive(Clone, Debug, Default)]
 pub struct Hops<'a> {
     /// X-Forwarded-For.
@@ -21,8 +22,9 @@ pub struct Hops<'a> {
 }
 
 impl Proxies {
-    /// The client behind `peer`. A way that cannot be read, or two that differ, ends at the last
-    /// address that is sure: a client may have written the field that its proxy does not know.
+    /// The client behind `peer`. If a list cannot be read, or if both lists differ, the last
+    /// trustworthy address is returned: a client may have sent the field that its proxy does not
+    /// know.
     pub fn client(&self, peer: IpAddr, hops: &Hops) -> IpAddr {
         if !self.trusts(peer) {
             return peer;
@@ -45,7 +47,7 @@ impl Proxies {
         self.0.iter().any(|network| network.contains(address))
     }
 
-    /// From the last hop to the first, as far as each is vouched for by the one behind it.
+    /// Follows the hops from the last to the first, as long as a trusted proxy has reported each.
     fn walk(&self, peer: IpAddr, hops: &[Option<IpAddr>]) -> IpAddr {
         let mut client = peer;
         for hop in hops.iter().rev() {
@@ -58,7 +60,7 @@ impl Proxies {
     }
 }
 
-/// `192.0.2.7`, `192.0.2.7:1234`, `2001:db8::7`, `[2001:db8::7]`, `[2001:db8::7]:1234`.
+/// Parses `192.0.2.7`, `192.0.2.7:1234`, `2001:db8::7`, `[2001:db8::7]` or `[2001:db8::7]:1234`.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
@@ -66,7 +68,7 @@ fn address(text: &str) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// The `for` of one element of Forwarded (RFC 7239 section 4), quoted or not.
+/// The `for` parameter of one element of Forwarded (RFC 7239 section 4), quoted or not.
 fn for_address(element: &str) -> Option<IpAddr> {
     let pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
     let mut fors = pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for"));
@@ -89,13 +91,13 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_is_no_proxy_is_the_client_whatever_it_says() {
+    fn a_peer_that_is_not_a_proxy_is_the_client_with_any_headers() {
         check("192.0.2.1", [&["198.51.100.9"], &["for=198.51.100.9"]], "192.0.2.1");
         check("192.0.2.1", [&[], &[]], "192.0.2.1");
     }
 
     #[test]
-    fn the_last_hop_that_nobody_vouches_for_is_the_client() {
+    fn the_last_hop_that_no_trusted_proxy_reported_is_the_client() {
         check("10.0.0.1", [&["198.51.100.9"], &[]], "198.51.100.9");
         check("10.0.0.1", [&["203.0.113.5, 198.51.100.9"], &[]], "198.51.100.9");
         check("10.0.0.1", [&["203.0.113.5, 198.51.100.9, 10.0.0.2"], &[]], "198.51.100.9");
@@ -108,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_or_differs_ends_the_way_where_it_is_sure() {
+    fn an_unreadable_hop_or_contradicting_lists_end_at_the_last_trusted_one() {
         for text in ["unknown", "", "_hidden", "198.51.100.9.1", "198.51.100.9, x"] {
             check("10.0.0.1", [&[text], &[]], "10.0.0.1");
         }

@@ -1,19 +1,19 @@
-//! The bearer token that a client has to show (RFC 6750).
+//! The bearer token that a client must present (RFC 6750).
 
 use std::fmt;
 
-/// A secret that clients share with this service. Not shown by `Debug`.
+/// A secret that clients share with this service. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(Box<[u8]>);
+pub struct BearerToken(Box<[u8]>);
 
-/// Why a file holds no token.
+/// The reason why the text of a file is not a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenError {
-    /// It holds nothing.
+    /// The file is empty.
     Empty,
-    /// It holds more than a header field may.
+    /// The text is longer than a header field may be.
     TooLong,
-    /// It holds a blank, a control character or a line more.
+    /// The text contains a blank, a control character or a second line.
     Character,
 }
 
@@ -29,20 +29,20 @@ impl fmt::Display for TokenError {
 
 impl std::error::Error for TokenError {}
 
-impl fmt::Debug for Token {
+impl fmt::Debug for BearerToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token")
+        f.write_str("BearerToken")
     }
 }
 
-/// Characters of a token; far fewer than a head holds.
+/// The maximum length of a token in characters, which is far less than a head may have.
 const TOKEN_BYTES_MAX: usize = 1024;
 
-impl Token {
-    /// Reads a file's text: one line, whose end does not count.
+impl BearerToken {
+    /// Parses the text of the file: one line, whose line end does not count.
     ///
     /// # Errors
-    /// [`TokenError`] where no client could show it.
+    /// A [`TokenError`], if no client could present the text.
     pub fn parse(text: &[u8]) -> Result<Self, TokenError> {
         let line = text.strip_suffix(b"\n").unwrap_or(text);
         let token = line.strip_suffix(b"\r").unwrap_or(line);
@@ -54,9 +54,9 @@ impl Token {
         }
     }
 
-    /// True exactly when an Authorization field bears this token. How long the comparison takes
-    /// tells the token's length at most, not how much of it was right.
-    pub fn is_borne_by(&self, authorization: Option<&str>) -> bool {
+    /// Whether an Authorization field contains this token. The duration of the comparison reveals
+    /// at most the length of the token, and not how many characters were correct.
+    pub fn matches(&self, authorization: Option<&str>) -> bool {
         let Some((scheme, shown)) = authorization.and_then(|field| field.split_once(' ')) else {
             return false;
         };
@@ -65,7 +65,8 @@ impl Token {
             return false;
         }
         let differences = self.0.iter().zip(shown).fold(0, |sum, (ours, theirs)| {
-            // Opaque to the optimiser, which would else stop at the first difference.
+            // The value is opaque to the optimiser, which could otherwise stop at the first
+            // difference.
             std::hint::black_box(sum | (ours ^ theirs))
         });
         differences == 0
@@ -79,8 +80,8 @@ mod tests {
     #[test]
     fn a_file_holds_one_line_of_visible_characters() {
         let check = |text: &str, expected: Result<&str, TokenError>| {
-            let expected = expected.map(|token| Token(token.as_bytes().into()));
-            assert_eq!(Token::parse(text.as_bytes()), expected, "{text:?}");
+            let expected = expected.map(|token| BearerToken(token.as_bytes().into()));
+            assert_eq!(BearerToken::parse(text.as_bytes()), expected, "{text:?}");
         };
         check("secret", Ok("secret"));
         check("secret\n", Ok("secret"));
@@ -95,10 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_very_token_is_borne() {
-        let token = Token::parse(b"secret").unwrap();
+    fn only_the_exact_token_matches() {
+        let token = BearerToken::parse(b"secret").unwrap();
         let check = |field: Option<&str>, expected: bool| {
-            assert_eq!(token.is_borne_by(field), expected, "{field:?}");
+            assert_eq!(token.matches(field), expected, "{field:?}");
         };
         check(Some("Bearer secret"), true);
         check(Some("bearer  secret"), true);
@@ -108,6 +109,6 @@ mod tests {
         check(Some("Basic secret"), false);
         check(Some("secret"), false);
         check(None, false);
-        assert_eq!(format!("{token:?}"), "Token", "a secret is not logged");
+        assert_eq!(format!("{token:?}"), "BearerToken", "a secret is not logged");
     }
 }

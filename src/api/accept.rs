@@ -1,58 +1,69 @@
-//! Proactive negotiation: which form of an answer the `Accept` field prefers (RFC 9110 12.5.1), and
-//! whether `Accept-Encoding` takes it packed (12.5.3).
+//! Proactive negotiation: selects the form of an answer from the `Accept` field (RFC 9110 12.5.1).
 //!
-//! It reads generously, as the RFC advises for a field that only states a wish: a member that
-//! makes no sense is passed over, and a field without any sense counts as absent. It never says
-//! no by mistake of its own: only a client that rules out all four forms gets none.
+//! Parsing is lenient, as the RFC advises for a field that states a preference: a malformed member
+//! is skipped, and a field without a valid member counts as absent. No form is selected only if the
+//! field rules out all five. This module has no state; `api` calls it.
 
 /// The form of the answer to a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Form {
-    /// One JSON object, at the end.
+    /// One JSON object, sent at the end of the scan.
     Json,
-    /// The open ports, one a line, at the end.
+    /// The open ports, one per line, sent at the end of the scan.
     Text,
-    /// A JSON object a line, as things happen.
+    /// One line for each open port with its address and service, sent at the end of the scan.
+    Csv,
+    /// One JSON object per line, sent as the events happen.
     Ndjson,
-    /// Server-sent events, as things happen.
+    /// Server-sent events, sent as they happen.
     EventStream,
 }
 
 impl Form {
-    /// Every form, the one to prefer among equals first: whoever says `text/*` is better served
-    /// with a text than with a stream of events.
-    pub const ALL: [Self; 4] = [Self::Json, Self::Text, Self::Ndjson, Self::EventStream];
+    /// All forms. Among forms of equal weight the first one is preferred: for `text/*` a plain text
+    /// is better than a stream of events.
+    pub const ALL: [Self; 5] = [Self::Json, Self::Text, Self::Csv, Self::Ndjson, Self::EventStream];
 
     /// The Content-Type field.
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
             Self::Text => "text/plain; charset=utf-8",
+            Self::Csv => "text/csv; charset=utf-8",
             Self::Ndjson => "application/x-ndjson",
             Self::EventStream => "text/event-stream",
         }
     }
 
-    /// True exactly when the answer is written while the scan runs.
+    /// Whether the answer is written while the scan runs.
     pub const fn is_streamed(self) -> bool {
         match self {
-            Self::Json | Self::Text => false,
+            Self::Json | Self::Text | Self::Csv => false,
             Self::Ndjson | Self::EventStream => true,
         }
     }
 
-    /// Type and subtype.
+    /// Whether the answer has one line for each port, with its address and round trip.
+    pub const fn has_port_lines(self) -> bool {
+        match self {
+            Self::Csv => true,
+            Self::Json | Self::Text | Self::Ndjson | Self::EventStream => false,
+        }
+    }
+
+    /// The type and the subtype.
     const fn media_type(self) -> MediaType {
         match self {
             Self::Json => ("application", "json"),
             Self::Text => ("text", "plain"),
+            Self::Csv => ("text", "csv"),
             Self::Ndjson => ("application", "x-ndjson"),
             Self::EventStream => ("text", "event-stream"),
         }
     }
 }
 
-/// The form to answer in, from the values of all `Accept` lines; `None` if all are ruled out.
+/// The form that the values of all `Accept` lines prefer; `None` if they rule out all forms.
 pub fn negotiate<'a>(lines: impl Iterator<Item = &'a str>) -> Option<Form> {
     let ranges = parse_ranges(lines);
     if ranges.is_empty() {
@@ -69,30 +80,11 @@ pub fn negotiate<'a>(lines: impl Iterator<Item = &'a str>) -> Option<Form> {
     best.map(|(form, _)| form)
 }
 
-/// True exactly when the values of all `Accept` lines put a page before a plain text, as those of
-/// a browser do. Whoever takes anything, as curl does, is not a browser.
+/// Whether the values of all `Accept` lines prefer a page to a plain text, as those of a browser
+/// do. A client that accepts every type, such as curl, is not a browser.
 pub fn prefers_page<'a>(lines: impl Iterator<Item = &'a str>) -> bool {
     let ranges = parse_ranges(lines);
     weight_of(("text", "html"), &ranges) > weight_of(Form::Text.media_type(), &ranges)
-}
-
-/// True exactly when the values of all `Accept-Encoding` lines take gzip, and do not put the bare
-/// bytes (`identity`) before it. Without the field any coding would do (RFC 9110 section 12.5.3),
-/// but who does not name gzip may not know how to unpack it.
-pub fn takes_gzip<'a>(lines: impl Iterator<Item = &'a str>) -> bool {
-    let (mut gzip, mut identity, mut rest) = (None, 0, 0);
-    for (coding, weight) in parse_members(lines) {
-        let is = |name: &str| coding.eq_ignore_ascii_case(name);
-        if is("gzip") || is("x-gzip") {
-            gzip = Some(weight);
-        } else if is("identity") {
-            identity = weight;
-        } else if coding == "*" {
-            rest = weight;
-        }
-    }
-    let gzip = gzip.unwrap_or(rest);
-    gzip > 0 && gzip >= identity
 }
 
 /// A quality value in thousandths, 0 to 1000.
@@ -101,31 +93,14 @@ type Weight = u16;
 /// A type and a subtype.
 type MediaType = (&'static str, &'static str);
 
+/// The media ranges of a list. Parameters other than `q` are ignored: no form of this service has a
+/// significant parameter, and `application/json;charset=utf-8` means JSON.
 fn parse_ranges<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Range<'a>> {
-    parse_members(lines).into_iter().filter_map(Range::parse).collect()
-}
-
-/// What a list names, each with its weight. Parameters other than `q` are passed over: none of our
-/// forms has any that matters, and `application/json;charset=utf-8` means JSON.
-fn parse_members<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(&'a str, Weight)> {
-    let mut members = Vec::new();
+    let mut ranges = Vec::new();
     for line in lines {
-        members.extend(split(line, ',').filter_map(parse_member));
+        ranges.extend(split(line, ',').filter_map(Range::parse));
     }
-    members
-}
-
-/// `None` for a member whose weight makes no sense.
-fn parse_member(member: &str) -> Option<(&str, Weight)> {
-    let mut parts = split(member, ';');
-    let (name, mut weight) = (parts.next()?, 1000);
-    for parameter in parts {
-        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-        if name.trim_end().eq_ignore_ascii_case("q") {
-            weight = parse_weight(value.trim_start())?;
-        }
-    }
-    Some((name, weight))
+    ranges
 }
 
 /// The weight of the most specific range that matches; the highest among equally specific ones.
@@ -146,15 +121,23 @@ struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    /// `None` for what is no media range.
-    fn parse((range, weight): (&'a str, Weight)) -> Option<Self> {
-        // Java's URLConnection sends a lone star.
+    /// Parses a member. Returns `None` if it is not a media range or has a malformed weight.
+    fn parse(member: &'a str) -> Option<Self> {
+        let mut parts = split(member, ';');
+        let (range, mut weight) = (parts.next()?, 1000);
+        for parameter in parts {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            if name.trim_end().eq_ignore_ascii_case("q") {
+                weight = parse_weight(value.trim_start())?;
+            }
+        }
+        // URLConnection of Java sends `*` alone.
         let (kind, subtype) = if range == "*" { ("*", "*") } else { range.split_once('/')? };
         let is_sound = is_token(kind) && is_token(subtype) && (kind != "*" || subtype == "*");
         is_sound.then_some(Self { kind, subtype, weight })
     }
 
-    /// How closely the range names the type; `None` if it does not match.
+    /// How specifically the range names the type; `None` if it does not match.
     fn specificity(&self, (kind, subtype): MediaType) -> Option<u8> {
         let names = |range: &str, word| range.eq_ignore_ascii_case(word);
         match (self.kind, self.subtype) {
@@ -165,7 +148,8 @@ impl<'a> Range<'a> {
     }
 }
 
-/// `0`, `1`, and up to three decimals between; a missing zero before the point is forgiven.
+/// `0`, `1`, or a number between them with at most three decimals. The zero before the point may be
+/// missing.
 fn parse_weight(text: &str) -> Option<Weight> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     let is_decimal = decimals.len() <= 3 && decimals.bytes().all(|byte| byte.is_ascii_digit());
@@ -183,7 +167,7 @@ fn parse_weight(text: &str) -> Option<Weight> {
     (weight <= 1000).then_some(weight)
 }
 
-/// True exactly when the text is a token (RFC 9110 section 5.6.2).
+/// Whether the text is a token (RFC 9110 section 5.6.2).
 fn is_token(text: &str) -> bool {
     let is_token_byte =
         |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
@@ -215,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_wish_the_answer_is_json() {
+    fn without_a_preference_the_answer_is_json() {
         check(&[], Some(Form::Json));
         check(&[""], Some(Form::Json));
         check(&[" , ,"], Some(Form::Json));
@@ -224,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn each_form_is_had_by_its_name_in_any_case() {
+    fn each_form_is_chosen_by_its_media_type_in_any_case() {
         for form in Form::ALL {
             let (kind, subtype) = form.media_type();
             check(&[&format!("{kind}/{subtype}")], Some(form));
             check(&[&format!("{kind}/{subtype}").to_uppercase()], Some(form));
             assert!(form.content_type().starts_with(&format!("{kind}/{subtype}")));
-            let tells_events = ["x-ndjson", "event-stream"].contains(&subtype);
-            assert_eq!(form.is_streamed(), tells_events, "{subtype}");
+            let has_events = ["x-ndjson", "event-stream"].contains(&subtype);
+            assert_eq!(form.is_streamed(), has_events, "{subtype}");
         }
     }
 
@@ -251,16 +235,17 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_range_has_the_word() {
+    fn the_most_specific_range_decides() {
         check(&["*/*, application/json;q=0"], Some(Form::Text));
         check(&["application/json;q=0, */*"], Some(Form::Text));
         check(&["*/*;q=0.1, text/*;q=0, text/event-stream;q=0.2"], Some(Form::EventStream));
-        check(&["text/*, text/plain;q=0"], Some(Form::EventStream));
-        check(&["text/*;q=0.9, text/plain;q=0.1, application/json;q=0.5"], Some(Form::EventStream));
+        check(&["text/*, text/plain;q=0"], Some(Form::Csv));
+        check(&["text/*, text/plain;q=0, text/csv;q=0"], Some(Form::EventStream));
+        check(&["text/*;q=0.9, text/plain;q=0.1, application/json;q=0.5"], Some(Form::Csv));
     }
 
     #[test]
-    fn only_who_rules_out_all_four_gets_none() {
+    fn only_a_client_that_rules_out_all_five_gets_none() {
         check(&["image/png"], None);
         check(&["application/json;q=0"], None);
         check(&["*/*;q=0"], None);
@@ -271,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_browsers_and_old_clients_send_is_json() {
+    fn browsers_and_old_clients_get_json() {
         let firefox = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
         check(&[firefox], Some(Form::Json));
         check(&["text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"], Some(Form::Json));
@@ -280,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_for_who_puts_it_before_a_text() {
+    fn a_page_is_for_clients_that_prefer_it_to_a_text() {
         let check = |lines: &[&str], expected: bool| {
             assert_eq!(prefers_page(lines.iter().copied()), expected, "{lines:?}");
         };
@@ -300,29 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_for_who_takes_it() {
-        let check = |lines: &[&str], expected: bool| {
-            assert_eq!(takes_gzip(lines.iter().copied()), expected, "{lines:?}");
-        };
-        for takes in ["gzip", "GZIP", "x-gzip", "gzip, deflate, br, zstd", "gzip;q=0.1", "*"] {
-            check(&[takes], true);
-        }
-        check(&["br", "gzip ; Q = 0.001"], true);
-        check(&["*;q=0, gzip"], true);
-        check(&["gzip;q=0.5, identity;q=0.5"], true);
-        check(&["identity;q=0, *;q=0.1"], true);
-        for refuses in ["", "br", "identity", "gzip;q=0", "gzip;q=0.000", "*;q=0", "gzip;q=2"] {
-            check(&[refuses], false);
-        }
-        check(&[], false);
-        check(&["gzip;q=0, *"], false);
-        check(&["gzip;q=0.4, identity;q=0.5"], false);
-        check(&["gzip;level=9"], true);
-        check(&["gz ip, \u{e9}, ;q=1, gzip;q"], false);
-    }
-
-    #[test]
-    fn a_member_without_sense_is_passed_over() {
+    fn a_malformed_member_is_skipped() {
         check(&["json, text/plain"], Some(Form::Text));
         check(&["*/json, text/plain"], Some(Form::Text));
         check(&["application/json;q=2, text/plain;q=0.1"], Some(Form::Text));
@@ -344,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn no_short_field_makes_it_stumble() {
+    fn no_short_field_makes_the_parser_panic() {
         let mut texts = vec![String::new()];
         for _ in 0..5 {
             let longer =
@@ -356,7 +319,6 @@ mod tests {
             for text in &texts {
                 negotiate([text.as_str()].into_iter());
                 prefers_page([text.as_str()].into_iter());
-                takes_gzip([text.as_str()].into_iter());
             }
         }
     }

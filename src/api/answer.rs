@@ -1,11 +1,11 @@
-//! What a scan tells while it runs: NDJSON and server-sent events.
+//! The events of a running scan as NDJSON and server-sent events.
 //!
-//! A scan tells of itself in [`ScanEvent`]s, and [`write_event`] is the only way out: two of the
-//! forms write each event as it comes, the other two hold their tongue until the end, which is a
-//! [`super::summary::Summary`]. So whoever drives a scan need not know which form it has. Nothing
-//! here buffers, flushes or frames.
+//! [`write_event`] writes each [`ScanEvent`] in the two streamed forms. It writes nothing in the
+//! other three, whose answer is the [`Summary`](crate::scan::summary::Summary) of the scan, so the
+//! caller does not distinguish the forms. This module never buffers, flushes or frames. The core
+//! and `batch` call it.
 //!
-//! Invariant: the keys and their order are the contract's; a key is added at the end or not at all.
+//! Invariant: the contract defines the keys and their order; a new key is added at the end.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,23 +13,23 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::accept::Form;
-use crate::target::PortSet;
+use crate::port_set::PortSet;
 
-/// What a scan tells of itself, in this order: one start, then opens and progress. Its end is a
-/// [`super::summary::Summary`].
+/// The events of a running scan, in this order: one start, then opens and progress. The end is a
+/// [`Summary`](crate::scan::summary::Summary).
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum ScanEvent<'a> {
-    /// The target has an address, and the first probe is about to leave.
+    /// The target has an address, and the first probe is about to be sent.
     Start {
         /// The target as the client wrote it.
         domain: &'a str,
         /// The address to be scanned.
         address: IpAddr,
-        /// How many ports are to be scanned, of all addresses together.
+        /// The number of ports to be scanned, summed over all addresses.
         total: u32,
-        /// The ports of each address as ranges; `None`, and not told, where they are a shard's:
-        /// those lie scattered, and as text are hundreds of kilobytes.
+        /// The ports of each address as ranges. `None`, and not written, for a shard, whose
+        /// scattered ports would be hundreds of kilobytes of text.
         #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_ranges")]
         ports: Option<&'a PortSet>,
     },
@@ -37,49 +37,50 @@ pub enum ScanEvent<'a> {
     Open {
         /// The port.
         port: u16,
-        /// From SYN to handshake; told in milliseconds, to the microsecond.
-        /// `None`, and not told, where the reader was so slow that it was forgotten.
+        /// The time from SYN to handshake, written in milliseconds with microsecond precision.
+        /// `None`, and not written, if the client read so slowly that the time was dropped.
         #[serde(rename = "rtt_ms", serialize_with = "serialize_fine_millis")]
         #[serde(skip_serializing_if = "Option::is_none")]
         rtt: Option<Duration>,
-        /// Where, with `addresses=all`; `None` without it.
+        /// The address, with `addresses=all`; `None` without it.
         #[serde(skip_serializing_if = "Option::is_none")]
         address: Option<IpAddr>,
     },
-    /// How far the scan is.
+    /// The progress of the scan.
     Progress(Progress<'a>),
 }
 
-/// How far a scan is, and which ports came into a state that `include` asked for since the last
-/// time. A port may move on, from filtered to any other: it is then told again, and the last word
-/// holds. What the reader has no room for is told later; of what is left then, the end tells.
+/// The progress of a scan, and the ports that came into a state that `include` selects since the
+/// previous progress event. A port may change from filtered to any other state; it is then written
+/// again, and the last state is the valid one. Ports for which the output buffer has no space are
+/// written later, at the latest with the end.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Progress<'a> {
-    /// Ports that have their state.
+    /// The number of ports that have their state.
     pub done: u32,
-    /// Ports asked for.
+    /// The number of requested ports.
     pub total: u32,
-    /// Ports found open so far.
+    /// The number of ports found open so far.
     pub open: u32,
-    /// Ports found closed; `None` where none was, or nobody asked.
+    /// The ports found closed; `None` if there is none, or if `include` does not select them.
     #[serde(rename = "closed_ports")]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_ranges")]
     pub closed: Option<&'a PortSet>,
-    /// Ports found filtered, likewise.
+    /// The ports found filtered, under the same conditions.
     #[serde(rename = "filtered_ports")]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_ranges")]
     pub filtered: Option<&'a PortSet>,
-    /// Ports found unreachable, likewise.
+    /// The ports found unreachable, under the same conditions.
     #[serde(rename = "unreachable_ports")]
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_ranges")]
     pub unreachable: Option<&'a PortSet>,
-    /// Whose the ranges are, with `addresses=all`; `None` without it, and without ranges.
+    /// The address of the ranges, with `addresses=all`; `None` without it, and without ranges.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
 }
 
 impl ScanEvent<'_> {
-    /// The event's name in both streams.
+    /// The name of the event in both streams.
     const fn label(&self) -> &'static str {
         match self {
             Self::Start { .. } => "start",
@@ -89,23 +90,24 @@ impl ScanEvent<'_> {
     }
 }
 
-/// Appends what `form` has to say about `event`: nothing, for the unstreamed forms.
+/// Appends `event` in the given form. For the forms that are not streamed, nothing is appended.
 pub fn write_event(out: &mut Vec<u8>, form: Form, event: &ScanEvent) {
     match form {
-        Form::Json | Form::Text => {}
+        Form::Json | Form::Text | Form::Csv => {}
         Form::Ndjson => {
             write_json(out, event);
             out.push(b'\n');
         }
         Form::EventStream => {
-            out.extend_from_slice(format!("event: {}\ndata: ", event.label()).as_bytes());
+            let label = event.label();
+            out.extend_from_slice(format!("id: {label}\nevent: {label}\ndata: ").as_bytes());
             write_json(out, event);
             out.extend_from_slice(b"\n\n");
         }
     }
 }
 
-/// Appends a value as one line of JSON without line end.
+/// Appends a value as one line of JSON without a line end.
 pub(super) fn write_json(out: &mut Vec<u8>, value: &impl Serialize) {
     let len_before = out.len();
     #[expect(
@@ -128,14 +130,15 @@ fn serialize_ranges<S: Serializer>(
     }
 }
 
-/// Milliseconds with three decimals at most.
+/// Writes milliseconds with at most three decimals.
 pub(super) fn serialize_fine_millis<S: Serializer>(
     time: &Option<Duration>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     let Some(time) = time else { return serializer.serialize_none() };
     let micros = (time.as_nanos() + 500) / 1000;
-    // Exact up to 2^53 µs, 285 years; the shortest digits that read back are then the three.
+    // The value is exact up to 2^53 µs, 285 years. The shortest digits that read back as the same
+    // value are therefore the three decimals.
     serializer.serialize_f64(micros as f64 / 1000.0)
 }
 
@@ -155,7 +158,7 @@ mod tests {
             assert_eq!(written(Form::Ndjson, &event), format!("{json}\n"));
             assert_eq!(
                 written(Form::EventStream, &event),
-                format!("event: {label}\ndata: {json}\n\n")
+                format!("id: {label}\nevent: {label}\ndata: {json}\n\n")
             );
             assert_eq!(written(Form::Json, &event), "");
             assert_eq!(written(Form::Text, &event), "");
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_has_the_ranges_that_there_are_and_whose_they_are() {
+    fn progress_has_the_ranges_and_their_address() {
         let (closed, filtered) =
             (PortSet::parse("1-21,23").unwrap(), PortSet::parse("80").unwrap());
         let progress = Progress {

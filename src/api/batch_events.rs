@@ -1,8 +1,8 @@
-//! The lines that a use from the shell prints beside those of the service.
+//! The lines that a command-line run prints in addition to those of the service.
 //!
-//! One target prints what the service would answer. Of several at once an open port must say whose
-//! it is, progress is that of all together, and a target that came to nothing stands among the
-//! others' answers. Nothing here buffers or frames.
+//! A run with a single target prints the answer that the service would send. With several targets,
+//! an open port names its target, progress is the sum over all targets, and a failed target is one
+//! line among the others. This module never buffers or frames. `batch` calls it.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,35 +12,35 @@ use serde::Serialize;
 use super::answer::{serialize_fine_millis, write_json};
 use super::problem::{Document, Problem};
 
-/// What happens to several targets at once.
+/// The events of a scan of several targets.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-pub enum SweepEvent<'a> {
+pub enum BatchEvent<'a> {
     /// A port is open.
     Open {
         /// The port.
         port: u16,
-        /// From SYN to handshake; told in milliseconds, to the microsecond.
+        /// The time from SYN to handshake, written in milliseconds with microsecond precision.
         #[serde(rename = "rtt_ms", serialize_with = "serialize_fine_millis")]
         rtt: Option<Duration>,
-        /// The target as it was written.
+        /// The target as the list or the command line spells it.
         domain: &'a str,
-        /// Where, if all addresses of a name are scanned.
+        /// The address, if all addresses of a name are scanned.
         #[serde(skip_serializing_if = "Option::is_none")]
         address: Option<IpAddr>,
     },
-    /// How far all targets together are.
+    /// The progress of all targets together.
     Progress {
-        /// Ports that have their state, or will get none.
+        /// The number of ports that have their state, or will not get one.
         done: u64,
-        /// Ports asked for.
+        /// The number of requested ports.
         total: u64,
-        /// Ports found open so far.
+        /// The number of ports found open so far.
         open: u64,
     },
 }
 
-/// A target that came to nothing: the service's problem document, and whose it is.
+/// A target that could not be scanned: the problem document of the service, and the target.
 #[derive(Serialize)]
 struct Failure<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,25 +51,47 @@ struct Failure<'a> {
 }
 
 /// Appends one line.
-pub fn write_sweep_event(out: &mut Vec<u8>, event: &SweepEvent) {
+pub fn write_batch_event(out: &mut Vec<u8>, event: &BatchEvent) {
     write_json(out, event);
     out.push(b'\n');
 }
 
-/// Appends one line for a target that came to nothing: in a stream an event `failed`.
-pub fn write_failure(out: &mut Vec<u8>, stream: Stream, (domain, problem): (&str, &Problem)) {
-    let event = match stream {
-        Stream::Events => Some("failed"),
-        Stream::Answers => None,
+/// Appends one line for a target that could not be scanned. In a stream it is an event named
+/// `failed`.
+pub fn write_failure(out: &mut Vec<u8>, output: BatchOutput, domain: &str, problem: &Problem) {
+    let event = match output {
+        BatchOutput::Events => Some("failed"),
+        BatchOutput::Answers => None,
     };
     write_json(out, &Failure { event, document: problem.document(), domain });
     out.push(b'\n');
 }
 
-/// What a line stands among.
+/// An event of an earlier run, reduced to the fields that a later run needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PastEvent {
+    /// Every port of a target was tried as planned.
+    Finished {
+        /// The target as the list or the command line spelled it.
+        domain: String,
+    },
+    /// Any other event.
+    Other,
+}
+
+/// Reads a line that an earlier run printed as NDJSON; `None` if it is not an event.
+pub fn read_past_event(line: &[u8]) -> Option<PastEvent> {
+    let event: serde_json::Value = serde_json::from_slice(line).ok()?;
+    if event.get("event")?.as_str()? != "end" || event.get("complete")?.as_bool() != Some(true) {
+        return Some(PastEvent::Other);
+    }
+    Some(PastEvent::Finished { domain: event.get("domain")?.as_str()?.to_owned() })
+}
+
+/// The kind of lines that the output consists of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// Events as they happen.
+pub enum BatchOutput {
+    /// Events, printed as they happen.
     Events,
     /// One answer for each target.
     Answers,
@@ -81,24 +103,24 @@ mod tests {
     use crate::api::problem::Cause;
 
     #[test]
-    fn events_of_several_targets_are_lines_that_say_whose_they_are() {
-        let check = |event: SweepEvent, expected: &str| {
+    fn events_of_several_targets_are_lines_that_name_the_target() {
+        let check = |event: BatchEvent, expected: &str| {
             let mut out = Vec::new();
-            write_sweep_event(&mut out, &event);
+            write_batch_event(&mut out, &event);
             assert_eq!(String::from_utf8(out).unwrap(), format!("{expected}\n"));
         };
         let rtt = Some(Duration::from_micros(410));
         check(
-            SweepEvent::Open { port: 22, rtt, domain: "example.com", address: None },
+            BatchEvent::Open { port: 22, rtt, domain: "example.com", address: None },
             r#"{"event":"open","port":22,"rtt_ms":0.41,"domain":"example.com"}"#,
         );
         let address = Some([192, 0, 2, 7].into());
         check(
-            SweepEvent::Open { port: 22, rtt: None, domain: "a", address },
+            BatchEvent::Open { port: 22, rtt: None, domain: "a", address },
             r#"{"event":"open","port":22,"rtt_ms":null,"domain":"a","address":"192.0.2.7"}"#,
         );
         check(
-            SweepEvent::Progress { done: 1 << 40, total: 1 << 41, open: 3 },
+            BatchEvent::Progress { done: 1 << 40, total: 1 << 41, open: 3 },
             r#"{"event":"progress","done":1099511627776,"total":2199023255552,"open":3}"#,
         );
     }
@@ -111,11 +133,11 @@ mod tests {
             r#""cause":"UNKNOWN_HOST","detail":"No such name.","domain":"a.example""#,
         );
         for (stream, expected) in [
-            (Stream::Answers, format!("{{{document}}}\n")),
-            (Stream::Events, format!("{{\"event\":\"failed\",{document}}}\n")),
+            (BatchOutput::Answers, format!("{{{document}}}\n")),
+            (BatchOutput::Events, format!("{{\"event\":\"failed\",{document}}}\n")),
         ] {
             let mut out = Vec::new();
-            write_failure(&mut out, stream, ("a.example", &problem));
+            write_failure(&mut out, stream, "a.example", &problem);
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }

@@ -1,53 +1,56 @@
-//! What went wrong, as RFC 9457 problem documents.
+//! Errors as RFC 9457 problem documents.
 //!
-//! A [`Problem`] is made by whoever finds it and rendered here, so that every error of the service
-//! has the same shape. [`Cause`] is a closed list: each has one status, one title and one word for
-//! metrics and log, in one `match`. It never decides that something is wrong.
+//! The module that finds an error makes the [`Problem`], and this module renders it, so that every
+//! error of the service has the same shape. [`Cause`] is a closed list: one `match` assigns each
+//! cause its status, its title and its word for metrics and log. This module never decides whether
+//! something is an error. The core and `api` call it.
 
 use std::time::Duration;
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use super::Route;
 use super::answer::write_json;
 use crate::http::{Refusal, Response};
 use crate::limits;
-use crate::target::quote;
+use crate::spelling;
+use crate::spelling::quote;
 
-/// Why a request is not answered as its sender hoped.
+/// The reason why a request is refused or has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
     /// A parameter is missing or malformed, or the request is not HTTP/1.x.
     InvalidRequest,
-    /// No token, or another than the one configured.
+    /// The token is missing, or is not the configured one.
     Unauthorized,
-    /// The resolved address is outside the policy, or a page of another site asks.
+    /// The policy does not permit the resolved address, or a page of another site sent the request.
     TargetDenied,
-    /// No such route.
+    /// The route does not exist.
     NotFound,
-    /// The route has other methods.
+    /// The route does not accept this method.
     MethodNotAllowed,
     /// `Accept` rules out every form of the answer.
     NotAcceptable,
-    /// The head or the body came too slowly.
+    /// The head or the body was not complete in time.
     RequestTimeout,
     /// The body is too large.
     ContentTooLarge,
     /// The request target is too long.
     UriTooLong,
-    /// `Expect` holds something else than `100-continue`.
+    /// The value of `Expect` is not `100-continue`.
     ExpectationFailed,
-    /// A loopback service is asked under a name that is not its own.
+    /// A service on loopback was addressed with a name that is not its own.
     ForeignHost,
     /// The name does not exist, or has no address of the family.
     UnknownHost,
-    /// This client has its share of scans running.
+    /// This client already runs as many scans as one client may.
     TooManyScans,
     /// The head is too large, or has too many fields.
     HeadersTooLarge,
     /// The resolver failed.
     DnsFailure,
-    /// Scans or connections are at their cap.
+    /// The number of scans or of connections is at its cap.
     Overloaded,
     /// The service is shutting down.
     Draining,
@@ -55,15 +58,15 @@ pub enum Cause {
     DnsTimeout,
 }
 
-/// What a [`Cause`] looks like from outside.
-struct Face {
+/// The presentation of a [`Cause`] to clients and operators.
+struct StatusInfo {
     status: u16,
     title: &'static str,
     label: &'static str,
 }
 
 impl Cause {
-    /// Every cause, by status.
+    /// Every cause, ordered by status.
     pub const ALL: [Self; 18] = [
         Self::InvalidRequest,
         Self::Unauthorized,
@@ -87,17 +90,17 @@ impl Cause {
 
     /// The status code.
     pub const fn status(self) -> u16 {
-        self.face().status
+        self.status_info().status
     }
 
-    /// The word in the problem document: the metric label and the log word too.
+    /// The word for the problem document, the metric label and the log.
     pub const fn label(self) -> &'static str {
-        self.face().label
+        self.status_info().label
     }
 
-    /// The one `match` from error to status. The titles are the status phrases of RFC 9110
-    /// section 15 and RFC 6585, as RFC 9457 section 4.2.1 asks of `about:blank`.
-    const fn face(self) -> Face {
+    /// The only mapping from cause to status. The titles are the status phrases of RFC 9110 section
+    /// 15 and RFC 6585, as RFC 9457 section 4.2.1 requires for `about:blank`.
+    const fn status_info(self) -> StatusInfo {
         let (status, title, label) = match self {
             Self::InvalidRequest => (400, "Bad Request", "INVALID_REQUEST"),
             Self::Unauthorized => (401, "Unauthorized", "UNAUTHORIZED"),
@@ -118,17 +121,21 @@ impl Cause {
             Self::Draining => (503, "Service Unavailable", "DRAINING"),
             Self::DnsTimeout => (504, "Gateway Timeout", "DNS_TIMEOUT"),
         };
-        Face { status, title, label }
+        StatusInfo { status, title, label }
     }
 }
 
-/// The faulty parameters of a request, in the order found, each with all its messages.
+/// The message for a parameter that is missing or blank. It has the wording of the original
+/// service.
+pub const BLANK: &str = "can't be blank";
+
+/// The faulty parameters of a request in the order found, each with all its messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InvalidFields(Vec<(String, Vec<String>)>);
 
 impl InvalidFields {
-    /// Adds a message to a field; one that it has already is not repeated, and a field beyond
-    /// [`limits::INVALID_FIELDS_MAX`] is dropped.
+    /// Adds a message to a field. A message that the field already has is not repeated, and a field
+    /// beyond [`limits::INVALID_FIELDS_MAX`] is dropped.
     pub fn push(&mut self, name: &str, message: &str) {
         let is_full = self.is_full();
         match self.0.iter_mut().find(|(known, _)| known == name) {
@@ -141,22 +148,28 @@ impl InvalidFields {
         debug_assert!(self.0.iter().all(|(_, messages)| !messages.is_empty()));
     }
 
-    /// True exactly when something was said against the field.
+    /// Whether the field has a message.
     pub fn contains(&self, name: &str) -> bool {
         self.0.iter().any(|(known, _)| known == name)
     }
 
-    /// True exactly when a further field would be dropped.
+    /// Whether the field has this message.
+    fn says(&self, name: &str, message: &str) -> bool {
+        let mut fields = self.0.iter();
+        fields.any(|(known, messages)| known == name && messages.iter().any(|it| it == message))
+    }
+
+    /// Whether a further field would be dropped.
     pub const fn is_full(&self) -> bool {
         self.0.len() == limits::INVALID_FIELDS_MAX
     }
 
-    /// True exactly when no field is faulty.
+    /// Whether no field is faulty.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// `domain, toPort and rate`; what is not a plain word stands in quotes.
+    /// `domain, toPort and rate`. A name that is not a plain word is quoted.
     fn names(&self) -> String {
         let mut names = String::new();
         for (index, (name, _)) in self.0.iter().enumerate() {
@@ -183,20 +196,21 @@ impl Serialize for InvalidFields {
     }
 }
 
-/// An error on its way to the client.
+/// An error that will be sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     cause: Cause,
     detail: String,
     invalid_fields: InvalidFields,
-    /// The header field that the status calls for: Allow, Retry-After or WWW-Authenticate.
+    /// The header field that the status requires: Allow, Retry-After or WWW-Authenticate.
     field: Option<(&'static str, String)>,
 }
 
 impl Problem {
-    /// A problem that its cause and one sentence say all about: 403 TARGET_DENIED (by the policy,
-    /// or because another site's page asks), 421 FOREIGN_HOST, 422 UNKNOWN_HOST, 502 DNS_FAILURE,
-    /// 504 DNS_TIMEOUT and the like. The other constructors add what their status calls for.
+    /// A problem that consists of a cause and one sentence: 403 TARGET_DENIED (refused by the
+    /// policy, or sent by a page of another site), 421 FOREIGN_HOST, 422 UNKNOWN_HOST, 502
+    /// DNS_FAILURE, 504 DNS_TIMEOUT and others. The other constructors add the header fields that
+    /// their status requires.
     pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         assert!(!detail.is_empty(), "a person can act on the detail");
@@ -209,11 +223,14 @@ impl Problem {
     pub fn invalid(fields: InvalidFields) -> Self {
         assert!(!fields.is_empty(), "some field is faulty");
         let (names, plural) = (fields.names(), if fields.0.len() == 1 { "" } else { "s" });
-        let detail = format!("Correct the query parameter{plural} {names}, see invalid_fields.");
+        let is_range_missing = fields.says("toPort", BLANK);
+        let or = if is_range_missing { ", or give ports=22,80-90 instead of toPort" } else { "" };
+        let detail =
+            format!("Correct the query parameter{plural} {names}, see invalid_fields{or}.");
         Self { invalid_fields: fields, ..Self::new(Cause::InvalidRequest, detail) }
     }
 
-    /// What the framing of HTTP refused.
+    /// A request that the HTTP parser refused.
     pub fn from_refusal(refusal: Refusal) -> Self {
         let cause = match refusal.status() {
             405 => return Self::method_not_allowed(super::ALLOW),
@@ -221,6 +238,7 @@ impl Problem {
             413 => Cause::ContentTooLarge,
             414 => Cause::UriTooLong,
             417 => Cause::ExpectationFailed,
+            421 => Cause::ForeignHost,
             431 => Cause::HeadersTooLarge,
             status => {
                 assert_eq!(status, 400, "the status of all other bad framing");
@@ -237,23 +255,33 @@ impl Problem {
     }
 
     /// 404.
-    pub fn not_found() -> Self {
-        Self::new(Cause::NotFound, "There is no such path here: GET / lists those there are.")
+    pub fn not_found(path: &str) -> Self {
+        let known = Route::ALL
+            .map(Route::label)
+            .into_iter()
+            .filter(|label| label.len() > 1 && label.starts_with('/'));
+        let detail = match spelling::nearest(path, known) {
+            Some((route, _)) => {
+                format!("There is no such path here, did you mean {route}? GET / lists all.")
+            }
+            None => "There is no such path here: GET / lists those there are.".to_owned(),
+        };
+        Self::new(Cause::NotFound, detail)
     }
 
-    /// 405, with the methods that the route has.
+    /// 405, with the methods that the route accepts.
     pub fn method_not_allowed(allow: &'static str) -> Self {
         Self::new(Cause::MethodNotAllowed, format!("Use one of the methods {allow}."))
             .with_field("Allow", allow.to_string())
     }
 
-    /// 429: ask again after a while.
+    /// 429: the client may retry after the given time.
     pub fn too_many_scans(retry_after: Duration) -> Self {
         let detail = "Wait for one of your running scans to end, or close its connection.";
         Self::new(Cause::TooManyScans, detail).with_retry_after(retry_after)
     }
 
-    /// 503: scans or connections are at their cap.
+    /// 503: the number of scans or of connections is at its cap.
     pub fn overloaded(retry_after: Duration) -> Self {
         let detail = "The service has all the work it can take: try again later.";
         Self::new(Cause::Overloaded, detail).with_retry_after(retry_after)
@@ -265,19 +293,19 @@ impl Problem {
         Self::new(Cause::Draining, detail).with_retry_after(retry_after)
     }
 
-    /// What happened: the status, the metric label and the log word hang on it.
+    /// The cause, which determines the status, the metric label and the log word.
     pub const fn cause(&self) -> Cause {
         self.cause
     }
 
-    /// One sentence that a person can act on.
+    /// One sentence from which a person can see what to change.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// The document, to be written as JSON.
+    /// The document, ready to be written as JSON.
     pub(super) const fn document(&self) -> Document<'_> {
-        let Face { status, title, label } = self.cause.face();
+        let StatusInfo { status, title, label } = self.cause.status_info();
         assert!(400 <= status && status < 600, "a problem is an error");
         Document {
             r#type: "about:blank",
@@ -295,14 +323,16 @@ impl Problem {
         self
     }
 
-    /// Whole seconds, rounded up, so that nobody comes back too early (RFC 9110 section 10.2.3).
+    /// Adds Retry-After in whole seconds, rounded up so that no client retries too early (RFC 9110
+    /// section 10.2.3).
     fn with_retry_after(self, after: Duration) -> Self {
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
         self.with_field("Retry-After", seconds.max(1).to_string())
     }
 }
 
-/// A small error's text as the sentence of a problem: capital first, full stop last.
+/// The text of a small error as a sentence of a problem document: with a capital letter first and a
+/// full stop last.
 pub fn sentence(error: &impl std::fmt::Display) -> String {
     let text = error.to_string();
     let mut letters = text.chars();
@@ -322,12 +352,13 @@ pub(super) struct Document<'a> {
     invalid_fields: &'a InvalidFields,
 }
 
-/// The answer that tells of a problem: `application/problem+json` (RFC 9457).
+/// The answer for a problem: `application/problem+json` (RFC 9457).
 pub fn problem_response(problem: &Problem) -> Response {
     let mut body = Vec::new();
     let document = problem.document();
     let status = document.status;
     write_json(&mut body, &document);
+    body.push(b'\n');
     Response {
         status,
         content_type: "application/problem+json",
@@ -341,11 +372,12 @@ mod tests {
     use super::*;
 
     fn body(problem: &Problem) -> String {
-        String::from_utf8(problem_response(problem).body).unwrap()
+        let body = String::from_utf8(problem_response(problem).body).unwrap();
+        body.strip_suffix('\n').expect("JSON ends with a line end").to_owned()
     }
 
     #[test]
-    fn an_invalid_request_is_told_as_the_contract_shows_it() {
+    fn an_invalid_request_has_the_document_of_the_contract() {
         let mut fields = InvalidFields::default();
         fields.push("domain", "can't be blank");
         fields.push("toPort", "can't be blank");
@@ -357,7 +389,7 @@ mod tests {
                 r#"{"type":"about:blank","title":"Bad Request","status":400,"#,
                 r#""cause":"INVALID_REQUEST","#,
                 r#""detail":"Correct the query parameters domain and toPort, "#,
-                r#"see invalid_fields.","#,
+                r#"see invalid_fields, or give ports=22,80-90 instead of toPort.","#,
                 r#""invalid_fields":{"domain":["can't be blank"],"#,
                 r#""toPort":["can't be blank","invalid decimal string"]}}"#,
             )
@@ -393,7 +425,11 @@ mod tests {
     fn the_title_is_the_phrase_of_the_status_line() {
         for cause in Cause::ALL {
             let phrase = crate::http::answer::reason_phrase(cause.status());
-            assert_eq!((cause.face().title, phrase.is_empty()), (phrase, false), "{cause:?}");
+            assert_eq!(
+                (cause.status_info().title, phrase.is_empty()),
+                (phrase, false),
+                "{cause:?}"
+            );
         }
         for (status, phrase) in [(200, "OK"), (304, "Not Modified")] {
             assert_eq!(crate::http::answer::reason_phrase(status), phrase);
@@ -416,7 +452,7 @@ mod tests {
         let bearer = Some(("WWW-Authenticate", "Bearer"));
         check(Problem::unauthorized(), 401, "UNAUTHORIZED", bearer);
         check(Problem::new(Cause::TargetDenied, "."), 403, "TARGET_DENIED", None);
-        check(Problem::not_found(), 404, "NOT_FOUND", None);
+        check(Problem::not_found("/x"), 404, "NOT_FOUND", None);
         let allow = Some(("Allow", "GET, HEAD"));
         check(Problem::method_not_allowed("GET, HEAD"), 405, "METHOD_NOT_ALLOWED", allow);
         check(Problem::new(Cause::NotAcceptable, "."), 406, "NOT_ACCEPTABLE", None);
@@ -437,7 +473,30 @@ mod tests {
     }
 
     #[test]
-    fn causes_stand_by_status_and_no_two_share_a_word() {
+    fn an_unknown_path_is_named_with_the_nearest_known_one() {
+        for (path, expected) in [
+            ("/openports", Some("/open-ports")),
+            ("/open-ports/", Some("/open-ports")),
+            ("/OPEN-PORTS", Some("/open-ports")),
+            ("/open_ports", Some("/open-ports")),
+            ("/health", Some("/healthz")),
+            ("/metric", Some("/metrics")),
+            ("/metrics/", Some("/metrics")),
+            ("/openapi.yaml", Some("/openapi.json")),
+            ("/favicon.ico", None),
+            ("/scan", None),
+            ("//", None),
+            ("/x", None),
+        ] {
+            let detail = Problem::not_found(path).detail;
+            let named =
+                detail.split_once("did you mean ").and_then(|(_, rest)| rest.split('?').next());
+            assert_eq!(named, expected, "{path}: {detail}");
+        }
+    }
+
+    #[test]
+    fn causes_are_in_the_order_of_status_and_have_distinct_labels() {
         assert!(Cause::ALL.is_sorted_by_key(|cause| cause.status()));
         let mut labels: Vec<&str> = Cause::ALL.iter().map(|cause| cause.label()).collect();
         labels.sort_unstable();
@@ -454,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn the_openapi_document_knows_every_cause() {
+    fn the_openapi_document_lists_every_cause() {
         let document: serde_json::Value = serde_json::from_str(super::super::OPENAPI).unwrap();
         let causes = &document["components"]["schemas"]["Problem"]["properties"]["cause"]["enum"];
         assert_eq!(*causes, serde_json::json!(Cause::ALL.map(Cause::label)));

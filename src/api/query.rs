@@ -1,206 +1,192 @@
-//! The query of `/open-ports`: parameters in, a typed [`ScanRequest`] or all their faults out.
+//! The query of `/open-ports`: turns parameters into a typed [`ScanRequest`], or reports all their
+//! faults.
 //!
-//! One table, `PARAMETERS`, has a row for each parameter: its name, whether it is needed, how it
-//! is read. Whatever looks at parameters walks the table, so that a new one cannot be known to the
-//! parser and unknown to the rest. It never resolves, admits or starts anything.
+//! One table, `PARAMETERS`, has a row for each parameter: its name, whether it is required, and the
+//! function that reads it. All code that handles parameters iterates over the table, so that a new
+//! parameter cannot be known to the parser and unknown to the other code. This module never
+//! resolves, admits or starts anything. `api` drives it.
 //!
-//! Invariant: a [`ScanRequest`] has a port, `from_port <= to_port`, and every bound of the
-//! contract holds for it. All faulty parameters are reported together, in the order of the table.
+//! Invariant: a [`ScanRequest`] has at least one port, `from_port <= to_port`, and satisfies every
+//! bound of the contract. All faulty parameters are reported together, in the order of the table.
 
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use super::accept::Form;
-use super::problem::InvalidFields;
+use super::problem::{BLANK, InvalidFields};
 use crate::duration;
+use crate::host::{Family, Host};
+use crate::interfaces::Interfaces;
 use crate::limits::{self, Settings};
+use crate::port_set::list::PortsError;
+use crate::port_set::{PortSet, parse_port};
+use crate::scan::options::{
+    Addresses, Include, Retries, ScanOptions, Timeout, parse_concurrency, parse_deadline,
+    parse_rate,
+};
+use crate::scan::request::ScanRequest;
 use crate::spelling;
-use crate::target::manner::{parse_concurrency, parse_deadline, parse_rate};
-use crate::target::{Family, Host, PortSet, Retries, Timeout, parse_port, quote};
+use crate::spelling::quote;
+use crate::technique::{RAW_ADVICE, RawAccess, Technique};
 
-/// A scan as it was asked for: every value valid, every default filled in.
+/// A request to `/probe`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScanRequest {
-    /// The target.
-    pub host: Host,
-    /// The target as the client wrote it, for the answer.
-    pub domain: Box<str>,
-    /// The ports to scan, `exclude` taken out; at least one.
-    pub ports: PortSet,
-    /// `fromPort`, or the lowest port of `ports`.
-    pub from_port: u16,
-    /// `toPort`, or the highest port of `ports`.
-    pub to_port: u16,
-    /// Each connect's deadline.
-    pub timeout: Timeout,
-    /// The whole scan's, at most the server's `scan_time_max`.
-    pub deadline: Duration,
-    /// Further passes over silent ports.
-    pub retries: Retries,
-    /// Connects in flight at most; `None`: as many as ports.
-    pub concurrency: Option<NonZeroU16>,
-    /// New connects per second at most, 1 to [`limits::RATE_MAX`]; `None`: no bound.
-    pub rate: Option<NonZeroU32>,
-    /// The family the address must have.
-    pub family: Family,
-    /// Which of the name's addresses are scanned.
-    pub addresses: Addresses,
-    /// What the answer has beside the open ports.
-    pub include: Include,
-    /// The form of the answer.
-    pub form: Form,
-}
-
-/// A probe for Prometheus as it was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeRequest {
-    /// What is scanned; its form is of no meaning.
+pub struct ProbeRouteRequest {
+    /// The scan to run.
     pub scan: ScanRequest,
-    /// The ports that should be open, and no others; `None`: any may be.
+    /// The ports that are expected to be open, and no others; the set is empty for `none`. `None`
+    /// expects at least one of the scanned ports to be open.
     pub expect: Option<PortSet>,
 }
 
-/// Which of a name's addresses are scanned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Addresses {
-    /// The one to prefer.
-    #[default]
-    First,
-    /// Every one, each reported.
-    All,
-}
-
-/// What an answer may have beside the open ports; each flag is true exactly when `include` names
-/// it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Include {
-    /// `closed_ports`.
-    pub closed: bool,
-    /// `filtered_ports`.
-    pub filtered: bool,
-    /// `unreachable_ports`.
-    pub unreachable: bool,
-    /// `services`.
-    pub services: bool,
-}
-
-/// One row of the contract's table.
+/// One row of the table of parameters.
 struct Parameter {
     name: &'static str,
-    needed: Needed,
-    /// Puts the value into the draft, or says in one sentence why not.
+    required: Required,
+    /// Stores the value in the draft, or returns one sentence that says what is wrong.
     read: fn(&mut Draft, &str) -> Result<(), String>,
 }
 
-/// When a parameter must be there.
+/// The condition under which a parameter is required.
 #[derive(Clone, Copy)]
-enum Needed {
+enum Required {
     Always,
-    /// Unless `ports` says what to scan.
+    /// Required unless `ports` is given.
     WithoutPorts,
+    /// Required unless the target names a port.
+    WithoutTargetPort,
     Never,
 }
 
 const PORTS: Parameter =
-    row("ports", Needed::Never, |draft, text| put(&mut draft.ports, PortSet::parse(text)));
+    row("ports", Required::Never, |draft, text| put(&mut draft.ports, PortSet::parse(text)));
 const TIMEOUT: Parameter =
-    row("timeout", Needed::Never, |draft, text| put(&mut draft.timeout, Timeout::parse(text)));
+    row("timeout", Required::Never, |draft, text| put(&mut draft.timeout, Timeout::parse(text)));
 const DEADLINE: Parameter =
-    row("deadline", Needed::Never, |draft, text| put(&mut draft.deadline, parse_deadline(text)));
-const RETRIES: Parameter =
-    row("retries", Needed::Never, |draft, text| put(&mut draft.retries, Retries::parse(text)));
-const CONCURRENCY: Parameter = row("concurrency", Needed::Never, |draft, text| {
-    put(&mut draft.concurrency, parse_concurrency(text))
+    row("deadline", Required::Never, |draft, text| put(&mut draft.deadline, parse_deadline(text)));
+const RETRIES: Parameter = row("retries", Required::Never, |draft, text| {
+    put(&mut draft.options.retries, Retries::parse(text))
+});
+const CONCURRENCY: Parameter = row("concurrency", Required::Never, |draft, text| {
+    put(&mut draft.options.concurrency, parse_concurrency(text))
+});
+const TECHNIQUE: Parameter = row("technique", Required::Never, |draft, text| {
+    put(&mut draft.technique, Technique::parse(text))
 });
 const RATE: Parameter =
-    row("rate", Needed::Never, |draft, text| put(&mut draft.rate, parse_rate(text)));
-const FAMILY: Parameter =
-    row("family", Needed::Never, |draft, text| put(&mut draft.family, Family::parse(text)));
+    row("rate", Required::Never, |draft, text| put(&mut draft.options.rate, parse_rate(text)));
+const FAMILY: Parameter = row("family", Required::Never, |draft, text| {
+    put(&mut draft.options.family, Family::parse(text))
+});
 
-/// The parameters of `/open-ports`, in the contract's order.
-const PARAMETERS: [Parameter; 13] = [
-    row("domain", Needed::Always, read_host),
-    row("toPort", Needed::WithoutPorts, |draft, text| put(&mut draft.to_port, parse_port(text))),
-    row("fromPort", Needed::Never, |draft, text| put(&mut draft.from_port, parse_port(text))),
+/// The parameters of `/open-ports`, in the order of the contract.
+const PARAMETERS: [Parameter; 14] = [
+    row("domain", Required::Always, read_host),
+    row("toPort", Required::WithoutPorts, |draft, text| put(&mut draft.to_port, parse_port(text))),
+    row("fromPort", Required::Never, |draft, text| put(&mut draft.from_port, parse_port(text))),
     PORTS,
-    row("exclude", Needed::Never, |draft, text| put(&mut draft.exclude, PortSet::parse(text))),
+    row("exclude", Required::Never, |draft, text| put(&mut draft.exclude, PortSet::parse(text))),
     TIMEOUT,
     DEADLINE,
     RETRIES,
     CONCURRENCY,
     RATE,
     FAMILY,
-    row("addresses", Needed::Never, |draft, text| put(&mut draft.addresses, parse_addresses(text))),
-    row("include", Needed::Never, |draft, text| put(&mut draft.include, parse_include(text))),
+    row("addresses", Required::Never, |draft, text| {
+        put(&mut draft.options.addresses, Addresses::parse(text))
+    }),
+    row("include", Required::Never, |draft, text| {
+        put(&mut draft.options.include, Include::parse(text))
+    }),
+    TECHNIQUE,
 ];
 
-/// The parameters of `/probe`: `target` and `ports` as blackbox_exporter's users expect them.
-const PROBE_PARAMETERS: [Parameter; 9] = [
-    row("target", Needed::Always, read_host),
-    Parameter { needed: Needed::Always, ..PORTS },
-    row("expect", Needed::Never, |draft, text| put(&mut draft.expect, PortSet::parse(text))),
+/// The parameters of `/probe`. `target` and `ports` have the names that users of blackbox_exporter
+/// expect.
+const PROBE_PARAMETERS: [Parameter; 10] = [
+    row("target", Required::Always, read_probe_target),
+    Parameter { required: Required::WithoutTargetPort, ..PORTS },
+    row("expect", Required::Never, |draft, text| put(&mut draft.expect, parse_expect(text))),
     TIMEOUT,
     DEADLINE,
     RETRIES,
     CONCURRENCY,
     RATE,
     FAMILY,
+    TECHNIQUE,
 ];
 
 const fn row(
     name: &'static str,
-    needed: Needed,
+    required: Required,
     read: fn(&mut Draft, &str) -> Result<(), String>,
 ) -> Parameter {
-    Parameter { name, needed, read }
+    Parameter { name, required, read }
 }
 
-/// What the table has read so far. `None`, or the default: the parameter did not come, or is
-/// faulty.
+/// The values read so far. `None` or the default means that the parameter is missing or faulty.
 #[derive(Default)]
 struct Draft {
+    interfaces: Interfaces,
     domain: Option<(Host, Box<str>)>,
     to_port: Option<u16>,
     from_port: Option<u16>,
     ports: Option<PortSet>,
+    /// The port of a `host:port` target.
+    target_port: Option<u16>,
     exclude: Option<PortSet>,
     timeout: Option<Timeout>,
+    technique: Option<Technique>,
     deadline: Option<Duration>,
-    retries: Retries,
-    concurrency: Option<NonZeroU16>,
-    rate: Option<NonZeroU32>,
-    family: Family,
-    addresses: Addresses,
-    include: Include,
+    /// The values of all other parameters, which start with the defaults of the service.
+    options: ScanOptions,
     expect: Option<PortSet>,
 }
 
 fn read_host(draft: &mut Draft, text: &str) -> Result<(), String> {
-    put(&mut draft.domain, Host::parse(text).map(|host| (host, text.into())))
+    let host = Host::parse_among(text, &draft.interfaces);
+    put(&mut draft.domain, host.map(|host| (host, text.into())))
 }
 
-/// Stores what was read, or tells why it was not.
+/// Reads a host, or `host:port` as in blackbox_exporter, where an IPv6 address is in brackets.
+fn read_probe_target(draft: &mut Draft, text: &str) -> Result<(), String> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+        Some(_) | None => (text, None),
+    };
+    if let Some(port) = port {
+        draft.target_port =
+            Some(parse_port(port).map_err(|error| format!("port {}: {error}", quote(port)))?);
+    }
+    let host = Host::parse_among(host, &draft.interfaces);
+    put(&mut draft.domain, host.map(|host| (host, text.into())))
+}
+
+/// A list of ports, or `none`.
+fn parse_expect(text: &str) -> Result<PortSet, PortsError> {
+    if text == "none" { Ok(PortSet::new()) } else { PortSet::parse(text) }
+}
+
+/// Stores a value that was read, or returns the reason why it could not be read.
 fn put<T, U: Into<T>, E: Display>(slot: &mut T, read: Result<U, E>) -> Result<(), String> {
     *slot = read.map_err(|error| error.to_string())?.into();
     Ok(())
 }
 
-/// Reads the query of `/open-ports`, decoded as a form is.
-pub fn parse(query: &str, defaults: &Settings, form: Form) -> Result<ScanRequest, InvalidFields> {
-    let (draft, faults) = read(&PARAMETERS, query);
-    finish(draft, defaults, form, faults)
+/// Reads the query of `/open-ports`, which is encoded as an HTML form.
+pub fn parse(query: &str, defaults: &Settings) -> Result<ScanRequest, InvalidFields> {
+    let (draft, faults) = read(&PARAMETERS, query, defaults);
+    finish(draft, defaults, faults)
 }
 
-/// Reads the query of `/probe`. `scrape_timeout` is how long Prometheus waits, as its header
-/// says: the scan ends a little earlier, so that what it has found is told.
+/// Reads the query of `/probe`. `scrape_timeout` is the time that Prometheus waits, as its header
+/// field declares. The scan ends a little earlier, so that its result arrives in time.
 pub fn parse_probe(
     query: &str,
     defaults: &Settings,
     scrape_timeout: Option<&str>,
-) -> Result<ProbeRequest, InvalidFields> {
-    let (mut draft, mut faults) = read(&PROBE_PARAMETERS, query);
+) -> Result<ProbeRouteRequest, InvalidFields> {
+    let (mut draft, mut faults) = read(&PROBE_PARAMETERS, query, defaults);
     if let Some(text) = scrape_timeout {
         match parse_scrape_timeout(text) {
             Some(most) => {
@@ -209,33 +195,43 @@ pub fn parse_probe(
             None => faults.push(SCRAPE_TIMEOUT, "must be a number of seconds above 0"),
         }
     }
+    match (draft.target_port, &draft.ports) {
+        (Some(port), None) => draft.ports = Some(PortSet::from_range(port, port)),
+        (Some(_), Some(_)) => faults.push("ports", "give ports, or a port in target, but not both"),
+        (None, _) => {}
+    }
+    // The shortest time applies, because each can be set without knowledge of the others.
+    if let (Some(deadline), Some(Timeout::Fixed(timeout))) = (draft.deadline, draft.timeout) {
+        draft.timeout = Some(Timeout::Fixed(timeout.min(deadline)));
+    }
     let expect = draft.expect.take();
     if let (Some(expect), Some(ports)) = (&expect, &draft.ports)
         && let Some(port) = expect.iter().find(|port| !ports.contains(*port))
     {
         faults.push("expect", &format!("names port {port}, which ports leaves out"));
     }
-    let scan = finish(draft, defaults, Form::Text, faults)?;
-    Ok(ProbeRequest { scan, expect })
+    let scan = finish(draft, defaults, faults)?;
+    Ok(ProbeRouteRequest { scan, expect })
 }
 
-/// The header field of Prometheus that bounds a probe.
+/// The header field in which Prometheus sends its timeout.
 const SCRAPE_TIMEOUT: &str = "X-Prometheus-Scrape-Timeout-Seconds";
-/// How much earlier than Prometheus a probe ends; blackbox_exporter's default margin.
+/// How much earlier than the scrape timeout a probe ends. This is the default of blackbox_exporter.
 const SCRAPE_MARGIN: Duration = Duration::from_millis(500);
 
-/// The time that a probe has, of the seconds that a scrape has.
+/// The time for the probe, computed from the seconds of the scrape timeout.
 fn parse_scrape_timeout(text: &str) -> Option<Duration> {
     let seconds: f64 = text.parse().ok().filter(|seconds| *seconds > 0.0)?;
     let whole = Duration::try_from_secs_f64(seconds).ok()?;
     Some(whole.saturating_sub(SCRAPE_MARGIN).max(whole / 2).max(limits::TIMEOUT_MIN))
 }
 
-/// Reads a query by a table.
-fn read(table: &[Parameter], query: &str) -> (Draft, InvalidFields) {
+/// Reads a query with the given table.
+fn read(table: &[Parameter], query: &str, defaults: &Settings) -> (Draft, InvalidFields) {
     let pairs: Vec<Pair> = form_urlencoded::parse(query.as_bytes()).collect();
     let mut faults = InvalidFields::default();
-    let draft = read_known(table, &pairs, &mut faults);
+    let mut draft = Draft { interfaces: defaults.interfaces.clone(), ..Draft::default() };
+    read_known(table, &pairs, &mut draft, &mut faults);
     report_unknown(table, &pairs, &mut faults);
     (draft, faults)
 }
@@ -246,26 +242,31 @@ fn is_given(pairs: &[Pair], wanted: &str) -> bool {
     pairs.iter().any(|(name, _)| name == wanted)
 }
 
-/// Walks the table; of a parameter given twice the first counts, but it is a fault.
-fn read_known(table: &[Parameter], pairs: &[Pair], faults: &mut InvalidFields) -> Draft {
-    let mut draft = Draft::default();
-    for Parameter { name, needed, read } in table {
+/// Reads every row of the table. A parameter that is given twice is a fault, and its first value is
+/// read.
+fn read_known(table: &[Parameter], pairs: &[Pair], draft: &mut Draft, faults: &mut InvalidFields) {
+    for Parameter { name, required, read } in table {
         let mut values = pairs.iter().filter(|(given, _)| given == name).map(|(_, value)| value);
-        let is_needed = match needed {
-            Needed::Always => true,
-            Needed::WithoutPorts => !is_given(pairs, "ports"),
-            Needed::Never => false,
+        let is_required = match required {
+            Required::Always => true,
+            Required::WithoutPorts => !is_given(pairs, "ports"),
+            Required::WithoutTargetPort => draft.target_port.is_none(),
+            Required::Never => false,
         };
         let value: &str = match values.next() {
             Some(value) => value,
-            // Missing is as blank, and every message for a blank one holds for it.
-            None if is_needed => "",
+            // A missing parameter gets every message that a blank one gets.
+            None if is_required => "",
             None => continue,
         };
-        if value.is_empty() {
-            faults.push(name, "can't be blank");
+        let is_blank = value.trim().is_empty();
+        if is_blank {
+            faults.push(name, BLANK);
         }
-        if let Err(message) = read(&mut draft, value) {
+        // As in the original service, a blank number is reported as a malformed decimal string too.
+        if (!is_blank || *name == "toPort")
+            && let Err(message) = read(draft, value)
+        {
             faults.push(name, &message);
         }
         if values.next().is_some() {
@@ -276,10 +277,10 @@ fn read_known(table: &[Parameter], pairs: &[Pair], faults: &mut InvalidFields) -
     if is_given(pairs, "ports") && is_range {
         faults.push("ports", "give either ports, or toPort and fromPort, but not both");
     }
-    draft
 }
 
-/// Names what no row of the table has, with the row that was probably meant.
+/// Reports each parameter that has no row in the table, together with the nearest name of the
+/// table.
 fn report_unknown(table: &[Parameter], pairs: &[Pair], faults: &mut InvalidFields) {
     for (given, _) in pairs {
         if faults.is_full() {
@@ -288,32 +289,54 @@ fn report_unknown(table: &[Parameter], pairs: &[Pair], faults: &mut InvalidField
         let name: String = given.chars().take(UNKNOWN_CHARS_MAX).collect();
         let is_known = table.iter().any(|parameter| parameter.name == *given);
         if !is_known && !faults.contains(&name) {
-            faults.push(
-                &name,
-                &format!("unknown parameter, did you mean {}?", nearest(table, &name)),
-            );
+            let message = match nearest(table, &name) {
+                Some(nearest) => format!("unknown parameter, did you mean {nearest}?"),
+                None => "unknown parameter, see /openapi.json".to_owned(),
+            };
+            faults.push(&name, &message);
         }
     }
 }
 
-/// Characters of an unknown name that are looked at and told.
+/// The number of characters of an unknown name that are compared and repeated.
 const UNKNOWN_CHARS_MAX: usize = 32;
 
-/// The name of the table that takes the fewest edits to write.
-fn nearest(table: &[Parameter], name: &str) -> &'static str {
-    let known = table.iter().map(|parameter| parameter.name);
-    spelling::nearest(name, known).map_or("", |(name, _)| name)
+/// Parameter names of other routes and other scanners, each with the name that this service uses.
+const SYNONYMS: [(&str, &str); 12] = [
+    ("domain", "target"),
+    ("target", "domain"),
+    ("host", "domain"),
+    ("host", "target"),
+    ("hostname", "domain"),
+    ("hostname", "target"),
+    ("ip", "domain"),
+    ("ip", "target"),
+    ("port", "ports"),
+    ("toPort", "ports"),
+    ("fromPort", "ports"),
+    ("retry", "retries"),
+];
+
+/// The name of the table that is nearest to the given one.
+fn nearest(table: &[Parameter], name: &str) -> Option<&'static str> {
+    let known = || table.iter().map(|parameter| parameter.name);
+    let mut synonyms = SYNONYMS.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+    let synonym = synonyms.find_map(|(_, ours)| known().find(|known| known == ours));
+    spelling::nearest(name, known())
+        .filter(|(_, edits)| *edits == 0)
+        .map(|(name, _)| name)
+        .or(synonym)
+        .or_else(|| spelling::nearest(name, known()).map(|(name, _)| name))
 }
 
-/// Looks at what parameters say together, and fills in the defaults.
+/// Checks the parameters that depend on each other, and fills in the defaults.
 fn finish(
     mut draft: Draft,
     defaults: &Settings,
-    form: Form,
     mut faults: InvalidFields,
 ) -> Result<ScanRequest, InvalidFields> {
     let asked = finish_ports(&mut draft, &mut faults);
-    // A default gives way to a deadline that is shorter; what was asked for does not.
+    // A shorter deadline limits the default timeout, but contradicts an explicit timeout.
     let usual = draft.deadline.map_or(defaults.timeout, |deadline| deadline.min(defaults.timeout));
     let timeout = draft.timeout.unwrap_or(Timeout::Fixed(usual));
     if let (Some(deadline), Timeout::Fixed(timeout)) = (draft.deadline, timeout)
@@ -323,40 +346,37 @@ fn finish(
         let timeout = duration::display(timeout);
         faults.push("deadline", &format!("must not be below the timeout, which is {timeout}"));
     }
+    let technique = draft.technique.unwrap_or(defaults.technique);
+    if technique == Technique::Syn && defaults.raw == RawAccess::Denied {
+        faults.push("technique", &format!("this service may not send raw packets: {RAW_ADVICE}"));
+    }
     let (Some((host, domain)), Some(asked), true) = (draft.domain, asked, faults.is_empty()) else {
         assert!(!faults.is_empty(), "what is missing is a fault");
         return Err(faults);
     };
     assert!(!asked.ports.is_empty() && asked.from_port <= asked.to_port, "a scan has a port");
+    // A deadline above the bound of the server is shortened and not refused.
+    let deadline = draft.deadline.unwrap_or(defaults.scan_time_max).min(defaults.scan_time_max);
     Ok(ScanRequest {
         host,
         domain,
         ports: asked.ports,
         from_port: asked.from_port,
         to_port: asked.to_port,
-        timeout,
-        // Beyond the server's own bound it is shortened, not refused.
-        deadline: draft.deadline.unwrap_or(defaults.scan_time_max).min(defaults.scan_time_max),
-        retries: draft.retries,
-        concurrency: draft.concurrency,
-        rate: draft.rate,
-        family: draft.family,
-        addresses: draft.addresses,
-        include: draft.include,
-        form,
+        options: ScanOptions { technique, timeout, deadline, ..draft.options },
     })
 }
 
-/// The ports to scan, and the ends to tell.
-struct Asked {
+/// The ports to scan, and the first and last port to report.
+struct RequestedPorts {
     ports: PortSet,
     from_port: u16,
     to_port: u16,
 }
 
-/// `ports`, or `fromPort` to `toPort`, without `exclude`. `None` with a fault pushed, now or when
-/// the parameters were read.
-fn finish_ports(draft: &mut Draft, faults: &mut InvalidFields) -> Option<Asked> {
+/// The ports of `ports`, or `fromPort` to `toPort`, without those of `exclude`. Returns `None` if a
+/// fault was reported, here or when the parameters were read.
+fn finish_ports(draft: &mut Draft, faults: &mut InvalidFields) -> Option<RequestedPorts> {
     let mut ports = match (draft.ports.take(), draft.to_port) {
         (Some(ports), _) => ports,
         (None, Some(to_port)) => {
@@ -377,54 +397,26 @@ fn finish_ports(draft: &mut Draft, faults: &mut InvalidFields) -> Option<Asked> 
         faults.push("exclude", "leaves no port to scan");
         return None;
     }
-    Some(Asked { ports, from_port, to_port })
-}
-
-fn parse_addresses(text: &str) -> Result<Addresses, &'static str> {
-    match text {
-        "first" => Ok(Addresses::First),
-        "all" => Ok(Addresses::All),
-        _ => Err("must be first or all"),
-    }
-}
-
-/// A list; naming a thing twice is as harmless as a port twice.
-fn parse_include(text: &str) -> Result<Include, String> {
-    let mut include = Include::default();
-    for item in text.split(',') {
-        match item {
-            "closed" => include.closed = true,
-            "filtered" => include.filtered = true,
-            "unreachable" => include.unreachable = true,
-            "services" => include.services = true,
-            _ => {
-                let item = quote(item);
-                return Err(format!(
-                    "{item} is none of closed, filtered, unreachable and services"
-                ));
-            }
-        }
-    }
-    assert!(include != Include::default(), "a list has an item");
-    Ok(include)
+    Some(RequestedPorts { ports, from_port, to_port })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::{NonZeroU16, NonZeroU32};
+
     use super::*;
 
     fn read(query: &str) -> Result<ScanRequest, serde_json::Value> {
-        parse(query, &Settings::default(), Form::Json)
-            .map_err(|faults| serde_json::to_value(faults).unwrap())
+        parse(query, &Settings::default()).map_err(|faults| serde_json::to_value(faults).unwrap())
     }
 
-    /// The query is refused for these faults, in JSON, and for no other.
+    /// Checks that the query is refused for exactly these faults, given as JSON.
     fn check_faults(query: &str, expected: &str) {
         let expected: serde_json::Value = serde_json::from_str(expected).unwrap();
         assert_eq!(read(query), Err(expected), "{query:?}");
     }
 
-    /// A parameter beside a good domain and toPort is refused for this one fault.
+    /// Checks that a parameter beside a valid domain and toPort is refused for exactly this fault.
     fn check_fault(parameter: &str, expected: &str) {
         let (name, _) = parameter.split_once('=').unwrap();
         let expected = serde_json::json!({ name: [expected] });
@@ -440,15 +432,17 @@ mod tests {
             ports: PortSet::from_range(1, 1024),
             from_port: 1,
             to_port: 1024,
-            timeout: Timeout::Fixed(Duration::from_secs(2)),
-            deadline: Duration::from_secs(300),
-            retries: Retries::Auto,
-            concurrency: None,
-            rate: None,
-            family: Family::Any,
-            addresses: Addresses::First,
-            include: Include::default(),
-            form: Form::Json,
+            options: ScanOptions {
+                technique: Technique::Connect,
+                timeout: Timeout::Fixed(Duration::from_secs(2)),
+                deadline: Duration::from_secs(300),
+                retries: Retries::Auto,
+                concurrency: None,
+                rate: None,
+                family: Family::Any,
+                addresses: Addresses::First,
+                include: Include::default(),
+            },
         };
         assert_eq!(request, expected);
     }
@@ -467,39 +461,50 @@ mod tests {
             ports: PortSet::parse("22,91-100,8443").unwrap(),
             from_port: 22,
             to_port: 8443,
-            timeout: Timeout::Fixed(Duration::from_millis(1500)),
-            deadline: Duration::from_secs(60),
-            retries: Retries::Exactly(10),
-            concurrency: Some(NonZeroU16::MAX),
-            rate: NonZeroU32::new(10_000_000),
-            family: Family::V6,
-            addresses: Addresses::All,
-            include: Include { closed: true, filtered: false, unreachable: true, services: true },
-            form: Form::Json,
+            options: ScanOptions {
+                technique: Technique::Connect,
+                timeout: Timeout::Fixed(Duration::from_millis(1500)),
+                deadline: Duration::from_secs(60),
+                retries: Retries::Exactly(10),
+                concurrency: Some(NonZeroU16::MAX),
+                rate: NonZeroU32::new(10_000_000),
+                family: Family::V6,
+                addresses: Addresses::All,
+                include: Include {
+                    closed: true,
+                    filtered: false,
+                    unreachable: true,
+                    services: true,
+                },
+            },
         };
         assert_eq!(request, Ok(expected));
     }
 
     #[test]
-    fn the_lesser_values_of_each_parameter_are_read_too() {
+    fn further_values_of_each_parameter_are_read() {
         let read = |parameter: &str| read(&format!("domain=a&toPort=80&{parameter}")).unwrap();
-        assert_eq!(read("timeout=auto").timeout, Timeout::Auto);
-        assert_eq!(read("timeout=10ms").timeout, Timeout::Fixed(limits::TIMEOUT_MIN));
-        assert_eq!(read("timeout=60s").timeout, Timeout::Fixed(limits::TIMEOUT_MAX));
-        assert_eq!(read("timeout=auto&deadline=10ms").deadline, Duration::from_millis(10));
-        assert_eq!(read("deadline=2s").deadline, Duration::from_secs(2));
-        assert_eq!(read("deadline=6m").deadline, Duration::from_secs(300), "the server's bound");
-        assert_eq!(read("retries=auto").retries, Retries::Auto);
-        assert_eq!(read("retries=0").retries, Retries::Exactly(0));
-        assert_eq!(read("concurrency=1").concurrency, NonZeroU16::new(1));
-        assert_eq!(read("family=4").family, Family::V4);
-        assert_eq!(read("addresses=first").addresses, Addresses::First);
+        assert_eq!(read("timeout=auto").options.timeout, Timeout::Auto);
+        assert_eq!(read("timeout=10ms").options.timeout, Timeout::Fixed(limits::TIMEOUT_MIN));
+        assert_eq!(read("timeout=60s").options.timeout, Timeout::Fixed(limits::TIMEOUT_MAX));
+        assert_eq!(read("timeout=auto&deadline=10ms").options.deadline, Duration::from_millis(10));
+        assert_eq!(read("deadline=2s").options.deadline, Duration::from_secs(2));
+        assert_eq!(
+            read("deadline=6m").options.deadline,
+            Duration::from_secs(300),
+            "the server's bound"
+        );
+        assert_eq!(read("retries=auto").options.retries, Retries::Auto);
+        assert_eq!(read("retries=0").options.retries, Retries::Exactly(0));
+        assert_eq!(read("concurrency=1").options.concurrency, NonZeroU16::new(1));
+        assert_eq!(read("family=4").options.family, Family::V4);
+        assert_eq!(read("addresses=first").options.addresses, Addresses::First);
         let filtered = Include { filtered: true, ..Include::default() };
-        assert_eq!(read("include=filtered,filtered").include, filtered);
+        assert_eq!(read("include=filtered,filtered").options.include, filtered);
         assert_eq!((read("fromPort=80").from_port, read("fromPort=80").ports.len()), (80, 1));
         let rest = read("exclude=-79");
         assert_eq!((rest.from_port, rest.to_port, rest.ports.len()), (1, 80, 1));
-        assert_eq!(read("&&").ports.len(), 80, "empty pieces of a form are nothing");
+        assert_eq!(read("&&").ports.len(), 80, "empty pieces of a form are ignored");
     }
 
     #[test]
@@ -515,8 +520,14 @@ mod tests {
         check_faults("domain=a", r#"{"toPort":["can't be blank","invalid decimal string"]}"#);
         check_faults("domain=a&toPort=x", r#"{"toPort":["invalid decimal string"]}"#);
         check_faults("ports=80", r#"{"domain":["can't be blank"]}"#);
-        let blank = r#""" at offset 1: invalid decimal string"#.replace('"', "\\\"");
-        check_faults("domain=a&ports=", &format!(r#"{{"ports":["can't be blank","{blank}"]}}"#));
+        check_faults("domain=%20&toPort=%20+", both);
+        check_faults("domain=%20%09&toPort=80", r#"{"domain":["can't be blank"]}"#);
+        for name in ["ports", "exclude", "timeout", "retries", "family", "include"] {
+            let blank = format!(r#"{{"{name}":["can't be blank"]}}"#);
+            let rest = if name == "ports" { "domain=a" } else { "domain=a&toPort=80" };
+            check_faults(&format!("{rest}&{name}="), &blank);
+            check_faults(&format!("{rest}&{name}=%20"), &blank);
+        }
     }
 
     #[test]
@@ -527,7 +538,6 @@ mod tests {
             "-80",
             "0x50",
             "80+",
-            "+",
             "8_0",
             "8e1",
             "80.0",
@@ -557,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn each_parameter_says_what_is_wrong_with_it() {
+    fn the_message_of_each_parameter_describes_its_fault() {
         check_fault("fromPort=0", "must be from 1 to 65535");
         check_fault("fromPort=a", "invalid decimal string");
         check_fault("fromPort=81", "must not be above toPort, which is 80");
@@ -595,20 +605,21 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_shortens_a_timeout_that_was_not_asked_for() {
+    fn a_deadline_shortens_the_default_timeout() {
         let read = |query: &str| {
             let settings = Settings::default();
-            parse(&format!("domain=a&toPort=80&{query}"), &settings, Form::Json).unwrap()
+            parse(&format!("domain=a&toPort=80&{query}"), &settings).unwrap()
         };
-        assert_eq!(read("deadline=1s").timeout, Timeout::Fixed(Duration::from_secs(1)));
-        assert_eq!(read("deadline=3s").timeout, Timeout::Fixed(Duration::from_secs(2)));
+        assert_eq!(read("deadline=1s").options.timeout, Timeout::Fixed(Duration::from_secs(1)));
+        assert_eq!(read("deadline=3s").options.timeout, Timeout::Fixed(Duration::from_secs(2)));
     }
 
     #[test]
-    fn a_probe_ends_before_prometheus_loses_patience() {
+    fn a_probe_ends_before_the_scrape_timeout() {
         let deadline = |query: &str, header: Option<&str>| {
             let query = format!("target=a&ports=80&{query}");
-            parse_probe(&query, &Settings::default(), header).map(|probe| probe.scan.deadline)
+            parse_probe(&query, &Settings::default(), header)
+                .map(|probe| probe.scan.options.deadline)
         };
         let check = |query: &str, header: Option<&str>, millis: u64| {
             assert_eq!(deadline(query, header), Ok(Duration::from_millis(millis)), "{header:?}");
@@ -625,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_has_a_table_of_its_own() {
+    fn the_probe_route_has_its_own_parameters() {
         let check = |query: &str, name: &str, message: &str| {
             let faults = parse_probe(query, &Settings::default(), None).unwrap_err();
             let faults = serde_json::to_value(faults).unwrap();
@@ -633,14 +644,57 @@ mod tests {
         };
         check("ports=80", "target", "can't be blank");
         check("target=a", "ports", "can't be blank");
-        check("target=a&ports=80&domain=b", "domain", "unknown parameter, did you mean ports?");
+        check("target=a&ports=80&domain=b", "domain", "unknown parameter, did you mean target?");
+        check("target=a&toPort=80", "toPort", "unknown parameter, did you mean ports?");
         check("target=a&ports=80&expect=80,81", "expect", "names port 81, which ports leaves out");
         let probe = parse_probe("target=a&ports=80-90&expect=80", &Settings::default(), None);
         assert_eq!(probe.unwrap().expect, Some(PortSet::parse("80").unwrap()));
+        let probe = parse_probe("target=a&ports=80-90&expect=none", &Settings::default(), None);
+        assert_eq!(probe.unwrap().expect, Some(PortSet::new()));
     }
 
     #[test]
-    fn a_bad_host_or_list_is_told_in_the_words_of_its_parser() {
+    fn a_target_of_a_probe_may_name_one_port() {
+        let read = |query: &str| parse_probe(query, &Settings::default(), None);
+        for (target, host) in [
+            ("example.com:80", Host::Name("example.com".into())),
+            ("192.0.2.7:80", Host::Address([192, 0, 2, 7].into(), 0)),
+            ("[::1]:80", Host::Address("::1".parse().unwrap(), 0)),
+        ] {
+            let scan = read(&format!("target={target}")).unwrap().scan;
+            assert_eq!((scan.host, &*scan.domain), (host, target));
+            assert_eq!(scan.ports, PortSet::parse("80").unwrap(), "{target}");
+        }
+        let scan = read("target=2001:db8::1:80&ports=9").unwrap().scan;
+        assert_eq!(scan.host, Host::Address("2001:db8::1:80".parse().unwrap(), 0));
+        let check = |query: &str, name: &str, message: &str| {
+            let faults = serde_json::to_value(read(query).unwrap_err()).unwrap();
+            assert_eq!(faults[name][0], message, "{query}: {faults}");
+        };
+        check("target=a:80&ports=80", "ports", "give ports, or a port in target, but not both");
+        check("target=a:0", "target", "port \"0\": must be from 1 to 65535");
+        check("target=a:", "target", "port \"\": invalid decimal string");
+        check("target=a:x&ports=80", "target", "port \"x\": invalid decimal string");
+        check("target=:80", "target", "can't be blank");
+    }
+
+    #[test]
+    fn the_shortest_time_of_a_probe_applies() {
+        let check = |query: &str, header: Option<&str>, timeout: u64, deadline: u64| {
+            let query = format!("target=a&ports=80&{query}");
+            let scan = parse_probe(&query, &Settings::default(), header).unwrap().scan.options;
+            let expected = (Timeout::Fixed(Duration::from_millis(timeout)), deadline);
+            assert_eq!((scan.timeout, scan.deadline.as_millis() as u64), expected, "{query}");
+        };
+        check("timeout=5s", Some("5"), 4_500, 4_500);
+        check("timeout=5s", Some("10"), 5_000, 9_500);
+        check("timeout=5s&deadline=1s", Some("10"), 1_000, 1_000);
+        check("timeout=5s&deadline=1s", None, 1_000, 1_000);
+        check("", Some("0.02"), 10, 10);
+    }
+
+    #[test]
+    fn a_bad_host_or_list_has_the_message_of_its_parser() {
         let domain = |text: &str, expected: &str| {
             let faults = serde_json::json!({ "domain": [expected] });
             assert_eq!(read(&format!("toPort=80&domain={text}")), Err(faults), "{text}");
@@ -649,7 +703,7 @@ mod tests {
         domain("a..b", "a name has no empty label");
         domain("+a", "a name has no ' '");
         domain("a%0d%0ab", "a name has no '\\r'");
-        domain("2130706433", &crate::target::host::HostError::Number.to_string());
+        domain("2130706433", &crate::host::HostError::Number.to_string());
         domain("b%C3%BCcher.de", "write an international name in its xn-- form (punycode)");
         let ports = |text: &str, expected: &str| {
             let faults = serde_json::json!({ "ports": [expected] });
@@ -658,7 +712,17 @@ mod tests {
         ports("0", "\"0\" at offset 1: must be from 1 to 65535");
         ports("22,65536", "\"65536\" at offset 4: must be from 1 to 65535");
         ports("1-2-3", "\"1-2-3\" at offset 1: invalid decimal string");
-        ports(",", "\"\" at offset 1: invalid decimal string");
+        ports(",", "a port is missing at offset 1: write a list such as 22,80-90");
+        ports("22,,80", "a port is missing at offset 4: write a list such as 22,80-90");
+        ports("top:0", "\"top:0\" at offset 1: top:N takes an N from 1 to 1000");
+        ports("22,top:70000", "\"top:70000\" at offset 4: top:N takes an N from 1 to 1000");
+        ports("top:", "\"top:\" at offset 1: top:N takes an N from 1 to 1000");
+        for network in ["10.0.0.0/24", "2001:db8::/120", "127.0.0.1/33"] {
+            domain(network, &crate::host::HostError::Network.to_string());
+        }
+        for range in ["127.0.0.1-3", "10.0.0.1-10.0.1.9"] {
+            domain(range, &crate::host::HostError::Range.to_string());
+        }
         ports(
             &vec!["1"; 100_000].join(","),
             "\"1\" at offset 131071: a list has at most 65535 items",
@@ -695,23 +759,26 @@ mod tests {
         check("to_port", "toPort");
         check("from", "fromPort");
         check("port", "ports");
-        check("host", "ports");
+        check("host", "domain");
+        check("target", "domain");
         check("domian", "domain");
         check("time_out", "timeout");
         check("retry", "retries");
         check("excludes", "exclude");
-        check("", "rate");
+        for far in ["format", "x", "", "callback", "_", "top"] {
+            check_fault(&format!("{far}=1"), "unknown parameter, see /openapi.json");
+        }
     }
 
     #[test]
-    fn all_faults_are_told_together_in_the_order_of_the_table() {
-        let faults = parse("x=1&rate=0&toPort=0&", &Settings::default(), Form::Json).unwrap_err();
+    fn all_faults_are_reported_together_in_the_order_of_the_table() {
+        let faults = parse("x=1&rate=0&toPort=0&", &Settings::default()).unwrap_err();
         assert_eq!(
             serde_json::to_string(&faults).unwrap(),
             concat!(
                 r#"{"domain":["can't be blank"],"toPort":["must be from 1 to 65535"],"#,
                 r#""rate":["must be from 1 to 10000000"],"#,
-                r#""x":["unknown parameter, did you mean rate?"]}"#,
+                r#""x":["unknown parameter, see /openapi.json"]}"#,
             )
         );
     }
@@ -726,7 +793,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_not_blamed_on_its_neighbour() {
+    fn a_fault_is_reported_for_its_own_parameter_only() {
         check_fault("timeout=x&deadline=1s", "not a duration such as 250ms, 2s, 1.5s or 5m");
         check_faults(
             "domain=a&toPort=x&fromPort=81&exclude=1-",
@@ -739,24 +806,46 @@ mod tests {
     }
 
     #[test]
-    fn the_openapi_document_knows_every_parameter_and_no_other() {
+    fn raw_syns_are_sent_by_a_service_with_the_permission_and_refused_by_one_without() {
+        let technique = |query: &str, settings: &Settings| {
+            let request = parse(&format!("domain=a&toPort=9{query}"), settings);
+            request.map(|request| request.options.technique)
+        };
+        let denied = Settings::default();
+        let permitted = Settings { raw: RawAccess::Permitted, ..Settings::default() };
+        let by_default = Settings { technique: Technique::Syn, ..permitted.clone() };
+        assert_eq!(technique("", &permitted), Ok(Technique::Connect));
+        assert_eq!(technique("&technique=syn", &permitted), Ok(Technique::Syn));
+        assert_eq!(technique("", &by_default), Ok(Technique::Syn));
+        assert_eq!(technique("&technique=connect", &by_default), Ok(Technique::Connect));
+        assert_eq!(technique("&technique=connect", &denied), Ok(Technique::Connect));
+        let faults = technique("&technique=syn", &denied).unwrap_err();
+        assert!(faults.contains("technique"), "the message says what to grant: {faults:?}");
+        check_faults(
+            "domain=a&toPort=9&technique=SYN",
+            r#"{"technique":["must be connect or syn"]}"#,
+        );
+    }
+
+    #[test]
+    fn the_openapi_document_lists_every_parameter_and_no_other() {
         let document: serde_json::Value = serde_json::from_str(super::super::OPENAPI).unwrap();
         let parameters = &document["components"]["parameters"];
         assert_eq!(parameters.as_object().unwrap().len(), PARAMETERS.len());
         let listed = document["paths"]["/open-ports"]["parameters"].as_array().unwrap();
         assert_eq!(listed.len(), PARAMETERS.len());
-        for (Parameter { name, needed, .. }, listed) in PARAMETERS.iter().zip(listed) {
+        for (Parameter { name, required, .. }, listed) in PARAMETERS.iter().zip(listed) {
             assert_eq!(listed["$ref"], format!("#/components/parameters/{name}"));
             assert_eq!(parameters[name]["name"], *name);
-            let is_needed = matches!(needed, Needed::Always);
-            assert_eq!(parameters[name]["required"], is_needed, "{name}");
+            let is_required = matches!(required, Required::Always);
+            assert_eq!(parameters[name]["required"], is_required, "{name}");
         }
         assert_eq!(parameters["rate"]["schema"]["maximum"], limits::RATE_MAX);
         assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
     }
 
     #[test]
-    fn the_openapi_document_knows_every_parameter_of_a_probe_and_no_other() {
+    fn the_openapi_document_lists_every_parameter_of_a_probe_and_no_other() {
         let document: serde_json::Value = serde_json::from_str(super::super::OPENAPI).unwrap();
         let listed = document["paths"]["/probe"]["get"]["parameters"].as_array().unwrap();
         let in_query = listed.iter().filter(|listed| listed["in"] != "header");
@@ -765,9 +854,9 @@ mod tests {
             .map(|name| name.trim_start_matches("#/components/parameters/"))
             .collect();
         assert_eq!(names, PROBE_PARAMETERS.map(|Parameter { name, .. }| name));
-        for Parameter { name, needed, .. } in &PROBE_PARAMETERS {
+        for Parameter { name, required, .. } in &PROBE_PARAMETERS {
             if let Some(own) = listed.iter().find(|listed| listed["name"] == *name) {
-                assert_eq!(own["required"], matches!(needed, Needed::Always), "{name}");
+                assert_eq!(own["required"], matches!(required, Required::Always), "{name}");
             }
         }
         let header = listed.iter().find(|listed| listed["in"] == "header").unwrap();
@@ -775,7 +864,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_openapi_document_gives_as_example_or_bound_is_accepted_and_what_is_beyond_is_not() {
+    fn examples_and_bounds_of_the_openapi_document_are_accepted_and_values_beyond_them_are_not() {
         let document: serde_json::Value = serde_json::from_str(super::super::OPENAPI).unwrap();
         let text = |value: &serde_json::Value| value.to_string().trim_matches('"').to_string();
         let mut asked = 0;
@@ -787,7 +876,8 @@ mod tests {
                     "toPort" | "ports" => "domain=a",
                     _ => "domain=a&toPort=65535",
                 };
-                read(&format!("{rest}&{name}={value}")).is_ok()
+                let settings = Settings { raw: RawAccess::Permitted, ..Settings::default() };
+                parse(&format!("{rest}&{name}={value}"), &settings).is_ok()
             };
             let words = ["examples", "enum"].map(|key| schema[key].as_array());
             let bounds = ["minimum", "maximum", "default"].map(|key| schema.get(key));
@@ -801,7 +891,7 @@ mod tests {
                 }
             }
             let is_enum = schema.get("enum").is_some();
-            assert!(!is_enum || !is_accepted("other"), "{name} takes what is not listed");
+            assert!(!is_enum || !is_accepted("other"), "{name} accepts an unlisted value");
         }
         assert!(asked > 15, "{asked} values");
     }

@@ -1,67 +1,110 @@
-//! What a use from the shell is told to do, and how.
+//! The options of a command-line run.
 
-use std::num::{NonZeroU16, NonZeroU32};
-use std::time::Duration;
-
+use super::printer::RunInfo;
 use super::shard::Shard;
 use super::table::Colour;
 use super::targets::Targets;
-use crate::api::query::Addresses;
-use crate::target::{Family, Retries, Timeout};
+use crate::scan::options::ScanOptions;
 
-/// How each target is scanned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manner {
-    /// Each connect's deadline.
-    pub timeout: Timeout,
-    /// Each target's deadline, from the moment it is begun.
-    pub deadline: Duration,
-    /// Further passes over silent ports.
-    pub retries: Retries,
-    /// Connects in flight to one target at most; `None`: as many as ports.
-    pub concurrency: Option<NonZeroU16>,
-    /// New connects per second at most, of all targets together.
-    pub rate: Option<NonZeroU32>,
-    /// The family an address must have.
-    pub family: Family,
-    /// Which of a name's addresses are scanned.
-    pub addresses: Addresses,
-}
-
-/// What is printed of each target.
+/// The format of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// A table, for people.
+    /// A table for people.
     #[default]
     Table,
-    /// What the service would answer, one line for each target.
+    /// The answers of the service, one line for each target.
     Json,
-    /// What happens as it happens, one line for each event.
+    /// Events as they happen, one line for each event.
     Ndjson,
+    /// The open ports, one per line; for several targets the same as [`Format::HostPort`].
+    Text,
+    /// `host:port` for each open port, as soon as it is found.
+    HostPort,
+    /// A line for each open port, as soon as it is found, and for each port that `--include` adds.
+    Csv,
+    /// XML as with `-oX` of nmap.
+    Xml,
+    /// Greppable output as with `-oG` of nmap.
+    Greppable,
 }
 
-/// Whether somebody looks at the progress.
+impl Format {
+    /// Every format by its name.
+    pub const ALL: [(&'static str, Self); 8] = [
+        ("table", Self::Table),
+        ("json", Self::Json),
+        ("ndjson", Self::Ndjson),
+        ("text", Self::Text),
+        ("host-port", Self::HostPort),
+        ("csv", Self::Csv),
+        ("xml", Self::Xml),
+        ("greppable", Self::Greppable),
+    ];
+
+    /// Parses the name of a format.
+    ///
+    /// # Errors
+    /// One sentence that lists the valid names.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.iter().find(|(name, _)| *name == text);
+        known.map(|(_, format)| *format).ok_or_else(|| {
+            let names = Self::ALL.map(|(name, _)| name).join(", ");
+            format!("expected one of {names}")
+        })
+    }
+}
+
+/// The targets whose results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shown {
+    /// All targets for which the format has output.
+    #[default]
+    All,
+    /// Only targets with an open port.
+    Open,
+}
+
+/// Whether progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgressLine {
-    /// A terminal shows it.
-    Shown,
-    /// There is none.
+    /// Progress is shown on a terminal.
+    Shown {
+        /// The width of the terminal.
+        columns: usize,
+    },
+    /// No progress is shown.
     Hidden,
 }
 
-/// What is to be done.
+/// The destination of the results.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Destination {
+    /// Stdout.
+    #[default]
+    Stdout,
+    /// A file that replaces stdout. `main` opens and closes it.
+    File,
+}
+
+/// The options of a run.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct BatchOptions {
     /// The targets.
     pub targets: Targets,
-    /// How each is scanned.
-    pub manner: Manner,
-    /// Which part of them.
+    /// The options for the scan of each target.
+    pub scan: ScanOptions,
+    /// The part of the targets and ports that this run scans.
     pub shard: Shard,
-    /// What is printed.
+    /// The format of the output.
     pub format: Format,
-    /// With colours or not.
+    /// The targets whose results are printed.
+    pub shown: Shown,
+    /// Whether the output has colours.
     pub colour: Colour,
-    /// With progress or not.
+    /// Whether progress is shown.
     pub progress: ProgressLine,
+    /// The destination of the results.
+    pub output: Destination,
+    /// The start time and the command line.
+    pub run: RunInfo,
 }

@@ -1,58 +1,104 @@
-//! How far the whole is, as one line of a terminal.
+//! The progress of a run as one line on a terminal. `batch` drives it; it reads no clock.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-/// How far a use from the shell is.
+/// The progress of a command-line run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Ports that have their state, or will get none.
+pub struct BatchProgress {
+    /// The number of ports that have their state, or will not get one.
     pub done: u64,
-    /// Ports asked for.
+    /// The number of requested ports.
     pub total: u64,
-    /// Ports found open.
+    /// The number of ports found open.
     pub open: u64,
-    /// Targets that came to their end.
-    pub targets_done: usize,
-    /// Targets asked for.
-    pub targets: usize,
+    /// The number of targets that have ended.
+    pub targets_done: u64,
+    /// The number of requested targets.
+    pub targets: u64,
 }
 
-/// Columns of the line: one less than the narrowest terminal has, so that it never wraps.
-const COLUMNS_MAX: usize = 79;
-/// Columns within the bar.
+/// The progress of all running targets together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnderWay {
+    /// The number of ports that have their state.
+    pub done: u64,
+    /// The number of ports found open.
+    pub open: u64,
+    /// The number of connects in flight.
+    pub in_flight: u64,
+}
+
+/// The number of columns of the bar.
 const BAR_COLUMNS: u64 = 20;
 
-impl Progress {
-    /// The line after this long. Rate and time left are those of the whole so far: a target
-    /// that is slow or fast for a moment makes neither jump.
-    pub fn line(&self, elapsed: Duration) -> String {
+impl BatchProgress {
+    /// The line at this rate in ports per second, for a terminal of the given width. The last
+    /// column stays free, so that no terminal wraps the line. On a narrow terminal there is no bar
+    /// and less text.
+    pub fn line(&self, rate: f64, columns: usize) -> String {
         assert!(self.done <= self.total, "no port is done twice");
-        let filled = (self.done * BAR_COLUMNS).checked_div(self.total).unwrap_or(BAR_COLUMNS);
-        let percent = (self.done * 100).checked_div(self.total).unwrap_or(100);
+        let done = u128::from(self.done);
+        let filled = (done * u128::from(BAR_COLUMNS)).checked_div(self.total.into());
+        let filled = filled.unwrap_or(BAR_COLUMNS.into()) as u64;
+        let percent = (done * 100).checked_div(self.total.into()).unwrap_or(100);
         let bar: String = (0..BAR_COLUMNS).map(|at| if at < filled { '#' } else { '-' }).collect();
-        let seconds = elapsed.as_secs_f64().max(0.001);
-        let rate = self.done as f64 / seconds;
-        let left = match self.done {
-            0 => "?".to_owned(),
+        let left = match rate {
+            ..=0.0 => "?".to_owned(),
             _ => display_time((self.total - self.done) as f64 / rate),
         };
-        let mut line =
-            format!("[{bar}] {percent:>3}%  {rate:.0}/s  {left} left  {} open", self.open);
+        let mut text = format!("{percent:>3}%  {rate:.0}/s  {left} left  {} open", self.open);
         if self.targets > 1 {
-            line.push_str(&format!("  {}/{} targets", self.targets_done, self.targets));
+            text.push_str(&format!("  {}/{} targets", self.targets_done, self.targets));
+        }
+        let room = columns.saturating_sub(1);
+        let mut line = format!("[{bar}] {text}");
+        if line.len() > room {
+            line = text.trim_start().to_owned();
         }
         assert!(line.is_ascii(), "a byte is a column");
-        line.truncate(COLUMNS_MAX);
+        line.truncate(room);
         line
     }
 }
 
-/// A time to wait, as exact as it can be guessed.
+/// A duration, rounded to the precision of an estimate.
 fn display_time(seconds: f64) -> String {
     match seconds {
-        ..100.0 => format!("{seconds:.0} s"),
+        ..100.0 => format!("{:.0} s", seconds.ceil()),
         ..6000.0 => format!("{:.0} min", seconds / 60.0),
-        _ => format!("{:.0} h", seconds / 3600.0),
+        ..360_000.0 => format!("{:.0} h", seconds / 3600.0),
+        _ => format!("{:.0} days", seconds / 86_400.0),
+    }
+}
+
+/// The recent rate in ports per second.
+#[derive(Clone, Debug, Default)]
+pub struct Pace {
+    /// Samples of the elapsed time and the number of finished ports. All except the first are at
+    /// most [`WINDOW`] old.
+    samples: VecDeque<(Duration, u64)>,
+}
+
+/// The period over which the rate is measured. It is long enough for a wave of silent ports, and
+/// short enough to notice that the closed ports, which answer at once, are finished.
+const WINDOW: Duration = Duration::from_secs(2);
+
+impl Pace {
+    /// The current rate. All probes in flight have their state within one timeout, so the rate is
+    /// at least one window per timeout. This bound is known before the first silent port is
+    /// finished.
+    pub fn rate(&mut self, elapsed: Duration, done: u64, in_flight: u64, timeout: Duration) -> f64 {
+        while let [_, (second, _), ..] = self.samples.make_contiguous()
+            && *second + WINDOW <= elapsed
+        {
+            self.samples.pop_front();
+        }
+        let (since, before) = self.samples.front().copied().unwrap_or_default();
+        self.samples.push_back((elapsed, done));
+        let took = elapsed.saturating_sub(since).as_secs_f64();
+        let recent = if took > 0.0 { done.saturating_sub(before) as f64 / took } else { 0.0 };
+        recent.max(in_flight as f64 / timeout.as_secs_f64().max(0.001))
     }
 }
 
@@ -60,27 +106,54 @@ fn display_time(seconds: f64) -> String {
 mod tests {
     use super::*;
 
-    fn check(done: u64, total: u64, elapsed_ms: u64, expected: &str) {
-        let progress = Progress { done, total, open: 3, targets_done: 0, targets: 1 };
-        assert_eq!(progress.line(Duration::from_millis(elapsed_ms)), expected);
+    fn check(done: u64, total: u64, rate: f64, expected: &str) {
+        let progress = BatchProgress { done, total, open: 3, targets_done: 0, targets: 1 };
+        assert_eq!(progress.line(rate, 80), expected);
     }
 
     #[test]
-    fn a_line_has_bar_rate_and_time_left() {
-        check(0, 1000, 0, "[--------------------]   0%  0/s  ? left  3 open");
-        check(450, 1000, 900, "[#########-----------]  45%  500/s  1 s left  3 open");
-        check(1000, 1000, 500, "[####################] 100%  2000/s  0 s left  3 open");
-        check(1, 1000, 1000, "[--------------------]   0%  1/s  17 min left  3 open");
-        check(1, 100_000, 1000, "[--------------------]   0%  1/s  28 h left  3 open");
+    fn a_line_has_a_bar_the_rate_and_the_time_left() {
+        check(0, 1000, 0.0, "[--------------------]   0%  0/s  ? left  3 open");
+        check(450, 1000, 500.0, "[#########-----------]  45%  500/s  2 s left  3 open");
+        check(1000, 1000, 2000.0, "[####################] 100%  2000/s  0 s left  3 open");
+        check(1, 1000, 1.0, "[--------------------]   0%  1/s  17 min left  3 open");
+        check(1, 100_000, 1.0, "[--------------------]   0%  1/s  28 h left  3 open");
+        check(
+            1,
+            1 << 61,
+            1e4,
+            "[--------------------]   0%  10000/s  2668799779 days left  3 open",
+        );
     }
 
     #[test]
     fn several_targets_are_counted_and_no_line_wraps() {
         let mut progress =
-            Progress { done: 10, total: 100, open: 3, targets_done: 1, targets: 256 };
-        assert!(progress.line(Duration::from_secs(1)).ends_with("  3 open  1/256 targets"));
-        (progress.done, progress.total, progress.open) = (1 << 50, 1 << 51, 1 << 50);
-        (progress.targets_done, progress.targets) = (1 << 20, 1 << 20);
-        assert!(progress.line(Duration::ZERO).len() <= COLUMNS_MAX);
+            BatchProgress { done: 10, total: 100, open: 3, targets_done: 1, targets: 256 };
+        assert!(progress.line(10.0, 80).ends_with("  3 open  1/256 targets"));
+        assert_eq!(progress.line(10.0, 40), "10%  10/s  9 s left  3 open  1/256 targ");
+        assert_eq!(progress.line(10.0, 5), "10% ");
+        (progress.done, progress.total, progress.open) = (1 << 60, 1 << 61, 1 << 60);
+        (progress.targets_done, progress.targets) = (1 << 40, 1 << 40);
+        for columns in 0..200 {
+            assert!(progress.line(1e9, columns).len() <= columns.saturating_sub(1));
+        }
+    }
+
+    #[test]
+    fn the_rate_is_plausible_before_the_first_silent_port_is_over() {
+        let second = Duration::from_secs(1);
+        let mut pace = Pace::default();
+        let at = |tenths: u32| second * tenths / 10;
+        assert_eq!(pace.rate(at(2), 0, 1000, 2 * second), 500.0);
+        assert_eq!(pace.rate(at(4), 0, 1000, 2 * second), 500.0);
+        // Half of the ports are closed and answer at once; the others are silent.
+        let mut pace = Pace::default();
+        assert_eq!(pace.rate(at(2), 2000, 1000, 2 * second), 10_000.0);
+        for tenth in 3..60 {
+            pace.rate(at(tenth), 2000, 1000, 2 * second);
+        }
+        assert_eq!(pace.rate(at(60), 2000, 1000, 2 * second), 500.0);
+        assert_eq!(pace.rate(at(61), 2000, 0, 2 * second), 0.0);
     }
 }

@@ -1,38 +1,42 @@
-//! Which part of the target × port space one of N machines probes.
+//! Selects the part of the target × port space that one of N machines probes.
 //!
-//! The space is a list: the ports of the first target in ascending order, then those of the
-//! second, and so on; an item is named by its index. A [`Permutation`] of the indices, the same on
-//! every machine, puts them in an order without a pattern, and shard I of N takes every N-th item
-//! of that order, beginning with the I-th. So each item is in exactly one shard, the shards differ
-//! in size by one item at most, and each has some ports of every target instead of some targets
-//! whole: no target is pressed by one machine alone, and no machine has all the slow ones.
+//! The space is a list: the ports of the first target in ascending order, then those of the second,
+//! and so on. An item is identified by its index. A [`Permutation`] of the indices, the same on
+//! every machine, gives them an order without a pattern, and shard I of N takes every N-th item of
+//! that order, beginning with the I-th. Each item is therefore in exactly one shard, and the sizes
+//! of the shards differ by at most one item. Each shard has some ports of every target instead of
+//! all ports of some targets: a target receives its probes from all machines, and slow targets are
+//! shared equally.
 //!
-//! Machines agree as long as they are given the same targets, ports and exclusions in the same
-//! order: there is no seed to pass around, and no machine needs to know of another.
+//! The machines agree if they get the same targets, ports and exclusions in the same order. They
+//! share no seed, and no machine needs to know the others. The functions are pure; `batch` calls
+//! them.
 
 use std::fmt;
 
+use crate::decimal::parse_decimal;
 use crate::limits;
-use crate::target::{PortSet, parse_decimal, quote};
+use crate::port_set::PortSet;
+use crate::spelling::quote;
 
-/// One of `of` parts. [`Shard::parse`] makes none but those that exist.
+/// One of `of` parts. [`Shard::parse`] returns only parts that exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// Counted from 0, below `of`.
+    /// The number of the part, counted from 0, below `of`.
     place: u64,
     of: u64,
 }
 
-/// Why a text names no shard.
+/// The reason why a text is not a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ShardError {
-    /// It is not of the form `I/N`, or N is out of its bounds.
+    /// The text is not of the form `I/N`, or N is out of its bounds.
     Malformed,
-    /// There are N shards, and this is none of them.
+    /// There are N shards, and the requested one is not among them.
     NoSuch {
-        /// The first and the last there are, as they are written.
+        /// The first and the last valid text.
         known: [String; 2],
-        /// What was asked for, as [`quote`] writes it.
+        /// The text as [`quote`] writes it.
         given: String,
     },
 }
@@ -59,12 +63,12 @@ impl Shard {
     /// The whole space.
     pub const WHOLE: Self = Self { place: 0, of: 1 };
 
-    /// Reads `I/N`, the I-th of N, counted from 1; or `I:N`, counted from 0, as the pods of an
-    /// Indexed Job are: an image without a shell could not add the 1. N is 1 to
+    /// Parses `I/N`, the I-th of N parts, counted from 1; or `I:N`, counted from 0, which is how
+    /// the pods of an Indexed Job are numbered: an image without a shell could not add 1. N is 1 to
     /// [`limits::SHARDS_MAX`].
     ///
     /// # Errors
-    /// [`ShardError`].
+    /// A [`ShardError`].
     pub fn parse(text: &str) -> Result<Self, ShardError> {
         let read =
             |sign, first| text.split_once(sign).map(|(number, of)| (number, sign, of, first));
@@ -83,10 +87,10 @@ impl Shard {
         Ok(Self { place: number - first, of })
     }
 
-    /// How many items of a space of `size` are in this shard.
+    /// The number of items of a space of `size` items that are in this shard.
     pub const fn items(self, size: u64) -> u64 {
         assert!(self.place < self.of, "a shard is one of those there are");
-        // Those of 0..size that leave the rest `place`.
+        // These are the numbers in 0..size with the remainder `place`.
         (size + self.of - 1 - self.place) / self.of
     }
 
@@ -107,21 +111,22 @@ impl Shard {
     }
 }
 
-/// A keyed bijection of `0..size`: a Feistel network over the next even power of two, walked until
-/// it comes back into the space (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002,
-/// the cycle-walking method). The keys are fixed: it spreads load and hides nothing.
+/// A keyed bijection of `0..size`: a Feistel network over the next power of four, which is applied
+/// repeatedly until the result is within the space (Black and Rogaway, "Ciphers with Arbitrary
+/// Finite Domains", 2002, the cycle-walking method). The keys are fixed, because the permutation
+/// spreads load and hides nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Permutation {
     size: u64,
-    /// Bits of either half of an index.
+    /// The number of bits in each half of an index.
     half_bits: u32,
 }
 
-/// Four rounds make every bit depend on every other.
+/// After four rounds every bit depends on every other bit.
 const ROUNDS: u64 = 4;
 
 impl Permutation {
-    /// Of `0..size`.
+    /// The permutation of `0..size`.
     pub const fn new(size: u64) -> Self {
         assert!(size < 1 << 62, "an index and its walk fit 64 bits");
         let bits = u64::BITS - size.saturating_sub(1).leading_zeros();
@@ -129,7 +134,7 @@ impl Permutation {
         Self { size, half_bits: if half_bits == 0 { 1 } else { half_bits } }
     }
 
-    /// How many items there are.
+    /// The number of items.
     pub const fn size(self) -> u64 {
         self.size
     }
@@ -138,15 +143,16 @@ impl Permutation {
     pub const fn at(self, index: u64) -> u64 {
         assert!(index < self.size, "the index is in the space");
         let mut place = self.scramble(index);
-        // The power of two is less than four times the size, so this takes four walks on average;
-        // it ends, as a cycle that leaves the space must come back to where it left.
+        // The power of four is less than four times the size, so the loop takes fewer than four
+        // steps on average. It ends, because the walk follows a cycle that contains the start,
+        // which is within the space.
         while place >= self.size {
             place = self.scramble(place);
         }
         place
     }
 
-    /// A bijection of `0..4^half_bits`: each round adds a function of one half to the other.
+    /// A bijection of `0..4^half_bits`: each round combines one half with a function of the other.
     const fn scramble(self, value: u64) -> u64 {
         let mask = (1 << self.half_bits) - 1;
         let (mut left, mut right) = (value >> self.half_bits, value & mask);
@@ -172,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shard_is_one_of_those_there_are() {
+    fn a_shard_is_one_of_the_existing_parts() {
         let check = |text: &str, expected: &str| {
             let shown = match Shard::parse(text) {
                 Ok(shard) => format!("{} of {}", shard.place, shard.of),
@@ -206,13 +212,13 @@ mod tests {
             let mut taken = vec![false; size as usize];
             for index in 0..size {
                 let place = space.at(index) as usize;
-                assert!(!taken[place], "{index} of {size} takes a place twice");
+                assert!(!taken[place], "the place of {index} of {size} is taken twice");
                 taken[place] = true;
             }
         }
     }
 
-    /// Every shard's ports of targets with these ports.
+    /// For every shard, its ports of targets with these ports.
     fn shards(of: u64, targets: &[PortSet]) -> Vec<Vec<PortSet>> {
         let space = Permutation::new(targets.iter().map(|ports| ports.len() as u64).sum());
         let part = |place| {
@@ -250,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn machines_that_count_from_0_have_the_shards_of_those_that_count_from_1() {
+    fn shards_counted_from_0_are_the_same_as_shards_counted_from_1() {
         for of in 1..=9 {
             for number in 0..of {
                 let from_0 = Shard::parse(&format!("{number}:{of}"));
@@ -262,12 +268,12 @@ mod tests {
     }
 
     #[test]
-    fn each_shard_has_its_share_of_every_target_and_no_stripes() {
+    fn each_shard_has_its_share_of_every_target_without_a_pattern() {
         let targets: Vec<PortSet> = (0..16).map(|_| PortSet::from_range(1, 4096)).collect();
         for shard in shards(4, &targets) {
             for ports in shard {
                 assert!((900..1150).contains(&ports.len()), "{} of 4096", ports.len());
-                // A quarter taken at random has neighbours a quarter of the time.
+                // A random quarter of the ports contains the next port for a quarter of its ports.
                 let pairs = ports.iter().filter(|port| ports.contains(port + 1)).count();
                 assert!((150..400).contains(&pairs), "{pairs} pairs of {}", ports.len());
             }

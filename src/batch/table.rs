@@ -1,21 +1,23 @@
-//! The outcome of one target as a table, for people.
+//! The result of one target as a table for people.
 //!
-//! A heading with the counts, then a line for each open port. It is ASCII, and colours are
-//! escape sequences (ECMA-48 section 8.3.117) that only a terminal gets.
+//! The table has a heading with the counts and then a line for each open port. It is ASCII. Colours
+//! are escape sequences (ECMA-48 section 8.3.117) that are written only to a terminal. This module
+//! has no state; `printer` calls it.
 
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use crate::api::summary::Summary;
+use crate::port_set::PortSet;
 use crate::scan::ledger::Counts;
-use crate::target::PortSet;
+use crate::scan::summary::Summary;
 
 /// Whether the table has colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
-    /// Text alone.
+    /// No colours.
     Plain,
-    /// Headings bold, ports green.
+    /// Bold headings and green ports.
     Ansi,
 }
 
@@ -42,18 +44,18 @@ impl Colour {
     }
 }
 
-/// The table of one target; of each of its addresses, where several were asked for. A port has its
-/// name beside it where the summary has services.
+/// The table of one target, or of each of its addresses if several were requested. The names of
+/// services are beside the ports if the summary has them.
 pub fn table(summary: &Summary, colour: Colour) -> String {
     let mut text = String::new();
     let lines = match summary.results {
         None => {
             let block = Block { address: summary.address, open: summary.open };
-            write_block(&mut text, summary, block, (&summary.counts, colour))
+            write_block(&mut text, summary, block, &summary.counts, colour)
         }
         Some(results) => results.iter().try_for_each(|result| {
             let block = Block { address: result.address, open: result.open };
-            write_block(&mut text, summary, block, (&result.counts, colour))
+            write_block(&mut text, summary, block, &result.counts, colour)
         }),
     };
     assert!(lines.is_ok(), "a string takes whatever is written");
@@ -70,7 +72,8 @@ fn write_block(
     text: &mut String,
     summary: &Summary,
     block: Block,
-    (counts, colour): (&Counts, Colour),
+    counts: &Counts,
+    colour: Colour,
 ) -> std::fmt::Result {
     let (domain, address) = (summary.domain, block.address.to_string());
     write!(text, "{}{domain}{}", colour.bold(), colour.reset())?;
@@ -90,11 +93,10 @@ fn write_block(
             write!(text, ", {count} {state}")?;
         }
     }
-    match summary.elapsed.as_millis() {
-        millis @ ..1000 => write!(text, ", in {millis} ms")?,
-        millis => write!(text, ", in {:.1} s", millis as f64 / 1000.0)?,
-    }
-    if summary.loss_suspected {
+    write!(text, ", {}", Elapsed(summary.elapsed))?;
+    if let Some(loss) = summary.loss.filter(|loss| *loss > 0.0) {
+        write!(text, " ({:.1} % of the packets were lost)", loss * 100.0)?;
+    } else if summary.loss_suspected {
         write!(text, " (packets were lost)")?;
     }
     if !summary.complete {
@@ -106,17 +108,42 @@ fn write_block(
         let line = format!("  {}{port:>5}{}  {name}", colour.green(), colour.reset());
         writeln!(text, "{}", line.trim_end())?;
     }
+    for (state, ports) in [
+        ("closed", summary.closed),
+        ("filtered", summary.filtered),
+        ("unreachable", summary.unreachable),
+    ] {
+        if let Some(ports) = ports.filter(|ports| !ports.is_empty()) {
+            writeln!(text, "  {state}: {}", ports.display_ranges())?;
+        }
+    }
+    let others = summary.details.other_addresses;
+    if !others.is_empty() {
+        let others: Vec<String> = others.iter().map(IpAddr::to_string).collect();
+        writeln!(text, "  not scanned, of the same name: {}", others.join(", "))?;
+    }
     Ok(())
+}
+
+/// A duration: `in 250 ms`, `in 2.5 s`.
+pub(super) struct Elapsed(pub(super) Duration);
+
+impl std::fmt::Display for Elapsed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.as_millis() {
+            millis @ ..1000 => write!(f, "in {millis} ms"),
+            millis => write!(f, "in {:.1} s", millis as f64 / 1000.0),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::summary::{AddressResult, Services};
-    use crate::names::Names;
-    use std::time::Duration;
+    use crate::scan::summary::{AddressResult, Details, Services};
+    use crate::service_names::Names;
 
-    fn summary<'a>(domain: &'a str, (open, names): (&'a PortSet, &'a Names)) -> Summary<'a> {
+    fn summary<'a>(domain: &'a str, open: &'a PortSet, names: &'a Names) -> Summary<'a> {
         let counts = Counts { open: 3, closed: 1000, filtered: 21, ..Counts::default() };
         Summary {
             from_port: 1,
@@ -128,19 +155,21 @@ mod tests {
             complete: true,
             retried: 0,
             loss_suspected: false,
+            loss: None,
             elapsed: Duration::from_millis(2013),
             closed: None,
             filtered: None,
             unreachable: None,
             services: Some(Services { open, names }),
             results: None,
+            details: Details::default(),
         }
     }
 
     #[test]
     fn a_table_has_a_heading_and_a_line_for_each_open_port() {
         let (open, names) = (PortSet::parse("22,80,1023").unwrap(), Names::default());
-        let named = summary("example.com", (&open, &names));
+        let named = summary("example.com", &open, &names);
         assert_eq!(
             table(&named, Colour::Plain),
             "example.com (192.0.2.7): 3 open of 1024 ports, 1000 closed, 21 filtered, in 2.0 s\n\
@@ -148,25 +177,40 @@ mod tests {
             \x20    80  http\n\
             \x20  1023\n",
         );
-        let coloured = table(&summary("192.0.2.7", (&open, &names)), Colour::Ansi);
+        let coloured = table(&summary("192.0.2.7", &open, &names), Colour::Ansi);
         let mut lines = coloured.lines();
         assert!(lines.next().unwrap().starts_with("\x1b[1m192.0.2.7\x1b[0m: 3 open"), "{coloured}");
         assert_eq!(lines.next(), Some("  \x1b[32m   22\x1b[0m  ssh"));
     }
 
     #[test]
-    fn what_is_wrong_with_a_scan_stands_in_its_heading() {
+    fn problems_of_a_scan_are_in_its_heading() {
         let (none, names) = (PortSet::new(), Names::default());
         let counts = Counts { untested: 1, ..Counts::default() };
         let cut = Summary {
             counts,
             complete: false,
             loss_suspected: true,
-            ..summary("192.0.2.7", (&none, &names))
+            loss: Some(0.036),
+            ..summary("192.0.2.7", &none, &names)
         };
         assert_eq!(
             table(&cut, Colour::Plain),
-            "192.0.2.7: 0 open of 1 port, 1 untested, in 2.0 s (packets were lost) (incomplete)\n",
+            "192.0.2.7: 0 open of 1 port, 1 untested, in 2.0 s (3.6 % of the packets were lost) \
+            (incomplete)\n",
+        );
+    }
+
+    #[test]
+    fn further_addresses_of_a_name_are_mentioned() {
+        let (open, names) = (PortSet::parse("22").unwrap(), Names::default());
+        let others = [[192, 0, 2, 8].into(), [192, 0, 2, 9].into()];
+        let mut named = summary("example.com", &open, &names);
+        named.details.other_addresses = &others;
+        let text = table(&named, Colour::Plain);
+        assert!(
+            text.ends_with("\n  not scanned, of the same name: 192.0.2.8, 192.0.2.9\n"),
+            "{text}"
         );
     }
 
@@ -181,7 +225,7 @@ mod tests {
             AddressResult { address: [192, 0, 2, 7].into(), open: &first, counts: one },
             AddressResult { address: [192, 0, 2, 8].into(), open: &none, counts: other },
         ];
-        let all = Summary { results: Some(&results), ..summary("example.com", (&open, &names)) };
+        let all = Summary { results: Some(&results), ..summary("example.com", &open, &names) };
         assert_eq!(
             table(&all, Colour::Plain),
             "example.com (192.0.2.7): 1 open of 1 port, in 2.0 s\n\

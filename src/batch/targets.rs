@@ -1,252 +1,212 @@
-//! The targets of one use from the shell: a list of them, read as a whole and counted.
+//! The targets of one command-line run: read as a whole, counted, and generated one by one.
 //!
-//! One target a line: a name or an address, and, after blanks, the ports that it alone is scanned
-//! for (`example.com 22,80`). Empty lines, and what follows a `#`, are for people. A line that
-//! cannot be read is told by its number; the others are as good as without it.
+//! Networks and ranges are not expanded: `10.0.0.0/8` takes no more memory than one address. A
+//! target that is listed twice, or is in several networks, is scanned once, for the union of the
+//! requested ports.
 //!
-//! Invariants: every target has a port; `first` ascends by the ports of the targets before.
+//! [`super::list::TargetList`] collects targets, exclusions and the targets that an earlier run has
+//! finished, and its `finish` makes [`Targets`] of them. [`Targets::next`] iterates over them:
+//! names in the order of the list, then addresses in ascending order. The order is the same on all
+//! machines with the same lists, as [`crate::batch::shard`] requires.
+//!
+//! Invariants: every target has a port, no two targets are the same, and all targets together have
+//! fewer than 2^62 ports.
 
-use crate::limits;
-use crate::target::{Host, PortSet, quote};
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A target, and where its ports stand in the space of all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// As it was written.
-    pub domain: Box<str>,
-    /// What that means.
-    pub host: Host,
-    /// Its own ports as ranges, before the exclusions; empty: those that all have in common.
-    own: Box<[(u16, u16)]>,
-    /// The index of its lowest port, see [`crate::batch::shard`].
-    pub first: u64,
-}
+use super::list::{BadLine, NameList, PortLists};
+use super::segments::{AddressSegment, contains};
+use crate::host::Host;
+use crate::port_set::PortSet;
 
-/// A line that names no target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadLine {
-    /// Counted from 1.
-    pub number: usize,
-    /// Why not.
-    pub reason: String,
-}
-
-/// A list of targets and the ports that they have in common.
+/// Targets without duplicates and exclusions.
 #[derive(Clone, Debug)]
 pub struct Targets {
-    ports: PortSet,
-    exclude: PortSet,
-    list: Vec<Target>,
-    ports_len: u64,
-    bad_lines: Vec<BadLine>,
-    /// Bad lines beyond those kept.
-    bad_lines_more: usize,
+    pub(super) names: NameList,
+    pub(super) v4: Vec<AddressSegment<u32>>,
+    pub(super) v6: Vec<AddressSegment<u128>>,
+    pub(super) ports: PortLists,
+    pub(super) finished: Finished,
+    pub(super) len: u64,
+    pub(super) ports_len: u64,
+    pub(super) bad_lines: Vec<BadLine>,
+    /// The number of bad lines beyond those kept.
+    pub(super) bad_lines_more: usize,
+    /// A note for the user that is printed once: a network was written with host bits.
+    pub(super) note: Option<String>,
 }
 
-/// What one target is scanned for.
+/// The targets that an earlier run has finished. The iteration includes them, and they are not
+/// scanned again.
+#[derive(Clone, Debug, Default)]
+pub struct Finished {
+    pub(super) names: HashSet<Box<str>>,
+    pub(super) v4: Vec<AddressSegment<u32>>,
+    pub(super) v6: Vec<AddressSegment<u128>>,
+}
+
+/// The host of a target, in a few bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The name at this position in the list of names.
+    Name(u32),
+    /// An address that is listed itself.
+    Address(IpAddr),
+    /// An address of a network or a range.
+    Member(IpAddr),
+}
+
+/// A target, and the position of its ports in the space of all ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The host of the target.
+    pub who: Who,
+    /// The index of its lowest port, see [`crate::batch::shard`].
+    pub first: u64,
+    /// Whether an earlier run has finished it.
+    pub is_finished: bool,
+    ports: u32,
+}
+
+/// The position of [`Targets::next`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    names: usize,
+    v4: Walk,
+    v6: Walk,
+    /// The number of targets passed.
+    targets: u64,
+    /// The number of their ports.
+    index: u64,
+}
+
+/// A position in a list of segments.
+#[derive(Clone, Copy, Debug, Default)]
+struct Walk {
+    segment: usize,
+    offset: u128,
+}
+
+/// The constructor [`Who::Address`] or [`Who::Member`].
+type Kind = fn(IpAddr) -> Who;
+
+impl Walk {
+    /// The next address as a number, the constructor of its target, and its ports.
+    fn next<A: Copy + Into<u128>>(
+        &mut self,
+        segments: &[AddressSegment<A>],
+    ) -> Option<(u128, Kind, u32)> {
+        let segment = segments.get(self.segment)?;
+        let address = segment.first.into() + self.offset;
+        let len = segment.len();
+        self.offset += 1;
+        if self.offset == len {
+            *self = Self { segment: self.segment + 1, offset: 0 };
+        }
+        let kind: Kind = if len > 1 { Who::Member } else { Who::Address };
+        Some((address, kind, segment.ports))
+    }
+}
+
+impl Cursor {
+    /// The number of targets passed.
+    pub const fn targets(&self) -> u64 {
+        self.targets
+    }
+}
+
+/// The ports of one target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// The lowest port asked for, excluded or not.
+pub struct TargetPorts {
+    /// The lowest requested port, excluded or not.
     pub from_port: u16,
-    /// The highest port asked for, excluded or not.
+    /// The highest requested port, excluded or not.
     pub to_port: u16,
-    /// What is left of them.
+    /// The requested ports without the excluded ones.
     pub ports: PortSet,
 }
 
 impl Targets {
-    /// No targets yet; they will have `ports` in common. Nothing in `exclude` is ever scanned.
-    pub const fn new(ports: PortSet, exclude: PortSet) -> Self {
-        Self {
-            ports,
-            exclude,
-            list: Vec::new(),
-            ports_len: 0,
-            bad_lines: Vec::new(),
-            bad_lines_more: 0,
-        }
-    }
-
-    /// Adds a target with the common ports.
-    ///
-    /// # Errors
-    /// One sentence, where nothing is left to scan.
-    pub fn add(&mut self, domain: &str, host: Host) -> Result<(), String> {
-        self.push(domain, host, Box::default())
-    }
-
-    /// Adds the targets of a list, each of its lines a target.
-    pub fn add_lines(&mut self, text: &[u8]) {
-        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
-            if let Err(reason) = self.add_line(line) {
-                if self.bad_lines.len() < limits::BAD_LINES_MAX {
-                    self.bad_lines.push(BadLine { number: index + 1, reason });
-                } else {
-                    self.bad_lines_more += 1;
-                }
-            }
-        }
-    }
-
-    fn add_line(&mut self, line: &[u8]) -> Result<(), String> {
-        let Ok(line) = std::str::from_utf8(line) else {
-            return Err("the line is not UTF-8".to_owned());
+    /// The next target; `None` after the last one.
+    pub fn next(&self, cursor: &mut Cursor) -> Option<Target> {
+        let (who, ports, is_finished) = if let Some(ports) = self.names.ports(cursor.names) {
+            cursor.names += 1;
+            let place = cursor.names - 1;
+            let name = self.names.text(place).to_ascii_lowercase();
+            (Who::Name(place as u32), ports, self.finished.names.contains(&*name))
+        } else if let Some((bits, kind, ports)) = cursor.v4.next(&self.v4) {
+            // The bits of an IPv4 address fit into 32 bits.
+            let bits = bits as u32;
+            let is_finished = contains(&self.finished.v4, bits);
+            (kind(Ipv4Addr::from_bits(bits).into()), ports, is_finished)
+        } else {
+            let (bits, kind, ports) = cursor.v6.next(&self.v6)?;
+            let is_finished = contains(&self.finished.v6, bits);
+            (kind(Ipv6Addr::from_bits(bits).into()), ports, is_finished)
         };
-        let entry = line.split('#').next().unwrap_or_default();
-        let mut words = entry.split_ascii_whitespace();
-        let Some(domain) = words.next() else { return Ok(()) };
-        let host =
-            Host::parse(domain).map_err(|error| format!("target {}: {error}", quote(domain)))?;
-        let own = match words.next() {
-            Some(list) => {
-                let ports = PortSet::parse(list).map_err(|error| format!("ports {error}"))?;
-                ports.ranges().collect()
-            }
-            None => Box::default(),
-        };
-        if let Some(word) = words.next() {
-            return Err(format!("{} follows target and ports", quote(word)));
-        }
-        self.push(domain, host, own)
+        let target = Target { who, first: cursor.index, is_finished, ports };
+        cursor.targets += 1;
+        cursor.index += u64::from(self.ports.len(ports));
+        assert!(cursor.index <= self.ports_len, "no target is beyond the last");
+        Some(target)
     }
 
-    fn push(&mut self, domain: &str, host: Host, own: Box<[(u16, u16)]>) -> Result<(), String> {
-        if self.list.len() == limits::TARGETS_MAX {
-            return Err(format!("there are {} targets already", limits::TARGETS_MAX));
-        }
-        let target = Target { domain: domain.into(), host, own, first: self.ports_len };
-        let ports_len = self.asked(&target).map_or(0, |asked| asked.ports.len());
-        if ports_len == 0 {
-            return Err("--exclude leaves no port to scan".to_owned());
-        }
-        self.ports_len += ports_len as u64;
-        self.list.push(target);
-        assert!(self.list.len() as u64 <= self.ports_len, "every target has a port");
-        Ok(())
+    /// The ports to scan for a target.
+    pub fn asked(&self, target: &Target) -> TargetPorts {
+        self.ports.asked(target.ports)
     }
 
-    /// What a target of this list is scanned for; `None` only if its ports are empty.
-    pub fn asked(&self, target: &Target) -> Option<Asked> {
-        let mut ports = PortSet::new();
-        for (first, last) in &target.own {
-            ports.insert_range(*first..=*last);
+    /// The text of a target.
+    pub fn domain(&self, who: Who) -> Cow<'_, str> {
+        match who {
+            Who::Name(place) => Cow::Borrowed(self.names.text(place as usize)),
+            Who::Address(address) | Who::Member(address) => Cow::Owned(address.to_string()),
         }
-        if target.own.is_empty() {
-            ports.union_with(&self.ports);
+    }
+
+    /// The parsed form of a target.
+    pub fn host(&self, who: Who) -> Option<Host> {
+        match who {
+            // This text was parsed before.
+            Who::Name(place) => Host::parse(self.names.text(place as usize)).ok(),
+            Who::Address(address) | Who::Member(address) => Some(Host::Address(address, 0)),
         }
-        let (from_port, to_port) = (ports.first()?, ports.last()?);
-        ports.subtract(&self.exclude);
-        Some(Asked { from_port, to_port, ports })
     }
 
-    /// The target in one place of the list.
-    pub fn get(&self, place: usize) -> Option<&Target> {
-        self.list.get(place)
+    /// The number of targets.
+    pub const fn len(&self) -> u64 {
+        self.len
     }
 
-    /// How many there are.
-    pub const fn len(&self) -> usize {
-        self.list.len()
+    /// The number of targets that are names, which must be looked up.
+    pub const fn names_len(&self) -> usize {
+        self.names.len()
     }
 
-    /// True exactly when there is none.
+    /// Whether there are no targets.
     pub const fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.len == 0
     }
 
-    /// The ports of all targets together.
+    /// The number of ports of all targets together.
     pub const fn ports_len(&self) -> u64 {
         self.ports_len
     }
 
-    /// The lines that name no target, and how many more there were than are kept.
+    /// The ports that are scanned for at least one target.
+    pub fn all_ports(&self) -> PortSet {
+        self.ports.all()
+    }
+
+    /// The lines that are not targets, and the number of further ones that were not kept.
     pub const fn bad_lines(&self) -> (&Vec<BadLine>, usize) {
         (&self.bad_lines, self.bad_lines_more)
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn list(text: &str, ports: &str, exclude: &str) -> Targets {
-        let set = |text: &str| match text {
-            "" => PortSet::new(),
-            _ => PortSet::parse(text).unwrap(),
-        };
-        let mut targets = Targets::new(set(ports), set(exclude));
-        targets.add_lines(text.as_bytes());
-        targets
-    }
-
-    #[test]
-    fn a_line_is_a_target_with_the_common_ports_or_its_own() {
-        let text = "# machines\n\nexample.com\n  192.0.2.7\t22,80 # door\r\n[::1] 1-3\n\n";
-        let targets = list(text, "1-1024", "80");
-        assert_eq!(targets.bad_lines(), (&Vec::new(), 0));
-        let shown: Vec<String> = (0..targets.len())
-            .filter_map(|place| targets.get(place))
-            .map(|target| {
-                let Asked { from_port, to_port, ports } = targets.asked(target).unwrap();
-                let (domain, ports) = (&target.domain, ports.display_ranges());
-                format!("{domain} {from_port}..{to_port} {ports} at {}", target.first)
-            })
-            .collect();
-        let expected = [
-            "example.com 1..1024 1-79,81-1024 at 0",
-            "192.0.2.7 22..80 22 at 1023",
-            "[::1] 1..3 1-3 at 1024",
-        ];
-        assert_eq!(shown, expected);
-        assert_eq!(targets.ports_len(), 1027);
-    }
-
-    #[test]
-    fn a_target_beside_the_list_has_the_common_ports() {
-        let mut targets = list("", "1-10", "5-");
-        targets.add("a", Host::parse("a").unwrap()).unwrap();
-        assert_eq!((targets.len(), targets.ports_len()), (1, 4));
-        let mut targets = list("", "80", "80");
-        let error = targets.add("a", Host::parse("a").unwrap()).unwrap_err();
-        assert_eq!(error, "--exclude leaves no port to scan");
-        assert_eq!(targets.len(), 0);
-    }
-
-    #[test]
-    fn a_bad_line_is_told_by_number_and_the_others_count() {
-        let text = "a\nexa~mple\nb 0\nc 80 x\nd 443\ne";
-        let targets = list(text, "80", "443");
-        let lines: Vec<String> = targets.bad_lines().0.iter().map(show).collect();
-        let expected = [
-            "2: target \"exa~mple\": a name has no '~'",
-            "3: ports \"0\" at offset 1: must be from 1 to 65535",
-            "4: \"x\" follows target and ports",
-            "5: --exclude leaves no port to scan",
-        ];
-        assert_eq!(lines, expected);
-        assert_eq!((targets.len(), targets.ports_len()), (2, 2));
-    }
-
-    fn show(line: &BadLine) -> String {
-        format!("{}: {}", line.number, line.reason)
-    }
-
-    #[test]
-    fn of_very_many_bad_lines_the_first_are_kept_and_the_rest_counted() {
-        let targets = list(&"/\n".repeat(limits::BAD_LINES_MAX + 5), "80", "");
-        let (kept, more) = targets.bad_lines();
-        assert_eq!((kept.len(), more), (limits::BAD_LINES_MAX, 5));
-        assert!(targets.is_empty());
-    }
-
-    #[test]
-    fn a_line_that_is_not_utf_8_is_bad() {
-        let mut targets = Targets::new(PortSet::from_range(1, 1), PortSet::new());
-        targets.add_lines(b"a\n\xff\nb");
-        let lines: Vec<String> = targets.bad_lines().0.iter().map(show).collect();
-        assert_eq!(
-            (targets.len(), lines.as_slice()),
-            (2, &["2: the line is not UTF-8".to_owned()][..])
-        );
+    /// One sentence that is to be printed once, if there is one.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 }

@@ -1,471 +1,340 @@
-//! The table of flags: each one's name, variable, default, help and parser side by side.
+//! The table of flags: the name, variable, default, help text and parser of each flag.
 
 use std::time::Duration;
 
-use crate::api::query::Addresses;
-use crate::batch::options::Format;
+use crate::batch::options::{Format, Shown};
 use crate::batch::shard::Shard;
-use crate::config::Config;
-use crate::config::help::Command;
+use crate::config::flag::Flag;
+use crate::config::flag::FlagDefault::{Held, Unset, Value};
+use crate::config::help::Subcommand;
+use crate::config::scan::{SourceFlag, excluded_ports, ports};
 use crate::config::values::{
-    count, duration_within, format_of, host_name, path, switch, told, word,
+    choose_format, count, display, duration_within, host_name, path, push, set, switch,
 };
+use crate::host::Family;
 use crate::limits::{DRAIN_TIME_MAX, SCAN_TIME_MAX, TIMEOUT_MAX, TIMEOUT_MIN};
-use crate::target::manner::{parse_concurrency, parse_rate};
-use crate::target::{Family, PortSet, Retries, Timeout};
+use crate::scan::options::{Addresses, Include, Retries, Timeout, parse_concurrency, parse_rate};
+use crate::target_spec::Spec;
+use crate::technique::Technique;
 
-/// One flag.
-pub(super) struct Flag {
-    /// Without its dashes; the variable's name follows from it.
-    pub(super) name: &'static str,
-    /// The value's stand-in in the help; empty for a switch.
-    pub(super) metavar: &'static str,
-    /// What holds where neither flag nor variable is given.
-    pub(super) preset: Preset,
-    /// How often it may be given.
-    pub(super) arity: Arity,
-    /// Whose it is. Two commands may have flags of one name; each is known to its own alone.
-    pub(super) commands: &'static [Command],
-    /// One line of the help.
-    pub(super) help: &'static str,
-    /// Parses one value into its place; the error says what was expected.
-    pub(super) apply: fn(&mut Config, &str) -> Result<(), String>,
-}
+const SERVE: &[Subcommand] = &[Subcommand::Serve];
+const SCAN: &[Subcommand] = &[Subcommand::Scan];
+const BOTH: &[Subcommand] = &[Subcommand::Serve, Subcommand::Scan];
+const HEALTHCHECK: &[Subcommand] = &[Subcommand::Healthcheck];
 
-/// What holds where neither flag nor variable is given.
-pub(super) enum Preset {
-    /// As if this had been given.
-    Value(&'static str),
-    /// Nothing; the help says this instead.
-    Unset(&'static str),
-}
-
-/// How often a flag may be given.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arity {
-    /// Once.
-    Once,
-    /// Any number of times, and several values in one, separated by commas.
-    List,
-    /// Once, and without a value; its variable holds `true` or `false`.
-    Switch,
-}
-
-/// Every flag but `--help` and `--version`, in the order of the help.
-pub(super) const FLAGS: [Flag; 32] = [
-    Flag {
-        name: "listen",
-        metavar: "ADDRESS:PORT",
-        preset: Preset::Value("127.0.0.1:8080"),
-        arity: Arity::List,
-        commands: &[Command::Serve],
-        help: "serve here or at unix:PATH; port 0: any; repeatable",
-        apply: |config, text| {
-            config.listen.push(told(text.parse())?);
-            Ok(())
+/// Every flag except `--help` and `--version`, in the order of the help.
+pub(super) const FLAGS: [Flag; 43] = [
+    Flag::row(
+        SERVE,
+        "listen ADDRESS:PORT",
+        Value("127.0.0.1:8080"),
+        "serve here or at unix:PATH; port 0: any; repeatable",
+        |it, text| push(&mut it.listen, text.parse()),
+    )
+    .list(),
+    Flag::row(
+        HEALTHCHECK,
+        "listen ADDRESS:PORT",
+        Value("127.0.0.1:8080"),
+        "ask the service that listens here; the first counts",
+        |it, text| push(&mut it.listen, text.parse()),
+    )
+    .list(),
+    Flag::row(
+        SERVE,
+        "timeout DURATION",
+        Held(|it| display(it.settings.timeout)),
+        "deadline of each connect, unless the request says",
+        |it, text| set(&mut it.settings.timeout, duration_within(text, TIMEOUT_MIN, TIMEOUT_MAX)),
+    ),
+    Flag::row(
+        SERVE,
+        "technique NAME",
+        Held(|it| it.settings.technique.label().to_owned()),
+        "connect, or syn, which needs CAP_NET_RAW",
+        |it, text| set(&mut it.settings.technique, Technique::parse(text)),
+    ),
+    Flag::row(
+        SERVE,
+        "max-scan-time DURATION",
+        Held(|it| display(it.settings.scan_time_max)),
+        "the longest a scan may take",
+        |it, text| {
+            set(&mut it.settings.scan_time_max, duration_within(text, TIMEOUT_MIN, SCAN_TIME_MAX))
         },
-    },
-    Flag {
-        name: "listen",
-        metavar: "ADDRESS:PORT",
-        preset: Preset::Value("127.0.0.1:8080"),
-        arity: Arity::List,
-        commands: &[Command::Healthcheck],
-        help: "ask the service that listens here; the first counts",
-        apply: |config, text| {
-            config.listen.push(told(text.parse())?);
-            Ok(())
+    ),
+    Flag::row(
+        SERVE,
+        "max-scans N",
+        Held(|it| it.settings.scans_max.to_string()),
+        "scans at once",
+        |it, text| set(&mut it.settings.scans_max, count(text)),
+    ),
+    Flag::row(
+        SERVE,
+        "max-scans-per-client N",
+        Held(|it| it.settings.scans_per_client_max.to_string()),
+        "scans at once for one address (IPv6: one /64)",
+        |it, text| set(&mut it.settings.scans_per_client_max, count(text)),
+    ),
+    Flag::row(
+        SERVE,
+        "max-connections N",
+        Held(|it| it.settings.connections_max.to_string()),
+        "client connections at once",
+        |it, text| set(&mut it.settings.connections_max, count(text)),
+    ),
+    Flag::row(
+        SCAN,
+        "targets FILE",
+        Unset("none"),
+        "scan each target of this list too; - is stdin",
+        |it, text| set(&mut it.scan.targets, path(text).map(Some)),
+    ),
+    Flag::row(
+        SCAN,
+        "ports PORTS",
+        Unset("every port"),
+        "scan these ports; - is every port",
+        |it, text| set(&mut it.scan.ports, ports(text).map(Some)),
+    ),
+    Flag::row(
+        SCAN,
+        "exclude-targets TARGETS",
+        Unset("none"),
+        "never connect to these; repeatable",
+        |it, text| {
+            push(&mut it.scan.exclude_targets, Spec::parse_among(text, &it.settings.interfaces))
         },
-    },
-    Flag {
-        name: "timeout",
-        metavar: "DURATION",
-        preset: Preset::Value("2s"),
-        arity: Arity::Once,
-        commands: &[Command::Serve],
-        help: "deadline of each connect, unless the request says",
-        apply: |config, text| {
-            config.settings.timeout = duration_within(text, TIMEOUT_MIN, TIMEOUT_MAX)?;
-            Ok(())
+    )
+    .list(),
+    Flag::row(
+        SCAN,
+        "exclude-targets-from FILE",
+        Unset("none"),
+        "nor to the targets of this list",
+        |it, text| set(&mut it.scan.exclude_targets_from, path(text).map(Some)),
+    ),
+    Flag::row(
+        SCAN,
+        "resume FILE",
+        Unset("none"),
+        "skip what this NDJSON of an earlier run has ended",
+        |it, text| set(&mut it.scan.resume, path(text).map(Some)),
+    ),
+    Flag::row(
+        SCAN,
+        "shard I/N",
+        Unset("1/1"),
+        "scan the I-th of N parts, each on its own machine",
+        |it, text| set(&mut it.scan.shard, Shard::parse(text)),
+    ),
+    Flag::row(SCAN, "exclude PORTS", Unset("none"), "never connect to these ports", |it, text| {
+        set(&mut it.scan.exclude, excluded_ports(text))
+    }),
+    Flag::row(
+        SCAN,
+        "timeout DURATION",
+        Held(|it| it.scan.options.timeout.to_string()),
+        "deadline of each connect, or auto",
+        |it, text| set(&mut it.scan.options.timeout, Timeout::parse(text)),
+    ),
+    Flag::row(
+        SCAN,
+        "technique NAME",
+        Held(|it| it.scan.options.technique.label().to_owned()),
+        "connect, or syn, which needs CAP_NET_RAW",
+        |it, text| set(&mut it.scan.options.technique, Technique::parse(text)),
+    ),
+    Flag::row(
+        SCAN,
+        "retries N",
+        Held(|it| it.scan.options.retries.to_string()),
+        "further passes over silent ports, or auto",
+        |it, text| set(&mut it.scan.options.retries, Retries::parse(text)),
+    ),
+    Flag::row(
+        SCAN,
+        "deadline DURATION",
+        Held(|it| display(it.scan.options.deadline)),
+        "the longest one target may take",
+        |it, text| {
+            set(&mut it.scan.options.deadline, duration_within(text, TIMEOUT_MIN, SCAN_TIME_MAX))
         },
-    },
-    Flag {
-        name: "max-scan-time",
-        metavar: "DURATION",
-        preset: Preset::Value("5m"),
-        arity: Arity::Once,
-        commands: &[Command::Serve],
-        help: "the longest a scan may take",
-        apply: |config, text| {
-            config.settings.scan_time_max = duration_within(text, TIMEOUT_MIN, SCAN_TIME_MAX)?;
-            Ok(())
+    ),
+    Flag::row(
+        SCAN,
+        "rate N",
+        Unset("none"),
+        "new connects per second, of all targets together",
+        |it, text| set(&mut it.scan.options.rate, parse_rate(text).map(Some)),
+    ),
+    Flag::row(
+        SCAN,
+        "concurrency N",
+        Unset("as many as ports"),
+        "connects at once to one target",
+        |it, text| set(&mut it.scan.options.concurrency, parse_concurrency(text).map(Some)),
+    ),
+    Flag::row(SCAN, "family 4|6", Unset("either"), "use addresses of this family", |it, text| {
+        set(&mut it.scan.options.family, Family::parse(text))
+    }),
+    Flag::row(
+        SCAN,
+        "all-addresses",
+        Unset("the first"),
+        "scan every address of a name",
+        |it, text| {
+            let addresses = |is_on| if is_on { Addresses::All } else { Addresses::First };
+            set(&mut it.scan.options.addresses, switch(text).map(addresses))
         },
-    },
-    Flag {
-        name: "max-scans",
-        metavar: "N",
-        preset: Preset::Value("64"),
-        arity: Arity::Once,
-        commands: &[Command::Serve],
-        help: "scans at once",
-        apply: |config, text| {
-            config.settings.scans_max = count(text)?;
-            Ok(())
+    ),
+    Flag::row(
+        SCAN,
+        "source ADDRESS|INTERFACE",
+        Unset("the kernel's choice"),
+        "connect from here",
+        |it, text| set(&mut it.scan.source, SourceFlag::parse(text).map(Some)),
+    ),
+    Flag::row(SCAN, "format FORMAT", Unset("table"), "what to print, see above", |it, text| {
+        choose_format(it, Format::parse(text)?)
+    }),
+    Flag::row(SCAN, "json", Unset("a table"), "print what the service would answer", |it, text| {
+        if switch(text)? { choose_format(it, Format::Json) } else { Ok(()) }
+    }),
+    Flag::row(SCAN, "ndjson", Unset("a table"), "print events as they happen", |it, text| {
+        if switch(text)? { choose_format(it, Format::Ndjson) } else { Ok(()) }
+    }),
+    Flag::row(
+        SCAN,
+        "include LIST",
+        Unset("open ports alone"),
+        "closed, filtered, unreachable, services",
+        |it, text| set(&mut it.scan.options.include, Include::parse(text)),
+    ),
+    Flag::row(
+        SCAN,
+        "open",
+        Unset("every target"),
+        "print only targets with an open port",
+        |it, text| {
+            let shown = |is_on| if is_on { Shown::Open } else { Shown::All };
+            set(&mut it.scan.shown, switch(text).map(shown))
         },
-    },
-    Flag {
-        name: "max-scans-per-client",
-        metavar: "N",
-        preset: Preset::Value("16"),
-        arity: Arity::Once,
-        commands: &[Command::Serve],
-        help: "scans at once for one address (IPv6: one /64)",
-        apply: |config, text| {
-            config.settings.scans_per_client_max = count(text)?;
-            Ok(())
+    ),
+    Flag::row(
+        SCAN,
+        "output FILE",
+        Unset("stdout"),
+        "print into this file, which is replaced at the end",
+        |it, text| set(&mut it.scan.output, path(text).map(Some)),
+    ),
+    Flag::row(
+        BOTH,
+        "max-in-flight N",
+        Unset("from RLIMIT_NOFILE"),
+        "connects at once, of all scans together",
+        |it, text| set(&mut it.settings.in_flight_max, count(text).map(Some)),
+    ),
+    Flag::row(
+        SERVE,
+        "drain-delay DURATION",
+        Held(|it| display(it.settings.drain_delay)),
+        "go on listening this long after SIGTERM",
+        |it, text| {
+            set(&mut it.settings.drain_delay, duration_within(text, Duration::ZERO, DRAIN_TIME_MAX))
         },
-    },
-    Flag {
-        name: "max-connections",
-        metavar: "N",
-        preset: Preset::Value("1024"),
-        arity: Arity::Once,
-        commands: &[Command::Serve],
-        help: "client connections at once",
-        apply: |config, text| {
-            config.settings.connections_max = count(text)?;
-            Ok(())
+    ),
+    Flag::row(
+        SERVE,
+        "drain-timeout DURATION",
+        Held(|it| display(it.settings.drain_timeout)),
+        "cut scans short this long after SIGTERM",
+        |it, text| {
+            set(
+                &mut it.settings.drain_timeout,
+                duration_within(text, Duration::ZERO, DRAIN_TIME_MAX),
+            )
         },
-    },
-    Flag {
-        name: "targets",
-        metavar: "FILE",
-        preset: Preset::Unset("none"),
-        arity: Arity::Once,
-        commands: &[Command::Scan],
-        help: "scan each target of this list; - is stdin",
-        apply: |config, text| {
-            config.scan.targets = Some(path(text)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "shard",
-        metavar: "I/N",
-        preset: Preset::Value("1/1"),
-        arity: Arity::Once,
-        commands: &[Command::Scan],
-        help: "scan the I-th of N parts, each on its own machine",
-        apply: |config, text| {
-            config.scan.shard = told(Shard::parse(text))?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "exclude",
-        metavar: "PORTS",
-        preset: Preset::Unset("none"),
-        arity: Arity::Once,
-        commands: &[Command::Scan],
-        help: "never connect to these ports",
-        apply: |config, text| {
-            config.scan.exclude = told(PortSet::parse(text))?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "timeout",
-        metavar: "DURATION",
-        preset: Preset::Value("2s"),
-        arity: Arity::Once,
-        commands: &[Command::Scan],
-        help: "deadline of each connect, or auto",
-        apply: |config, text| {
-            config.scan.manner.timeout = Timeout::parse(text)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "retries",
-        metavar: "N",
-        preset: Preset::Value("auto"),
-        arity: Arity::Once,
-        commands: &[Command::Scan],
-        help: "further passes over silent ports, or auto",
-        apply: |config, text| {
-            config.scan.manner.retries = Retries::parse(text)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "deadline",
-        metavar: "DURATION",
-        preset: Preset::Value("60m"),
-        arity: Arity::Once,
-        commands: &[Command::Scan],
-        help: "the longest one target may take",
-        apply: |config, text| {
-            config.scan.manner.deadline = duration_within(text, TIMEOUT_MIN, SCAN_TIME_MAX)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "rate",
-        metavar: "N",
-        preset: Preset::Unset("none"),
-        arity: Arity::Once,
-        commands: &[Command::Scan],
-        help: "new connects per second, of all targets together",
-        apply: |config, text| {
-            config.scan.manner.rate = Some(told(parse_rate(text))?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "concurrency",
-        metavar: "N",
-        preset: Preset::Unset("as many as ports"),
-        arity: Arity::Once,
-        commands: &[Command::Scan],
-        help: "connects at once to one target",
-        apply: |config, text| {
-            config.scan.manner.concurrency = Some(told(parse_concurrency(text))?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "family",
-        metavar: "4|6",
-        preset: Preset::Unset("either"),
-        arity: Arity::Once,
-        commands: &[Command::Scan],
-        help: "use addresses of this family",
-        apply: |config, text| {
-            config.scan.manner.family = Family::parse(text)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "all-addresses",
-        metavar: "",
-        preset: Preset::Unset("the first"),
-        arity: Arity::Switch,
-        commands: &[Command::Scan],
-        help: "scan every address of a name",
-        apply: |config, text| {
-            config.scan.manner.addresses =
-                if switch(text)? { Addresses::All } else { Addresses::First };
-            Ok(())
-        },
-    },
-    Flag {
-        name: "json",
-        metavar: "",
-        preset: Preset::Unset("a table"),
-        arity: Arity::Switch,
-        commands: &[Command::Scan],
-        help: "print what the service would answer",
-        apply: |config, text| {
-            config.scan.format = format_of(config.scan.format, text, Format::Json)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "ndjson",
-        metavar: "",
-        preset: Preset::Unset("a table"),
-        arity: Arity::Switch,
-        commands: &[Command::Scan],
-        help: "print events as they happen",
-        apply: |config, text| {
-            config.scan.format = format_of(config.scan.format, text, Format::Ndjson)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "max-in-flight",
-        metavar: "N",
-        preset: Preset::Unset("from RLIMIT_NOFILE"),
-        arity: Arity::Once,
-        commands: &[Command::Serve, Command::Scan],
-        help: "connects at once, of all scans together",
-        apply: |config, text| {
-            config.settings.in_flight_max = Some(count(text)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "drain-delay",
-        metavar: "DURATION",
-        preset: Preset::Value("0s"),
-        arity: Arity::Once,
-        commands: &[Command::Serve],
-        help: "go on listening this long after SIGTERM",
-        apply: |config, text| {
-            config.settings.drain_delay = duration_within(text, Duration::ZERO, DRAIN_TIME_MAX)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "drain-timeout",
-        metavar: "DURATION",
-        preset: Preset::Value("20s"),
-        arity: Arity::Once,
-        commands: &[Command::Serve],
-        help: "cut scans short this long after SIGTERM",
-        apply: |config, text| {
-            config.settings.drain_timeout = duration_within(text, Duration::ZERO, DRAIN_TIME_MAX)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "allow",
-        metavar: "NETWORK",
-        preset: Preset::Unset("none"),
-        arity: Arity::List,
-        commands: &[Command::Serve, Command::Scan],
-        help: "scan these too, which the default denies; repeatable",
-        apply: |config, text| {
-            config.allow.push(word(text)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "deny",
-        metavar: "NETWORK",
-        preset: Preset::Unset("none"),
-        arity: Arity::List,
-        commands: &[Command::Serve, Command::Scan],
-        help: "never scan these; repeatable",
-        apply: |config, text| {
-            config.deny.push(word(text)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "host",
-        metavar: "NAME",
-        preset: Preset::Unset("none"),
-        arity: Arity::List,
-        commands: &[Command::Serve],
-        help: "a name this service is known by; repeatable",
-        apply: |config, text| {
-            config.host_names.push(host_name(text)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "token-file",
-        metavar: "FILE",
-        preset: Preset::Unset("none"),
-        arity: Arity::Once,
-        commands: &[Command::Serve],
-        help: "the bearer token that scans need; re-read",
-        apply: |config, text| {
-            config.token_file = Some(path(text)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "trust-proxy",
-        metavar: "NETWORK",
-        preset: Preset::Unset("none"),
-        arity: Arity::List,
-        commands: &[Command::Serve],
-        help: "believe these peers who asks; repeatable",
-        apply: |config, text| {
-            config.proxies.push(word(text)?);
-            Ok(())
-        },
-    },
-    Flag {
-        name: "log-level",
-        metavar: "LEVEL",
-        preset: Preset::Value("info"),
-        arity: Arity::Once,
-        commands: &[Command::Serve],
-        help: "error, warn, info or debug",
-        apply: |config, text| {
-            config.log_level = word(text)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "log-level",
-        metavar: "LEVEL",
-        preset: Preset::Value("warn"),
-        arity: Arity::Once,
-        commands: &[Command::Scan],
-        help: "error, warn, info or debug",
-        apply: |config, text| {
-            config.log_level = word(text)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "log-format",
-        metavar: "FORMAT",
-        preset: Preset::Value("logfmt"),
-        arity: Arity::Once,
-        commands: &[Command::Serve, Command::Scan],
-        help: "logfmt or json",
-        apply: |config, text| {
-            config.log_format = word(text)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "resolv-conf",
-        metavar: "FILE",
-        preset: Preset::Value("/etc/resolv.conf"),
-        arity: Arity::Once,
-        commands: &[Command::Serve, Command::Scan],
-        help: "the name servers and the search list",
-        apply: |config, text| {
-            config.resolv_conf = path(text)?;
-            Ok(())
-        },
-    },
-    Flag {
-        name: "hosts",
-        metavar: "FILE",
-        preset: Preset::Value("/etc/hosts"),
-        arity: Arity::Once,
-        commands: &[Command::Serve, Command::Scan],
-        help: "names known without a server",
-        apply: |config, text| {
-            config.hosts = path(text)?;
-            Ok(())
-        },
-    },
+    ),
+    Flag::row(
+        BOTH,
+        "allow NETWORK",
+        Unset("none"),
+        "scan these too, which the default denies; repeatable",
+        |it, text| push(&mut it.allow, text.parse()),
+    )
+    .list(),
+    Flag::row(BOTH, "deny NETWORK", Unset("none"), "never scan these; repeatable", |it, text| {
+        push(&mut it.deny, text.parse())
+    })
+    .list(),
+    Flag::row(
+        SERVE,
+        "host NAME",
+        Unset("none"),
+        "a name this service is known by; repeatable",
+        |it, text| push(&mut it.host_names, host_name(text)),
+    )
+    .list(),
+    Flag::row(
+        SERVE,
+        "token-file FILE",
+        Unset("none"),
+        "the bearer token that scans need; re-read",
+        |it, text| set(&mut it.token_file, path(text).map(Some)),
+    ),
+    Flag::row(
+        SERVE,
+        "trust-proxy NETWORK",
+        Unset("none"),
+        "believe these peers who asks; repeatable",
+        |it, text| push(&mut it.proxies, text.parse()),
+    )
+    .list(),
+    Flag::row(SERVE, "log-level LEVEL", Value("info"), "error, warn, info or debug", |it, text| {
+        set(&mut it.log_level, text.parse())
+    }),
+    Flag::row(SCAN, "log-level LEVEL", Value("warn"), "error, warn, info or debug", |it, text| {
+        set(&mut it.log_level, text.parse())
+    }),
+    Flag::row(BOTH, "log-format FORMAT", Value("logfmt"), "logfmt or json", |it, text| {
+        set(&mut it.log_format, text.parse())
+    }),
+    Flag::row(
+        BOTH,
+        "resolv-conf FILE",
+        Value("/etc/resolv.conf"),
+        "the name servers and the search list",
+        |it, text| set(&mut it.resolv_conf, path(text)),
+    ),
+    Flag::row(
+        BOTH,
+        "hosts FILE",
+        Value("/etc/hosts"),
+        "names known without a server",
+        |it, text| set(&mut it.hosts, path(text)),
+    ),
 ];
-
-impl Flag {
-    /// `OPENPORTS_MAX_SCANS` for `--max-scans`. No name may end as those do that Kubernetes sets
-    /// in every container beside a Service called "openports" (`OPENPORTS_SERVICE_HOST`,
-    /// `OPENPORTS_PORT`, `OPENPORTS_PORT_8080_TCP`, …).
-    pub(super) fn variable(&self) -> String {
-        format!("OPENPORTS_{}", self.name.to_ascii_uppercase().replace('-', "_"))
-    }
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::flag::Arity;
     use std::collections::BTreeSet;
 
     #[test]
     fn a_command_has_each_name_once_and_switches_have_no_metavar() {
-        for command in [Command::Serve, Command::Scan, Command::Healthcheck] {
+        for command in [Subcommand::Serve, Subcommand::Scan, Subcommand::Healthcheck] {
             let mut names = BTreeSet::new();
             for flag in FLAGS.iter().filter(|flag| flag.commands.contains(&command)) {
                 assert!(names.insert(flag.name), "{command:?} has --{} twice", flag.name);
             }
         }
         for flag in &FLAGS {
-            assert!(!flag.commands.is_empty(), "--{} is somebody's", flag.name);
+            assert!(!flag.commands.is_empty(), "--{} belongs to a command", flag.name);
             assert_eq!(flag.metavar.is_empty(), flag.arity == Arity::Switch, "--{}", flag.name);
-            // The parser takes a value before it knows the command.
+            // The parser takes a value before it has read the command.
             let namesakes = FLAGS.iter().filter(|other| other.name == flag.name);
             assert!(
                 namesakes.into_iter().all(|other| other.arity == flag.arity),
@@ -476,14 +345,15 @@ mod tests {
     }
 
     #[test]
-    fn no_variable_is_one_that_kubernetes_sets_for_a_service_of_our_name() {
+    fn no_variable_is_one_that_kubernetes_sets_for_a_service_named_openports() {
         for flag in &FLAGS {
             let variable = flag.variable();
             for clash in ["_PORT", "_HOST", "_PROTO", "_ADDR"] {
                 let is_service = variable.starts_with("OPENPORTS_SERVICE");
                 assert!(!(is_service && variable.ends_with(clash)), "{variable}");
             }
-            assert!(!variable.starts_with("OPENPORTS_PORT"), "{variable}");
+            let is_port = variable == "OPENPORTS_PORT" || variable.starts_with("OPENPORTS_PORT_");
+            assert!(!is_port, "{variable}");
         }
     }
 }

@@ -1,25 +1,28 @@
-//! The commands, and what `--help` prints for each from the table of flags; in 80 columns.
+//! The commands, and the output of `--help` for each, generated from the table of flags in 80
+//! columns.
 
+use std::ffi::OsString;
 use std::fmt::Write;
 
-use crate::config::flags::{FLAGS, Preset};
+use crate::config::flags::FLAGS;
+use crate::config::usage_error::UsageError;
 
-/// What the process is asked to do.
+/// The task of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum Subcommand {
     /// Run the service.
     Serve,
-    /// Scan, print, and exit.
+    /// Scan, print the results, and exit.
     Scan,
-    /// Ask a running service whether it is well.
+    /// Check the health of a running service.
     Healthcheck,
 }
 
-impl Command {
-    /// Every command by its name, with one line about it.
+impl Subcommand {
+    /// Every command with its name and a description of one line.
     pub(super) const ALL: [(&'static str, Self, &'static str); 3] = [
         ("serve", Self::Serve, "answer scans over HTTP; this is what no command means"),
-        ("scan", Self::Scan, "scan from the shell: DOMAIN [PORTS], or --targets FILE [PORTS]"),
+        ("scan", Self::Scan, "scan from the shell: TARGET... [PORTS], or --targets FILE"),
         ("healthcheck", Self::Healthcheck, "exit 0 if the service at ADDRESS:PORT is well, else 1"),
     ];
 
@@ -32,29 +35,120 @@ impl Command {
         }
     }
 
-    /// The command's usage, the lines between it and the flags, and what follows the flags.
+    /// The usage of the command, the text before the flags, and the text after the flags.
     const fn text(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Serve => ("[serve] [FLAG]...", SERVE_HEAD, LISTS),
-            Self::Scan => ("scan [FLAG]... DOMAIN [PORTS]", SCAN_HEAD, SCAN_TAIL),
+            Self::Scan => ("scan [FLAG]... TARGET... [PORTS]", SCAN_HEAD, SCAN_TAIL),
             Self::Healthcheck => ("healthcheck [FLAG]... [ADDRESS:PORT]", HEALTHCHECK_HEAD, ""),
         }
     }
 }
+
+/// A command that only prints a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReferencePage {
+    /// The help of a command.
+    Help,
+    /// The completions of a shell.
+    Completions,
+    /// The manual page.
+    Man,
+    /// The notices of all linked crates.
+    Licenses,
+}
+
+impl ReferencePage {
+    /// Every such command with its name and a description of one line.
+    pub(super) const ALL: [(&'static str, Self, &'static str); 4] = [
+        ("help", Self::Help, "print this, or the help of a COMMAND"),
+        ("completions", Self::Completions, "print the completions for bash, zsh or fish"),
+        ("man", Self::Man, "print the manual: openports man | man -l -"),
+        ("licenses", Self::Licenses, "print the licenses of the crates in this binary"),
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Help => "help",
+            Self::Completions => "completions",
+            Self::Man => "man",
+            Self::Licenses => "licenses",
+        }
+    }
+
+    /// The text that the command prints for these arguments.
+    pub(super) fn text(self, words: &[OsString]) -> Result<String, UsageError> {
+        let words: Vec<String> =
+            words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let fault = |given: &str, reason: String| UsageError::Value {
+            source: self.name().to_owned(),
+            value: given.to_owned(),
+            reason,
+        };
+        match (self, words.as_slice()) {
+            (Self::Help, []) => Ok(help(Subcommand::Serve)),
+            (Self::Help, [word]) => {
+                let command = Subcommand::ALL.iter().find(|(name, ..)| name == word);
+                let page = ReferencePage::ALL.iter().find(|(name, ..)| name == word);
+                match (command, page) {
+                    (Some((_, command, _)), _) => Ok(help(*command)),
+                    (None, Some((name, _, about))) => Ok(format!("openports {name}: {about}\n")),
+                    (None, None) => {
+                        let names = Subcommand::ALL.map(|(name, ..)| name).join(", ");
+                        Err(fault(word, format!("expected one of {names}")))
+                    }
+                }
+            }
+            (Self::Completions, ["bash"]) => Ok(BASH.to_owned()),
+            (Self::Completions, ["zsh"]) => Ok(ZSH.to_owned()),
+            (Self::Completions, ["fish"]) => Ok(FISH.to_owned()),
+            (Self::Completions, []) => Err(fault("", "expected bash, zsh or fish".to_owned())),
+            (Self::Completions, [word]) => {
+                Err(fault(word, "expected bash, zsh or fish".to_owned()))
+            }
+            (Self::Man, []) => Ok(MANUAL.to_owned()),
+            (Self::Licenses, []) => Ok(LICENSES.to_owned()),
+            (Self::Man | Self::Licenses, [word, ..])
+            | (Self::Help | Self::Completions, [_, word, ..]) => {
+                Err(fault(word, "unexpected argument".to_owned()))
+            }
+        }
+    }
+}
+
+/// This file is generated from the table of flags; the test `pages` checks that it is current.
+const BASH: &str = include_str!("../../docs/completions/openports.bash");
+const ZSH: &str = include_str!("../../docs/completions/_openports");
+const FISH: &str = include_str!("../../docs/completions/openports.fish");
+const MANUAL: &str = include_str!("../../docs/openports.1");
+/// This file is generated from the sources of the crates; the test `licenses` checks that it is
+/// current.
+const LICENSES: &str = include_str!("../../docs/licenses.txt");
 
 const SERVE_HEAD: &str = "
   curl 'http://127.0.0.1:8080/open-ports?domain=localhost&toPort=65535'
 ";
 
 const SCAN_HEAD: &str = "
-PORTS is a list such as 22,80,8000-8100,60000- (default: every port).
+TARGET is a name, an address, HOST:PORT, a network (10.0.0.0/24) or a range
+(10.0.0.1-254, 10.0.0.1-10.0.1.9). PORTS, or -p PORTS, is a list such as
+22,80,8000-8100,60000- or top:100 (default, and -p-: every port).
 
   openports scan localhost
-  openports scan --json example.com 1-1024
-  openports scan --targets hosts.txt --shard 2/3 22,80,443
+  openports scan 192.0.2.7 10.0.0.0/24 22,80,443 --open
+  openports scan --targets hosts.txt -p top:100 --format xml -o scan.xml
 
-A list of targets has one on each line: a name or an address, then, if it has
-ports of its own, a blank and these. What follows a # is skipped.
+A list of targets has one on each line, then, if it has ports of its own, a
+blank and these. What follows a # is skipped. Each target and port is scanned
+once, however often it is listed.
+
+FORMAT is table, json (what the service would answer), ndjson (events as they
+happen), text, host-port, csv, xml (as nmap -oX) or greppable (as nmap -oG).
+
+  -p PORTS                  short for --ports PORTS; -p- is every port
+  -o FILE                   short for --output FILE
+  -4, -6                    short for --family 4, --family 6
 ";
 
 const SCAN_TAIL: &str = "
@@ -72,30 +166,32 @@ A variable holds several values where the flag is repeatable:
 10.0.0.0/8,192.0.2.7
 ";
 
-/// What `--help` prints.
-pub(super) fn help(command: Command) -> String {
+/// The output of `--help`.
+pub(super) fn help(command: Subcommand) -> String {
     let mut text = String::new();
     let lines = write_help(&mut text, command);
     assert!(lines.is_ok(), "a string takes whatever is written");
     text
 }
 
-fn write_help(text: &mut String, command: Command) -> std::fmt::Result {
+fn write_help(text: &mut String, command: Subcommand) -> std::fmt::Result {
     let (usage, head, tail) = command.text();
     writeln!(text, "openports finds a host's open TCP ports.\n\nUsage: openports {usage}")?;
     text.push_str(head);
-    if command == Command::Serve {
+    if command == Subcommand::Serve {
         writeln!(text, "\nCommands, each with a --help of its own:")?;
-        for (name, _, about) in Command::ALL {
+        for (name, _, about) in Subcommand::ALL {
+            writeln!(text, "  {name:12} {about}")?;
+        }
+        for (name, _, about) in ReferencePage::ALL {
             writeln!(text, "  {name:12} {about}")?;
         }
     }
     writeln!(text, "\nFlags, and the variables that hold where a flag is not given:")?;
     for flag in FLAGS.iter().filter(|flag| flag.commands.contains(&command)) {
         let usage = format!("--{} {}", flag.name, flag.metavar);
-        let (Preset::Value(preset) | Preset::Unset(preset)) = flag.preset;
         writeln!(text, "  {usage:25} {}", flag.help)?;
-        writeln!(text, "{:28}{}, default {preset}", "", flag.variable())?;
+        writeln!(text, "{:28}{}, default {}", "", flag.variable(), flag.default.text())?;
     }
     writeln!(text, "  {:25} print this", "-h, --help")?;
     writeln!(text, "  {:25} print the version", "-V, --version")?;
@@ -110,7 +206,7 @@ mod tests {
 
     #[test]
     fn each_help_fits_80_columns_and_names_its_flags_with_their_variables_and_no_others() {
-        for (name, command, _) in Command::ALL {
+        for (name, command, _) in Subcommand::ALL {
             let help = help(command);
             let mut usages = help.lines().filter(|line| line.starts_with("Usage: openports "));
             assert!(usages.next().is_some_and(|usage| usage.contains(name)), "{help}");
@@ -135,8 +231,8 @@ mod tests {
 
     #[test]
     fn the_help_of_the_service_names_every_command() {
-        for (name, _, about) in Command::ALL {
-            assert!(help(Command::Serve).contains(&format!("  {name:12} {about}\n")), "{name}");
+        for (name, _, about) in Subcommand::ALL {
+            assert!(help(Subcommand::Serve).contains(&format!("  {name:12} {about}\n")), "{name}");
         }
     }
 }

@@ -1,128 +1,184 @@
-//! What `openports scan` and `openports healthcheck` are told beside their flags.
+//! The flags of `openports scan`, and the arguments of `scan` and `healthcheck`.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
-use crate::api::query::Addresses;
-use crate::batch::options::{Format, Manner};
+use crate::batch::options::{Format, Shown};
 use crate::batch::shard::Shard;
-use crate::config::UsageError;
-use crate::duration;
-use crate::event::listen::{Listen, ListenError};
-use crate::limits;
-use crate::target::{Family, Host, PortSet, Retries, Timeout};
+use crate::config::usage_error::UsageError;
+use crate::interfaces::Interfaces;
+use crate::listen_address::{Listen, ListenError};
+use crate::port_set::PortSet;
+use crate::scan::options::ScanOptions;
+use crate::target_spec::{Spec, is_port_list};
 
 /// The flags of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanFlags {
-    /// The list of targets; `-` is stdin.
+    /// The file with the list of targets; `-` means stdin.
     pub targets: Option<PathBuf>,
-    /// Which part of them.
+    /// The ports of each target for which no others are given.
+    pub ports: Option<PortSet>,
+    /// Targets that are never scanned.
+    pub exclude_targets: Vec<Spec>,
+    /// A file with a list of such targets.
+    pub exclude_targets_from: Option<PathBuf>,
+    /// The NDJSON output of an earlier run, which this run continues.
+    pub resume: Option<PathBuf>,
+    /// The part of the targets and ports that this run scans.
     pub shard: Shard,
     /// Ports that are never scanned.
     pub exclude: PortSet,
-    /// How each target is scanned.
-    pub manner: Manner,
-    /// What is printed.
-    pub format: Format,
+    /// The options for the scan of each target.
+    pub options: ScanOptions,
+    /// The format of the output; `None` if no flag selects one.
+    pub format: Option<Format>,
+    /// The targets whose results are printed.
+    pub shown: Shown,
+    /// The file for the output; `None` means stdout.
+    pub output: Option<PathBuf>,
+    /// The source of outgoing connections.
+    pub source: Option<SourceFlag>,
+}
+
+/// The source of outgoing connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceFlag {
+    /// An address of this machine.
+    Address(IpAddr),
+    /// The addresses of an interface.
+    Interface(String),
+}
+
+/// The maximum length in bytes of an interface's name (`IFNAMSIZ` of netdevice(7), without the
+/// final NUL).
+const INTERFACE_BYTES_MAX: usize = 15;
+
+impl SourceFlag {
+    /// Reads an address or the name of an interface.
+    ///
+    /// # Errors
+    /// One sentence that says which values are expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse() {
+            return Ok(Self::Address(address));
+        }
+        let is_name = !text.is_empty()
+            && text.len() <= INTERFACE_BYTES_MAX
+            && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"/:".contains(&byte));
+        if !is_name {
+            return Err("expected an address of this machine or an interface".to_owned());
+        }
+        Ok(Self::Interface(text.to_owned()))
+    }
 }
 
 impl Default for ScanFlags {
     fn default() -> Self {
         Self {
             targets: None,
+            ports: None,
+            exclude_targets: Vec::new(),
+            exclude_targets_from: None,
+            resume: None,
             shard: Shard::WHOLE,
             exclude: PortSet::new(),
-            manner: Manner {
-                timeout: Timeout::Fixed(limits::Settings::default().timeout),
-                deadline: limits::SCAN_TIME_MAX,
-                retries: Retries::Auto,
-                concurrency: None,
-                rate: None,
-                family: Family::Any,
-                addresses: Addresses::First,
-            },
-            format: Format::Table,
+            options: ScanOptions::default(),
+            format: None,
+            shown: Shown::All,
+            output: None,
+            source: None,
         }
     }
 }
 
-/// What is to be scanned.
+/// The targets and ports of a command-line scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// The targets.
-    pub source: Source,
-    /// The ports of each that has none of its own.
+pub struct ScanArguments {
+    /// The targets of the command line, each as written and as parsed.
+    pub targets: Vec<(String, Spec)>,
+    /// A list of further targets.
+    pub list: Option<ListSource>,
+    /// The ports of each target that has none of its own.
     pub ports: PortSet,
 }
 
-/// Where the targets come from.
+/// The place of a list of targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The command line names one.
-    One {
-        /// As it was written.
-        domain: String,
-        /// What that means.
-        host: Host,
-    },
-    /// A list, a target a line.
-    List(PathBuf),
-    /// Such a list on stdin.
+pub enum ListSource {
+    /// In a file.
+    File(PathBuf),
+    /// On stdin.
     Stdin,
 }
 
-/// Reads `DOMAIN [PORTS]`, or `[PORTS]` beside `--targets`.
-pub(super) fn asked(flags: &ScanFlags, words: &[OsString]) -> Result<Asked, UsageError> {
-    let texts = words.iter().map(utf8).collect::<Result<Vec<&str>, UsageError>>()?;
-    let (domain, ports) = match (&flags.targets, texts.as_slice()) {
-        (None, []) => return Err(UsageError::NoTarget),
-        (None, [domain]) => (Some(*domain), None),
-        (None, [domain, ports]) => (Some(*domain), Some(*ports)),
-        (Some(_), []) => (None, None),
-        (Some(_), [ports]) => (None, Some(*ports)),
-        (None, [_, _, more, ..]) | (Some(_), [_, more, ..]) => {
-            return Err(UsageError::UnexpectedArgument { given: (*more).to_owned() });
-        }
+/// Reads `TARGET... [PORTS]`.
+pub(super) fn asked(
+    flags: &ScanFlags,
+    words: &[OsString],
+    interfaces: &Interfaces,
+) -> Result<ScanArguments, UsageError> {
+    let mut words = words.iter().map(utf8).collect::<Result<Vec<&str>, UsageError>>()?;
+    // The last word is read as a list of ports if it can be nothing else and there is another
+    // target.
+    let has_targets = words.len() > 1 || flags.targets.is_some();
+    let ports = words.pop_if(|word| has_targets && is_port_list(word));
+    let ports = match (ports, &flags.ports) {
+        (Some(text), None) => PortSet::parse(text).map_err(|error| fault("PORTS", text, &error))?,
+        (Some(text), Some(_)) => return Err(fault("PORTS", text, &"-p says which ports")),
+        (None, Some(ports)) => ports.clone(),
+        (None, None) => PortSet::from_range(1, u16::MAX),
     };
-    let ports = match ports {
-        Some(text) => PortSet::parse(text).map_err(|error| fault("PORTS", text, &error))?,
-        None => PortSet::from_range(1, u16::MAX),
-    };
+    if words.is_empty() && flags.targets.is_none() {
+        return Err(UsageError::NoTarget);
+    }
     let mut left = ports.clone();
     left.subtract(&flags.exclude);
     if left.is_empty() {
         let excluded = flags.exclude.display_ranges().to_string();
         return Err(fault("--exclude", &excluded, &"leaves no port to scan"));
     }
-    check_deadline(&flags.manner)?;
-    let source = match (domain, &flags.targets) {
-        (Some(domain), _) => Source::One {
-            domain: domain.to_owned(),
-            host: Host::parse(domain).map_err(|error| fault("DOMAIN", domain, &error))?,
-        },
-        (None, Some(path)) if path.as_os_str() != "-" => Source::List(path.clone()),
-        (None, _) => Source::Stdin,
-    };
-    Ok(Asked { source, ports })
+    if flags.resume.is_some() && flags.resume == flags.output {
+        let path = flags.resume.as_deref().unwrap_or_else(|| Path::new(""));
+        let reason = "is the file of -o too, whose results would be lost; name another for -o";
+        return Err(fault("--resume", &path.display().to_string(), &reason));
+    }
+    let targets = words
+        .into_iter()
+        .map(|word| match Spec::parse_among(word, interfaces) {
+            Ok(spec) => Ok((word.to_owned(), spec)),
+            Err(error) => Err(fault("TARGET", word, &error)),
+        })
+        .collect::<Result<Vec<_>, UsageError>>()?;
+    let list = flags.targets.as_ref().map(|path| match path.as_os_str() == "-" {
+        true => ListSource::Stdin,
+        false => ListSource::File(path.clone()),
+    });
+    Ok(ScanArguments { targets, list, ports })
 }
 
-fn check_deadline(manner: &Manner) -> Result<(), UsageError> {
-    match manner.timeout {
-        Timeout::Fixed(timeout) if manner.deadline < timeout => {
-            let deadline = duration::display(manner.deadline).to_string();
-            let timeout = duration::display(timeout);
-            let reason = format!("must not be below the timeout, which is {timeout}");
-            Err(fault("--deadline", &deadline, &reason))
-        }
-        Timeout::Fixed(_) | Timeout::Auto => Ok(()),
+/// Reads the value of `-p`: a list of ports, or `-` for all ports.
+pub(super) fn ports(text: &str) -> Result<PortSet, String> {
+    match text {
+        "" => Err("expected ports such as 22,80,8000-8100".to_owned()),
+        "-" => Ok(PortSet::from_range(1, u16::MAX)),
+        _ => PortSet::parse(text).map_err(|error| error.to_string()),
     }
 }
 
-/// Reads `[ADDRESS:PORT]` or `[unix:PATH]`: whom to ask, and else the first listener, at home.
+/// Reads the value of `--exclude`, which is a list of ports. In nmap, `--exclude` takes targets.
+pub(super) fn excluded_ports(text: &str) -> Result<PortSet, String> {
+    PortSet::parse(text).map_err(|error| match Spec::parse(text) {
+        Ok(_) => "ports are excluded here; for targets write --exclude-targets".to_owned(),
+        Err(_) => error.to_string(),
+    })
+}
+
+/// Reads `[ADDRESS:PORT]` or `[unix:PATH]`. The default is the first listener, addressed through
+/// loopback.
 pub(super) fn asked_service(listen: &[Listen], words: &[OsString]) -> Result<Listen, UsageError> {
-    let told = match words {
+    let address = match words {
         [] => listen.first().cloned(),
         [word] => {
             let text = utf8(word)?;
@@ -130,11 +186,11 @@ pub(super) fn asked_service(listen: &[Listen], words: &[OsString]) -> Result<Lis
         }
         [_, more, ..] => {
             let given = more.to_string_lossy().into_owned();
-            return Err(UsageError::UnexpectedArgument { given });
+            return Err(UsageError::UnexpectedArgument { given, command: "healthcheck" });
         }
     };
-    let mut told = told.ok_or(UsageError::NoTarget)?;
-    match &mut told {
+    let mut address = address.ok_or(UsageError::NoTarget)?;
+    match &mut address {
         Listen::Tcp(SocketAddr::V4(at)) if at.ip().is_unspecified() => {
             at.set_ip(Ipv4Addr::LOCALHOST);
         }
@@ -143,7 +199,7 @@ pub(super) fn asked_service(listen: &[Listen], words: &[OsString]) -> Result<Lis
         }
         Listen::Tcp(_) | Listen::Unix(_) => {}
     }
-    Ok(told)
+    Ok(address)
 }
 
 fn utf8(word: &OsString) -> Result<&str, UsageError> {

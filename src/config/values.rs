@@ -1,11 +1,12 @@
-//! Reading the values of flags: one function for each kind, whose error says what was expected.
+//! Parsers of flag values: one function for each kind of value. The errors say which values are
+//! expected.
 
 use std::fmt::Display;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use crate::batch::options::Format;
+use crate::config::Config;
 use crate::duration;
 use crate::limits::COUNT_MAX;
 
@@ -21,37 +22,43 @@ pub(super) fn duration_within(
     Err(format!("expected {} to {}", duration::display(min), duration::display(max)))
 }
 
-pub(super) fn told<T>(read: Result<T, impl Display>) -> Result<T, String> {
-    read.map_err(|error| error.to_string())
+/// A duration as the help shows it.
+pub(super) fn display(duration: Duration) -> String {
+    duration::display(duration).to_string()
 }
 
-pub(super) fn switch(text: &str) -> Result<bool, String> {
-    word(text).map_err(|_: String| "expected true or false".to_owned())
+/// Stores a parsed value, or returns the reason of the error.
+pub(super) fn set<T, E: Display>(place: &mut T, read: Result<T, E>) -> Result<(), String> {
+    *place = read.map_err(|error| error.to_string())?;
+    Ok(())
 }
 
-/// `--json` and `--ndjson` are two ways out, and only one can be taken.
-pub(super) fn format_of(before: Format, text: &str, wanted: Format) -> Result<Format, String> {
-    match (switch(text)?, before) {
-        (false, before) => Ok(before),
-        (true, Format::Table) => Ok(wanted),
-        (true, Format::Json | Format::Ndjson) => {
-            Err("--json and --ndjson exclude each other".to_owned())
-        }
+/// Appends a parsed value, or returns the reason of the error.
+pub(super) fn push<T, E: Display>(list: &mut Vec<T>, read: Result<T, E>) -> Result<(), String> {
+    list.push(read.map_err(|error| error.to_string())?);
+    Ok(())
+}
+
+pub(super) fn switch(text: &str) -> Result<bool, &'static str> {
+    text.parse().map_err(|_| "expected true or false")
+}
+
+/// Only one of `--format`, `--json` and `--ndjson` can be given.
+pub(super) fn choose_format(config: &mut Config, format: Format) -> Result<(), String> {
+    match config.scan.format.replace(format) {
+        None => Ok(()),
+        Some(_) => Err("--format, --json and --ndjson exclude each other".to_owned()),
     }
 }
 
 pub(super) fn count(text: &str) -> Result<usize, String> {
-    // `usize::from_str` would take a sign.
+    // `usize::from_str` would accept a sign.
     let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit());
     let value = if is_decimal { text.parse().unwrap_or(0) } else { 0 };
     if (1..=COUNT_MAX).contains(&value) {
         return Ok(value);
     }
     Err(format!("expected a whole number from 1 to {COUNT_MAX}"))
-}
-
-pub(super) fn word<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 pub(super) fn host_name(text: &str) -> Result<String, String> {

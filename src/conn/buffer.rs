@@ -1,11 +1,11 @@
-//! Bytes that wait: appended at the back, taken from the front.
+//! A queue of bytes: appended at the back, taken from the front.
 //!
-//! Taking moves an offset, so a short write or a pipelined request copies nothing; what was taken
-//! is cut off when something is appended and at least half of the bytes are gone, so each byte is
-//! moved once on average. Emptied, it gives back all but [`BUFFER_KEPT_BYTES`]: most connections
-//! idle most of the time. Driven by `conn`, for input and output alike.
+//! Taking bytes moves an offset, so a short write or a pipelined request copies nothing. The taken
+//! bytes are removed when something is appended and at least half of the bytes were taken, so each
+//! byte is moved once on average. An empty buffer frees all memory except [`BUFFER_KEPT_BYTES`],
+//! because most connections are idle most of the time. `conn` drives it, for input and output.
 //!
-//! Invariant: `start` stays below the number of bytes, or both are 0.
+//! Invariant: `start` is less than the number of bytes, or both are 0.
 
 use crate::limits::{BUFFER_KEPT_BYTES, READ_BYTES_MAX};
 
@@ -13,17 +13,18 @@ use crate::limits::{BUFFER_KEPT_BYTES, READ_BYTES_MAX};
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
-    /// How many of `bytes` were taken.
+    /// The number of `bytes` that were taken.
     start: usize,
 }
 
 impl Buffer {
-    /// The back, to append to.
+    /// The end of the queue, for appending.
     pub(super) fn tail(&mut self) -> &mut Vec<u8> {
         if self.start > self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
             self.start = 0;
-            // A long head was here, and what follows it may never let the buffer be empty.
+            // The buffer held a long head. If further bytes keep arriving, it may never be empty,
+            // so it is shrunk here.
             if self.bytes.len() <= READ_BYTES_MAX && self.bytes.capacity() > 4 * READ_BYTES_MAX {
                 self.bytes.shrink_to(READ_BYTES_MAX);
             }
@@ -41,7 +42,7 @@ impl Buffer {
         debug_assert!(self.start < self.bytes.len() || self.start == 0);
     }
 
-    /// Drops everything.
+    /// Drops all bytes.
     pub(super) fn clear(&mut self) {
         self.start = 0;
         if self.bytes.capacity() > BUFFER_KEPT_BYTES {
@@ -51,7 +52,7 @@ impl Buffer {
         }
     }
 
-    /// What waits, oldest first.
+    /// The waiting bytes, oldest first.
     pub(super) fn pending(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_come_out_in_the_order_they_went_in_however_they_are_taken() {
+    fn bytes_are_taken_in_their_order_with_any_step() {
         for step in 1..7 {
             let mut buffer = Buffer::default();
             let mut taken = Vec::new();
@@ -90,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_is_never_empty_forgets_that_it_was_large() {
+    fn a_large_buffer_shrinks_even_if_it_is_never_empty() {
         let mut buffer = Buffer::default();
         buffer.tail().extend_from_slice(&[0; 16 * READ_BYTES_MAX]);
         buffer.consume(16 * READ_BYTES_MAX - 1);
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn an_emptied_buffer_keeps_little_and_a_taken_front_is_cut_off() {
+    fn an_empty_buffer_keeps_little_memory_and_taken_bytes_are_removed() {
         let mut buffer = Buffer::default();
         for _ in 0..100 {
             buffer.tail().extend_from_slice(&[0; 1000]);

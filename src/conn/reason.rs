@@ -1,43 +1,50 @@
-//! The reasons for which a connection ends, by name: for the protocol, the metrics and the log.
+//! The reasons for which a connection ends, for the protocol, the metrics and the log.
 
-/// Why a connection came to its end.
+/// The reason for which a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// An answer was the last one: the client wished it, or it had its share of requests.
+    /// An answer was the last one: the client requested it, or the connection had reached its
+    /// number of requests.
     Done,
-    /// No request came for [`crate::limits::IDLE_TIMEOUT`].
+    /// No request arrived for [`crate::limits::IDLE_TIMEOUT`].
     Idle,
-    /// A head did not end within [`crate::limits::HEAD_TIMEOUT`].
+    /// A head was not complete within [`crate::limits::HEAD_TIMEOUT`].
     HeadTimeout,
-    /// A body did not end within [`crate::limits::BODY_TIMEOUT`].
+    /// A body was not complete within [`crate::limits::BODY_TIMEOUT`].
     BodyTimeout,
-    /// The client took nothing of its answers for [`crate::limits::WRITE_STALL_TIMEOUT`].
+    /// The client read no byte of its answers for [`crate::limits::WRITE_STALL_TIMEOUT`].
     Stalled,
     /// The service shuts down.
-    Drained,
-    /// A request was refused for its form.
+    Shutdown,
+    /// A malformed request was refused.
     Refused,
-    /// The client went, and was owed nothing or nobody to take it.
+    /// The client closed the connection, and no answer was expected or could be delivered.
     PeerClosed,
-    /// The socket broke.
+    /// The socket was broken.
     Broken,
+    /// The client disconnected while its scan ran, which ended the scan.
+    Cancelled,
+    /// Connections were at their cap, and this one was idle or lagged when another client arrived.
+    Evicted,
 }
 
 impl CloseReason {
     /// Every reason, in the order of its discriminant.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Done,
         Self::Idle,
         Self::HeadTimeout,
         Self::BodyTimeout,
         Self::Stalled,
-        Self::Drained,
+        Self::Shutdown,
         Self::Refused,
         Self::PeerClosed,
         Self::Broken,
+        Self::Cancelled,
+        Self::Evicted,
     ];
 
-    /// The metric label and the log word.
+    /// The metric label and the word for the log.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -45,10 +52,12 @@ impl CloseReason {
             Self::HeadTimeout => "head_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::Stalled => "stalled",
-            Self::Drained => "drained",
+            Self::Shutdown => "drained",
             Self::Refused => "refused",
             Self::PeerClosed => "peer_closed",
             Self::Broken => "broken",
+            Self::Cancelled => "cancelled",
+            Self::Evicted => "evicted",
         }
     }
 }

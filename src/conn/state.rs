@@ -1,5 +1,5 @@
-//! Where a connection stands: the states of `conn`, and what can be told from the state alone.
-//! The transitions are `conn`'s.
+//! The states of a connection, and the facts that follow from the state alone. `conn` makes the
+//! transitions.
 
 use std::time::Instant;
 
@@ -10,72 +10,78 @@ use crate::http::chunked::Chunked;
 use crate::http::head::HeadScan;
 use crate::http::{Method, Refusal, Request, Version};
 
-/// Beside the deadline that a state names, the stall deadline is armed while output waits.
+/// The state of a connection. In addition to the deadline of the state, the stall deadline is armed
+/// while output waits.
 #[derive(Debug)]
-pub(super) enum State {
-    /// No request has begun. Its deadline counts only while no output waits, and starts anew when
-    /// the last of it went. Left by a first byte once the output has room, by FIN, by drain.
+pub(super) enum ConnState {
+    /// No request has begun. The deadline counts only while no output waits, and starts anew when
+    /// the last byte was sent. A first byte ends this state once the output has space, and so do a
+    /// FIN and a shutdown.
     Idle { deadline: Instant },
-    /// Bytes of a head came. The deadline is absolute. Left by its end, by a refusal, by FIN.
+    /// Bytes of a head have arrived. The deadline is absolute. The end of the head, a refusal or a
+    /// FIN ends this state.
     Head { scan: HeadScan, deadline: Instant },
-    /// A head ended and a body follows, which is dropped as it comes. The deadline is absolute.
-    /// Left by its end, by a refusal; FIN is one.
-    Body { request: Request, owed: Owed, left: Body, deadline: Instant },
-    /// A refusal is to be polled, which leaves it. No deadline.
-    Refusing { refusal: Refusal, owed: Owed },
-    /// A request or a refusal was handed out. No deadline: the service has its own. Left by
-    /// `respond` and `begin_stream`.
-    Answering(Owed),
-    /// An answer's head is queued, and its body comes in pieces. No deadline, as above. Left by
-    /// `end_stream`.
+    /// A head is complete and a body follows, which is dropped as it arrives. The deadline is
+    /// absolute. The end of the body or a refusal ends this state; a FIN is refused.
+    Body { request: Request, pending: PendingResponse, left: Body, deadline: Instant },
+    /// A refusal is ready to be returned by `poll_step`, which ends this state. There is no
+    /// deadline.
+    Refusing { refusal: Refusal, pending: PendingResponse },
+    /// A request or a refusal was returned. There is no deadline, because the service has its own.
+    /// `respond` and `begin_stream` end this state.
+    Answering(PendingResponse),
+    /// The head of an answer is queued, and its body arrives in pieces. There is no deadline, for
+    /// the same reason. `end_stream` ends this state.
     Streaming(Stream),
-    /// The last answer is queued. No deadline but the stall's. Left by the last byte sent.
+    /// The last answer is queued. Only the stall deadline is armed. The last sent byte ends this
+    /// state.
     Flushing { reason: CloseReason },
-    /// Our FIN is on its way; what still comes is dropped, so that no RST overtakes the answer.
-    /// The deadline is absolute. Left by it and by FIN.
+    /// Our FIN was sent. Further received bytes are dropped, so that no RST overtakes the answer.
+    /// The deadline is absolute. The deadline or a FIN ends this state.
     Lingering { reason: CloseReason, deadline: Instant },
-    /// The close is to be polled, which leaves it. Nothing is kept. No deadline.
+    /// The close is ready to be returned by `poll_step`, which ends this state. All data was
+    /// dropped. There is no deadline.
     Closing { reason: CloseReason },
-    /// The close was polled. For ever.
+    /// The close was returned. This state is final.
     Closed,
 }
 
-/// What is left of a body.
+/// The part of a body that has not arrived yet.
 #[derive(Debug)]
 pub(super) enum Body {
-    /// So many bytes.
+    /// This number of bytes.
     Length(u64),
-    /// Whatever the chunks say.
+    /// The rest of a chunked body.
     Chunked(Chunked),
 }
 
-/// What must be known of a request to frame its answer.
+/// The facts about a request that are needed to frame its answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Owed {
+pub(super) struct PendingResponse {
     pub(super) method: Method,
     pub(super) version: Version,
-    pub(super) ending: Ending,
+    pub(super) reuse: Reuse,
 }
 
-/// What must be known of a stream to go on with it.
+/// The facts that are needed to continue a stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stream {
     pub(super) method: Method,
     pub(super) framing: BodyFraming,
-    pub(super) ending: Ending,
+    pub(super) reuse: Reuse,
 }
 
-/// What becomes of the connection after an answer.
+/// Whether the connection is used again after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum Reuse {
     KeepAlive,
     Close(CloseReason),
 }
 
-/// What becomes of bytes that come.
+/// The treatment of received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Intake {
-    /// They are kept, as far as the input has room.
+pub(super) enum ReadMode {
+    /// They are kept, as far as the input has space.
     Keep,
     /// They are read and dropped.
     Drop,
@@ -83,8 +89,8 @@ pub(super) enum Intake {
     Pause,
 }
 
-impl State {
-    /// The deadline that the state names.
+impl ConnState {
+    /// The deadline of the state.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self {
             Self::Idle { deadline }
@@ -100,34 +106,35 @@ impl State {
         }
     }
 
-    /// While a request is answered, the next ones are kept, and a FIN must be seen.
-    pub(super) fn intake(&self) -> Intake {
+    /// The treatment of received bytes. While a request is answered, the next ones are kept, and a
+    /// FIN must be detected.
+    pub(super) fn read_mode(&self) -> ReadMode {
         match self {
             Self::Idle { .. }
             | Self::Head { .. }
             | Self::Body { .. }
             | Self::Answering(_)
-            | Self::Streaming(_) => Intake::Keep,
-            Self::Lingering { .. } => Intake::Drop,
+            | Self::Streaming(_) => ReadMode::Keep,
+            Self::Lingering { .. } => ReadMode::Drop,
             Self::Refusing { .. } | Self::Flushing { .. } | Self::Closing { .. } | Self::Closed => {
-                Intake::Pause
+                ReadMode::Pause
             }
         }
     }
 
-    /// True exactly while no request is being read or answered beyond its head.
+    /// Whether no request is being read beyond its head, or answered.
     pub(super) fn is_before_a_request(&self) -> bool {
         matches!(self, Self::Idle { .. } | Self::Head { .. })
     }
 
-    /// True exactly when the socket is closed, or will be at the next poll.
+    /// Whether the socket is closed, or will be closed at the next poll.
     pub(super) fn is_over(&self) -> bool {
         matches!(self, Self::Closing { .. } | Self::Closed)
     }
 }
 
 impl Body {
-    /// Takes what belongs to the body out of the input. True exactly when it is complete.
+    /// Removes the bytes of the body from the input. Returns whether the body is complete.
     pub(super) fn drop_from(&mut self, input: &mut Buffer) -> Result<bool, Refusal> {
         match self {
             Self::Length(left) => {
@@ -145,8 +152,8 @@ impl Body {
     }
 }
 
-impl Ending {
-    /// What an answer has to say of the connection, in the version of its reader.
+impl Reuse {
+    /// The Connection field of an answer, in the protocol version of the client.
     pub(super) fn persistence(self, version: Version) -> Persistence {
         match (self, version) {
             (Self::Close(_), Version::Http10 | Version::Http11) => Persistence::Close,

@@ -1,160 +1,209 @@
-//! The use from the shell: its part of the service's implementation.
+//! Runs a batch from the command line: decides which jobs are started for it, and passes their
+//! results to it.
 //!
-//! The batch says which target is next and what is to be said; here it gets its jobs, as far as
-//! the budget goes, and hears of them. A signal ends the jobs as they stand; once everything is
-//! printed the core is done.
+//! The batch decides which target comes next and what is printed. This module gives it jobs as far
+//! as the budget permits. In a service there is no batch, and this module does nothing. `core`
+//! drives it and performs each action of [`BatchRun::flush_stderr`].
 
+use std::num::NonZeroU32;
 use std::time::Instant;
 
-use super::answers::Outcome;
-use super::clients::failure_problem;
-use super::jobs::{News, Owner};
-use super::{Phase, Service};
-use crate::batch::{Batch, Beginning, OpenPort, UnderWay};
-use crate::event::PrintFailure;
+use super::job::JobFailure;
+use super::job_outcome::{JobOutcome, failure_problem};
+use super::jobs::Demand;
+use super::pipeline::JobReport;
+use super::running::FoundPort;
+use super::telemetry::{Context, Telemetry};
+use crate::batch::progress::UnderWay;
+use crate::batch::{Batch, Beginning, OpenPort};
+use crate::event::{Action, PrintFailure};
+use crate::limits::LAUNCHES_PER_TICK;
 use crate::scan::Scan;
-use crate::slots::Key;
+use crate::scan::request::ScanRequest;
+use crate::technique::Technique;
 
-impl Service {
-    /// Takes the one batch in; its targets are begun from the first tick on.
-    pub fn begin_batch(&mut self, batch: Batch) {
-        assert!(self.batch.is_none(), "a process has one use from the shell");
-        if let Some(rate) = batch.rate() {
-            self.jobs.set_rate(rate);
-        }
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct BatchRun {
+    batch: Option<Batch>,
+}
+
+/// A target whose job must be started.
+#[derive(Debug)]
+pub(super) struct NextTarget {
+    /// The place of the target in the list, which identifies it.
+    pub(super) place: usize,
+    pub(super) request: ScanRequest,
+}
+
+/// The number of targets that may be begun in one tick. If each target has one port, the connects
+/// of one tick belong to as many targets; this allows some more to be ready for the next tick.
+const TARGETS_PER_TICK: usize = 8 * LAUNCHES_PER_TICK;
+
+impl BatchRun {
+    /// Accepts the only batch and returns its rate, if it has one.
+    pub(super) fn begin(&mut self, batch: Batch) -> Option<NonZeroU32> {
+        assert!(self.batch.is_none(), "a process has one use from the command line");
+        let rate = batch.scan_options().rate;
         self.batch = Some(batch);
-        self.say_batch();
+        rate
     }
 
-    /// What stdout is to have next.
-    pub fn printout(&self) -> &[u8] {
-        self.batch.as_ref().map_or(&[], Batch::printout)
-    }
-
-    pub(super) fn on_printed(&mut self, count: usize) {
-        if let Some(batch) = &mut self.batch {
-            batch.handle_printed(count);
-        }
-    }
-
-    /// Nobody reads on: what runs is ended, and not printed.
-    pub(super) fn on_print_failed(&mut self, now: Instant, failure: PrintFailure) {
-        if let Some(batch) = &mut self.batch {
-            batch.handle_print_failed(failure);
-        }
-        self.end_batch(now);
-    }
-
-    /// A job of the batch has news.
-    pub(super) fn on_batch_news(&mut self, now: Instant, at: (usize, Key), news: News) {
-        let (place, job) = at;
-        let Some(batch) = &mut self.batch else { return };
-        match news {
-            // The resolver's.
-            News::Lookup(_) => {}
-            News::Began => {
-                let Some(ports) = self.jobs.job(job).map(|job| &job.request.ports) else { return };
-                let Some(first) = self.jobs.scans(job).next() else { return };
-                let (address, scans) = (first.target().ip(), self.jobs.scans(job));
-                let total = scans.map(|scan| scan.counts().total()).sum();
+    /// A job reports an event of its target.
+    pub(super) fn handle_job(&mut self, place: usize, report: JobReport, context: Context) {
+        let Context { now, names, telemetry } = context;
+        let batch = self.running();
+        match report {
+            JobReport::Began { request, scans } => {
+                let total = scans.iter().map(|scan| scan.counts().total()).sum();
+                let (address, ports) = (scans[0].target().ip(), &request.ports);
                 batch.handle_began(place, Beginning { address, total, ports });
             }
-            News::Open { address, port, rtt } => {
-                batch.handle_open(place, OpenPort { address, port, rtt });
+            JobReport::Open(FoundPort { address, port, rtt }) => {
+                let service = names.of(port);
+                batch.handle_open(place, OpenPort { address, port, rtt, service });
             }
-            News::Ended => {
-                let Some((job, scans)) = self.jobs.remove(job) else { return };
-                let outcome = Outcome::new(now, &job, &scans);
-                outcome.tell(&self.options.names, |summary| batch.handle_ended(place, summary));
-                self.counters.add_ports(&outcome.tally());
-                self.jobs.abandon(scans);
+            JobReport::Ended(ended) => {
+                let outcome = JobOutcome::new(now, &ended.job, &ended.scans);
+                outcome.summarize(names, |summary| batch.handle_ended(now, place, summary));
+                telemetry.counters().add_ports(&outcome.tally());
             }
-            News::Failed(failure) => {
-                self.resolver.handle_cancel(job);
-                let gone = self.jobs.remove(job);
-                assert!(gone.is_some_and(|(_, scans)| scans.is_empty()), "it scanned nothing");
-                batch.handle_failed(place, &failure_problem(&failure));
+            // The name of the target was not resolved before the end.
+            JobReport::Failed(JobFailure::ShuttingDown) => batch.handle_dropped(place),
+            JobReport::Failed(failure @ (JobFailure::Lookup(_) | JobFailure::Denied(..))) => {
+                batch.handle_failed(place, &failure_problem(failure));
             }
         }
-        self.say_batch();
-        // Not at the next tick: with nothing to print or to wait for, none would come.
-        self.on_batch_done();
+        batch.conclude(now);
     }
 
-    /// Once a turn: tells progress, and begins as many targets as the budget can use.
-    pub(super) fn tick_batch(&mut self, now: Instant) {
+    /// Reports progress, if it is due. `scans` are the scans of all jobs.
+    pub(super) fn handle_timeout<'a>(
+        &mut self,
+        now: Instant,
+        in_flight: usize,
+        scans: impl Iterator<Item = &'a Scan>,
+    ) {
         let Some(batch) = &mut self.batch else { return };
-        if batch.deadline().is_some_and(|deadline| deadline <= now) {
-            let scans = self.jobs.keys().flat_map(|job| self.jobs.scans(job)).map(Scan::counts);
-            let under_way = scans.fold(UnderWay::default(), |so_far, counts| UnderWay {
-                done: so_far.done + u64::from(counts.total() - counts.untested),
-                open: so_far.open + u64::from(counts.open),
-            });
-            batch.handle_timeout(now, under_way);
-        }
-        let mut need = if batch.wants_target() { self.jobs.need() } else { 0 };
-        while need < self.jobs.capacity()
-            && let Some((place, request)) = batch.poll_target(now)
-        {
-            need += request.ports.len();
-            self.jobs.start(now, request, Owner::Batch(place));
-        }
-        self.say_batch();
-        self.pump(now);
-    }
-
-    /// True exactly when a target may be begun at once.
-    pub(super) fn wants_target(&self) -> bool {
-        self.batch.as_ref().is_some_and(Batch::wants_target)
-            && self.jobs.need() < self.jobs.capacity()
-    }
-
-    /// The user wants what is known so far.
-    pub(super) fn interrupt_batch(&mut self, now: Instant) {
-        if self.batch.is_none() {
+        if batch.deadline().is_none_or(|deadline| deadline > now) {
             return;
         }
-        self.end_batch(now);
+        let mut under_way = UnderWay { in_flight: in_flight as u64, ..UnderWay::default() };
+        for counts in scans.map(Scan::counts) {
+            under_way.done += u64::from(counts.total() - counts.untested);
+            under_way.open += u64::from(counts.open);
+        }
+        batch.handle_timeout(now, under_way);
+    }
+
+    /// Stdout accepted `count` bytes.
+    pub(super) fn handle_printed(&mut self, count: usize) {
+        self.running().handle_printed(count);
+    }
+
+    /// Stdout accepts no more bytes.
+    pub(super) fn handle_print_failed(&mut self, failure: PrintFailure) {
+        self.running().handle_print_failed(failure);
+    }
+
+    /// The user interrupts the run and wants the results so far.
+    pub(super) fn handle_interrupt(&mut self) {
         if let Some(batch) = &mut self.batch {
             batch.handle_interrupt();
         }
-        self.say_batch();
     }
 
-    /// Ends the batch's jobs as they stand; those that have no address yet are given up.
-    fn end_batch(&mut self, now: Instant) {
-        for job in self.jobs.keys().collect::<Vec<Key>>() {
-            if self.jobs.scans(job).next().is_some() {
-                self.jobs.end(job);
-                continue;
-            }
-            self.resolver.handle_cancel(job);
-            let owner = self.jobs.remove(job).map(|(job, _)| job.owner);
-            if let (Some(Owner::Batch(place)), Some(batch)) = (owner, &mut self.batch) {
-                batch.handle_dropped(place);
-            }
-        }
-        self.pump(now);
-    }
-
-    /// Ends the core once the batch has nothing left to scan or to print.
-    pub(super) fn on_batch_done(&mut self) {
-        if self.batch.as_ref().is_some_and(Batch::is_done) {
-            self.phase = Phase::Ended;
-        }
-    }
-
-    /// Wipes the progress line, since something else is about to be said.
-    pub(super) fn wipe_progress(&mut self) {
+    /// Prints the conclusion once nothing is left to be scanned.
+    pub(super) fn conclude(&mut self, now: Instant) {
         if let Some(batch) = &mut self.batch {
-            batch.wipe();
+            batch.conclude(now);
         }
-        self.say_batch();
     }
 
-    fn say_batch(&mut self) {
-        let Some(batch) = &mut self.batch else { return };
-        self.actions.extend(std::iter::from_fn(|| batch.poll_action()));
+    /// The targets to begin in this tick: as many as can use the connects that the other targets
+    /// leave.
+    pub(super) fn poll_targets(&mut self, now: Instant, demand: Demand) -> Vec<NextTarget> {
+        let mut targets = Vec::new();
+        let mut need = self.need(demand);
+        while targets.len() < TARGETS_PER_TICK
+            && need < demand.capacity
+            && let Some(batch) = &mut self.batch
+            && let Some((place, request)) = batch.poll_target(now)
+        {
+            need += request.ports.len();
+            targets.push(NextTarget { place, request });
+        }
+        targets
+    }
+
+    /// The actions for stderr, including log lines. A visible progress line is cleared before a log
+    /// line.
+    pub(super) fn flush_stderr(&mut self, telemetry: &mut Telemetry) -> Vec<Action> {
+        let mut actions = Vec::new();
+        loop {
+            let line = telemetry.poll_line();
+            if let Some(batch) = &mut self.batch {
+                if line.is_some() {
+                    batch.clear_progress();
+                }
+                actions.extend(std::iter::from_fn(|| batch.poll_action()));
+            }
+            match line {
+                Some(line) => actions.push(Action::Log(line)),
+                None => return actions,
+            }
+        }
+    }
+
+    /// The technique with which the targets are scanned.
+    pub(super) fn technique(&self) -> Technique {
+        self.batch.as_ref().map_or_else(Technique::default, |batch| batch.scan_options().technique)
+    }
+
+    /// Whether another target may be begun.
+    pub(super) fn wants_target(&self, demand: Demand) -> bool {
+        self.batch.as_ref().is_some_and(Batch::wants_target) && self.need(demand) < demand.capacity
+    }
+
+    /// The number of connects that the running targets can use. Their number of ports is an upper
+    /// bound that is known at once. The exact number is computed only if the bound is not below the
+    /// capacity.
+    fn need(&self, demand: Demand) -> usize {
+        let ports = self.batch.as_ref().map_or(0, Batch::ports_running);
+        let ports = usize::try_from(ports).unwrap_or(usize::MAX);
+        if ports < demand.capacity { ports } else { demand.need }
+    }
+
+    /// The time at which progress is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.batch.as_ref().and_then(Batch::deadline)
+    }
+
+    /// The next bytes for stdout.
+    pub(super) fn stdout(&self) -> &[u8] {
+        self.batch.as_ref().map_or(&[], Batch::stdout)
+    }
+
+    /// Whether the process has a batch instead of clients.
+    pub(super) const fn is_active(&self) -> bool {
+        self.batch.is_some()
+    }
+
+    /// Whether nothing is left to be scanned or printed.
+    pub(super) fn is_done(&self) -> bool {
+        self.batch.as_ref().is_some_and(Batch::is_done)
+    }
+
+    /// The exit code of the process.
+    pub(super) fn exit_code(&self) -> u8 {
+        self.batch.as_ref().map_or(0, Batch::exit_code)
+    }
+
+    fn running(&mut self) -> &mut Batch {
+        match &mut self.batch {
+            Some(batch) => batch,
+            None => unreachable!("without a batch there is neither a target nor stdout"),
+        }
     }
 }
 
@@ -165,25 +214,28 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::{Duration, SystemTime};
 
-    use crate::api::query::Addresses;
-    use crate::batch::options::{Format, Manner, Options as BatchOptions, ProgressLine};
+    use crate::access::browser::HostGuard;
+    use crate::batch::list::TargetList;
+    use crate::batch::options::{BatchOptions, Destination, Format, ProgressLine, Shown};
+    use crate::batch::printer::RunInfo;
     use crate::batch::shard::Shard;
     use crate::batch::table::Colour;
-    use crate::batch::targets::Targets;
     use crate::budget::Shares;
-    use crate::event::{Action, Event, Outcome, Route, Signal};
+    use crate::core::Core;
+    use crate::core::options::Options;
+    use crate::event::{Backlog, Event, Outcome, RouteResult, Signal};
+    use crate::host::Family;
     use crate::limits::Settings;
-    use crate::names::Names;
-    use crate::policy::clients::HostGuard;
-    use crate::policy::{Policy, Reach};
-    use crate::report::log::{Format as LogFormat, Level};
-    use crate::service::Options;
-    use crate::target::{Family, PortSet, Retries, Timeout};
+    use crate::policy::{Exposure, Policy};
+    use crate::port_set::PortSet;
+    use crate::report::log::{Level, LogFormat};
+    use crate::scan::options::{Addresses, Include, Retries, ScanOptions, Timeout};
+    use crate::service_names::Names;
 
-    /// A service without descriptors and the world it talks to: ports below 10 refuse, 443 is
-    /// open, name servers have no route, the others are silent.
-    struct World {
-        service: Service,
+    /// A service without descriptors and its environment: ports below 10 refuse, port 443 is open,
+    /// name servers have no route, and the other ports are silent.
+    struct FakeWorld {
+        core: Core,
         now: Instant,
         connects: BTreeMap<SocketAddr, usize>,
         in_flight: usize,
@@ -194,16 +246,18 @@ mod tests {
 
     const IN_FLIGHT: usize = 50;
 
-    fn world(list: &str, shard: &str) -> World {
+    fn world(list: &str, shard: &str) -> FakeWorld {
         world_that_prints(list, Format::Json, shard)
     }
 
-    fn world_that_prints(list: &str, format: Format, shard: &str) -> World {
-        let mut targets = Targets::new(PortSet::from_range(1, 9), PortSet::new());
+    fn world_that_prints(list: &str, format: Format, shard: &str) -> FakeWorld {
+        let mut targets = TargetList::new(PortSet::from_range(1, 9), PortSet::new());
         targets.add_lines(list.as_bytes());
+        let targets = targets.finish().expect("a list");
         let batch = Batch::new(BatchOptions {
             targets,
-            manner: Manner {
+            scan: ScanOptions {
+                technique: Technique::Connect,
                 timeout: Timeout::Fixed(Duration::from_secs(2)),
                 deadline: Duration::from_secs(60),
                 retries: Retries::Exactly(0),
@@ -211,18 +265,22 @@ mod tests {
                 rate: None,
                 family: Family::Any,
                 addresses: Addresses::First,
+                include: Include::default(),
             },
             shard: Shard::parse(shard).expect("a shard"),
             format,
             colour: Colour::Plain,
             progress: ProgressLine::Hidden,
+            shown: Shown::All,
+            output: Destination::Stdout,
+            run: RunInfo::default(),
         });
-        let reach = Reach::LoopbackOnly;
+        let exposure = Exposure::LoopbackOnly;
         let options = Options {
             settings: Settings::default(),
-            shares: Shares { connections: 1, lookups: 2, probes: IN_FLIGHT },
-            policy: Policy { allow: Vec::new(), deny: Vec::new(), reach },
-            host_guard: HostGuard { reach, names: Vec::new() },
+            shares: Shares { connections: 1, lookups: 2, probes: IN_FLIGHT, syns: 1 },
+            policy: Policy { allow: Vec::new(), deny: Vec::new(), exposure },
+            host_guard: HostGuard { exposure, names: Vec::new() },
             token: None,
             proxies: Default::default(),
             names: Names::default(),
@@ -230,10 +288,10 @@ mod tests {
             log_format: LogFormat::Logfmt,
             seed: 1,
         };
-        let mut service = Service::new(options, SystemTime::UNIX_EPOCH);
-        service.begin_batch(batch);
-        World {
-            service,
+        let mut core = Core::new(options, SystemTime::UNIX_EPOCH);
+        core.begin_batch(batch);
+        FakeWorld {
+            core,
             now: Instant::now(),
             connects: BTreeMap::new(),
             in_flight: 0,
@@ -243,63 +301,74 @@ mod tests {
         }
     }
 
-    impl World {
-        /// One turn of the loop; the exit code, once there is one.
+    impl FakeWorld {
+        /// One tick of the loop. Returns the exit code once there is one.
         fn turn(&mut self) -> Option<u8> {
-            let printout = self.service.printout();
-            if !printout.is_empty() {
-                self.stdout.push_str(std::str::from_utf8(printout).expect("text"));
-                let count = printout.len();
-                self.service.handle(Event::Printed { count }, self.now);
+            let output = self.core.stdout();
+            if !output.is_empty() {
+                self.stdout.push_str(std::str::from_utf8(output).expect("text"));
+                let count = output.len();
+                self.core.handle(Event::Printed { count }, self.now);
             }
-            let tick = Event::Tick { wall: SystemTime::UNIX_EPOCH, worked: Duration::ZERO };
-            self.service.handle(tick, self.now);
+            let tick = Event::Tick {
+                wall: SystemTime::UNIX_EPOCH,
+                worked: Duration::ZERO,
+                backlog: Backlog::None,
+            };
+            self.core.handle(tick, self.now);
             loop {
-                match self.service.poll_action(self.now) {
-                    Action::Connect { socket, to, .. } => {
+                match self.core.poll_action(self.now) {
+                    Action::Probe { probe, to, .. } => {
                         *self.connects.entry(to).or_default() += 1;
                         self.in_flight += 1;
                         self.in_flight_most = self.in_flight_most.max(self.in_flight);
                         let outcome = match to.port() {
                             ..10 => Some(Outcome::Refused),
-                            53 => Some(Outcome::Unreachable),
                             443 => Some(Outcome::Connected),
                             _ => None,
                         };
                         if let Some(outcome) = outcome {
-                            self.service.handle(Event::Connect { socket, outcome }, self.now);
+                            self.in_flight -= 1;
+                            self.core.handle(Event::Probe { probe, outcome }, self.now);
                         }
                     }
-                    Action::Close { .. } => self.in_flight -= 1,
+                    Action::Forget { .. } => self.in_flight -= 1,
                     Action::FindRoute { request, to } => {
-                        let route = Route::From(Ipv4Addr::LOCALHOST.into());
-                        self.service.handle(Event::Route { request, to, route }, self.now);
+                        let route = RouteResult::From(Ipv4Addr::LOCALHOST.into());
+                        self.core.handle(Event::Route { request, to, route }, self.now);
                     }
                     Action::ReadNameFiles => {
                         let unread = Event::NameFiles { resolv_conf: None, hosts: None };
-                        self.service.handle(unread, self.now);
+                        self.core.handle(unread, self.now);
                     }
                     Action::Log(line) => self.stderr.push(line),
                     Action::Exit(code) => return Some(code),
                     Action::Yield => return None,
                     Action::Wait(until) => {
-                        if self.service.printout().is_empty() {
-                            self.now = until.expect("a scan is never without a deadline");
+                        if self.core.stdout().is_empty() {
+                            self.now = until.expect("a scan always has a deadline");
                         }
                         return None;
                     }
+                    Action::Connect { socket, .. } => {
+                        let outcome = Outcome::Unreachable;
+                        self.core.handle(Event::Connect { socket, outcome }, self.now);
+                    }
+                    Action::Close { .. } => {}
                     action @ (Action::Attend(_)
                     | Action::ShutdownWrite(_)
+                    | Action::ReadLocalDrops
                     | Action::ReadTokenFile
+                    | Action::ReadProcessFiles
                     | Action::CloseListeners
-                    | Action::ShowProgress(_)) => panic!("nobody asked for {action:?}"),
+                    | Action::ShowProgress(_)) => panic!("unexpected action {action:?}"),
                 }
             }
         }
 
-        /// Turns until the end; the exit code.
+        /// Runs ticks until the end and returns the exit code.
         fn run(&mut self) -> u8 {
-            (0..100_000).find_map(|_| self.turn()).expect("a batch comes to its end")
+            (0..100_000).find_map(|_| self.turn()).expect("a batch ends")
         }
     }
 
@@ -330,7 +399,7 @@ mod tests {
         assert_eq!(world.run(), 0);
         assert_eq!(world.in_flight_most, IN_FLIGHT);
         assert_eq!(world.stdout.lines().count(), 200);
-        // 28 windows of silent ports, each of 2 s.
+        // There are 28 windows of silent ports, each of 2 s.
         let took = (world.now - began_at).as_secs();
         assert!((56..=70).contains(&took), "{took} s");
     }
@@ -340,19 +409,19 @@ mod tests {
         let mut world = world_that_prints(&list(1, "9,443,1000-1097"), Format::Ndjson, "1/1");
         assert_eq!(world.run(), 0);
         let told = |line: &str| world.stdout.lines().any(|told| told == line);
-        // 50 at a time, for 2 s: ports 9 and 443 answer at once.
+        // 50 ports at a time are silent for 2 s; ports 9 and 443 answer at once.
         assert!(told(r#"{"event":"progress","done":2,"total":100,"open":1}"#), "{}", world.stdout);
         assert!(told(r#"{"event":"progress","done":52,"total":100,"open":1}"#), "{}", world.stdout);
     }
 
     #[test]
-    fn an_interrupt_ends_what_runs_and_begins_nothing_more() {
+    fn an_interrupt_ends_the_running_targets_and_begins_no_others() {
         let mut world = world(&list(200, "9,1000"), "1/1");
         for _ in 0..10 {
             assert_eq!(world.turn(), None);
         }
         let connects = world.connects.len();
-        world.service.handle(Event::Signal(Signal::Interrupt), world.now);
+        world.core.handle(Event::Signal(Signal::Interrupt), world.now);
         assert_eq!(world.run(), 1);
         assert_eq!(world.connects.len(), connects);
         let answers = world.stdout.lines().count();
@@ -363,26 +432,26 @@ mod tests {
     }
 
     #[test]
-    fn a_second_signal_ends_it_at_once() {
+    fn a_second_signal_ends_the_run_at_once() {
         let mut world = world(&list(2, "1000"), "1/1");
         world.turn();
-        world.service.handle(Event::Signal(Signal::Interrupt), world.now);
-        world.service.handle(Event::Signal(Signal::Interrupt), world.now);
-        assert_eq!(world.service.poll_action(world.now), Action::Exit(1));
+        world.core.handle(Event::Signal(Signal::Interrupt), world.now);
+        world.core.handle(Event::Signal(Signal::Interrupt), world.now);
+        assert_eq!(world.core.poll_action(world.now), Action::Exit(1));
     }
 
     #[test]
-    fn a_reader_that_goes_ends_what_runs() {
+    fn a_reader_that_closes_the_pipe_ends_the_running_targets() {
         let mut world = world(&list(200, "9,1000"), "1/1");
         world.turn();
         let gone = Event::PrintFailed(PrintFailure::ReaderGone);
-        world.service.handle(gone, world.now);
+        world.core.handle(gone, world.now);
         assert_eq!(world.run(), 0);
         assert_eq!((world.stdout.as_str(), world.stderr.len()), ("", 0));
     }
 
     #[test]
-    fn a_name_that_nobody_can_be_asked_for_ends_a_batch_that_prints_nothing() {
+    fn a_name_without_a_reachable_server_ends_a_batch_that_prints_nothing() {
         let mut world = world_that_prints("nope.example 80", Format::Table, "1/1");
         assert_eq!(world.run(), 1);
         assert!(world.stdout.is_empty(), "{}", world.stdout);
@@ -390,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_that_the_policy_denies_are_told_one_by_one() {
+    fn targets_that_the_policy_denies_are_reported_one_by_one() {
         let mut world = world("169.254.169.254 80\n127.0.0.1 9\n", "1/1");
         assert_eq!(world.run(), 1);
         assert_eq!(world.stdout.lines().count(), 2);

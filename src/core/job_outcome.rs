@@ -1,50 +1,88 @@
-//! From what a job's scans came to, to the answer's summary and to the counters.
+//! Turns the result of a job into the summary of the answer, the problem, and the counters.
 //!
-//! It borrows the scans' sets as they are; only several addresses need unions of their own.
+//! The outcome borrows the sets of the scans. Only a job with several addresses needs unions of its
+//! own. This module has no state and counts nothing itself; `responder` and `batch_run` call it.
 
 use std::time::{Duration, Instant};
 
-use super::jobs::Job;
+use super::admission::{RETRY_AFTER, RETRY_AFTER_SHUTDOWN};
+use super::job::{Job, JobFailure};
 use crate::api::accept::Form;
-use crate::api::ending::Ending;
-use crate::api::probe::{Probed, probe_response};
-use crate::api::query::Addresses;
-use crate::api::summary::{AddressResult, Services, Summary};
+use crate::api::end_writer::EndWriter;
+use crate::api::probe::{ProbeFailure, Probed, probe_response, verdict};
+use crate::api::problem::{Cause, Problem, sentence};
+use crate::dns::LookupFailure;
 use crate::http::Response;
-use crate::names::Names;
-use crate::report::PortTally;
+use crate::port_set::PortSet;
 use crate::report::log::Record;
+use crate::report::{PortTally, ScanRecord};
 use crate::scan::Scan;
 use crate::scan::ledger::{Counts, PortState};
-use crate::target::PortSet;
+use crate::scan::options::{Addresses, Include};
+use crate::scan::summary::{AddressPorts, AddressResult, Details, OpenRtt, Services, Summary};
+use crate::service_names::Names;
+use crate::technique::Technique;
 
-/// What a job came to, ready to be told.
-pub(super) struct Outcome<'a> {
+/// The result of a scan: the label of the metric and the word for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ScanEnd {
+    /// Every port of every address was probed as planned.
+    Complete,
+    /// The deadline passed first.
+    Partial,
+    /// The client disconnected first.
+    Cancelled,
+    /// No port could be scanned. The cause is that of the answer.
+    Failed(Cause),
+}
+
+impl ScanEnd {
+    /// The metric label and the log word.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Partial => "partial",
+            Self::Cancelled => "cancelled",
+            Self::Failed(cause) => cause.label(),
+        }
+    }
+}
+
+/// The outcome of a job whose scans have ended.
+pub(super) struct JobOutcome<'a> {
     job: &'a Job,
     scans: &'a [Scan],
     elapsed: Duration,
 }
 
-impl<'a> Outcome<'a> {
-    /// The outcome of a job that ended with these scans, one at least.
+impl<'a> JobOutcome<'a> {
+    /// The outcome of a job that ended with these scans, of which there is at least one.
     pub(super) fn new(now: Instant, job: &'a Job, scans: &'a [Scan]) -> Self {
         assert!(!scans.is_empty(), "a job that was scanned has a scan");
         Self { job, scans, elapsed: now - job.started_at }
     }
 
-    /// The end in this form, which is all of it where it is no stream.
-    pub(super) fn ending(&self, form: Form, names: &Names) -> Ending<'static> {
-        self.tell(names, |summary| Ending::new(form, &summary).into_owned())
+    /// The end of the answer in this form. If the answer is not a stream, this is the whole answer.
+    pub(super) fn ending(&self, form: Form, names: &Names, rtts: &[OpenRtt]) -> EndWriter<'static> {
+        let include = self.job.request.options.include;
+        let by_address: Vec<AddressPorts> = match form.has_port_lines() {
+            true => self.scans.iter().map(|scan| address_ports(scan, include)).collect(),
+            false => Vec::new(),
+        };
+        self.summarize(names, |summary| {
+            let details = Details { by_address: &by_address, rtts, ..summary.details };
+            EndWriter::new(form, &Summary { details, ..summary }).into_owned()
+        })
     }
 
-    /// Tells the outcome to whoever writes it; the summary borrows what lives no longer.
-    pub(super) fn tell<T>(&self, names: &Names, to: impl FnOnce(Summary) -> T) -> T {
+    /// Calls `to` with the summary, which borrows local values.
+    pub(super) fn summarize<T>(&self, names: &Names, to: impl FnOnce(Summary) -> T) -> T {
         let [open, closed, filtered, unreachable] =
             [PortState::Open, PortState::Closed, PortState::Filtered, PortState::Unreachable]
                 .map(|state| Ports::of(self.scans, state));
-        let include = self.job.request.include;
+        let include = self.job.request.options.include;
         let results: Vec<AddressResult> = self.scans.iter().map(address_result).collect();
-        let is_all = self.job.request.addresses == Addresses::All;
+        let is_all = self.job.request.options.addresses == Addresses::All;
         to(Summary {
             from_port: self.job.request.from_port,
             to_port: self.job.request.to_port,
@@ -55,24 +93,35 @@ impl<'a> Outcome<'a> {
             complete: self.is_complete(),
             retried: self.retried(),
             loss_suspected: self.loss_suspected(),
+            loss: self.loss(),
             elapsed: self.elapsed,
             closed: include.closed.then(|| closed.as_set()),
             filtered: include.filtered.then(|| filtered.as_set()),
             unreachable: include.unreachable.then(|| unreachable.as_set()),
             services: include.services.then(|| Services { open: open.as_set(), names }),
             results: is_all.then_some(&results),
+            details: Details { other_addresses: &self.job.other_addresses, ..Details::default() },
         })
     }
 
-    /// The answer to a probe that expects these ports to be open, or none in particular.
+    /// The answer to a request to `/probe` that expects these ports to be open, or at least one
+    /// port.
     pub(super) fn probe_response(&self, expect: Option<&PortSet>) -> Response {
-        let probed = Probed::Scanned {
+        probe_response(self.probed(), expect, self.elapsed)
+    }
+
+    /// The reason why the probe did not succeed; `None` if it did.
+    pub(super) fn probe_failure(&self, expect: Option<&PortSet>) -> Option<ProbeFailure> {
+        verdict(self.probed(), expect).err()
+    }
+
+    fn probed(&self) -> Probed<'_> {
+        Probed::Scanned {
             address: self.scans[0].target().ip(),
             open: self.scans[0].ports(PortState::Open),
             counts: self.counts(),
             complete: self.is_complete(),
-        };
-        probe_response(probed, expect, self.elapsed)
+        }
     }
 
     /// Adds the scan's figures to an access record.
@@ -81,6 +130,7 @@ impl<'a> Outcome<'a> {
         record
             .field("domain", &*self.job.request.domain)
             .field("address", self.scans[0].target().ip())
+            .field("technique", self.job.request.options.technique.label())
             .field("ports", counts.total())
             .field("open", counts.open)
             .field("closed", counts.closed)
@@ -90,7 +140,7 @@ impl<'a> Outcome<'a> {
             .field("retried", self.retried())
     }
 
-    /// What the scans add to the counters.
+    /// The numbers that the scans add to the counters of ports.
     pub(super) fn tally(&self) -> PortTally {
         let counts = self.counts();
         PortTally {
@@ -102,8 +152,15 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// True exactly when every port of every address was tried as planned.
-    pub(super) fn is_complete(&self) -> bool {
+    /// The values that the scan adds to the counters of scans.
+    pub(super) fn record(&self) -> ScanRecord {
+        let end = if self.is_complete() { ScanEnd::Complete } else { ScanEnd::Partial };
+        let (technique, result) = (self.job.request.options.technique.label(), end.label());
+        ScanRecord { technique, result, duration: self.elapsed, loss: self.loss() }
+    }
+
+    /// Whether every port of every address was probed as planned.
+    fn is_complete(&self) -> bool {
         self.scans.iter().all(Scan::is_complete)
     }
 
@@ -115,9 +172,50 @@ impl<'a> Outcome<'a> {
         self.scans.iter().map(Scan::retried).sum()
     }
 
+    fn loss(&self) -> Option<f64> {
+        self.scans.iter().filter_map(Scan::loss).max_by(f64::total_cmp)
+    }
+
     fn loss_suspected(&self) -> bool {
         self.scans.iter().any(Scan::loss_suspected)
     }
+}
+
+/// The record of a scan whose client has disconnected.
+pub(super) fn cancelled_record(technique: Technique, duration: Duration) -> ScanRecord {
+    let (technique, result) = (technique.label(), ScanEnd::Cancelled.label());
+    ScanRecord { technique, result, duration, loss: None }
+}
+
+/// The problem that answers a request whose job failed.
+pub(super) fn failure_problem(failure: &JobFailure) -> Problem {
+    match failure {
+        JobFailure::Lookup(failure) => {
+            let cause = match failure {
+                LookupFailure::UnknownHost | LookupFailure::NoAddress => Cause::UnknownHost,
+                LookupFailure::ServerFailure | LookupFailure::Unreachable => Cause::DnsFailure,
+                LookupFailure::TimedOut => Cause::DnsTimeout,
+                LookupFailure::Overloaded => return Problem::overloaded(RETRY_AFTER),
+            };
+            Problem::new(cause, sentence(failure))
+        }
+        JobFailure::Denied(address, denial) => {
+            let detail = format!("The address {address} is not scanned: {denial}.");
+            Problem::new(Cause::TargetDenied, detail)
+        }
+        JobFailure::ShuttingDown => Problem::draining(RETRY_AFTER_SHUTDOWN),
+    }
+}
+
+/// The failure to report to a monitor, if the target of the probe has failed. `None` if the request
+/// itself is refused, which is an error.
+pub(super) fn probe_failure(cause: Cause) -> Option<ProbeFailure> {
+    let unresolved = [
+        (Cause::UnknownHost, ProbeFailure::UnknownHost),
+        (Cause::DnsFailure, ProbeFailure::DnsFailure),
+        (Cause::DnsTimeout, ProbeFailure::DnsTimeout),
+    ];
+    unresolved.into_iter().find(|(other, _)| *other == cause).map(|(_, failure)| failure)
 }
 
 fn address_result(scan: &Scan) -> AddressResult<'_> {
@@ -128,7 +226,17 @@ fn address_result(scan: &Scan) -> AddressResult<'_> {
     }
 }
 
-/// The ports in one state: of one scan as they stand, of several as their union.
+fn address_ports(scan: &Scan, include: Include) -> AddressPorts<'_> {
+    AddressPorts {
+        address: scan.target().ip(),
+        open: scan.ports(PortState::Open),
+        closed: include.closed.then(|| scan.ports(PortState::Closed)),
+        filtered: include.filtered.then(|| scan.ports(PortState::Filtered)),
+        unreachable: include.unreachable.then(|| scan.ports(PortState::Unreachable)),
+    }
+}
+
+/// The ports in one state: borrowed if there is one scan, the union if there are several.
 enum Ports<'a> {
     One(&'a PortSet),
     Union(PortSet),

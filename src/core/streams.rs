@@ -1,60 +1,156 @@
-//! Answers that are written while their scan runs.
+//! Answers that are written while their scan runs, or while their reader lags.
 //!
-//! A stream tells its start, each open port as it is found, how far the scan is (at most five
-//! times a second) with the ports that came into a state since, and its end. A reader that does
-//! not keep up misses progress, never a port. What it is not told is kept as sets of ports, not as
-//! text: it costs a buffer for [`STREAM_BYTES_MAX`], at most 24 KB, and for each address four sets
-//! of 8 KB at most while the scan runs, and five behind it. That is 64 KB where one is scanned.
-//! An answer that is no stream is told in the same way, once its scan has ended.
+//! A stream consists of its start, each open port as it is found, the progress of the scan (at most
+//! five times a second) with the ports that came into a state since then, and its end. A reader
+//! that does not keep up misses progress events, but never a port. Undelivered data is kept as sets
+//! of ports, not as text. An answer costs a buffer for [`STREAM_BYTES_MAX`], at most 24 KB, and for
+//! each address four sets of at most 8 KB while the scan runs, and five after it: 64 KB for one
+//! address. An answer that is not a stream is delivered in the same way once its scan has ended.
+//! `clients` drives this module, which never closes a connection.
 
-mod told;
+mod delivered;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::clients::{Activity, Client};
-use super::jobs::Owner;
-use super::{Role, Service};
+use super::running::FoundPort;
 use crate::api;
 use crate::api::accept::Form;
 use crate::api::answer::{Progress, ScanEvent, write_event};
-use crate::api::ending::Ending;
-use crate::api::query::Addresses;
+use crate::api::end_writer::EndWriter;
 use crate::conn::Conn;
 use crate::limits::STREAM_BYTES_MAX;
-use crate::names::Names;
 use crate::scan::Scan;
-use crate::slots::Key;
-use told::Told;
+use crate::scan::options::Addresses;
+use crate::scan::request::ScanRequest;
+use crate::service_names::Names;
+use delivered::Delivered;
 
-/// Between two tellings of progress: at most five a second.
+/// The interval between two events of progress: at most five per second.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
-/// Room below which a slow reader is told nothing more: it would be a chunk for each port.
+/// The free space below which a slow reader gets no more data, because otherwise each port would be
+/// sent in a chunk of its own.
 const STREAM_ROOM_MIN: usize = STREAM_BYTES_MAX / 2;
 
 /// An answer that is written while its scan runs.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct ScanStream {
     form: Form,
-    /// No progress is told before.
-    pub(super) progress_at: Instant,
-    /// With `addresses=all` ports are told with their address.
+    /// The time before which no progress is written.
+    progress_at: Instant,
+    /// With `addresses=all` ports are written with their address.
     addresses: Addresses,
-    /// What the reader knows of each address, in the order of the job's scans.
-    told: Vec<Told>,
+    /// The data delivered about each address, in the order of the job's scans.
+    delivered: Vec<Delivered>,
 }
 
-impl Stream {
-    /// Open ports that a slow reader has not been told of, as events: as many as `room` bytes
-    /// hold, and one more.
-    fn take_withheld(&mut self, room: usize) -> Vec<u8> {
+/// A request whose scans, at least one, have begun, and the form of its answer.
+#[derive(Debug)]
+pub(super) struct StreamStart<'a> {
+    pub(super) form: Form,
+    pub(super) request: &'a ScanRequest,
+    pub(super) scans: &'a [&'a Scan],
+}
+
+impl ScanStream {
+    /// Begins the answer to a request whose scans, at least one, have begun.
+    pub(super) fn begin(now: Instant, conn: &mut Conn, start: StreamStart, date: &str) -> Self {
+        let StreamStart { form, request, scans } = start;
+        assert!(form.is_streamed() && !scans.is_empty());
+        let address = scans[0].target().ip();
+        let total = scans.iter().map(|scan| scan.counts().total()).sum();
+        let (domain, ports) = (&request.domain, Some(&request.ports));
         let mut text = Vec::new();
-        for told in &mut self.told {
+        write_event(&mut text, form, &ScanEvent::Start { domain, address, total, ports });
+        conn.begin_stream(now, &api::scan_response(form, Vec::new()), None, date);
+        conn.push_stream(now, &text);
+        let delivered = |scan: &&Scan| Delivered::new(scan.target().ip(), request.options.include);
+        Self {
+            form,
+            progress_at: now + PROGRESS_EVERY,
+            addresses: request.options.addresses,
+            delivered: scans.iter().map(delivered).collect(),
+        }
+    }
+
+    /// Writes an open port, or defers it while the reader lags.
+    pub(super) fn handle_open(&mut self, now: Instant, conn: &mut Conn, found: FoundPort) {
+        let FoundPort { address, port, rtt } = found;
+        if conn.output().len() >= STREAM_BYTES_MAX {
+            if let Some(delivered) = self.delivered.iter_mut().find(|it| it.address == address) {
+                delivered.defer(port);
+            }
+            return;
+        }
+        let mut text = Vec::new();
+        let address = shown_address(self.addresses, address);
+        let event = ScanEvent::Open { port, rtt: Some(rtt), address };
+        write_event(&mut text, self.form, &event);
+        conn.push_stream(now, &text);
+    }
+
+    /// Writes open ports that were deferred, as far as the buffer has space. Returns whether none
+    /// is left.
+    pub(super) fn write_deferred(&mut self, now: Instant, conn: &mut Conn) -> bool {
+        loop {
+            let room = room(conn);
+            if room < STREAM_ROOM_MIN {
+                return false;
+            }
+            let text = self.take_deferred(room);
+            if text.is_empty() {
+                return true;
+            }
+            conn.push_stream(now, &text);
+        }
+    }
+
+    /// Writes the progress of the scans, as far as the buffer has space.
+    pub(super) fn write_progress(&mut self, now: Instant, conn: &mut Conn, scans: &[&Scan]) {
+        self.progress_at = now + PROGRESS_EVERY;
+        let room = room(conn);
+        if room < STREAM_ROOM_MIN {
+            return;
+        }
+        let mut progress = Progress::default();
+        for counts in scans.iter().map(|scan| scan.counts()) {
+            progress.total += counts.total();
+            progress.done += counts.total() - counts.untested;
+            progress.open += counts.open;
+        }
+        let mut text = self.take_deferred(room);
+        let mut room = room.saturating_sub(text.len());
+        let len_before = text.len();
+        // There is one event, or one for each address that has changed.
+        for (delivered, scan) in self.delivered.iter_mut().zip(scans) {
+            let delta = delivered.take_delta(scan, &mut room);
+            if !delta.is_empty() {
+                let [closed, filtered, unreachable] = delta.ranges();
+                let address = shown_address(self.addresses, delivered.address);
+                let of_address = Progress { closed, filtered, unreachable, address, ..progress };
+                write_event(&mut text, self.form, &ScanEvent::Progress(of_address));
+            }
+        }
+        if text.len() == len_before {
+            write_event(&mut text, self.form, &ScanEvent::Progress(progress));
+        }
+        conn.push_stream(now, &text);
+    }
+
+    /// The time at which progress is due.
+    pub(super) const fn progress_at(&self) -> Instant {
+        self.progress_at
+    }
+
+    /// Open ports that were deferred, as events: as many as fit into `room` bytes, and one more.
+    fn take_deferred(&mut self, room: usize) -> Vec<u8> {
+        let mut text = Vec::new();
+        for delivered in &mut self.delivered {
             if text.len() >= room {
                 break;
             }
-            let address = whose(self.addresses, told.address);
-            told.take_withheld(|port| {
+            let address = shown_address(self.addresses, delivered.address);
+            delivered.take_deferred(|port| {
                 let event = ScanEvent::Open { port, rtt: None, address };
                 write_event(&mut text, self.form, &event);
                 text.len() < room
@@ -62,208 +158,85 @@ impl Stream {
         }
         text
     }
-
-    /// Progress, with as many ranges as `room` bytes hold: one event, or one for each address
-    /// that has news.
-    fn write_progress<'a>(
-        &mut self,
-        out: &mut Vec<u8>,
-        progress: Progress<'_>,
-        room: usize,
-        scans: impl Iterator<Item = &'a Scan>,
-    ) {
-        let (len_before, mut room) = (out.len(), room);
-        for (told, scan) in self.told.iter_mut().zip(scans) {
-            let news = told.take_news(scan, &mut room);
-            if !news.is_empty() {
-                let [closed, filtered, unreachable] = news.ranges();
-                let address = whose(self.addresses, told.address);
-                let of_address = Progress { closed, filtered, unreachable, address, ..progress };
-                write_event(out, self.form, &ScanEvent::Progress(of_address));
-            }
-        }
-        if out.len() == len_before {
-            write_event(out, self.form, &ScanEvent::Progress(progress));
-        }
-    }
 }
 
-/// The address as events tell it: where there is but one, the start has told it.
-fn whose(addresses: Addresses, address: IpAddr) -> Option<IpAddr> {
+/// The number of bytes that may be written to a client now.
+fn room(conn: &Conn) -> usize {
+    STREAM_BYTES_MAX.saturating_sub(conn.output().len())
+}
+
+/// The address as events show it. With only one address, the start event has named it.
+fn shown_address(addresses: Addresses, address: IpAddr) -> Option<IpAddr> {
     match addresses {
         Addresses::First => None,
         Addresses::All => Some(address),
     }
 }
 
-/// An answer whose scan has ended, and whose reader has yet to be told all of it.
+/// The answer to a scan that has ended.
 #[derive(Debug)]
-pub(super) struct Telling {
-    /// What a stream has kept; `None` where the end is all of the answer.
-    stream: Option<Stream>,
-    /// The last event, or the answer.
-    end: Ending<'static>,
+pub(super) struct ScanAnswer {
+    pub(super) form: Form,
+    /// The part that was written while the scan ran; `None` if the end is the whole answer.
+    pub(super) stream: Option<ScanStream>,
+    /// The last event, or the whole answer.
+    pub(super) end: EndWriter<'static>,
 }
 
-impl Telling {
-    /// What is left of `stream`, and its end; or an answer as a whole.
-    pub(super) fn new(mut stream: Option<Stream>, end: Ending<'static>) -> Self {
-        let told = stream.iter_mut().flat_map(|stream| &mut stream.told);
-        told.for_each(Told::forget_told);
-        Self { stream, end }
-    }
-
-    /// Bytes of memory that are kept for what is left.
-    pub(super) fn kept_bytes(&self) -> usize {
-        let told = self.stream.iter().flat_map(|stream| &stream.told);
-        told.map(Told::kept_bytes).sum::<usize>() + self.end.kept_bytes()
-    }
-
-    /// What comes next, as much as `room` bytes hold, and one event, port or range more at most;
-    /// nothing if all is told.
-    fn take(&mut self, room: usize, names: &Names) -> Vec<u8> {
-        let mut text = self.stream.as_mut().map_or_else(Vec::new, |it| it.take_withheld(room));
-        let room = room.saturating_sub(text.len());
-        self.end.write(&mut text, room, names);
-        text
-    }
+/// An answer whose scan has ended, and that is not completely delivered yet.
+#[derive(Debug)]
+pub(super) struct PendingAnswer {
+    answer: ScanAnswer,
 }
 
-impl Service {
-    /// The connection and the stream of a job's owner, if its answer is one.
-    fn stream(&mut self, job: Key) -> Option<(Key, &mut Conn, &mut Stream)> {
-        let Owner::Client(owner) = self.jobs.job(job)?.owner else { return None };
-        let Client { conn, activity, .. } = self.client(owner)?;
-        match activity {
-            Activity::Scanning(scanning) if scanning.job == job => {
-                scanning.stream.as_mut().map(|stream| (owner, conn, stream))
-            }
-            Activity::Scanning(_)
-            | Activity::Telling(_)
-            | Activity::Authorizing(_)
-            | Activity::Waiting => None,
+impl PendingAnswer {
+    /// The rest of an answer. The record of what was delivered is dropped, because it is no longer
+    /// needed.
+    pub(super) fn new(mut answer: ScanAnswer) -> Self {
+        let delivered = answer.stream.iter_mut().flat_map(|stream| &mut stream.delivered);
+        delivered.for_each(Delivered::forget_delivered);
+        Self { answer }
+    }
+
+    /// Begins the delivery. A stream has already begun.
+    pub(super) fn begin(&self, now: Instant, conn: &mut Conn, names: &Names, date: &str) {
+        let ScanAnswer { form, stream, end } = &self.answer;
+        if stream.is_none() {
+            let mut response = api::scan_response(*form, Vec::new());
+            response.fields.extend_from_slice(end.fields());
+            conn.begin_stream(now, &response, Some(end.len(names) as u64), date);
         }
     }
 
-    /// Scans run: a stream begins.
-    pub(super) fn on_began(&mut self, now: Instant, key: Key) {
-        let Some(job) = self.jobs.job(key) else { return };
-        let Owner::Client(owner) = job.owner else { return };
-        let (form, addresses, include) =
-            (job.request.form, job.request.addresses, job.request.include);
-        let Some(address) = self.jobs.scans(key).next().map(|scan| scan.target().ip()) else {
-            return;
-        };
-        if !form.is_streamed() {
-            return;
-        }
-        let total = self.jobs.scans(key).map(|scan| scan.counts().total()).sum();
-        let mut text = Vec::new();
-        let ports = Some(&job.request.ports);
-        let start = ScanEvent::Start { domain: &job.request.domain, address, total, ports };
-        write_event(&mut text, form, &start);
-        let told =
-            self.jobs.scans(key).map(|scan| Told::new(scan.target().ip(), include)).collect();
-        let Some(Role::Client(client)) = self.sockets.get_mut(owner) else { return };
-        let Activity::Scanning(scanning) = &mut client.activity else { return };
-        let response = api::scan_response(form, Vec::new());
-        client.conn.begin_stream(now, &response, None, &self.date.1);
-        client.conn.push_stream(now, &text);
-        let progress_at = now + PROGRESS_EVERY;
-        scanning.stream = Some(Stream { form, progress_at, addresses, told });
-        self.serve(now, owner);
-    }
-
-    /// An open port: told at once where the answer is a stream and its reader keeps up.
-    pub(super) fn on_open(&mut self, now: Instant, job: Key, found: (IpAddr, u16, Duration)) {
-        let (address, port, rtt) = found;
-        let Some((owner, conn, stream)) = self.stream(job) else { return };
-        if conn.output().len() >= STREAM_BYTES_MAX {
-            if let Some(told) = stream.told.iter_mut().find(|told| told.address == address) {
-                told.withhold(port);
-            }
-            return;
-        }
-        let mut text = Vec::new();
-        let address = whose(stream.addresses, address);
-        let event = ScanEvent::Open { port, rtt: Some(rtt), address };
-        write_event(&mut text, stream.form, &event);
-        conn.push_stream(now, &text);
-        self.serve(now, owner);
-    }
-
-    /// Answers with the end of a scan: the last event of a stream, or the answer as a whole. Both
-    /// are told as the reader keeps up; [`Service::serve`] begins.
-    pub(super) fn tell(
-        &mut self,
-        now: Instant,
-        owner: Key,
-        (form, stream): (Form, Option<Stream>),
-        end: Ending<'static>,
-    ) {
-        let (is_whole, len) = (stream.is_none(), end.len(&self.options.names) as u64);
-        let telling = Telling::new(stream, end);
-        self.make_room(now, telling.kept_bytes());
-        let Some(Role::Client(client)) = self.sockets.get_mut(owner) else { return };
-        if is_whole {
-            let response = api::scan_response(form, Vec::new());
-            client.conn.begin_stream(now, &response, Some(len), &self.date.1);
-        }
-        client.activity = Activity::Telling(Box::new(telling));
-    }
-
-    /// Tells a client what is kept for it, as far as it keeps up: of a stream open ports, and once
-    /// the scan has ended all the rest.
-    pub(super) fn tell_untold(&mut self, now: Instant, key: Key) {
-        let Some(Role::Client(client)) = self.sockets.get_mut(key) else { return };
-        let Client { conn, activity, .. } = client.as_mut();
+    /// Writes as much as the buffer has space for. Returns whether everything is written.
+    pub(super) fn write(&mut self, now: Instant, conn: &mut Conn, names: &Names) -> bool {
         loop {
-            let room = STREAM_BYTES_MAX.saturating_sub(conn.output().len());
+            let room = room(conn);
             if room < STREAM_ROOM_MIN {
-                return;
+                return false;
             }
-            let text = match activity {
-                Activity::Scanning(scanning) => match &mut scanning.stream {
-                    Some(stream) => stream.take_withheld(room),
-                    None => return,
-                },
-                Activity::Telling(telling) => telling.take(room, &self.options.names),
-                Activity::Authorizing(_) | Activity::Waiting => return,
-            };
+            let text = self.take(room, names);
             if text.is_empty() {
-                break;
+                return true;
             }
             conn.push_stream(now, &text);
         }
-        if matches!(activity, Activity::Telling(_)) {
-            conn.end_stream(now);
-            *activity = Activity::Waiting;
-        }
     }
 
-    /// Tells what was withheld, and progress, as far as the reader keeps up.
-    pub(super) fn on_stream_due(&mut self, now: Instant, key: Key) {
-        let Some(Role::Client(client)) = self.sockets.get_mut(key) else { return };
-        let Activity::Scanning(scanning) = &mut client.activity else { return };
-        let Some(stream) = &mut scanning.stream else { return };
-        if stream.progress_at > now {
-            return;
-        }
-        stream.progress_at = now + PROGRESS_EVERY;
-        let room = STREAM_BYTES_MAX.saturating_sub(client.conn.output().len());
-        if room < STREAM_ROOM_MIN {
-            return;
-        }
-        let mut progress = Progress::default();
-        for counts in self.jobs.scans(scanning.job).map(Scan::counts) {
-            progress.total += counts.total();
-            progress.done += counts.total() - counts.untested;
-            progress.open += counts.open;
-        }
-        let mut text = stream.take_withheld(room);
+    /// The number of bytes of memory that the rest occupies.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let delivered = self.answer.stream.iter().flat_map(|stream| &stream.delivered);
+        delivered.map(Delivered::kept_bytes).sum::<usize>() + self.answer.end.kept_bytes()
+    }
+
+    /// The next bytes: as much as fits into `room` bytes, exceeding them by at most one event, port
+    /// or range. Empty if everything is written.
+    fn take(&mut self, room: usize, names: &Names) -> Vec<u8> {
+        let ScanAnswer { stream, end, .. } = &mut self.answer;
+        let mut text = stream.as_mut().map_or_else(Vec::new, |it| it.take_deferred(room));
         let room = room.saturating_sub(text.len());
-        stream.write_progress(&mut text, progress, room, self.jobs.scans(scanning.job));
-        client.conn.push_stream(now, &text);
+        end.write(&mut text, room, names);
+        text
     }
 }
 
@@ -271,74 +244,84 @@ impl Service {
 mod tests {
     use std::time::SystemTime;
 
-    use super::super::crowd::tests::service;
     use super::*;
-    use crate::event::{Action, Event, Outcome, Route};
+    use crate::core::Core;
+    use crate::core::fixtures::{core, is_scanning, pending_bytes};
+    use crate::event::{Action, Backlog, Event, Outcome, RouteResult};
     use crate::limits::READ_BYTES_MAX;
-    use crate::target::PortSet;
+    use crate::port_set::PortSet;
+    use crate::slots::Key;
 
     const KB: usize = 1024;
 
-    /// Turns of the loop until the client's scan has ended. Nobody reads; odd ports are open.
-    fn scan_all(service: &mut Service, client: Key, mut now: Instant) {
-        while service.is_scanning(client) {
-            match service.poll_action(now) {
-                Action::Connect { socket, to, .. } => {
+    /// Ticks of the loop until the client's scan has ended. The client does not read; odd ports are
+    /// open.
+    fn scan_all(core: &mut Core, client: Key, mut now: Instant) {
+        while is_scanning(core, client) {
+            match core.poll_action(now) {
+                Action::Probe { probe, to, .. } => {
                     let is_open = to.port() % 2 == 1;
                     let outcome = if is_open { Outcome::Connected } else { Outcome::Refused };
-                    service.handle(Event::Connect { socket, outcome }, now);
+                    core.handle(Event::Probe { probe, outcome }, now);
                 }
                 Action::FindRoute { request, to } => {
-                    let route = Route::From(to.ip());
-                    service.handle(Event::Route { request, to, route }, now);
+                    let route = RouteResult::From(to.ip());
+                    core.handle(Event::Route { request, to, route }, now);
                 }
-                Action::Attend(_) | Action::Close { .. } | Action::Log(_) => {}
+                Action::Attend(_)
+                | Action::Forget { .. }
+                | Action::Close { .. }
+                | Action::Log(_) => {}
                 Action::Yield | Action::Wait(_) => {
                     now += Duration::from_millis(1);
                     let (wall, worked) = (SystemTime::UNIX_EPOCH, Duration::ZERO);
-                    service.handle(Event::Tick { wall, worked }, now);
+                    core.handle(Event::Tick { wall, worked, backlog: Backlog::None }, now);
                 }
                 other @ (Action::ShutdownWrite(_)
+                | Action::Connect { .. }
+                | Action::ReadLocalDrops
                 | Action::ReadTokenFile
+                | Action::ReadProcessFiles
                 | Action::ReadNameFiles
                 | Action::CloseListeners
                 | Action::ShowProgress(_)
-                | Action::Exit(_)) => panic!("nobody asked for {other:?}"),
+                | Action::Exit(_)) => panic!("unexpected action {other:?}"),
             }
-            let waiting = service.output(client).len();
+            let waiting = core.output(client).len();
             assert!(waiting < STREAM_BYTES_MAX + KB, "{waiting}");
         }
     }
 
-    /// All that is told to a reader who takes so many bytes at a time.
-    fn read_all(service: &mut Service, client: Key, now: Instant) -> Vec<u8> {
-        let mut told = Vec::new();
-        while !service.output(client).is_empty() {
-            let output = service.output(client);
+    /// All bytes that are sent to a reader that takes [`READ_BYTES_MAX`] bytes at a time.
+    fn read_all(core: &mut Core, client: Key, now: Instant) -> Vec<u8> {
+        let mut delivered = Vec::new();
+        while !core.output(client).is_empty() {
+            let output = core.output(client);
             let count = output.len().min(READ_BYTES_MAX);
             assert!(output.len() < STREAM_BYTES_MAX + KB, "{}", output.len());
-            told.extend_from_slice(&output[..count]);
-            service.handle(Event::Sent { socket: client, count }, now);
+            delivered.extend_from_slice(&output[..count]);
+            core.handle(Event::Sent { socket: client, count }, now);
         }
-        told
+        delivered
     }
 
-    /// The end was written in one piece, which cost a reader that had stopped 400 KB.
+    /// Regression: the end was written in one piece, which cost 400 KB for a reader that had
+    /// stopped.
     #[test]
     fn a_reader_that_stops_costs_a_buffer_and_five_sets_and_misses_no_port() {
-        let (mut service, now) = (service(1), Instant::now());
-        let client = service.handle_accepted(None, now);
+        let (mut core, now) = (core(1), Instant::now());
+        let client = core.handle_accepted(None, now);
         let target = "/open-ports?domain=127.0.0.1&ports=1-&include=closed,filtered,unreachable";
-        // To the close, so that no chunk stands within a line.
+        // The body ends with the connection, so that no chunk boundary is within a line.
         let request = format!("GET {target} HTTP/1.0\r\nAccept: application/x-ndjson\r\n\r\n");
-        service.handle(Event::Received { socket: client, bytes: request.as_bytes() }, now);
-        scan_all(&mut service, client, now);
-        let waiting = service.client(client).map_or(0, |client| client.waiting_len());
-        assert!(waiting > 3 * 8 * KB, "two sets at the end, and one to be told: {waiting}");
+        core.handle(Event::Received { socket: client, bytes: request.as_bytes() }, now);
+        scan_all(&mut core, client, now);
+        let waiting = pending_bytes(&core, client);
+        assert!(waiting > 3 * 8 * KB, "two sets at the end, and one to be delivered: {waiting}");
         assert!(waiting < STREAM_BYTES_MAX + 5 * 8 * KB + 2 * KB, "{waiting}");
 
-        let told = String::from_utf8(read_all(&mut service, client, now)).expect("text");
-        let (_, body) = told.split_once("\r\n\r\n").expect("a head");
+        let delivered = String::from_utf8(read_all(&mut core, client, now)).expect("text");
+        let (_, body) = delivered.split_once("\r\n\r\n").expect("a head");
         let mut open = PortSet::new();
         let mut lines = body.lines().peekable();
         while let Some(line) = lines.next() {
@@ -346,7 +329,7 @@ mod tests {
             match event["event"].as_str() {
                 Some("open") => {
                     let port = event["port"].as_u64().expect("a port");
-                    assert!(open.insert(port as u16), "{port} is told twice");
+                    assert!(open.insert(port as u16), "{port} is delivered twice");
                 }
                 Some("end") => {
                     let ports = event["open_ports"].as_array().expect("a list");
@@ -356,28 +339,28 @@ mod tests {
                     assert_eq!(lines.peek(), None, "nothing follows the end");
                 }
                 Some("start" | "progress") => {}
-                other => panic!("{other:?} is no event"),
+                other => panic!("{other:?} is not an event"),
             }
         }
         assert_eq!(open.len(), 32_768);
     }
 
-    /// An answer of 400 KB waited as text.
+    /// Regression: an answer of 400 KB was kept as text.
     #[test]
-    fn a_reader_of_a_whole_answer_costs_no_more_and_is_told_its_length() {
+    fn a_reader_of_a_whole_answer_costs_no_more_and_gets_its_length() {
         for (form, include) in [("application/json", "&include=closed"), ("text/plain", "")] {
-            let (mut service, now) = (service(1), Instant::now());
-            let client = service.handle_accepted(None, now);
+            let (mut core, now) = (core(1), Instant::now());
+            let client = core.handle_accepted(None, now);
             let target = format!("/open-ports?domain=127.0.0.1&ports=1-{include}");
             let request =
                 format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: {form}\r\n\r\n");
-            service.handle(Event::Received { socket: client, bytes: request.as_bytes() }, now);
-            scan_all(&mut service, client, now);
-            let waiting = service.client(client).map_or(0, |client| client.waiting_len());
+            core.handle(Event::Received { socket: client, bytes: request.as_bytes() }, now);
+            scan_all(&mut core, client, now);
+            let waiting = pending_bytes(&core, client);
             assert!(waiting < STREAM_BYTES_MAX + 2 * 8 * KB + 2 * KB, "{waiting}");
 
-            let told = String::from_utf8(read_all(&mut service, client, now)).expect("text");
-            let (head, body) = told.split_once("\r\n\r\n").expect("a head");
+            let delivered = String::from_utf8(read_all(&mut core, client, now)).expect("text");
+            let (head, body) = delivered.split_once("\r\n\r\n").expect("a head");
             assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
             let ports: Vec<u64> = match form {
                 "text/plain" => body.lines().filter_map(|line| line.parse().ok()).collect(),
@@ -388,8 +371,8 @@ mod tests {
             };
             assert!(ports.into_iter().eq((1..=65_535).step_by(2)), "{form}");
             let again = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
-            service.handle(Event::Received { socket: client, bytes: again }, now);
-            assert!(service.output(client).starts_with(b"HTTP/1.1 200"), "it lives on");
+            core.handle(Event::Received { socket: client, bytes: again }, now);
+            assert!(core.output(client).starts_with(b"HTTP/1.1 200"), "the connection persists");
         }
     }
 

@@ -1,73 +1,75 @@
 //! One attempt: one query to one server on a socket of its own.
 //!
-//! A new socket for each attempt means a new source port of the kernel's choice, so that a forger
-//! has to guess port and id; it also means that no attempt suffers from what became of an earlier
-//! one. It never decides what follows: `dns` asks it for bytes, gives it bytes, and takes the
-//! reply.
+//! A new socket for each attempt has a new source port that the kernel chooses, so that a forger
+//! must guess both the port and the id. A new socket also means that the state of an earlier
+//! attempt cannot disturb a later one. An attempt never decides what happens next: `dns` takes
+//! bytes from it, passes bytes to it, and reads the reply.
 
-use crate::dns::lookup::Errand;
-use crate::dns::wire::{self, Reply, Subject};
+use crate::dns::lookup::NextQuery;
+use crate::dns::wire::{self, Question, Reply};
 use crate::event::Transport;
 use crate::slots::Key;
 
-/// See the room's header.
+/// See the header of the module.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    /// The lookup it works for.
+    /// The lookup to which the attempt belongs.
     pub(super) lookup: Key,
-    pub(super) subject: Subject,
-    /// The server's place in the lookup's list.
+    pub(super) question: Question,
+    /// The position of the server in the lookup's list.
     pub(super) server: usize,
-    /// `None` until the owner of the sockets has told its key.
+    /// The key of the socket; `None` until the caller has passed it.
     pub(super) socket: Option<Key>,
     transport: Transport,
     id: u16,
-    /// The query, over TCP after its length.
+    /// The query; over TCP its length precedes it.
     output: Vec<u8>,
-    /// How many bytes of `output` the kernel has taken.
+    /// The number of bytes of `output` that the kernel has accepted.
     sent: usize,
-    /// What came over TCP so far: a length and not yet as many bytes.
+    /// The bytes received over TCP so far: an incomplete length, or a length and an incomplete
+    /// message.
     input: Vec<u8>,
 }
 
 impl Attempt {
-    /// An attempt at `errand` for `lookup`; the id must not be guessable.
-    pub(super) fn new(lookup: Key, errand: Errand, id: u16) -> Self {
-        let Errand { subject, server, transport, .. } = errand;
-        let query = wire::query(id, &subject);
+    /// An attempt for `lookup` to send `next_query`. The id must not be predictable.
+    pub(super) fn new(lookup: Key, next_query: NextQuery, id: u16) -> Self {
+        let NextQuery { question, server, transport, .. } = next_query;
+        let query = wire::query(id, &question);
         let output = match transport {
             Transport::Udp => query,
-            // RFC 1035 section 4.2.2: two bytes of length go before the message.
+            // RFC 1035 section 4.2.2: two bytes with the length precede the message.
             Transport::Tcp => [&(query.len() as u16).to_be_bytes(), &query[..]].concat(),
         };
         assert!(output.len() <= 2 + 12 + 255 + 4, "a query is one question");
         let (socket, sent, input) = (None, 0, Vec::new());
-        Self { lookup, subject, server, socket, transport, id, output, sent, input }
+        Self { lookup, question, server, socket, transport, id, output, sent, input }
     }
 
-    /// What is still to be written.
+    /// The bytes that are still to be written.
     pub(super) fn output(&self) -> &[u8] {
         &self.output[self.sent..]
     }
 
-    /// The kernel took `count` bytes of the output.
+    /// The kernel accepted `count` bytes of the output.
     pub(super) fn on_sent(&mut self, count: usize) {
         assert!(count <= self.output().len(), "no more was sent than there was");
         self.sent += count;
     }
 
-    /// Takes what came: a datagram, or a piece of the stream. `None`: wait for more; over UDP that
-    /// goes for every datagram that is no reply to this query, since anyone may have sent it.
-    /// Nobody but the server writes into our TCP stream, so there it is a failure.
+    /// Processes received bytes: a datagram, or a piece of the stream. `None` means that the reply
+    /// is still to come. Over UDP, that includes every datagram that is not a reply to this query,
+    /// because any machine may have sent it. Only the server can write into the TCP stream, so a
+    /// foreign message in it is a failure.
     pub(super) fn on_received(&mut self, bytes: &[u8]) -> Option<Reply> {
         match self.transport {
-            Transport::Udp => wire::reply(self.id, &self.subject, bytes).ok(),
+            Transport::Udp => wire::reply(self.id, &self.question, bytes).ok(),
             Transport::Tcp => {
                 self.input.extend_from_slice(bytes);
                 let (length, message) = self.input.split_first_chunk()?;
                 let message = message.get(..usize::from(u16::from_be_bytes(*length)))?;
-                match wire::reply(self.id, &self.subject, message) {
-                    Ok(reply @ Reply::Told { .. }) => Some(reply),
+                match wire::reply(self.id, &self.question, message) {
+                    Ok(reply @ Reply::Answer { .. }) => Some(reply),
                     Ok(Reply::Truncated | Reply::Failure) | Err(_) => Some(Reply::Failure),
                 }
             }

@@ -1,33 +1,34 @@
-//! What servers told us, for as long as it holds.
+//! A cache of the answers of servers, for as long as they are valid.
 //!
-//! Kept by subject (one kind of record of one absolute name), not by lookup: lookups of either
-//! family and every search list then share what is known, and a failure has no entry it could be
-//! kept in. Driven by `dns`; it never reads the clock.
+//! The key is a question (one kind of record of one absolute name) and not a lookup. Lookups of any
+//! family and with any search list therefore share the entries, and a failure, which belongs to a
+//! lookup, has no entry. `dns` drives the cache, which never reads the clock.
 //!
-//! Invariant: at most `limits::CACHE_ENTRIES_MAX` entries, each younger than its clamped TTL when
-//! it is given out.
+//! Invariant: there are at most `limits::CACHE_ENTRIES_MAX` entries, and an entry that is returned
+//! is younger than its clamped TTL.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::dns::wire::{Finding, Subject};
+use crate::dns::wire::{Finding, Question};
 use crate::limits;
 
-/// Findings by subject; see the room's header.
+/// Findings by question; see the header of the module.
 #[derive(Debug, Default)]
 pub struct Cache {
-    /// With the instant from which on it no longer holds.
-    entries: BTreeMap<Subject, (Instant, Finding)>,
+    /// Each finding with the instant at which it expires.
+    entries: BTreeMap<Question, (Instant, Finding)>,
 }
 
 impl Cache {
-    /// Keeps a finding for its TTL, clamped: addresses into `limits::TTL_MIN..=TTL_MAX`, absence
-    /// to `limits::NEGATIVE_TTL_MAX` at most (RFC 2308 section 5). An absence without a TTL, or
-    /// with one of 0, is not kept. Where the cache is full, what expires first makes room.
+    /// Stores a finding for its clamped TTL: for addresses within `limits::TTL_MIN..=TTL_MAX`, for
+    /// an absence at most `limits::NEGATIVE_TTL_MAX` (RFC 2308 section 5). An absence without a
+    /// TTL, or with a TTL of 0, is not stored. If the cache is full, the entry that expires first
+    /// is removed.
     pub fn insert(
         &mut self,
         now: Instant,
-        subject: Subject,
+        question: Question,
         finding: &Finding,
         ttl: Option<Duration>,
     ) {
@@ -39,42 +40,43 @@ impl Cache {
         if holds_for.is_zero() {
             return;
         }
-        if self.entries.len() >= limits::CACHE_ENTRIES_MAX && !self.entries.contains_key(&subject) {
+        if self.entries.len() >= limits::CACHE_ENTRIES_MAX && !self.entries.contains_key(&question)
+        {
             self.remove_first_to_expire();
         }
-        self.entries.insert(subject, (now + holds_for, finding.clone()));
+        self.entries.insert(question, (now + holds_for, finding.clone()));
         assert!(self.entries.len() <= limits::CACHE_ENTRIES_MAX, "the cache is bounded");
     }
 
-    /// A pass over all entries: 1,024 of them cost less than the query that just was answered.
+    /// Scans all entries: a scan of 1,024 entries costs less than the query that was just answered.
     fn remove_first_to_expire(&mut self) {
         let first = self.entries.iter().min_by_key(|(_, (expiry, _))| *expiry);
-        if let Some(subject) = first.map(|(subject, _)| subject.clone()) {
-            self.entries.remove(&subject);
+        if let Some(question) = first.map(|(question, _)| question.clone()) {
+            self.entries.remove(&question);
         }
     }
 
-    /// What is known about `subject`; what no longer holds is forgotten.
-    pub fn find(&mut self, now: Instant, subject: &Subject) -> Option<Finding> {
-        let (expiry, finding) = self.entries.get(subject)?;
+    /// The finding for `question`. An expired one is removed.
+    pub fn find(&mut self, now: Instant, question: &Question) -> Option<Finding> {
+        let (expiry, finding) = self.entries.get(question)?;
         if *expiry <= now {
-            self.entries.remove(subject);
+            self.entries.remove(question);
             return None;
         }
         Some(finding.clone())
     }
 
-    /// Forgets everything.
+    /// Removes all entries.
     pub fn clear(&mut self) {
         self.entries.clear();
     }
 
-    /// How many findings are kept, those included that no longer hold but were not looked for.
+    /// The number of stored findings, including those that have expired and were not removed yet.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// True exactly when nothing is kept.
+    /// Whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -85,8 +87,8 @@ mod tests {
     use super::*;
     use crate::dns::wire::{self, RecordKind};
 
-    fn subject(name: &str) -> Subject {
-        Subject { name: wire::wire_name(name).unwrap(), kind: RecordKind::A }
+    fn question(name: &str) -> Question {
+        Question { name: wire::wire_name(name).unwrap(), kind: RecordKind::A }
     }
 
     fn addresses() -> Finding {
@@ -98,13 +100,13 @@ mod tests {
         let start = Instant::now();
         let check = |finding: Finding, ttl: Option<u64>, kept_secs: u64| {
             let mut cache = Cache::default();
-            cache.insert(start, subject("a"), &finding, ttl.map(Duration::from_secs));
+            cache.insert(start, question("a"), &finding, ttl.map(Duration::from_secs));
             let end = start + Duration::from_secs(kept_secs);
             let known =
-                cache.find(end.checked_sub(Duration::from_nanos(1)).unwrap(), &subject("A"));
+                cache.find(end.checked_sub(Duration::from_nanos(1)).unwrap(), &question("A"));
             assert_eq!(known, (kept_secs > 0).then_some(finding), "{ttl:?}");
-            assert_eq!(cache.find(end, &subject("a")), None, "{ttl:?}");
-            assert!(cache.is_empty(), "what no longer holds is forgotten");
+            assert_eq!(cache.find(end, &question("a")), None, "{ttl:?}");
+            assert!(cache.is_empty(), "an expired finding is removed");
         };
         check(addresses(), Some(0), 1);
         check(addresses(), Some(60), 60);
@@ -119,16 +121,16 @@ mod tests {
     }
 
     #[test]
-    fn what_expires_first_makes_room() {
+    fn a_full_cache_removes_the_entry_that_expires_first() {
         let now = Instant::now();
         let mut cache = Cache::default();
         let ttl = |n: usize| Some(Duration::from_secs(if n == 500 { 2 } else { 100 }));
         for n in 0..limits::CACHE_ENTRIES_MAX + 1 {
-            cache.insert(now, subject(&format!("n{n}")), &addresses(), ttl(n));
+            cache.insert(now, question(&format!("n{n}")), &addresses(), ttl(n));
         }
         assert_eq!(cache.len(), limits::CACHE_ENTRIES_MAX);
-        assert_eq!(cache.find(now, &subject("n500")), None);
-        assert!(cache.find(now, &subject("n0")).is_some());
+        assert_eq!(cache.find(now, &question("n500")), None);
+        assert!(cache.find(now, &question("n0")).is_some());
         cache.clear();
         assert!(cache.is_empty());
     }

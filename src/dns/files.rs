@@ -1,13 +1,14 @@
-//! What the machine says about names: resolv.conf(5) and hosts(5).
+//! The name resolution files of this machine: resolv.conf(5) and hosts(5).
 //!
-//! Both are read leniently, as the C library reads them: a line that is not understood is passed
-//! over and harms no other. It never opens a file; `dns` gets the bytes and hands them in.
+//! Both are read leniently, as the C library reads them: a line that cannot be parsed is skipped
+//! and does not affect the others. This module never opens a file; `dns` receives the bytes and
+//! passes them in.
 //!
 //! Deliberately absent: `sortlist` (RFC 6724 replaces it), `edns0`, `inet6`, `trust-ad` and
-//! `single-request` (each question has a socket of its own anyway), and the C library's guess of
-//! a search list from the machine's own name when resolv.conf has none (musl does not guess
-//! either). The scope of a link-local server counts only as a number: names of interfaces are
-//! known to the kernel alone, and such a server fails as unreachable.
+//! `single-request` (each query has a socket of its own anyway), and the search list that the C
+//! library derives from the name of the machine if resolv.conf has none (musl does not derive one
+//! either). The zone of a link-local server must be a number here: `sys::linux` replaces the name
+//! of an interface with its number.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -17,49 +18,49 @@ use resolv_conf::{Config, ScopedIp};
 
 use crate::dns::wire::{self, WireName};
 use crate::event::Transport;
+use crate::host::Family;
 use crate::limits;
-use crate::target::Family;
 
-/// The two files, as [`crate::event::Event::NameFiles`] brings them.
+/// The contents of the two files, as in [`crate::event::Event::NameFiles`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NameFiles<'a> {
-    /// resolv.conf, empty where there is none, which means its defaults; `None` if it could not be
-    /// read: what was known of it holds on.
+    /// The contents of resolv.conf. They are empty if there is no such file, which means its
+    /// defaults. `None` if the file could not be read: the previous contents remain valid.
     pub resolv_conf: Option<&'a [u8]>,
-    /// The hosts file, in the same way.
+    /// The contents of the hosts file, in the same form.
     pub hosts: Option<&'a [u8]>,
 }
 
-/// What is known of the two files, and since when.
+/// The parsed files and their age.
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) resolv_conf: ResolvConf,
     pub(super) hosts: Hosts,
-    /// The bytes that both were parsed from, in this order.
+    /// The bytes from which both were parsed, in this order.
     texts: [Box<[u8]>; 2],
-    /// Counts the changes of either text.
-    edition: u64,
+    /// The number of changes of either text.
+    version: u64,
     state: FilesState,
 }
 
 #[derive(Debug)]
 enum FilesState {
-    /// Never read, never asked for.
+    /// The files were neither read nor requested.
     Unread,
-    /// Asked for. Left by `on_read`.
+    /// The files were requested. `on_read` ends this state.
     Awaited,
-    /// Read; it holds until then.
+    /// The files were read, and are fresh until this instant.
     Known { until: Instant },
 }
 
-/// How a lookup finds the files.
+/// Whether a lookup can use the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Freshness {
-    /// It can begin.
+    /// The lookup can begin.
     Fresh,
-    /// It waits, and the files are to be asked for.
+    /// The lookup waits, and the files must be requested.
     Stale,
-    /// It waits with others: they were asked for.
+    /// The lookup waits, and the files were already requested.
     Awaited,
 }
 
@@ -69,7 +70,7 @@ impl Files {
             resolv_conf: ResolvConf::parse(&[]),
             hosts: Hosts::default(),
             texts: [Box::default(), Box::default()],
-            edition: 0,
+            version: 0,
             state: FilesState::Unread,
         }
     }
@@ -78,7 +79,7 @@ impl Files {
         self.state = FilesState::Awaited;
     }
 
-    /// Parses what changed; true exactly when something did.
+    /// Parses the files if they have changed. Returns true if they have.
     pub(super) fn on_read(&mut self, now: Instant, files: NameFiles<'_>) -> bool {
         let is_whole = files.resolv_conf.is_some() && files.hosts.is_some();
         let age = if is_whole { limits::NAME_FILES_AGE_MAX } else { limits::NAME_FILES_RETRY };
@@ -93,7 +94,7 @@ impl Files {
         self.resolv_conf = ResolvConf::parse(&texts[0]);
         self.hosts = Hosts::parse(&texts[1]);
         self.texts = texts;
-        self.edition += 1;
+        self.version += 1;
         true
     }
 
@@ -106,47 +107,47 @@ impl Files {
         }
     }
 
-    /// How often either text has changed.
-    pub(super) const fn edition(&self) -> u64 {
-        self.edition
+    /// The number of changes of either text.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
     }
 }
 
-/// What resolv.conf says, with the caps and defaults of resolv.conf(5).
+/// The settings of resolv.conf, with the caps and defaults of resolv.conf(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvConf {
-    /// Where to ask, in order; 1 to `limits::NAME_SERVERS_MAX`.
+    /// The servers in order; 1 to `limits::NAME_SERVERS_MAX`.
     pub servers: Vec<SocketAddr>,
-    /// The search list, without final dots; none of them empty, nor of this machine: what is
-    /// below `localhost` is not asked for (see [`find_localhost`]).
+    /// The search list, without final dots. No suffix is empty or below `localhost`, which is never
+    /// asked for (see [`find_localhost`]).
     pub suffixes: Vec<Box<str>>,
-    /// A name with at least that many dots is tried as it stands before the search list.
+    /// A name with at least this number of dots is tried without a suffix before the search list.
     pub ndots: usize,
-    /// How long one server has for one answer; at least a second.
+    /// The time that one server has for one answer; at least a second.
     pub timeout: Duration,
-    /// How often the servers are gone through; at least once.
+    /// The number of rounds through the servers; at least one.
     pub rounds: u32,
-    /// Which server a lookup begins with.
+    /// The server with which a lookup begins.
     pub order: ServerOrder,
-    /// UDP, or TCP if `use-vc` asks for it.
+    /// UDP, or TCP with the option `use-vc`.
     pub transport: Transport,
-    /// Any, or IPv4 only if `no-aaaa` asks for it.
+    /// Any family, or IPv4 only with the option `no-aaaa`.
     pub family: Family,
 }
 
-/// Which server a lookup begins with.
+/// The server with which a lookup begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerOrder {
-    /// Each with the first.
+    /// Each lookup begins with the first server.
     Fixed,
-    /// Each with the next one (`rotate`).
+    /// Each lookup begins with the next server (`rotate`).
     Rotating,
 }
 
 impl ResolvConf {
-    /// Parses the file; no bytes at all give the defaults (one server: 127.0.0.1).
+    /// Parses the file. An empty file gives the defaults (one server: 127.0.0.1).
     pub fn parse(bytes: &[u8]) -> Self {
-        let (config, _passed_over) = Config::parse_with_errors(bytes);
+        let (config, _passed_over) = Config::parse_with_errors(without_mark(bytes));
         let mut servers: Vec<SocketAddr> = config.nameservers.iter().map(server).collect();
         servers.truncate(limits::NAME_SERVERS_MAX);
         if servers.is_empty() {
@@ -171,9 +172,9 @@ impl ResolvConf {
         }
     }
 
-    /// The absolute names that `name` may mean, in the order they are to be tried (resolv.conf(5),
-    /// `search` and `ndots`); none twice, and none at all if it cannot be a name. A final dot
-    /// means that it is absolute already.
+    /// The absolute names that `name` may mean, in the order in which they are tried
+    /// (resolv.conf(5), `search` and `ndots`). There are no duplicates, and the list is empty if
+    /// `name` cannot be a name. With a final dot the name is already absolute.
     pub fn candidates(&self, name: &str) -> Vec<WireName> {
         if name.ends_with('.') {
             return wire::wire_name(name).into_iter().collect();
@@ -200,6 +201,11 @@ impl ResolvConf {
 
 const DNS_PORT: u16 = 53;
 
+/// The file without the byte order mark that some editors write before the first line.
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
+}
+
 fn server(address: &ScopedIp) -> SocketAddr {
     match address {
         ScopedIp::V4(ip) => (*ip, DNS_PORT).into(),
@@ -210,24 +216,27 @@ fn server(address: &ScopedIp) -> SocketAddr {
     }
 }
 
-/// What the hosts file says.
+/// The contents of the hosts file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts {
-    /// By the name in lower case, without a final dot; never an empty list.
+    /// Addresses by name, in lower case and without a final dot. No list is empty.
     addresses: BTreeMap<Box<str>, Vec<IpAddr>>,
 }
 
 impl Hosts {
-    /// Parses the file: `address name alias...` a line, `#` begins a comment. A name that stands
-    /// on several lines has the addresses of them all, `limits::ADDRESSES_PER_NAME_MAX` at most.
+    /// Parses the file: each line is `address name alias...`, and `#` begins a comment. A name that
+    /// is on several lines has the addresses of all of them, at most
+    /// `limits::ADDRESSES_PER_NAME_MAX`.
     pub fn parse(bytes: &[u8]) -> Self {
         let mut hosts = Self::default();
-        // Comments may be in any encoding, and cut off before the rest is read as text.
-        for line in bytes.split(|byte| *byte == b'\n') {
+        // Comments may be in any encoding, so they are removed before the rest is decoded.
+        for line in without_mark(bytes).split(|byte| *byte == b'\n') {
             let text = line.split(|byte| *byte == b'#').next().unwrap_or_default();
-            let mut words = std::str::from_utf8(text).unwrap_or_default().split_ascii_whitespace();
+            let words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+            // A word that is not UTF-8 does not affect the others.
+            let mut words = words.map(|word| std::str::from_utf8(word).unwrap_or_default());
             let Some(Ok(address)) = words.next().map(str::parse::<IpAddr>) else { continue };
-            for name in words {
+            for name in words.filter(|name| !name.is_empty()) {
                 hosts.insert(name, address);
             }
         }
@@ -242,15 +251,16 @@ impl Hosts {
         assert!(!addresses.is_empty(), "a name without addresses has no entry");
     }
 
-    /// The addresses of `name` that `family` admits, in the order of the file; empty: ask on.
+    /// The addresses of `name` in the given family, in the order of the file. If the result is
+    /// empty, the servers are asked.
     pub fn find(&self, name: &str, family: Family) -> Vec<IpAddr> {
         let addresses = self.addresses.get(plain(name).as_str()).map_or(&[][..], Vec::as_slice);
         addresses.iter().copied().filter(|address| family.admits(*address)).collect()
     }
 }
 
-/// The addresses of `localhost` and of every name below it, which never leave this machine
-/// (RFC 6761 section 6.3); empty for all other names.
+/// The addresses of `localhost` and of every name below it. Queries for them never leave this
+/// machine (RFC 6761 section 6.3). Empty for all other names.
 pub fn find_localhost(name: &str, family: Family) -> Vec<IpAddr> {
     if !is_localhost(&plain(name)) {
         return Vec::new();
@@ -277,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_file_the_server_is_on_this_machine_and_the_defaults_hold() {
+    fn without_a_file_the_server_is_this_machine_and_the_defaults_apply() {
         let expected = ResolvConf {
             servers: vec!["127.0.0.1:53".parse().unwrap()],
             suffixes: Vec::new(),
@@ -293,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_harms_no_other_line() {
+    fn a_malformed_line_does_not_affect_the_others() {
         let text =
             b"; comment \xff\r\n\xff\nfrobnicate\noptions ndots:x use-vc timeout:3 wat:1\r\n\
             nameserver 192.0.2.1\r\nnameserver 1.2.3\n\tnameserver fe80::1%7 # comment\n\
@@ -308,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_whatever_make_it_panic() {
+    fn no_input_causes_a_panic() {
         let good = b"nameserver fe80::1%7\nsearch a.test\noptions ndots:5\n10.0.0.1 a b#c\n";
         for place in 0..good.len() {
             for byte in 0..=255 {
@@ -323,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn options_beyond_their_caps_and_servers_beyond_the_third_are_cut() {
+    fn options_are_capped_and_servers_beyond_the_third_are_ignored() {
         let mut text = "options ndots:99 timeout:99 attempts:99\n".to_owned();
         text.extend((1..=9).map(|n| format!("nameserver 192.0.2.{n}\n")));
         text += "search ";
@@ -336,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn the_search_list_goes_by_the_number_of_dots() {
+    fn the_order_of_candidates_depends_on_the_number_of_dots() {
         let check = |conf: &str, name: &str, expected: &[&str]| {
             assert_eq!(candidates(conf, name), expected, "{name} with {conf}");
         };
@@ -362,7 +372,7 @@ mod tests {
         check(kubernetes, "db.prod", &[&first, &second, &third, "db.prod"]);
         let [first, second, third] = suffixed("a.b.c.d.e.f");
         check(kubernetes, "a.b.c.d.e.f", &["a.b.c.d.e.f", &first, &second, &third]);
-        // A suffix that makes the name too long is passed over.
+        // A suffix that makes the name too long is skipped.
         let long = format!("search {} b.test", ["a"; 125].join("."));
         check(&long, "host", &["host.b.test", "host"]);
     }
@@ -390,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn localhost_is_this_machine_whatever_stands_before_it() {
+    fn localhost_and_all_names_below_it_are_this_machine() {
         let check = |name: &str, family, expected: &[&str]| {
             let found: Vec<String> =
                 find_localhost(name, family).iter().map(ToString::to_string).collect();

@@ -1,167 +1,171 @@
-//! One lookup: the names it may mean, tried in order; for each name one inquiry per address
-//! family; for each inquiry the servers, round after round.
+//! One lookup: tries the names that the question may mean in order. For each name it makes one
+//! query per address family, and for each query it asks the servers, round after round.
 //!
-//! A [`Lookup`] knows what to ask next and what the answers so far amount to. It never opens a
-//! socket, reads a message or looks into the cache: `dns` does, tells it what came of it with the
-//! `on_*` functions, and then asks [`Search::conclude`].
+//! A [`Lookup`] decides which query comes next and evaluates the answers so far. It never opens a
+//! socket, parses a message or reads the cache. `dns` does that, passes the results to the `on_*`
+//! functions, and then calls [`Search::conclude`].
 //!
-//! Invariants: an inquiry has an attempt under way exactly while it is [`Stage::Asked`]; every
-//! deadline lies in the stage that waits for it, so none outlives its reason.
+//! Invariants: a query has a running attempt exactly while it is [`LookupStage::Asked`]; every
+//! deadline is part of the stage that waits for it, so no deadline outlives its reason.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::dns::files::ResolvConf;
-use crate::dns::wire::{Finding, RecordKind, Subject, WireName};
-use crate::dns::{LookupFailure, Question};
+use crate::dns::wire::{Finding, Question, RecordKind, WireName};
+use crate::dns::{LookupFailure, LookupRequest};
 use crate::event::Transport;
+use crate::host::Family;
 use crate::limits;
 use crate::slots::Key;
-use crate::target::Family;
 
-/// A lookup under way, for everybody who asked the same.
+/// A running lookup, shared by all callers with the same question.
 #[derive(Debug)]
 pub(super) struct Lookup {
-    pub(super) question: Question,
-    /// At least one: a lookup nobody waits for is ended.
+    pub(super) request: LookupRequest,
+    /// The callers. There is at least one; a lookup without callers is ended.
     pub(super) waiters: Vec<Key>,
-    /// When it ends, whatever was found by then.
+    /// The time at which the lookup ends with the results found by then.
     pub(super) deadline: Instant,
-    /// `None` until resolv.conf and the hosts file are known and fresh.
+    /// `None` until resolv.conf and the hosts file are fresh.
     pub(super) search: Option<Search>,
 }
 
 impl Lookup {
-    /// When something is due next.
+    /// The time at which the next action is due.
     pub(super) fn due(&self) -> Instant {
-        let inquiries = self.search.iter().flat_map(|search| &search.inquiries);
-        let stages = inquiries.filter_map(|inquiry| match inquiry.stage {
-            Stage::Asked { until, .. } | Stage::Resting { until, .. } => Some(until),
-            Stage::Queued { .. } | Stage::Settled(_) => None,
+        let queries = self.search.iter().flat_map(|search| &search.queries);
+        let stages = queries.filter_map(|query| match query.stage {
+            LookupStage::Asked { until, .. } | LookupStage::Backoff { until, .. } => Some(until),
+            LookupStage::Queued { .. } | LookupStage::Done(_) => None,
         });
         let grace = self.search.as_ref().and_then(|search| search.grace);
         stages.chain(grace).fold(self.deadline, Instant::min)
     }
 
-    /// True exactly when no more time is to be spent on it.
+    /// Whether the deadline has passed.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         let grace = self.search.as_ref().and_then(|search| search.grace);
         self.deadline <= now || grace.is_some_and(|until| until <= now)
     }
 
-    /// What is to be answered when time is up: the addresses that are known by then, if any.
+    /// The result at the deadline: the addresses found by then, if there are any.
     pub(super) fn give_up(&self) -> Result<Vec<IpAddr>, LookupFailure> {
         let Some(search) = &self.search else { return Err(LookupFailure::TimedOut) };
         let addresses = search.addresses();
         if !addresses.is_empty() {
             return Ok(addresses);
         }
-        let failures = search.inquiries.iter().map(|inquiry| match &inquiry.stage {
-            Stage::Queued { .. } | Stage::Resting { .. } => {
-                inquiry.failure.unwrap_or(LookupFailure::Overloaded)
+        let failures = search.queries.iter().map(|query| match &query.stage {
+            LookupStage::Queued { .. } | LookupStage::Backoff { .. } => {
+                query.failure.unwrap_or(LookupFailure::Overloaded)
             }
-            Stage::Asked { .. } | Stage::Settled(_) => LookupFailure::TimedOut,
+            LookupStage::Asked { .. } | LookupStage::Done(_) => LookupFailure::TimedOut,
         });
         Err(failures.max().unwrap_or(LookupFailure::TimedOut))
     }
 }
 
-/// What resolv.conf made of the question, and how far it was followed. Servers and options are
-/// copied: a file that changes meanwhile is for the next lookup.
+/// The plan that resolv.conf gives for the question, and the progress in it. Servers and options
+/// are copied, so that a change of the file applies to the next lookup only.
 #[derive(Debug)]
 pub(super) struct Search {
-    /// The names still to be tried.
+    /// The names that were not tried yet.
     candidates: std::vec::IntoIter<WireName>,
     kinds: Vec<RecordKind>,
     servers: Vec<SocketAddr>,
-    /// Where a new inquiry begins in `servers`: with the one that answered last, so that a dead
-    /// server costs its timeout once and not once for every name of the search list.
+    /// The position in `servers` where a new query begins. It is the server that answered last, so
+    /// that a dead server costs its timeout once and not once for every name of the search list.
     server_first: usize,
     tries_max: u32,
     timeout: Duration,
     transport: Transport,
-    /// Which text of resolv.conf it goes by; a finding of an older text is not cached.
-    pub(super) edition: u64,
-    /// The gravest failure about a candidate: without an answer about that one, nobody can say
-    /// that the name does not exist.
+    /// The version of resolv.conf on which the search is based. A finding of an older version is
+    /// not cached.
+    pub(super) version: u64,
+    /// The most severe failure about a candidate. If the answer about one candidate is missing, it
+    /// is unknown whether the name exists.
     failure: Option<LookupFailure>,
-    /// What to say if no candidate has an address and none failed.
+    /// The failure to report if no candidate has an address and no query failed.
     absence: LookupFailure,
-    /// Once one family is found: how long the other is still waited for.
+    /// The end of the time for the slower family, once the other family has its addresses.
     grace: Option<Instant>,
-    /// One for each kind, about the present candidate; none before the first candidate.
-    inquiries: Vec<Inquiry>,
+    /// One query for each kind of record of the current candidate; empty before the first
+    /// candidate.
+    queries: Vec<PendingQuery>,
 }
 
-/// The question for one kind of record of the present candidate.
+/// The query for one kind of record of the current candidate.
 #[derive(Debug)]
-struct Inquiry {
-    subject: Subject,
-    /// The server of the first try; the others follow in their order.
+struct PendingQuery {
+    question: Question,
+    /// The server of the first try; the others follow in the order of the list.
     server_first: usize,
-    /// Tries that failed.
+    /// The number of tries that failed.
     tries: u32,
-    /// The gravest failure so far.
+    /// The most severe failure so far.
     failure: Option<LookupFailure>,
-    /// How long to rest after the next shortage.
-    rest: Duration,
-    stage: Stage,
+    /// The length of the backoff after the next shortage.
+    backoff: Duration,
+    stage: LookupStage,
 }
 
-/// Where an inquiry stands.
+/// The stage of a query.
 #[derive(Debug)]
-enum Stage {
-    /// It waits for a socket. No deadline but the lookup's. Left by `on_asked`.
+enum LookupStage {
+    /// The query waits for a socket, with no deadline but that of the lookup. `on_asked` ends this
+    /// stage.
     Queued { transport: Transport },
-    /// Nothing is tried before `until`: servers that all failed, or a shortage. Left by `on_due`.
-    Resting { until: Instant, transport: Transport },
-    /// An attempt is under way. Left by an answer, a failure, or at `until`.
+    /// The query is not tried before `until`, because all servers failed, or after a shortage.
+    /// `on_due` ends this stage.
+    Backoff { until: Instant, transport: Transport },
+    /// An attempt is running. An answer, a failure or the time `until` ends this stage.
     Asked { attempt: Key, transport: Transport, until: Instant },
-    /// Nothing more is asked.
-    Settled(Result<Finding, LookupFailure>),
+    /// The query is complete.
+    Done(Result<Finding, LookupFailure>),
 }
 
-/// What to do with a search after something changed.
+/// The next step of a search after a change.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Conclusion {
-    /// Something is still being asked.
+    /// A query is still running.
     Pending,
-    /// There is a result.
+    /// The search has a result.
     Done(Result<Vec<IpAddr>, LookupFailure>),
-    /// The present candidate came to nothing, and the next one is to be asked about.
+    /// The current candidate has no address, and the next one is to be tried.
     NextCandidate,
 }
 
-/// What an attempt is to ask, and where.
+/// The query that an attempt is to send, and its server.
 #[derive(Debug)]
-pub(super) struct Errand {
-    pub(super) subject: Subject,
+pub(super) struct NextQuery {
+    pub(super) question: Question,
     pub(super) server: usize,
     pub(super) to: SocketAddr,
     pub(super) transport: Transport,
 }
 
 impl Search {
-    /// A search for `question` by the rules of `conf`, with no candidate asked about yet.
+    /// A search for the question of `request` by the rules of `conf`, before its first candidate.
     pub(super) fn new(
-        question: &Question,
+        request: &LookupRequest,
         conf: &ResolvConf,
         server_first: usize,
-        edition: u64,
+        version: u64,
     ) -> Self {
         assert!(server_first < conf.servers.len(), "a search begins with a server that exists");
         assert!(conf.rounds > 0, "the servers are gone through at least once");
         let is_asked = |kind: &RecordKind| match kind {
-            RecordKind::A => question.family != Family::V6,
-            RecordKind::Aaaa => question.family != Family::V4 && conf.family != Family::V4,
+            RecordKind::A => request.family != Family::V6,
+            RecordKind::Aaaa => request.family != Family::V4 && conf.family != Family::V4,
         };
         let kinds: Vec<_> =
             [RecordKind::A, RecordKind::Aaaa].into_iter().filter(is_asked).collect();
-        // `no-aaaa` answers every AAAA question as if there were no such record.
+        // With `no-aaaa`, every AAAA question is answered as if there were no such record.
         let (candidates, absence) = if kinds.is_empty() {
             (Vec::new(), LookupFailure::NoAddress)
         } else {
-            (conf.candidates(&question.name), LookupFailure::UnknownHost)
+            (conf.candidates(&request.name), LookupFailure::UnknownHost)
         };
         Self {
             candidates: candidates.into_iter(),
@@ -171,43 +175,43 @@ impl Search {
             tries_max: conf.rounds * conf.servers.len() as u32,
             timeout: conf.timeout,
             transport: conf.transport,
-            edition,
+            version,
             failure: None,
             absence,
             grace: None,
-            inquiries: Vec::new(),
+            queries: Vec::new(),
         }
     }
 
-    /// Goes on to the next candidate. What `find_known` knows about it is not asked.
+    /// Goes on to the next candidate. Queries whose findings `find_known` returns are not made.
     pub(super) fn begin_candidate(
         &mut self,
         now: Instant,
-        mut find_known: impl FnMut(&Subject) -> Option<Finding>,
+        mut find_known: impl FnMut(&Question) -> Option<Finding>,
     ) {
         assert_eq!(self.conclude(), Conclusion::NextCandidate);
         let Some(name) = self.candidates.next() else { return };
-        self.inquiries.clear();
+        self.queries.clear();
         for kind in self.kinds.clone() {
-            let subject = Subject { name: name.clone(), kind };
-            let known = find_known(&subject);
-            self.inquiries.push(Inquiry {
-                subject,
+            let question = Question { name: name.clone(), kind };
+            let known = find_known(&question);
+            self.queries.push(PendingQuery {
+                question,
                 server_first: self.server_first,
                 tries: 0,
                 failure: None,
-                rest: limits::SHORTAGE_REST_MIN,
-                stage: Stage::Queued { transport: self.transport },
+                backoff: limits::SHORTAGE_BACKOFF_MIN,
+                stage: LookupStage::Queued { transport: self.transport },
             });
             if let Some(finding) = known {
-                self.on_settled(now, kind, Ok(finding));
+                self.on_done(now, kind, Ok(finding));
             }
         }
     }
 
-    /// What to do next.
+    /// The next step.
     pub(super) fn conclude(&self) -> Conclusion {
-        if self.inquiries.iter().any(|inquiry| !matches!(inquiry.stage, Stage::Settled(_))) {
+        if self.queries.iter().any(|query| !matches!(query.stage, LookupStage::Done(_))) {
             return Conclusion::Pending;
         }
         let addresses = self.addresses();
@@ -220,61 +224,60 @@ impl Search {
         Conclusion::Done(Err(self.failure.unwrap_or(self.absence)))
     }
 
-    /// What was found about the present candidate, IPv4 first.
+    /// The addresses of the current candidate, IPv4 first.
     fn addresses(&self) -> Vec<IpAddr> {
-        let found = self.inquiries.iter().filter_map(|inquiry| match &inquiry.stage {
-            Stage::Settled(Ok(Finding::Addresses(addresses))) => Some(addresses),
-            Stage::Settled(Ok(Finding::NoData | Finding::NoName) | Err(_))
-            | Stage::Queued { .. }
-            | Stage::Resting { .. }
-            | Stage::Asked { .. } => None,
+        let found = self.queries.iter().filter_map(|query| match &query.stage {
+            LookupStage::Done(Ok(Finding::Addresses(addresses))) => Some(addresses),
+            LookupStage::Done(Ok(Finding::NoData | Finding::NoName) | Err(_))
+            | LookupStage::Queued { .. }
+            | LookupStage::Backoff { .. }
+            | LookupStage::Asked { .. } => None,
         });
         found.flatten().copied().collect()
     }
 
-    /// The first inquiry that waits for a socket, as an errand.
-    pub(super) fn errand(&self) -> Option<Errand> {
-        self.inquiries.iter().find_map(|inquiry| match inquiry.stage {
-            Stage::Queued { transport } => {
-                let server = (inquiry.server_first + inquiry.tries as usize) % self.servers.len();
+    /// The first query that waits for a socket.
+    pub(super) fn next_query(&self) -> Option<NextQuery> {
+        self.queries.iter().find_map(|query| match query.stage {
+            LookupStage::Queued { transport } => {
+                let server = (query.server_first + query.tries as usize) % self.servers.len();
                 let to = self.servers[server];
-                Some(Errand { subject: inquiry.subject.clone(), server, to, transport })
+                Some(NextQuery { question: query.question.clone(), server, to, transport })
             }
-            Stage::Resting { .. } | Stage::Asked { .. } | Stage::Settled(_) => None,
+            LookupStage::Backoff { .. } | LookupStage::Asked { .. } | LookupStage::Done(_) => None,
         })
     }
 
-    /// True exactly when there is an errand.
+    /// Whether a query waits for a socket.
     pub(super) fn wants_socket(&self) -> bool {
-        self.inquiries.iter().any(|inquiry| matches!(inquiry.stage, Stage::Queued { .. }))
+        self.queries.iter().any(|query| matches!(query.stage, LookupStage::Queued { .. }))
     }
 
-    /// The attempts under way.
+    /// The running attempts.
     pub(super) fn attempts(&self) -> impl Iterator<Item = Key> {
-        self.inquiries.iter().filter_map(|inquiry| match inquiry.stage {
-            Stage::Asked { attempt, .. } => Some(attempt),
-            Stage::Queued { .. } | Stage::Resting { .. } | Stage::Settled(_) => None,
+        self.queries.iter().filter_map(|query| match query.stage {
+            LookupStage::Asked { attempt, .. } => Some(attempt),
+            LookupStage::Queued { .. } | LookupStage::Backoff { .. } | LookupStage::Done(_) => None,
         })
     }
 
-    /// An attempt was made for the errand about `kind`.
+    /// An attempt was begun for the query about `kind`.
     pub(super) fn on_asked(&mut self, now: Instant, kind: RecordKind, attempt: Key) {
         let until = now + self.timeout;
-        if let Some(inquiry) = self.inquiry_mut(kind)
-            && let Stage::Queued { transport } = inquiry.stage
-        {
-            inquiry.stage = Stage::Asked { attempt, transport, until };
+        let query = self.query_mut(kind);
+        if let LookupStage::Queued { transport } = query.stage {
+            query.stage = LookupStage::Asked { attempt, transport, until };
         }
     }
 
-    /// The server answered: the next candidate begins with it.
+    /// The server answered. The next candidate begins with this server.
     pub(super) fn on_answered(&mut self, server: usize) {
         assert!(server < self.servers.len(), "an answer comes from a server that was asked");
         self.server_first = server;
     }
 
-    /// Nothing more is to be asked about `kind`.
-    pub(super) fn on_settled(
+    /// The query about `kind` is complete.
+    pub(super) fn on_done(
         &mut self,
         now: Instant,
         kind: RecordKind,
@@ -286,69 +289,71 @@ impl Search {
             Ok(Finding::NoName) => {}
             Err(failure) => self.failure = self.failure.max(Some(*failure)),
         }
-        if let Some(inquiry) = self.inquiry_mut(kind) {
-            inquiry.stage = Stage::Settled(result);
-        }
+        self.query_mut(kind).stage = LookupStage::Done(result);
     }
 
-    /// The answer about `kind` is too long for a datagram: the same server is asked over TCP.
+    /// The answer about `kind` is too long for a datagram. The same server is asked over TCP.
     pub(super) fn on_truncated(&mut self, kind: RecordKind) {
-        if let Some(inquiry) = self.inquiry_mut(kind) {
-            inquiry.stage = Stage::Queued { transport: Transport::Tcp };
-        }
+        self.query_mut(kind).stage = LookupStage::Queued { transport: Transport::Tcp };
     }
 
-    /// A try about `kind` failed: the next server, after a rest the next round, or the end.
+    /// A try about `kind` failed. It is followed by the next server, by the next round after a
+    /// backoff, or by the end of the query.
     pub(super) fn on_failed(&mut self, now: Instant, kind: RecordKind, failure: LookupFailure) {
         let (tries_max, transport) = (self.tries_max, self.transport);
         let servers = self.servers.len() as u32;
-        let Some(inquiry) = self.inquiry_mut(kind) else { return };
-        inquiry.tries += 1;
-        inquiry.failure = inquiry.failure.max(Some(failure));
-        assert!(inquiry.tries <= tries_max, "an inquiry ends with its last try");
-        if inquiry.tries == tries_max {
-            let gravest = inquiry.failure.unwrap_or(failure);
-            self.on_settled(now, kind, Err(gravest));
-        } else if inquiry.tries.is_multiple_of(servers) {
-            inquiry.stage = Stage::Resting { until: now + limits::ROUND_REST, transport };
+        let query = self.query_mut(kind);
+        query.tries += 1;
+        query.failure = query.failure.max(Some(failure));
+        assert!(query.tries <= tries_max, "a query ends with its last try");
+        if query.tries == tries_max {
+            let gravest = query.failure.unwrap_or(failure);
+            self.on_done(now, kind, Err(gravest));
+        } else if query.tries.is_multiple_of(servers) {
+            query.stage = LookupStage::Backoff { until: now + limits::ROUND_BACKOFF, transport };
         } else {
-            inquiry.stage = Stage::Queued { transport };
+            query.stage = LookupStage::Queued { transport };
         }
     }
 
-    /// We ran short of something: the same try again, after a rest that grows each time.
+    /// This machine is short of a resource. The same try is repeated after a backoff that grows
+    /// each time.
     pub(super) fn on_shortage(&mut self, now: Instant, kind: RecordKind) {
-        let Some(inquiry) = self.inquiry_mut(kind) else { return };
-        if let Stage::Asked { transport, .. } = inquiry.stage {
-            inquiry.stage = Stage::Resting { until: now + inquiry.rest, transport };
-            inquiry.rest = (inquiry.rest * 2).min(limits::SHORTAGE_REST_MAX);
+        let query = self.query_mut(kind);
+        if let LookupStage::Asked { transport, .. } = query.stage {
+            query.stage = LookupStage::Backoff { until: now + query.backoff, transport };
+            query.backoff = (query.backoff * 2).min(limits::SHORTAGE_BACKOFF_MAX);
         }
     }
 
-    /// Ends the rests and the attempts whose time is up; the latter's keys come back, to be closed.
+    /// Ends the backoffs and the attempts whose time is up. Returns the keys of these attempts,
+    /// which must be closed.
     pub(super) fn on_due(&mut self, now: Instant) -> Vec<Key> {
         let mut timed_out = Vec::new();
         for kind in self.kinds.clone() {
-            let Some(inquiry) = self.inquiry_mut(kind) else { continue };
-            match inquiry.stage {
-                Stage::Asked { attempt, until, .. } if until <= now => {
+            let query = self.query_mut(kind);
+            match query.stage {
+                LookupStage::Asked { attempt, until, .. } if until <= now => {
                     timed_out.push(attempt);
                     self.on_failed(now, kind, LookupFailure::TimedOut);
                 }
-                Stage::Resting { until, transport } if until <= now => {
-                    inquiry.stage = Stage::Queued { transport };
+                LookupStage::Backoff { until, transport } if until <= now => {
+                    query.stage = LookupStage::Queued { transport };
                 }
-                Stage::Asked { .. }
-                | Stage::Resting { .. }
-                | Stage::Queued { .. }
-                | Stage::Settled(_) => {}
+                LookupStage::Asked { .. }
+                | LookupStage::Backoff { .. }
+                | LookupStage::Queued { .. }
+                | LookupStage::Done(_) => {}
             }
         }
         timed_out
     }
 
-    fn inquiry_mut(&mut self, kind: RecordKind) -> Option<&mut Inquiry> {
-        self.inquiries.iter_mut().find(|inquiry| inquiry.subject.kind == kind)
+    fn query_mut(&mut self, kind: RecordKind) -> &mut PendingQuery {
+        match self.queries.iter_mut().find(|query| query.question.kind == kind) {
+            Some(query) => query,
+            None => unreachable!("a candidate is asked about each kind that was wanted"),
+        }
     }
 }
 
@@ -356,27 +361,27 @@ impl Search {
 mod tests {
     use super::*;
 
-    /// Both families ran short of a socket, one a moment after the other.
+    /// Both families were short of a socket, one a moment after the other.
     #[test]
-    fn a_rest_ends_when_its_own_time_is_up() {
+    fn each_query_ends_its_backoff_at_its_own_time() {
         let conf = ResolvConf::parse(b"nameserver 10.0.0.1\n");
-        let question = Question { name: "www.a.test.".into(), family: Family::Any };
-        let mut search = Search::new(&question, &conf, 0, 1);
+        let request = LookupRequest { name: "www.a.test.".into(), family: Family::Any };
+        let mut search = Search::new(&request, &conf, 0, 1);
         let now = Instant::now();
         search.begin_candidate(now, |_| None);
-        let later = now + limits::SHORTAGE_REST_MIN / 2;
+        let later = now + limits::SHORTAGE_BACKOFF_MIN / 2;
         for (at, kind) in [(now, RecordKind::A), (later, RecordKind::Aaaa)] {
             search.on_asked(at, kind, Key::from_parts(0, 0));
             search.on_shortage(at, kind);
         }
         assert!(!search.wants_socket(), "both rest");
-        assert_eq!(search.on_due(now + limits::SHORTAGE_REST_MIN), []);
-        let errand = search.errand().expect("the first has rested");
-        assert_eq!(errand.subject.kind, RecordKind::A);
-        search.on_asked(now + limits::SHORTAGE_REST_MIN, RecordKind::A, Key::from_parts(1, 0));
-        assert!(!search.wants_socket(), "the other rests on");
-        search.on_due(later + limits::SHORTAGE_REST_MIN);
-        let errand = search.errand().expect("now it has rested, too");
-        assert_eq!(errand.subject.kind, RecordKind::Aaaa);
+        assert_eq!(search.on_due(now + limits::SHORTAGE_BACKOFF_MIN), []);
+        let next_query = search.next_query().expect("the backoff of the first query is over");
+        assert_eq!(next_query.question.kind, RecordKind::A);
+        search.on_asked(now + limits::SHORTAGE_BACKOFF_MIN, RecordKind::A, Key::from_parts(1, 0));
+        assert!(!search.wants_socket(), "the other query is still in backoff");
+        search.on_due(later + limits::SHORTAGE_BACKOFF_MIN);
+        let next_query = search.next_query().expect("its backoff is over now");
+        assert_eq!(next_query.question.kind, RecordKind::Aaaa);
     }
 }

@@ -1,13 +1,14 @@
-//! DNS messages (RFC 1035 section 4): one query out, one reply in, over the codec crate `domain`.
+//! DNS messages (RFC 1035 section 4): writes a query and parses a reply, with the codec crate
+//! `domain`.
 //!
-//! A reply is believed only if it answers the very query: QR set, same id, opcode QUERY, the same
-//! single question. What is believed becomes a [`Finding`]; what answers the query but cannot be
-//! used (SERVFAIL, a loop of aliases, bytes that end too soon) becomes [`Reply::Failure`].
+//! A reply is accepted only if it belongs to this query: QR set, same id, opcode QUERY, the same
+//! single question. An accepted reply becomes a [`Finding`]; a reply that belongs to the query and
+//! cannot be used (SERVFAIL, a loop of aliases, a truncated message) becomes [`Reply::Failure`].
 //!
-//! It never keeps anything, and never panics, whatever the bytes. EDNS is deliberately absent: an
-//! answer that is too long for 512 bytes comes truncated and is asked for again over TCP, which
-//! every server speaks (RFC 7766 section 5), while not every firewall lets big datagrams pass.
-//! DNSSEC is absent too: a stub trusts its server. Driven by `dns`.
+//! This module keeps no state and never panics, whatever the bytes are. `dns` drives it. EDNS is
+//! deliberately absent: an answer that is longer than 512 bytes arrives truncated and is asked for
+//! again over TCP. Every server supports TCP (RFC 7766 section 5), while some firewalls drop large
+//! datagrams. DNSSEC is absent too: a stub resolver trusts its server.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,11 +22,11 @@ use domain::rdata::{A, Aaaa, Cname, Soa};
 
 use crate::limits;
 
-/// An absolute name as it stands in a message: labels with their lengths, the root's empty one
-/// last. Compared without regard to case.
+/// An absolute name in the encoding of a message: labels with their lengths, the empty label of the
+/// root last. Comparison ignores case.
 pub type WireName = Name<Vec<u8>>;
 
-/// Which record is asked for.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RecordKind {
     /// An IPv4 address.
@@ -43,49 +44,51 @@ impl RecordKind {
     }
 }
 
-/// What a query asks: records of one kind of one absolute name.
+/// The question of a query: records of one kind of one absolute name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Subject {
+pub struct Question {
     /// The name.
     pub name: WireName,
     /// The kind of record.
     pub kind: RecordKind,
 }
 
-/// What a server told about a subject.
+/// The answer of a server to a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// Its addresses, at least one, at most `limits::ADDRESSES_PER_NAME_MAX`, none twice.
+    /// The addresses of the name: at least one, at most `limits::ADDRESSES_PER_NAME_MAX`, without
+    /// duplicates.
     Addresses(Vec<IpAddr>),
-    /// The name exists, but has no record of the kind.
+    /// The name exists, but has no record of this kind.
     NoData,
     /// The name does not exist.
     NoName,
 }
 
-/// A reply to our query.
+/// A reply to the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// The server knows.
-    Told {
-        /// What it knows.
+    /// The server answered the question.
+    Answer {
+        /// The answer.
         finding: Finding,
-        /// How long that holds: the least TTL on the way from the name to the addresses, or the
-        /// negative TTL of RFC 2308 section 5. `None`: not to be cached.
+        /// The time for which the answer is valid: the lowest TTL on the path from the name to the
+        /// addresses, or the negative TTL of RFC 2308 section 5. `None` if it must not be cached.
         ttl: Option<Duration>,
     },
-    /// TC: it is too long for a datagram.
+    /// The TC bit is set: the answer is too long for a datagram.
     Truncated,
     /// SERVFAIL, REFUSED or any other error, a referral, or an answer that makes no sense.
     Failure,
 }
 
-/// The bytes are no reply to the query: to be ignored, since anyone may have sent them.
+/// The bytes are not a reply to the query. They are ignored, because any machine may have sent
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForeignReply;
 
-/// `text` as an absolute name, with or without its final dot; `None` if it cannot be one (a label
-/// of 0 or more than 63 bytes, more than 253 bytes in all). The text is taken as it is: a
+/// `text` as an absolute name, with or without its final dot. `None` if it cannot be one (a label
+/// of 0 or more than 63 bytes, more than 253 bytes in all). The text is taken literally: a
 /// backslash escapes nothing.
 pub fn wire_name(text: &str) -> Option<WireName> {
     let text = text.strip_suffix('.').unwrap_or(text);
@@ -101,23 +104,23 @@ pub fn wire_name(text: &str) -> Option<WireName> {
     Name::from_octets(octets).ok()
 }
 
-/// The query for `subject`, recursion desired: 17 to 271 bytes, without the length that goes
-/// before it over TCP.
-pub fn query(id: u16, subject: &Subject) -> Vec<u8> {
-    let name = subject.name.as_slice();
+/// The query for `question` with recursion desired: 17 to 271 bytes, without the length that
+/// precedes it over TCP.
+pub fn query(id: u16, question: &Question) -> Vec<u8> {
+    let name = question.name.as_slice();
     assert!(!name.is_empty() && name.len() <= 255, "a wire name holds its root label");
     let mut bytes = Vec::with_capacity(12 + name.len() + 4);
     bytes.extend_from_slice(&id.to_be_bytes());
-    // Flags: RD alone. Counts: one question, no answer, authority or additional record.
+    // Flags: only RD. Counts: one question, no answer, authority or additional record.
     bytes.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     bytes.extend_from_slice(name);
-    bytes.extend_from_slice(&subject.kind.rtype().to_int().to_be_bytes());
+    bytes.extend_from_slice(&question.kind.rtype().to_int().to_be_bytes());
     bytes.extend_from_slice(&Class::IN.to_int().to_be_bytes());
     bytes
 }
 
-/// Reads `bytes`, one whole message, as the reply to [`query`]`(id, subject)`.
-pub fn reply(id: u16, subject: &Subject, bytes: &[u8]) -> Result<Reply, ForeignReply> {
+/// Parses `bytes`, one whole message, as the reply to [`query`]`(id, asked)`.
+pub fn reply(id: u16, asked: &Question, bytes: &[u8]) -> Result<Reply, ForeignReply> {
     let message = Message::from_slice(bytes).map_err(|_| ForeignReply)?;
     let header = message.header();
     let question = message.sole_question().map_err(|_| ForeignReply)?;
@@ -125,14 +128,14 @@ pub fn reply(id: u16, subject: &Subject, bytes: &[u8]) -> Result<Reply, ForeignR
         && header.id() == id
         && header.opcode() == Opcode::QUERY
         && question.qclass() == Class::IN
-        && question.qtype() == subject.kind.rtype()
-        && *question.qname() == subject.name;
+        && question.qtype() == asked.kind.rtype()
+        && *question.qname() == asked.name;
     if !is_ours {
         return Err(ForeignReply);
     }
     if header.rcode() == Rcode::NXDOMAIN {
         let ttl = negative_ttl(message);
-        return Ok(Reply::Told { finding: Finding::NoName, ttl });
+        return Ok(Reply::Answer { finding: Finding::NoName, ttl });
     }
     if header.rcode() != Rcode::NOERROR {
         return Ok(Reply::Failure);
@@ -140,44 +143,44 @@ pub fn reply(id: u16, subject: &Subject, bytes: &[u8]) -> Result<Reply, ForeignR
     if header.tc() {
         return Ok(Reply::Truncated);
     }
-    Ok(follow(message, question.into_qname(), subject.kind).unwrap_or(Reply::Failure))
+    Ok(follow(message, question.into_qname(), asked.kind).unwrap_or(Reply::Failure))
 }
 
-/// What one pass over the answer section finds for one name.
-enum Step<'a> {
+/// The result of one scan of the answer section for one name.
+enum RecordStep<'a> {
     Addresses(Vec<IpAddr>, Duration),
     Alias(ParsedName<&'a [u8]>, Duration),
     Nothing,
 }
 
-/// Goes from alias to alias (RFC 1034 section 3.6.2) until there are addresses.
+/// Follows the aliases (RFC 1034 section 3.6.2) until it finds addresses.
 fn follow<'a>(
     message: &'a Message<[u8]>,
     mut name: ParsedName<&'a [u8]>,
     kind: RecordKind,
 ) -> Result<Reply, ParseError> {
     let mut ttl_least = limits::TTL_MAX;
-    // One pass for the name asked, and one for each alias.
+    // One scan for the requested name, and one for each alias.
     for passed in 0..=limits::CNAME_CHAIN_MAX {
         match step(message.answer()?, &name, kind)? {
-            Step::Addresses(addresses, ttl) => {
+            RecordStep::Addresses(addresses, ttl) => {
                 assert!(!addresses.is_empty(), "a step without addresses is another step");
                 let ttl = Some(ttl.min(ttl_least));
-                return Ok(Reply::Told { finding: Finding::Addresses(addresses), ttl });
+                return Ok(Reply::Answer { finding: Finding::Addresses(addresses), ttl });
             }
-            Step::Alias(target, ttl) => {
+            RecordStep::Alias(target, ttl) => {
                 name = target;
                 ttl_least = ttl_least.min(ttl);
             }
-            Step::Nothing => {
+            RecordStep::Nothing => {
                 let ttl = negative_ttl(message);
                 let header = message.header();
-                // No answer, no authority for saying so, no recursion: a referral to other
-                // servers, which a stub cannot follow (RFC 2308 section 2.2).
+                // Without an answer, authority and recursion, the reply is a referral to other
+                // servers, which a stub resolver cannot follow (RFC 2308 section 2.2).
                 if passed == 0 && ttl.is_none() && !header.aa() && !header.ra() {
                     return Ok(Reply::Failure);
                 }
-                return Ok(Reply::Told { finding: Finding::NoData, ttl });
+                return Ok(Reply::Answer { finding: Finding::NoData, ttl });
             }
         }
     }
@@ -188,7 +191,7 @@ fn step<'a>(
     answer: RecordSection<'a, [u8]>,
     name: &ParsedName<&'a [u8]>,
     kind: RecordKind,
-) -> Result<Step<'a>, ParseError> {
+) -> Result<RecordStep<'a>, ParseError> {
     let mut addresses = Vec::new();
     let mut ttl_least = limits::TTL_MAX;
     let mut alias = None;
@@ -203,13 +206,13 @@ fn step<'a>(
             }
             ttl_least = ttl_least.min(duration(record.ttl()));
         } else if let Some(cname) = record.to_record::<Cname<_>>()? {
-            alias = Some(Step::Alias(cname.into_data().into_cname(), duration(record.ttl())));
+            alias = Some(RecordStep::Alias(cname.into_data().into_cname(), duration(record.ttl())));
         }
     }
     if addresses.is_empty() {
-        return Ok(alias.unwrap_or(Step::Nothing));
+        return Ok(alias.unwrap_or(RecordStep::Nothing));
     }
-    Ok(Step::Addresses(addresses, ttl_least))
+    Ok(RecordStep::Addresses(addresses, ttl_least))
 }
 
 fn address_of(
@@ -222,8 +225,8 @@ fn address_of(
     })
 }
 
-/// The lesser of the SOA's own TTL and its MINIMUM (RFC 2308 section 5); without a readable SOA
-/// the absence is not to be cached.
+/// The lower of the TTL of the SOA record and its MINIMUM (RFC 2308 section 5). Without a readable
+/// SOA record the absence must not be cached.
 fn negative_ttl(message: &Message<[u8]>) -> Option<Duration> {
     let soa = message.authority().ok()?.limit_to_in::<Soa<_>>().next()?.ok()?;
     Some(duration(soa.ttl()).min(duration(soa.data().minimum())))
@@ -235,19 +238,21 @@ fn duration(ttl: Ttl) -> Duration {
     Duration::from_secs(if secs > i32::MAX as u32 { 0 } else { u64::from(secs) })
 }
 
-/// The replies built here serve the tests of `dns` as well.
+/// The tests of `dns` use the replies built here as well.
 #[cfg(test)]
 pub mod tests {
     use super::*;
     use domain::base::MessageBuilder;
     use domain::base::Serial;
     use domain::base::iana::Rcode;
+    use domain::dep::octseq::array::Array;
 
-    /// A reply to `query` with records written `owner ttl TYPE value`; an SOA (its value is
-    /// MINIMUM) goes into the authority section.
+    /// A reply to `query` with records written as `owner ttl TYPE value`. An SOA record, whose
+    /// value is MINIMUM, is written into the authority section.
     pub fn reply_to(query: &[u8], rcode: Rcode, records: &[&str]) -> Vec<u8> {
         let query = Message::from_slice(query).unwrap();
-        let mut answer = MessageBuilder::new_vec().start_answer(query, rcode).unwrap();
+        let bytes = MessageBuilder::from_target(Array::<4096>::new()).unwrap();
+        let mut answer = bytes.start_answer(query, rcode).unwrap();
         answer.header_mut().set_ra(true);
         let words = |record: &str| -> (WireName, u32, String, String) {
             let words: Vec<&str> = record.split_whitespace().collect();
@@ -275,23 +280,23 @@ pub mod tests {
                 authority.push((owner, ttl, soa)).unwrap();
             }
         }
-        authority.finish()
+        authority.finish().as_ref().to_vec()
     }
 
     const ID: u16 = 0xbeef;
 
-    fn subject(kind: RecordKind) -> Subject {
-        Subject { name: wire_name("www.example.com").unwrap(), kind }
+    fn question(kind: RecordKind) -> Question {
+        Question { name: wire_name("www.example.com").unwrap(), kind }
     }
 
     fn read(kind: RecordKind, rcode: Rcode, records: &[&str]) -> Reply {
-        let subject = subject(kind);
-        let bytes = reply_to(&query(ID, &subject), rcode, records);
-        reply(ID, &subject, &bytes).unwrap()
+        let question = question(kind);
+        let bytes = reply_to(&query(ID, &question), rcode, records);
+        reply(ID, &question, &bytes).unwrap()
     }
 
     fn told(finding: Finding, ttl_secs: Option<u64>) -> Reply {
-        Reply::Told { finding, ttl: ttl_secs.map(Duration::from_secs) }
+        Reply::Answer { finding, ttl: ttl_secs.map(Duration::from_secs) }
     }
 
     fn found(addresses: &[&str], ttl_secs: u64) -> Reply {
@@ -300,9 +305,9 @@ pub mod tests {
     }
 
     #[test]
-    fn a_query_is_what_the_codec_reads_back() {
+    fn the_codec_reads_back_every_query() {
         for (kind, rtype) in [(RecordKind::A, Rtype::A), (RecordKind::Aaaa, Rtype::AAAA)] {
-            let bytes = query(ID, &subject(kind));
+            let bytes = query(ID, &question(kind));
             let message = Message::from_slice(&bytes).unwrap();
             let (header, question) = (message.header(), message.sole_question().unwrap());
             assert_eq!((header.id(), header.qr(), header.rd()), (ID, false, true));
@@ -315,7 +320,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_name_is_taken_as_it_is_or_not_at_all() {
+    fn a_name_is_taken_literally_or_refused() {
         let (label, long) = ("a".repeat(63), "a".repeat(64));
         let longest = format!("{label}.{label}.{label}.{}", "a".repeat(61));
         assert_eq!(longest.len(), 253);
@@ -338,19 +343,19 @@ pub mod tests {
     }
 
     #[test]
-    fn a_reply_is_believed_only_if_it_answers_this_very_query() {
-        let subject = subject(RecordKind::A);
-        let query = query(ID, &subject);
+    fn a_reply_is_accepted_only_if_it_belongs_to_the_query() {
+        let question = question(RecordKind::A);
+        let query = query(ID, &question);
         let good = reply_to(&query, Rcode::NOERROR, &["www.example.com 60 A 192.0.2.1"]);
         let changed = |place: usize, bits: u8| {
             let mut bytes = good.clone();
             bytes[place] ^= bits;
-            reply(ID, &subject, &bytes)
+            reply(ID, &question, &bytes)
         };
         let believed = Ok(found(&["192.0.2.1"], 60));
-        assert_eq!(reply(ID, &subject, &good), believed);
+        assert_eq!(reply(ID, &question, &good), believed);
         for place in (13..28).filter(|place| good[*place].is_ascii_alphabetic()) {
-            assert_eq!(changed(place, 0x20), believed, "case does not count");
+            assert_eq!(changed(place, 0x20), believed, "case is ignored");
             assert_eq!(changed(place, 0x01), Err(ForeignReply), "another name");
         }
         let foreign = [(0, 1), (1, 1), (2, 0x80), (2, 0x08), (4, 1), (5, 1), (5, 3)];
@@ -358,7 +363,7 @@ pub mod tests {
         for (place, bits) in foreign.into_iter().chain(another_type_or_class) {
             assert_eq!(changed(place, bits), Err(ForeignReply), "{place} {bits}");
         }
-        assert_eq!(reply(ID, &subject, &query), Err(ForeignReply), "the query itself");
+        assert_eq!(reply(ID, &question, &query), Err(ForeignReply), "the query itself");
     }
 
     #[test]
@@ -384,16 +389,16 @@ pub mod tests {
         assert_eq!(read(RecordKind::Aaaa, Rcode::NOERROR, &v6), found(&["2001:db8::1"], 20));
         let many: Vec<String> = (0..100).map(|n| line(&format!("60 A 192.0.2.{n}"))).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        let Reply::Told { finding: Finding::Addresses(addresses), .. } =
+        let Reply::Answer { finding: Finding::Addresses(addresses), .. } =
             read(RecordKind::A, Rcode::NOERROR, &many)
         else {
-            panic!("addresses were sent");
+            panic!("the reply must contain addresses");
         };
         assert_eq!(addresses.len(), limits::ADDRESSES_PER_NAME_MAX);
     }
 
     #[test]
-    fn a_chain_of_aliases_is_followed_so_far_and_a_loop_not_for_ever() {
+    fn a_chain_of_aliases_is_followed_up_to_a_bound_that_also_ends_a_loop() {
         for (length, is_found) in [(limits::CNAME_CHAIN_MAX, true), (17, false)] {
             let name = |n| if n == 0 { "www.example.com".into() } else { format!("a{n}.test") };
             let mut records: Vec<String> =
@@ -410,7 +415,7 @@ pub mod tests {
     }
 
     #[test]
-    fn absence_holds_as_long_as_the_soa_says_and_other_codes_are_failures() {
+    fn an_absence_is_valid_for_the_ttl_of_the_soa_and_other_codes_are_failures() {
         let check = |rcode, records: &[&str], expected| {
             assert_eq!(read(RecordKind::A, rcode, records), expected, "{rcode} {records:?}");
         };
@@ -427,26 +432,26 @@ pub mod tests {
     }
 
     #[test]
-    fn a_referral_is_a_failure_and_a_truncated_reply_is_told_apart() {
-        let subject = subject(RecordKind::A);
-        let mut bytes = reply_to(&query(ID, &subject), Rcode::NOERROR, &[]);
+    fn a_referral_is_a_failure_and_a_truncated_reply_is_distinguished_from_it() {
+        let question = question(RecordKind::A);
+        let mut bytes = reply_to(&query(ID, &question), Rcode::NOERROR, &[]);
         bytes[3] &= !0x80;
-        assert_eq!(reply(ID, &subject, &bytes), Ok(Reply::Failure), "RA is clear");
+        assert_eq!(reply(ID, &question, &bytes), Ok(Reply::Failure), "RA is clear");
         bytes[2] |= 0x04;
-        assert_eq!(reply(ID, &subject, &bytes), Ok(told(Finding::NoData, None)), "AA is set");
+        assert_eq!(reply(ID, &question, &bytes), Ok(told(Finding::NoData, None)), "AA is set");
         bytes[2] |= 0x02;
-        assert_eq!(reply(ID, &subject, &bytes), Ok(Reply::Truncated));
+        assert_eq!(reply(ID, &question, &bytes), Ok(Reply::Truncated));
     }
 
     #[test]
-    fn no_bytes_whatever_make_it_panic() {
-        let subject = subject(RecordKind::A);
+    fn no_input_causes_a_panic() {
+        let question = question(RecordKind::A);
         let records = ["www.example.com 60 CNAME x.test", "x.test 60 A 192.0.2.1", "t 60 SOA 9"];
-        let good = reply_to(&query(ID, &subject), Rcode::NOERROR, &records);
-        let whole = reply(ID, &subject, &good);
+        let good = reply_to(&query(ID, &question), Rcode::NOERROR, &records);
+        let whole = reply(ID, &question, &good);
         let question_end = 12 + 17 + 4;
         for end in 0..good.len() {
-            let cut = reply(ID, &subject, &good[..end]);
+            let cut = reply(ID, &question, &good[..end]);
             assert_eq!(cut.is_ok(), end >= question_end, "cut at {end}");
         }
         let mut differing = 0;
@@ -454,16 +459,16 @@ pub mod tests {
             for byte in 0..=255 {
                 let mut bytes = good.clone();
                 bytes[place] = byte;
-                differing += usize::from(reply(ID, &subject, &bytes) != whole);
+                differing += usize::from(reply(ID, &question, &bytes) != whole);
             }
         }
-        assert!(differing > 0, "some of these bytes matter");
-        // Pointers everywhere: after the question come records that are nothing else.
+        assert!(differing > 0, "no change of a byte had an effect");
+        // Every byte after the question is part of a compression pointer.
         for target in 0..64 {
             let mut bytes = good[..question_end].to_vec();
             bytes[6..8].copy_from_slice(&u16::MAX.to_be_bytes());
             bytes.extend([0xc0, target].repeat(30_000));
-            assert!(reply(ID, &subject, &bytes).is_ok());
+            assert!(reply(ID, &question, &bytes).is_ok());
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Log lines and the progress line on their way to a stderr that may take none just now.
 //!
-//! stderr may be a pipe that nobody reads, or a file on a full disk: neither may hold the loop.
+//! stderr may be a pipe that is not read, or a file on a full disk: neither may hold the loop.
 //! Lines wait, as many as [`limits::LOG_BYTES_MAX`] holds; what finds no room is counted, not kept.
 
 use std::collections::VecDeque;
 
+use crate::kernel::{IoStep, Kernel};
 use crate::limits;
-use crate::sys::{self, IoStep};
 
 /// Lines that wait.
 #[derive(Debug, Default)]
@@ -15,6 +15,7 @@ pub(super) struct LogQueue(VecDeque<u8>);
 impl LogQueue {
     /// Adds a line, which has no end yet; false if there is no room for it.
     pub(super) fn push(&mut self, line: &str) -> bool {
+        debug_assert!(!line.contains('\n'), "a record is one line: {line}");
         let has_room = self.0.len() + line.len() < limits::LOG_BYTES_MAX;
         if has_room {
             self.0.extend(line.as_bytes());
@@ -33,13 +34,13 @@ impl LogQueue {
     }
 
     /// Writes as much as stderr takes. Returns how many lines were given up since it is broken.
-    pub(super) fn flush(&mut self) -> u64 {
+    pub(super) fn flush<K: Kernel>(&mut self, kernel: &mut K) -> u64 {
         while !self.0.is_empty() {
             let (first, _) = self.0.as_slices();
-            match sys::write_log(first) {
+            match kernel.write_log(first) {
                 IoStep::Done(count) => drop(self.0.drain(..count)),
-                IoStep::Blocked | IoStep::Short => return 0,
-                IoStep::End | IoStep::Broken => {
+                IoStep::WouldBlock | IoStep::Retry => return 0,
+                IoStep::Eof | IoStep::Broken => {
                     let lines = self.0.iter().filter(|byte| **byte == b'\n').count();
                     self.0.clear();
                     return lines as u64;
@@ -49,7 +50,7 @@ impl LogQueue {
         0
     }
 
-    /// True exactly when nothing waits.
+    /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

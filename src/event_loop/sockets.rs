@@ -1,48 +1,45 @@
 //! The sockets that are open, by the keys that the core gave them.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU8;
-
-use socket2::Socket;
 
 use crate::slots::Key;
 
 /// A socket, and what is remembered of its readiness.
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) socket: Socket,
+pub(super) struct Entry<S> {
+    pub(super) socket: S,
     generation: u32,
-    pub(super) stage: Stage,
+    pub(super) stage: SocketStage,
     pub(super) readable: bool,
     pub(super) writable: bool,
-    /// The peer's FIN was told: reading goes on until it is read.
+    /// The peer's FIN was reported: reading goes on until it is read.
     pub(super) read_closed: bool,
-    /// The turn in which something was written last.
+    /// The tick in which something was written last.
     pub(super) written_in: Option<NonZeroU8>,
-    /// True exactly when a call on it came to [`crate::sys::IoStep::Short`] since it was taken.
-    pub(super) is_short: bool,
-    /// True exactly when the poller tells of it.
+    /// Whether a call on it came to [`crate::kernel::IoStep::Retry`] since it was taken.
+    pub(super) needs_retry: bool,
+    /// Whether it is registered with the poller.
     pub(super) is_watched: bool,
-    /// Where its key stands.
-    pub(super) queue: Queue,
+    /// The list on which its key is.
+    pub(super) queue: QueuedIn,
 }
 
-/// The list on which a socket's key stands.
+/// The list on which a socket's key is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Queue {
-    /// None: the poller tells of it.
+pub(super) enum QueuedIn {
+    /// None: the poller reports it.
     None,
     /// That of the sockets that have work left.
     Ready,
     /// That of the sockets that wait for time to pass.
-    Resting,
+    Backoff,
 }
-
-const _: () = assert!(size_of::<Option<Entry>>() <= 16, "a probe stays within its memory budget");
 
 /// How far a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// `connect` is on its way; the poller tells of its end.
+pub(super) enum SocketStage {
+    /// `connect` is under way; the poller reports its end.
     Connecting,
     /// Bytes may flow.
     Stream,
@@ -52,46 +49,42 @@ pub(super) enum Stage {
 
 /// The table. A stale key finds nothing.
 #[derive(Debug)]
-pub(super) struct Sockets(Vec<Option<Entry>>);
+pub(super) struct SocketTable<S>(BTreeMap<usize, Entry<S>>);
 
-impl Sockets {
-    /// An empty table with room for `sockets` of them.
-    pub(super) fn with_capacity(sockets: usize) -> Self {
-        Self(Vec::with_capacity(sockets))
+impl<S> SocketTable<S> {
+    pub(super) const fn new() -> Self {
+        Self(BTreeMap::new())
     }
 
-    pub(super) fn insert(&mut self, key: Key, socket: Socket, stage: Stage) {
-        if self.0.len() <= key.index() {
-            self.0.resize_with(key.index() + 1, || None);
-        }
-        let slot = &mut self.0[key.index()];
-        assert!(slot.is_none(), "the core closes a socket before it reuses its slot");
-        *slot = Some(Entry {
+    pub(super) fn insert(&mut self, key: Key, socket: S, stage: SocketStage) {
+        let entry = Entry {
             socket,
             generation: key.generation(),
             stage,
             readable: false,
-            writable: stage != Stage::Connecting,
+            writable: stage != SocketStage::Connecting,
             read_closed: false,
             written_in: None,
-            is_short: false,
+            needs_retry: false,
             is_watched: true,
-            queue: Queue::None,
-        });
+            queue: QueuedIn::None,
+        };
+        let before = self.0.insert(key.index(), entry);
+        assert!(before.is_none(), "the core closes a socket before it reuses its slot");
     }
 
-    pub(super) fn entry(&mut self, key: Key) -> Option<&mut Entry> {
-        let entry = self.0.get_mut(key.index())?.as_mut()?;
+    pub(super) fn entry(&mut self, key: Key) -> Option<&mut Entry<S>> {
+        let entry = self.0.get_mut(&key.index())?;
         (entry.generation == key.generation()).then_some(entry)
     }
 
-    pub(super) fn take(&mut self, key: Key) -> Option<Entry> {
+    pub(super) fn take(&mut self, key: Key) -> Option<Entry<S>> {
         self.entry(key)?;
-        self.0[key.index()].take()
+        self.0.remove(&key.index())
     }
 
-    /// Puts back what [`Sockets::take`] took.
-    pub(super) fn put_back(&mut self, key: Key, entry: Entry) {
-        self.0[key.index()] = Some(entry);
+    /// Puts back what [`SocketTable::take`] took.
+    pub(super) fn put_back(&mut self, key: Key, entry: Entry<S>) {
+        self.0.insert(key.index(), entry);
     }
 }

@@ -6,12 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Interest, Token};
-
-use super::Server;
+use super::EventLoop;
 use crate::event::{Event, PrintFailure};
-use crate::sys::{self, IoStep};
+use crate::kernel::{IoStep, Kernel, Source, Token};
 
 /// The poller's token for stdout.
 pub(super) const STDOUT: Token = Token(usize::MAX - 1);
@@ -21,39 +18,39 @@ pub(super) const STDOUT: Token = Token(usize::MAX - 1);
 pub(super) enum Stdout {
     /// It took all it was given, and is not on the poller.
     Willing,
-    /// It was full before, and has room again. The poller tells of changes.
+    /// It was full before, and has room again. The poller reports changes.
     Watched,
-    /// It is full. The poller tells when it has room, or nobody reads on.
+    /// It is full. The poller reports when it has room, or when the reader is gone.
     Full,
 }
 
-impl Server {
-    /// Writes the core's printout as far as stdout takes it; true exactly when the core heard what
+impl<K: Kernel> EventLoop<K> {
+    /// Writes the core's output as far as stdout takes it; true if the core was informed of what
     /// became of some of it, and may want something.
     pub(super) fn print(&mut self, now: Instant) -> bool {
         let mut is_told = false;
         loop {
-            let printout = self.service.printout();
-            if printout.is_empty() {
+            let output = self.core.stdout();
+            if output.is_empty() {
                 return is_told;
             }
-            match sys::write_stdout(printout) {
+            match self.kernel.write_stdout(output) {
                 IoStep::Done(count) => {
                     if self.stdout == Stdout::Full {
                         self.stdout = Stdout::Watched;
                     }
-                    self.service.handle(Event::Printed { count }, now);
+                    self.core.handle(Event::Printed { count }, now);
                 }
-                IoStep::Blocked | IoStep::Short => {
+                IoStep::WouldBlock | IoStep::Retry => {
                     self.watch_stdout();
                     return is_told;
                 }
-                IoStep::End => {
-                    self.service.handle(Event::PrintFailed(PrintFailure::ReaderGone), now);
+                IoStep::Eof => {
+                    self.core.handle(Event::PrintFailed(PrintFailure::ReaderGone), now);
                     return true;
                 }
                 IoStep::Broken => {
-                    self.service.handle(Event::PrintFailed(PrintFailure::Broken), now);
+                    self.core.handle(Event::PrintFailed(PrintFailure::Broken), now);
                     return true;
                 }
             }
@@ -65,7 +62,7 @@ impl Server {
     /// a stdout that cannot be (a file, some terminals).
     pub(super) fn output_limit(&self) -> Option<Duration> {
         const RETRY: Duration = Duration::from_millis(100);
-        let prints = !self.service.printout().is_empty();
+        let prints = !self.core.stdout().is_empty();
         if prints && self.stdout != Stdout::Full {
             return Some(Duration::ZERO);
         }
@@ -76,9 +73,7 @@ impl Server {
         if self.stdout == Stdout::Willing {
             // What cannot be on a poller (epoll_ctl(2): EPERM) is never full for long: the loop
             // looks again while something waits.
-            let descriptor = sys::STDOUT;
-            let mut source = SourceFd(&descriptor);
-            let _ = self.poll.registry().register(&mut source, STDOUT, Interest::WRITABLE);
+            let _ = self.kernel.register(Source::Stdout, STDOUT);
         }
         self.stdout = Stdout::Full;
     }

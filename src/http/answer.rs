@@ -1,11 +1,11 @@
 //! Writes the head of an answer (RFC 9112 section 4, RFC 9110 section 8.6).
 //!
-//! Once per request, so nothing here allocates but the output's own growth, and nothing goes
-//! through a formatter. Sends no Server field: it would tell an attacker more than a friend.
-//! Driven by `conn`.
+//! This happens once per request, so nothing here allocates except for the growth of the output,
+//! and no formatter is used. No Server field is sent, because it would help only attackers. `conn`
+//! drives this module.
 //!
-//! Invariant: what is written ends in exactly one blank line, and says how the body ends in
-//! exactly one way.
+//! Invariant: a written head ends in exactly one blank line and declares exactly one way in which
+//! the body ends.
 
 use crate::http::{Method, Response};
 
@@ -15,19 +15,20 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// How the body of an answer is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFraming {
-    /// By Content-Length, which is this.
+    /// Content-Length, with this value.
     Length(u64),
-    /// In chunks; HTTP/1.1 only.
+    /// Chunks; on HTTP/1.1 only.
     Chunked,
-    /// By the end of the connection; for streams to HTTP/1.0.
+    /// The end of the connection; used for streams to HTTP/1.0 clients.
     ToClose,
-    /// Not at all: an answer to HEAD that does not know the body GET would have.
+    /// No framing at all: the answer to a HEAD request if the length of the body of GET is unknown.
     Untold,
 }
 
 impl BodyFraming {
-    /// The framing of an answer that is given whole. A HEAD without the body that GET would have
-    /// does not know its length, and must not tell another (RFC 9110 section 8.6).
+    /// The framing of an answer that is rendered as a whole. If HEAD is answered without rendering
+    /// the body of GET, the length of that body is unknown, and no other length may be sent (RFC
+    /// 9110 section 8.6).
     pub const fn of_whole(response: &Response, method: Method) -> Self {
         match method {
             Method::Head if response.body.is_empty() => Self::Untold,
@@ -38,20 +39,20 @@ impl BodyFraming {
     }
 }
 
-/// What the answer says of the connection.
+/// The Connection field of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// Nothing: it lives on, as HTTP/1.1 has it.
+    /// No field: the connection persists, which is the default of HTTP/1.1.
     Implied,
-    /// `Connection: keep-alive`: it lives on, which HTTP/1.0 must be told.
+    /// `Connection: keep-alive`: the connection stays open, which HTTP/1.0 does not assume.
     KeepAlive,
     /// `Connection: close`: this is the last answer.
     Close,
 }
 
 impl Response {
-    /// Appends the status line and all fields to `out`. `date` is the wall clock as an
-    /// IMF-fixdate (RFC 9110 section 5.6.7). The body is the caller's.
+    /// Appends the status line and all fields to `out`. `date` is the wall clock as an IMF-fixdate
+    /// (RFC 9110 section 5.6.7). The caller appends the body.
     pub fn write_head(
         &self,
         out: &mut Vec<u8>,
@@ -94,17 +95,19 @@ impl Response {
     }
 }
 
-/// True exactly when an answer of this status may have a body at all: 204 and 304 end with their
-/// head (RFC 9112 section 6.3), and say nothing of a length, which for 304 would be another's.
+/// Whether an answer with this status may have a body. 204 and 304 end with their head (RFC 9112
+/// section 6.3). They carry no Content-Length either, because for 304 it would be the length of
+/// another answer.
 pub const fn may_have_body(status: u16) -> bool {
     !matches!(status, 100..=199 | 204 | 304)
 }
 
-/// The status in words (RFC 9110 section 15, RFC 6585); empty, as the grammar permits, for one
-/// that this service does not send.
+/// The reason phrase of a status (RFC 9110 section 15, RFC 6585). It is empty, as the grammar
+/// permits, for a status that this service does not send.
 pub const fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        204 => "No Content",
         304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -127,7 +130,8 @@ pub const fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// Appends one chunk (RFC 9112 section 7.1). Not for an empty one: that would end the body.
+/// Appends one chunk (RFC 9112 section 7.1). The chunk must not be empty, because an empty one ends
+/// the body.
 pub fn write_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
     assert!(!bytes.is_empty(), "an empty chunk ends the body");
     push_digits::<16>(out, bytes.len() as u64);
@@ -136,10 +140,10 @@ pub fn write_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The last chunk, without trailers.
+/// The last chunk, which has no trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Ends the line before and begins a field; the line's own end is the next one's business.
+/// Ends the previous line and writes a field. The next call writes the end of this line.
 fn push_field(out: &mut Vec<u8>, name: &str, value: &str) {
     debug_assert!(!name.is_empty() && !name.contains([':', '\r', '\n']));
     debug_assert!(!value.contains(['\r', '\n']), "{name} would end before its value does");
@@ -152,7 +156,7 @@ fn push_field(out: &mut Vec<u8>, name: &str, value: &str) {
 /// Appends a number in base 10 or 16.
 fn push_digits<const BASE: u64>(out: &mut Vec<u8>, number: u64) {
     const { assert!(BASE >= 10 && BASE <= 16) };
-    // The longest is u64::MAX in base 10.
+    // The longest number is u64::MAX in base 10.
     let mut digits = [0; 20];
     let mut start = digits.len();
     let mut rest = number;
@@ -181,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_says_status_date_type_length_and_connection() {
+    fn a_head_contains_status_date_type_length_and_connection() {
         let check = |framing, persistence, expected: &str| {
             let expected = format!(
                 "HTTP/1.1 200 OK\r\nDate: {DATE}\r\nContent-Type: text/plain\r\n{expected}\r\n\r\n"
@@ -200,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_without_the_body_of_a_get_says_nothing_of_its_length() {
+    fn a_head_without_the_body_of_get_has_no_content_length() {
         let mut response = response(200);
         assert_eq!(BodyFraming::of_whole(&response, Method::Head), BodyFraming::Length(3));
         response.body.clear();
@@ -223,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_cannot_have_a_body_says_nothing_of_its_length() {
+    fn an_answer_that_cannot_have_a_body_has_no_content_length() {
         for status in [204, 304] {
             for framing in [BodyFraming::Length(3), BodyFraming::Chunked] {
                 let head = head(&response(status), framing, Persistence::Implied);

@@ -1,58 +1,59 @@
-//! Reads a body in chunks (RFC 9112 section 7.1), checks it and drops it.
+//! Reads, checks and drops a chunked body (RFC 9112 section 7.1).
 //!
-//! One state per place in the grammar, one byte at a time, but for the data, which is skipped.
-//! Blanks are taken where the grammar has "bad whitespace", around `;` and `=` (RFC 9110 section
-//! 5.6.3), and nowhere else: none before a size, none before the end of its line. Trailer fields
-//! are checked and dropped; no route wants one.
+//! The decoder has one state per place in the grammar and takes one byte at a time, except in the
+//! data, which it skips. Blanks are accepted where the grammar has "bad whitespace", around `;` and
+//! `=` (RFC 9110 section 5.6.3), and nowhere else: neither before a size nor before the end of its
+//! line. Trailer fields are checked and dropped, because no route reads one.
 //!
-//! Never allocates. Driven by `conn`; after an error or the end it takes nothing more.
+//! This module never allocates. `conn` drives it. After an error or the end of the body the decoder
+//! accepts no more bytes.
 //!
-//! Invariants: the data so far and the chunk under way together never pass [`BODY_BYTES_MAX`]; a
-//! size's line never passes [`CHUNK_LINE_BYTES_MAX`], all trailers together never
-//! [`TRAILER_BYTES_MAX`].
+//! Invariants: the data received so far and the current chunk together never exceed
+//! [`BODY_BYTES_MAX`]; the line of a size never exceeds [`CHUNK_LINE_BYTES_MAX`], and all trailers
+//! together never exceed [`TRAILER_BYTES_MAX`].
 
 use crate::http::Refusal;
 use crate::http::head::is_token_byte;
 use crate::limits::{BODY_BYTES_MAX, CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
 
-/// Where the decoder stands: what the next byte may be.
+/// The position in the grammar. Each variant lists the bytes that may come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// The first digit of a size.
     SizeStart,
     /// A digit, a blank, `;` or CR.
     Size,
-    /// Behind a blank: `;` or another blank.
+    /// After a blank: `;` or another blank.
     ExtensionAwaited,
     /// A blank, or the first byte of an extension's name.
     ExtensionStart,
-    /// The name goes on, or a blank, `=`, `;`, CR.
+    /// The next byte of the name, or a blank, `=`, `;`, CR.
     ExtensionName,
-    /// Behind a blank that followed a name: `=`, `;` or another blank.
+    /// After a blank that followed a name: `=`, `;` or another blank.
     ExtensionNameEnd,
-    /// A blank, or the first byte of an extension's value: a token's or a quote.
+    /// A blank, or the first byte of an extension's value: a token byte or a quote.
     ValueStart,
-    /// The value goes on, or a blank, `;`, CR.
+    /// The next byte of the value, or a blank, `;`, CR.
     Value,
-    /// Within quotes.
+    /// A byte within quotes.
     Quoted,
-    /// Within quotes, after a backslash.
+    /// A byte within quotes, after a backslash.
     Escaped,
-    /// Behind the closing quote: a blank, `;` or CR.
+    /// After the closing quote: a blank, `;` or CR.
     QuotedEnd,
     /// The LF of a size line.
     SizeLf,
-    /// Data: `chunk` bytes are left of it.
+    /// Data, of which `chunk` bytes are left.
     Data,
-    /// The CR behind the data.
+    /// The CR after the data.
     DataCr,
-    /// The LF behind the data.
+    /// The LF after the data.
     DataLf,
     /// The first byte of a trailer's name, or the CR of the line that ends the body.
     TrailerStart,
-    /// The name goes on, or `:`.
+    /// The next byte of the name, or `:`.
     TrailerName,
-    /// A trailer's value, or CR.
+    /// A byte of a trailer's value, or CR.
     TrailerValue,
     /// The LF of a trailer.
     TrailerLf,
@@ -62,17 +63,17 @@ enum Place {
     End,
 }
 
-/// A decoder of one body.
+/// The decoder of one body.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunked {
     place: Place,
-    /// The size of the chunk under way as far as it was read, then what is left of its data.
+    /// The size of the current chunk as read so far; later the number of data bytes that are left.
     chunk: u64,
-    /// Data bytes of the chunks before.
+    /// The number of data bytes in the previous chunks.
     total: u64,
-    /// Bytes of the line under way.
+    /// The length of the current line in bytes.
     line_bytes: usize,
-    /// Bytes of all trailers.
+    /// The number of bytes in all trailers.
     trailer_bytes: usize,
 }
 
@@ -83,8 +84,8 @@ impl Default for Chunked {
 }
 
 impl Chunked {
-    /// Takes what belongs to the body from the front of `bytes`, and says how much that was. All
-    /// of it, unless the body ends before.
+    /// Consumes the bytes of the body from the front of `bytes` and returns their number. That is
+    /// all of `bytes`, unless the body ends earlier.
     pub fn handle_received(&mut self, bytes: &[u8]) -> Result<usize, Refusal> {
         let mut taken = 0;
         while taken < bytes.len() && self.place != Place::End {
@@ -100,7 +101,7 @@ impl Chunked {
         Ok(taken)
     }
 
-    /// True exactly when the body is complete.
+    /// Whether the body is complete.
     pub fn is_complete(&self) -> bool {
         self.place == Place::End
     }
@@ -116,7 +117,7 @@ impl Chunked {
         skipped as usize
     }
 
-    /// Where one byte leads to.
+    /// The place after one byte.
     fn step(&mut self, byte: u8) -> Result<Place, Refusal> {
         self.count_line_byte(byte)?;
         let is_token = is_token_byte(byte);
@@ -168,7 +169,8 @@ impl Chunked {
         }
     }
 
-    /// Appends a digit to the size. The bound holds after every digit, so it cannot overflow.
+    /// Appends a digit to the size. The bound is checked after every digit, so the size cannot
+    /// overflow.
     fn grow_chunk(&mut self, digit: u8) -> Result<Place, Refusal> {
         let value = (digit as char).to_digit(16).ok_or(Refusal::Chunk)?;
         self.chunk = self.chunk * 16 + u64::from(value);
@@ -189,7 +191,7 @@ impl Chunked {
     }
 }
 
-/// HTAB, SP, VCHAR or obs-text: everything but control bytes (RFC 9110 section 5.5).
+/// HTAB, SP, VCHAR or obs-text: every byte except control bytes (RFC 9110 section 5.5).
 const fn is_text_byte(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..=0xFF)
 }
@@ -198,7 +200,7 @@ const fn is_text_byte(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// Decodes `bytes` whole, and byte by byte; both must agree.
+    /// Decodes `bytes` as a whole and byte by byte. Both results must be equal.
     fn decode(bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         let mut whole = Chunked::default();
         let at_once = whole.handle_received(bytes).map(|n| whole.is_complete().then_some(n));
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn well_formed_bodies_end_where_they_end() {
+    fn the_end_of_a_well_formed_body_is_found() {
         let check = |body: &str| {
             let with_more = format!("{body}GET / HTTP/1.1");
             assert_eq!(decode(with_more.as_bytes()), Ok(Some(body.len())), "{body:?}");
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_whitespace_is_taken_where_the_grammar_has_it() {
+    fn bad_whitespace_is_accepted_where_the_grammar_permits_it() {
         for line in [
             "1 ;a",
             "1\t;a",

@@ -1,16 +1,16 @@
 //! Reads the head of a request (RFC 9112 sections 2 to 6).
 //!
-//! Three layers. [`HeadScan`] looks at each byte once as it comes: line ends, control bytes,
-//! bounds, the version; so a client that can never become valid is told at its first wrong byte.
-//! httparse then does the grammar, once, when the blank line is there. `Fields` closes what
-//! httparse lets through: everything about the framing and the host.
+//! There are three layers. [`HeadScan`] looks at each byte once when it arrives and checks line
+//! ends, control bytes, bounds and the version, so a request that can never become valid is refused
+//! at its first wrong byte. httparse checks the grammar, once, when the blank line is there.
+//! `Fields` refuses what httparse permits in the framing and in the host.
 //!
-//! Never repairs: where RFC 9112 permits a recipient to be lenient, this one is not.
-//! Driven by `conn`.
+//! This module never repairs a message: where RFC 9112 permits a recipient to be lenient, it is
+//! strict. `conn` drives it.
 //!
-//! Invariants: [`HeadScan::parse`] gives the same result for the same bytes however they were
-//! split; it never says `Partial` of [`HEAD_BYTES_MAX`] bytes or more, so a full input is never
-//! waited on.
+//! Invariants: [`HeadScan::parse`] returns the same result for the same bytes, however they were
+//! split; it never returns `Partial` for [`HEAD_BYTES_MAX`] bytes or more, so a full input buffer
+//! never waits for more bytes.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -21,28 +21,28 @@ use crate::limits::{
     BODY_BYTES_MAX, EMPTY_LINES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, TARGET_BYTES_MAX,
 };
 
-/// The longest method that fits beside the longest target. IANA's longest has 17 letters.
-const METHOD_BYTES_MAX: usize = 32;
-/// The longest request line: method, target and version, two blanks, CR.
+/// The longest accepted method. The longest one that IANA registers has 17 letters.
+const METHOD_BYTES_MAX: usize = 256;
+/// The longest request line: method, target and version, two spaces, CR.
 const REQUEST_LINE_BYTES_MAX: usize = METHOD_BYTES_MAX + 1 + TARGET_BYTES_MAX + 1 + 8 + 1;
 
-/// How far a head that comes in pieces was looked at. One per request.
+/// How much of a head that arrives in pieces was scanned. There is one scan per request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadScan {
-    /// Bytes looked at.
+    /// The number of scanned bytes.
     seen: usize,
-    /// Where the line under way begins.
+    /// The position at which the current line begins.
     line: usize,
-    /// Lines that ended: the request line, then one per field. Empty lines before the request
-    /// line do not count.
+    /// The number of complete lines: the request line, then one per field. Empty lines before the
+    /// request line do not count.
     lines: usize,
-    /// Where the minor version stands, if it is above those that we know.
+    /// The position of the minor version, if it is higher than those that this server knows.
     minor: Option<usize>,
 }
 
 impl HeadScan {
-    /// Looks at what came since the last call. `bytes` begins where it began then, and holds at
-    /// least as much. After anything but [`Parse::Partial`] the scan is spent.
+    /// Scans the bytes that arrived since the last call. `bytes` must begin with the bytes of that
+    /// call. After any result other than [`Parse::Partial`] the scan must not be used again.
     pub fn parse(&mut self, bytes: &[u8]) -> Parse {
         match self.advance(bytes) {
             Ok(None) => Parse::Partial,
@@ -54,13 +54,13 @@ impl HeadScan {
         }
     }
 
-    /// True exactly when the bytes looked at so far name HEAD: even a refusal of it has no body,
-    /// since the client would not read one.
+    /// Whether the bytes scanned so far begin with the method HEAD. Even a refusal of HEAD has no
+    /// body, because the client would not read one.
     pub fn is_for_head(&self, bytes: &[u8]) -> bool {
         bytes[..self.seen].trim_ascii_start().starts_with(b"HEAD ")
     }
 
-    /// The head's length, once its blank line was seen.
+    /// Scans on and returns the length of the head once its blank line was found.
     fn advance(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
         assert!(self.seen <= bytes.len(), "bytes of an unfinished head never go away");
         assert!(self.line <= self.seen, "the line under way begins among the bytes seen");
@@ -77,7 +77,7 @@ impl HeadScan {
                 b'\n' => return Err(Refusal::LineEnding),
                 _ if follows_cr => return Err(Refusal::LineEnding),
                 b'\r' => {}
-                _ if self.lines == 0 => self.check_request_byte(byte)?,
+                _ if self.lines == 0 => self.check_request_line(bytes)?,
                 b'\t' | b' '..=b'~' | 0x80..=0xFF => {}
                 0..b' ' | 0x7F => return Err(Refusal::FieldValue),
             }
@@ -88,9 +88,9 @@ impl HeadScan {
         Ok(None)
     }
 
-    /// A minor version above 1 is read as 1, the highest we know (RFC 9110 section 6.2). httparse
-    /// knows no other, so it is given the head with that digit replaced; nobody sends one, so the
-    /// copy costs nothing.
+    /// A minor version above 1 is read as 1, the highest one known (RFC 9110 section 6.2). httparse
+    /// accepts no other, so it gets a copy of the head with that digit replaced. The cost of the
+    /// copy does not matter, because no known client sends such a version.
     fn with_known_version<'a>(&self, head: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(minor) = self.minor else { return head.into() };
         let mut known = head.to_vec();
@@ -98,22 +98,29 @@ impl HeadScan {
         known.into()
     }
 
-    /// A byte of the request line, which was counted already.
-    fn check_request_byte(&self, byte: u8) -> Result<(), Refusal> {
-        let len = self.seen - self.line;
-        if len == 1 && !is_token_byte(byte) {
+    /// Checks the newest byte of the request line, which is already counted.
+    fn check_request_line(&self, bytes: &[u8]) -> Result<(), Refusal> {
+        let line = &bytes[self.line..self.seen];
+        let byte = line[line.len() - 1];
+        if line.len() == 1 && !is_token_byte(byte) {
             return Err(Refusal::NotHttp);
         }
         if !matches!(byte, b' '..=b'~') {
-            return Err(Refusal::RequestLine);
+            let is_in_target = line.iter().filter(|byte| **byte == b' ').count() == 1;
+            let is_encodable = is_in_target && byte >= 0x80;
+            let refusal = if is_encodable { Refusal::TargetByte } else { Refusal::RequestLine };
+            return Err(refusal);
         }
-        if len > REQUEST_LINE_BYTES_MAX {
+        if line.len() == METHOD_BYTES_MAX + 1 && !line.contains(&b' ') {
+            return Err(Refusal::MethodTooLong);
+        }
+        if line.len() > REQUEST_LINE_BYTES_MAX {
             return Err(Refusal::TargetTooLong);
         }
         Ok(())
     }
 
-    /// A line, given without its CR LF, came to its end. True exactly when it ended the head.
+    /// Checks a complete line, given without its CR LF, and returns whether it ended the head.
     fn end_line(&mut self, line: &[u8]) -> Result<bool, Refusal> {
         match (self.lines, line) {
             (0, []) if self.seen > 2 * EMPTY_LINES_MAX => return Err(Refusal::RequestLine),
@@ -135,8 +142,9 @@ impl HeadScan {
     }
 }
 
-/// The last word of a request line. Looked at when the line ends: an HTTP/0.9 client sends
-/// nothing more, and would otherwise be told only by the deadline. Gives the minor version's digit.
+/// Checks the last word of a request line and returns the digit of the minor version. The check is
+/// made at the end of the line, because an HTTP/0.9 client sends nothing more and would otherwise
+/// be answered only at the deadline.
 fn check_version(line: &[u8]) -> Result<u8, Refusal> {
     let start = line.iter().rposition(|byte| *byte == b' ').map_or(0, |blank| blank + 1);
     match &line[start..] {
@@ -146,7 +154,7 @@ fn check_version(line: &[u8]) -> Result<u8, Refusal> {
     }
 }
 
-/// Reads a head of which the scan saw the end.
+/// Parses a head whose end the scan has found.
 fn parse_head(bytes: &[u8]) -> Result<Head, Refusal> {
     assert!(bytes.ends_with(b"\r\n\r\n"), "the scan saw the blank line");
     let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
@@ -155,7 +163,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Refusal> {
         Ok(httparse::Status::Complete(len)) => {
             assert!(len == bytes.len(), "httparse and the scan see the same end");
         }
-        // The scan saw an end, httparse does not: two readings, hence none.
+        // The scan found an end and httparse did not: the head is ambiguous, so it is refused.
         Ok(httparse::Status::Partial) => return Err(Refusal::RequestLine),
         Err(error) => return Err(refusal_of(error)),
     }
@@ -163,21 +171,36 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Refusal> {
     else {
         return Err(Refusal::RequestLine);
     };
-    let method = parse_method(method)?;
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-    let (authority, target) = parse_target(target, method)?;
+    let is_connect = method == "CONNECT";
+    let method = parse_method(method);
+    let RequestTarget { authority, origin, is_https } = match is_connect {
+        // CONNECT has an authority in place of the target, and is refused below.
+        true => RequestTarget { authority: None, origin: "*".into(), is_https: false },
+        false => parse_target(target, method)?,
+    };
     let mut fields = Fields::default();
     for header in parsed.headers.iter() {
         fields.take(header, version)?;
     }
     let framing = fields.framing(version)?;
     fields.settle_host(authority, version)?;
+    // Unsupported features are refused only in a request that is well framed and has a host: RFC
+    // 9112 sections 3.2 and 6.3 require 400 for all others.
+    match framing {
+        _ if is_connect => return Err(Refusal::Connect),
+        _ if target.len() > TARGET_BYTES_MAX => return Err(Refusal::TargetTooLong),
+        _ if is_https => return Err(Refusal::Scheme),
+        Framing::Length(length) if length > BODY_BYTES_MAX => return Err(Refusal::BodyTooLarge),
+        _ if fields.expects_other => return Err(Refusal::Expectation),
+        Framing::None | Framing::Length(_) | Framing::Chunked => {}
+    }
     let keep_alive = match version {
         Version::Http10 => fields.says_keep_alive && !fields.says_close,
         Version::Http11 => !fields.says_close,
     };
     let expects_continue = fields.expects_continue;
-    let request = Request { method, version, target, fields: fields.kept };
+    let request = Request { method, version, target: origin, fields: fields.kept };
     debug_assert!(request.target.starts_with('/') || &*request.target == "*");
     Ok(Head { request, framing, head_len: bytes.len(), keep_alive, expects_continue })
 }
@@ -188,7 +211,8 @@ fn refusal_of(error: httparse::Error) -> Refusal {
         httparse::Error::HeaderValue => Refusal::FieldValue,
         httparse::Error::NewLine => Refusal::LineEnding,
         httparse::Error::TooManyHeaders => Refusal::TooManyFields,
-        // The version was checked as the line's last word; here a third blank displaced it.
+        // The version was checked as the last word of the line; a third space has displaced it
+        // here.
         httparse::Error::Status | httparse::Error::Token | httparse::Error::Version => {
             Refusal::RequestLine
         }
@@ -196,31 +220,37 @@ fn refusal_of(error: httparse::Error) -> Refusal {
 }
 
 /// Methods are case-sensitive (RFC 9110 section 9.1).
-fn parse_method(token: &str) -> Result<Method, Refusal> {
+fn parse_method(token: &str) -> Method {
     match token {
-        "GET" => Ok(Method::Get),
-        "HEAD" => Ok(Method::Head),
-        "OPTIONS" => Ok(Method::Options),
-        "CONNECT" => Err(Refusal::Connect),
-        _ => Ok(Method::Other),
+        "GET" => Method::Get,
+        "HEAD" => Method::Head,
+        "OPTIONS" => Method::Options,
+        _ => Method::Other,
     }
 }
 
-/// The four forms of RFC 9112 section 3.2: the authority of an absolute-form, and the target in
-/// origin-form or `*`.
-fn parse_target(target: &str, method: Method) -> Result<(Option<&str>, Box<str>), Refusal> {
-    if target.len() > TARGET_BYTES_MAX {
-        return Err(Refusal::TargetTooLong);
-    }
+/// The parts of a request target.
+struct RequestTarget<'a> {
+    /// The authority of an absolute-form.
+    authority: Option<&'a str>,
+    /// Path and query in origin-form, or `*`.
+    origin: Box<str>,
+    /// Whether it is an https URI, which needs TLS (RFC 9110 section 7.4).
+    is_https: bool,
+}
+
+/// Parses three of the four forms of RFC 9112 section 3.2; the fourth belongs to CONNECT.
+fn parse_target(target: &str, method: Method) -> Result<RequestTarget<'_>, Refusal> {
     if target.bytes().any(|byte| !matches!(byte, 0x21..=0x7E) || byte == b'#') {
         return Err(Refusal::Target);
     }
     if target.starts_with('/') || (target == "*" && method == Method::Options) {
         check_path(target)?;
-        return Ok((None, target.into()));
+        return Ok(RequestTarget { authority: None, origin: target.into(), is_https: false });
     }
     let (scheme, rest) = target.split_once("://").ok_or(Refusal::Target)?;
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+    let is_https = scheme.eq_ignore_ascii_case("https");
+    if !is_https && !scheme.eq_ignore_ascii_case("http") {
         return Err(Refusal::Target);
     }
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -229,12 +259,17 @@ fn parse_target(target: &str, method: Method) -> Result<(Option<&str>, Box<str>)
     }
     check_path(path)?;
     let slash = if path.starts_with('/') { "" } else { "/" };
-    Ok((Some(authority), [slash, path].concat().into()))
+    Ok(RequestTarget {
+        authority: Some(authority),
+        origin: [slash, path].concat().into(),
+        is_https,
+    })
 }
 
-/// A percent sign in a path begins an encoded byte (RFC 3986 section 2.1), which is no control
-/// byte: nothing is called so, and what decodes it later may end a line or a string there. In a
-/// query it is the form's matter, which takes a bare one for itself.
+/// A percent sign in a path must begin an encoded byte (RFC 3986 section 2.1) that is not a control
+/// byte: no path of this service contains one, and a program that decodes the path later could take
+/// it for the end of a line or of a string. In a query, the parser of the form decides: it takes a
+/// bare percent sign literally.
 fn check_path(target: &str) -> Result<(), Refusal> {
     if !target.contains('%') {
         return Ok(());
@@ -242,19 +277,20 @@ fn check_path(target: &str) -> Result<(), Refusal> {
     let path = target.split_once('?').map_or(target, |(path, _)| path);
     let mut encoded = path.split('%').skip(1).map(decode_percent);
     let is_fine = encoded.all(|byte| byte.is_some_and(|byte| !byte.is_ascii_control()));
-    if is_fine { Ok(()) } else { Err(Refusal::Target) }
+    if is_fine { Ok(()) } else { Err(Refusal::TargetEscape) }
 }
 
-/// The byte that stands encoded behind a percent sign.
+/// Decodes the two hexadecimal digits after a percent sign.
 pub(crate) fn decode_percent(behind: &str) -> Option<u8> {
     let digit = |byte: u8| (byte as char).to_digit(16);
     let &[high, low, ..] = behind.as_bytes() else { return None };
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
 
-/// True exactly for `host` and `host:port` (RFC 9110 section 7.2), where a host is an IPv6
-/// address in brackets or a non-empty reg-name. No user-info; no comma, which a reg-name may have
-/// but a list has too; no zone, which means something on the client's machine only.
+/// Whether the text is `host` or `host:port` (RFC 9110 section 7.2), where a host is an IPv6
+/// address in brackets or a non-empty reg-name. User-info is not accepted. Neither is a comma,
+/// which a reg-name may contain but which also separates the members of a list, nor a zone, which
+/// has a meaning only on the machine of the client.
 fn is_authority(text: &str) -> bool {
     let (is_host, rest) = match text.strip_prefix('[') {
         Some(bracketed) => match bracketed.split_once(']') {
@@ -271,7 +307,7 @@ fn is_authority(text: &str) -> bool {
         }
     };
     let is_port = match rest.strip_prefix(':') {
-        // RFC 3986 section 3.2.3 lets the digits be absent.
+        // RFC 3986 section 3.2.3 permits an empty port.
         Some("") => true,
         Some(port) => port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok(),
         None => rest.is_empty(),
@@ -279,21 +315,21 @@ fn is_authority(text: &str) -> bool {
     is_host && is_port
 }
 
-/// RFC 3986 section 3.2.2, without the comma.
+/// The bytes of RFC 3986 section 3.2.2, without the comma.
 const fn is_reg_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'')
         || matches!(byte, b'(' | b')' | b'*' | b'+' | b';' | b'=')
 }
 
-/// A tchar of RFC 9110 section 5.6.2.
+/// The tchar of RFC 9110 section 5.6.2.
 pub(super) const fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+')
         || matches!(byte, b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
 }
 
-/// A field name that means something here.
+/// A field name that this module interprets.
 #[derive(Clone, Copy)]
 enum Name {
     Kept(Field),
@@ -306,7 +342,6 @@ enum Name {
 const NAMES: [(&str, Name); 14] = [
     ("host", Name::Kept(Field::Host)),
     ("accept", Name::Kept(Field::Accept)),
-    ("accept-encoding", Name::Kept(Field::AcceptEncoding)),
     ("connection", Name::Connection),
     ("content-length", Name::ContentLength),
     ("transfer-encoding", Name::TransferEncoding),
@@ -314,22 +349,25 @@ const NAMES: [(&str, Name); 14] = [
     ("authorization", Name::Kept(Field::Authorization)),
     ("forwarded", Name::Kept(Field::Forwarded)),
     ("if-none-match", Name::Kept(Field::IfNoneMatch)),
+    ("last-event-id", Name::Kept(Field::LastEventId)),
     ("origin", Name::Kept(Field::Origin)),
     ("x-prometheus-scrape-timeout-seconds", Name::Kept(Field::ScrapeTimeout)),
     ("sec-fetch-site", Name::Kept(Field::SecFetchSite)),
     ("x-forwarded-for", Name::Kept(Field::XForwardedFor)),
 ];
 
-/// What the fields of one head say, taken one after the other.
+/// The facts that the fields of one head declare, collected field by field.
 #[derive(Default)]
 struct Fields {
     kept: Vec<(Field, Box<str>)>,
     content_length: Option<u64>,
-    /// True exactly when `Transfer-Encoding: chunked` came, which it may once.
+    /// Whether `Transfer-Encoding: chunked` was sent, which is permitted once.
     is_chunked: bool,
     says_close: bool,
     says_keep_alive: bool,
     expects_continue: bool,
+    /// Whether an Expect field contained anything other than `100-continue`.
+    expects_other: bool,
 }
 
 impl Fields {
@@ -350,7 +388,10 @@ impl Fields {
                 Ok(())
             }
             Name::Expect if version == Version::Http10 => Ok(()),
-            Name::Expect => self.take_expect(header.value),
+            Name::Expect => {
+                self.take_expect(header.value);
+                Ok(())
+            }
             Name::TransferEncoding => {
                 let is_first = !self.is_chunked;
                 self.is_chunked = header.value.eq_ignore_ascii_case(b"chunked");
@@ -360,32 +401,32 @@ impl Fields {
     }
 
     fn keep(&mut self, field: Field, value: &[u8]) -> Result<(), Refusal> {
-        let value = std::str::from_utf8(value).map_err(|_| Refusal::FieldValue)?;
+        let value = decode_value(value);
         if field == Field::Host {
             if self.kept.iter().any(|(name, _)| *name == Field::Host) {
                 return Err(Refusal::HostRepeated);
             }
-            if !is_authority(value) {
+            if !is_authority(&value) {
                 return Err(Refusal::HostInvalid);
             }
         }
-        self.kept.push((field, value.into()));
+        self.kept.push((field, value));
         Ok(())
     }
 
-    /// The members of one Expect line, where empty ones do not count (RFC 9110 section 5.6.1.2).
-    fn take_expect(&mut self, value: &[u8]) -> Result<(), Refusal> {
+    /// Reads the members of one Expect line. Empty ones do not count (RFC 9110 section 5.6.1.2).
+    fn take_expect(&mut self, value: &[u8]) {
         for member in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             if member.eq_ignore_ascii_case(b"100-continue") {
                 self.expects_continue = true;
             } else if !member.is_empty() {
-                return Err(Refusal::Expectation);
+                self.expects_other = true;
             }
         }
-        Ok(())
     }
 
-    /// The options of one Connection line; those of several add up (RFC 9110 section 7.6.1).
+    /// Reads the options of one Connection line. Those of several lines are combined (RFC 9110
+    /// section 7.6.1).
     fn take_connection(&mut self, value: &[u8]) {
         for option in value.split(|byte| *byte == b',') {
             let option = option.trim_ascii();
@@ -399,14 +440,13 @@ impl Fields {
             (true, _) if version == Version::Http10 => Err(Refusal::TransferEncoding),
             (true, Some(_)) => Err(Refusal::AmbiguousLength),
             (true, None) => Ok(Framing::Chunked),
-            (false, Some(length)) if length > BODY_BYTES_MAX => Err(Refusal::BodyTooLarge),
             (false, Some(length)) => Ok(Framing::Length(length)),
             (false, None) => Ok(Framing::None),
         }
     }
 
-    /// The authority of an absolute-form replaces the Host that must come all the same (RFC 9112
-    /// section 3.2.2).
+    /// The authority of an absolute-form target replaces the Host field, which is required
+    /// nevertheless (RFC 9112 section 3.2.2).
     fn settle_host(&mut self, authority: Option<&str>, version: Version) -> Result<(), Refusal> {
         let host = self.kept.iter_mut().find(|(field, _)| *field == Field::Host);
         match (host, authority) {
@@ -419,8 +459,17 @@ impl Fields {
     }
 }
 
-/// True exactly for a name that turns into one of the framing fields where `_` is read as `-`, as
-/// CGI does.
+/// Decodes a field value as text. Bytes beyond ASCII are opaque (RFC 9110 section 5.5). A value
+/// that is not UTF-8 is read as Latin-1, so that no byte is lost and the value equals none that
+/// this server compares it with.
+fn decode_value(value: &[u8]) -> Box<str> {
+    match std::str::from_utf8(value) {
+        Ok(text) => text.into(),
+        Err(_) => value.iter().map(|byte| char::from(*byte)).collect::<String>().into(),
+    }
+}
+
+/// Whether the name becomes a framing field if `_` is read as `-`, as CGI does.
 fn is_disguised(name: &str) -> bool {
     if !name.contains('_') {
         return false;
@@ -434,7 +483,7 @@ fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
     if !value.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::ContentLength);
     }
-    // Digits are ASCII; what is left to fail is an empty value or one too big.
+    // Digits are ASCII, so the remaining errors are an empty value and a number that is too big.
     let text = std::str::from_utf8(value).map_err(|_| Refusal::ContentLength)?;
     text.parse().map_err(|_| Refusal::ContentLength)
 }
@@ -444,7 +493,8 @@ mod tests {
     use super::*;
     use crate::http::parse;
 
-    /// Whole, and byte by byte with one scan: the same, at the same byte.
+    /// Parses the bytes as a whole and byte by byte with one scan. Both must give the same result
+    /// at the same byte.
     fn parse_both_ways(bytes: &[u8]) -> Parse {
         let whole = parse(bytes);
         let mut scan = HeadScan::default();
@@ -538,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_http_is_refused_at_its_first_byte() {
+    fn bytes_that_are_not_http_are_refused_at_the_first_wrong_byte() {
         for byte in 0..=255_u8 {
             let expected = match byte {
                 b'\r' => Parse::Partial,
@@ -576,8 +626,11 @@ mod tests {
             refuse(format!("{line}\r\nHost: h\r\n\r\n"), Refusal::RequestLine);
         }
         for byte in ["\0", "\t", "\x0B", "\x7F", "\u{e9}"] {
-            refuse(format!("GET /{byte} HTTP/1.1"), Refusal::RequestLine);
+            let is_encodable = !byte.is_ascii();
+            let expected = if is_encodable { Refusal::TargetByte } else { Refusal::RequestLine };
+            refuse(format!("GET /{byte} HTTP/1.1"), expected);
             refuse(format!("GET{byte}/"), Refusal::RequestLine);
+            refuse(format!("GET / {byte}"), Refusal::RequestLine);
         }
     }
 
@@ -630,7 +683,7 @@ mod tests {
         check("OPTIONS *", "*", "h");
         check("GET http://a", "/", "a");
         check("GET HTTP://a:1/b?c", "/b?c", "a:1");
-        check("GET https://[::1]:1?b/c", "/?b/c", "[::1]:1");
+        check("GET http://[::1]:1?b/c", "/?b/c", "[::1]:1");
         check("DELETE http://a/http://b", "/http://b", "a");
         for target in [
             "*", "a", "a:80", "?a", "/#", "/a#b", "ftp://a/", "://a/", "a/b", "**", "#", "mailto:a",
@@ -638,15 +691,61 @@ mod tests {
             refuse(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), Refusal::Target);
         }
         for target in ["/%", "/%4", "/%4x", "/%%41", "/a%00", "/%0D%0a", "/%7f?x", "http://a/%zz"] {
-            refuse(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), Refusal::Target);
+            refuse(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), Refusal::TargetEscape);
         }
         check("GET /%41%20%FF?%zz%00", "/%41%20%FF?%zz%00", "h");
         refuse("HEAD * HTTP/1.1\r\nHost: h\r\n\r\n", Refusal::Target);
         refuse("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", Refusal::Connect);
+        for target in ["https://a/", "HTTPS://a:443", "https://[::1]:1?b/c"] {
+            refuse(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), Refusal::Scheme);
+        }
     }
 
     #[test]
-    fn an_absolute_target_needs_host_all_the_same_on_1_1() {
+    fn a_missing_host_and_bad_framing_are_refused_before_unsupported_features() {
+        let long = "a".repeat(TARGET_BYTES_MAX);
+        let twice = "Content-Length: 1\r\nContent-Length: 1\r\n";
+        for (line, fields, otherwise) in [
+            ("CONNECT a:80", "", Refusal::Connect),
+            ("GET https://a/", "", Refusal::Scheme),
+            (&*format!("GET /{long}"), "", Refusal::TargetTooLong),
+            ("GET /", "Expect: x\r\n", Refusal::Expectation),
+            ("GET /", "Content-Length: 99999999\r\n", Refusal::BodyTooLarge),
+            ("GET /", "Content-Length: 99999999\r\nExpect: x\r\n", Refusal::BodyTooLarge),
+        ] {
+            let bytes =
+                |host: &str, more: &str| format!("{line} HTTP/1.1\r\n{host}{fields}{more}\r\n");
+            refuse(bytes("Host: h\r\n", ""), otherwise);
+            refuse(bytes("", ""), Refusal::HostMissing);
+            refuse(bytes("Host: h\r\n", "Host: h\r\n"), Refusal::HostRepeated);
+            refuse(bytes("Host: a@b\r\n", ""), Refusal::HostInvalid);
+            refuse(bytes("Host: h\r\n", twice), Refusal::ContentLength);
+            refuse(bytes("Host: h\r\n", "Transfer-Encoding: x\r\n"), Refusal::TransferEncoding);
+        }
+    }
+
+    #[test]
+    fn bytes_beyond_ascii_in_a_value_are_opaque() {
+        for (name, kind) in NAMES {
+            let Name::Kept(field) = kind else { continue };
+            if field == Field::Host {
+                refuse(b"GET / HTTP/1.1\r\nHost: \xE9\r\n\r\n", Refusal::HostInvalid);
+                continue;
+            }
+            let line = [b"GET / HTTP/1.1\r\nHost: h\r\n", name.as_bytes(), b": "].concat();
+            for (value, expected) in [
+                (&b"a\xE9"[..], "a\u{e9}"),
+                (b"\xC3\xA9", "\u{e9}"),
+                (b"\xFF \x80", "\u{ff} \u{80}"),
+            ] {
+                let read = head(&[&line, value, b"\r\n\r\n"].concat()).request;
+                assert_eq!(read.field(field), Some(expected), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_absolute_target_needs_a_host_field_too_on_1_1() {
         refuse("GET http://a/ HTTP/1.1\r\n\r\n", Refusal::HostMissing);
         let head = head(b"GET http://a/ HTTP/1.0\r\n\r\n");
         assert_eq!(head.request.field(Field::Host), Some("a"));
@@ -687,7 +786,7 @@ mod tests {
         ] {
             refuse_host(host);
         }
-        // These are no authority's end in a URI, or no URI's byte.
+        // These characters end the authority in a URI, or do not belong in a URI.
         for host in ["a/b", "a?b", "\u{e9}"] {
             let bytes = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
             refuse(bytes, Refusal::HostInvalid);
@@ -720,9 +819,10 @@ mod tests {
             refuse_fields(&format!("X{}: a", byte as char), Refusal::FieldValue);
         }
         let latin = b"GET / HTTP/1.1\r\nHost: h\r\nX: \xE9\r\n\r\n";
-        assert_eq!(head(latin).request.fields.len(), 1, "a field that nobody asks for");
+        assert_eq!(head(latin).request.fields.len(), 1, "a field that no route reads");
         let latin = b"GET / HTTP/1.1\r\nHost: h\r\nAuthorization: \xE9\r\n\r\n";
-        refuse(latin, Refusal::FieldValue);
+        let request = head(latin).request;
+        assert_eq!(request.field(Field::Authorization), Some("\u{e9}"), "opaque, not refused");
     }
 
     #[test]
@@ -803,7 +903,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_options_decide_by_version() {
+    fn connection_options_depend_on_the_version() {
         let check = |version, lines: &[&str], expected| {
             let fields: String = lines.iter().map(|v| format!("Connection: {v}\r\n")).collect();
             let bytes = format!("GET / HTTP/{version}\r\nHost: h\r\n{fields}\r\n");
@@ -840,10 +940,17 @@ mod tests {
         let bytes = format!("OPTIONS /{target} HTTP/1.1\r\nHost: h\r\n\r\n");
         assert_eq!(head(bytes.as_bytes()).request.target.len(), TARGET_BYTES_MAX);
         refuse(format!("GET /{target}a HTTP/1.1\r\nHost: h\r\n\r\n"), Refusal::TargetTooLong);
-        refuse("a".repeat(REQUEST_LINE_BYTES_MAX + 1), Refusal::TargetTooLong);
+        let endless = format!("GET /{}", "a".repeat(REQUEST_LINE_BYTES_MAX));
+        refuse(&endless[..=REQUEST_LINE_BYTES_MAX], Refusal::TargetTooLong);
+        refuse("A".repeat(100_000), Refusal::MethodTooLong);
+        refuse("M".repeat(METHOD_BYTES_MAX + 1), Refusal::MethodTooLong);
         let method = "M".repeat(METHOD_BYTES_MAX);
         let bytes = format!("{method} /{target} HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert_eq!(head(bytes.as_bytes()).request.method, Method::Other, "longest beside longest");
+        assert_eq!(
+            head(bytes.as_bytes()).request.method,
+            Method::Other,
+            "the longest method with the longest target"
+        );
 
         let fields = "X: y\r\n".repeat(HEADERS_MAX - 1);
         let start = "GET / HTTP/1.1\r\nHost: h\r\n";
@@ -857,7 +964,11 @@ mod tests {
         let bytes = format!("{start}X: {filler}xxxx");
         assert_eq!(bytes.len(), HEAD_BYTES_MAX);
         refuse(&bytes, Refusal::HeadTooLarge);
-        assert_eq!(parse(&bytes.as_bytes()[1..HEAD_BYTES_MAX]), parse(b"E"), "one byte is left");
+        assert_eq!(
+            parse(&bytes.as_bytes()[1..HEAD_BYTES_MAX]),
+            parse(b"E"),
+            "one byte of space is left"
+        );
     }
 
     #[test]

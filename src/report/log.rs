@@ -1,24 +1,25 @@
-//! Log records: one line each, logfmt or JSON, which no value can break or forge.
+//! Log records: one line each, in logfmt or JSON. No value can break a line or forge a field.
 //!
-//! A [`Record`] is built where something happens and rendered where the wall clock is known; it
-//! is ASCII in either format, since a terminal obeys more than the control characters of ASCII.
+//! A [`Record`] is built where an event happens and rendered where the wall clock is known. It is
+//! ASCII in both formats, because a terminal interprets control characters beyond those of ASCII.
+//! This module writes nothing and reads no clock.
 
 use std::fmt::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How much a record matters, the most urgent first.
+/// The severity of a record, the most urgent first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// The service cannot do its work.
+    /// The service cannot work.
     Error,
-    /// Something is wrong and the service goes on.
+    /// Something is wrong, and the service continues.
     Warn,
-    /// What an operator wants to see of a healthy service.
+    /// Normal events of a healthy service.
     #[default]
     Info,
-    /// What a developer wants to see.
+    /// Details for developers.
     Debug,
 }
 
@@ -36,13 +37,13 @@ impl Level {
         }
     }
 
-    /// True exactly when a log of this level shows a record of level `record`.
+    /// Whether a log with this level contains a record with level `record`.
     pub fn admits(self, record: Self) -> bool {
         record <= self
     }
 }
 
-/// A word that is none of those that are known.
+/// A word that is not one of the known ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownWord {
     expected: &'static str,
@@ -67,7 +68,7 @@ impl FromStr for Level {
 
 /// The form of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// `key=value key="quoted value"`.
     #[default]
     Logfmt,
@@ -75,7 +76,7 @@ pub enum Format {
     Json,
 }
 
-impl FromStr for Format {
+impl FromStr for LogFormat {
     type Err = UnknownWord;
 
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
@@ -87,16 +88,17 @@ impl FromStr for Format {
     }
 }
 
-/// What a field says.
+/// The value of a field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// Any text, from whomever.
+    /// Any text, from any source.
     Text(String),
     /// A whole number.
     Integer(u64),
-    /// A number; infinities and NaN are `null` in JSON, which has no word for them.
+    /// A number. Infinities and NaN are `null` in JSON, which cannot represent them.
     Float(f64),
-    /// Written in milliseconds, to the microsecond, under its key with `_ms` behind it.
+    /// A duration, written in milliseconds with microsecond precision under its key with the suffix
+    /// `_ms`.
     Elapsed(Duration),
 }
 
@@ -160,7 +162,7 @@ impl From<Duration> for Value {
     }
 }
 
-/// One thing that happened.
+/// One logged event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     level: Level,
@@ -169,15 +171,15 @@ pub struct Record {
 }
 
 impl Record {
-    /// A record without fields; `event` says in a few constant words what happened, so that equal
+    /// A record without fields. `event` describes the event in a few constant words, so that equal
     /// events can be counted.
     pub fn new(level: Level, event: &'static str) -> Self {
         assert!(!event.is_empty(), "a record says what happened");
         Self { level, event, fields: Vec::new() }
     }
 
-    /// Adds a field. `key` is a word of `a-z`, digits and `_`, once per record and none of `ts`,
-    /// `level`, `msg`.
+    /// Adds a field. `key` consists of `a-z`, digits and `_`, is used once per record, and is none
+    /// of `ts`, `level`, `msg`.
     #[must_use]
     pub fn field(mut self, key: &'static str, value: impl Into<Value>) -> Self {
         debug_assert!(!key.is_empty() && key.bytes().all(is_key_byte), "{key:?} is no key");
@@ -187,17 +189,17 @@ impl Record {
         self
     }
 
-    /// The record's level.
+    /// The level of the record.
     pub const fn level(&self) -> Level {
         self.level
     }
 
-    /// The line, without its end; `wall` is when it happened.
-    pub fn render(&self, format: Format, wall: SystemTime) -> String {
+    /// The line without its line end. `wall` is the time of the event.
+    pub fn render(&self, format: LogFormat, wall: SystemTime) -> String {
         let (mut line, ts) = (String::with_capacity(128), Timestamp(wall));
         let written = match format {
-            Format::Logfmt => self.write_logfmt(&mut line, ts),
-            Format::Json => self.write_json(&mut line, ts),
+            LogFormat::Logfmt => self.write_logfmt(&mut line, ts),
+            LogFormat::Json => self.write_json(&mut line, ts),
         };
         assert!(written.is_ok(), "a string takes whatever is written");
         debug_assert!(line.bytes().all(|byte| matches!(byte, b' '..=b'~')), "one line of ASCII");
@@ -247,7 +249,7 @@ const fn is_key_byte(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')
 }
 
-/// A bare word where nothing in it could be taken for anything else, else a quoted string.
+/// Writes a bare word if no character in it is ambiguous, otherwise a quoted string.
 fn write_logfmt_text(line: &mut String, text: &str) -> fmt::Result {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'=' | b'\\');
     if !text.is_empty() && text.bytes().all(is_plain) {
@@ -256,8 +258,8 @@ fn write_logfmt_text(line: &mut String, text: &str) -> fmt::Result {
     write_quoted(line, text)
 }
 
-/// A JSON string (RFC 8259 section 7) of ASCII: all else, and every control character, as
-/// `\uXXXX`, beyond the basic plane as a surrogate pair.
+/// Writes a JSON string (RFC 8259 section 7) in ASCII. Other characters and all control characters
+/// are written as `\uXXXX`, and those beyond the basic plane as a surrogate pair.
 fn write_quoted(line: &mut String, text: &str) -> fmt::Result {
     line.push('"');
     for character in text.chars() {
@@ -279,7 +281,7 @@ fn write_quoted(line: &mut String, text: &str) -> fmt::Result {
     Ok(())
 }
 
-/// `2013.250`.
+/// Milliseconds with three decimals, for example `2013.250`.
 struct Milliseconds(Duration);
 
 impl fmt::Display for Milliseconds {
@@ -288,7 +290,8 @@ impl fmt::Display for Milliseconds {
     }
 }
 
-/// RFC 3339 in UTC with milliseconds: `2026-11-23T13:54:00.123Z`. Before 1970 is 1970.
+/// RFC 3339 in UTC with milliseconds: `2026-11-23T13:54:00.123Z`. A time before 1970 is written as
+/// 1970.
 #[derive(Clone, Copy)]
 struct Timestamp(SystemTime);
 
@@ -303,9 +306,10 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Year, month and day of the Gregorian calendar, `days` after 1970-01-01. The arithmetic is
-/// Howard Hinnant's "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years begin
-/// in March, so that the leap day is the last, and come in eras of 400 (146,097 days).
+/// The year, month and day of the Gregorian calendar, `days` after 1970-01-01. The arithmetic is
+/// civil_from_days of Howard Hinnant's "chrono-Compatible Low-Level Date Algorithms": years begin
+/// in March, so that the leap day is the last day, and are grouped into eras of 400 years (146,097
+/// days).
 fn date_from_days(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
@@ -339,12 +343,12 @@ mod tests {
             .field("elapsed", Duration::from_micros(2_013_250));
         assert_eq!(record.level(), Level::Info);
         assert_eq!(
-            record.render(Format::Logfmt, at(1_795_442_040_123)),
+            record.render(LogFormat::Logfmt, at(1_795_442_040_123)),
             "ts=2026-11-23T13:54:00.123Z level=info msg=\"scan finished\" domain=example.com \
              address=2001:db8::1 open=2 loss=0.25 elapsed_ms=2013.250"
         );
         assert_eq!(
-            record.render(Format::Json, at(1_795_442_040_123)),
+            record.render(LogFormat::Json, at(1_795_442_040_123)),
             "{\"ts\":\"2026-11-23T13:54:00.123Z\",\"level\":\"info\",\"msg\":\"scan finished\",\
              \"domain\":\"example.com\",\"address\":\"2001:db8::1\",\"open\":2,\"loss\":0.25,\
              \"elapsed_ms\":2013.250}"
@@ -367,7 +371,8 @@ mod tests {
             ("bücher", r#""b\u00fccher""#),
             ("\u{1f980}", r#""\ud83e\udd80""#),
         ] {
-            let line = Record::new(Level::Warn, "x").field("k", text).render(Format::Logfmt, at(0));
+            let line =
+                Record::new(Level::Warn, "x").field("k", text).render(LogFormat::Logfmt, at(0));
             let expected = format!("ts=1970-01-01T00:00:00.000Z level=warn msg=x k={expected}");
             assert_eq!(line, expected, "for {text:?}");
         }
@@ -379,7 +384,7 @@ mod tests {
         for some in characters.chunks(4096) {
             let text: String = some.iter().collect();
             let line =
-                Record::new(Level::Debug, "x").field("k", &*text).render(Format::Json, at(0));
+                Record::new(Level::Debug, "x").field("k", &*text).render(LogFormat::Json, at(0));
             let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
             assert_eq!(parsed["k"], text.as_str(), "{line}");
             assert_eq!(parsed["level"], "debug");
@@ -395,7 +400,7 @@ mod tests {
                 .field("whole", u64::MAX)
                 .field("port", u16::MAX)
                 .field("elapsed", Duration::MAX);
-            let line = record.render(Format::Json, at(0));
+            let line = record.render(LogFormat::Json, at(0));
             let parsed: serde_json::Value = serde_json::from_str(&line).unwrap();
             assert_eq!(parsed["float"].is_null(), !number.is_finite(), "{line}");
             assert_eq!(parsed["whole"], u64::MAX);
@@ -437,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_admits_itself_and_what_is_more_urgent() {
+    fn a_level_admits_itself_and_more_urgent_levels() {
         for (index, log) in Level::ALL.into_iter().enumerate() {
             for (other, record) in Level::ALL.into_iter().enumerate() {
                 assert_eq!(log.admits(record), other <= index, "{log:?} {record:?}");
@@ -447,14 +452,14 @@ mod tests {
     }
 
     #[test]
-    fn words_are_known_or_refused_with_those_that_are() {
+    fn an_unknown_word_is_refused_with_a_list_of_the_known_ones() {
         let level = |text: &str| text.parse::<Level>().map_err(|e| e.to_string());
-        let format = |text: &str| text.parse::<Format>().map_err(|e| e.to_string());
+        let format = |text: &str| text.parse::<LogFormat>().map_err(|e| e.to_string());
         for text in ["", "INFO", "trace", "info "] {
             assert_eq!(level(text), Err("expected error, warn, info or debug".to_owned()));
         }
-        assert_eq!(format("logfmt"), Ok(Format::Logfmt));
-        assert_eq!(format("json"), Ok(Format::Json));
+        assert_eq!(format("logfmt"), Ok(LogFormat::Logfmt));
+        assert_eq!(format("json"), Ok(LogFormat::Json));
         assert_eq!(format("text"), Err("expected logfmt or json".to_owned()));
     }
 }

@@ -3,7 +3,7 @@
 //! Five sets of ports, one per state: a port that was asked for is in exactly one of them, from
 //! the first moment to the last. It knows nothing of probes or time.
 
-use crate::target::PortSet;
+use crate::port_set::PortSet;
 
 /// What a port came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,13 +1,85 @@
-//! Reading how a target is to be scanned: deadlines, passes, families, bounds.
+//! How a target is scanned: deadlines, passes, bounds, and what is reported.
 //!
-//! A query and a command line have the same words for it, and both come here for their meaning.
+//! One [`ScanOptions`] goes from a query or a command line to the scan. Both have the same words
+//! for the values, which are read here.
 
+use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use super::{DecimalError, Family, Retries, Timeout, parse_decimal};
+use crate::decimal::{DecimalError, parse_decimal};
 use crate::duration;
+use crate::host::Family;
 use crate::limits;
+use crate::spelling::quote;
+use crate::technique::Technique;
+
+/// How a target is scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanOptions {
+    /// How ports are probed.
+    pub technique: Technique,
+    /// Each connect's deadline.
+    pub timeout: Timeout,
+    /// The deadline of the whole target, from the moment it is begun.
+    pub deadline: Duration,
+    /// Further passes over silent ports.
+    pub retries: Retries,
+    /// Connects in flight at most; `None`: as many as ports.
+    pub concurrency: Option<NonZeroU16>,
+    /// New connects per second at most, 1 to [`limits::RATE_MAX`]; `None`: no bound.
+    pub rate: Option<NonZeroU32>,
+    /// The family an address must have.
+    pub family: Family,
+    /// Which of a name's addresses are scanned.
+    pub addresses: Addresses,
+    /// What the answer has besides the open ports.
+    pub include: Include,
+}
+
+impl Default for ScanOptions {
+    fn default() -> Self {
+        Self {
+            technique: Technique::default(),
+            timeout: Timeout::Fixed(limits::TIMEOUT_DEFAULT),
+            deadline: limits::SCAN_TIME_MAX,
+            retries: Retries::default(),
+            concurrency: None,
+            rate: None,
+            family: Family::default(),
+            addresses: Addresses::default(),
+            include: Include::default(),
+        }
+    }
+}
+
+impl ScanOptions {
+    /// The options of one of `scans` scans of `ports` ports each, which divide concurrency and
+    /// rate.
+    #[must_use]
+    pub fn divided(self, ports: usize, scans: usize) -> Self {
+        assert!(scans > 0 && ports > 0, "there is something to scan");
+        let concurrency = self.concurrency.map_or(ports, |most| most.get().into()) / scans;
+        let concurrency = u16::try_from(concurrency).unwrap_or(u16::MAX);
+        let scans = u32::try_from(scans).unwrap_or(u32::MAX);
+        let rate_of = |rate: NonZeroU32| NonZeroU32::new(rate.get() / scans);
+        Self {
+            concurrency: Some(NonZeroU16::new(concurrency).unwrap_or(NonZeroU16::MIN)),
+            rate: self.rate.map(|rate| rate_of(rate).unwrap_or(NonZeroU32::MIN)),
+            ..self
+        }
+    }
+}
+
+/// Each connect's deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    /// The same for every connect, [`crate::limits::TIMEOUT_MIN`] to
+    /// [`crate::limits::TIMEOUT_MAX`].
+    Fixed(Duration),
+    /// Follows the measured round trip of the target.
+    Auto,
+}
 
 impl Timeout {
     /// Reads a duration from [`limits::TIMEOUT_MIN`] to [`limits::TIMEOUT_MAX`], or `auto`.
@@ -28,6 +100,25 @@ impl Timeout {
     }
 }
 
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(timeout) => write!(f, "{}", duration::display(*timeout)),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+/// Further passes over ports that stayed silent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retries {
+    /// So many, always; 0 to [`crate::limits::RETRIES_MAX`].
+    Exactly(u8),
+    /// Only when the network is seen to lose packets.
+    #[default]
+    Auto,
+}
+
 impl Retries {
     /// Reads a number of passes up to [`limits::RETRIES_MAX`], or `auto`.
     ///
@@ -44,17 +135,75 @@ impl Retries {
     }
 }
 
-impl Family {
-    /// Reads `4` or `6`.
+impl fmt::Display for Retries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(passes) => write!(f, "{passes}"),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
+/// Which of a name's addresses are scanned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Addresses {
+    /// The one to prefer.
+    #[default]
+    First,
+    /// Every one, each reported.
+    All,
+}
+
+impl Addresses {
+    /// Reads `first` or `all`.
     ///
     /// # Errors
     /// One sentence that says what was expected.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         match text {
-            "4" => Ok(Self::V4),
-            "6" => Ok(Self::V6),
-            _ => Err("must be 4 or 6"),
+            "first" => Ok(Self::First),
+            "all" => Ok(Self::All),
+            _ => Err("must be first or all"),
         }
+    }
+}
+
+/// What an answer has besides the open ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Include {
+    /// `closed_ports`.
+    pub closed: bool,
+    /// `filtered_ports`.
+    pub filtered: bool,
+    /// `unreachable_ports`.
+    pub unreachable: bool,
+    /// `services`.
+    pub services: bool,
+}
+
+impl Include {
+    /// Reads a list of [`Include`]'s fields. An item may be repeated, as a port may.
+    ///
+    /// # Errors
+    /// One sentence that names the items there are.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut include = Self::default();
+        for item in text.split(',') {
+            match item {
+                "closed" => include.closed = true,
+                "filtered" => include.filtered = true,
+                "unreachable" => include.unreachable = true,
+                "services" => include.services = true,
+                _ => {
+                    let item = quote(item);
+                    return Err(format!(
+                        "{item} is none of closed, filtered, unreachable and services"
+                    ));
+                }
+            }
+        }
+        assert!(include != Self::default(), "a list has an item");
+        Ok(include)
     }
 }
 

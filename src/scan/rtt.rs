@@ -9,21 +9,31 @@ use std::time::Duration;
 
 /// When Linux repeats an unanswered SYN for the first time (TCP_TIMEOUT_INIT).
 pub const SYN_REPEAT: Duration = Duration::from_secs(1);
+/// When Linux repeats it, again and again.
+const SYN_SECONDS: [u64; 5] = [1, 3, 7, 15, 31];
 /// The shortest deadline that is ever computed: Linux's TCP_RTO_MIN. Below it, a delayed process
 /// or a Wi-Fi beacon interval would pass for silence.
 pub const DEADLINE_MIN: Duration = Duration::from_millis(200);
 
-/// Round trip and loss, as far as answers have told.
+/// With each sample, this part of what the longest round trip has beyond the smoothed one is
+/// forgotten. RFC 6298 assumes one sample a round trip; hundreds would make its variance that of
+/// the last few.
+const LONGEST_DECAY: u64 = 4096;
+
+/// Round trip and loss, as far as answers have shown.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rtt {
     estimate: Option<Estimate>,
     late: u32,
 }
 
+/// All in nanoseconds: this is computed for each answer, and integers are cheap.
 #[derive(Clone, Copy, Debug)]
 struct Estimate {
-    smoothed: Duration,
-    variance: Duration,
+    smoothed: u64,
+    variance: u64,
+    /// The longest round trip of late: it falls towards the smoothed one by [`LONGEST_DECAY`].
+    longest: u64,
 }
 
 impl Rtt {
@@ -33,32 +43,72 @@ impl Rtt {
             self.late = self.late.saturating_add(1);
             return;
         }
+        // Below one second.
+        let elapsed = u64::from(elapsed.subsec_nanos());
         self.estimate = Some(match self.estimate {
-            None => Estimate { smoothed: elapsed, variance: elapsed / 2 },
-            Some(Estimate { smoothed, variance }) => Estimate {
-                variance: variance * 3 / 4 + smoothed.abs_diff(elapsed) / 4,
-                smoothed: smoothed * 7 / 8 + elapsed / 8,
-            },
+            None => Estimate { smoothed: elapsed, variance: elapsed / 2, longest: elapsed },
+            Some(Estimate { smoothed: before, variance, longest }) => {
+                let variance = variance * 3 / 4 + before.abs_diff(elapsed) / 4;
+                let smoothed = before * 7 / 8 + elapsed / 8;
+                let beyond = longest.saturating_sub(smoothed);
+                let longest = elapsed.max(longest - beyond / LONGEST_DECAY);
+                Estimate { smoothed, variance, longest }
+            }
         });
     }
 
     /// How long an answer may take before it is improbable: SRTT + 4 × RTTVAR, at least
-    /// [`DEADLINE_MIN`]; `None` while nothing was measured.
+    /// 1¼ of the longest round trip of late and [`DEADLINE_MIN`]; `None` while nothing was
+    /// measured.
     pub fn deadline(&self) -> Option<Duration> {
-        let Estimate { smoothed, variance } = self.estimate?;
-        Some((smoothed + 4 * variance).max(DEADLINE_MIN))
+        let Estimate { smoothed, variance, longest } = self.estimate?;
+        let improbable = (smoothed + 4 * variance).max(longest + longest / 4);
+        Some(Duration::from_nanos(improbable).max(DEADLINE_MIN))
+    }
+
+    /// The same without the floor: an answer is late then, but not yet lost.
+    pub fn late_after(&self) -> Option<Duration> {
+        let Estimate { smoothed, variance, longest } = self.estimate?;
+        Some(Duration::from_nanos((smoothed + 4 * variance).max(longest)))
+    }
+
+    /// How many SYNs the kernel sends within `timeout` whose answers can still arrive in it; at
+    /// least 1. It repeats after 1, 3, 7, 15 and 31 s (tcp(7), tcp_syn_retries).
+    pub fn exchanges_within(&self, timeout: Duration) -> u32 {
+        let rtt = self.smoothed().unwrap_or_default();
+        let repeats = SYN_SECONDS.into_iter().filter(|at| Duration::from_secs(*at) + rtt < timeout);
+        1 + repeats.count() as u32
+    }
+
+    /// Which SYN an answer after `elapsed` belongs to, 1 for the first: the last that can have been
+    /// answered by then. Round trips of half a second and more leave that open: 1.
+    pub fn exchange_of(&self, elapsed: Duration) -> u32 {
+        match self.smoothed() {
+            Some(_) if elapsed < SYN_REPEAT => 1,
+            Some(smoothed) if smoothed < SYN_REPEAT / 2 => {
+                let sent = |at: &u64| Duration::from_secs(*at) + smoothed / 2 <= elapsed;
+                1 + SYN_SECONDS.into_iter().filter(sent).count() as u32
+            }
+            Some(_) | None => 1,
+        }
     }
 
     /// The smoothed round trip.
     pub fn smoothed(&self) -> Option<Duration> {
-        self.estimate.map(|estimate| estimate.smoothed)
+        self.estimate.map(|estimate| Duration::from_nanos(estimate.smoothed))
     }
 
-    /// True exactly when an answer came after the kernel's first repeat though the round trip is
+    /// Whether an answer came after the kernel's first repeat though the round trip is
     /// too short to explain it.
     pub fn shows_loss(&self) -> bool {
         self.late > 0 && self.smoothed().is_some_and(|smoothed| smoothed < SYN_REPEAT / 2)
     }
+}
+
+/// When the kernel sends SYN `number` (1: the first), from the connect on.
+pub fn syn_at(number: u32) -> Duration {
+    let repeat = (number as usize).checked_sub(2).and_then(|place| SYN_SECONDS.get(place));
+    Duration::from_secs(repeat.copied().unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
-//! Every errno, classified once.
+//! The classification of every errno.
 //!
-//! A part of the room `sys`. Pure. What a call says of the target is told from what it says of us:
-//! a port's state never follows from a call of ours that failed.
+//! This file belongs to the module `sys` and contains only pure functions. Errors about the target
+//! are distinguished from errors of this machine: the state of a port never follows from a system
+//! call that failed because of this machine.
 
 use std::io;
 
-use super::IoStep;
 use crate::event::{Outcome, Shortage};
+use crate::kernel::IoStep;
 
-/// What SO_ERROR told. Where asking for it failed, nothing is known of the target.
+/// The result of reading SO_ERROR. If reading it failed, nothing is known about the target.
 pub(super) fn told_failure(told: io::Result<Option<io::Error>>) -> Option<Outcome> {
     match told {
         Ok(None) => None,
@@ -17,8 +18,9 @@ pub(super) fn told_failure(told: io::Result<Option<io::Error>>) -> Option<Outcom
     }
 }
 
-/// What the addresses of both ends say. ENOTCONN is the one errno that speaks of the connection;
-/// any other is ours, and the poller would not tell of this connect again.
+/// The result of comparing the addresses of both ends. ENOTCONN is the only errno that concerns the
+/// connection. Any other errno is an error of this machine, and the poller would not report this
+/// connect again.
 pub(super) fn told_success<A: PartialEq>(
     peer: io::Result<A>,
     local: impl FnOnce() -> io::Result<A>,
@@ -29,31 +31,33 @@ pub(super) fn told_success<A: PartialEq>(
         Err(error) => Err(error),
     };
     Some(match met_itself {
-        Ok(true) => Outcome::MetItself,
+        Ok(true) => Outcome::SelfConnect,
         Ok(false) => Outcome::Connected,
         Err(error) => Outcome::Shortage(shortage_of(&error)),
     })
 }
 
-/// What an errno of a read or a write says about the connection.
+/// The meaning of an errno of a read or a write for the connection.
 pub(super) fn io_failure(error: &io::Error) -> IoStep {
     match error.raw_os_error() {
-        Some(libc::EAGAIN) => IoStep::Blocked,
-        Some(libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => IoStep::Short,
+        Some(libc::EAGAIN) => IoStep::WouldBlock,
+        Some(libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => IoStep::Retry,
         _ => IoStep::Broken,
     }
 }
 
-/// What an errno of connect(2), or of SO_ERROR after it, says about the target.
+/// The meaning of an errno of connect(2), or of SO_ERROR after it, for the target.
 pub(super) fn outcome_of(error: &io::Error) -> Outcome {
     match error.raw_os_error() {
-        // ECONNRESET and EPIPE come only once the handshake was completed (tcp_reset() in the
-        // kernel): whoever accepts and resets at once is open.
+        // ECONNRESET and EPIPE occur only after a complete handshake (tcp_reset() in the kernel): a
+        // port that accepts and resets at once is open.
         Some(libc::ECONNRESET | libc::EPIPE) => Outcome::Connected,
         Some(libc::ECONNREFUSED) => Outcome::Refused,
         Some(libc::ETIMEDOUT) => Outcome::TimedOut,
-        // ICMP and routes; EPERM and EACCES: a firewall of this machine; EINVAL: a link-local
-        // address without a zone, or a broadcast address.
+        // These are ICMP errors and routes. EACCES: a `prohibit` route; EPERM: a BPF program of the
+        // control group. Both are decisions about the target: a firewall rule and full connection
+        // tracking drop a SYN without an error (`tcp_connect` in the kernel). EINVAL: a link-local
+        // address without a zone, a broadcast address, or a `blackhole` route.
         Some(
             libc::EHOSTUNREACH
             | libc::ENETUNREACH
@@ -74,7 +78,7 @@ pub(super) fn outcome_of(error: &io::Error) -> Outcome {
     }
 }
 
-/// What we ran short of.
+/// The local shortage that an errno reports.
 pub(super) fn shortage_of(error: &io::Error) -> Shortage {
     match error.raw_os_error() {
         Some(libc::EMFILE) => Shortage::ProcessDescriptors,
@@ -96,12 +100,12 @@ mod tests {
     }
 
     #[test]
-    fn an_so_error_that_cannot_be_asked_for_is_no_state_of_the_port() {
+    fn a_failure_to_read_so_error_is_not_a_state_of_the_port() {
         let check = |errno: i32, shortage: Shortage| {
             let told = told_failure(Err(error(errno)));
             assert_eq!(told, Some(Outcome::Shortage(shortage)), "getsockopt: {}", error(errno));
         };
-        // The same errnos that SO_ERROR has for a target that cannot be reached.
+        // SO_ERROR reports the same errnos for a target that cannot be reached.
         for errno in [libc::EINVAL, libc::ENOPROTOOPT, libc::ECONNREFUSED, libc::EBADF] {
             check(errno, Shortage::Unknown);
         }
@@ -111,28 +115,28 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_cannot_be_asked_for_are_no_state_of_the_port() {
+    fn a_failure_to_read_the_addresses_is_not_a_state_of_the_port() {
         let buffers = || Err(error(libc::ENOBUFS));
         let short = Some(Outcome::Shortage(Shortage::Buffers));
         assert_eq!(told_success::<u8>(buffers(), || Ok(1)), short, "getpeername");
         assert_eq!(told_success::<u8>(Ok(1), buffers), short, "getsockname");
         assert_eq!(told_success::<u8>(Err(error(libc::ENOTCONN)), || Ok(1)), None);
-        assert_eq!(told_success(Ok(1), || Ok(1)), Some(Outcome::MetItself));
+        assert_eq!(told_success(Ok(1), || Ok(1)), Some(Outcome::SelfConnect));
         assert_eq!(told_success(Ok(1), || Ok(2)), Some(Outcome::Connected));
     }
 
     #[test]
-    fn a_call_that_was_not_made_leaves_no_port_open() {
+    fn a_connect_that_was_not_made_never_reports_an_open_port() {
         let outcome = outcome_of(&error(libc::EISCONN));
-        assert_eq!(outcome, Outcome::Shortage(Shortage::Unknown), "nothing was connected yet");
+        assert_eq!(outcome, Outcome::Shortage(Shortage::Unknown), "no connect was made");
     }
 
     #[test]
-    fn what_the_poller_will_not_tell_again_is_told_apart_from_what_it_will() {
+    fn an_event_that_the_poller_will_not_repeat_is_distinguished_from_one_that_it_will() {
         for errno in [libc::EINTR, libc::ENOBUFS, libc::ENOMEM] {
-            assert_eq!(io_failure(&error(errno)), IoStep::Short, "{}", error(errno));
+            assert_eq!(io_failure(&error(errno)), IoStep::Retry, "{}", error(errno));
         }
-        assert_eq!(io_failure(&error(libc::EAGAIN)), IoStep::Blocked);
+        assert_eq!(io_failure(&error(libc::EAGAIN)), IoStep::WouldBlock);
         assert_eq!(io_failure(&error(libc::ECONNRESET)), IoStep::Broken);
     }
 }

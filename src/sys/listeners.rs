@@ -1,10 +1,11 @@
-//! The sockets that clients come to: bound here, or passed by the service manager.
+//! The sockets to which clients connect: bound here, or passed by the service manager.
 //!
-//! A part of the room `sys`. A Unix socket's file is ours as long as its [`Listener`] lives, and
-//! goes with it: at the end of a drain, after a second signal, after a start that failed.
+//! This file belongs to the module `sys`. The file of a Unix socket belongs to this process as long
+//! as its [`Listener`] lives, and is removed with it: at the end of a shutdown, after a second
+//! signal, and after a failed start.
 //!
-//! Invariant: nobody can connect to a Unix socket before it has its mode, since only listen(2)
-//! lets them.
+//! Invariant: no client can connect to a Unix socket before its file has its mode, because only
+//! listen(2) permits connections.
 
 use std::ffi::OsString;
 use std::os::fd::{AsRawFd, RawFd};
@@ -14,27 +15,29 @@ use std::{fmt, fs, io};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::event::listen::Listen;
 use crate::limits;
+use crate::listen_address::Listen;
 
-/// The owner and the group may connect: write permission is what counts (unix(7)).
+/// The owner and the group may connect. The write permission decides (unix(7)).
 const MODE: u32 = 0o660;
 
 /// A socket that listens.
 #[derive(Debug)]
 pub struct Listener {
-    // First of all: the file goes before the socket closes, so that nobody else's stands there.
+    // This is the first field, so that the file is removed before the socket closes. In the other
+    // order, the file of another service could be removed.
     _file: Option<SocketFile>,
     pub(super) socket: Socket,
     at: Listen,
 }
 
 impl Listener {
-    /// Binds and listens. With `[::]` IPv4 clients come in as well. A Unix socket's file that
-    /// nobody listens on is replaced.
+    /// Binds and listens. With `[::]`, IPv4 clients can connect too. The file of a Unix socket on
+    /// which no process listens is replaced.
     ///
     /// # Errors
-    /// socket(2), bind(2), listen(2), chmod(2): the address is taken, not ours or not permitted.
+    /// Errors of socket(2), bind(2), listen(2) and chmod(2): the address is in use, belongs to
+    /// another machine, or is not permitted.
     pub fn bind(at: &Listen) -> io::Result<Self> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let (socket, file) = match at {
@@ -53,20 +56,21 @@ impl Listener {
                 (socket, Some(file))
             }
         };
-        // The kernel caps it at net.core.somaxconn.
+        // The kernel limits the queue to net.core.somaxconn.
         socket.listen(limits::ACCEPT_QUEUE_MAX as i32)?;
         let at = place(&socket)?;
         Ok(Self { _file: file, socket, at })
     }
 
-    /// Takes in a socket that listens already; its file, if it has one, is its maker's.
+    /// Takes over a socket that listens already. Its file, if it has one, belongs to the process
+    /// that created it.
     pub(super) fn adopt(socket: Socket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let at = place(&socket)?;
         Ok(Self { _file: None, socket, at })
     }
 
-    /// Where it is; the port is the one that was bound.
+    /// The bound address, including the assigned port.
     pub const fn at(&self) -> &Listen {
         &self.at
     }
@@ -78,7 +82,8 @@ impl AsRawFd for Listener {
     }
 }
 
-/// Where a socket is bound; of a Unix socket in the abstract namespace, its name after an `@`.
+/// The address to which a socket is bound. For a Unix socket in the abstract namespace, it is the
+/// name after an `@`.
 fn place(socket: &Socket) -> io::Result<Listen> {
     let address = socket.local_addr()?;
     if let Some(at) = address.as_socket() {
@@ -92,17 +97,18 @@ fn place(socket: &Socket) -> io::Result<Listen> {
     Ok(Listen::Unix(address.as_pathname().map_or_else(|| at.into(), Path::to_path_buf)))
 }
 
-/// A Unix socket's file, removed with its handle.
+/// The file of a Unix socket, which is removed when this value is dropped.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    /// Device and inode, which no other file has while the socket is bound to it.
+    /// The device and the inode, which no other file has while the socket is bound to this one.
     identity: (u64, u64),
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Who has put another file there keeps it. A file that stays is stale, not wrong.
+        // If another process has replaced the file, the new file stays. If the removal fails, a
+        // stale file is left, which does no harm.
         if identity(&self.path).is_ok_and(|found| found == self.identity) {
             let _ = fs::remove_file(&self.path);
         }
@@ -113,7 +119,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
-/// Binds to a file of the mode [`MODE`].
+/// Binds to a file with the mode [`MODE`].
 fn bind_file(socket: &Socket, path: &Path) -> io::Result<SocketFile> {
     let address = SockAddr::unix(path)?;
     match socket.bind(&address) {
@@ -124,16 +130,18 @@ fn bind_file(socket: &Socket, path: &Path) -> io::Result<SocketFile> {
         bound => bound?,
     }
     let identity = identity(path).inspect_err(|_| {
-        // It was bound just now: whoever it is that cannot be asked about is we.
+        // The file was created by the bind above, so it belongs to this process even if that cannot
+        // be checked.
         let _ = fs::remove_file(path);
     })?;
     let file = SocketFile { path: path.to_owned(), identity };
-    // Not by umask(2), which is the whole process's: until listen(2) nobody can connect.
+    // umask(2) is not used, because it applies to the whole process. Until listen(2) no client can
+    // connect.
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
     Ok(file)
 }
 
-/// Removes a socket's file if nobody listens on it: a connect to it is refused (unix(7)).
+/// Removes the file of a socket on which no process listens: a connect to it is refused (unix(7)).
 fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::other("a file is there that is no socket"));
@@ -141,18 +149,18 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     let probe = Socket::new_raw(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     match probe.connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        // A full queue (EAGAIN) is somebody's, too.
+        // A full queue (EAGAIN) has a listener too.
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
         Ok(()) | Err(_) => Err(io::Error::other("another process listens there")),
     }
 }
 
-/// Why passed descriptors are not taken.
+/// The reason why passed descriptors are refused.
 #[derive(Debug)]
 pub enum PassedError {
-    /// This variable holds something else than a number, or too great a one.
+    /// The value of this variable is not a number, or is too large.
     Variable(&'static str, OsString),
-    /// This descriptor is no listener.
+    /// This descriptor is not a listener.
     Descriptor(RawFd, io::Error),
 }
 
@@ -172,8 +180,8 @@ impl fmt::Display for PassedError {
 
 impl std::error::Error for PassedError {}
 
-/// How many descriptors were passed to the process `own`; none if they are for another
-/// (sd_listen_fds(3)).
+/// The number of descriptors that were passed to the process with the id `own`. It is 0 if they
+/// were passed to another process (sd_listen_fds(3)).
 pub(super) fn passed_count(
     own: u32,
     env: impl Fn(&str) -> Option<OsString>,
@@ -198,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_are_ours_if_our_process_is_named_and_counted_then() {
+    fn descriptors_are_counted_only_if_the_variables_name_this_process() {
         let check = |pid: Option<&str>, fds: Option<&str>, expected: Result<usize, &str>| {
             let env = |name: &str| if name == "LISTEN_PID" { pid } else { fds }.map(Into::into);
             let count = passed_count(7, env).map_err(|error| match error {

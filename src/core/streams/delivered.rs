@@ -1,43 +1,45 @@
-//! What the reader of a stream has been told of the ports of one address.
+//! Records which ports of one address were delivered to the reader of a stream.
 //!
-//! A port's state is told once. A silent port may get another in a further pass, which is told
-//! then; all other states are final. Nothing is queued: what is untold is the difference between
-//! the scan's sets and those here, so a slow reader costs 8 KB for each set and loses nothing.
+//! The state of a port is delivered once. A silent port may get another state in a later pass,
+//! which is delivered then; all other states are final. Nothing is queued: the undelivered ports
+//! are the difference between the sets of the scan and the sets here, so a slow reader costs 8 KB
+//! for each set and loses nothing. `streams` drives this module.
 
 use std::net::IpAddr;
 
-use crate::api::query::Include;
+use crate::port_set::PortSet;
 use crate::scan::Scan;
 use crate::scan::ledger::PortState;
-use crate::target::PortSet;
+use crate::scan::options::Include;
 
-/// What has been told of one address.
+/// The delivered ports of one address.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct Delivered {
     /// The address.
     pub(super) address: IpAddr,
-    /// Open ports found while the reader was slow: told as soon as it reads on.
-    withheld: PortSet,
+    /// Open ports that were found while the reader was slow. They are delivered as soon as it reads
+    /// again.
+    deferred: PortSet,
     closed: Option<PortSet>,
-    /// Those that were told as silent, whatever they came to since.
+    /// Ports that were delivered as filtered, even if their state has changed since.
     filtered: Option<PortSet>,
     unreachable: Option<PortSet>,
 }
 
-/// Ports that came into a state since it was last told.
+/// Ports that came into a state since the last delivery.
 #[derive(Debug)]
-pub(super) struct News {
+pub(super) struct Delta {
     closed: Option<PortSet>,
     filtered: Option<PortSet>,
     unreachable: Option<PortSet>,
 }
 
-impl Told {
-    /// Nothing yet; of the states that `include` asks for there will be news.
+impl Delivered {
+    /// Nothing is delivered yet. Deltas will contain the states that `include` selects.
     pub(super) fn new(address: IpAddr, include: Include) -> Self {
         Self {
             address,
-            withheld: PortSet::new(),
+            deferred: PortSet::new(),
             closed: include.closed.then(PortSet::new),
             filtered: include.filtered.then(PortSet::new),
             unreachable: include.unreachable.then(PortSet::new),
@@ -45,51 +47,50 @@ impl Told {
     }
 
     /// Keeps an open port for later.
-    pub(super) fn withhold(&mut self, port: u16) {
-        self.withheld.insert(port);
+    pub(super) fn defer(&mut self, port: u16) {
+        self.deferred.insert(port);
     }
 
-    /// Takes the open ports that were kept back, from the lowest on, for as long as `tell` gives
-    /// true.
-    pub(super) fn take_withheld(&mut self, mut tell: impl FnMut(u16) -> bool) {
-        let (mut from, mut wants_more) = (0, !self.withheld.is_empty());
-        while wants_more && let Some(port) = self.withheld.next_from(from) {
-            self.withheld.remove(port);
-            wants_more = tell(port);
+    /// Takes the deferred open ports in ascending order, as long as `deliver` returns true.
+    pub(super) fn take_deferred(&mut self, mut deliver: impl FnMut(u16) -> bool) {
+        let (mut from, mut wants_more) = (0, !self.deferred.is_empty());
+        while wants_more && let Some(port) = self.deferred.next_from(from) {
+            self.deferred.remove(port);
+            wants_more = deliver(port);
             from = u32::from(port) + 1;
         }
     }
 
-    /// Of what was told nothing needs to be known any more: the scan has ended.
-    pub(super) fn forget_told(&mut self) {
+    /// Drops the record of delivered ports, which is not needed once the scan has ended.
+    pub(super) fn forget_delivered(&mut self) {
         (self.closed, self.filtered, self.unreachable) = (None, None, None);
-        if self.withheld.is_empty() {
-            self.withheld = PortSet::new();
+        if self.deferred.is_empty() {
+            self.deferred = PortSet::new();
         }
     }
 
-    /// Bytes of memory beside its own.
+    /// The number of bytes of memory outside the struct itself.
     pub(super) fn kept_bytes(&self) -> usize {
         let states = [&self.closed, &self.filtered, &self.unreachable];
-        let told: usize = states.into_iter().flatten().map(PortSet::heap_bytes).sum();
-        self.withheld.heap_bytes() + told
+        let delivered: usize = states.into_iter().flatten().map(PortSet::heap_bytes).sum();
+        self.deferred.heap_bytes() + delivered
     }
 
-    /// Takes as many of the untold ports as `room` bytes of ranges hold, and one range more at
-    /// most, and takes their bytes off it.
-    pub(super) fn take_news(&mut self, scan: &Scan, room: &mut usize) -> News {
-        let mut take = |told: &mut Option<PortSet>, state| {
-            let told = told.as_mut().filter(|_| *room > 0)?;
-            let mut untold = scan.ports(state).clone();
-            untold.subtract(told);
-            if untold.is_empty() {
+    /// Takes as many undelivered ports as ranges that fit into `room` bytes, exceeding them by at
+    /// most one range, and subtracts their bytes from `room`.
+    pub(super) fn take_delta(&mut self, scan: &Scan, room: &mut usize) -> Delta {
+        let mut take = |delivered: &mut Option<PortSet>, state| {
+            let delivered = delivered.as_mut().filter(|_| *room > 0)?;
+            let mut undelivered = scan.ports(state).clone();
+            undelivered.subtract(delivered);
+            if undelivered.is_empty() {
                 return None;
             }
-            *room = room.saturating_sub(untold.truncate_ranges(*room));
-            told.union_with(&untold);
-            Some(untold)
+            *room = room.saturating_sub(undelivered.truncate_ranges(*room));
+            delivered.union_with(&undelivered);
+            Some(undelivered)
         };
-        News {
+        Delta {
             closed: take(&mut self.closed, PortState::Closed),
             filtered: take(&mut self.filtered, PortState::Filtered),
             unreachable: take(&mut self.unreachable, PortState::Unreachable),
@@ -97,8 +98,8 @@ impl Told {
     }
 }
 
-impl News {
-    /// True exactly when there are none.
+impl Delta {
+    /// Whether the delta contains no ports.
     pub(super) const fn is_empty(&self) -> bool {
         self.closed.is_none() && self.filtered.is_none() && self.unreachable.is_none()
     }
@@ -115,15 +116,15 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use crate::event::Outcome;
+    use crate::scan::options::{Retries, ScanOptions};
     use crate::scan::plan::Plan;
     use crate::slots::Key;
-    use crate::target::{Retries, Timeout};
 
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const ALL: Include =
         Include { closed: true, filtered: true, unreachable: true, services: false };
 
-    /// A scan of two passes over every port; nothing is launched yet.
+    /// A scan of two passes over every port that has launched no probe yet.
     fn scan(now: Instant) -> Scan {
         let mut scan = Scan::new(
             now,
@@ -131,10 +132,7 @@ mod tests {
                 target: (ADDRESS, 0).into(),
                 is_routed: true,
                 ports: PortSet::from_range(1, u16::MAX),
-                timeout: Timeout::Fixed(Duration::from_secs(2)),
-                retries: Retries::Exactly(1),
-                concurrency: 65_535,
-                rate: None,
+                options: ScanOptions { retries: Retries::Exactly(1), ..ScanOptions::default() },
                 ends_at: now + Duration::from_secs(60),
             },
         );
@@ -142,7 +140,8 @@ mod tests {
         scan
     }
 
-    /// Launches all of a pass; what `outcome` says of a port is told, the others are silent.
+    /// Launches all probes of a pass. The outcomes that `outcome` returns are handled; the other
+    /// ports are silent.
     fn pass(scan: &mut Scan, now: Instant, outcome: impl Fn(u16) -> Option<Outcome>) {
         while let Some(launch) = scan.poll_launch(now, Key::from_parts(0, 0)) {
             if let Some(outcome) = outcome(launch.to.port()) {
@@ -152,46 +151,46 @@ mod tests {
         while scan.poll_expired(now + Duration::from_secs(2)).is_some() {}
     }
 
-    fn take(told: &mut Told, scan: &Scan, room: usize) -> [String; 3] {
+    fn take(delivered: &mut Delivered, scan: &Scan, room: usize) -> [String; 3] {
         let mut left = room;
-        let news = told.take_news(scan, &mut left);
-        let texts = news
+        let delta = delivered.take_delta(scan, &mut left);
+        let texts = delta
             .ranges()
             .map(|ports| ports.map_or(String::new(), |ports| ports.display_ranges().to_string()));
         let taken: usize = texts.iter().map(String::len).sum();
         assert_eq!(left, room.saturating_sub(taken));
-        assert_eq!(news.is_empty(), taken == 0);
+        assert_eq!(delta.is_empty(), taken == 0);
         texts
     }
 
     #[test]
-    fn a_port_is_told_once_in_each_state_that_it_comes_into() {
+    fn a_port_is_delivered_once_in_each_of_its_states() {
         let now = Instant::now();
-        let (mut scan, mut told) = (scan(now), Told::new(ADDRESS, ALL));
-        assert_eq!(take(&mut told, &scan, 1000), ["", "", ""]);
+        let (mut scan, mut delivered) = (scan(now), Delivered::new(ADDRESS, ALL));
+        assert_eq!(take(&mut delivered, &scan, 1000), ["", "", ""]);
         pass(&mut scan, now, |port| match port {
             ..=9 => Some(Outcome::Refused),
             10 => Some(Outcome::Connected),
             11..=19 => Some(Outcome::Unreachable),
             _ => None,
         });
-        assert_eq!(take(&mut told, &scan, 1000), ["1-9", "20-65535", "11-19"]);
-        assert_eq!(take(&mut told, &scan, 1000), ["", "", ""]);
+        assert_eq!(take(&mut delivered, &scan, 1000), ["1-9", "20-65535", "11-19"]);
+        assert_eq!(take(&mut delivered, &scan, 1000), ["", "", ""]);
         pass(&mut scan, now, |port| match port {
             20 => Some(Outcome::Connected),
             21..=29 => Some(Outcome::Refused),
             _ => None,
         });
-        assert_eq!(take(&mut told, &scan, 1000), ["21-29", "", ""]);
+        assert_eq!(take(&mut delivered, &scan, 1000), ["21-29", "", ""]);
     }
 
     #[test]
-    fn only_states_that_were_asked_for_are_told() {
+    fn only_selected_states_are_delivered() {
         let now = Instant::now();
         let mut scan = scan(now);
         pass(&mut scan, now, |port| (port < 10).then_some(Outcome::Refused));
         let check = |include: Include, expected: [&str; 3]| {
-            assert_eq!(take(&mut Told::new(ADDRESS, include), &scan, 1000), expected);
+            assert_eq!(take(&mut Delivered::new(ADDRESS, include), &scan, 1000), expected);
         };
         check(Include::default(), ["", "", ""]);
         check(Include { closed: true, ..Include::default() }, ["1-9", "", ""]);
@@ -199,21 +198,21 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_is_told_the_next_time() {
+    fn ports_without_space_are_delivered_the_next_time() {
         let now = Instant::now();
-        let (mut scan, mut told) = (scan(now), Told::new(ADDRESS, ALL));
+        let (mut scan, mut delivered) = (scan(now), Delivered::new(ADDRESS, ALL));
         pass(&mut scan, now, |port| (port % 2 == 0).then_some(Outcome::Refused));
-        assert_eq!(take(&mut told, &scan, 0), ["", "", ""]);
+        assert_eq!(take(&mut delivered, &scan, 0), ["", "", ""]);
         let (mut all, mut turns) = ([PortSet::new(), PortSet::new()], 0);
         loop {
-            let texts = take(&mut told, &scan, 4096);
+            let texts = take(&mut delivered, &scan, 4096);
             assert!(texts.iter().map(String::len).sum::<usize>() <= 4096 + "65535".len());
             if texts.iter().all(String::is_empty) {
                 break;
             }
             for (all, text) in all.iter_mut().zip(texts).filter(|(_, text)| !text.is_empty()) {
-                let news = PortSet::parse(&text).unwrap();
-                assert!(news.iter().all(|port| all.insert(port)), "told twice");
+                let delta = PortSet::parse(&text).unwrap();
+                assert!(delta.iter().all(|port| all.insert(port)), "delivered twice");
             }
             turns += 1;
         }

@@ -1,0 +1,100 @@
+//! The result of a scan with one line for each host, in the form that nmap writes with `-oG`.
+//!
+//! The manual of nmap calls this format deprecated, but many scripts read it. Fields are separated
+//! by tabs. A port has seven fields, separated by slashes: number, state, protocol, owner, service,
+//! RPC information and version. This scanner knows the first three and the usual name of the
+//! service. This module has no state; `printer` calls it.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::printer::RunInfo;
+use super::xml::date;
+use crate::port_set::PortSet;
+use crate::scan::ledger::Counts;
+use crate::scan::summary::{AddressResult, Summary};
+
+/// The line before the first host.
+pub fn write_head(out: &mut Vec<u8>, run: &RunInfo) {
+    let (version, when) = (env!("CARGO_PKG_VERSION"), date(run.started));
+    let args: String =
+        run.args.chars().map(|it| if it.is_control() { '\u{fffd}' } else { it }).collect();
+    let text = format!("# openports {version} scan initiated {when} as: {args}\n");
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// The lines of a target: for each of its addresses the status, and then the ports.
+pub fn write_hosts(out: &mut Vec<u8>, summary: &Summary) {
+    match summary.results {
+        None => {
+            let lists = [
+                ("closed", summary.closed),
+                ("filtered", summary.filtered),
+                ("filtered", summary.unreachable),
+            ];
+            let Summary { address, counts, open, .. } = *summary;
+            write_host(out, summary, &HostLines { address, counts, open, lists: &lists });
+        }
+        Some(results) => {
+            for result in results {
+                let AddressResult { address, counts, open } = *result;
+                write_host(out, summary, &HostLines { address, counts, open, lists: &[] });
+            }
+        }
+    }
+}
+
+/// One address and its ports.
+struct HostLines<'a> {
+    address: IpAddr,
+    counts: Counts,
+    open: &'a PortSet,
+    /// The other states with their ports: closed, filtered, unreachable. A state has no set if its
+    /// ports are not listed.
+    lists: &'a [(&'static str, Option<&'a PortSet>)],
+}
+
+fn write_host(out: &mut Vec<u8>, summary: &Summary, host: &HostLines) {
+    let HostLines { address, counts, open, lists } = *host;
+    let name = if summary.domain.parse::<IpAddr>().is_ok() { "" } else { summary.domain };
+    let mut text = format!("Host: {address} ({name})\tStatus: Up\nHost: {address} ({name})");
+    let listed = std::iter::once(("open", Some(open))).chain(lists.iter().copied());
+    let mut separator = "\tPorts: ";
+    for (state, ports) in listed {
+        for port in ports.into_iter().flat_map(PortSet::iter) {
+            let service = summary.services.map_or("", |services| services.names.of(port));
+            let written = write!(text, "{separator}{port}/{state}/tcp//{service}///");
+            assert!(written.is_ok(), "a string takes whatever is written");
+            separator = ", ";
+        }
+    }
+    let is_listed = |place: usize| lists.get(place).is_some_and(|(_, ports)| ports.is_some());
+    let filtered = [(counts.filtered, 1), (counts.unreachable, 2)];
+    let filtered = filtered.iter().filter(|(_, place)| !is_listed(*place));
+    let mut separator = "\tIgnored State: ";
+    for (state, count) in [
+        ("closed", if is_listed(0) { 0 } else { counts.closed }),
+        ("filtered", filtered.map(|(count, _)| count).sum()),
+        ("untested", counts.untested),
+    ] {
+        if count > 0 {
+            let written = write!(text, "{separator}{state} ({count})");
+            assert!(written.is_ok(), "a string takes whatever is written");
+            separator = ", ";
+        }
+    }
+    text.push('\n');
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// The line after the last host.
+pub fn write_tail(out: &mut Vec<u8>, run: &RunInfo, elapsed: Duration, hosts: u64) {
+    let (when, took) = (date(run.started + elapsed), elapsed.as_secs_f64());
+    let plural = if hosts == 1 { "" } else { "es" };
+    let text = format!(
+        "# openports done at {when} -- {hosts} IP address{plural} ({hosts} up) scanned in \
+         {took:.2} seconds\n"
+    );
+    out.extend_from_slice(text.as_bytes());
+}

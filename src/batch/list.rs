@@ -1,0 +1,468 @@
+//! Reads the targets of one command-line run, before they are counted.
+//!
+//! Each line has one target: a name, an address, a network or a range ([`crate::target_spec`]) and,
+//! after blanks, ports for this target alone (`example.com 22,80`). Empty lines are skipped, and so
+//! are comments, which begin with `#` and may contain any bytes. A line that cannot be read is
+//! reported by its number, and the other lines are used. `shell` drives this module, which opens no
+//! file.
+//!
+//! Names are kept in one text and addresses as numbers, so that ten million lines take some hundred
+//! megabytes. Duplicates take no memory, because the lists are compacted as they grow.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use super::segments::{AddressSegment, disjoint, subtract};
+use super::targets::{Finished, TargetPorts, Targets};
+use crate::interfaces::Interfaces;
+use crate::limits;
+use crate::port_set::PortSet;
+use crate::spelling::quote;
+use crate::target_spec::{AddressRange, Spec, TargetHosts};
+
+/// A line that is not a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadLine {
+    /// The number of the line, counted from 1.
+    pub number: usize,
+    /// The reason.
+    pub reason: String,
+}
+
+/// The targets read so far, and the ports that they have in common.
+#[derive(Clone, Debug)]
+pub struct TargetList {
+    names: NameList,
+    addresses: AddressSegments,
+    ports: PortLists,
+    excluded_names: Vec<Box<str>>,
+    excluded: AddressSegments,
+    finished_names: Vec<Box<str>>,
+    finished: AddressSegments,
+    lines: usize,
+    bad_lines: Vec<BadLine>,
+    bad_lines_more: usize,
+    /// The first network that was written with host bits, and the network that it means.
+    masked: Option<(String, String)>,
+    masked_more: usize,
+    interfaces: Interfaces,
+}
+
+impl TargetList {
+    /// An empty list. Targets without ports of their own get `ports`. Ports in `exclude` are never
+    /// scanned.
+    pub fn new(ports: PortSet, exclude: PortSet) -> Self {
+        Self {
+            names: NameList::default(),
+            addresses: AddressSegments::default(),
+            ports: PortLists::new(&ports, exclude),
+            excluded_names: Vec::new(),
+            excluded: AddressSegments::default(),
+            finished_names: Vec::new(),
+            finished: AddressSegments::default(),
+            lines: 0,
+            bad_lines: Vec::new(),
+            bad_lines_more: 0,
+            masked: None,
+            masked_more: 0,
+            interfaces: Interfaces::default(),
+        }
+    }
+
+    /// Sets the interfaces of this machine, which the zones of link-local targets name.
+    #[must_use]
+    pub fn with_interfaces(self, interfaces: Interfaces) -> Self {
+        Self { interfaces, ..self }
+    }
+
+    /// Adds a target with the common ports, unless it names a port itself.
+    ///
+    /// # Errors
+    /// One sentence that says why this is not a target, or that it has no port left to scan.
+    pub fn add(&mut self, text: &str, spec: &Spec) -> Result<(), String> {
+        let ports = match spec.port {
+            Some(port) => self.ports.intern(&PortSet::from_range(port, port)),
+            None => Some(COMMON),
+        };
+        self.push(text, spec, ports)
+    }
+
+    /// Adds the next line of a list.
+    pub fn add_line(&mut self, line: &[u8]) {
+        self.lines += 1;
+        if let Err(reason) = self.read_line(line) {
+            if self.bad_lines.len() < limits::BAD_LINES_MAX {
+                self.bad_lines.push(BadLine { number: self.lines, reason });
+            } else {
+                self.bad_lines_more += 1;
+            }
+        }
+    }
+
+    /// Adds the lines of a list that is available as a whole.
+    pub fn add_lines(&mut self, text: &[u8]) {
+        for line in text.split(|byte| *byte == b'\n') {
+            self.add_line(line);
+        }
+    }
+
+    fn read_line(&mut self, line: &[u8]) -> Result<(), String> {
+        let Some(entry) = entry(line, self.lines)? else { return Ok(()) };
+        let mut words = entry.split_ascii_whitespace();
+        let Some(text) = words.next() else { return Ok(()) };
+        let spec = Spec::parse_among(text, &self.interfaces)
+            .map_err(|error| format!("target {}: {error}", quote(text)))?;
+        let Some(list) = words.next() else { return self.add(text, &spec) };
+        if let Some(word) = words.next() {
+            return Err(format!("{} follows target and ports", quote(word)));
+        }
+        if spec.port.is_some() {
+            return Err(format!("{} has a port already", quote(text)));
+        }
+        let ports = PortSet::parse(list).map_err(|error| format!("ports {error}"))?;
+        let ports = self.ports.intern(&ports);
+        self.push(text, &spec, ports)
+    }
+
+    /// Adds a target with the set of ports numbered `ports`; `None` if the exclusion left no port.
+    fn push(&mut self, text: &str, spec: &Spec, ports: Option<u32>) -> Result<(), String> {
+        let Some(ports) = ports.filter(|ports| self.ports.len(*ports) > 0) else {
+            return Err("--exclude leaves no port to scan".to_owned());
+        };
+        if self.names.len() + self.addresses.len() >= limits::TARGETS_MAX {
+            return Err(format!("there are {} targets already", limits::TARGETS_MAX));
+        }
+        if let Some(network) = &spec.masked {
+            match self.masked {
+                None => self.masked = Some((text.to_owned(), network.clone())),
+                Some(_) => self.masked_more += 1,
+            }
+        }
+        match &spec.hosts {
+            TargetHosts::Name(name) => self.names.push(name, ports)?,
+            TargetHosts::Addresses(range) => match scoped(range) {
+                Some(text) => self.names.push(&text, ports)?,
+                None => self.addresses.push(range, ports, &mut self.ports),
+            },
+        }
+        Ok(())
+    }
+
+    /// Removes a target, wherever it is listed.
+    ///
+    /// # Errors
+    /// One sentence: an exclusion applies to a host, not to one of its ports.
+    pub fn exclude(&mut self, spec: &Spec) -> Result<(), String> {
+        if spec.port.is_some() {
+            return Err("an excluded target has no port; ports are excluded by --exclude".into());
+        }
+        match &spec.hosts {
+            TargetHosts::Name(name) => self.excluded_names.push(name.to_ascii_lowercase().into()),
+            TargetHosts::Addresses(range) => match scoped(range) {
+                Some(text) => self.excluded_names.push(text.into()),
+                None => self.excluded.push(range, COMMON, &mut self.ports),
+            },
+        }
+        Ok(())
+    }
+
+    /// Records that an earlier run has finished a target.
+    pub fn finish_target(&mut self, domain: &str) {
+        match Spec::parse(domain) {
+            Ok(Spec { hosts: TargetHosts::Addresses(range), .. }) if scoped(&range).is_none() => {
+                self.finished.push(&range, COMMON, &mut self.ports);
+            }
+            Ok(_) | Err(_) => self.finished_names.push(domain.to_ascii_lowercase().into()),
+        }
+    }
+
+    /// The excluded addresses. A name that resolves to one of them must not be scanned either.
+    pub fn excluded_ranges(&self) -> impl Iterator<Item = AddressRange> + '_ {
+        self.excluded.ranges()
+    }
+
+    /// The targets without duplicates and exclusions.
+    ///
+    /// # Errors
+    /// One sentence: no target is left, or there are more than can be counted.
+    pub fn finish(mut self) -> Result<Targets, String> {
+        let had_targets = self.names.len() + self.addresses.len() > 0;
+        let excluded_names: HashSet<&str> =
+            self.excluded_names.iter().map(|name| &**name).collect();
+        let names = self.names.distinct(&excluded_names, &mut self.ports);
+        self.addresses.compact(&mut self.ports);
+        self.excluded.compact(&mut self.ports);
+        self.finished.compact(&mut self.ports);
+        let v4 = subtract(&self.addresses.v4, &self.excluded.v4);
+        let v6 = subtract(&self.addresses.v6, &self.excluded.v6);
+        let len = names.len() as u128
+            + v4.iter().map(AddressSegment::len).sum::<u128>()
+            + v6.iter().map(AddressSegment::len).sum::<u128>();
+        let ports_of = |ports: u32| u128::from(self.ports.len(ports));
+        let ports_len = names.kinds().map(ports_of).sum::<u128>()
+            + v4.iter().map(|it| it.len() * ports_of(it.ports)).sum::<u128>()
+            + v6.iter().map(|it| it.len() * ports_of(it.ports)).sum::<u128>();
+        if ports_len >= 1 << 62 {
+            return Err("these are more targets and ports than can be counted".to_owned());
+        }
+        if len == 0 && had_targets {
+            return Err("--exclude-targets leaves no target".to_owned());
+        }
+        let note = self.note();
+        Ok(Targets {
+            names,
+            v4,
+            v6,
+            ports: self.ports,
+            finished: Finished {
+                names: self.finished_names.into_iter().collect(),
+                v4: self.finished.v4,
+                v6: self.finished.v6,
+            },
+            len: len as u64,
+            ports_len: ports_len as u64,
+            bad_lines: self.bad_lines,
+            bad_lines_more: self.bad_lines_more,
+            note,
+        })
+    }
+
+    fn note(&self) -> Option<String> {
+        let (text, network) = self.masked.as_ref()?;
+        let note = format!("{text} has host bits, the network {network} is scanned");
+        Some(match self.masked_more {
+            0 => note,
+            more => format!("{note}; and {more} more like it"),
+        })
+    }
+}
+
+/// The part of a line before its comment; `None` if it is empty.
+fn entry(line: &[u8], number: usize) -> Result<Option<&str>, String> {
+    let line = match line.strip_prefix(b"\xef\xbb\xbf") {
+        // A byte order mark (Unicode 16.0 section 23.8) precedes a text and does not belong to it.
+        Some(rest) if number == 1 => rest,
+        Some(_) | None => line,
+    };
+    let entry = line.split(|byte| *byte == b'#').next().unwrap_or_default();
+    if entry.starts_with(b"\xff\xfe") || entry.starts_with(b"\xfe\xff") || entry.contains(&0) {
+        return Err("the list is UTF-16: write it as UTF-8".to_owned());
+    }
+    match std::str::from_utf8(entry) {
+        Ok(text) => Ok((!text.trim_ascii().is_empty()).then_some(text)),
+        Err(_) => Err("the line is not UTF-8".to_owned()),
+    }
+}
+
+/// A link-local address with its zone, which only a text can represent; `None` for all others.
+fn scoped(range: &AddressRange) -> Option<String> {
+    (range.scope != 0).then(|| format!("{}%{}", range.first, range.scope))
+}
+
+/// Names, each with the number of its set of ports.
+#[derive(Clone, Debug, Default)]
+pub struct NameList {
+    text: String,
+    /// For each name the position where it ends in the text, and the number of its set of ports.
+    items: Vec<(u32, u32)>,
+}
+
+impl NameList {
+    fn push(&mut self, name: &str, ports: u32) -> Result<(), String> {
+        let Ok(end) = u32::try_from(self.text.len() + name.len()) else {
+            return Err("the names are longer than 4 GB: cut the list in two".to_owned());
+        };
+        self.text.push_str(name);
+        self.items.push((end, ports));
+        Ok(())
+    }
+
+    /// The name in the given place.
+    pub fn text(&self, place: usize) -> &str {
+        let from = place.checked_sub(1).map_or(0, |before| self.items[before].0);
+        &self.text[from as usize..self.items[place].0 as usize]
+    }
+
+    /// The number of the set of ports of the name in the given place; `None` after the last name.
+    pub fn ports(&self, place: usize) -> Option<u32> {
+        self.items.get(place).map(|(_, ports)| *ports)
+    }
+
+    /// The number of names.
+    pub const fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there are no names.
+    pub const fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    fn kinds(&self) -> impl Iterator<Item = u32> + '_ {
+        self.items.iter().map(|(_, ports)| *ports)
+    }
+
+    /// Each name once, in the place of its first occurrence, without the excluded names.
+    fn distinct(&self, excluded: &HashSet<&str>, lists: &mut PortLists) -> Self {
+        let lower =
+            |place: u32| self.text(place as usize).bytes().map(|byte| byte.to_ascii_lowercase());
+        let mut places: Vec<u32> = (0..self.len() as u32).collect();
+        places.sort_unstable_by(|a, b| lower(*a).cmp(lower(*b)).then(a.cmp(b)));
+        let mut ports: Vec<Option<u32>> = vec![None; self.len()];
+        for same in places.chunk_by(|a, b| lower(*a).eq(lower(*b))) {
+            let name = self.text(same[0] as usize).to_ascii_lowercase();
+            if !excluded.contains(&*name) {
+                let kinds = same.iter().map(|place| self.items[*place as usize].1);
+                ports[same[0] as usize] = kinds.reduce(|a, b| lists.union(a, b));
+            }
+        }
+        let mut names = Self::default();
+        for (place, ports) in ports.iter().enumerate() {
+            if let Some(ports) = ports {
+                let pushed = names.push(self.text(place), *ports);
+                assert!(pushed.is_ok(), "no text has grown");
+            }
+        }
+        names
+    }
+}
+
+/// Addresses as segments, which may overlap until they are compacted.
+#[derive(Clone, Debug, Default)]
+struct AddressSegments {
+    v4: Vec<AddressSegment<u32>>,
+    v6: Vec<AddressSegment<u128>>,
+    /// The number of segments at which they are next compacted.
+    compact_at: usize,
+}
+
+/// The smallest number of segments that is worth a compaction.
+const COMPACT_MIN: usize = 1 << 16;
+
+impl AddressSegments {
+    fn push(&mut self, range: &AddressRange, ports: u32, lists: &mut PortLists) {
+        match (range.first, range.last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                self.v4.push(AddressSegment {
+                    first: first.to_bits(),
+                    last: last.to_bits(),
+                    ports,
+                });
+            }
+            (IpAddr::V6(first), IpAddr::V6(last)) => {
+                self.v6.push(AddressSegment {
+                    first: first.to_bits(),
+                    last: last.to_bits(),
+                    ports,
+                });
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
+                unreachable!("a range is of one family")
+            }
+        }
+        if self.len() >= self.compact_at.max(COMPACT_MIN) {
+            self.compact(lists);
+            self.compact_at = 2 * self.len();
+        }
+    }
+
+    fn compact(&mut self, lists: &mut PortLists) {
+        self.v4 = disjoint(std::mem::take(&mut self.v4), |a, b| lists.union(a, b));
+        self.v6 = disjoint(std::mem::take(&mut self.v6), |a, b| lists.union(a, b));
+    }
+
+    const fn len(&self) -> usize {
+        self.v4.len() + self.v6.len()
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = AddressRange> + '_ {
+        let v4 = self.v4.iter().map(|it| (IpAddr::from(it.first.to_be_bytes()), it.last));
+        let v4 = v4.map(|(first, last)| (first, IpAddr::from(last.to_be_bytes())));
+        let v6 = self.v6.iter().map(|it| (IpAddr::from(it.first.to_be_bytes()), it.last));
+        let v6 = v6.map(|(first, last)| (first, IpAddr::from(last.to_be_bytes())));
+        v4.chain(v6).map(|(first, last)| AddressRange { first, last, scope: 0 })
+    }
+}
+
+/// The number of the set that all targets without ports of their own share.
+const COMMON: u32 = 0;
+
+/// A set of ports as ascending ranges, which takes fewer bytes than a [`PortSet`].
+type PortRanges = Box<[(u16, u16)]>;
+
+/// Distinct sets of ports, each identified by a number.
+#[derive(Clone, Debug)]
+pub struct PortLists {
+    exclude: PortSet,
+    /// Each set as ranges, before the exclusion, with the number of ports that are left after it.
+    lists: Vec<(PortRanges, u32)>,
+    numbers: HashMap<PortRanges, u32>,
+}
+
+impl PortLists {
+    fn new(common: &PortSet, exclude: PortSet) -> Self {
+        let mut lists = Self { exclude, lists: Vec::new(), numbers: HashMap::new() };
+        let number = lists.intern(common);
+        assert!(number == Some(COMMON), "the common ports come first");
+        lists
+    }
+
+    /// The number of a set; `None` if the set is empty or no number is left.
+    fn intern(&mut self, ports: &PortSet) -> Option<u32> {
+        let ranges: PortRanges = ports.ranges().collect();
+        if let Some(number) = self.numbers.get(&ranges) {
+            return Some(*number);
+        }
+        let mut left = ports.clone();
+        left.subtract(&self.exclude);
+        let number = u32::try_from(self.lists.len()).ok()?;
+        self.lists.push((ranges.clone(), left.len() as u32));
+        self.numbers.insert(ranges, number);
+        Some(number)
+    }
+
+    /// The number of the union of two sets.
+    fn union(&mut self, a: u32, b: u32) -> u32 {
+        if a == b {
+            return a;
+        }
+        let mut ports = self.set(a);
+        ports.union_with(&self.set(b));
+        self.intern(&ports).unwrap_or(a)
+    }
+
+    fn set(&self, number: u32) -> PortSet {
+        let mut ports = PortSet::new();
+        for (first, last) in &self.lists[number as usize].0 {
+            ports.insert_range(*first..=*last);
+        }
+        ports
+    }
+
+    /// The number of ports in a set after the exclusion.
+    pub fn len(&self, number: u32) -> u32 {
+        self.lists[number as usize].1
+    }
+
+    /// The ports to scan for a target with this set.
+    pub fn asked(&self, number: u32) -> TargetPorts {
+        let mut ports = self.set(number);
+        let (from_port, to_port) = (ports.first().unwrap_or(1), ports.last().unwrap_or(1));
+        ports.subtract(&self.exclude);
+        TargetPorts { from_port, to_port, ports }
+    }
+
+    /// The ports of all sets, after the exclusion.
+    pub fn all(&self) -> PortSet {
+        let mut all = PortSet::new();
+        for number in 0..self.lists.len() {
+            all.union_with(&self.set(number as u32));
+        }
+        all.subtract(&self.exclude);
+        all
+    }
+}
+
+#[cfg(test)]
+#[path = "list/tests.rs"]
+mod tests;

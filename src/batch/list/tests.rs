@@ -1,0 +1,201 @@
+//! Tests of lists of targets: parsing, duplicates and exclusions.
+
+use super::*;
+use crate::batch::targets::Cursor;
+
+fn ports(text: &str) -> PortSet {
+    if text.is_empty() { PortSet::new() } else { PortSet::parse(text).unwrap() }
+}
+
+fn list(text: &str, common: &str, exclude: &str) -> TargetList {
+    let mut targets = TargetList::new(ports(common), ports(exclude));
+    targets.add_lines(text.as_bytes());
+    targets
+}
+
+/// Every target as `domain from..to ports at index`.
+fn shown(targets: &Targets) -> Vec<String> {
+    let mut cursor = Cursor::default();
+    let all = std::iter::from_fn(|| targets.next(&mut cursor));
+    let show = |target| {
+        let TargetPorts { from_port, to_port, ports } = targets.asked(&target);
+        let (domain, ports) = (targets.domain(target.who), ports.display_ranges());
+        let finished = if target.is_finished { " finished" } else { "" };
+        format!("{domain} {from_port}..{to_port} {ports} at {}{finished}", target.first)
+    };
+    let all: Vec<String> = all.map(show).collect();
+    assert_eq!((all.len() as u64, cursor.targets()), (targets.len(), targets.len()));
+    all
+}
+
+#[test]
+fn the_zone_of_a_listed_target_is_the_name_of_an_interface() {
+    let table = b"fe80000000000000001122fffe334455 02 40 20 80 eth0\n";
+    let mut targets =
+        TargetList::new(ports("80"), ports("")).with_interfaces(Interfaces::parse(table));
+    targets.add_lines(b"fe80::1%eth0\nfe80::1%2\nfe80::2%eth1 22\n");
+    let targets = targets.finish().unwrap();
+    assert_eq!(shown(&targets), ["fe80::1%2 80..80 80 at 0"], "one target by either name");
+    assert_eq!(targets.bad_lines().0[0].number, 3);
+}
+
+fn check(text: &str, expected: &[&str]) {
+    let targets = list(text, "80", "").finish().unwrap();
+    assert_eq!(targets.bad_lines().0, &[], "{text:?}");
+    let found: Vec<String> = shown(&targets)
+        .iter()
+        .map(|line| line.split(' ').filter(|word| !word.contains("..")).take(2).collect())
+        .map(|words: Vec<&str>| words.join(" "))
+        .collect();
+    assert_eq!(found, expected, "{text:?}");
+}
+
+#[test]
+fn a_line_is_a_target_with_the_common_ports_or_its_own() {
+    let text = "# machines\n\nexample.com\n  192.0.2.7\t22,80 # door\r\n[::1] 1-3\n\n";
+    let targets = list(text, "1-1024", "80").finish().unwrap();
+    assert_eq!(targets.bad_lines(), (&Vec::new(), 0));
+    let expected = [
+        "example.com 1..1024 1-79,81-1024 at 0",
+        "192.0.2.7 22..80 22 at 1023",
+        "::1 1..3 1-3 at 1024",
+    ];
+    assert_eq!(shown(&targets), expected);
+    assert_eq!((targets.len(), targets.ports_len()), (3, 1027));
+}
+
+#[test]
+fn a_target_that_is_listed_again_is_scanned_once_for_all_its_ports() {
+    check("a\nA\na\n", &["a 80"]);
+    check("b\na 22\nB 443\n", &["b 80,443", "a 22"]);
+    check("a\na.\n", &["a 80", "a. 80"]);
+    check("10.0.0.1\n10.0.0.1\n", &["10.0.0.1 80"]);
+    check("::ffff:10.0.0.1\n10.0.0.1\n[::1]\n::1", &["10.0.0.1 80", "::1 80"]);
+    check(
+        "10.0.0.0/30\n10.0.0.2:22\n10.0.0.3-4\n",
+        &["10.0.0.0 80", "10.0.0.1 80", "10.0.0.2 22,80", "10.0.0.3 80", "10.0.0.4 80"],
+    );
+    check("h:22\nh:80\nh 22-23", &["h 22-23,80"]);
+    check("fe80::1%3\n[fe80::1%3]\nfe80::1%4", &["fe80::1%3 80", "fe80::1%4 80"]);
+}
+
+#[test]
+fn networks_are_counted_and_not_expanded() {
+    let text = "10.0.0.0/8\n10.0.0.0/9\n2001:db8::/96\n10.1.2.3 22";
+    let targets = list(text, "80,443", "443").finish().unwrap();
+    assert_eq!(targets.len(), (1 << 24) + (1 << 32));
+    assert_eq!(targets.ports_len(), targets.len() + 1);
+    let pieces = targets.v4.len() + targets.v6.len();
+    assert_eq!(pieces, 4, "three segments of IPv4, because one address has more ports");
+}
+
+#[test]
+fn excluded_targets_are_left_out() {
+    let mut targets = list("a\nB.example\n10.0.0.0/29\n2001:db8::1-2001:db8::3", "80", "");
+    for text in ["b.EXAMPLE", "10.0.0.1-10.0.0.6", "2001:db8::2", "elsewhere", "10.9.0.0/16"] {
+        targets.exclude(&Spec::parse(text).unwrap()).unwrap();
+    }
+    let left: Vec<String> = shown(&targets.finish().unwrap())
+        .iter()
+        .map(|line| line.split(' ').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(left, ["a", "10.0.0.0", "10.0.0.7", "2001:db8::1", "2001:db8::3"]);
+    let mut all = list("10.0.0.0/24", "80", "");
+    all.exclude(&Spec::parse("10.0.0.0/8").unwrap()).unwrap();
+    assert_eq!(all.finish().unwrap_err(), "--exclude-targets leaves no target");
+    let port = Spec::parse("a:80").unwrap();
+    let error = list("", "80", "").exclude(&port).unwrap_err();
+    assert_eq!(error, "an excluded target has no port; ports are excluded by --exclude");
+}
+
+#[test]
+fn finished_targets_keep_their_place_and_are_marked() {
+    let mut targets = list("a\nb\n10.0.0.0/31\n::1", "80", "");
+    for domain in ["A", "10.0.0.1", "::1", "10.7.7.7"] {
+        targets.finish_target(domain);
+    }
+    let expected = [
+        "a 80..80 80 at 0 finished",
+        "b 80..80 80 at 1",
+        "10.0.0.0 80..80 80 at 2",
+        "10.0.0.1 80..80 80 at 3 finished",
+        "::1 80..80 80 at 4 finished",
+    ];
+    assert_eq!(shown(&targets.finish().unwrap()), expected);
+}
+
+#[test]
+fn a_bad_line_is_reported_by_number_and_the_others_are_used() {
+    let text = "a\nexa~mple\nb 0\nc 80 x\nd 443\ne\nf:1 2\n10.0.0.9-1\n80\n10.0.0/8";
+    let targets = list(text, "80", "443").finish().unwrap();
+    let lines: Vec<String> = targets.bad_lines().0.iter().map(show).collect();
+    let expected = [
+        "2: target \"exa~mple\": a name has no '~'",
+        "3: ports \"0\" at offset 1: must be from 1 to 65535",
+        "4: \"x\" follows target and ports",
+        "5: --exclude leaves no port to scan",
+        "7: \"f:1\" has a port already",
+        "8: target \"10.0.0.9-1\": the range runs backwards, from 10.0.0.9 to 10.0.0.1",
+        "9: target \"80\": a list of ports, not a target; ports stand once, behind the targets or \
+         in -p",
+        "10: target \"10.0.0/8\": expected a network such as 10.0.0.0/24 or 2001:db8::/120",
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!((targets.len(), targets.ports_len()), (2, 2));
+}
+
+fn show(line: &BadLine) -> String {
+    format!("{}: {}", line.number, line.reason)
+}
+
+#[test]
+fn of_very_many_bad_lines_the_first_are_kept_and_the_rest_counted() {
+    let targets = list(&"/\n".repeat(limits::BAD_LINES_MAX + 5), "80", "").finish().unwrap();
+    let (kept, more) = targets.bad_lines();
+    assert_eq!((kept.len(), more), (limits::BAD_LINES_MAX, 5));
+    assert!(targets.is_empty());
+}
+
+#[test]
+fn a_byte_order_mark_and_the_bytes_of_comments_do_not_matter() {
+    let mut targets = TargetList::new(ports("1"), PortSet::new());
+    targets.add_lines(b"\xef\xbb\xbfa # caf\xe9\n\xff\nb#\xff\xfe\n#\xe9\n\xef\xbb\xbfc");
+    let targets = targets.finish().unwrap();
+    let lines: Vec<String> = targets.bad_lines().0.iter().map(show).collect();
+    assert_eq!(lines[0], "2: the line is not UTF-8");
+    assert_eq!((targets.len(), lines.len()), (2, 2));
+    let mut wide = TargetList::new(ports("1"), PortSet::new());
+    wide.add_lines(b"\xff\xfea\0\n\0");
+    let wide = wide.finish().unwrap();
+    assert_eq!(show(&wide.bad_lines().0[0]), "1: the list is UTF-16: write it as UTF-8");
+}
+
+#[test]
+fn host_bits_are_mentioned_once() {
+    let note = |text: &str| list(text, "80", "").finish().unwrap().note().map(str::to_owned);
+    assert_eq!(note("10.0.0.0/24"), None);
+    let first = "10.0.0.1/24 has host bits, the network 10.0.0.0/24 is scanned";
+    assert_eq!(note("10.0.0.1/24").as_deref(), Some(first));
+    let more = format!("{first}; and 2 more like it");
+    assert_eq!(note("10.0.0.1/24\n10.0.0.2/24\n10.0.1.1/24").as_deref(), Some(&*more));
+}
+
+#[test]
+fn a_long_list_of_the_same_targets_takes_no_more_memory_than_a_short_one() {
+    let mut targets = TargetList::new(ports("80"), PortSet::new());
+    for round in 0..4 * COMPACT_MIN {
+        targets.add_line(format!("10.0.{}.{}", round % 7, round % 250).as_bytes());
+    }
+    assert!(targets.addresses.len() <= 2 * COMPACT_MIN);
+    assert_eq!(targets.finish().unwrap().len(), 7 * 250);
+}
+
+#[test]
+fn more_targets_and_ports_than_can_be_counted_are_refused() {
+    let mut targets = TargetList::new(ports("1-"), PortSet::new());
+    for network in 0..20_000 {
+        targets.add_line(format!("2001:db8:{network:x}::/96").as_bytes());
+    }
+    let error = targets.finish().unwrap_err();
+    assert_eq!(error, "these are more targets and ports than can be counted");
+}

@@ -1,0 +1,372 @@
+//! Prints the results of a command-line run in one of eight formats.
+//!
+//! The printer appends to one buffer, which the event loop writes to stdout. It knows the output of
+//! each format and its time: `ndjson`, `csv` and `host-port` print an open port when it is found,
+//! and the other formats print a target when it ends. It counts nothing and never decides which
+//! ports are scanned. `batch` drives it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::OpenPort;
+use super::greppable;
+use super::options::{BatchOptions, Format, Shown};
+use super::progress::BatchProgress;
+use super::table::{self, Colour};
+use super::xml;
+use crate::api::accept::Form;
+use crate::api::answer::{ScanEvent, write_event};
+use crate::api::batch_events::{BatchEvent, BatchOutput, write_batch_event, write_failure};
+use crate::api::end_writer::write_end;
+use crate::api::problem::Problem;
+use crate::limits;
+use crate::port_set::PortSet;
+use crate::scan::options::Include;
+use crate::scan::summary::Summary;
+
+/// The number of targets by result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Targets with an open port.
+    pub with_open: u64,
+    /// Targets that were scanned and have no open port.
+    pub without_open: u64,
+    /// Targets of both kinds whose scan was not completed.
+    pub cut_short: u64,
+    /// Targets of which no port could be scanned.
+    pub failed: u64,
+    /// Whether any requested port was not scanned, or not scanned completely.
+    pub is_incomplete: bool,
+}
+
+impl Outcomes {
+    /// Counts a target that was scanned.
+    pub const fn count_scanned(&mut self, summary: &Summary) {
+        self.cut_short += !summary.complete as u64;
+        if summary.counts.open > 0 {
+            self.with_open += 1;
+        } else {
+            self.without_open += 1;
+        }
+    }
+
+    /// Targets that were scanned.
+    pub const fn scanned(&self) -> u64 {
+        self.with_open + self.without_open
+    }
+}
+
+/// The parameters with which a target begins, for a stream of events.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// The target as it was given.
+    pub domain: &'a str,
+    /// The address to be scanned; the first one if there are several.
+    pub address: IpAddr,
+    /// The number of ports to be scanned, summed over all addresses of the target.
+    pub total: u32,
+    /// The ports of each address; `None` for a shard.
+    pub ports: Option<&'a PortSet>,
+}
+
+/// The start time and the command line, for formats that contain them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunInfo {
+    /// The start time by the wall clock, as the time since 1970.
+    pub started: Duration,
+    /// The command line.
+    pub args: String,
+    /// The ports of all targets.
+    pub ports: PortSet,
+    /// Whether raw SYNs are sent.
+    pub is_syn: bool,
+}
+
+/// The printer. See the module's documentation.
+#[derive(Debug)]
+pub struct Printer {
+    format: Format,
+    shown: Shown,
+    include: Include,
+    colour: Colour,
+    is_several: bool,
+    run: RunInfo,
+    out: Vec<u8>,
+    /// The prepared start events of targets that have no open port yet, if only targets with an
+    /// open port are printed.
+    starts: BTreeMap<usize, Vec<u8>>,
+}
+
+impl Printer {
+    /// A printer whose buffer holds the beginning of the format.
+    pub fn new(options: &BatchOptions) -> Self {
+        let mut printer = Self {
+            format: options.format,
+            shown: options.shown,
+            include: options.scan.include,
+            colour: options.colour,
+            is_several: options.targets.len() > 1,
+            run: RunInfo { ports: options.targets.all_ports(), ..options.run.clone() },
+            out: Vec::new(),
+            starts: BTreeMap::new(),
+        };
+        match printer.format {
+            Format::Csv => printer.out.extend_from_slice(CSV_HEAD.as_bytes()),
+            Format::Xml => xml::write_head(&mut printer.out, &printer.run),
+            Format::Greppable => greppable::write_head(&mut printer.out, &printer.run),
+            Format::Table | Format::Json | Format::Ndjson | Format::Text | Format::HostPort => {}
+        }
+        printer
+    }
+
+    /// The facts that scans must report in addition to open ports.
+    pub const fn include(&self) -> Include {
+        let mut include = self.include;
+        match self.format {
+            Format::Table | Format::Csv | Format::Xml | Format::Greppable => {
+                include.services = true;
+            }
+            Format::Json | Format::Ndjson | Format::Text | Format::HostPort => {}
+        }
+        include
+    }
+
+    /// Whether open ports are also shown on the terminal when they are found.
+    pub const fn is_for_people(&self) -> bool {
+        matches!(self.format, Format::Table)
+    }
+
+    /// Whether progress is an event of the format.
+    pub const fn has_progress(&self) -> bool {
+        matches!(self.format, Format::Ndjson)
+    }
+
+    /// The first event of a target.
+    pub fn print_start(&mut self, place: usize, start: Start) {
+        if self.format != Format::Ndjson {
+            return;
+        }
+        let Start { domain, address, total, ports } = start;
+        let event = ScanEvent::Start { domain, address, total, ports };
+        match self.shown {
+            Shown::All => write_event(&mut self.out, Form::Ndjson, &event),
+            Shown::Open => {
+                let mut text = Vec::new();
+                write_event(&mut text, Form::Ndjson, &event);
+                self.starts.insert(place, text);
+            }
+        }
+    }
+
+    /// An open port of a target. Its address is printed if all addresses of the name are scanned.
+    pub fn print_open(
+        &mut self,
+        place: usize,
+        domain: &str,
+        address: Option<IpAddr>,
+        open: OpenPort,
+    ) {
+        let OpenPort { port, rtt, .. } = open;
+        match self.format {
+            Format::Ndjson => {
+                self.out.extend(self.starts.remove(&place).unwrap_or_default());
+                let rtt = Some(rtt);
+                if self.is_several {
+                    let event = BatchEvent::Open { port, rtt, domain, address };
+                    write_batch_event(&mut self.out, &event);
+                } else {
+                    let event = ScanEvent::Open { port, rtt, address };
+                    write_event(&mut self.out, Form::Ndjson, &event);
+                }
+            }
+            Format::Csv => {
+                let rtt = RttMillis(rtt);
+                self.print(format_args!("{},{port},open,{},{rtt}\n", open.address, open.service));
+            }
+            Format::HostPort => match address {
+                Some(address) => self.print(format_args!("{}\n", SocketAddr::new(address, port))),
+                None => self.print_host_port(domain, port),
+            },
+            Format::Table | Format::Json | Format::Text | Format::Xml | Format::Greppable => {}
+        }
+    }
+
+    /// Prints `example.com:80` or `[::1]:80`.
+    fn print_host_port(&mut self, domain: &str, port: u16) {
+        if domain.contains(':') && !domain.starts_with('[') {
+            self.print(format_args!("[{domain}]:{port}\n"));
+        } else {
+            self.print(format_args!("{domain}:{port}\n"));
+        }
+    }
+
+    /// The end of a target that was scanned. `elapsed` is the time since the first target was
+    /// begun.
+    pub fn print_end(&mut self, elapsed: Duration, place: usize, summary: &Summary) {
+        let has_start = self.starts.remove(&place).is_some();
+        let is_shown = match self.shown {
+            Shown::All => true,
+            Shown::Open => summary.counts.open > 0,
+        };
+        if !is_shown || has_start {
+            return;
+        }
+        match self.format {
+            Format::Table => {
+                let is_news = summary.counts.open > 0
+                    || self.include.closed && summary.counts.closed > 0
+                    || self.include.filtered && summary.counts.filtered > 0
+                    || self.include.unreachable && summary.counts.unreachable > 0;
+                if is_news || !self.is_several {
+                    let text = table::table(summary, self.colour);
+                    self.out.extend_from_slice(text.as_bytes());
+                }
+            }
+            Format::Json => write_end(&mut self.out, Form::Json, summary),
+            Format::Ndjson => write_end(&mut self.out, Form::Ndjson, summary),
+            Format::Text => {
+                for port in summary.open.iter() {
+                    if self.is_several {
+                        self.print_host_port(summary.domain, port);
+                    } else {
+                        self.print(format_args!("{port}\n"));
+                    }
+                }
+            }
+            Format::Csv => self.print_included(summary),
+            Format::HostPort => {}
+            Format::Xml => {
+                let ended = self.run.started + elapsed;
+                xml::write_hosts(&mut self.out, ended, summary);
+            }
+            Format::Greppable => greppable::write_hosts(&mut self.out, summary),
+        }
+    }
+
+    /// Prints the lines of CSV that `--include` adds. A closed port has no round-trip time here.
+    fn print_included(&mut self, summary: &Summary) {
+        let address = summary.address;
+        for (state, ports) in [
+            ("closed", summary.closed),
+            ("filtered", summary.filtered),
+            ("unreachable", summary.unreachable),
+        ] {
+            for port in ports.into_iter().flat_map(PortSet::iter) {
+                let names = summary.services.map(|services| services.names);
+                let name = names.map_or("", |names| names.of(port));
+                self.print(format_args!("{address},{port},{state},{name},\n"));
+            }
+        }
+    }
+
+    /// A target of which no port could be scanned.
+    pub fn print_failure(&mut self, domain: &str, problem: &Problem) {
+        match self.format {
+            Format::Json => write_failure(&mut self.out, BatchOutput::Answers, domain, problem),
+            Format::Ndjson => write_failure(&mut self.out, BatchOutput::Events, domain, problem),
+            Format::Table
+            | Format::Text
+            | Format::HostPort
+            | Format::Csv
+            | Format::Xml
+            | Format::Greppable => {}
+        }
+    }
+
+    /// The progress of all targets, in formats that have an event for it. It is left out while the
+    /// reader lags.
+    pub fn print_progress(&mut self, progress: &BatchProgress) {
+        let keeps_up = self.out.len() < limits::PRINTOUT_BYTES_MAX / 2;
+        if self.has_progress() && keeps_up {
+            let BatchProgress { done, total, open, .. } = *progress;
+            write_batch_event(&mut self.out, &BatchEvent::Progress { done, total, open });
+        }
+    }
+
+    /// The end of the output.
+    pub fn print_conclusion(&mut self, elapsed: Duration, outcomes: &Outcomes) {
+        let scanned = outcomes.scanned();
+        match self.format {
+            Format::Table if self.is_several => {
+                let Outcomes { with_open, without_open, cut_short, failed, .. } = *outcomes;
+                let time = table::Elapsed(elapsed);
+                let plural = if scanned == 1 { "" } else { "s" };
+                self.print(format_args!(
+                    "{scanned} target{plural} {time}: {with_open} with open ports, \
+                     {without_open} without"
+                ));
+                if cut_short > 0 {
+                    self.print(format_args!("; {cut_short} not scanned whole"));
+                }
+                if failed > 0 {
+                    self.print(format_args!("; {failed} could not be scanned"));
+                }
+                self.print(format_args!("\n"));
+            }
+            Format::Xml => xml::write_tail(&mut self.out, &self.run, elapsed, outcomes),
+            Format::Greppable => {
+                greppable::write_tail(&mut self.out, &self.run, elapsed, scanned);
+            }
+            Format::Table
+            | Format::Json
+            | Format::Ndjson
+            | Format::Text
+            | Format::HostPort
+            | Format::Csv => {}
+        }
+    }
+
+    fn print(&mut self, text: std::fmt::Arguments) {
+        let written = std::io::Write::write_fmt(&mut self.out, text);
+        assert!(written.is_ok(), "a vector takes whatever is written");
+    }
+
+    /// The next bytes for stdout.
+    pub fn stdout(&self) -> &[u8] {
+        &self.out
+    }
+
+    /// Stdout accepted `count` bytes.
+    pub fn handle_printed(&mut self, count: usize) {
+        assert!(count <= self.out.len(), "no more is taken than there is");
+        self.out.drain(..count);
+    }
+
+    /// Stdout accepts no more bytes.
+    pub fn discard(&mut self) {
+        self.out = Vec::new();
+        self.starts = BTreeMap::new();
+    }
+}
+
+/// The columns of the contract.
+const CSV_HEAD: &str = "address,port,state,service,rtt_ms\n";
+
+/// A round-trip time in milliseconds with microsecond precision.
+struct RttMillis(Duration);
+
+impl std::fmt::Display for RttMillis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let micros = self.0.as_micros();
+        write!(f, "{}", micros as f64 / 1000.0)
+    }
+}
+
+/// The line that reports an open port above the progress line.
+pub fn found_line(domain: &str, open: &OpenPort) -> String {
+    let mut line = format!("{:>7}  open", open.port);
+    if !open.service.is_empty() {
+        let written = write!(line, "  {}", open.service);
+        assert!(written.is_ok(), "a string takes whatever is written");
+    }
+    let address = open.address.to_string();
+    line.push_str("  ");
+    line.push_str(domain);
+    if domain != address {
+        let written = write!(line, " ({address})");
+        assert!(written.is_ok(), "a string takes whatever is written");
+    }
+    line
+}

@@ -1,0 +1,82 @@
+//! Reads the events of an earlier run and finds the targets that it has finished.
+//!
+//! The file is the output of `--format ndjson`. A target is finished if its `end` event reports it
+//! as complete; a target that failed or was cut short is scanned again. The last line may be
+//! incomplete, because a run that is killed leaves such a line; every other line must be an event.
+//! `shell` calls this module, which opens no file.
+
+use super::list::TargetList;
+use crate::api::batch_events::{PastEvent, read_past_event};
+
+/// Marks the finished targets of a list.
+///
+/// # Errors
+/// One sentence that names the line with the error.
+pub fn mark_finished(list: &mut TargetList, text: &[u8]) -> Result<(), String> {
+    let mut lines = text.split(|byte| *byte == b'\n').enumerate().peekable();
+    while let Some((index, line)) = lines.next() {
+        if line.is_empty() {
+            continue;
+        }
+        match read_past_event(line) {
+            Some(PastEvent::Finished { domain }) => list.finish_target(&domain),
+            Some(PastEvent::Other) => {}
+            // Only the last line has no line after it. A killed run was writing it.
+            None if lines.peek().is_none() && index > 0 => {}
+            None => {
+                let number = index + 1;
+                let reason = "is no event of an earlier scan; give what --format ndjson printed";
+                return Err(format!("line {number} {reason}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::targets::Cursor;
+    use crate::port_set::PortSet;
+
+    fn finished(text: &str) -> Result<Vec<String>, String> {
+        let mut list = TargetList::new(PortSet::from_range(80, 80), PortSet::new());
+        list.add_lines(b"a\nb\n10.0.0.0/30");
+        mark_finished(&mut list, text.as_bytes())?;
+        let targets = list.finish()?;
+        let mut cursor = Cursor::default();
+        let all = std::iter::from_fn(|| targets.next(&mut cursor));
+        let finished = all.filter(|target| target.is_finished);
+        Ok(finished.map(|target| targets.domain(target.who).into_owned()).collect())
+    }
+
+    const A: &str = r#"{"event":"end","domain":"a","complete":true}"#;
+    const MEMBER: &str = r#"{"event":"end","domain":"10.0.0.2","complete":true}"#;
+    const CUT: &str = r#"{"event":"end","domain":"b","complete":false}"#;
+    const FAILED: &str = r#"{"event":"failed","domain":"b"}"#;
+
+    #[test]
+    fn complete_targets_are_finished_and_no_others() {
+        let check = |text: &str, expected: &[&str]| {
+            assert_eq!(finished(text).unwrap(), expected, "{text}");
+        };
+        check("", &[]);
+        check(&format!("{A}\n{CUT}\n{FAILED}\n{MEMBER}\n"), &["a", "10.0.0.2"]);
+        check(&format!("{A}\n{}", &MEMBER[..20]), &["a"]);
+        check(&format!("{A}\n{MEMBER}"), &["a", "10.0.0.2"]);
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_stream_of_events_is_refused() {
+        let check = |text: &str, line: usize| {
+            let error = finished(text).unwrap_err();
+            assert!(error.starts_with(&format!("line {line} is no event")), "{text}: {error}");
+        };
+        check("10.0.0.1\n", 1);
+        check("10.0.0.1", 1);
+        check("[1]\n", 1);
+        check(r#"{"from_port":1,"domain":"a","complete":true}"#, 1);
+        check(&format!("{A}\n{}\n{A}\n", &A[..9]), 2);
+        check("\u{0}\u{1}", 1);
+    }
+}

@@ -1,0 +1,54 @@
+//! The states of a command-line run and of its targets, driven by `batch`.
+
+use std::time::Instant;
+
+use super::targets::Who;
+
+/// Whether further targets are begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BatchState {
+    /// No target was begun, and no deadline is armed. The first target ends this state.
+    Ready,
+    /// Targets are begun as the budget permits. The deadline `progress_at` is armed. An interrupt
+    /// ends this state, and so does a stdout that accepts no more bytes.
+    Running { progress_at: Instant },
+    /// No further target is begun. The running ones end with their results so far, which are
+    /// printed.
+    Interrupted,
+    /// Stdout accepts no more bytes. The results of targets that end now are not printed.
+    Silenced,
+}
+
+/// A target that was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RunningTarget {
+    pub(super) who: Who,
+    /// The number of ports of the target.
+    pub(super) ports: u64,
+    pub(super) stage: TargetStage,
+}
+
+/// The phase of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TargetStage {
+    /// Its name is being resolved, or its route is being determined.
+    Resolving,
+    /// It is being scanned.
+    Scanning,
+}
+
+impl RunningTarget {
+    /// Whether a name is being looked up. A target that is an address only waits for its route.
+    pub(super) const fn is_lookup(&self) -> bool {
+        matches!((self.who, self.stage), (Who::Name(_), TargetStage::Resolving))
+    }
+}
+
+/// Addresses of networks and ranges that could not be scanned. They are reported together.
+#[derive(Debug, Default)]
+pub(super) struct FailedMembers {
+    /// The first such address and the reason.
+    pub(super) first: Option<String>,
+    /// The number of further addresses.
+    pub(super) more: u64,
+}

@@ -1,0 +1,96 @@
+//! The output of a command-line run to stderr: messages and, on a terminal, the progress line.
+//!
+//! A visible progress line is cleared before anything else is written. Open ports that were found
+//! since the last progress line are written above the next one. `batch` drives this module, which
+//! only produces actions and never writes itself.
+
+use std::collections::VecDeque;
+
+use super::options::ProgressLine;
+use crate::event::Action;
+
+/// The progress line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// No progress line is shown.
+    Off,
+    /// The progress line is to be shown, and is not visible now.
+    Cleared { columns: usize },
+    /// The progress line is visible, and must be cleared before anything else is written.
+    Visible { columns: usize },
+}
+
+/// The queue of actions for stderr. See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Stderr {
+    line: Line,
+    /// Lines that will be written above the next progress line.
+    later: Vec<String>,
+    /// The number of lines beyond those.
+    later_more: usize,
+    actions: VecDeque<Action>,
+}
+
+/// The maximum number of lines above one progress line. A host with every port open would otherwise
+/// fill the screen.
+const LATER_MAX: usize = 16;
+
+impl Stderr {
+    pub(super) fn new(progress: ProgressLine) -> Self {
+        let line = match progress {
+            ProgressLine::Shown { columns } => Line::Cleared { columns },
+            ProgressLine::Hidden => Line::Off,
+        };
+        Self { line, later: Vec::new(), later_more: 0, actions: VecDeque::new() }
+    }
+
+    /// Writes one sentence.
+    pub(super) fn write_line(&mut self, text: &str) {
+        self.clear_progress();
+        self.actions.push_back(Action::Log(format!("openports: {text}")));
+    }
+
+    /// Keeps a line for the terminal until the next progress line.
+    pub(super) fn show_later(&mut self, line: impl FnOnce() -> String) {
+        match self.line {
+            Line::Off => {}
+            Line::Cleared { .. } | Line::Visible { .. } if self.later.len() < LATER_MAX => {
+                self.later.push(line());
+            }
+            Line::Cleared { .. } | Line::Visible { .. } => self.later_more += 1,
+        }
+    }
+
+    /// Replaces the progress line, if it is shown.
+    pub(super) fn show_progress(&mut self, line: impl FnOnce(usize) -> String) {
+        let (Line::Cleared { columns } | Line::Visible { columns }) = self.line else { return };
+        if !self.later.is_empty() {
+            self.clear_progress();
+            self.actions.extend(self.later.drain(..).map(Action::Log));
+        }
+        if self.later_more > 0 {
+            let text = format!("and {} more open ports", self.later_more);
+            self.actions.push_back(Action::Log(text));
+            self.later_more = 0;
+        }
+        self.line = Line::Visible { columns };
+        self.actions.push_back(Action::ShowProgress(line(columns)));
+    }
+
+    /// Clears a visible progress line.
+    pub(super) fn clear_progress(&mut self) {
+        if let Line::Visible { columns } = self.line {
+            self.line = Line::Cleared { columns };
+            self.actions.push_back(Action::ShowProgress(String::new()));
+        }
+    }
+
+    /// Whether progress is shown.
+    pub(super) fn has_progress(&self) -> bool {
+        self.line != Line::Off
+    }
+
+    pub(super) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+}

@@ -1,0 +1,378 @@
+//! Tests of a command-line run without a service.
+
+use super::*;
+use std::sync::LazyLock;
+
+use crate::api::problem::Cause;
+use crate::host::Family;
+use crate::scan::ledger::Counts;
+use crate::scan::options::{Addresses, Include, Retries, ScanOptions, Timeout};
+use crate::scan::summary::Details;
+use crate::technique::Technique;
+use options::{Format, ProgressLine, Shown};
+use printer::RunInfo;
+
+use list::TargetList;
+use table::Colour;
+
+fn batch(list: &str, options: impl FnOnce(&mut BatchOptions)) -> Batch {
+    let mut targets = TargetList::new(PortSet::from_range(1, 10), PortSet::new());
+    targets.add_lines(list.as_bytes());
+    let targets = targets.finish().expect("a list");
+    let mut chosen = BatchOptions {
+        targets,
+        scan: ScanOptions {
+            technique: Technique::Connect,
+            timeout: Timeout::Auto,
+            deadline: Duration::from_secs(60),
+            retries: Retries::Auto,
+            concurrency: None,
+            rate: None,
+            family: Family::Any,
+            addresses: Addresses::First,
+            include: Include::default(),
+        },
+        shard: Shard::WHOLE,
+        format: Format::Json,
+        colour: Colour::Plain,
+        progress: ProgressLine::Hidden,
+        shown: Shown::All,
+        output: Destination::Stdout,
+        run: RunInfo::default(),
+    };
+    options(&mut chosen);
+    Batch::new(chosen)
+}
+
+/// A list of `count` names.
+fn names(count: usize) -> String {
+    names_with(count, "")
+}
+
+fn names_with(count: usize, ports: &str) -> String {
+    (0..count).map(|place| format!("name-{place}{ports}\n")).collect()
+}
+
+fn address(place: usize) -> IpAddr {
+    [127, 0, 0, place as u8].into()
+}
+
+/// Ends a target with port 1 open and the other ports in the states that `counts` gives.
+fn end(batch: &mut Batch, place: usize, counts: Counts) {
+    let open = PortSet::from_range(1, counts.open as u16);
+    let who = batch.running.get(&place).map_or(Who::Name(0), |running| running.who);
+    let domain = batch.options.targets.domain(who).into_owned();
+    let summary = Summary {
+        from_port: 1,
+        to_port: 10,
+        domain: &domain,
+        open: &open,
+        address: address(place),
+        counts,
+        complete: counts.untested == 0,
+        retried: 0,
+        loss_suspected: false,
+        loss: None,
+        elapsed: Duration::ZERO,
+        closed: None,
+        filtered: None,
+        unreachable: None,
+        services: None,
+        results: None,
+        details: Details::default(),
+    };
+    let now = Instant::now();
+    batch.handle_ended(now, place, summary);
+    batch.conclude(now);
+}
+
+const WHOLE: Counts = Counts { open: 1, closed: 9, filtered: 0, unreachable: 0, untested: 0 };
+const CUT: Counts = Counts { open: 1, closed: 4, filtered: 0, unreachable: 0, untested: 5 };
+
+fn begin(batch: &mut Batch) -> usize {
+    let (place, request) = batch.poll_target(Instant::now()).expect("a target is wanted");
+    let total = request.ports.len() as u32;
+    batch.handle_began(place, Beginning { address: address(place), total, ports: &request.ports });
+    place
+}
+
+/// The parameters of a target whose ports do not matter.
+fn beginning(total: u32) -> Beginning<'static> {
+    static PORTS: LazyLock<PortSet> = LazyLock::new(|| PortSet::from_range(1, 10));
+    Beginning { address: address(0), total, ports: &PORTS }
+}
+
+fn printed(batch: &mut Batch) -> String {
+    let text = String::from_utf8(batch.stdout().to_vec()).expect("text is printed");
+    batch.handle_printed(text.len());
+    text
+}
+
+fn messages(batch: &mut Batch) -> Vec<String> {
+    let text = |action| {
+        if let Action::ShowProgress(line) = action {
+            return format!("progress {line:?}");
+        }
+        let Action::Log(line) = action else { panic!("{action:?} is not an action of a batch") };
+        line
+    };
+    std::iter::from_fn(|| batch.poll_action()).map(text).collect()
+}
+
+#[test]
+fn each_target_is_begun_once_and_printed_when_it_ends() {
+    let mut batch = batch("a\nb\n192.0.2.7 22", |_| {});
+    let places = [0, 1, 2].map(|_| begin(&mut batch));
+    assert_eq!(places, [0, 1, 2]);
+    assert!(!batch.wants_target() && batch.poll_target(Instant::now()).is_none());
+    end(&mut batch, 1, WHOLE);
+    assert!(printed(&mut batch).starts_with(r#"{"from_port":1,"to_port":10,"domain":"b""#));
+    end(&mut batch, 2, Counts { open: 1, ..Counts::default() });
+    end(&mut batch, 0, WHOLE);
+    assert!(!batch.is_done(), "there is output left to print");
+    assert_eq!(printed(&mut batch).lines().count(), 2);
+    assert_eq!((batch.is_done(), batch.exit_code()), (true, 0));
+    assert!(messages(&mut batch).is_empty());
+}
+
+#[test]
+fn the_exit_code_reports_whether_everything_was_scanned() {
+    let check = |what: fn(&mut Batch), expected: u8| {
+        let mut batch = batch("a\nb", |_| {});
+        let places = [begin(&mut batch), begin(&mut batch)];
+        what(&mut batch);
+        for place in places {
+            end(&mut batch, place, WHOLE);
+        }
+        printed(&mut batch);
+        assert_eq!((batch.is_done(), batch.exit_code()), (true, expected));
+    };
+    let problem = || Problem::new(Cause::UnknownHost, "No.");
+    check(|_| {}, 0);
+    check(|batch| end(batch, 0, CUT), 1);
+    check(Batch::handle_interrupt, 1);
+    check(|batch| batch.handle_print_failed(PrintFailure::ReaderGone), 0);
+    check(|batch| batch.handle_print_failed(PrintFailure::Broken), EXIT_UNPRINTED);
+    let mut failed = batch("a", |_| {});
+    failed.poll_target(Instant::now());
+    failed.handle_failed(0, &problem());
+    failed.conclude(Instant::now());
+    printed(&mut failed);
+    assert_eq!((failed.is_done(), failed.exit_code()), (true, 1));
+    let mut bad = batch("a\n~", |_| {});
+    begin(&mut bad);
+    assert_eq!(bad.exit_code(), 1, "the run is not over");
+    end(&mut bad, 0, WHOLE);
+    printed(&mut bad);
+    assert_eq!((bad.is_done(), bad.exit_code()), (true, 1));
+    let mut empty = batch("# empty", |_| {});
+    empty.conclude(Instant::now());
+    assert_eq!((empty.is_done(), empty.exit_code()), (true, 1));
+}
+
+#[test]
+fn a_failed_target_is_reported_in_every_form() {
+    let check = |format: Format, expected: &str| {
+        let mut batch = batch("nope.example", |options| options.format = format);
+        batch.poll_target(Instant::now());
+        batch.handle_failed(0, &Problem::new(Cause::UnknownHost, "No such name."));
+        assert_eq!(messages(&mut batch), ["openports: nope.example: No such name."]);
+        let text = printed(&mut batch);
+        assert!(text.starts_with(expected) && text.is_empty() == expected.is_empty(), "{text}");
+    };
+    check(Format::Table, "");
+    check(Format::Json, r#"{"type":"about:blank","title":"Unprocessable Content","status":422"#);
+    check(Format::Ndjson, r#"{"event":"failed","type":"about:blank""#);
+}
+
+#[test]
+fn one_target_streams_the_events_of_the_service_and_several_name_the_target() {
+    let check_of = |addresses: Addresses, list: &str, expected: &str| {
+        let mut batch = batch(list, |options| {
+            options.format = Format::Ndjson;
+            options.scan.addresses = addresses;
+        });
+        begin(&mut batch);
+        let (address, rtt) = (address(0), Duration::from_micros(410));
+        batch.handle_open(0, OpenPort { address, port: 1, rtt, service: "" });
+        end(&mut batch, 0, WHOLE);
+        let text = printed(&mut batch);
+        let lines: Vec<&str> = text.lines().collect();
+        let start =
+            r#"{"event":"start","domain":"a","address":"127.0.0.0","total":10,"ports":"1-10"}"#;
+        assert_eq!(lines[..2], [start, expected]);
+        assert!(lines[2].starts_with(r#"{"event":"end","from_port":1,"#), "{text}");
+        assert_eq!(lines.len(), 3);
+    };
+    let check = |list, expected| check_of(Addresses::First, list, expected);
+    check("a", r#"{"event":"open","port":1,"rtt_ms":0.41}"#);
+    check("a\nb", r#"{"event":"open","port":1,"rtt_ms":0.41,"domain":"a"}"#);
+    let check = |list, expected| check_of(Addresses::All, list, expected);
+    check("a", r#"{"event":"open","port":1,"rtt_ms":0.41,"address":"127.0.0.0"}"#);
+    check("a\nb", r#"{"event":"open","port":1,"rtt_ms":0.41,"domain":"a","address":"127.0.0.0"}"#);
+}
+
+#[test]
+fn the_start_event_of_a_shard_has_no_ports() {
+    let mut batch = batch("a", |options| {
+        options.format = Format::Ndjson;
+        options.shard = Shard::parse("1/3").expect("a shard");
+    });
+    begin(&mut batch);
+    let text = printed(&mut batch);
+    assert!(text.starts_with(r#"{"event":"start","#) && !text.contains("ports"), "{text}");
+}
+
+#[test]
+fn names_of_services_are_requested_by_the_formats_that_print_them() {
+    for (_, format) in Format::ALL {
+        let mut batch = batch("a", |options| options.format = format);
+        let (_, request) = batch.poll_target(Instant::now()).expect("a target");
+        let has_names =
+            matches!(format, Format::Table | Format::Csv | Format::Xml | Format::Greppable);
+        assert_eq!(request.options.include.services, has_names, "{format:?}");
+    }
+}
+
+#[test]
+fn a_slow_reader_keeps_further_targets_from_beginning() {
+    let mut batch = batch(&names(5000), |_| {});
+    let mut most = 0;
+    for _ in 0..5000 {
+        if batch.wants_target() {
+            let place = begin(&mut batch);
+            end(&mut batch, place, WHOLE);
+        } else {
+            let waits = batch.stdout().len();
+            assert!(waits >= limits::PRINTOUT_BYTES_MAX);
+            most = most.max(waits);
+            batch.handle_printed(waits / 2 + 1);
+        }
+    }
+    assert!((1..2 * limits::PRINTOUT_BYTES_MAX).contains(&most), "{most} bytes waited");
+}
+
+#[test]
+fn targets_at_once_and_lookups_at_once_are_bounded() {
+    let mut batch = batch(&names(2000), |_| {});
+    let now = Instant::now();
+    let looked_up = std::iter::from_fn(|| batch.poll_target(now)).count();
+    assert_eq!(looked_up, limits::LOOKUPS_MAX);
+    for place in 0..looked_up {
+        batch.handle_began(place, beginning(10));
+    }
+    while batch.wants_target() {
+        begin(&mut batch);
+    }
+    assert_eq!(batch.running.len(), 2000, "resolved targets do not count");
+    // A target that is an address needs no lookup.
+    let mut batch = self::batch("10.0.0.0/8", |_| {});
+    let begun = std::iter::from_fn(|| batch.poll_target(now)).count();
+    assert_eq!(begun, limits::BATCH_JOBS_MAX);
+}
+
+#[test]
+fn an_interrupt_reports_how_many_targets_were_not_begun() {
+    let mut batch = batch("a\nb\nc", |_| {});
+    begin(&mut batch);
+    batch.poll_target(Instant::now());
+    batch.handle_dropped(1);
+    batch.handle_interrupt();
+    batch.handle_interrupt();
+    end(&mut batch, 0, CUT);
+    assert_eq!(messages(&mut batch), ["openports: interrupted: 2 of 3 targets were not begun"]);
+    assert!(printed(&mut batch).contains(r#""complete":false"#));
+    assert!(batch.is_done());
+}
+
+#[test]
+fn progress_is_shown_at_most_five_times_a_second_and_cleared_before_anything_else() {
+    let mut batch = batch("a\nb", |options| options.progress = ProgressLine::Shown { columns: 80 });
+    let start = Instant::now();
+    assert_eq!(batch.deadline(), None);
+    let (place, _) = batch.poll_target(start).expect("a target");
+    batch.handle_began(place, beginning(10));
+    let due = batch.deadline().expect("progress is due");
+    assert_eq!(due - start, PROGRESS_EVERY);
+    batch.handle_timeout(start, UnderWay::default());
+    assert!(messages(&mut batch).is_empty(), "progress is not due yet");
+    batch.handle_timeout(due, UnderWay { done: 5, open: 1, in_flight: 0 });
+    let line = "[#####---------------]  25%  25/s  1 s left  1 open  0/2 targets";
+    assert_eq!(messages(&mut batch), [format!("progress {line:?}")]);
+    assert!(batch.deadline() > Some(due), "a deadline that was handled is not due");
+    end(&mut batch, 0, WHOLE);
+    batch.clear_progress();
+    assert_eq!(messages(&mut batch), ["progress \"\""], "the line is cleared once");
+    begin(&mut batch);
+    batch.handle_timeout(due + PROGRESS_EVERY, UnderWay { done: 5, open: 1, in_flight: 0 });
+    let text = messages(&mut batch).concat();
+    assert!(text.contains("75%") && text.contains("2 open  1/2 targets"), "{text}");
+}
+
+#[test]
+fn a_reader_that_lags_by_half_of_the_bound_gets_no_progress() {
+    let mut batch = batch("a", |options| options.format = Format::Ndjson);
+    let place = begin(&mut batch);
+    let mut now = Instant::now();
+    let mut tell_progress = |batch: &mut Batch| {
+        let before = batch.stdout().len();
+        now += PROGRESS_EVERY;
+        batch.handle_timeout(now, UnderWay::default());
+        batch.stdout().len() > before
+    };
+    assert!(tell_progress(&mut batch));
+    while batch.stdout().len() < limits::PRINTOUT_BYTES_MAX / 2 {
+        let open = OpenPort { address: address(1), port: 1, rtt: Duration::ZERO, service: "" };
+        batch.handle_open(place, open);
+    }
+    assert!(!tell_progress(&mut batch));
+    batch.handle_printed(1000);
+    assert!(tell_progress(&mut batch));
+}
+
+#[test]
+fn only_names_are_looked_up_and_their_number_at_once_is_bounded() {
+    for (list, expected) in [
+        (String::new(), 1),
+        (names(1), 1),
+        (names(3), 3),
+        ("10.0.0.0/16".to_owned(), 1),
+        (names(5000), limits::LOOKUPS_MAX),
+    ] {
+        assert_eq!(batch(&list, |_| {}).lookups_at_once(), expected);
+    }
+}
+
+#[test]
+fn every_address_of_a_name_counts_in_the_progress() {
+    let mut batch = batch("a", |options| options.format = Format::Ndjson);
+    let start = Instant::now();
+    batch.poll_target(start);
+    batch.handle_began(0, beginning(30));
+    batch.handle_timeout(start + PROGRESS_EVERY, UnderWay { done: 25, open: 2, in_flight: 0 });
+    let progress = r#"{"event":"progress","done":25,"total":30,"open":2}"#;
+    assert_eq!(printed(&mut batch).lines().last(), Some(progress));
+}
+
+#[test]
+fn targets_without_a_port_in_the_shard_are_skipped() {
+    let mut asked = vec![0; 600];
+    for shard in ["1/7", "2/7", "3/7", "4/7", "5/7", "6/7", "7/7"] {
+        let list = names_with(600, " 22");
+        let mut batch =
+            batch(&list, |options| options.shard = Shard::parse(shard).expect("a shard"));
+        let now = Instant::now();
+        for _ in 0..600 {
+            if let Some((place, request)) = batch.poll_target(now) {
+                assert_eq!((request.from_port, request.ports.len()), (22, 1));
+                asked[place] += 1;
+                batch.handle_dropped(place);
+            }
+        }
+        batch.conclude(now);
+        assert!(batch.is_done());
+        assert_eq!(batch.progress.targets_done, 600);
+        assert_eq!(batch.progress.done, batch.progress.total);
+    }
+    assert!(asked.iter().all(|times| *times == 1), "each is probed by one shard");
+}

@@ -1,0 +1,546 @@
+//! The core: all decisions of the service, with one event type and one action type.
+//!
+//! [`Core::handle`] takes an event, and [`Core::poll_action`] returns the next action; the last
+//! action of a flush is [`Action::Yield`], [`Action::Wait`] or [`Action::Exit`]. [`Core`] only
+//! routes: each component below owns its state and returns outputs, which the core passes to the
+//! other components. Components do not call each other. The core never touches a descriptor or a
+//! clock. `event_loop` drives it, and so does the simulation with virtual time.
+//!
+//! The modules from top to bottom; each imports only modules after it in this list, which a test
+//! checks: `batch_run`, `responder`, `shutdown`, `clients`, `client`, `streams`, `eviction`,
+//! `announcement`, `pipeline`, `telemetry`, `exchange`, `sockets`, `accept`, `job_outcome`, `jobs`,
+//! `job`, `schedulers`, `scheduler`, `stale`, `launch_queues`, `start_pace`, `running`,
+//! `drop_monitor`, `admission`, `options`.
+//!
+//! Invariants (`check_invariants`): the number of taken shares of the quota equals the number of
+//! scans for clients; everything in flight has a key; after a flush no deadline is due.
+
+mod accept;
+mod admission;
+pub mod announcement;
+mod batch_run;
+mod client;
+mod clients;
+mod drop_monitor;
+mod eviction;
+mod exchange;
+mod job;
+mod job_outcome;
+mod jobs;
+mod launch_queues;
+pub mod options;
+mod pipeline;
+mod responder;
+mod running;
+mod scheduler;
+mod schedulers;
+mod shutdown;
+mod sockets;
+mod stale;
+mod start_pace;
+mod streams;
+mod telemetry;
+
+use std::net::SocketAddr;
+use std::time::{Instant, SystemTime};
+
+use crate::batch::Batch;
+use crate::budget::Shares;
+use crate::conn::reason::CloseReason;
+use crate::dns::Resolver;
+use crate::dns::files::NameFiles;
+use crate::event::{Action, Backlog, Event, Outcome, Signal};
+use crate::limits::{self, Sources};
+use crate::listen_address::Listen;
+use crate::report::Gauges;
+use crate::report::log::{Level, Record};
+use crate::scan::Scan;
+use crate::service_names::Names;
+use crate::slots::Key;
+use crate::technique::Technique;
+use admission::{Admission, Load};
+use announcement::{Announcement, Example};
+use batch_run::{BatchRun, NextTarget};
+use clients::Clients;
+use job::Owner;
+use jobs::{Jobs, RouteQuery};
+use options::Options;
+use pipeline::Pipeline;
+use responder::Responder;
+use running::SchedulerOutput;
+use shutdown::{Shutdown, ShutdownStep, Use};
+use sockets::{Sockets, StreamEvent, StreamOwner};
+use stale::{Effect, StaleEvent};
+use telemetry::{Context, LogOptions, Telemetry};
+
+/// The whole service. See the module's documentation.
+#[derive(Debug)]
+pub struct Core {
+    shares: Shares,
+    sources: Sources,
+    names: Names,
+    sockets: Sockets,
+    responder: Responder,
+    batch: BatchRun,
+    pipeline: Pipeline,
+    shutdown: Shutdown,
+    telemetry: Telemetry,
+}
+
+impl Core {
+    /// A core without clients, started at `wall`.
+    pub fn new(options: Options, wall: SystemTime) -> Self {
+        let log = LogOptions { level: options.log_level, format: options.log_format };
+        let (admission, seed) = (Admission::new(&options), options.seed);
+        let Options { settings, shares, policy, names, .. } = options;
+        let resolver = Resolver::new(seed, shares.lookups);
+        let clients = Clients::new(shares.connections, wall);
+        let announcement = Announcement::new(policy.clone(), shares);
+        Self {
+            shares,
+            sources: settings.sources,
+            names,
+            sockets: Sockets::new(shares.total()),
+            batch: BatchRun::default(),
+            pipeline: Pipeline::new(Jobs::new(&shares, policy), resolver),
+            shutdown: Shutdown::new(settings.drain_delay, settings.drain_timeout),
+            responder: Responder::new(clients, admission, announcement, settings),
+            telemetry: Telemetry::new(log, wall),
+        }
+    }
+
+    /// Sets the values for the example request.
+    pub fn set_example(&mut self, example: Example) {
+        self.responder.set_example(example);
+    }
+
+    /// Logs the listeners, every limit in force, and an example request.
+    pub fn announce(&mut self, listeners: &[Listen], descriptors: usize) {
+        for record in self.responder.announce(listeners, descriptors) {
+            self.telemetry.log(&record);
+        }
+    }
+
+    /// Logs a warning about a variable that has the prefix of this program and is unknown.
+    pub fn warn_of_variable(&mut self, name: &str, nearest: Option<&str>) {
+        self.telemetry.log(&announcement::unknown_variable(name, nearest));
+    }
+
+    /// Accepts the only batch. Its targets are begun from the first tick on.
+    pub fn begin_batch(&mut self, batch: Batch) {
+        if let Some(rate) = self.batch.begin(batch) {
+            self.jobs().set_rate(rate);
+        }
+    }
+
+    /// Handles one event. [`Core::poll_action`] must be called afterwards until it waits, at the
+    /// latest after the last event of the tick.
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        match event {
+            Event::Tick { wall, worked, backlog } => {
+                self.telemetry.handle_wall(wall);
+                self.telemetry.counters().observe_turn(worked);
+                self.on_tick(now, wall, backlog);
+            }
+            Event::Signal(signal) => self.on_signal(now, signal),
+            Event::Probe { probe, outcome } => self.on_probe(now, probe, outcome),
+            Event::Connect { socket, outcome } => {
+                self.telemetry.count_outcome(outcome);
+                self.on_stream(now, socket, StreamEvent::Connect(outcome));
+            }
+            Event::Received { socket, bytes } => {
+                self.on_stream(now, socket, StreamEvent::Received(bytes));
+            }
+            Event::ReadClosed { socket } => self.on_stream(now, socket, StreamEvent::ReadClosed),
+            Event::Hangup { socket } => self.on_stream(now, socket, StreamEvent::Hangup),
+            Event::Sent { socket, count } => self.on_stream(now, socket, StreamEvent::Sent(count)),
+            Event::Broken { socket } => self.on_stream(now, socket, StreamEvent::Broken),
+            Event::AcceptFailed(shortage) => {
+                self.telemetry.counters().count_shortage(shortage);
+                let until = self.sockets.handle_accept_failed(now);
+                self.shutdown.delay_closing(until);
+            }
+            Event::Route { request, to, route } => {
+                let effect = self.jobs().handle_route(now, request, to.ip(), route);
+                self.telemetry.count_if_stale(effect, StaleEvent::Route);
+            }
+            Event::SynCounts(counts) => self.telemetry.counters().add_syn_counts(&counts),
+            Event::ProbeCapacity { technique, probes } => {
+                self.jobs().set_capacity(technique, probes)
+            }
+            Event::ReuseRefused => self.telemetry.count_reuse_refused(),
+            Event::LocalDrops(reading) => {
+                let (jobs, sockets) = (self.pipeline.jobs_mut(), &mut self.sockets);
+                let postponed = jobs.handle_local_drops(now, reading, |it| sockets.forget(it));
+                self.telemetry.count_postponed(now, postponed, reading);
+            }
+            Event::TokenFile(it) => self.responder.handle_token_file(now, it, &mut self.telemetry),
+            Event::ProcessFiles(files) => {
+                self.telemetry.handle_process_files(now, &files);
+                self.clients().resume_requests();
+            }
+            Event::NameFiles { resolv_conf, hosts } => {
+                let files = NameFiles { resolv_conf, hosts };
+                self.pipeline.resolver_mut().handle_name_files(now, files);
+            }
+            Event::Printed { count } => self.batch.handle_printed(count),
+            Event::PrintFailed(failure) => {
+                self.batch.handle_print_failed(failure);
+                self.pipeline.end_all();
+                self.route_outputs(now);
+                self.batch.conclude(now);
+            }
+        }
+        self.route_outputs(now);
+    }
+
+    /// Registers a connection that was accepted as [`Core::wants_connections`] permitted, and
+    /// returns the key of its socket.
+    pub fn handle_accepted(&mut self, peer: Option<SocketAddr>, now: Instant) -> Key {
+        self.telemetry.counters().count_accepted();
+        let socket = self.sockets.next_key();
+        let client = self.clients().accept(now, peer, socket);
+        self.sockets.insert_client(socket, client);
+        self.route_outputs(now);
+        socket
+    }
+
+    /// A connection waits in the queue of a listener, and [`Core::wants_connections`] does not
+    /// permit accepting it.
+    pub fn handle_accept_backlog(&mut self, now: Instant) {
+        self.clients().handle_accept_backlog(now);
+        self.route_outputs(now);
+    }
+
+    /// This number of log lines was dropped because the buffer for stderr was full.
+    pub fn handle_log_dropped(&mut self, lines: u64) {
+        self.telemetry.counters().add_log_lines_dropped(lines);
+    }
+
+    /// The next action. [`Action::Yield`], [`Action::Wait`] and [`Action::Exit`] end the flush.
+    pub fn poll_action(&mut self, now: Instant) -> Action {
+        if self.telemetry.has_lines() || self.batch.is_active() {
+            let actions = self.batch.flush_stderr(&mut self.telemetry);
+            actions.into_iter().for_each(|action| self.sockets.push(action));
+        }
+        if let Some(action) = self.sockets.poll_action() {
+            return action;
+        }
+        self.clients().handle_sockets_closed();
+        if self.shutdown.is_ended() {
+            return Action::Exit(self.batch.exit_code());
+        }
+        if let Some(RouteQuery { job, to }) = self.jobs().poll_route() {
+            return Action::FindRoute { request: job, to };
+        }
+        let jobs = self.pipeline.jobs_mut();
+        while let Some(output) = jobs.poll_output(now, self.sockets.next_key()) {
+            match output {
+                SchedulerOutput::Launch(launch) => {
+                    self.telemetry.counters().add_connects(1);
+                    return self.sockets.launch(launch);
+                }
+                SchedulerOutput::Forget { probe } if self.sockets.take_probe(probe).is_none() => {}
+                SchedulerOutput::Forget { probe } => return Action::Forget { probe },
+                SchedulerOutput::ReadLocalDrops => return Action::ReadLocalDrops,
+            }
+        }
+        self.check_invariants();
+        let (jobs, batch) = (self.pipeline.jobs(), &self.batch);
+        let wants_target = batch.wants_target(jobs.demand(batch.technique()));
+        if jobs.has_work(now) || wants_target || self.shutdown.has_work() {
+            return Action::Yield;
+        }
+        let deadline = self.deadline(now);
+        assert!(deadline.is_none_or(|at| at > now), "a deadline that was handled is not due");
+        Action::Wait(deadline)
+    }
+
+    /// The maximum number of probes of a technique in flight at once.
+    pub const fn probes_max(&self, technique: Technique) -> usize {
+        self.shares.of(technique)
+    }
+
+    /// The number of connects that the running scans could have in flight.
+    pub const fn probes_wanted(&self) -> usize {
+        self.pipeline.jobs().need(Technique::Connect)
+    }
+
+    /// The source addresses of probes.
+    pub const fn sources(&self) -> Sources {
+        self.sources
+    }
+
+    /// Whether another connection may be accepted.
+    pub fn wants_connections(&self) -> bool {
+        self.shutdown.is_open() && self.sockets.accepts() && self.responder.clients().has_room()
+    }
+
+    /// Whether the listeners must stay open although [`Action::CloseListeners`] had their queues
+    /// emptied, because a connection could not be accepted.
+    pub const fn keeps_listeners(&self) -> bool {
+        self.shutdown.keeps_listeners()
+    }
+
+    /// The number of bytes that the owner of a socket accepts now. If it is 0, the socket must not
+    /// be read.
+    pub fn bytes_wanted(&self, socket: Key) -> usize {
+        match self.sockets.stream_owner(socket) {
+            Some(StreamOwner::Client(client)) => self.responder.clients().bytes_wanted(client),
+            Some(StreamOwner::Lookup(_)) => limits::READ_BYTES_MAX,
+            None => 0,
+        }
+    }
+
+    /// The bytes that are to be written to a socket now.
+    pub fn output(&self, socket: Key) -> &[u8] {
+        match self.sockets.stream_owner(socket) {
+            Some(StreamOwner::Client(client)) => self.responder.clients().output(client),
+            Some(StreamOwner::Lookup(attempt)) => self.pipeline.resolver().output(attempt),
+            None => &[],
+        }
+    }
+
+    /// The next bytes for stdout.
+    pub fn stdout(&self) -> &[u8] {
+        self.batch.stdout()
+    }
+
+    fn on_tick(&mut self, now: Instant, wall: SystemTime, backlog: Backlog) {
+        self.sockets.handle_tick(now);
+        self.pipeline.handle_lookup_timeout(now);
+        self.clients().handle_tick(now, wall);
+        self.route_outputs(now);
+        self.clients().handle_timeout(now);
+        self.route_outputs(now);
+        let (jobs, sockets) = (self.pipeline.jobs_mut(), &mut self.sockets);
+        jobs.handle_tick(now, backlog, |probe| sockets.forget(probe));
+        self.route_outputs(now);
+        let (jobs, technique) = (self.pipeline.jobs(), self.batch.technique());
+        self.batch.handle_timeout(now, jobs.in_flight(), jobs.all_scans());
+        for NextTarget { place, request } in self.batch.poll_targets(now, jobs.demand(technique)) {
+            self.pipeline.start(now, request, Owner::Batch(place));
+        }
+        self.batch.conclude(now);
+        self.route_outputs(now);
+        self.on_shutdown_tick(now);
+    }
+
+    fn on_signal(&mut self, now: Instant, signal: Signal) {
+        let usage = if self.batch.is_active() { Use::Batch } else { Use::Service };
+        if usage == Use::Service && !self.shutdown.is_shutting_down() {
+            self.telemetry.log_shutdown(signal, self.load());
+        }
+        self.shutdown.handle_signal(now, usage);
+    }
+
+    /// The engine no longer knows the probe, so its key is free.
+    fn on_probe(&mut self, now: Instant, key: Key, outcome: Outcome) {
+        self.telemetry.count_outcome(outcome);
+        let effect = match self.sockets.take_probe(key) {
+            Some(probe) => self.jobs().handle_outcome(now, probe, outcome),
+            None => Effect::Stale,
+        };
+        self.telemetry.count_if_stale(effect, StaleEvent::Probe);
+    }
+
+    fn on_stream(&mut self, now: Instant, socket: Key, event: StreamEvent) {
+        match self.sockets.stream_owner(socket) {
+            Some(StreamOwner::Client(client)) => self.clients().handle_stream(now, client, event),
+            Some(StreamOwner::Lookup(attempt)) => self.pipeline.handle_stream(now, attempt, event),
+            None => self.telemetry.count_stale(event.stale_kind()),
+        }
+    }
+
+    /// Passes the outputs of the components to each other until there are no more. Those of the
+    /// clients come first, because a job never outlives its client.
+    fn route_outputs(&mut self, now: Instant) {
+        loop {
+            let load = self.load();
+            let (names, telemetry) = (&self.names, &mut self.telemetry);
+            if let Some(output) = self.responder.poll_output(now, load, names, telemetry) {
+                self.on_responder_output(now, output);
+            } else if let Some(output) = self.pipeline.poll_output(now, telemetry) {
+                self.on_pipeline_output(now, output);
+            } else {
+                break;
+            }
+        }
+        if self.batch.is_done() {
+            self.shutdown.end();
+        }
+    }
+
+    fn on_responder_output(&mut self, now: Instant, output: responder::ResponderOutput) {
+        match output {
+            responder::ResponderOutput::StartJob { client, request, claim } => {
+                let job = self.pipeline.start(now, *request, Owner::Client(client));
+                self.responder.begin_scan(client, job, *claim);
+            }
+            responder::ResponderOutput::Closed { socket, job } => {
+                self.sockets.close(socket);
+                if let Some(job) = job {
+                    self.pipeline.cancel(job);
+                }
+            }
+            responder::ResponderOutput::ProgressDue { client, job } => {
+                let scans: Vec<&Scan> = self.pipeline.jobs().scans(job).collect();
+                self.responder.clients_mut().write_progress(now, client, &scans);
+            }
+            responder::ResponderOutput::MetricsWanted { client, exchange } => {
+                let (gauges, telemetry) = (self.gauges(), &mut self.telemetry);
+                let context = Context { now, names: &self.names, telemetry };
+                self.responder.respond_metrics(client, *exchange, &gauges, context);
+            }
+            responder::ResponderOutput::Act(action) => self.sockets.push(action),
+        }
+    }
+
+    fn on_pipeline_output(&mut self, now: Instant, output: pipeline::PipelineOutput) {
+        match output {
+            pipeline::PipelineOutput::Job { owner, news } => {
+                let (report, telemetry) = (self.pipeline.report(&news), &mut self.telemetry);
+                let context = Context { now, names: &self.names, telemetry };
+                match owner {
+                    Owner::Client(client) => self.responder.handle_job(client, report, context),
+                    Owner::Batch(place) => self.batch.handle_job(place, report, context),
+                }
+                self.pipeline.handle_reported(news);
+            }
+            pipeline::PipelineOutput::Connect { attempt, to, transport } => {
+                let socket = self.sockets.connect(attempt, to, transport);
+                self.pipeline.handle_opened(attempt, socket);
+            }
+            pipeline::PipelineOutput::Close { socket } => self.sockets.close(socket),
+            pipeline::PipelineOutput::Act(action) => self.sockets.push(action),
+        }
+    }
+
+    /// Takes the next step of the shutdown when it is due.
+    fn on_shutdown_tick(&mut self, now: Instant) {
+        match self.shutdown.handle_tick(now, self.sockets.deadline()) {
+            Some(ShutdownStep::CloseListeners) => self.sockets.push(Action::CloseListeners),
+            Some(ShutdownStep::ShutDownClients) => self.clients().handle_shutdown(now),
+            Some(ShutdownStep::CloseClients) => {
+                self.clients().close_all(CloseReason::Stalled);
+                if self.batch.is_active() {
+                    self.shutdown.end();
+                }
+            }
+            None => {}
+        }
+        self.route_outputs(now);
+        if self.shutdown.poll_scans_end(now) {
+            self.pipeline.end_all();
+            self.route_outputs(now);
+            self.batch.handle_interrupt();
+            self.batch.conclude(now);
+            self.route_outputs(now);
+        }
+        let is_served = self.responder.clients().len() == 0 && !self.batch.is_active();
+        if !self.shutdown.is_open() && !self.shutdown.is_ended() && is_served {
+            self.shutdown.end();
+            self.telemetry.log(&Record::new(Level::Info, "drained"));
+        }
+    }
+
+    const fn jobs(&mut self) -> &mut Jobs {
+        self.pipeline.jobs_mut()
+    }
+
+    const fn clients(&mut self) -> &mut Clients {
+        self.responder.clients_mut()
+    }
+
+    /// The current load.
+    fn load(&self) -> Load {
+        let (scans, connections) = (self.pipeline.jobs().len(), self.responder.clients().len());
+        Load { scans, connections, stage: self.shutdown.stage() }
+    }
+
+    /// The current values for `/metrics`.
+    fn gauges(&self) -> Gauges {
+        let syns = self.pipeline.jobs().syns_in_flight();
+        Gauges {
+            started: self.telemetry.started(),
+            scans_running: self.pipeline.jobs().len(),
+            lookups_running: self.pipeline.resolver().lookups_len(),
+            connections_open: self.responder.clients().len(),
+            connects_in_flight: self.pipeline.jobs().in_flight() - syns,
+            connects_in_flight_max: self.pipeline.jobs().capacity(Technique::Connect),
+            descriptors_used: self.sockets.len() - syns,
+            descriptors_max: self.shares.connections + self.shares.lookups + self.shares.probes,
+            is_draining: self.shutdown.is_shutting_down(),
+            process: self.telemetry.process_usage(),
+        }
+    }
+
+    /// The time of the next deadline.
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        let deadlines = [
+            self.sockets.deadline(),
+            self.shutdown.deadline(),
+            self.responder.clients().deadline(now),
+            self.pipeline.deadline(now),
+            self.batch.deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    fn check_invariants(&self) {
+        self.responder.check_invariants();
+        let keyed = self.responder.clients().len() + self.pipeline.jobs().in_flight();
+        debug_assert!(self.sockets.len() >= keyed, "whatever is in flight has a key");
+    }
+}
+
+#[cfg(test)]
+#[path = "core/tests/fixtures.rs"]
+mod fixtures;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::fixtures::{ask, core, core_with, records};
+    use super::*;
+    use crate::event::ProcessFiles;
+
+    #[test]
+    fn each_request_is_a_record_with_its_method_route_and_status() {
+        let (mut core, now) =
+            (core_with(8, |options| options.log_level = Level::Debug), Instant::now());
+        core.handle(Event::ProcessFiles(ProcessFiles::default()), now);
+        for (line, expected) in [
+            ("GET /healthz", "method=GET route=/healthz status=200"),
+            ("HEAD /metrics", "method=HEAD route=/metrics status=200"),
+            ("OPTIONS /open-ports", "method=OPTIONS route=/open-ports status=200"),
+            ("BREW /", "method=other route=/ status=405"),
+            ("GET /nowhere", "method=GET route=other status=404"),
+        ] {
+            ask(&mut core, now, &format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            let records = records(&mut core, now);
+            assert!(records.iter().any(|record| record.contains(expected)), "{line}: {records:?}");
+        }
+    }
+
+    #[test]
+    fn answers_contain_the_date_of_the_tick() {
+        let (mut core, now) = (core(4), Instant::now());
+        let mut date_at = |seconds: u64, millis: u64| {
+            let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1000 + millis);
+            core.handle(Event::Tick { wall, worked: Duration::ZERO, backlog: Backlog::None }, now);
+            let answer = ask(&mut core, now, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let date = answer.lines().find_map(|line| line.strip_prefix("Date: "));
+            date.expect("a date").to_owned()
+        };
+        assert_eq!(date_at(784_111_777, 0), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date_at(784_111_777, 999), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date_at(784_111_778, 0), "Sun, 06 Nov 1994 08:49:38 GMT");
+        assert_eq!(
+            date_at(784_111_770, 0),
+            "Sun, 06 Nov 1994 08:49:30 GMT",
+            "the clock was set back"
+        );
+    }
+}

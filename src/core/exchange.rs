@@ -1,0 +1,102 @@
+//! One request that is being answered, with the facts for the access record and the counters.
+//!
+//! The owner is the module that answers the request: the core for a request that is answered at
+//! once, the client's [`super::client::ActiveScan`] for one with a scan. This module decides
+//! nothing.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::api::Route;
+use crate::api::accept::Form;
+use crate::api::probe::ProbeFailure;
+use crate::http::{Method, Refusal, Request};
+use crate::port_set::PortSet;
+use crate::report::log::{Level, Record};
+use crate::technique::Technique;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// The address of the client, or of the one that a trusted proxy named.
+    pub(super) client_ip: IpAddr,
+    method: Method,
+    /// The label of the metric: the route, or the reason of a refusal.
+    pub(super) route: &'static str,
+    pub(super) began_at: Instant,
+    pub(super) kind: ExchangeKind,
+    /// The technique of its scan.
+    pub(super) technique: Technique,
+    /// The reason why a probe of the `/probe` route did not succeed.
+    pub(super) failure: Option<ProbeFailure>,
+}
+
+/// The kind of answer at the end of a request's scan.
+#[derive(Debug)]
+pub(super) enum ExchangeKind {
+    /// An answer in this form. It is not used if the request starts no scan.
+    Scan { form: Form },
+    /// Metrics of the `/probe` route, with the ports that should be open, if the request names
+    /// them.
+    Probe { expect: Option<PortSet> },
+}
+
+impl ExchangeKind {
+    /// The form of the answer to a scan. Metrics count as plain text.
+    pub(super) const fn form(&self) -> Form {
+        match self {
+            Self::Scan { form } => *form,
+            Self::Probe { .. } => Form::Text,
+        }
+    }
+}
+
+impl Exchange {
+    /// The request of a client.
+    pub(super) fn new(now: Instant, client_ip: IpAddr, request: &Request) -> Self {
+        Self {
+            method: request.method,
+            ..Self::begun(now, client_ip, Route::of(request.path()).label())
+        }
+    }
+
+    /// An exchange for bytes that are not a request.
+    pub(super) const fn refused(now: Instant, client_ip: IpAddr, refusal: Refusal) -> Self {
+        Self::begun(now, client_ip, refusal.label())
+    }
+
+    const fn begun(now: Instant, client_ip: IpAddr, route: &'static str) -> Self {
+        Self {
+            client_ip,
+            method: Method::Other,
+            route,
+            began_at: now,
+            kind: ExchangeKind::Scan { form: Form::Json },
+            technique: Technique::Connect,
+            failure: None,
+        }
+    }
+
+    /// Whether the request reached a route. Only then is its duration measured.
+    pub(super) fn is_routed(&self) -> bool {
+        Route::ALL.iter().any(|route| route.label() == self.route)
+    }
+
+    /// The access record. A request for the state of the service itself has the level `debug`.
+    pub(super) fn access_record(&self, now: Instant, status: u16) -> Record {
+        let is_check = [Route::Healthz, Route::Readyz, Route::Metrics]
+            .iter()
+            .any(|route| route.label() == self.route);
+        let level = if is_check { Level::Debug } else { Level::Info };
+        let record = Record::new(level, "request")
+            .field("client", self.client_ip)
+            .field("method", self.method.label())
+            .field("route", self.route)
+            .field("status", status)
+            .field("elapsed", now - self.began_at);
+        match self.failure {
+            Some(failure) => record.field("probe_failure", failure.label()),
+            None => record,
+        }
+    }
+}

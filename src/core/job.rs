@@ -1,0 +1,97 @@
+//! One job: a request to scan, its state, and the plan of its scans.
+//!
+//! A job decides nothing about other jobs. `jobs` owns all jobs and drives them.
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::time::Instant;
+
+use super::running::ScanRef;
+use crate::address::RoutedAddress;
+use crate::dns::LookupFailure;
+use crate::host::Host;
+use crate::policy::Denial;
+use crate::scan::Scan;
+use crate::scan::plan::Plan;
+use crate::scan::request::ScanRequest;
+use crate::slots::Key;
+
+/// One request to scan.
+#[derive(Debug)]
+pub(super) struct Job {
+    /// The request.
+    pub(super) request: ScanRequest,
+    /// The owner of the job.
+    pub(super) owner: Owner,
+    /// The time at which the job was started.
+    pub(super) started_at: Instant,
+    /// Addresses of the name that are not scanned, in the order of preference.
+    pub(super) other_addresses: Vec<IpAddr>,
+    pub(super) state: JobState,
+}
+
+/// The state of a job.
+#[derive(Debug)]
+pub(super) enum JobState {
+    /// The name is being looked up. The deadline of the resolver is armed. The result of the lookup
+    /// ends this state.
+    Resolving,
+    /// The kernel determines a route to each address. No deadline is armed, because the results
+    /// arrive within the same flush.
+    Routing { candidates: Vec<RoutedAddress>, awaited: usize },
+    /// Scans run, or have ended and wait for [`Jobs::remove`].
+    Scanning { scans: Vec<ScanRef> },
+}
+
+impl Job {
+    /// The plan of one of `share` scans of the job, which divide concurrency and rate among each
+    /// other.
+    pub(super) fn plan(&self, candidate: RoutedAddress, share: usize) -> Plan {
+        let request = &self.request;
+        Plan {
+            target: self.socket_address(candidate.address),
+            is_routed: candidate.source.is_some(),
+            ports: request.ports.clone(),
+            options: request.options.divided(request.ports.len(), share),
+            ends_at: self.started_at + request.options.deadline,
+        }
+    }
+
+    /// The socket address of one of the job's addresses, with the zone of an IPv6 literal.
+    pub(super) const fn socket_address(&self, address: IpAddr) -> SocketAddr {
+        let zone = match self.request.host {
+            Host::Address(_, zone) => zone,
+            Host::Name(_) => 0,
+        };
+        match address {
+            IpAddr::V4(_) => SocketAddr::new(address, 0),
+            IpAddr::V6(address) => SocketAddr::V6(SocketAddrV6::new(address, 0, 0, zone)),
+        }
+    }
+}
+
+/// The owner of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A client's connection.
+    Client(Key),
+    /// A run from the command line: the target in this place of its list.
+    Batch(usize),
+}
+
+/// The reason why a job failed before its scans began.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum JobFailure {
+    /// The name could not be resolved.
+    Lookup(LookupFailure),
+    /// The policy denies every address of the target; this is the first one.
+    Denied(IpAddr, Denial),
+    /// The service shuts down before the name was resolved.
+    ShuttingDown,
+}
+
+/// A removed job, with its scans in the order of their addresses.
+#[derive(Debug)]
+pub(super) struct EndedJob {
+    pub(super) job: Job,
+    pub(super) scans: Vec<Scan>,
+}

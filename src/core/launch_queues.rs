@@ -1,0 +1,153 @@
+//! The queues of scans that may launch a probe. Scans take turns.
+//!
+//! A scan that received an answer, or whose target is this machine, has a pace of its own. Scans
+//! without any answer yet share one pace ([`StartPace`]). Of these, a scan whose first probe needs
+//! an entry of a full neighbour table is held until there are free entries ([`DropMonitor`]). This
+//! module never examines a scan: `scheduler` drives it and knows what the keys stand for.
+//!
+//! Invariant: a key is in at most one queue.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::drop_monitor::{DropMonitor, DropVerdict, LaunchOrder};
+use super::start_pace::{Arrival, StartPace};
+use crate::event::local_drops::LocalDrops;
+use crate::slots::Key;
+
+/// The queue to which a scan belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LaunchQueue {
+    /// The scan received an answer, or its target is this machine.
+    Ready,
+    /// The scan has received no answer yet.
+    Starting,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct LaunchQueues {
+    ready: VecDeque<Key>,
+    starting: VecDeque<Key>,
+    held: VecDeque<Key>,
+    /// Whether the last launch came from `ready`.
+    was_ready: bool,
+    pace: StartPace,
+    monitor: DropMonitor,
+}
+
+impl LaunchQueues {
+    /// Empty queues, for `capacity` probes in flight.
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            starting: VecDeque::new(),
+            held: VecDeque::new(),
+            was_ready: false,
+            pace: StartPace::new(capacity),
+            monitor: DropMonitor::default(),
+        }
+    }
+
+    /// A scan of this target begins.
+    pub(super) fn handle_begin(&mut self, now: Instant, target: IpAddr) {
+        self.monitor.handle_begin(now, target);
+    }
+
+    /// Appends a scan to its queue.
+    pub(super) fn push(&mut self, key: Key, queue: LaunchQueue) {
+        match queue {
+            LaunchQueue::Ready => self.ready.push_back(key),
+            LaunchQueue::Starting => self.starting.push_back(key),
+        }
+    }
+
+    /// The scan that has the next turn.
+    pub(super) fn poll_turn(&mut self, now: Instant) -> Option<(Key, LaunchQueue)> {
+        let may_start = self.may_start(now);
+        let takes_starting = self.ready.is_empty() || self.was_ready && may_start;
+        match (takes_starting, may_start) {
+            (false, _) => self.ready.pop_front().map(|key| (key, LaunchQueue::Ready)),
+            (true, true) => self.starting.pop_front().map(|key| (key, LaunchQueue::Starting)),
+            (true, false) => None,
+        }
+    }
+
+    /// Whether the first probe of this target may start now. Otherwise the scan is held.
+    pub(super) fn admits_first(&mut self, now: Instant, key: Key, target: IpAddr) -> bool {
+        let is_admitted = self.monitor.admits(now, target);
+        if !is_admitted {
+            self.held.push_back(key);
+        }
+        is_admitted
+    }
+
+    /// A probe to this target is sent.
+    pub(super) fn handle_launch(
+        &mut self,
+        now: Instant,
+        queue: LaunchQueue,
+        target: IpAddr,
+        order: LaunchOrder,
+    ) {
+        self.was_ready = queue == LaunchQueue::Ready;
+        if queue == LaunchQueue::Starting {
+            self.pace.handle_sent(now);
+        }
+        self.monitor.handle_launch(target, order);
+    }
+
+    /// A scan received its first answer.
+    pub(super) fn handle_answer(&mut self, arrival: Arrival) {
+        self.pace.handle_answer(arrival);
+    }
+
+    /// Whether the counters of local drops are to be read now.
+    pub(super) fn poll_reading(&mut self, now: Instant) -> bool {
+        self.monitor.poll_reading(now, self.held.len())
+    }
+
+    /// Handles a reading of local drops: held scans may start, as far as there are free entries.
+    pub(super) fn handle_reading(
+        &mut self,
+        now: Instant,
+        reading: Option<&LocalDrops>,
+    ) -> Option<DropVerdict> {
+        let verdict = self.monitor.handle_reading(now, reading);
+        if verdict.is_some_and(|verdict| verdict.is_queue_full) {
+            self.pace.handle_drops(now);
+        }
+        // At least one scan is released, because a trial may be due.
+        let count = self.held.len().min(self.monitor.room().max(1));
+        for key in self.held.drain(..count).rev() {
+            self.starting.push_front(key);
+        }
+        verdict
+    }
+
+    /// The monitor of packets that this machine drops.
+    pub(super) const fn monitor(&self) -> &DropMonitor {
+        &self.monitor
+    }
+
+    /// Whether a scan may launch now.
+    pub(super) fn has_turn(&self, now: Instant) -> bool {
+        !self.ready.is_empty() || self.may_start(now)
+    }
+
+    /// The time at which the next scan without an answer may launch; `None` if there is none.
+    pub(super) fn start_at(&self, now: Instant) -> Option<Instant> {
+        (!self.starting.is_empty()).then(|| self.pace.next_at(now))
+    }
+
+    /// The time at which the counters of local drops must be read; `None` while nothing depends on
+    /// them.
+    pub(super) fn reading_at(&self, now: Instant) -> Option<Instant> {
+        self.monitor.reading_at(now, self.held.len())
+    }
+
+    fn may_start(&self, now: Instant) -> bool {
+        !self.starting.is_empty() && self.pace.next_at(now) <= now
+    }
+}

@@ -1,0 +1,152 @@
+//! The schedulers, one for each technique.
+//!
+//! Each engine has its own bounds: a connect needs a descriptor, a SYN does not. Therefore each
+//! technique has a scheduler with its own budget and start pace. Scans of different techniques
+//! compete only for the time of the event loop, in which the schedulers take turns. This module
+//! decides nothing about single scans. `jobs` drives it.
+
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use super::running::{Change, Postponed, ProbeRef, ScanRef, SchedulerOutput};
+use super::scheduler::Scheduler;
+use crate::budget::Shares;
+use crate::event::local_drops::LocalDrops;
+use crate::event::{Backlog, Outcome};
+use crate::scan::Scan;
+use crate::scan::plan::Plan;
+use crate::slots::Key;
+use crate::technique::Technique;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Schedulers {
+    /// The schedulers, indexed by technique.
+    schedulers: [Scheduler; 2],
+    /// The technique that has the next turn.
+    turn: Technique,
+}
+
+impl Schedulers {
+    /// No scans, and a budget for each technique.
+    pub(super) fn new(shares: &Shares) -> Self {
+        let scheduler = |technique: Technique| Scheduler::new(technique, shares.of(technique));
+        Self { schedulers: Technique::ALL.map(scheduler), turn: Technique::Connect }
+    }
+
+    /// Sets the number of probes of a technique that may be in flight.
+    pub(super) fn set_capacity(&mut self, technique: Technique, probes: usize) {
+        self.of_mut(technique).set_capacity(probes);
+    }
+
+    /// Limits the rate of new probes per second, for all scans of one technique together.
+    pub(super) fn set_rate(&mut self, rate: NonZeroU32) {
+        self.schedulers.iter_mut().for_each(|it| it.set_rate(rate));
+    }
+
+    /// Begins a scan for a job.
+    pub(super) fn begin(&mut self, now: Instant, plan: Plan, job: Key) -> ScanRef {
+        let technique = plan.options.technique;
+        ScanRef { technique, key: self.of_mut(technique).begin(now, plan, job) }
+    }
+
+    /// Handles the outcome of a probe. Returns `None` if its scan has ended.
+    pub(super) fn handle_outcome(
+        &mut self,
+        now: Instant,
+        at: ProbeRef,
+        outcome: Outcome,
+    ) -> Option<Change> {
+        self.of_mut(at.scan.technique).handle_outcome(now, at, outcome)
+    }
+
+    /// See [`Scheduler::handle_tick`].
+    pub(super) fn handle_tick(
+        &mut self,
+        now: Instant,
+        backlog: Backlog,
+        mut forget: impl FnMut(Key),
+    ) -> Vec<Key> {
+        let ticks = self.schedulers.iter_mut();
+        ticks.flat_map(|it| it.handle_tick(now, backlog, &mut forget)).collect()
+    }
+
+    /// See [`Scheduler::handle_local_drops`].
+    pub(super) fn handle_local_drops(
+        &mut self,
+        now: Instant,
+        reading: Option<&LocalDrops>,
+        mut forget: impl FnMut(Key),
+    ) -> Postponed {
+        let mut postponed = Postponed::default();
+        for scheduler in &mut self.schedulers {
+            postponed.add(scheduler.handle_local_drops(now, reading, &mut forget));
+        }
+        postponed
+    }
+
+    /// Ends a scan with its results so far.
+    pub(super) fn end(&mut self, scan: ScanRef) {
+        self.of_mut(scan.technique).end(scan.key);
+    }
+
+    /// Removes an ended scan and returns it with its results.
+    pub(super) fn remove(&mut self, scan: ScanRef) -> Option<Scan> {
+        self.of_mut(scan.technique).remove(scan.key)
+    }
+
+    /// Gives up the probes that ended scans have left in flight.
+    pub(super) fn abandon(&mut self, scans: Vec<Scan>) {
+        let (syn, connect) =
+            scans.into_iter().partition(|scan: &Scan| scan.technique() == Technique::Syn);
+        self.of_mut(Technique::Connect).abandon(connect);
+        self.of_mut(Technique::Syn).abandon(syn);
+    }
+
+    /// The next output. A probe that starts uses `next_key`, and the other technique has the next
+    /// turn.
+    pub(super) fn poll_output(&mut self, now: Instant, next_key: Key) -> Option<SchedulerOutput> {
+        let first = self.turn;
+        let other = match first {
+            Technique::Connect => Technique::Syn,
+            Technique::Syn => Technique::Connect,
+        };
+        self.turn = other;
+        let output = self.of_mut(first).poll_output(now, next_key);
+        output.or_else(|| self.of_mut(other).poll_output(now, next_key))
+    }
+
+    /// Whether there is work that only the budgets of this tick have postponed.
+    pub(super) fn has_work(&self, now: Instant) -> bool {
+        self.schedulers.iter().any(|it| it.has_work(now))
+    }
+
+    /// The time of the next deadline.
+    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.schedulers.iter().filter_map(|it| it.deadline(now)).min()
+    }
+
+    /// The scan with this key, running or ended.
+    pub(super) fn scan(&self, scan: ScanRef) -> Option<&Scan> {
+        self.of(scan.technique).scan(scan.key)
+    }
+
+    /// The number of scans, running or ended.
+    pub(super) const fn len(&self) -> usize {
+        self.schedulers[0].len() + self.schedulers[1].len()
+    }
+
+    /// The number of probes in flight, of all scans.
+    pub(super) const fn in_flight(&self) -> usize {
+        self.schedulers[0].in_flight() + self.schedulers[1].in_flight()
+    }
+
+    /// The scheduler of a technique.
+    pub(super) const fn of(&self, technique: Technique) -> &Scheduler {
+        &self.schedulers[technique as usize]
+    }
+
+    const fn of_mut(&mut self, technique: Technique) -> &mut Scheduler {
+        &mut self.schedulers[technique as usize]
+    }
+}

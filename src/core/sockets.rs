@@ -1,0 +1,252 @@
+//! The sockets: the only table of their keys, and the queue of actions for the event loop.
+//!
+//! A key is assigned before a descriptor exists, and every event and action contains it. An event
+//! may arrive for a key whose closing is already decided, or that is free again: such an event is
+//! stale (`stale`), is counted, and has no effect. This module also owns the backoff of `accept`,
+//! because each closed descriptor ends it. `core` drives it, and only `core` has keys assigned and
+//! freed. It does not know what the components do with their sockets.
+//!
+//! Invariant: a key is closing from the decision until the event loop gets the action, and is then
+//! free.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::accept::Accept;
+use super::running::{ProbeLaunch, ProbeRef};
+use super::stale::StaleEvent;
+use crate::event::{Action, Outcome, Transport};
+use crate::slots::{Key, Slots};
+
+/// The owner or the state of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The close is queued for the event loop. Passing it on frees the key.
+    Closing,
+    /// The connection of this client.
+    Client(Key),
+    /// A probe.
+    Probe(ProbeRef),
+    /// The socket of this attempt of the resolver.
+    Lookup(Key),
+}
+
+const _: () = assert!(size_of::<Role>() <= 16, "a probe stays within its memory budget");
+
+/// The owner of a socket that carries a stream or datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamOwner {
+    /// This client.
+    Client(Key),
+    /// This attempt of the resolver.
+    Lookup(Key),
+}
+
+/// An event on a socket that carries a stream or datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamEvent<'a> {
+    /// The outcome of a connect on a socket that this process opened.
+    Connect(Outcome),
+    /// Bytes arrived.
+    Received(&'a [u8]),
+    /// The peer has closed its side.
+    ReadClosed,
+    /// The peer's FIN has arrived, after bytes that are not read yet.
+    Hangup,
+    /// The kernel accepted this number of bytes.
+    Sent(usize),
+    /// Nothing can be read or written any more.
+    Broken,
+}
+
+impl StreamEvent<'_> {
+    /// The kind under which the event is counted if its socket has ended.
+    pub(super) const fn stale_kind(self) -> StaleEvent {
+        match self {
+            Self::Connect(_) => StaleEvent::Connect,
+            Self::Received(_) => StaleEvent::Received,
+            Self::ReadClosed => StaleEvent::ReadClosed,
+            Self::Hangup => StaleEvent::Hangup,
+            Self::Sent(_) => StaleEvent::Sent,
+            Self::Broken => StaleEvent::Broken,
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    roles: Slots<Role>,
+    accept: Accept,
+    actions: VecDeque<Action>,
+}
+
+impl Sockets {
+    /// An empty table with space for `capacity` keys.
+    pub(super) fn new(capacity: usize) -> Self {
+        let (roles, accept) = (Slots::with_capacity(capacity), Accept::new());
+        Self { roles, accept, actions: VecDeque::new() }
+    }
+
+    /// Queues an action that neither assigns nor frees a key.
+    pub(super) fn push(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    /// A connection was accepted. `socket` is the [`Sockets::next_key`].
+    pub(super) fn insert_client(&mut self, socket: Key, client: Key) {
+        let key = self.roles.insert(Role::Client(client));
+        assert_eq!(key, socket, "the next key was asked for just now");
+    }
+
+    /// Requests a socket for an attempt of the resolver, opened and connected.
+    pub(super) fn connect(&mut self, attempt: Key, to: SocketAddr, transport: Transport) -> Key {
+        let socket = self.roles.insert(Role::Lookup(attempt));
+        self.push(Action::Connect { socket, to, transport });
+        socket
+    }
+
+    /// Registers a probe that starts. Its key is the [`Sockets::next_key`].
+    pub(super) fn launch(&mut self, launch: ProbeLaunch) -> Action {
+        let ProbeLaunch { key, probe, to, check } = launch;
+        let inserted = self.roles.insert(Role::Probe(probe));
+        assert_eq!(inserted, key, "the next key was asked for just now");
+        Action::Probe { probe: key, to, check, technique: probe.scan.technique }
+    }
+
+    /// Requests the closing of a socket. From now on its key is stale. It becomes free when the
+    /// event loop gets the action.
+    pub(super) fn close(&mut self, socket: Key) {
+        self.expire(socket);
+        self.push(Action::Close { socket });
+    }
+
+    /// Requests that a probe is given up. Its key is handled as in `close`.
+    pub(super) fn forget(&mut self, probe: Key) {
+        self.expire(probe);
+        self.push(Action::Forget { probe });
+    }
+
+    /// `accept` failed because of a shortage. Returns the time of the next try.
+    pub(super) fn handle_accept_failed(&mut self, now: Instant) -> Instant {
+        self.accept.handle_shortage(now)
+    }
+
+    /// A tick begins.
+    pub(super) fn handle_tick(&mut self, now: Instant) {
+        self.accept.handle_tick(now);
+    }
+
+    /// The next queued action. If it closes a key, the key is free afterwards.
+    pub(super) fn poll_action(&mut self) -> Option<Action> {
+        let action = self.actions.pop_front()?;
+        if let Action::Close { socket: key } | Action::Forget { probe: key } = action {
+            let role = self.roles.remove(key);
+            assert_eq!(role, Some(Role::Closing), "a key is freed once, after its close");
+            self.accept.handle_descriptor_closed();
+        }
+        Some(action)
+    }
+
+    /// The outcome of a probe has arrived, and its key is free. Returns `None` for a probe that was
+    /// given up.
+    pub(super) fn take_probe(&mut self, key: Key) -> Option<ProbeRef> {
+        match self.roles.get(key) {
+            Some(Role::Probe(probe)) => {
+                let probe = *probe;
+                self.roles.remove(key);
+                self.accept.handle_descriptor_closed();
+                Some(probe)
+            }
+            Some(Role::Closing) | None => None,
+            Some(Role::Client(_) | Role::Lookup(_)) => unreachable!("this is no probe's key"),
+        }
+    }
+
+    fn expire(&mut self, key: Key) {
+        let role = self.roles.get_mut(key).filter(|role| **role != Role::Closing);
+        assert!(role.is_some(), "a close is decided once");
+        if let Some(role) = role {
+            *role = Role::Closing;
+        }
+    }
+
+    /// Whether connections may be accepted.
+    pub(super) const fn accepts(&self) -> bool {
+        self.accept.is_open()
+    }
+
+    /// The time of the next try of `accept`; `None` outside of a backoff.
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        self.accept.deadline()
+    }
+
+    /// The owner of the socket's stream; `None` once its closing is decided.
+    pub(super) fn stream_owner(&self, key: Key) -> Option<StreamOwner> {
+        match self.roles.get(key) {
+            Some(Role::Client(client)) => Some(StreamOwner::Client(*client)),
+            Some(Role::Lookup(attempt)) => Some(StreamOwner::Lookup(*attempt)),
+            Some(Role::Closing) | None => None,
+            Some(Role::Probe(_)) => unreachable!("a probe carries no bytes"),
+        }
+    }
+
+    /// The key that is assigned next.
+    pub(super) const fn next_key(&self) -> Key {
+        self.roles.next_key()
+    }
+
+    /// The number of keys in use.
+    pub(super) const fn len(&self) -> usize {
+        self.roles.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::running::ScanRef;
+    use super::*;
+    use crate::technique::Technique;
+
+    #[test]
+    fn a_key_is_stale_once_its_close_is_decided_and_free_after_the_close() {
+        let mut sockets = Sockets::new(2);
+        let client = Key::from_parts(7, 0);
+        let expected = sockets.next_key();
+        let key = expected;
+        sockets.insert_client(key, client);
+        assert_eq!(sockets.stream_owner(key), Some(StreamOwner::Client(client)));
+        sockets.close(key);
+        assert_eq!((sockets.stream_owner(key), sockets.len()), (None, 1));
+        assert_eq!(sockets.poll_action(), Some(Action::Close { socket: key }));
+        assert_eq!((sockets.stream_owner(key), sockets.len()), (None, 0));
+        let other = sockets.connect(client, ([127, 0, 0, 1], 53).into(), Transport::Udp);
+        assert_eq!(other.index(), key.index(), "the slot is used again");
+        assert_eq!(sockets.stream_owner(key), None, "a stale key identifies no later socket");
+    }
+
+    #[test]
+    fn the_outcome_of_a_probe_is_taken_once_and_not_after_it_was_given_up() {
+        let mut sockets = Sockets::new(2);
+        let mut slots = Slots::new();
+        let mut scan = scan();
+        let key = sockets.next_key();
+        let launch = scan.poll_launch(std::time::Instant::now(), key).expect("one port");
+        let technique = Technique::Connect;
+        let scan = ScanRef { technique, key: slots.insert(()) };
+        let probe = ProbeRef { scan, probe: launch.probe };
+        let (to, check) = (launch.to, launch.check);
+        sockets.launch(ProbeLaunch { key, probe, to, check });
+        assert_eq!(sockets.take_probe(key), Some(probe));
+        assert_eq!(sockets.take_probe(key), None);
+        let key = sockets.next_key();
+        sockets.launch(ProbeLaunch { key, probe, to, check });
+        sockets.forget(key);
+        assert_eq!(sockets.take_probe(key), None);
+    }
+
+    fn scan() -> crate::scan::Scan {
+        crate::core::fixtures::scan_of_one_port()
+    }
+}

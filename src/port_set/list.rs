@@ -1,0 +1,127 @@
+//! Parses a list of ports: `22,80,8000-8100,60000-,top:100`.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use super::{PortSet, parse_port};
+use crate::decimal::{DecimalError, parse_decimal};
+use crate::limits;
+use crate::spelling::quote;
+use crate::top_ports::{TOP_PORTS_MAX, top};
+
+impl PortSet {
+    /// Parses a list such as `22,80,8000-8100,60000-,top:100`: ports, ranges and the most
+    /// frequently open ports, in any order, overlapping or not. A range may lack one end (`-100`,
+    /// `60000-`) but not both: a lone dash is more often a typing error than a request for every
+    /// port.
+    ///
+    /// The set is never empty. The time is linear in the length of the text, and there are at most
+    /// [`limits::PORT_ITEMS_MAX`] items.
+    pub fn parse(text: &str) -> Result<Self, PortsError> {
+        // The set is allocated at full length, and shortened at the end.
+        let mut set = Self { words: vec![0; 1024], len: 0 };
+        let mut offset = 1;
+        for (index, item) in text.split(',').enumerate() {
+            let read = if index == limits::PORT_ITEMS_MAX {
+                Err(PortsReason::TooMany)
+            } else {
+                set.insert_item(item)
+            };
+            if let Err(reason) = read {
+                return Err(PortsError { reason, item: quote(item), offset });
+            }
+            offset += item.len() + 1;
+        }
+        let words_used = set.last().map_or(0, |port| usize::from(port >> 6) + 1);
+        set.words.truncate(words_used);
+        set.words.shrink_to_fit();
+        assert!(!set.is_empty(), "every list has an item, every range has a port");
+        assert_eq!(set.len, set.count(), "no port was counted twice");
+        Ok(set)
+    }
+
+    /// Adds the ports of one item of the list.
+    fn insert_item(&mut self, item: &str) -> Result<(), PortsReason> {
+        let Some(count) = item.strip_prefix("top:") else {
+            self.insert_range(parse_range(item)?);
+            return Ok(());
+        };
+        let count = parse_decimal(count, 1..=TOP_PORTS_MAX as u64).map_err(|_| PortsReason::Top)?;
+        for port in top(count as usize) {
+            self.insert(*port);
+        }
+        Ok(())
+    }
+}
+
+/// The ports of one item of a list: `80`, `8000-8100`, `-100` or `60000-`.
+fn parse_range(item: &str) -> Result<RangeInclusive<u16>, PortsReason> {
+    let port = |digits| parse_port(digits).map_err(PortsReason::Port);
+    let (first, last) = match item.split_once('-') {
+        None if item.is_empty() => return Err(PortsReason::Empty),
+        None => return port(item).map(|port| port..=port),
+        Some(("", "")) => return Err(PortsReason::NoEnds),
+        Some(("", last)) => (1, port(last)?),
+        Some((first, "")) => (port(first)?, u16::MAX),
+        Some((first, last)) => (port(first)?, port(last)?),
+    };
+    if first > last {
+        return Err(PortsReason::Backwards);
+    }
+    assert!(first > 0, "no number below 1 was accepted");
+    Ok(first..=last)
+}
+
+/// The reason why a text is not a list of ports. It is displayed as `"9-3" at offset 4: the range
+/// runs backwards`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortsError {
+    /// The reason why the item is refused.
+    pub reason: PortsReason,
+    /// The item, as [`quote`] writes it.
+    pub item: String,
+    /// The position of the item in the list; 1 is the first byte.
+    pub offset: usize,
+}
+
+/// The reason why an item of a list of ports is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortsReason {
+    /// An end of the range is not a port.
+    Port(DecimalError),
+    /// There is no text before, between or after commas.
+    Empty,
+    /// The text after `top:` is not a number of ports that the list of [`top`] has.
+    Top,
+    /// The item is a dash alone.
+    NoEnds,
+    /// The first port is above the last.
+    Backwards,
+    /// The list has more than [`limits::PORT_ITEMS_MAX`] items.
+    TooMany,
+}
+
+impl fmt::Display for PortsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.reason == PortsReason::Empty {
+            let offset = self.offset;
+            return write!(
+                f,
+                "a port is missing at offset {offset}: write a list such as 22,80-90"
+            );
+        }
+        write!(f, "{} at offset {}: ", self.item, self.offset)?;
+        match self.reason {
+            PortsReason::Empty => Ok(()),
+            PortsReason::Top => write!(f, "top:N takes an N from 1 to {TOP_PORTS_MAX}"),
+            PortsReason::Port(error) => error.fmt(f),
+            PortsReason::NoEnds => f.write_str("the range needs a first or a last port"),
+            PortsReason::Backwards => f.write_str("the range runs backwards"),
+            PortsReason::TooMany => {
+                write!(f, "a list has at most {} items", limits::PORT_ITEMS_MAX)
+            }
+        }
+    }
+}
+
+impl std::error::Error for PortsError {}

@@ -1,0 +1,172 @@
+//! The order in which a pass probes its ports: those that are often open first.
+//!
+//! A port that responds is then known early, so that pings can measure the path from the start.
+//! The rest follows in ascending order. The answer is sorted and does not show the order.
+
+use super::loss::Stretch;
+use crate::port_set::PortSet;
+use crate::top_ports;
+
+/// So many of the ports that are open most often go first.
+const POPULAR_LEN: usize = 32;
+/// A set of so few ports is probed in ascending order: it is sent within moments anyway.
+const ASCENDING_MAX: usize = 64;
+
+/// What a port is in the order of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// One of those that are often open, and go before all others.
+    Popular,
+    /// One of those that follow in ascending order.
+    Other,
+}
+
+/// How a scan sorts its ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sorting {
+    /// The popular ports are a group of their own.
+    PopularFirst,
+    /// All follow each other in ascending order.
+    Ascending,
+}
+
+/// The ports of a pass that were not taken yet. The set itself is passed to each call.
+#[derive(Clone, Debug)]
+pub(super) struct Order {
+    /// The place in [`popular`] to look at next; its length once all were.
+    popular: u8,
+    /// The next of the other ports; `None` once all were taken.
+    next: Option<u16>,
+    sorting: Sorting,
+    /// Where the other ports are taken from, in ascending order.
+    ranges: Vec<(u16, u16)>,
+    /// The range of `next`.
+    range: usize,
+}
+
+impl Order {
+    /// All ports, those that are often open first.
+    pub(super) fn first(ports: &PortSet) -> Self {
+        let everything = vec![(0, u16::MAX)];
+        if ports.len() > ASCENDING_MAX {
+            Self::new(ports, Sorting::PopularFirst, Group::Popular, everything)
+        } else {
+            Self::new(ports, Sorting::Ascending, Group::Other, everything)
+        }
+    }
+
+    /// The ports of these stretches, in a scan whose first pass had this order.
+    pub(super) fn again(&self, ports: &PortSet, stretches: &[Stretch]) -> Self {
+        let has_popular = stretches.iter().any(|stretch| stretch.group == Group::Popular);
+        let start = if has_popular { Group::Popular } else { Group::Other };
+        let ranges = stretches.iter().filter(|stretch| stretch.group == Group::Other);
+        let ranges = ranges.map(|stretch| (stretch.first, stretch.last)).collect();
+        Self::new(ports, self.sorting, start, ranges)
+    }
+
+    fn new(ports: &PortSet, sorting: Sorting, start: Group, ranges: Vec<(u16, u16)>) -> Self {
+        let popular = match start {
+            Group::Popular => 0,
+            Group::Other => POPULAR_LEN as u8,
+        };
+        let mut order = Self { popular, next: None, sorting, ranges, range: 0 };
+        order.skip_absent(ports);
+        order.next = order.other_from(ports, 0);
+        order
+    }
+
+    /// Takes the next port.
+    pub(super) fn pop(&mut self, ports: &PortSet) -> Option<u16> {
+        if let Some(port) = popular().get(usize::from(self.popular)) {
+            self.popular += 1;
+            self.skip_absent(ports);
+            return Some(*port);
+        }
+        let port = self.next?;
+        self.next = self.other_from(ports, u32::from(port) + 1);
+        Some(port)
+    }
+
+    /// Whether every port was taken.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.popular as usize >= POPULAR_LEN && self.next.is_none()
+    }
+
+    /// How many ports are left.
+    pub(super) fn count(&self, ports: &PortSet) -> usize {
+        let mut order = self.clone();
+        std::iter::from_fn(|| order.pop(ports)).count()
+    }
+
+    /// The group that the port is taken with.
+    pub(super) fn group(&self, port: u16) -> Group {
+        match self.sorting {
+            Sorting::PopularFirst if is_popular(port) => Group::Popular,
+            Sorting::PopularFirst | Sorting::Ascending => Group::Other,
+        }
+    }
+
+    fn skip_absent(&mut self, ports: &PortSet) {
+        while popular().get(usize::from(self.popular)).is_some_and(|port| !ports.contains(*port)) {
+            self.popular += 1;
+        }
+    }
+
+    fn other_from(&mut self, ports: &PortSet, mut from: u32) -> Option<u16> {
+        while let Some((first, last)) = self.ranges.get(self.range) {
+            let port = ports.next_from(from.max(u32::from(*first)))?;
+            if port > *last {
+                self.range += 1;
+            } else if self.group(port) == Group::Popular {
+                from = u32::from(port) + 1;
+            } else {
+                return Some(port);
+            }
+        }
+        None
+    }
+}
+
+/// Whether the port goes first. A small table rejects most of the others at once.
+fn is_popular(port: u16) -> bool {
+    const TABLE: [u64; 4] = {
+        let (mut table, mut place) = ([0; 4], 0);
+        while place < POPULAR_LEN {
+            let port = top_ports::TOP_PORTS[place];
+            table[port as usize / 64 % 4] |= 1 << (port % 64);
+            place += 1;
+        }
+        table
+    };
+    TABLE[usize::from(port) / 64 % 4] >> (port % 64) & 1 == 1 && popular().contains(&port)
+}
+
+/// The ports that go first, the most frequently open one at the front.
+fn popular() -> &'static [u16] {
+    top_ports::top(POPULAR_LEN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_is_taken_once_and_popular_ones_first() {
+        for (first, last) in [(1, 1), (80, 80), (1, 64), (1, 100), (60, 1024), (1, 65_535)] {
+            let ports = PortSet::from_range(first, last);
+            let mut order = Order::first(&ports);
+            let mut taken = Vec::new();
+            while !order.is_empty() {
+                taken.push(order.pop(&ports).expect("it is not empty"));
+            }
+            assert_eq!(order.pop(&ports), None);
+            let first = popular().iter().filter(|port| ports.contains(**port)).count();
+            if ports.len() > ASCENDING_MAX {
+                assert!(taken[..first].iter().all(|port| popular().contains(port)));
+                assert!(taken[first..].is_sorted());
+            }
+            taken.sort_unstable();
+            assert_eq!(taken, ports.iter().collect::<Vec<_>>(), "{first}-{last}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The file operations of a command-line run, called by `main`.
+//!
+//! This module reads lists of targets and the output of an earlier run, opens the file for the
+//! results, and finds the addresses of `--source`. It decides nothing about the scan.
+
+use std::io::{self, IsTerminal, Read, Write};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use openports::batch::list::TargetList;
+use openports::batch::options::{self, Format, ProgressLine};
+use openports::batch::printer::RunInfo;
+use openports::batch::table::Colour;
+use openports::batch::targets::Targets;
+use openports::batch::{EXIT_UNPRINTED, resume, xml};
+use openports::cidr::Cidr;
+use openports::config::scan::{ListSource, ScanArguments, ScanFlags, SourceFlag};
+use openports::interfaces::Interfaces;
+use openports::limits::{self, Sources};
+use openports::spelling::quote;
+use openports::sys;
+use openports::sys::lists::{open_list, read_lines};
+use openports::sys::output::OutputFile;
+use openports::target_spec::Spec;
+use openports::technique::Technique;
+
+/// The targets of the command line and of the lists, and the networks to which no name may resolve.
+pub(crate) fn targets(
+    flags: &ScanFlags,
+    asked: &ScanArguments,
+    interfaces: &Interfaces,
+) -> Result<(Targets, Vec<Cidr>), String> {
+    let mut list = TargetList::new(asked.ports.clone(), flags.exclude.clone())
+        .with_interfaces(interfaces.clone());
+    for (text, spec) in &asked.targets {
+        list.add(text, spec)?;
+    }
+    match &asked.list {
+        Some(ListSource::File(path)) => {
+            let failed = |error| format!("--targets {}: {error}", path.display());
+            let file = open(path, "--targets").map_err(failed)?;
+            read_lines(file, |line| list.add_line(line)).map_err(failed)?;
+        }
+        Some(ListSource::Stdin) => {
+            read_lines(io::stdin(), |line| list.add_line(line))
+                .map_err(|error| format!("--targets -: {error}"))?;
+        }
+        None => {}
+    }
+    for spec in &flags.exclude_targets {
+        list.exclude(spec).map_err(|reason| format!("--exclude-targets: {reason}"))?;
+    }
+    if let Some(path) = &flags.exclude_targets_from {
+        exclude_from(&mut list, path, interfaces)?;
+    }
+    if let Some(path) = &flags.resume {
+        let failed =
+            |error: &dyn std::fmt::Display| format!("--resume {}: {error}", path.display());
+        let mut text = Vec::new();
+        let file = open(path, "--resume").map_err(|error| failed(&error))?;
+        let most = limits::RESUME_BYTES_MAX;
+        file.take(most + 1).read_to_end(&mut text).map_err(|error| failed(&error))?;
+        if text.len() as u64 > most {
+            return Err(failed(&format_args!("is longer than {most} bytes")));
+        }
+        resume::mark_finished(&mut list, &text).map_err(|error| failed(&error))?;
+    }
+    let excluded = list.excluded_ranges().flat_map(|range| Cidr::covering(range.first, range.last));
+    let excluded = excluded.collect();
+    Ok((list.finish()?, excluded))
+}
+
+fn open(path: &Path, flag: &str) -> io::Result<Box<dyn Read>> {
+    open_list(path, || {
+        let _ = writeln!(
+            io::stderr(),
+            "openports: {flag} {}: is a FIFO, waiting for a writer",
+            path.display()
+        );
+    })
+}
+
+/// Unlike an invalid target, an invalid exclusion stops the scan, because the excluded target would
+/// be scanned.
+fn exclude_from(list: &mut TargetList, path: &Path, interfaces: &Interfaces) -> Result<(), String> {
+    let failed = |reason: &dyn std::fmt::Display| {
+        format!("--exclude-targets-from {}: {reason}", path.display())
+    };
+    let file = open(path, "--exclude-targets-from").map_err(|error| failed(&error))?;
+    let (mut number, mut fault) = (0, None);
+    read_lines(file, |line| {
+        number += 1;
+        let line =
+            if number == 1 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line) } else { line };
+        let entry = line.split(|byte| *byte == b'#').next().unwrap_or_default();
+        let text = String::from_utf8_lossy(entry);
+        for word in text.split_ascii_whitespace() {
+            let excluded = Spec::parse_among(word, interfaces).map_err(|error| error.to_string());
+            if let Err(reason) = excluded.and_then(|spec| list.exclude(&spec)) {
+                fault.get_or_insert_with(|| format!("line {number}: {}: {reason}", quote(word)));
+            }
+        }
+    })
+    .map_err(|error| failed(&error))?;
+    fault.map_or(Ok(()), |fault| Err(failed(&fault)))
+}
+
+/// The options of the batch.
+pub(crate) fn options(
+    flags: &ScanFlags,
+    targets: Targets,
+    output: options::Destination,
+    now: SystemTime,
+) -> options::BatchOptions {
+    let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
+    // https://no-color.org: the variable is set and not empty.
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let started = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let args: Vec<String> =
+        std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+    options::BatchOptions {
+        targets,
+        scan: flags.options,
+        shard: flags.shard,
+        format: flags.format.unwrap_or_default(),
+        shown: flags.shown,
+        colour: if stdout && !no_colour { Colour::Ansi } else { Colour::Plain },
+        progress: match stderr {
+            true => ProgressLine::Shown { columns: sys::terminal::columns() },
+            false => ProgressLine::Hidden,
+        },
+        output,
+        run: RunInfo {
+            started,
+            args: format!("openports {}", args.join(" ")),
+            is_syn: flags.options.technique == Technique::Syn,
+            ..RunInfo::default()
+        },
+    }
+}
+
+/// The file for the results.
+pub(crate) struct ResultFile {
+    path: PathBuf,
+    file: OutputFile,
+    /// The text with which the file ends if it is complete.
+    tail: &'static str,
+}
+
+impl ResultFile {
+    /// Opens the file and lets it replace stdout.
+    pub(crate) fn open(path: &Path, format: Format) -> Result<Self, String> {
+        let failed = |error: io::Error| format!("-o {}: {error}", path.display());
+        let file = OutputFile::create(path).map_err(failed)?;
+        file.redirect_stdout().map_err(failed)?;
+        let tail = if format == Format::Xml { xml::TAIL } else { "" };
+        Ok(Self { path: path.to_owned(), file, tail })
+    }
+
+    /// Replaces the existing file with the results, or leaves it unchanged. Returns the exit code.
+    pub(crate) fn close(self, code: u8) -> Result<u8, String> {
+        let path = self.path.display();
+        if code == EXIT_UNPRINTED {
+            let reason = self.file.discard().map_or_else(String::new, |error| format!(": {error}"));
+            return Err(format!("-o {path}: could not be written{reason}; nothing was changed"));
+        }
+        match self.file.commit(self.tail) {
+            Ok(()) => Ok(code),
+            Err(error) => Err(format!("-o {path}: {error}; nothing was changed")),
+        }
+    }
+}
+
+/// The addresses of `--source`.
+pub(crate) fn sources(flag: &SourceFlag) -> Result<Sources, String> {
+    let addresses = match flag {
+        SourceFlag::Address(address) => {
+            sys::interfaces::check_local(*address).map_err(|error| {
+                format!("--source {address}: is no address of this machine ({error})")
+            })?;
+            vec![*address]
+        }
+        SourceFlag::Interface(name) => {
+            let found = sys::interfaces::addresses(name);
+            let found = found.map_err(|error| format!("--source {name}: {error}"))?;
+            found.ok_or_else(|| format!("--source {name}: there is no such interface"))?
+        }
+    };
+    Ok(Sources {
+        v4: addresses.iter().copied().find(IpAddr::is_ipv4),
+        v6: addresses.iter().copied().find(IpAddr::is_ipv6),
+    })
+}

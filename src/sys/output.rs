@@ -1,0 +1,115 @@
+//! A file that receives the results instead of stdout, and that replaces an existing file only at
+//! the end.
+//!
+//! Results are written to a temporary file in the same directory, which is renamed (rename(2) is
+//! atomic) after all results are written. Until then, and if an error occurs, an existing file of
+//! that name stays unchanged. A path that is not a regular file, such as a FIFO or `/dev/full`, is
+//! written directly. This file belongs to the module `sys`; `shell` calls it.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use super::{STDOUT, check};
+
+/// A file that receives the output for stdout.
+#[derive(Debug)]
+pub struct OutputFile {
+    file: File,
+    /// The file to be replaced, and its replacement; `None` if the file is written directly.
+    rename: Option<Rename>,
+}
+
+#[derive(Debug)]
+struct Rename {
+    from: PathBuf,
+    to: PathBuf,
+}
+
+impl OutputFile {
+    /// Checks that the file can be written, and leaves its contents unchanged.
+    ///
+    /// # Errors
+    /// Errors of open(2), with a text that says how to correct them.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let to = match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => {
+                return Err(io::Error::from(io::ErrorKind::IsADirectory));
+            }
+            Ok(metadata) if !metadata.is_file() => {
+                let file = File::options().write(true).open(path)?;
+                return Ok(Self { file, rename: None });
+            }
+            // For a symbolic link, the file to which it points is replaced, not the link.
+            Ok(_) => {
+                File::options().append(true).open(path)?;
+                fs::canonicalize(path)?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+            Err(error) => return Err(error),
+        };
+        let Some(name) = to.file_name() else {
+            return Err(io::Error::other("this is no name of a file"));
+        };
+        let mut temporary = std::ffi::OsString::from(".");
+        temporary.push(name);
+        temporary.push(format!(".{}.tmp", std::process::id()));
+        let from = to.with_file_name(temporary);
+        let mut options = File::options();
+        let file = options.read(true).write(true).create_new(true).open(&from);
+        let file = file.map_err(|error| {
+            let is_missing = error.kind() == io::ErrorKind::NotFound;
+            if is_missing { io::Error::other("there is no such directory") } else { error }
+        })?;
+        if let Ok(metadata) = fs::metadata(&to) {
+            file.set_permissions(metadata.permissions())?;
+        }
+        Ok(Self { file, rename: Some(Rename { from, to }) })
+    }
+
+    /// Makes stdout refer to the file.
+    ///
+    /// # Errors
+    /// Errors of dup2(2).
+    pub fn redirect_stdout(&self) -> io::Result<()> {
+        // SAFETY: both are open descriptors. The previous file of stdout is closed, and it has no
+        // other owner.
+        check(unsafe { libc::dup2(self.file.as_raw_fd(), STDOUT) }).map(|_| ())
+    }
+
+    /// Replaces the file with the new contents, if these are complete: they must end with `tail`.
+    ///
+    /// # Errors
+    /// Errors of write(2), fsync(2) and rename(2), and an error if the contents are incomplete. The
+    /// file is then unchanged.
+    pub fn commit(mut self, tail: &str) -> io::Result<()> {
+        let Some(rename) = self.rename.take() else { return Ok(()) };
+        let done = self.finish(tail).and_then(|()| fs::rename(&rename.from, &rename.to));
+        if done.is_err() {
+            let _ = fs::remove_file(&rename.from);
+        }
+        done
+    }
+
+    fn finish(&mut self, tail: &str) -> io::Result<()> {
+        let len = self.file.seek(SeekFrom::End(0))?;
+        let mut end = String::new();
+        self.file.seek(SeekFrom::Start(len.saturating_sub(tail.len() as u64)))?;
+        self.file.read_to_string(&mut end)?;
+        if end != tail {
+            return Err(io::Error::other("the scan was cut short before all was written"));
+        }
+        self.file.sync_all()
+    }
+
+    /// Leaves the file unchanged. Returns the error that prevents further writing, if it still
+    /// occurs.
+    pub fn discard(mut self) -> Option<io::Error> {
+        let failure = self.file.write_all(&[b'\n'; 4096]).and_then(|()| self.file.sync_all());
+        if let Some(rename) = &self.rename {
+            let _ = fs::remove_file(&rename.from);
+        }
+        failure.err()
+    }
+}

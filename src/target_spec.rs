@@ -1,0 +1,504 @@
+//! The grammar of a target on the command line and in a list of targets.
+//!
+//! | form | examples |
+//! |---|---|
+//! | a name or an address | `example.com`, `192.0.2.7`, `2001:db8::1`, `[fe80::1%eth0]` |
+//! | one of these with a port | `example.com:443`, `192.0.2.7:22`, `[::1]:80` |
+//! | a network | `10.0.0.0/24`, `2001:db8::/120`, `10.0.0.0/24:22` |
+//! | a range | `10.0.0.1-254`, `10.0.0.1-10.0.1.9`, `2001:db8::1-2001:db8::ff` |
+//!
+//! This is a pure parser. It never resolves a name, and never accepts as a name a text that looks
+//! like an address, a range, a network or a list of ports: with a wildcard in the search domain, a
+//! lookup of `10.0.0.1-254` would find a host that was not meant.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::decimal::{DecimalError, parse_decimal};
+use crate::host::{Host, HostError};
+use crate::interfaces::Interfaces;
+use crate::port_set::parse_port;
+use crate::spelling::quote;
+
+/// A well-formed target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The hosts that it names.
+    pub hosts: TargetHosts,
+    /// The port of the target; no other port is then scanned.
+    pub port: Option<u16>,
+    /// The network that an address with host bits was read as, `10.0.0.0/24` for `10.0.0.1/24`.
+    pub masked: Option<String>,
+}
+
+/// The hosts that a target names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetHosts {
+    /// A DNS name as written; [`Host::parse`] accepts it.
+    Name(Box<str>),
+    /// One or more addresses.
+    Addresses(AddressRange),
+}
+
+/// Consecutive addresses of one family, at least one. v4-mapped addresses are stored as IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressRange {
+    /// The lowest address.
+    pub first: IpAddr,
+    /// The highest address.
+    pub last: IpAddr,
+    /// The scope id of link-local IPv6 addresses, 0 if there is none.
+    pub scope: u32,
+}
+
+/// The maximum number of addresses in one IPv6 network or range: as many as IPv4 has. At 10,000
+/// probes per second this takes five days for each port.
+pub const V6_ADDRESSES_MAX: u128 = 1 << 32;
+
+impl AddressRange {
+    /// One address.
+    pub fn one(address: IpAddr, scope: u32) -> Self {
+        let address = address.to_canonical();
+        Self { first: address, last: address, scope }
+    }
+
+    /// The range from one address to another of its family. `None` if they are of two families, or
+    /// if the first is above the last.
+    pub fn new(first: IpAddr, last: IpAddr) -> Option<Self> {
+        let (first, last) = (first.to_canonical(), last.to_canonical());
+        let is_range = first.is_ipv4() == last.is_ipv4() && first <= last;
+        is_range.then_some(Self { first, last, scope: 0 })
+    }
+
+    /// The number of addresses.
+    pub const fn len(&self) -> u128 {
+        bits(self.last) - bits(self.first) + 1
+    }
+
+    /// Always false: a range has at least one address.
+    pub const fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// An address as a number.
+const fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => v4.to_bits() as u128,
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+impl Spec {
+    /// Parses a target without a list of interfaces, like [`Spec::parse_among`]: a zone can only be
+    /// a number.
+    pub fn parse(text: &str) -> Result<Self, SpecError> {
+        Self::parse_among(text, &Interfaces::default())
+    }
+
+    /// Parses a target. A zone is a number, or the name of one of these interfaces.
+    ///
+    /// # Errors
+    /// A [`SpecError`].
+    pub fn parse_among(text: &str, interfaces: &Interfaces) -> Result<Self, SpecError> {
+        if text.is_empty() {
+            return Err(SpecError::Host(HostError::Empty));
+        }
+        if let Some((_, rest)) = text.split_once("://") {
+            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            return Err(SpecError::Url { meant: host.to_owned() });
+        }
+        if let Some(rest) = text.strip_prefix('[') {
+            return parse_bracketed(rest, interfaces);
+        }
+        if let Some((address, prefix)) = text.split_once('/') {
+            return parse_network(text, address, prefix);
+        }
+        if is_port_list(text) {
+            return Err(SpecError::PortList);
+        }
+        if let Some((first, last)) = text.split_once('-')
+            && let Ok(first) = first.parse::<IpAddr>()
+        {
+            return parse_range(first, last);
+        }
+        if is_numeric(text) && text.parse::<Ipv4Addr>().is_err() {
+            return Err(SpecError::Octets);
+        }
+        match text.bytes().filter(|byte| *byte == b':').count() {
+            0 => Self::of_host(text, None, interfaces),
+            1 => {
+                let (host, port) = text.split_once(':').unwrap_or((text, ""));
+                if host.is_empty() {
+                    return Err(SpecError::Host(HostError::Empty));
+                }
+                Self::of_host(host, Some(read_port(port)?), interfaces)
+            }
+            _ => Self::of_host(text, None, interfaces),
+        }
+    }
+
+    fn of_host(text: &str, port: Option<u16>, interfaces: &Interfaces) -> Result<Self, SpecError> {
+        let hosts = match Host::parse_among(text, interfaces).map_err(SpecError::Host)? {
+            Host::Name(_) => TargetHosts::Name(text.into()),
+            Host::Address(address, scope) => {
+                TargetHosts::Addresses(AddressRange::one(address, scope))
+            }
+        };
+        Ok(Self { hosts, port, masked: None })
+    }
+}
+
+/// Parses `::1]` and `::1]:80`.
+fn parse_bracketed(rest: &str, interfaces: &Interfaces) -> Result<Spec, SpecError> {
+    let Some((inner, rest)) = rest.split_once(']') else {
+        return Err(SpecError::Host(HostError::Bracket));
+    };
+    let port = match rest.strip_prefix(':') {
+        Some(port) => Some(read_port(port)?),
+        None if rest.is_empty() => None,
+        None => return Err(SpecError::Trailing { text: quote(rest) }),
+    };
+    // The text in brackets must be an IPv6 address (RFC 3986 section 3.2.2).
+    if !inner.contains(':') {
+        return Err(SpecError::Host(HostError::NotV6));
+    }
+    Spec::of_host(inner, port, interfaces)
+}
+
+/// Parses `10.0.0.0/24` and `10.0.0.0/24:80`.
+fn parse_network(text: &str, address: &str, prefix: &str) -> Result<Spec, SpecError> {
+    let Ok(address) = address.parse::<IpAddr>() else {
+        return Err(match is_numeric(address) || address.contains(':') {
+            true => SpecError::Network,
+            false => SpecError::Url { meant: address.to_owned() },
+        });
+    };
+    let (prefix, port) = match prefix.split_once(':') {
+        Some((prefix, port)) => (prefix, Some(read_port(port)?)),
+        None => (prefix, None),
+    };
+    let width = if address.is_ipv4() { 32 } else { 128 };
+    let prefix =
+        parse_decimal(prefix, 0..=width).map_err(|_| SpecError::Prefix { family: address })? as u32;
+    let host_bits = u128::MAX.checked_shr(128 - width as u32 + prefix).unwrap_or(0);
+    let host_bits = if address.is_ipv4() { host_bits & u128::from(u32::MAX) } else { host_bits };
+    if address.is_ipv6() && host_bits >= V6_ADDRESSES_MAX {
+        return Err(SpecError::TooLarge { shift: width as u32 - prefix });
+    }
+    let at = |bits: u128| match address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(bits)),
+    };
+    let (first, last) = (at(bits(address) & !host_bits), at(bits(address) | host_bits));
+    let masked = (first != address).then(|| format!("{first}/{prefix}"));
+    let range = AddressRange::new(first, last).ok_or_else(|| SpecError::Trailing {
+        // The first and the last address are of two families only in a v4-mapped network that is
+        // larger than the IPv4 address space.
+        text: quote(text),
+    })?;
+    Ok(Spec { hosts: TargetHosts::Addresses(range), port, masked })
+}
+
+/// Parses `254`, `10.0.1.9` and `254:80` after `10.0.0.1-`.
+fn parse_range(first: IpAddr, last: &str) -> Result<Spec, SpecError> {
+    let (last, port) = match (first, last.split_once(':')) {
+        (IpAddr::V4(_), Some((last, port))) => (last, Some(read_port(port)?)),
+        (IpAddr::V4(_) | IpAddr::V6(_), _) => (last, None),
+    };
+    let last = match (first, last.parse::<IpAddr>()) {
+        (_, Ok(last)) => last,
+        (IpAddr::V4(v4), Err(_)) => {
+            let octet = parse_decimal(last, 0..=255).map_err(|_| SpecError::Range)?;
+            let [a, b, c, _] = v4.octets();
+            IpAddr::V4(Ipv4Addr::new(a, b, c, octet as u8))
+        }
+        (IpAddr::V6(_), Err(_)) => return Err(SpecError::Range),
+    };
+    if first.is_ipv4() != last.is_ipv4() {
+        return Err(SpecError::Range);
+    }
+    let Some(range) = AddressRange::new(first, last) else {
+        return Err(SpecError::Backwards { first, last });
+    };
+    if range.len() > V6_ADDRESSES_MAX {
+        return Err(SpecError::TooLarge { shift: range.len().ilog2() });
+    }
+    Ok(Spec { hosts: TargetHosts::Addresses(range), port, masked: None })
+}
+
+fn read_port(text: &str) -> Result<u16, SpecError> {
+    parse_port(text).map_err(|reason| SpecError::Port { text: quote(text), reason })
+}
+
+/// Whether the text can only be a list of ports: digits, commas and dashes, or `top:100`. No name
+/// consists of these characters alone.
+pub fn is_port_list(text: &str) -> bool {
+    let is_list = text.bytes().all(|byte| byte.is_ascii_digit() || b",-".contains(&byte));
+    text.starts_with("top:") || (is_list && !text.is_empty())
+}
+
+/// Whether the text consists of digits and the separators of addresses and ranges, such as
+/// `10.0.0-3.1`, `10.0.0.*` or `127.1`. Some tools read these as addresses.
+pub(super) fn is_numeric(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_digit() || b".-*,".contains(&byte);
+    text.bytes().all(is_allowed) && text.bytes().any(|byte| byte.is_ascii_digit())
+}
+
+/// The reason why a text is not a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SpecError {
+    /// The text is not a host.
+    Host(HostError),
+    /// The text after the colon is not a port.
+    Port {
+        /// The text, as [`quote`] writes it.
+        text: String,
+        /// The reason.
+        reason: DecimalError,
+    },
+    /// The text is a URL or a path.
+    Url {
+        /// The host in it, with its port if there is one.
+        meant: String,
+    },
+    /// The text is a list of ports.
+    PortList,
+    /// The text before the slash looks like an address and is not one.
+    Network,
+    /// The prefix of a network is not a number, or too long.
+    Prefix {
+        /// The address of the network.
+        family: IpAddr,
+    },
+    /// The text after the dash is not the end of a range.
+    Range,
+    /// The first address of a range is above the last one.
+    Backwards {
+        /// The first address.
+        first: IpAddr,
+        /// The last address.
+        last: IpAddr,
+    },
+    /// Numbers, dots and dashes in an unsupported form.
+    Octets,
+    /// The number of addresses is two to this power, more than [`V6_ADDRESSES_MAX`].
+    TooLarge {
+        /// The exponent.
+        shift: u32,
+    },
+    /// There is further text after a complete target.
+    Trailing {
+        /// The text, as [`quote`] writes it.
+        text: String,
+    },
+}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(HostError::NotV6) => {
+                f.write_str("no IPv6 address; write a port behind brackets, [2001:db8::1]:80")
+            }
+            Self::Host(error) => error.fmt(f),
+            Self::Port { text, reason } => write!(f, "the port {text}: {reason}"),
+            Self::Url { meant } if meant.is_empty() => {
+                f.write_str("give the host alone, without scheme or path")
+            }
+            Self::Url { meant } => {
+                write!(f, "give the host alone, without scheme or path: {}", quote(meant))
+            }
+            Self::PortList => f.write_str(
+                "a list of ports, not a target; ports stand once, behind the targets or in -p",
+            ),
+            Self::Network => {
+                f.write_str("expected a network such as 10.0.0.0/24 or 2001:db8::/120")
+            }
+            Self::Prefix { family } => {
+                let most = if family.is_ipv4() { 32 } else { 128 };
+                write!(f, "the prefix of a network has at most {most} bits")
+            }
+            Self::Range => {
+                f.write_str("expected a range such as 10.0.0.1-254 or 10.0.0.1-10.0.1.9")
+            }
+            Self::Backwards { first, last } => {
+                write!(f, "the range runs backwards, from {first} to {last}")
+            }
+            Self::Octets => f.write_str(
+                "no address, network or range; these are written 10.0.0.1, 10.0.0.0/24, \
+                 10.0.0.1-254 and 10.0.0.1-10.0.1.9",
+            ),
+            Self::TooLarge { shift } => write!(
+                f,
+                "has 2^{shift} addresses, of which 2^32 can be scanned: give a /96 or less"
+            ),
+            Self::Trailing { text } => write!(f, "{text} follows the address"),
+        }
+    }
+}
+
+impl std::error::Error for SpecError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A target as `first..last%scope:port (network meant)`.
+    fn show(spec: &Spec) -> String {
+        let mut text = match &spec.hosts {
+            TargetHosts::Name(name) => format!("name {name}"),
+            TargetHosts::Addresses(range) if range.len() == 1 => range.first.to_string(),
+            TargetHosts::Addresses(range) => format!("{}..{}", range.first, range.last),
+        };
+        if let TargetHosts::Addresses(AddressRange { scope: 1.., .. }) = &spec.hosts {
+            text.push_str(" with a scope");
+        }
+        if let Some(port) = spec.port {
+            text.push_str(&format!(" port {port}"));
+        }
+        if let Some(network) = &spec.masked {
+            text.push_str(&format!(" meaning {network}"));
+        }
+        text
+    }
+
+    fn check(text: &str, expected: &str) {
+        let shown = match Spec::parse(text) {
+            Ok(spec) => show(&spec),
+            Err(error) => format!("error: {error}"),
+        };
+        assert!(shown.starts_with(expected), "{text:?} gave {shown:?}, expected {expected:?}");
+        assert!(!expected.is_empty());
+    }
+
+    #[test]
+    fn a_target_is_a_name_or_an_address_with_or_without_a_port() {
+        for (text, expected) in [
+            ("example.com", "name example.com"),
+            ("Example.COM.", "name Example.COM."),
+            ("a-1", "name a-1"),
+            ("1-2.example", "name 1-2.example"),
+            ("1.2.3.4-dsl.example", "error: expected a range"),
+            ("localhost:80", "name localhost port 80"),
+            ("192.0.2.7", "192.0.2.7"),
+            ("192.0.2.7:65535", "192.0.2.7 port 65535"),
+            ("::1", "::1"),
+            ("[::1]", "::1"),
+            ("[::1]:80", "::1 port 80"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("fe80::1%3", "fe80::1 with a scope"),
+            ("[fe80::1%3]:22", "fe80::1 with a scope port 22"),
+        ] {
+            check(text, expected);
+        }
+    }
+
+    #[test]
+    fn a_network_is_its_first_to_its_last_address() {
+        for (text, expected) in [
+            ("10.0.0.0/24", "10.0.0.0..10.0.0.255"),
+            ("10.0.0.1/24", "10.0.0.0..10.0.0.255 meaning 10.0.0.0/24"),
+            ("10.0.0.0/8", "10.0.0.0..10.255.255.255"),
+            ("0.0.0.0/0", "0.0.0.0..255.255.255.255"),
+            ("192.0.2.7/32", "192.0.2.7"),
+            ("192.0.2.7/31", "192.0.2.6..192.0.2.7 meaning 192.0.2.6/31"),
+            ("10.0.0.0/30:22", "10.0.0.0..10.0.0.3 port 22"),
+            ("2001:db8::/120", "2001:db8::..2001:db8::ff"),
+            ("2001:db8::/96", "2001:db8::..2001:db8::ffff:ffff"),
+            ("2001:db8::/120:22", "2001:db8::..2001:db8::ff port 22"),
+            ("::1/128", "::1"),
+            ("::ffff:10.0.0.0/120", "10.0.0.0..10.0.0.255"),
+            ("2001:db8::/95", "error: has 2^33 addresses, of which 2^32 can be scanned"),
+            ("::/0", "error: has 2^128 addresses"),
+            ("10.0.0.0/33", "error: the prefix of a network has at most 32 bits"),
+            ("::/129", "error: the prefix of a network has at most 128 bits"),
+            ("10.0.0.0/", "error: the prefix"),
+            ("10.0.0.0/+8", "error: the prefix"),
+            ("10.0.0.0/255.0.0.0", "error: the prefix"),
+            ("10.0.0/8", "error: expected a network"),
+            ("10.0.0.0/8/8", "error: the prefix"),
+            ("10.0.0.0/8:0", "error: the port \"0\""),
+            ("example.com/24", "error: give the host alone"),
+        ] {
+            check(text, expected);
+        }
+    }
+
+    #[test]
+    fn a_range_ends_at_an_octet_or_an_address() {
+        for (text, expected) in [
+            ("10.0.0.1-254", "10.0.0.1..10.0.0.254"),
+            ("10.0.0.1-10.0.1.9", "10.0.0.1..10.0.1.9"),
+            ("10.0.0.1-1", "10.0.0.1"),
+            ("1.2.3.4-1.2.3.4", "1.2.3.4"),
+            ("10.0.0.1-9:80", "10.0.0.1..10.0.0.9 port 80"),
+            ("10.0.0.1-10.0.0.9:80", "10.0.0.1..10.0.0.9 port 80"),
+            ("2001:db8::1-2001:db8::ff", "2001:db8::1..2001:db8::ff"),
+            ("0.0.0.0-255.255.255.255", "0.0.0.0..255.255.255.255"),
+            ("10.0.0.9-1", "error: the range runs backwards, from 10.0.0.9 to 10.0.0.1"),
+            ("10.0.0.9-10.0.0.8", "error: the range runs backwards"),
+            ("10.0.0.1-256", "error: expected a range"),
+            ("10.0.0.1-", "error: expected a range"),
+            ("10.0.0.1--2", "error: expected a range"),
+            ("10.0.0.1-254-3", "error: expected a range"),
+            ("10.0.0.1-2001:db8::1", "error: "),
+            ("::1-ff", "error: expected a range"),
+            ("::-ffff::", "error: has 2^127 addresses"),
+        ] {
+            check(text, expected);
+        }
+    }
+
+    #[test]
+    fn a_text_that_looks_like_an_address_or_a_list_of_ports_is_not_a_name() {
+        for text in
+            ["127.1", "10.0.0", "10.0.0-3.1", "10.0.*.1", "10.0.0.1,2", "1.2.3.4.5", "010.0.0.1"]
+        {
+            check(text, "error: no address, network or range");
+        }
+        for text in ["80", "22,80", "1-1024", "-", "60000-", "top:100"] {
+            check(text, "error: a list of ports");
+        }
+        check("0x7f.1", "error: ");
+        check("0x7f000001", "error: ");
+        check("10.0.0.256", "error: no address");
+    }
+
+    #[test]
+    fn the_error_says_what_to_write_instead() {
+        for (text, expected) in [
+            ("", "error: can't be blank"),
+            ("[::1", "error: an opening bracket needs its closing one"),
+            ("[::1]:0", "error: the port \"0\": must be from 1 to 65535"),
+            ("[::1]x", "error: \"x\" follows the address"),
+            ("[::1]:", "error: the port \"\": invalid decimal string"),
+            ("[10.0.0.1]", "error: no IPv6 address"),
+            ("a:b", "error: the port \"b\": invalid decimal string"),
+            ("host:99999", "error: the port \"99999\": must be from 1 to 65535"),
+            ("host:", "error: the port \"\""),
+            (":80", "error: can't be blank"),
+            ("a:b:c", "error: no IPv6 address; write a port behind brackets"),
+            ("http://a.example/x", "error: give the host alone, without scheme or path: \"a.ex"),
+            ("https://[::1]:80/", "error: give the host alone, without scheme or path: \"[::1]:80"),
+            ("a.example/x", "error: give the host alone"),
+            ("bücher.example", "error: write an international name"),
+            ("exa~mple", "error: a name has no '~'"),
+        ] {
+            check(text, expected);
+        }
+    }
+
+    #[test]
+    fn the_number_of_addresses_follows_from_the_prefix() {
+        for prefix in 0..=32_u32 {
+            let spec = Spec::parse(&format!("10.20.30.40/{prefix}")).unwrap();
+            let TargetHosts::Addresses(range) = spec.hosts else { panic!("a network") };
+            assert_eq!(range.len(), 1 << (32 - prefix), "/{prefix}");
+        }
+        for prefix in 96..=128_u32 {
+            let spec = Spec::parse(&format!("2001:db8::1234/{prefix}")).unwrap();
+            let TargetHosts::Addresses(range) = spec.hosts else { panic!("a network") };
+            assert_eq!(range.len(), 1 << (128 - prefix), "/{prefix}");
+        }
+    }
+}

@@ -1,15 +1,16 @@
-//! HTTP/1.x to the letter: RFC 9110 and RFC 9112 as a table of bytes and what must come of them.
+//! HTTP/1.x conformance: RFC 9110 and RFC 9112 as a table of requests and expected answers.
 //!
-//! Each MUST that touches a server is a case with a name, and so is whatever request smuggling is
-//! made of. All are played against the real binary, see [`drive`]: whole, byte by byte, split at
-//! every place, pipelined and half-closed. `CONFORMANCE=words` plays the cases whose section or
-//! name has these words; a fault shows the case as a command to send it by hand.
+//! Each MUST that applies to a server is a named case, and so is each known technique of request
+//! smuggling. The driver sends all cases to the real binary, see [`drive`]: in one piece, byte by
+//! byte, split at every position, pipelined and half-closed. `CONFORMANCE=words` selects the cases
+//! whose section or name contains these words. A failure prints a shell command that sends the
+//! case.
 
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a test says what went wrong, and where"
+    reason = "a panic or a printed line is the report of a test"
 )]
 
 #[path = "conformance/bytes.rs"]

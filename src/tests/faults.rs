@@ -1,21 +1,24 @@
-//! Every system call of the real binary, failing with every errno of its manual pages.
+//! Fault injection: system calls of the real binary fail with every errno of their manual pages.
 //!
-//! The binary runs under seccomp's user notification: each of its calls waits for this program's
-//! word, which lets it pass or fail. So faults begin and end while requests and scans run, in the
-//! lab of `benches/lab`, where the state of every port is known. docs/testing.md says what is
-//! injected, what must hold meanwhile, and what is not covered.
+//! The binary runs under the user notification of seccomp: each of its calls waits until this
+//! program lets it pass or fail. So faults can begin and end while requests and scans run. The
+//! scans run in the lab of `benches/lab`, where the state of every port is known. docs/testing.md
+//! describes the injected faults, the properties that must hold meanwhile, and what is not covered.
 //!
-//! Each case runs in a process of its own (this program again, with the case's name), several at
-//! once. An argument that is no flag picks the cases whose names contain it. Where namespaces or
-//! seccomp are not permitted it says so and succeeds, unless `OPENPORTS_REQUIRE_ALL` is set.
-//! `FAULT_SEED` and `FAULT_SEEDS` say from which seed on, and how many, faults come by chance;
-//! `FAULT_STRIDE` says which share of the long lists is gone through.
-#![expect(clippy::print_stdout, reason = "a test program without the usual harness reports here")]
+//! Each case runs in a process of its own (this program again, with the name of the case), several
+//! at once. An argument that is not a flag selects the cases whose names contain it. Where
+//! namespaces or seccomp are not permitted, the program reports this and succeeds, unless
+//! `OPENPORTS_REQUIRE_ALL` is set. `FAULT_SEED` and `FAULT_SEEDS` set the first seed and the number
+//! of seeds of the random faults; `FAULT_STRIDE` sets which share of the long lists is tested.
+#![expect(
+    clippy::print_stdout,
+    reason = "a test program without the usual harness prints its report"
+)]
 #![allow(
     dead_code,
     clippy::expect_used,
     clippy::unwrap_used,
-    reason = "what it shares with src/tests/service.rs is used in part, and says what it missed"
+    reason = "modules of src/tests/service.rs are used in part, and a panic is a failure"
 )]
 
 #[path = "faults/calls.rs"]
@@ -55,15 +58,16 @@ use std::io;
 use std::process::{Child, Command, ExitCode};
 use std::time::{Duration, Instant};
 
-/// What a case claims: an error or a panic refutes it. The text says what was gone through.
+/// The result of a case. It fails with an error or a panic; the text of a success says what was
+/// tested.
 type Outcome = Result<String, Box<dyn std::error::Error>>;
 type Case = (String, Box<dyn Fn() -> Outcome>);
 
-/// How a case's process says that it cannot be done here (sysexits(3): EX_UNAVAILABLE).
+/// The exit code of a case that cannot run here (sysexits(3): EX_UNAVAILABLE).
 const UNAVAILABLE: u8 = 69;
-/// No case takes longer, or it hangs.
+/// A case that takes longer than this hangs.
 const CASE_TIMEOUT: Duration = Duration::from_secs(300);
-/// They wait most of the time.
+/// More cases than cores run at once, because they wait most of the time.
 const CASES_AT_ONCE: usize = 6;
 
 fn main() -> ExitCode {
@@ -87,7 +91,7 @@ fn main() -> ExitCode {
             running.push((name, child, Instant::now()));
         }
         running.retain_mut(|(name, child, began)| {
-            let status = child.try_wait().expect("it is our child");
+            let status = child.try_wait().expect("the child can be waited for");
             if began.elapsed() > CASE_TIMEOUT && status.is_none() {
                 println!("faults {name} did not end within {CASE_TIMEOUT:?}");
                 let _ = child.kill();
@@ -118,9 +122,9 @@ fn main() -> ExitCode {
 }
 
 fn cases() -> Vec<Case> {
-    // Those that take longest begin first.
-    let rooms = [chance::cases, files::cases, running::cases, signals::cases, startup::cases];
-    let cases = rooms.iter().flat_map(|cases| cases());
+    // The cases that take longest begin first.
+    let modules = [chance::cases, files::cases, running::cases, signals::cases, startup::cases];
+    let cases = modules.iter().flat_map(|cases| cases());
     cases.chain(shell::cases()).chain(clock::cases()).collect()
 }
 
@@ -149,12 +153,12 @@ fn run_case(name: &str) -> ExitCode {
     }
 }
 
-/// Which share of a long list is gone through: each so many of it one.
+/// The divisor of the share that is tested: one of this many elements of a long list.
 fn stride() -> usize {
     number("FAULT_STRIDE", 9) as usize
 }
 
-/// A number from the environment.
+/// A number from the environment, or the default.
 fn number(variable: &str, usual: u64) -> u64 {
     let value = std::env::var(variable).ok();
     value.map_or(usual, |value| value.parse().expect("the variable is a number"))

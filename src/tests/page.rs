@@ -1,7 +1,8 @@
-//! The page's packed form and its policy, made from the page.
+//! The content security policy, which is derived from the page, and the answers of `/` to browsers.
 //!
-//! A part of the room `api`, for tests alone: they stand under `src/page/`, and a test fails where
-//! they are not those of `index.html`; `OPENPORTS_PAGES=write cargo test pages` writes them anew.
+//! This file is part of the module `api` and is compiled for tests only. The policy is stored in
+//! `src/api/page/policy.txt`. A test fails if it does not match `index.html`;
+//! `OPENPORTS_PAGES=write cargo test pages` writes it.
 
 use super::*;
 use crate::http::{Method, Version};
@@ -21,13 +22,13 @@ fn policy(page: &str) -> String {
     )
 }
 
-/// What stands within each element of this name, to the byte.
+/// The exact content of each element with this name.
 fn elements<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
     let (mut rest, mut found) = (page, Vec::new());
     let (start, end) = (format!("<{name}"), format!("</{name}>"));
     while let Some((_, after)) = rest.split_once(&start) {
         let (attributes, text) = after.split_once('>').expect("a start tag has an end");
-        assert!(!attributes.contains("src"), "everything stands in the page: {attributes}");
+        assert!(!attributes.contains("src"), "the page must not load other files: {attributes}");
         let (text, after) = text.split_once(&end).expect("an element has an end");
         found.push(text);
         rest = after;
@@ -35,48 +36,24 @@ fn elements<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
     found
 }
 
-fn packed(page: &str) -> Vec<u8> {
-    let mut file = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255];
-    file.extend(miniz_oxide::deflate::compress_to_vec(page.as_bytes(), 10));
-    file.extend(crc32(page.as_bytes()).to_le_bytes());
-    file.extend((page.len() as u32).to_le_bytes());
-    file
-}
-
 #[test]
-fn what_stands_beside_the_page_is_made_from_it() {
-    let path = |name: &str| format!("{}/src/page/{name}", env!("CARGO_MANIFEST_DIR"));
-    let page = std::fs::read_to_string(path("index.html")).unwrap();
-    assert!(page.len() <= PAGE_BYTES_MAX, "the page has {} bytes", page.len());
+fn the_stored_policy_matches_the_page() {
+    let path = format!("{}/src/api/page/policy.txt", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("OPENPORTS_PAGES").is_some_and(|value| value == "write") {
-        std::fs::write(path("index.html.gz"), packed(&page)).unwrap();
-        std::fs::write(path("policy.txt"), policy(&page)).unwrap();
+        std::fs::write(&path, policy(PAGE)).unwrap();
     }
-    let hint = "write it anew: OPENPORTS_PAGES=write cargo test pages";
-    let found = std::fs::read(path("index.html.gz")).unwrap();
-    assert!(unpacked(&found) == page.as_bytes(), "src/page/index.html.gz is out of date; {hint}");
-    let (_, trailer) = found.split_at(found.len() - GZIP_TRAILER);
-    let expected = [crc32(page.as_bytes()).to_le_bytes(), (page.len() as u32).to_le_bytes()];
-    assert_eq!(trailer, expected.concat(), "a strict reader of gzip looks at this too");
-    let found = std::fs::read_to_string(path("policy.txt")).unwrap();
-    assert_eq!(found, policy(&page), "src/page/policy.txt is out of date; {hint}");
+    let hint = "regenerate it with OPENPORTS_PAGES=write cargo test pages";
+    let found = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(found, policy(PAGE), "src/api/page/policy.txt is out of date; {hint}");
 }
 
-/// RFC 1952 section 8.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 }
-        })
-    })
-}
-
-/// FIPS 180-4. The constants are the first bits of the roots of primes, which are computed here.
+/// SHA-256 by FIPS 180-4. Its constants are the first bits of the roots of primes, which are
+/// computed here.
 fn sha256(message: &[u8]) -> [u8; 32] {
     let primes: Vec<u128> =
         (2..312).filter(|n| (2..*n).all(|divisor| n % divisor != 0)).take(64).collect();
     let root = |prime: u128, power: u32| {
-        // The largest whole number whose power is not above prime × 2^(32 × power).
+        // This is the largest integer whose power is at most prime × 2^(32 × power).
         let bound = prime << (32 * power);
         let bits = (0..36).rev();
         let floor = bits.fold(0_u128, |root, bit| {
@@ -126,7 +103,7 @@ fn sha256(message: &[u8]) -> [u8; 32] {
     bytes.try_into().expect("eight words")
 }
 
-/// RFC 4648 section 4.
+/// Base64 by RFC 4648 section 4.
 fn base64(bytes: &[u8]) -> String {
     let alphabet: Vec<u8> =
         (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').chain(*b"+/").collect();
@@ -143,7 +120,7 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn digests_are_those_of_the_standards_examples() {
+fn the_digests_match_the_examples_of_the_standards() {
     let check = |message: &[u8], expected: &str| assert_eq!(base64(&sha256(message)), expected);
     check(b"", "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
     check(b"abc", "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=");
@@ -152,7 +129,6 @@ fn digests_are_those_of_the_standards_examples() {
     for (text, expected) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v")] {
         assert_eq!(base64(text.as_bytes()), expected);
     }
-    assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
 }
 
 fn ask(fields: &[(Field, &str)]) -> Response {
@@ -170,67 +146,54 @@ fn field<'a>(response: &'a Response, wanted: &str) -> Option<&'a str> {
     Some(value)
 }
 
-/// The vectors that its authors give.
+/// The test vectors come from the authors of the hash function.
 #[test]
-fn the_tag_is_fnv_1a() {
+fn the_fingerprint_is_fnv_1a() {
     assert_eq!(fingerprint(b""), 0xcbf2_9ce4_8422_2325);
     assert_eq!(fingerprint(b"a"), 0xaf63_dc4c_8601_ec8c);
     assert_eq!(fingerprint(b"foobar"), 0x8594_4171_f739_67e8);
 }
 
 #[test]
-fn the_page_is_packed_for_who_takes_it_and_each_form_has_its_tag() {
-    let (whole, packed) = (ask(&[]), ask(&[(Field::AcceptEncoding, "gzip, br")]));
-    assert_eq!((whole.status, packed.status), (200, 200));
-    assert_eq!(unpacked(&packed.body), whole.body);
-    assert!(
-        whole.body.starts_with(b"<!DOCTYPE html>") || whole.body.starts_with(b"<!doctype html>")
-    );
-    assert_eq!(field(&whole, "Content-Encoding"), None);
-    assert_eq!(field(&packed, "Content-Encoding"), Some("gzip"));
-    assert_ne!(field(&whole, "ETag"), field(&packed, "ETag"));
-    for response in [&whole, &packed] {
-        assert_eq!(response.content_type, "text/html; charset=utf-8");
-        let policy = field(response, "Content-Security-Policy").unwrap();
-        assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"));
-        assert!(!policy.contains('\n'), "{policy}");
-        assert_eq!(field(response, "Vary"), Some("Accept, Accept-Encoding"));
-    }
+fn the_page_is_sent_unchanged_with_its_policy() {
+    let response = ask(&[(Field::Accept, "text/html")]);
+    assert_eq!((response.status, response.content_type), (200, "text/html; charset=utf-8"));
+    assert_eq!(response.body, PAGE.as_bytes());
+    assert!(PAGE.starts_with("<!doctype html>"));
+    assert_eq!(field(&response, "Content-Encoding"), None);
+    assert_eq!(field(&response, "Vary"), Some("Accept"));
+    let policy = field(&response, "Content-Security-Policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"));
+    assert!(!policy.contains('\n'), "{policy}");
 }
 
 #[test]
-fn who_has_the_page_is_told_so_and_given_nothing() {
-    let gzip = (Field::AcceptEncoding, "gzip");
-    let (whole, packed) = (ask(&[]), ask(&[gzip]));
-    let [whole, packed] = [&whole, &packed].map(|it| field(it, "ETag").unwrap().to_owned());
-    let check = |encoding: &[(Field, &str)], list: &str, expected: u16| {
-        let response = ask(&[encoding, &[(Field::IfNoneMatch, list)]].concat());
+fn a_client_that_has_the_page_receives_304_without_a_body() {
+    let tag = field(&ask(&[]), "ETag").unwrap().to_owned();
+    let check = |list: &str, expected: u16| {
+        let response = ask(&[(Field::IfNoneMatch, list)]);
         assert_eq!(response.status, expected, "{list}");
         assert_eq!(response.body.is_empty(), expected == 304);
-        if expected == 304 {
-            let tag = if encoding.is_empty() { &whole } else { &packed };
-            assert_eq!(field(&response, "ETag"), Some(&**tag));
-            assert_eq!(field(&response, "Cache-Control"), Some("no-cache"));
-            assert_eq!(field(&response, "Vary"), Some("Accept, Accept-Encoding"));
-            assert_eq!((response.content_type, field(&response, "Content-Encoding")), ("", None));
-        }
+        assert_eq!(field(&response, "ETag"), Some(&*tag));
+        assert_eq!(field(&response, "Cache-Control"), Some("no-cache"));
+        assert_eq!(field(&response, "Vary"), Some("Accept"));
+        assert_eq!(response.content_type.is_empty(), expected == 304);
     };
     for known in [
-        whole.clone(),
-        format!("W/{whole}"),
-        format!("\"a,b\" , W/\"\",{whole}"),
-        format!(",, \t{whole}, \"x"),
+        tag.clone(),
+        format!("W/{tag}"),
+        format!("\"a,b\" , W/\"\",{tag}"),
+        format!(",, \t{tag}, \"x"),
         "*".to_owned(),
         " * ".to_owned(),
     ] {
-        check(&[], &known, 304);
+        check(&known, 304);
     }
-    let bare = whole.trim_matches('"');
-    for other in ["", "\"\"", "\"*\"", "*, \"a\"", "W/", "\"", bare, &format!("w/{whole}"), &packed]
-    {
-        check(&[], other, 200);
+    let bare = tag.trim_matches('"');
+    let former = format!("\"{bare}-gzip\"");
+    let lower = format!("w/{tag}");
+    for other in ["", "\"\"", "\"*\"", "*, \"a\"", "W/", "\"", bare, &lower, &former] {
+        check(other, 200);
     }
-    check(&[gzip], &packed, 304);
-    check(&[gzip], &whole, 200);
-    check(&[gzip], &format!("{whole}, {packed}"), 304);
+    check(&format!("{former}, {tag}"), 304);
 }

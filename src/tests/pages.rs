@@ -1,17 +1,19 @@
-//! The manual and the completions of shells, written from the table of flags.
+//! The manual and the shell completions, which are generated from the table of flags.
 //!
-//! A part of the room `config`, for tests alone: the pages stand under `docs/`, and a test fails
-//! where they are not what the table makes of them; `OPENPORTS_PAGES=write cargo test pages`
-//! writes them anew.
+//! This file is part of the module `config` and is compiled for tests only. The pages are stored in
+//! `docs/`, and a test fails if they do not match the table; `OPENPORTS_PAGES=write cargo test
+//! pages` writes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use crate::config::flags::{Arity, FLAGS, Flag, Preset};
-use crate::config::help::Command;
+use crate::batch::options::Format;
+use crate::config::flag::{Arity, Flag};
+use crate::config::flags::FLAGS;
+use crate::config::help::{ReferencePage, Subcommand};
 
 #[test]
-fn the_pages_are_what_the_table_of_flags_makes_of_them() {
+fn the_stored_pages_match_the_table_of_flags() {
     let wants_writing = std::env::var_os("OPENPORTS_PAGES").is_some_and(|value| value == "write");
     for (name, page) in [
         ("openports.1", manual()),
@@ -25,18 +27,79 @@ fn the_pages_are_what_the_table_of_flags_makes_of_them() {
         }
         let found = std::fs::read_to_string(&path).unwrap();
         let differing = found.lines().zip(page.lines()).find(|(is, should)| is != should);
-        let hint = "write it anew: OPENPORTS_PAGES=write cargo test pages";
+        let hint = "regenerate it with OPENPORTS_PAGES=write cargo test pages";
         assert!(found == page, "docs/{name} is out of date at {differing:?}; {hint}");
     }
 }
 
-fn flags_of(command: Command) -> impl Iterator<Item = &'static Flag> {
+#[test]
+fn completions_contain_every_format_and_every_command() {
+    let format = FLAGS.iter().find(|flag| flag.name == "format").unwrap();
+    assert_eq!(choices(format).unwrap(), Format::ALL.map(|(name, _)| name).join(" "));
+    for (name, _, _) in ReferencePage::ALL {
+        for page in [bash(), zsh(), fish()] {
+            assert!(page.contains(name), "{name}");
+        }
+    }
+}
+
+/// Crates of Cargo.lock that are linked into no binary: they run during a build or a test, or
+/// belong to systems that are not supported. `.ci/supply/licenses` finds the linked crates.
+const NOT_LINKED: [&str; 16] = [
+    "adler2",
+    "domain-macros",
+    "jiff-static",
+    "log",
+    "miniz_oxide",
+    "openports",
+    "portable-atomic",
+    "portable-atomic-util",
+    "proc-macro2",
+    "quote",
+    "serde_derive",
+    "syn",
+    "unicode-ident",
+    "wasi",
+    "windows-link",
+    "windows-sys",
+];
+
+#[test]
+fn the_licenses_match_the_crates_in_cargo_lock() {
+    let read = |name: &str| {
+        std::fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    };
+    let (lock, licenses) = (read("Cargo.lock"), read("docs/licenses.txt"));
+    let mut lines = lock.lines();
+    let mut linked = BTreeSet::new();
+    while let Some(line) = lines.next() {
+        let Some(name) = line.strip_prefix("name = ") else { continue };
+        let version = lines.next().and_then(|line| line.strip_prefix("version = ")).unwrap();
+        let (name, version) = (name.trim_matches('"'), version.trim_matches('"'));
+        if !NOT_LINKED.contains(&name) {
+            linked.insert(format!("{name} {version}"));
+        }
+    }
+    let noted: BTreeSet<String> = licenses
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()) && line.ends_with(')'))
+        .filter_map(|line| line.split_once(" (").map(|(name, _)| name.to_owned()))
+        .filter(|name| name != "musl")
+        .collect();
+    assert_eq!(noted, linked, "regenerate docs/licenses.txt with .ci/supply/licenses");
+}
+
+fn flags_of(command: Subcommand) -> impl Iterator<Item = &'static Flag> {
     FLAGS.iter().filter(move |flag| flag.commands.contains(&command))
 }
 
-/// What a value can be, where that is a matter of a few words.
+/// The possible values of a flag, if they are a few words.
 fn choices(flag: &Flag) -> Option<&'static str> {
     match flag.metavar {
+        "FORMAT" if flag.name == "format" => {
+            Some("table json ndjson text host-port csv xml greppable")
+        }
+        "LIST" => Some("closed filtered unreachable services"),
         "LEVEL" => Some("error warn info debug"),
         "FORMAT" => Some("logfmt json"),
         "4|6" => Some("4 6"),
@@ -46,7 +109,7 @@ fn choices(flag: &Flag) -> Option<&'static str> {
 
 fn manual() -> String {
     let mut page = String::from(MANUAL_HEAD);
-    for (name, command, about) in Command::ALL {
+    for (name, command, about) in Subcommand::ALL {
         write!(page, ".SS {name}\n{}.\n", roff(about)).unwrap();
         for flag in flags_of(command) {
             let (name, help) = (roff(flag.name), roff(flag.help));
@@ -54,10 +117,9 @@ fn manual() -> String {
                 Arity::Switch => String::new(),
                 Arity::Once | Arity::List => format!(" \\fI{}\\fR", flag.metavar),
             };
-            let (Preset::Value(preset) | Preset::Unset(preset)) = flag.preset;
-            let (variable, preset) = (flag.variable(), roff(preset));
+            let (variable, default) = (flag.variable(), roff(&flag.default.text()));
             write!(page, ".TP\n\\fB\\-\\-{name}\\fR{value}\n{help}.\n").unwrap();
-            writeln!(page, "Variable \\fB{variable}\\fR, default {preset}.").unwrap();
+            writeln!(page, "Variable \\fB{variable}\\fR, default {default}.").unwrap();
         }
     }
     page.push_str(MANUAL_TAIL);
@@ -65,7 +127,7 @@ fn manual() -> String {
 }
 
 fn roff(text: &str) -> String {
-    assert!(!text.starts_with(['.', '\'']) && !text.contains('\\'), "{text:?} is plain");
+    assert!(!text.starts_with(['.', '\'']) && !text.contains('\\'), "{text:?} needs no escaping");
     text.replace('-', "\\-")
 }
 
@@ -80,24 +142,48 @@ openports \- find a host's open TCP ports
 [\fBserve\fR] [\fIFLAG\fR]...
 .br
 .B openports scan
-[\fIFLAG\fR]... \fIDOMAIN\fR [\fIPORTS\fR]
+[\fIFLAG\fR]... \fITARGET\fR... [\fIPORTS\fR]
 .br
 .B openports scan
 [\fIFLAG\fR]... \fB\-\-targets\fR \fIFILE\fR [\fIPORTS\fR]
 .br
 .B openports healthcheck
 [\fIFLAG\fR]... [\fIADDRESS:PORT\fR]
+.br
+.B openports help
+[\fICOMMAND\fR]
+.br
+.B openports completions bash\fR|\fBzsh\fR|\fBfish
+.br
+.B openports man
+.br
+.B openports licenses
 .SH DESCRIPTION
 .B openports
 connects to every port asked for and tells which are open, over HTTP or from a shell.
 It needs no privileges.
 .PP
-\fIPORTS\fR is a list such as 22,80,8000\-8100,60000\-; without it a scan tries every port.
-A list of targets has one on each line: a name or an address and, if it has ports of its own,
-a blank and these. Empty lines, and what follows a #, are skipped.
+A \fITARGET\fR is a name, an address, \fIHOST\fR:\fIPORT\fR, [\fIADDRESS\fR]:\fIPORT\fR, a network
+(10.0.0.0/24, 2001:db8::/120) or a range (10.0.0.1\-254, 10.0.0.1\-10.0.1.9). Networks are counted
+and not expanded. Each target and port is scanned once, however often it is listed.
+.PP
+\fIPORTS\fR is a list such as 22,80,8000\-8100,60000\- or top:100; without it a scan tries every
+port.
+A list of targets has one on each line and, if it has ports of its own, a blank and these. Empty
+lines, and what follows a #, are skipped; a byte order mark does not matter.
+.PP
+\fB\-p\fR \fIPORTS\fR is short for \fB\-\-ports\fR, \fB\-o\fR \fIFILE\fR for \fB\-\-output\fR,
+\fB\-4\fR and \fB\-6\fR for \fB\-\-family\fR 4 and 6.
+.PP
+A \fIFORMAT\fR of a scan is \fBtable\fR; \fBjson\fR, what the service would answer;
+\fBndjson\fR, events as they happen; \fBtext\fR, open ports; \fBhost\-port\fR and \fBcsv\fR, open
+ports as they are found; \fBxml\fR and \fBgreppable\fR, as
+.BR nmap (1)
+writes with \-oX and \-oG.
 .SH COMMANDS AND FLAGS
-A flag beats its variable, and a variable the default. A variable of a flag that may be repeated
-holds several values, separated by commas; that of a flag without a value holds true or false.
+A flag beats its variable, and a variable the default; an empty one counts as not set.
+A variable of a flag that may be repeated holds several values, separated by commas;
+that of a flag without a value holds true or false.
 A duration is a number and its unit: 250ms, 2s, 1.5s, 5m.
 "#
 );
@@ -124,8 +210,8 @@ Wrong usage.
 .B 71
 The service could not be started.
 .SH SIGNALS
-SIGTERM and SIGINT let a service finish what it has begun. A scan prints what is known so far and
-ends. A second signal ends either at once.
+SIGTERM, SIGINT and SIGHUP let a service finish what it has begun. A scan prints what is known so
+far and ends. A second signal ends either at once.
 .SH ENVIRONMENT
 .TP
 .B NO_COLOR
@@ -136,6 +222,12 @@ Set by
 .BR systemd (1):
 the listeners of a service, in place of \fBOPENPORTS_LISTEN\fR and of the default; see
 .BR sd_listen_fds (3).
+.TP
+.B NOTIFY_SOCKET
+Set by
+.BR systemd (1):
+where a service says that it is ready and that it stops; see
+.BR sd_notify (3).
 .SH FILES
 .TP
 .I /etc/services
@@ -144,6 +236,8 @@ Names of services in tables; where it has none, a list built in.
 .nf
 openports scan localhost
 openports scan \-\-json example.com 1\-1024
+openports scan 192.0.2.7 10.0.0.0/24 \-p 22,80,443 \-\-open
+openports scan \-\-targets hosts.txt \-\-format xml \-o scan.xml
 openports scan \-\-targets hosts.txt \-\-shard 2/3 22,80,443
 openports serve \-\-listen [::]:8080
 openports serve \-\-listen unix:/run/openports.sock
@@ -152,10 +246,13 @@ openports serve \-\-listen unix:/run/openports.sock
 
 fn bash() -> String {
     let mut page = String::from(BASH_HEAD);
-    for (name, command, _) in Command::ALL {
+    for (name, command, _) in Subcommand::ALL {
         let mut flags: Vec<String> =
             flags_of(command).map(|flag| format!("--{}", flag.name)).collect();
         flags.extend(["--help".to_owned(), "--version".to_owned()]);
+        if command == Subcommand::Scan {
+            flags.extend(["-p", "-o", "-4", "-6"].map(str::to_owned));
+        }
         writeln!(page, "        {name}) flags=\"{}\" ;;", flags.join(" ")).unwrap();
     }
     page.push_str("    esac\n    case $previous in\n");
@@ -167,7 +264,7 @@ fn bash() -> String {
     page
 }
 
-/// What completes a flag's value, and the flags of which it does.
+/// The shell code that completes the value of a flag, and the flags that it applies to.
 fn bash_replies() -> BTreeMap<String, BTreeSet<&'static str>> {
     let mut replies: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for flag in FLAGS.iter().filter(|flag| flag.arity != Arity::Switch) {
@@ -185,10 +282,14 @@ const BASH_HEAD: &str = r#"# Completion of openports for bash, from the table of
 
 _openports() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}
-    local command=serve commands="serve scan healthcheck" word flags
+    local command=serve word flags
+    local commands="serve scan healthcheck help completions man licenses"
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in
             serve|scan|healthcheck) command=$word; commands=; break ;;
+            help) commands="serve scan healthcheck"; break ;;
+            completions) commands="bash zsh fish"; break ;;
+            man|licenses) commands=; break ;;
         esac
     done
     case $command in
@@ -211,11 +312,14 @@ complete -F _openports openports
 
 fn zsh() -> String {
     let mut page = String::from(ZSH_HEAD);
-    for (name, _, about) in Command::ALL {
+    let commands = Subcommand::ALL.iter().map(|(name, _, about)| (name, about));
+    for (name, about) in
+        commands.chain(ReferencePage::ALL.iter().map(|(name, _, about)| (name, about)))
+    {
         writeln!(page, "        '{name}:{}'", quoted(about)).unwrap();
     }
     page.push_str(ZSH_MIDDLE);
-    for (name, command, _) in Command::ALL {
+    for (name, command, _) in Subcommand::ALL {
         writeln!(page, "        {name})\n            flags=(").unwrap();
         for flag in flags_of(command) {
             let repeats = if flag.arity == Arity::List { "*" } else { "" };
@@ -234,15 +338,20 @@ fn zsh() -> String {
             writeln!(page, "                '{repeats}--{}{equals}[{help}]{value}'", flag.name)
                 .unwrap();
         }
+        if command == Subcommand::Scan {
+            page.push_str("                '-p[scan these ports]:PORTS: '\n");
+            page.push_str("                '-o[print into this file]:FILE:_files'\n");
+            page.push_str("                '-4[use IPv4 addresses]' '-6[use IPv6 addresses]'\n");
+        }
         page.push_str("            )\n            ;;\n");
     }
     page.push_str(ZSH_TAIL);
     page
 }
 
-/// For single quotes.
+/// Escapes a text for single quotes.
 fn quoted(text: &str) -> String {
-    assert!(!text.contains('\\'), "{text:?} is plain");
+    assert!(!text.contains('\\'), "{text:?} has no backslash");
     text.replace('\'', "'\\''")
 }
 
@@ -263,7 +372,10 @@ _openports() {
     for word in ${words[2,CURRENT-1]}; do
         case $word in
             serve) rest=('1: : '); break ;;
-            scan) command=scan; rest=('1: : ' '2:DOMAIN:_hosts' '3:PORTS: '); break ;;
+            scan) command=scan; rest=('1: : ' '*:TARGET:_hosts'); break ;;
+            help) rest=('1: : ' '2:COMMAND:(serve scan healthcheck)'); break ;;
+            completions) rest=('1: : ' '2:SHELL:(bash zsh fish)'); break ;;
+            man|licenses) rest=('1: : '); break ;;
             healthcheck) command=healthcheck; rest=('1: : ' '2:ADDRESS\:PORT: '); break ;;
         esac
     done
@@ -280,14 +392,17 @@ _openports "$@"
 
 fn fish() -> String {
     let mut page = String::from(FISH_HEAD);
-    for (name, _, about) in Command::ALL {
-        let none = "-n 'not __fish_seen_subcommand_from serve scan healthcheck'";
+    let commands = Subcommand::ALL.iter().map(|(name, _, about)| (name, about));
+    for (name, about) in
+        commands.chain(ReferencePage::ALL.iter().map(|(name, _, about)| (name, about)))
+    {
+        let none = "-n __fish_use_subcommand";
         writeln!(page, "complete -c openports {none} -a {name} -d {}", fish_quoted(about)).unwrap();
     }
-    for (name, command, _) in Command::ALL {
+    for (name, command, _) in Subcommand::ALL {
         let given = match command {
-            Command::Serve => "not __fish_seen_subcommand_from scan healthcheck".to_owned(),
-            Command::Scan | Command::Healthcheck => {
+            Subcommand::Serve => "not __fish_seen_subcommand_from scan healthcheck".to_owned(),
+            Subcommand::Scan | Subcommand::Healthcheck => {
                 format!("__fish_seen_subcommand_from {name}")
             }
         };
@@ -307,7 +422,7 @@ fn fish() -> String {
 }
 
 fn fish_quoted(text: &str) -> String {
-    assert!(!text.contains('\\'), "{text:?} is plain");
+    assert!(!text.contains('\\'), "{text:?} has no backslash");
     format!("'{}'", text.replace('\'', "\\'"))
 }
 
@@ -318,4 +433,10 @@ complete -c openports -f
 complete -c openports -s h -l help -d 'print the help'
 complete -c openports -s V -l version -d 'print the version'
 complete -c openports -n '__fish_seen_subcommand_from scan' -a '(__fish_print_hostnames)'
+complete -c openports -n '__fish_seen_subcommand_from completions' -a 'bash zsh fish'
+complete -c openports -n '__fish_seen_subcommand_from help' -a 'serve scan healthcheck'
+complete -c openports -n '__fish_seen_subcommand_from scan' -s p -x -d 'scan these ports'
+complete -c openports -n '__fish_seen_subcommand_from scan' -s o -r -F -d 'print into this file'
+complete -c openports -n '__fish_seen_subcommand_from scan' -s 4 -d 'use IPv4 addresses'
+complete -c openports -n '__fish_seen_subcommand_from scan' -s 6 -d 'use IPv6 addresses'
 ";

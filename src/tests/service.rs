@@ -1,12 +1,12 @@
-//! The real binary on loopback: what no pure test can see.
+//! Tests of the real binary on loopback, which cover what pure tests cannot reach.
 //!
-//! Each test starts its own process on port 0, asks it over real sockets, and kills it by its own
-//! handle. Nothing leaves this machine. A test that needs a network of its own (every port of
-//! 127.0.0.1, port 53, a silent host) runs itself again inside `unshare`; where that is not
-//! permitted it says so and passes, unless `OPENPORTS_REQUIRE_ALL` is set. `OPENPORTS_SOAK=1`
-//! repeats more often what is a matter of luck.
+//! Each test starts its own process on port 0, sends requests over real sockets, and kills the
+//! process through its own handle. No packet leaves this machine. A test that needs its own network
+//! (every port of 127.0.0.1, port 53, a silent host) runs itself again inside `unshare`. Where that
+//! is not permitted, the test reports this and passes, unless `OPENPORTS_REQUIRE_ALL` is set.
+//! `OPENPORTS_SOAK=1` repeats tests that depend on timing more often.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on says so")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a panic is the failure of a test")]
 
 #[path = "service/access.rs"]
 mod access;
@@ -28,12 +28,16 @@ mod listeners;
 mod names;
 #[path = "service/nameserver.rs"]
 mod nameserver;
+#[path = "service/neighbours.rs"]
+mod neighbours;
 #[path = "service/network.rs"]
 mod network;
 #[path = "service/operation.rs"]
 mod operation;
 #[path = "service/page.rs"]
 mod page;
+#[path = "service/probes.rs"]
+mod probes;
 #[path = "service/process.rs"]
 mod process;
 #[path = "service/scans.rs"]

@@ -1,8 +1,18 @@
-//! The command line as a shell sees it: the binary, its two streams and its exit code.
+//! Tests of the command line as a shell sees it: the binary, its output streams and its exit code.
 //!
-//! Real listeners on loopback, real signals, real pipes. Nothing outside this machine is asked.
+//! The tests use real listeners on loopback, real signals and real pipes. No packet leaves this
+//! machine.
 
-#![expect(clippy::expect_used, reason = "a test that cannot go on is to stop and say where")]
+#![expect(clippy::expect_used, reason = "a panic is the failure of a test")]
+
+#[path = "shell/formats.rs"]
+mod formats;
+#[path = "shell/output.rs"]
+mod output;
+#[path = "shell/targets.rs"]
+mod targets;
+#[path = "shell/usage.rs"]
+mod usage;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,7 +25,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
-/// The binary, without the variables of whoever runs the tests.
+/// The binary, without the variables that configure it.
 fn openports(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_openports"));
     for (name, _) in std::env::vars_os() {
@@ -45,29 +55,30 @@ fn run(args: &[&str]) -> Run {
     told(openports(args).stdin(Stdio::null()).output().expect("the binary runs"))
 }
 
-/// Runs with this text on stdin.
+/// Runs the binary with this text on stdin.
 fn run_with(args: &[&str], input: &str) -> Run {
     let (pipe, mut end) = std::io::pipe().expect("a pipe");
     let command = openports(args).stdin(pipe).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = command.expect("the binary runs");
     end.write_all(input.as_bytes()).expect("the list is read");
     drop(end);
-    told(child.wait_with_output().expect("it ends"))
+    told(child.wait_with_output().expect("the scan ends"))
 }
 
-/// A listener of this machine and its port.
+/// A listener on this address, and its port.
 fn listener(address: [u8; 4]) -> (TcpListener, u16) {
     let listener = TcpListener::bind(SocketAddr::from((address, 0))).expect("loopback has a port");
-    let port = listener.local_addr().expect("bound").port();
+    let port = listener.local_addr().expect("the socket is bound").port();
     (listener, port)
 }
 
-/// A port of this machine that drops SYNs: its queue is full. Silent as long as all of it lives.
+/// A local port that drops SYNs, because the queue of its listener is full. It stays silent as long
+/// as the returned values live.
 fn silent_port() -> (Socket, Vec<TcpStream>, u16) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port");
-    socket.listen(0).expect("it listens");
-    let at = socket.local_addr().expect("bound").as_socket().expect("an address");
+    socket.listen(0).expect("the socket listens");
+    let at = socket.local_addr().expect("the socket is bound").as_socket().expect("an address");
     let short = Duration::from_millis(200);
     let held = std::iter::from_fn(|| TcpStream::connect_timeout(&at, short).ok()).collect();
     (socket, held, at.port())
@@ -97,11 +108,11 @@ fn a_scan_prints_a_table_with_every_open_port_and_no_escape_sequence() {
     assert!(heading.starts_with("localhost (127.0.0.1): 1 open of 2 ports, 1 closed, in "));
     assert!(table.next().expect("a port").trim_start().starts_with(&port.to_string()));
     assert_eq!(table.next(), None);
-    assert!(!run.stdout.contains('\x1b'), "a pipe has no colours");
+    assert!(!run.stdout.contains('\x1b'), "a pipe receives no colours");
 }
 
 #[test]
-fn a_scan_prints_what_the_service_would_answer() {
+fn a_scan_prints_the_same_json_and_events_as_the_service() {
     let (_listener, port) = listener([127, 0, 0, 1]);
     let ports = format!("{port}-{port}");
     let answer = run(&["scan", "--json", "127.0.0.1", &ports]);
@@ -133,12 +144,12 @@ fn every_target_of_a_list_is_scanned_with_its_own_ports_or_the_common_ones() {
 }
 
 #[test]
-fn a_bad_line_and_an_unknown_name_are_told_and_the_rest_goes_on() {
+fn a_bad_line_and_an_unknown_name_are_reported_and_the_rest_is_scanned() {
     let (_listener, port) = listener([127, 0, 0, 1]);
     let list = "127.0.0.1\nexa~mple\nnope.localhost.invalid.\n127.0.0.1 0\n";
-    // No server is asked: nothing outside this machine.
-    let nobody = "/dev/null";
-    let args = ["scan", "--targets", "-", "--json", "--resolv-conf", nobody, &port.to_string()];
+    // There is no name server, so no query leaves this machine.
+    let no_servers = "/dev/null";
+    let args = ["scan", "--targets", "-", "--json", "--resolv-conf", no_servers, &port.to_string()];
     let run = run_with(&args, list);
     assert_eq!(run.code, Some(1));
     let expected = ["openports: --targets, line 2: ", "openports: --targets, line 4: "];
@@ -187,7 +198,7 @@ fn shards_together_connect_to_each_target_and_port_exactly_once() {
 }
 
 #[test]
-fn wrong_usage_is_one_line_and_64() {
+fn wrong_usage_prints_one_line_and_ends_with_64() {
     for args in [
         &["scan"][..],
         &["scan", "localhost", "0"],
@@ -206,7 +217,7 @@ fn wrong_usage_is_one_line_and_64() {
 }
 
 #[test]
-fn what_could_not_be_scanned_is_one_line_and_1() {
+fn a_target_that_cannot_be_scanned_prints_one_line_and_ends_with_1() {
     for args in [
         &["scan", "169.254.169.254", "80"][..],
         &["scan", "127.0.0.1", "80", "--deny", "127.0.0.0/8"],
@@ -221,11 +232,11 @@ fn what_could_not_be_scanned_is_one_line_and_1() {
 }
 
 #[test]
-fn each_command_has_a_help_of_its_own() {
+fn each_command_has_its_own_help() {
     for (args, usage) in [
         (&["--help"][..], "Usage: openports [serve] [FLAG]..."),
         (&["serve", "--help"], "Usage: openports [serve] [FLAG]..."),
-        (&["scan", "--help"], "Usage: openports scan [FLAG]... DOMAIN [PORTS]"),
+        (&["scan", "--help"], "Usage: openports scan [FLAG]... TARGET... [PORTS]"),
         (&["healthcheck", "-h"], "Usage: openports healthcheck [FLAG]... [ADDRESS:PORT]"),
     ] {
         let run = run(args);
@@ -235,8 +246,8 @@ fn each_command_has_a_help_of_its_own() {
 }
 
 #[test]
-fn a_reader_that_goes_ends_the_scan_without_a_word() {
-    let list = "127.0.0.1 1-2\n".repeat(20_000);
+fn a_closed_stdout_ends_the_scan_without_a_message() {
+    let list = "127.1.0.0/18 1-2\n";
     let (pipe, mut end) = std::io::pipe().expect("a pipe");
     let mut child = openports(&["scan", "--ndjson", "--targets", "-"])
         .stdin(pipe)
@@ -251,12 +262,12 @@ fn a_reader_that_goes_ends_the_scan_without_a_word() {
     stdout.read_line(&mut first).expect("a line");
     assert_eq!(json(&first)["event"], "start");
     drop(stdout);
-    let run = told(child.wait_with_output().expect("it ends"));
+    let run = told(child.wait_with_output().expect("the scan ends"));
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
 }
 
 #[test]
-fn a_stdout_that_cannot_be_written_is_told() {
+fn a_stdout_that_cannot_be_written_is_reported() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
     let mut command = openports(&["scan", "127.0.0.1", "1-9"]);
     let output = command.stdout(full).output().expect("the binary runs");
@@ -268,9 +279,10 @@ fn a_stdout_that_cannot_be_written_is_told() {
 }
 
 #[test]
-fn a_slow_reader_gets_every_line_whole() {
+fn a_slow_reader_receives_every_line_completely() {
     const TARGETS: usize = 3000;
-    let list = "127.0.0.1 1\n".repeat(TARGETS);
+    let list: String =
+        (0..TARGETS).map(|at| format!("127.2.{}.{} 1\n", at / 250, at % 250)).collect();
     let (pipe, mut end) = std::io::pipe().expect("a pipe");
     let mut child = openports(&["scan", "--ndjson", "--targets", "-"])
         .stdin(pipe)
@@ -282,13 +294,13 @@ fn a_slow_reader_gets_every_line_whole() {
     let mut stdout = child.stdout.take().expect("a pipe");
     let (mut text, mut some) = (Vec::new(), [0; 30_000]);
     loop {
-        match stdout.read(&mut some).expect("it is read") {
+        match stdout.read(&mut some).expect("the output is read") {
             0 => break,
             count => text.extend_from_slice(&some[..count]),
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(child.wait().expect("the scan ends").code(), Some(0));
     let events = lines(std::str::from_utf8(&text).expect("text"));
     let ends = events.iter().filter(|event| event["event"] == "end").count();
     assert_eq!(ends, TARGETS);
@@ -308,15 +320,18 @@ fn an_interrupt_prints_what_is_known_so_far() {
     let mut line = String::new();
     while !line.contains(r#""open""#) {
         line.clear();
-        assert!(stdout.read_line(&mut line).expect("a line") > 0, "the port is found");
+        assert!(stdout.read_line(&mut line).expect("a line") > 0, "the open port is reported");
     }
     signal(&child, "-INT");
     let asked_at = Instant::now();
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).expect("text");
-    let run = told(child.wait_with_output().expect("it ends"));
-    assert!(asked_at.elapsed() < Duration::from_secs(10), "it does not wait for the silent port");
-    let last = json(rest.lines().last().expect("an end"));
+    let run = told(child.wait_with_output().expect("the scan ends"));
+    assert!(
+        asked_at.elapsed() < Duration::from_secs(10),
+        "the scan does not wait for the silent port"
+    );
+    let last = json(rest.lines().last().expect("the last line is an event"));
     assert_eq!((&last["event"], &last["complete"]), (&"end".into(), &false.into()));
     assert_eq!(last["open_ports"], serde_json::json!([port]));
     assert_eq!(last["counts"]["untested"], 1);
@@ -324,31 +339,41 @@ fn an_interrupt_prints_what_is_known_so_far() {
     assert!(run.stderr.starts_with("openports: interrupted"), "{}", run.stderr);
 }
 
-/// A terminal: what is written there can be read here.
-#[expect(unsafe_code, reason = "openpty has no safe wrapper")]
+/// A terminal that does not report its width.
 fn terminal() -> (File, File) {
+    terminal_of(0)
+}
+
+/// A pseudoterminal: the first file reads what is written to the second.
+#[expect(unsafe_code, reason = "openpty has no safe wrapper")]
+fn terminal_of(columns: u16) -> (File, File) {
     let (mut here, mut there) = (-1, -1);
     let null = std::ptr::null_mut();
-    // SAFETY: two integers to write to; no name, settings or size (openpty(3)).
+    let size = libc::winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: openpty writes two integers and reads a size; it gets no name and no settings
+    // (openpty(3)).
     let result =
-        unsafe { libc::openpty(&raw mut here, &raw mut there, null, null.cast(), null.cast()) };
+        unsafe { libc::openpty(&raw mut here, &raw mut there, null, null.cast(), &raw const size) };
     assert_eq!(result, 0, "a terminal");
-    // SAFETY: both are open, and nobody else's.
+    // SAFETY: both descriptors are open and have no other owner.
     unsafe { (File::from_raw_fd(here), File::from_raw_fd(there)) }
 }
 
 #[test]
-fn a_progress_line_is_wiped_before_the_table_takes_its_place() {
+fn a_progress_line_is_erased_before_the_table_is_printed() {
     let (queue, _held, silent) = silent_port();
     queue.set_nonblocking(true).expect("a socket");
     let (mut here, there) = terminal();
     let ports = silent.to_string();
     let mut command = openports(&["scan", "127.0.0.1", &ports, "--timeout", "60s"]);
-    command.stdout(there.try_clone().expect("a copy")).stderr(there).stdin(Stdio::null());
+    command
+        .stdout(there.try_clone().expect("the terminal can be duplicated"))
+        .stderr(there)
+        .stdin(Stdio::null());
     let child = command.spawn().expect("the binary runs");
     drop(command);
-    // Once there is room again the kernel's second SYN is answered: the table is then printed in
-    // the turn in which the poller tells of the connect.
+    // Once the queue has space again, the SYN that the kernel repeats is answered. The table is
+    // then printed in the same tick in which the poller reports the connect.
     let mut screen = String::new();
     while !screen.contains("open of 1 port") {
         let mut piece = [0; 4096];
@@ -356,14 +381,14 @@ fn a_progress_line_is_wiped_before_the_table_takes_its_place() {
         screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
         while screen.contains("open\x1b[K") && queue.accept().is_ok() {}
     }
-    told(child.wait_with_output().expect("it ends"));
+    told(child.wait_with_output().expect("the scan ends"));
     let (before, _) = screen.split_once("127.0.0.1").expect("a table");
     let before = before.trim_end_matches("\x1b[1m");
-    assert!(before.ends_with("\r\x1b[K"), "the line stands: {screen:?}");
+    assert!(before.ends_with("\r\x1b[K"), "the progress line is still there: {screen:?}");
 }
 
 #[test]
-fn colours_are_for_terminals_whose_user_wants_them() {
+fn colours_are_printed_on_terminals_unless_no_color_is_set() {
     let (_listener, port) = listener([127, 0, 0, 1]);
     for (no_color, is_coloured) in [(None, true), (Some("1"), false), (Some(""), true)] {
         let (mut here, there) = terminal();
@@ -378,12 +403,12 @@ fn colours_are_for_terminals_whose_user_wants_them() {
             screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
         }
         assert_eq!(screen.contains('\x1b'), is_coloured, "NO_COLOR={no_color:?}: {screen:?}");
-        assert_eq!(child.wait().expect("it ends").code(), Some(0));
+        assert_eq!(child.wait().expect("the scan ends").code(), Some(0));
     }
 }
 
 #[test]
-fn a_terminal_is_shown_the_rate_and_the_time_that_is_left() {
+fn a_terminal_shows_the_rate_and_the_remaining_time() {
     let (mut here, there) = terminal();
     let mut command = openports(&["scan", "127.0.0.1", "1-900", "--rate", "300"]);
     let mut child = command.stderr(there).stdout(Stdio::null()).spawn().expect("the binary runs");
@@ -396,11 +421,39 @@ fn a_terminal_is_shown_the_rate_and_the_time_that_is_left() {
     }
     assert!(screen.contains('%'), "{screen:?}");
     signal(&child, "-INT");
-    assert_eq!(child.wait().expect("it ends").code(), Some(1));
+    assert_eq!(child.wait().expect("the scan ends").code(), Some(1));
 }
 
 #[test]
-fn a_hundred_thousand_items_are_too_many_ports_for_a_line() {
+fn open_ports_are_printed_above_a_progress_line_that_never_wraps() {
+    let (_listener, port) = listener([127, 0, 0, 1]);
+    let (_queue, _held, silent) = silent_port();
+    for columns in [20, 40, 200] {
+        let (mut here, there) = terminal_of(columns);
+        let ports = format!("{port},{silent}");
+        let mut command = openports(&["scan", "localhost", &ports, "--timeout", "60s"]);
+        let child = command.stderr(there).stdout(Stdio::null()).spawn();
+        let mut child = child.expect("the binary runs");
+        drop(command);
+        let found = format!("{port:>7}  open");
+        let mut screen = String::new();
+        while !(screen.contains(&found) && screen.contains("50%")) {
+            let mut piece = [0; 4096];
+            let count = here.read(&mut piece).unwrap_or_else(|error| panic!("{error}: {screen:?}"));
+            screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
+        }
+        for line in screen.split('\r').filter(|line| line.contains('%')) {
+            let shown = line.split('\x1b').next().expect("a text");
+            assert!(shown.len() < usize::from(columns), "{columns} columns: {shown:?}");
+        }
+        assert!(screen.contains("localhost (127.0.0.1)"), "{screen:?}");
+        signal(&child, "-INT");
+        assert_eq!(child.wait().expect("the scan ends").code(), Some(1));
+    }
+}
+
+#[test]
+fn a_line_with_a_hundred_thousand_ports_is_refused() {
     let items = vec!["1"; 100_000].join(",");
     let list = format!("127.0.0.1 2\n127.0.0.1 {items}\n127.0.0.2 2\n");
     let run = run_with(&["scan", "--json", "--targets", "-"], &list);
@@ -410,18 +463,18 @@ fn a_hundred_thousand_items_are_too_many_ports_for_a_line() {
 }
 
 #[test]
-fn a_rate_is_kept_over_all_targets_together() {
+fn the_rate_applies_to_all_targets_together() {
     let list = "127.0.0.1 1-20\n127.0.0.2 1-20\n127.0.0.3 1-20\n";
     let began_at = Instant::now();
     let run = run_with(&["scan", "--json", "--targets", "-", "--rate", "100"], list);
     let took = began_at.elapsed();
     assert_eq!((run.code, lines(&run.stdout).len()), (Some(0), 3));
-    // 60 connects, the first at once.
+    // There are 60 connects, and the first is made immediately.
     assert!(took >= Duration::from_millis(585), "60 connects in {took:?}");
 }
 
 #[test]
-fn a_health_check_says_whether_a_service_is_well() {
+fn a_health_check_reports_whether_a_service_answers() {
     let mut service = openports(&["serve", "--listen", "127.0.0.1:0"])
         .stderr(Stdio::piped())
         .spawn()
@@ -429,13 +482,13 @@ fn a_health_check_says_whether_a_service_is_well() {
     let mut log = BufReader::new(service.stderr.take().expect("a pipe"));
     let mut line = String::new();
     log.read_line(&mut line).expect("a line");
-    let at = line.split("address=").nth(1).expect("what was bound").trim().trim_matches('"');
+    let at = line.split("address=").nth(1).expect("the address").trim().trim_matches('"');
     let well = run(&["healthcheck", at]);
     assert_eq!((well.code, well.stderr.as_str()), (Some(0), ""), "{at}");
     let by_variable = openports(&["healthcheck"]).env("OPENPORTS_LISTEN", at).output();
     assert_eq!(told(by_variable.expect("the binary runs")).code, Some(0));
     signal(&service, "-TERM");
-    assert_eq!(service.wait().expect("it ends").code(), Some(0));
+    assert_eq!(service.wait().expect("the service ends").code(), Some(0));
     let gone = run(&["healthcheck", at]);
     assert_eq!(gone.code, Some(1));
     assert_eq!(gone.stderr.lines().count(), 1, "{}", gone.stderr);

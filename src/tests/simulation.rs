@@ -1,11 +1,11 @@
 //! The whole service in a world of our own: virtual time, a fake network, faults at every call.
 //!
 //! One seed decides a run: the hosts, the name servers, the clients, what fails and when. The
-//! world (`world`) plays the kernel and everybody at the other ends; the shell (`shell`) obeys the
-//! loop's contract to the letter and checks that the core does; `judge` checks what the clients
-//! were told against what is true. The simulated loop sleeps exactly to the deadline that the core
-//! names, so a deadline that is forgotten shows as a run that never ends well, and one that is
-//! stale as a loop that spins.
+//! event loop is the real one, over a simulated kernel (`kernel`); `world` plays everybody at the
+//! other ends, `run` checks what has to hold after each tick, and `judge` checks what the clients
+//! were told against what is true. The loop sleeps exactly to the deadline that the core names, so
+//! a deadline that is forgotten shows as a run that never ends well, and one that is stale as a
+//! loop that spins.
 //!
 //! `SIM_SEED=n` replays one seed and tells all that happens; `SIM_SEEDS=n` runs so many.
 
@@ -26,18 +26,28 @@ mod dice;
 mod errands;
 #[path = "simulation/judge.rs"]
 mod judge;
+#[path = "simulation/kernel.rs"]
+mod kernel;
 #[path = "simulation/names.rs"]
 mod names;
 #[path = "simulation/network.rs"]
 mod network;
+#[path = "simulation/path.rs"]
+mod path;
+#[path = "simulation/random_networks.rs"]
+mod random_networks;
+#[path = "simulation/raw.rs"]
+mod raw;
 #[path = "simulation/reader.rs"]
 mod reader;
 #[path = "simulation/regressions.rs"]
 mod regressions;
+#[path = "simulation/report.rs"]
+mod report;
+#[path = "simulation/run.rs"]
+mod run;
 #[path = "simulation/scenario.rs"]
 mod scenario;
-#[path = "simulation/shell.rs"]
-mod shell;
 #[path = "simulation/sweeps.rs"]
 mod sweeps;
 #[path = "simulation/world.rs"]
@@ -46,7 +56,6 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use coverage::Coverage;
-use world::World;
 
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 256;
@@ -80,7 +89,7 @@ fn every_seed_keeps_its_word_to_the_shell() {
 }
 
 /// Runs one world to its end; a failure names its seed and step.
-fn run(seed: u64, world: &mut World) {
+fn run(seed: u64, world: &mut run::Simulation) {
     let run = catch_unwind(AssertUnwindSafe(|| world.run()));
     if let Err(cause) = run {
         let (step, at) = (world.steps, world.now - world.origin);
@@ -95,7 +104,7 @@ fn one_seed_makes_one_run() {
         let mut world = scenario::world(seed);
         world.run();
         let said: Vec<Vec<u8>> = world.clients.iter().map(|it| it.received.clone()).collect();
-        (world.steps, world.connects_len(), world.now - world.origin, said)
+        (world.steps, world.connects_len, world.now - world.origin, said)
     };
     for seed in 0..4 {
         assert_eq!(tell(seed), tell(seed), "seed {seed}");

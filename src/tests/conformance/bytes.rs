@@ -1,13 +1,12 @@
-//! Every byte in every place: small domains are enumerated, not sampled.
+//! Every byte value at every position of a request: small domains are enumerated, not sampled.
 //!
-//! What each byte must come to is said here anew, from the grammars of RFC 9110, RFC 9112 and
-//! RFC 3986 alone.
+//! The expected results are derived from the grammars of RFC 9110, RFC 9112 and RFC 3986 alone.
 
 use crate::case::Table;
 use crate::drive;
 
 #[test]
-fn every_byte_of_the_request_line() {
+fn each_byte_of_the_request_line_is_judged_by_the_grammar() {
     let mut t = Table::default();
     t.section("RFC 9112 3, byte by byte");
     let healthz = |before: &[u8], byte: u8, behind: &[u8]| {
@@ -29,7 +28,7 @@ fn every_byte_of_the_request_line() {
         };
         (healthz(b"G", byte, b"T /healthz"), expected)
     });
-    each(&mut t, "behind the method", 3, |byte| {
+    each(&mut t, "after the method", 3, |byte| {
         (healthz(b"GET", byte, b"/healthz"), if byte == b' ' { "200" } else { "400!" })
     });
     each(&mut t, "the first byte of the target", 4, |byte| {
@@ -56,7 +55,7 @@ fn every_byte_of_the_request_line() {
 }
 
 #[test]
-fn every_byte_of_the_version() {
+fn each_byte_of_the_version_is_judged_by_the_grammar() {
     let mut t = Table::default();
     t.section("RFC 9112 2.3, byte by byte");
     for place in 0..8 {
@@ -77,7 +76,7 @@ fn every_byte_of_the_version() {
 }
 
 #[test]
-fn every_byte_of_a_field_line() {
+fn each_byte_of_a_field_line_is_judged_by_the_grammar() {
     let mut t = Table::default();
     t.section("RFC 9112 5, byte by byte");
     let head = b"GET /healthz HTTP/1.1\r\nHost: h\r\n";
@@ -101,7 +100,7 @@ fn every_byte_of_a_field_line() {
     });
     each(&mut t, "within a value", start + 4, |byte| (field(b"X: y", byte, b"z"), text(byte)));
     each(&mut t, "the last byte of a value", start + 4, |byte| {
-        // A CR there is one before the line's own.
+        // A CR at this position precedes the CR of the line end.
         (field(b"X: y", byte, b""), text(byte))
     });
     each(&mut t, "in the place of CR", start + 4, |byte| {
@@ -116,7 +115,7 @@ fn every_byte_of_a_field_line() {
 }
 
 #[test]
-fn every_byte_of_host_and_framing() {
+fn each_byte_of_host_and_framing_fields_is_judged_by_the_grammar() {
     let mut t = Table::default();
     t.section("RFC 9110 7.2, byte by byte");
     let head = b"GET /healthz HTTP/1.1\r\n";
@@ -132,7 +131,7 @@ fn every_byte_of_host_and_framing() {
     t.section("RFC 9110 8.6, byte by byte");
     let head = b"GET /healthz HTTP/1.1\r\nHost: h\r\n";
     let value = head.len() + "Content-Length: 1".len();
-    each(&mut t, "behind a Content-Length", value, |byte| {
+    each(&mut t, "after a Content-Length", value, |byte| {
         let length = if byte.is_ascii_digit() { 10 + usize::from(byte - b'0') } else { 1 };
         let fields = [b"Content-Length: 1", &[byte][..], b"\r\n\r\n"].concat();
         let bytes = [head, &fields[..], &b"x".repeat(length)].concat();
@@ -142,7 +141,7 @@ fn every_byte_of_host_and_framing() {
     t.section("RFC 9112 6.1, byte by byte");
     let value = head.len() + "Transfer-Encoding: ".len();
     let blank = |byte: u8| if matches!(byte, b' ' | b'\t') { "200" } else { "400!" };
-    each(&mut t, "behind chunked", value + 7, |byte| {
+    each(&mut t, "after chunked", value + 7, |byte| {
         let field = [b"Transfer-Encoding: chunked", &[byte][..], b"\r\n\r\n0\r\n\r\n"].concat();
         ([head, &field[..]].concat(), blank(byte))
     });
@@ -154,7 +153,7 @@ fn every_byte_of_host_and_framing() {
 }
 
 #[test]
-fn every_byte_of_a_chunked_body() {
+fn each_byte_of_a_chunked_body_is_judged_by_the_grammar() {
     let mut t = Table::default();
     t.section("RFC 9112 7.1, byte by byte");
     let head = b"GET /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -168,7 +167,7 @@ fn every_byte_of_a_chunked_body() {
         let data = if size == 0 { b"\r\n".to_vec() } else { data };
         (body(b"", byte, &[&data[..], last].concat()), fine(byte.is_ascii_hexdigit()))
     });
-    each(&mut t, "behind a size", start + 1, |byte| {
+    each(&mut t, "after a size", start + 1, |byte| {
         let size = (byte as char).to_digit(16).map_or(1, |low| 16 + low as usize);
         let data = [b"\r\n", &b"x".repeat(size)[..], b"\r\n0\r\n\r\n"].concat();
         (body(b"1", byte, &data), fine(byte.is_ascii_hexdigit()))
@@ -190,15 +189,15 @@ fn every_byte_of_a_chunked_body() {
         let bytes = body(b"1;a=\"b", byte, &[b"c\"", &data[..]].concat());
         (bytes, fine(is_text(byte) && byte != b'"'))
     });
-    each(&mut t, "behind a backslash", start + 6, |byte| {
+    each(&mut t, "after a backslash", start + 6, |byte| {
         let bytes = body(b"1;a=\"\\", byte, &[b"\"", &data[..]].concat());
         (bytes, fine(is_text(byte)))
     });
     each(&mut t, "within data", start + 3, |byte| (body(b"1\r\n", byte, b"\r\n0\r\n\r\n"), "200"));
-    each(&mut t, "in the place of CR behind data", start + 4, |byte| {
+    each(&mut t, "in the place of CR after data", start + 4, |byte| {
         (body(b"1\r\nx", byte, b"\n0\r\n\r\n"), fine(byte == b'\r'))
     });
-    each(&mut t, "in the place of LF behind data", start + 5, |byte| {
+    each(&mut t, "in the place of LF after data", start + 5, |byte| {
         (body(b"1\r\nx\r", byte, b"0\r\n\r\n"), fine(byte == b'\n'))
     });
     each(&mut t, "within a trailer's name", start + 4, |byte| {
@@ -213,7 +212,7 @@ fn every_byte_of_a_chunked_body() {
     drive::check(t.cases);
 }
 
-/// One case per byte; the bytes are split behind it.
+/// Adds one case for each byte value. The bytes are split after this byte.
 fn each<'a>(table: &mut Table, place: &str, at: usize, case: impl Fn(u8) -> (Vec<u8>, &'a str)) {
     for byte in 0..=255 {
         let (bytes, expected) = case(byte);
@@ -222,7 +221,7 @@ fn each<'a>(table: &mut Table, place: &str, at: usize, case: impl Fn(u8) -> (Vec
     }
 }
 
-/// RFC 9110 section 5.6.2.
+/// A `tchar` of RFC 9110 section 5.6.2.
 fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

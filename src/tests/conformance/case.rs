@@ -1,30 +1,32 @@
-//! One case: a section, a name, the bytes, and what must come of them.
+//! A case: a section, a name, the bytes to send, and the expected result.
 //!
-//! What must come is written in a short notation: the statuses of the answers, `H` before one
-//! that answers a HEAD, and how it ends:
-//! - `200 404`: two answers, and the connection lives on;
-//! - `400!`: one answer, and the service ends the connection by itself;
-//! - `200 ?`: one answer, and the service waits for more; our half-close ends it in silence;
-//! - `?400`: no answer, and the service waits; our half-close brings a 400, and the end.
+//! The expected result has a short notation: the statuses of the answers, with `H` before the
+//! answer to a HEAD, and the final state of the connection:
+//! - `200 404`: two answers, and the connection stays open;
+//! - `400!`: one answer, and the service closes the connection;
+//! - `200 ?`: one answer, and the service waits for more bytes; after a half-close of the client
+//!   the service closes the connection without another answer;
+//! - `?400`: no answer, and the service waits for more bytes; after a half-close of the client the
+//!   service sends a 400 and closes the connection.
 
-/// What a smuggler hides.
+/// A hidden request, as request smuggling appends it to another request.
 pub(crate) const HIDDEN: &str = "GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n";
 
-/// What the service does behind its answers.
+/// The state of the connection after the answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After {
-    /// It takes another request.
+    /// The service accepts another request.
     Open,
-    /// It ends the connection.
+    /// The service closes the connection.
     Closed,
-    /// It waits for the rest of a request, and answers its lack with this.
+    /// The service waits for the rest of a request. If it does not come, it sends this answer.
     Waits(Option<(u16, bool)>),
 }
 
-/// What must come of a case.
+/// The expected result of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expected {
-    /// The statuses in their order, and whether each answers a HEAD.
+    /// The statuses in order, each with whether it answers a HEAD.
     pub(crate) answers: Vec<(u16, bool)>,
     pub(crate) after: After,
 }
@@ -38,7 +40,7 @@ impl Expected {
         };
         let (mut answers, mut after) = (Vec::new(), After::Open);
         for word in text.split_whitespace() {
-            assert_eq!(after, After::Open, "{text:?}: nothing follows the end");
+            assert_eq!(after, After::Open, "{text:?}: no word may follow the end");
             if let Some(lack) = word.strip_prefix('?') {
                 after = After::Waits((!lack.is_empty()).then(|| answer(lack)));
                 continue;
@@ -52,26 +54,26 @@ impl Expected {
     }
 }
 
-/// One named case.
+/// A named case.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) section: &'static str,
     pub(crate) name: String,
     pub(crate) bytes: Vec<u8>,
     pub(crate) expected: Expected,
-    /// True exactly when the same request is not answered with the same bytes twice.
+    /// Whether two answers to this request may differ.
     pub(crate) is_volatile: bool,
-    /// True exactly when a client that ends its side takes its request back: a scan.
+    /// Whether a half-close of the client cancels the request, as with a scan.
     pub(crate) needs_reader: bool,
-    /// Where to split.
+    /// The positions at which the bytes are split.
     pub(crate) cuts: Vec<usize>,
-    /// True exactly when the case is one byte of many in its place, and need not be played in
-    /// every way.
+    /// Whether the case is one of many byte values at a position, which need not be sent in every
+    /// way.
     pub(crate) is_enumerated: bool,
 }
 
 impl Case {
-    /// The case as one may send it by hand.
+    /// A shell command that sends the case.
     pub(crate) fn command(&self) -> String {
         let mut text = String::new();
         for byte in &self.bytes[..self.bytes.len().min(3000)] {
@@ -87,7 +89,7 @@ impl Case {
     }
 }
 
-/// A table under construction; each method adds one case of one shape.
+/// A table under construction. Each method adds one case of one kind.
 #[derive(Default)]
 pub(crate) struct Table {
     section: &'static str,
@@ -95,15 +97,15 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// The section that the cases from here on belong to.
+    /// Sets the section of the following cases.
     pub(crate) fn section(&mut self, section: &'static str) {
         self.section = section;
     }
 
-    /// Bytes as they are.
+    /// A case that sends the bytes unchanged.
     pub(crate) fn raw(&mut self, name: &str, bytes: impl AsRef<[u8]>, expected: &str) -> &mut Case {
         let bytes = bytes.as_ref().to_vec();
-        // Long ones are split where lines end and at some sixty other places.
+        // Long cases are split at line ends and at about sixty other positions.
         let stride = (bytes.len() / 64).max(1);
         let is_place = |at: &usize| {
             let is_line_end = bytes[at - 1..].starts_with(b"\n") || bytes[*at..].starts_with(b"\n");
@@ -121,10 +123,10 @@ impl Table {
             cuts,
             is_enumerated: false,
         });
-        self.cases.last_mut().expect("it was pushed")
+        self.cases.last_mut().expect("a case was pushed")
     }
 
-    /// A request line; a Host and the blank line follow.
+    /// A case with this request line, followed by a Host field and the blank line.
     pub(crate) fn line(&mut self, line: impl AsRef<[u8]>, expected: &str) -> &mut Case {
         let line = line.as_ref();
         let bytes = [line, b"\r\nHost: localhost\r\n\r\n"].concat();
@@ -133,19 +135,19 @@ impl Table {
         case
     }
 
-    /// The only field of a GET.
+    /// A GET with this field only.
     pub(crate) fn only_field(&mut self, field: impl AsRef<[u8]>, expected: &str) -> &mut Case {
         let field = field.as_ref();
         let bytes = [field, b"\r\n\r\n"].concat();
         self.behind(b"GET /healthz HTTP/1.1\r\n", &shown(field), (&bytes, expected))
     }
 
-    /// Fields beside Host of a GET without a body.
+    /// A GET with these fields after Host and without a body.
     pub(crate) fn fields(&mut self, fields: impl AsRef<[u8]>, expected: &str) -> &mut Case {
         self.body(fields, "", expected)
     }
 
-    /// Fields beside Host of a GET, and its body.
+    /// A GET with these fields after Host and with a body.
     pub(crate) fn body(
         &mut self,
         fields: impl AsRef<[u8]>,
@@ -162,17 +164,17 @@ impl Table {
         self.behind(head, &name, (&[fields, b"\r\n\r\n", body].concat(), expected))
     }
 
-    /// A chunked body of a GET.
+    /// A GET with a chunked body.
     pub(crate) fn chunks(&mut self, body: impl AsRef<[u8]>, expected: &str) -> &mut Case {
         let body = body.as_ref();
         let head = b"GET /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
         self.behind(head, &format!("chunks {}", shown(body)), (body, expected))
     }
 
-    /// Bytes behind a head that many cases share: it is split in others.
+    /// A case whose head is shared by many cases. The head is split only in other cases.
     fn behind(&mut self, head: &[u8], name: &str, (bytes, expected): (&[u8], &str)) -> &mut Case {
         let case = self.raw(name, [head, bytes].concat(), expected);
-        // So is the request that a smuggler hides behind.
+        // The hidden request is also split only in other cases.
         let is_hiding = case.bytes.ends_with(HIDDEN.as_bytes());
         let end = case.bytes.len() - if is_hiding { HIDDEN.len() - 1 } else { 0 };
         case.cuts.retain(|at| (head.len()..=end).contains(at));
@@ -180,7 +182,7 @@ impl Table {
     }
 }
 
-/// Bytes as a name: escaped, and cut where they go on and on.
+/// The bytes as a name: escaped, and shortened if they are long.
 fn shown(bytes: &[u8]) -> String {
     let text = bytes.escape_ascii().to_string();
     match text.get(..90) {

@@ -1,10 +1,10 @@
-//! The chunked coding: RFC 9112 section 7.1, and what request smuggling makes of it.
+//! The chunked transfer coding (RFC 9112 section 7.1), and its use for request smuggling.
 
 use crate::case::{HIDDEN, Table};
 use crate::drive;
 
 #[test]
-fn the_chunked_coding() {
+fn the_chunked_coding_is_parsed_strictly() {
     let mut table = Table::default();
     chunks(&mut table);
     sizes(&mut table);
@@ -205,7 +205,7 @@ fn extensions(t: &mut Table) {
         ";a=\"\t\"",
         ";!#$%&'*+-.^_`|~=1",
         ";a=\"\u{e9}\"",
-        // Bad whitespace, which a recipient must take (RFC 9110 section 5.6.3).
+        // A recipient must parse bad whitespace (RFC 9110 section 5.6.3).
         " ;a",
         "\t;a",
         "; a",
@@ -310,7 +310,7 @@ fn trailers(t: &mut Table) {
         "x:y\r\n",
         "X: \u{e9}\r\n",
         "X: a\tb\r\n",
-        // Fields that must not be taken from a trailer change nothing.
+        // Fields that must not be taken from a trailer have no effect.
         "Content-Length: 100\r\n",
         "Content-Length: x\r\n",
         "Transfer-Encoding: chunked\r\n",

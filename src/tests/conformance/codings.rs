@@ -1,13 +1,14 @@
-//! Where a body ends by its coding: RFC 9112 section 6, and what request smuggling is made of.
+//! The end of a body by its transfer coding (RFC 9112 section 6), and its use for request
+//! smuggling.
 //!
-//! Every disguise hides a second request. That only one answer comes, and that the connection
-//! ends behind it, is the whole defence.
+//! Every variant hides a second request. The defence is that only one answer is sent and that the
+//! connection is closed after it.
 
 use crate::case::{HIDDEN, Table};
 use crate::drive;
 
 #[test]
-fn transfer_encoding() {
+fn transfer_encoding_is_parsed_strictly() {
     let mut table = Table::default();
     codings(&mut table);
     both(&mut table);
@@ -161,7 +162,7 @@ fn codings(t: &mut Table) {
         "Content-Encoding: chunked",
         "Foo: chunked",
     ] {
-        // No coding, hence no body: what follows is the next request.
+        // Without a transfer coding there is no body, so the following bytes are the next request.
         t.body(field, HIDDEN, "200 404");
         t.body(field, &body, "200 400!");
     }

@@ -1,5 +1,5 @@
-//! How long a connection lives, and in which order it is answered: RFC 9112 section 9, RFC 9110
-//! sections 7.6.1, 7.8 and 10.1.1.
+//! The persistence of connections and the order of answers: RFC 9112 section 9, RFC 9110 sections
+//! 7.6.1, 7.8 and 10.1.1.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ const CHUNKED: &str =
     "PUT /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
 
 #[test]
-fn persistence() {
+fn the_connection_options_determine_the_persistence() {
     let mut table = Table::default();
     endings(&mut table);
     old_endings(&mut table);
@@ -27,7 +27,7 @@ fn persistence() {
 }
 
 #[test]
-fn pipelines() {
+fn pipelined_requests_are_answered_in_order() {
     let mut table = Table::default();
     orders(&mut table);
     scans(&mut table);
@@ -35,7 +35,7 @@ fn pipelines() {
 }
 
 #[test]
-fn expectations_and_upgrades() {
+fn expectations_are_checked_and_upgrades_are_ignored() {
     let mut table = Table::default();
     expectations(&mut table);
     upgrades(&mut table);
@@ -64,7 +64,7 @@ fn endings(t: &mut Table) {
     ] {
         t.fields(format!("Connection: {option}"), "200!");
         let head = format!("GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: {option}\r\n\r\n");
-        t.raw(&format!("nothing behind Connection: {option}"), format!("{head}{GET}"), "200!");
+        t.raw(&format!("no answer after Connection: {option}"), format!("{head}{GET}"), "200!");
     }
     for option in [
         "keep-alive",
@@ -107,8 +107,8 @@ fn endings(t: &mut Table) {
     let chunked = "Connection: close\r\nTransfer-Encoding: chunked";
     t.body(chunked, format!("0\r\n\r\n{GET}"), "200!");
     t.raw("an error of a route keeps the connection", MISS, "404");
-    t.raw("so does a faulty query", MISS.replace("nowhere", "open-ports"), "400");
-    t.raw("an error of the protocol ends it", format!("{BAD}{GET}"), "400!");
+    t.raw("an invalid query keeps the connection", MISS.replace("nowhere", "open-ports"), "400");
+    t.raw("a protocol error closes the connection", format!("{BAD}{GET}"), "400!");
 }
 
 fn old_endings(t: &mut Table) {
@@ -128,7 +128,11 @@ fn old_endings(t: &mut Table) {
         let bytes = format!("GET /healthz HTTP/1.0\r\n{fields}\r\n");
         t.raw(&format!("1.0 with {fields:?}"), &bytes, expected);
         let second = if expected.ends_with('!') { "200!" } else { "200 404" };
-        t.raw(&format!("another behind 1.0 with {fields:?}"), format!("{bytes}{MISS}"), second);
+        t.raw(
+            &format!("a second request after 1.0 with {fields:?}"),
+            format!("{bytes}{MISS}"),
+            second,
+        );
     }
     t.raw("1.0, then 1.1", format!("GET /healthz HTTP/1.0\r\n\r\n{GET}"), "200!");
     t.raw("1.1, then 1.0", format!("{GET}GET /healthz HTTP/1.0\r\n\r\n{GET}"), "200 200!");
@@ -155,18 +159,18 @@ fn orders(t: &mut Table) {
         }
     }
     let three = format!("{GET}{HEAD}{MISS}{POST}{CHUNKED}{HEAD}{GET}");
-    t.raw("seven in their order", &three, "200 H200 404 405 405 H200 200");
+    t.raw("seven requests in order", &three, "200 H200 404 405 405 H200 200");
     t.raw(
-        "a bad one in the midst",
+        "an invalid request in the middle",
         format!("{three}{BAD}{three}"),
         "200 H200 404 405 405 H200 200 400!",
     );
     t.raw(
-        "a last one in the midst",
+        "a request with close in the middle",
         format!("{three}{LAST}{three}"),
         "200 H200 404 405 405 H200 200 200!",
     );
-    t.raw("thirty", GET.repeat(30), &"200 ".repeat(30));
+    t.raw("thirty requests", GET.repeat(30), &"200 ".repeat(30));
     t.raw("thirty HEADs", HEAD.repeat(30), &"H200 ".repeat(30));
     t.raw(
         "a HEAD and a large answer",
@@ -186,10 +190,14 @@ fn scans(t: &mut Table) {
         let field = format!("Accept: {accept}\r\n");
         for (name, bytes, expected) in [
             ("a scan", scan("1.1", &field), "200"),
-            ("a scan between others", format!("{GET}{}{MISS}", scan("1.1", &field)), "200 200 404"),
+            (
+                "a scan between other requests",
+                format!("{GET}{}{MISS}", scan("1.1", &field)),
+                "200 200 404",
+            ),
             ("two scans", scan("1.1", &field).repeat(2), "200 200"),
             ("a scan of 1.0", scan("1.0", &field), "200!"),
-            ("the last", scan("1.1", &format!("{field}Connection: close\r\n")), "200!"),
+            ("a scan with close", scan("1.1", &format!("{field}Connection: close\r\n")), "200!"),
         ] {
             let case = t.raw(&format!("{name} as {accept}"), bytes, expected);
             (case.is_volatile, case.needs_reader, case.cuts) = (true, true, vec![40, 90]);
@@ -243,7 +251,11 @@ fn expectations(t: &mut Table) {
         "GET /healthz HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello",
         "200!",
     );
-    t.raw("a strange one too", "GET /healthz HTTP/1.0\r\nExpect: x\r\n\r\n", "200!");
+    t.raw(
+        "an unknown expectation of 1.0 is ignored",
+        "GET /healthz HTTP/1.0\r\nExpect: x\r\n\r\n",
+        "200!",
+    );
     t.body("Expect: 100-continue\r\nContent-Length: 70000", "", "413!");
     t.body("Expect: 100-continue\r\nContent-Length: x", "", "400!");
     let smuggled = "Expect: 100-continue\r\nContent-Length: 5\r\nTransfer-Encoding: chunked";
@@ -251,7 +263,7 @@ fn expectations(t: &mut Table) {
     t.body("Expect: 100-continue\r\nContent-Length: 5", format!("hello{MISS}"), "200 404");
     let fields = "Host: h\r\nExpect: 100-continue\r\nContent-Length: 5";
     let head = format!("HEAD /healthz HTTP/1.1\r\n{fields}\r\n\r\nhello");
-    t.raw("HEAD that expects", head, "H200");
+    t.raw("HEAD with an expectation", head, "H200");
 }
 
 fn upgrades(t: &mut Table) {
@@ -279,10 +291,10 @@ fn upgrades(t: &mut Table) {
     t.body("Connection: Upgrade\r\nUpgrade: h2c", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "200 400!");
 }
 
-/// The interim answer depends on whether the body is there already: it comes exactly when the
-/// client may be waiting for it.
+/// The interim answer depends on whether the body has already arrived: it is sent if and only if
+/// the client may be waiting for it.
 #[test]
-fn a_client_is_told_to_go_on_exactly_when_it_waits() {
+fn the_service_sends_100_continue_only_if_the_client_waits() {
     let service = Service::start(&[]);
     let ask = |method: &str, fields: &str, body: &str| {
         let mut stream = TcpStream::connect(service.address).unwrap();

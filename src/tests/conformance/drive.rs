@@ -1,9 +1,10 @@
-//! Plays cases against the real binary: whole, byte by byte, split at every place, and cut off.
+//! Sends the cases to the real binary: in one piece, byte by byte, split at every position, and cut
+//! off.
 //!
-//! Many connections are played side by side, piece by piece: all send their first piece, then all
-//! their second. Between two pieces a request on a connection of its own is answered; since the
-//! service takes what is ready in order, it has read every piece before it answers, so that no
-//! two are ever read as one.
+//! Many connections are served in parallel, piece by piece: all of them send their first piece,
+//! then all of them send their second. Between two pieces, a request on a separate connection is
+//! answered. The service handles ready sockets in order, so it has read every piece before it
+//! answers, and it never reads two pieces as one.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,61 +15,61 @@ use crate::line::{self, Line};
 use crate::process::Service;
 use crate::reader::{self, Answer};
 
-/// Connections side by side.
+/// The number of parallel connections.
 const BATCH: usize = 128;
-/// Faults that are told; with more the case is clear.
+/// The maximum number of reported failures; more would add no information.
 const FAULTS_MAX: usize = 40;
-/// What proves that the connection lives on: no case is answered like it.
+/// A request whose answer proves that the connection is still open. No case has the same answer.
 const FOLLOW_UP: &[u8] =
     b"OPTIONS /metrics HTTP/1.1\r\nHost: follow-up\r\nConnection: close\r\n\r\n";
 
-/// What went wrong, by the case's title.
+/// The failures, by the title of the case.
 type Faults = Mutex<BTreeMap<String, String>>;
 
-/// What the client does behind the bytes of its case.
+/// The action of the client after the bytes of its case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    /// It sends [`FOLLOW_UP`] in the same breath.
+enum EndWriter {
+    /// The client sends [`FOLLOW_UP`] together with the last piece.
     Pipelined,
-    /// It sends [`FOLLOW_UP`] later.
+    /// The client sends [`FOLLOW_UP`] later.
     FollowUp,
-    /// It ends its side.
+    /// The client shuts down its sending side.
     HalfClose,
 }
 
-/// One connection's part.
+/// A case on one connection.
 struct Run<'a> {
     case: &'a Case,
-    /// Where each piece ends.
+    /// The end positions of the pieces.
     ends: Vec<usize>,
-    ending: Ending,
+    ending: EndWriter,
 }
 
 impl<'a> Run<'a> {
-    /// The case in one piece, followed by whatever its end permits.
+    /// The case in one piece, with every permitted action after it.
     fn whole(case: &'a Case) -> Vec<Self> {
         let run = |ending| Run { case, ends: vec![case.bytes.len()], ending };
         match case.expected.after {
-            After::Waits(_) => vec![run(Ending::HalfClose)],
+            After::Waits(_) => vec![run(EndWriter::HalfClose)],
             After::Open | After::Closed if case.needs_reader || case.is_enumerated => {
-                vec![run(Ending::Pipelined)]
+                vec![run(EndWriter::Pipelined)]
             }
             After::Open | After::Closed => {
-                vec![run(Ending::Pipelined), run(Ending::HalfClose), run(Ending::FollowUp)]
+                vec![run(EndWriter::Pipelined), run(EndWriter::HalfClose), run(EndWriter::FollowUp)]
             }
         }
     }
 
-    /// The case byte by byte, and in two pieces.
+    /// The case byte by byte, and in two pieces for each split position.
     fn split(case: &'a Case) -> Vec<Self> {
         let ending = match case.expected.after {
-            After::Waits(_) => Ending::HalfClose,
-            After::Open | After::Closed => Ending::FollowUp,
+            After::Waits(_) => EndWriter::HalfClose,
+            After::Open | After::Closed => EndWriter::FollowUp,
         };
         let len = case.bytes.len();
         let is_thorough = std::env::var_os("CONFORMANCE_THOROUGH").is_some();
         let cuts = if is_thorough { (1..len).collect() } else { case.cuts.clone() };
-        // Byte by byte; a long one in some sixty pieces.
+        // Long cases are sent in about sixty pieces instead of byte by byte.
         let step = if len > 2000 { len / 64 } else { 1 };
         let all = (1..len).step_by(step).chain([len]).collect();
         let runs = cuts.into_iter().map(|at| vec![at, len]);
@@ -80,7 +81,7 @@ impl<'a> Run<'a> {
         &self.case.bytes[start..self.ends[step]]
     }
 
-    /// Remembers a fault; the first of a case is enough.
+    /// Records a failure; only the first of a case is kept.
     fn blame(&self, faults: &Faults, fault: &str) {
         let title = format!("{}: {}", self.case.section, self.case.name);
         let text =
@@ -90,26 +91,28 @@ impl<'a> Run<'a> {
 
     fn describe(&self) -> String {
         let pieces = match self.ends.len() {
-            1 => "whole".to_owned(),
+            1 => "in one piece".to_owned(),
             2 => format!("split at {}", self.ends[0]),
             count => format!("in {count} pieces"),
         };
         format!("{pieces}, then {:?}", self.ending)
     }
 
-    /// What must come: the statuses, and whether each answers a HEAD.
+    /// The expected statuses, each with whether it answers a HEAD.
     fn expected(&self) -> Vec<(u16, bool)> {
         let mut expected = self.case.expected.answers.clone();
         match (self.case.expected.after, self.ending) {
-            (After::Open, Ending::Pipelined | Ending::FollowUp) => expected.push((200, false)),
+            (After::Open, EndWriter::Pipelined | EndWriter::FollowUp) => {
+                expected.push((200, false))
+            }
             (After::Waits(lack), _) => expected.extend(lack),
             (After::Open | After::Closed, _) => {}
         }
         expected
     }
 
-    /// Judges what came, and returns the answers to the case itself, without what differs between
-    /// two ways of sending it.
+    /// Judges the received bytes. Returns the answers to the case itself, without the fields that
+    /// may differ between two ways of sending it.
     fn judge(&self, received: &[u8]) -> Result<Vec<Answer>, String> {
         let expected = self.expected();
         let is_head = |index: usize| expected.get(index).is_some_and(|(_, is_head)| *is_head);
@@ -118,20 +121,23 @@ impl<'a> Run<'a> {
         let got: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
         let wanted: Vec<u16> = expected.iter().map(|(status, _)| *status).collect();
         if got != wanted {
-            return Err(format!("wanted {wanted:?}, got {got:?}"));
+            return Err(format!("expected {wanted:?}, got {got:?}"));
         }
         let own = self.case.expected.answers.len();
         let is_last_own = |index: usize| index + 1 == own;
         for (index, answer) in answers.iter().take(own).enumerate() {
             let ends_here = is_last_own(index) && self.case.expected.after == After::Closed;
-            let may_end = is_last_own(index) && self.ending == Ending::HalfClose;
+            let may_end = is_last_own(index) && self.ending == EndWriter::HalfClose;
             if answer.says_close() != ends_here && !may_end {
-                return Err(format!("answer {index} says of the end: {:?}", answer.fields));
+                return Err(format!(
+                    "answer {index} has a wrong Connection field: {:?}",
+                    answer.fields
+                ));
             }
         }
         let follow_up = answers.get(own).filter(|_| self.case.expected.after == After::Open);
         if follow_up.is_some_and(|answer| answer.field("Allow").is_none()) {
-            return Err("the follow-up was answered as something else".into());
+            return Err("the follow-up has a wrong answer".into());
         }
         let is_comparable = |answer: &Answer| !self.case.is_volatile || answer.status != 200;
         let own = answers.into_iter().take(own).filter(is_comparable).map(Answer::timeless);
@@ -139,13 +145,13 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Plays runs side by side; each gets what came.
+/// Sends the cases in parallel; returns the received bytes of each.
 fn play(address: SocketAddr, runs: &[Run]) -> Vec<Result<Vec<u8>, String>> {
     let (mut control, mut lines) = line::connect(address, runs.len());
     let steps = runs.iter().map(|run| run.ends.len()).max().unwrap_or(0);
     for step in 0..steps {
         for (run, line) in runs.iter().zip(&mut lines).filter(|(run, _)| step < run.ends.len()) {
-            if step + 1 == run.ends.len() && run.ending == Ending::Pipelined {
+            if step + 1 == run.ends.len() && run.ending == EndWriter::Pipelined {
                 line.send(&[run.piece(step), FOLLOW_UP].concat());
             } else {
                 line.send(run.piece(step));
@@ -162,18 +168,18 @@ fn finish(run: &Run, mut line: Line) -> Result<Vec<u8>, String> {
         let answers = reader::read(line.read_ready(), is_head, false)?;
         let finals = answers.iter().filter(|answer| !answer.is_interim()).count();
         if finals != run.case.expected.answers.len() {
-            return Err(format!("it did not wait: {answers:?}"));
+            return Err(format!("the service did not wait: {answers:?}"));
         }
     }
     match run.ending {
-        Ending::Pipelined => {}
-        Ending::FollowUp => line.send(FOLLOW_UP),
-        Ending::HalfClose => line.half_close(),
+        EndWriter::Pipelined => {}
+        EndWriter::FollowUp => line.send(FOLLOW_UP),
+        EndWriter::HalfClose => line.half_close(),
     }
     line.read_to_end()
 }
 
-/// Plays the runs in batches on two threads; gives the answers, or tells the faults.
+/// Sends the cases in batches from two threads; returns the answers and records the failures.
 fn play_all(address: SocketAddr, runs: &[Run], faults: &Faults) -> Vec<Vec<Answer>> {
     let results: Mutex<BTreeMap<usize, Vec<Answer>>> = Mutex::default();
     let batches: Vec<(usize, &[Run])> =
@@ -207,7 +213,7 @@ fn play_all(address: SocketAddr, runs: &[Run], faults: &Faults) -> Vec<Vec<Answe
     (0..runs.len()).map(|index| results.remove(&index).unwrap_or_default()).collect()
 }
 
-/// Plays every case in every way, and fails with all that went wrong.
+/// Sends every case in every way, and fails with a list of all failures.
 pub(crate) fn check(cases: Vec<Case>) {
     let wanted = std::env::var("CONFORMANCE").unwrap_or_default();
     let is_wanted = |case: &Case| format!("{}: {}", case.section, case.name).contains(&wanted);
@@ -230,18 +236,18 @@ pub(crate) fn check(cases: Vec<Case>) {
     let faults = faults.into_inner().unwrap();
     let shown: String = faults.values().take(FAULTS_MAX).map(String::as_str).collect();
     assert!(faults.is_empty(), "{}\n{} faults:\n{shown}", service.command, faults.len());
-    crate::process::until("every descriptor is free again", || {
+    crate::process::until("the service has closed the descriptors", || {
         (service.descriptors() <= began).then_some(())
     });
 }
 
-/// However the bytes came, the answers are the same, byte for byte.
+/// Checks that the answers to a case are identical, however its bytes were sent.
 fn compare(runs: &[Run], answers: &[Vec<Answer>], faults: &Faults) {
     let mut references: BTreeMap<*const Case, &Vec<Answer>> = BTreeMap::new();
     for (run, answers) in runs.iter().zip(answers) {
         let reference = references.entry(run.case).or_insert(answers);
         if *reference != answers {
-            run.blame(faults, &format!("wanted {reference:?}\n  got {answers:?}"));
+            run.blame(faults, &format!("expected {reference:?}\n  got {answers:?}"));
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Where a body ends by its length: RFC 9112 section 6, RFC 9110 section 8.6.
+//! The end of a body by its length: RFC 9112 section 6, RFC 9110 section 8.6.
 
 use crate::case::{HIDDEN, Table};
 use crate::drive;
 
 #[test]
-fn content_length() {
+fn content_length_is_parsed_strictly() {
     let mut table = Table::default();
     lengths(&mut table);
     bodies(&mut table);
@@ -136,23 +136,31 @@ fn bodies(t: &mut Table) {
         t.raw(&format!("{method} with a request as its body"), body, expected);
         let size = format!("{:x}", HIDDEN.len());
         let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{size}\r\n{HIDDEN}\r\n0\r\n\r\n");
-        t.raw(&format!("{method} with one in chunks"), format!("{head}{chunked}"), expected);
+        t.raw(
+            &format!("{method} with a request as its chunked body"),
+            format!("{head}{chunked}"),
+            expected,
+        );
         let nothing = format!("{head}Content-Length: 0\r\n\r\n{HIDDEN}");
-        t.raw(&format!("{method} of length 0 and another"), nothing, &format!("{expected} 404"));
+        t.raw(
+            &format!("{method} of length 0 before another request"),
+            nothing,
+            &format!("{expected} 404"),
+        );
         let bare = format!("{head}\r\n{HIDDEN}");
-        t.raw(&format!("{method} and another (CL.0)"), bare, &format!("{expected} 404"));
+        t.raw(&format!("{method} before another request (CL.0)"), bare, &format!("{expected} 404"));
         let unknown = format!("{method} /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n");
         let not_found = if method == "HEAD" { "H404 404" } else { "404 404" };
-        t.raw("a body of no route's", format!("{unknown}hello{HIDDEN}"), not_found);
+        t.raw("a body for an unknown route", format!("{unknown}hello{HIDDEN}"), not_found);
     }
     t.raw("a body of 1.0", "GET /healthz HTTP/1.0\r\nContent-Length: 5\r\n\r\nhello", "200!");
     let kept = "GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello";
-    t.raw("a body of a kept 1.0", kept, "200");
+    t.raw("a body of 1.0 with keep-alive", kept, "200");
     t.body("Content-Length: 5", "hell", "?400");
     t.body("Content-Length: 5", "", "?400");
     t.body("Content-Length: 65536", "x".repeat(65_535), "?400");
     t.raw(
-        "a body of HEAD that is cut",
+        "a truncated body of HEAD",
         "HEAD /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhell",
         "?H400",
     );

@@ -1,4 +1,4 @@
-//! One connection of the tests, and the barrier that keeps what was sent apart.
+//! A connection of the tests, and the barrier that separates the pieces that are sent.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use crate::process::PATIENCE;
 
-/// So many connections, and one for [`Line::barrier`]. The service has accepted all of them.
+/// Opens this number of connections, and one more for [`Line::barrier`]. The service has accepted
+/// all of them.
 pub(crate) fn connect(address: SocketAddr, count: usize) -> (Line, Vec<Line>) {
     let mut control = Line::connect(address);
     let lines = (0..count).map(|_| Line::connect(address)).collect();
-    // Each turn of the service accepts some of them, and answers us.
+    // Each tick of the service accepts some connections and answers this one.
     (0..=count / 32).for_each(|_| control.barrier());
     (control, lines)
 }
 
-/// A connection under way.
+/// A connection to the service.
 pub(crate) struct Line {
     stream: TcpStream,
     received: Vec<u8>,
@@ -29,17 +30,17 @@ impl Line {
         Self { stream, received: Vec::new() }
     }
 
-    /// A service that has ended the connection by now is no fault of the sender.
+    /// Sends bytes. An error is ignored, because the service may have closed the connection.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
-    /// Ends our side: no more is sent.
+    /// Shuts down the sending side of the connection.
     pub(crate) fn half_close(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// What has come so far.
+    /// All bytes that have been received so far.
     pub(crate) fn read_ready(&mut self) -> &[u8] {
         self.stream.set_nonblocking(true).expect("a socket");
         let _ = self.stream.read_to_end(&mut self.received);
@@ -47,22 +48,22 @@ impl Line {
         &self.received
     }
 
-    /// All that comes up to the end. Behind it the connection is reset, or the kernel would
-    /// remember each of thousands for a minute.
+    /// Reads until the service closes the connection. Then the connection is reset, or the kernel
+    /// would keep thousands of connections in TIME-WAIT for a minute.
     pub(crate) fn read_to_end(mut self) -> Result<Vec<u8>, String> {
         loop {
             match self.stream.read_to_end(&mut self.received) {
                 Ok(_) => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
-                Err(error) => return Err(format!("no end: {error}")),
+                Err(error) => return Err(format!("the connection is not closed: {error}")),
             }
         }
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
         Ok(self.received)
     }
 
-    /// Waits until the service has taken all that was sent before, by whomever.
+    /// Waits until the service has read everything that any connection sent before.
     pub(crate) fn barrier(&mut self) {
         self.send(b"GET /healthz HTTP/1.1\r\nHost: barrier\r\n\r\n");
         self.received.clear();
@@ -71,7 +72,7 @@ impl Line {
             match self.stream.read(&mut bytes) {
                 Ok(count @ 1..) => self.received.extend_from_slice(&bytes[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                ended => panic!("the service is gone: {ended:?}"),
+                ended => panic!("the barrier is not answered: {ended:?}"),
             }
         }
     }

@@ -1,10 +1,10 @@
-//! Lines and the first of them: RFC 9112 sections 2 and 3, but for the target.
+//! The lines of a message and the request line (RFC 9112 sections 2 and 3), except for the target.
 
 use crate::case::Table;
 use crate::drive;
 
 #[test]
-fn messages_and_their_lines() {
+fn lines_and_versions_are_parsed_strictly() {
     let mut table = Table::default();
     line_ends(&mut table);
     begins(&mut table);
@@ -13,7 +13,7 @@ fn messages_and_their_lines() {
 }
 
 #[test]
-fn the_request_line() {
+fn the_request_line_is_parsed_strictly() {
     let mut table = Table::default();
     methods(&mut table);
     request_lines(&mut table);
@@ -25,19 +25,19 @@ fn line_ends(t: &mut Table) {
     t.section("RFC 9112 2.2");
     let lf = "400!";
     t.raw("a request", "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n", "200");
-    t.raw("bare LF behind the request line", "GET /healthz HTTP/1.1\nHost: h\r\n\r\n", lf);
-    t.raw("bare LF behind a field", "GET /healthz HTTP/1.1\r\nHost: h\nX: y\r\n\r\n", lf);
-    t.raw("bare LF behind the last field", "GET /healthz HTTP/1.1\r\nHost: h\n\r\n", lf);
+    t.raw("bare LF after the request line", "GET /healthz HTTP/1.1\nHost: h\r\n\r\n", lf);
+    t.raw("bare LF after a field", "GET /healthz HTTP/1.1\r\nHost: h\nX: y\r\n\r\n", lf);
+    t.raw("bare LF after the last field", "GET /healthz HTTP/1.1\r\nHost: h\n\r\n", lf);
     t.raw("bare LF as the blank line", "GET /healthz HTTP/1.1\r\nHost: h\r\n\n", lf);
     t.raw("bare LF throughout", "GET /healthz HTTP/1.1\nHost: h\n\n", lf);
-    t.raw("bare CR behind the request line", "GET /healthz HTTP/1.1\rHost: h\r\n\r\n", lf);
-    t.raw("bare CR behind a field", "GET /healthz HTTP/1.1\r\nHost: h\rX: y\r\n\r\n", lf);
+    t.raw("bare CR after the request line", "GET /healthz HTTP/1.1\rHost: h\r\n\r\n", lf);
+    t.raw("bare CR after a field", "GET /healthz HTTP/1.1\r\nHost: h\rX: y\r\n\r\n", lf);
     t.raw("bare CR as the blank line", "GET /healthz HTTP/1.1\r\nHost: h\r\n\rGET", lf);
     t.raw("bare CR throughout", "GET /healthz HTTP/1.1\rHost: h\r\r", lf);
-    t.raw("CR CR LF behind the request line", "GET /healthz HTTP/1.1\r\r\nHost: h\r\n\r\n", lf);
-    t.raw("CR CR LF behind a field", "GET /healthz HTTP/1.1\r\nHost: h\r\r\n\r\n", lf);
+    t.raw("CR CR LF after the request line", "GET /healthz HTTP/1.1\r\r\nHost: h\r\n\r\n", lf);
+    t.raw("CR CR LF after a field", "GET /healthz HTTP/1.1\r\nHost: h\r\r\n\r\n", lf);
     t.raw("CR CR LF as the blank line", "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\r\n", lf);
-    t.raw("LF CR behind a field", "GET /healthz HTTP/1.1\r\nHost: h\n\rX: y\r\n\r\n", lf);
+    t.raw("LF CR after a field", "GET /healthz HTTP/1.1\r\nHost: h\n\rX: y\r\n\r\n", lf);
     t.raw("CR within the method", "G\rET /healthz HTTP/1.1\r\nHost: h\r\n\r\n", lf);
     t.raw("CR within the target", "GET /heal\rthz HTTP/1.1\r\nHost: h\r\n\r\n", lf);
     t.raw("LF within the target", "GET /heal\nthz HTTP/1.1\r\nHost: h\r\n\r\n", lf);
@@ -104,15 +104,16 @@ fn versions(t: &mut Table) {
     t.line("GET /healthz HTTP/1.1", "200");
     t.line("GET /healthz HTTP/1.0", "200!");
     for minor in 2..=9 {
-        // RFC 9110 section 6.2: processed as the highest minor version that we know.
+        // RFC 9110 section 6.2: the message is processed as the highest minor version that is
+        // supported.
         t.line(format!("GET /healthz HTTP/1.{minor}"), "200");
     }
     t.raw("1.2 needs Host too", "GET /healthz HTTP/1.2\r\n\r\n", "400!");
     let twice = "GET /healthz HTTP/1.5\r\nHost: h\r\nConnection: close\r\n\r\n";
-    t.raw("1.5 may ask for the end", twice, "200!");
+    t.raw("1.5 may have Connection: close", twice, "200!");
     let chunked = "GET /healthz HTTP/1.9\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     t.raw("1.9 may be chunked", chunked, "200");
-    t.raw("1.2 behind an empty line", "\r\nGET /healthz HTTP/1.2\r\nHost: h\r\n\r\n", "200");
+    t.raw("1.2 after an empty line", "\r\nGET /healthz HTTP/1.2\r\nHost: h\r\n\r\n", "200");
     for version in [
         "HTTP/0.9",
         "HTTP/0.0",
@@ -248,7 +249,7 @@ fn methods(t: &mut Table) {
     t.raw("CONNECT and what it would tunnel", tunnelled, "405!");
     t.section("RFC 9110 9.3.8");
     t.raw(
-        "TRACE tells nothing back",
+        "TRACE is not echoed",
         "TRACE /healthz HTTP/1.1\r\nHost: h\r\nX-Secret: s\r\nMax-Forwards: 0\r\n\r\n",
         "405",
     );
@@ -304,8 +305,12 @@ fn lengths(t: &mut Table) {
     }
     t.line(format!("GET /{} HTTP/1.1", "x".repeat(9000)), "414!");
     t.line(format!("HEAD /{} HTTP/1.1", "x".repeat(9000)), "H414!");
-    t.raw("a target without end", format!("GET /{}", "x".repeat(20_000)), "414!");
-    t.raw("a method without end", "X".repeat(20_000), "414!");
+    t.raw("an endless target", format!("GET /{}", "x".repeat(20_000)), "414!");
+    t.raw("an endless method", "X".repeat(20_000), "400!");
+    t.raw("a method of 100 kB", format!("{} / HTTP/1.1\r\n", "X".repeat(100_000)), "400!");
+    let target = "x".repeat(8191);
+    t.line(format!("{} /{target} HTTP/1.1", "X".repeat(256)), "404");
+    t.line(format!("{} / HTTP/1.1", "X".repeat(257)), "400!");
     let absolute = format!("GET http://localhost/{} HTTP/1.1", "x".repeat(7900));
     t.line(absolute, "404");
     t.section("RFC 9110 5.4, RFC 6585 5");
@@ -318,10 +323,10 @@ fn lengths(t: &mut Table) {
     t.raw("a value of 10 KB", format!("{head}X: {}\r\n\r\n", "y".repeat(10_240)), "200");
     t.raw("a name of 20 KB", format!("{head}{}: y\r\n\r\n", "x".repeat(20_480)), "431!");
     t.raw("a value of 100 KB", format!("{head}X: {}\r\n\r\n", "y".repeat(102_400)), "431!");
-    t.raw("a value without end", format!("{head}X: {}", "y".repeat(20_000)), "431!");
+    t.raw("an endless value", format!("{head}X: {}", "y".repeat(20_000)), "431!");
     let filler = 16_384 - head.len() - "X: \r\n\r\n".len();
     t.raw("a head of 16,384 bytes", format!("{head}X: {}\r\n\r\n", "y".repeat(filler)), "200");
-    t.raw("of 16,385 bytes", format!("{head}X: {}\r\n\r\n", "y".repeat(filler + 1)), "431!");
+    t.raw("a head of 16,385 bytes", format!("{head}X: {}\r\n\r\n", "y".repeat(filler + 1)), "431!");
     let head = head.replace("GET", "HEAD");
     t.raw("HEAD with 200 fields", format!("{head}{}\r\n", "X: y\r\n".repeat(200)), "H431!");
     t.raw("an Accept of 10 KB", format!("{head}Accept: {}\r\n\r\n", "a/b,".repeat(2560)), "H200");

@@ -1,9 +1,9 @@
-//! What no table thought of: good requests, changed at random.
+//! Random mutations of valid requests, for cases that are missing from the tables.
 //!
-//! A seed decides it all. Whatever comes of a request, its answers are well formed, none is an
-//! error of the service's own, there are never more of them than there are requests by a strict
-//! reading of the bytes, and how the bytes were split changes nothing. `CONFORMANCE_SEED=n` replays
-//! one stream, and `CONFORMANCE_SEEDS=n` plays so many.
+//! A seed determines each byte stream. The following must hold for every stream: the answers are
+//! well formed, none of them is an internal error, there are at most as many answers as a strict
+//! parser finds requests, and the split of the bytes does not change the answers.
+//! `CONFORMANCE_SEED=n` replays one stream, and `CONFORMANCE_SEEDS=n` sends that many streams.
 
 use crate::dice::Dice;
 use crate::line;
@@ -11,12 +11,12 @@ use crate::process::{Service, until};
 use crate::reader::{self, Answer};
 use crate::reference::{self, Reading};
 
-/// Streams of an ordinary run.
+/// The number of streams in a normal run.
 const SEEDS: u64 = 3000;
-/// Connections side by side: each stream is sent whole, and in three pieces.
+/// The number of streams in parallel. Each is sent in one piece and in three pieces.
 const BATCH: usize = 64;
 
-/// Good requests. None of them names a host to be looked up.
+/// Valid requests. None of them names a host that must be resolved.
 const REQUESTS: [&str; 12] = [
     "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n",
@@ -33,7 +33,7 @@ const REQUESTS: [&str; 12] = [
     "GET /healthz HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nok",
 ];
 
-/// What is put in: the bytes that framing is made of, and words that change it.
+/// Inserted pieces: the bytes of the framing, and words that change it.
 const PIECES: [&[u8]; 28] = [
     b"\r\n",
     b"\n",
@@ -66,7 +66,7 @@ const PIECES: [&[u8]; 28] = [
 ];
 
 #[test]
-fn changed_requests_get_well_formed_answers_and_no_more_than_they_are() {
+fn mutated_requests_get_well_formed_answers_and_not_too_many() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect(name));
     let seeds = match number("CONFORMANCE_SEED") {
         Some(seed) => seed..seed + 1,
@@ -86,19 +86,21 @@ fn changed_requests_get_well_formed_answers_and_no_more_than_they_are() {
         }
     }
     println!("seeds {seeds:?}: {answered} requests answered well, {refused} refused");
-    assert!(service.is_running(), "{} has ended", service.command);
-    until("every descriptor is free again", || (service.descriptors() <= began).then_some(()));
+    assert!(service.is_running(), "the service has ended: {}", service.command);
+    until("the service has closed the descriptors", || {
+        (service.descriptors() <= began).then_some(())
+    });
     if seeds.end - seeds.start == SEEDS {
-        assert!(answered > 1000 && refused > 1000, "changes are neither too mild nor too wild");
+        assert!(answered > 1000 && refused > 1000, "the mutations are too weak or too strong");
     }
 }
 
-/// One to four good requests, changed up to five times.
+/// Concatenates one to four valid requests and changes them up to five times.
 fn stream(dice: &mut Dice) -> Vec<u8> {
     let count = 1 + dice.below(4);
     let mut bytes: Vec<u8> = (0..count).flat_map(|_| dice.pick(&REQUESTS).bytes()).collect();
     for _ in 0..dice.below(6) {
-        // What decides stands at the start of a line, or ends one.
+        // Bytes at the start or the end of a line have the most effect.
         let starts: Vec<usize> =
             (2..=bytes.len()).filter(|at| bytes[..*at].ends_with(b"\r\n")).collect();
         let is_line = dice.chance(50) && !starts.is_empty();
@@ -121,7 +123,7 @@ fn stream(dice: &mut Dice) -> Vec<u8> {
     bytes
 }
 
-/// Plays each seed's stream twice, and judges what came.
+/// Sends the stream of each seed twice, and judges the answers.
 fn play(service: &Service, seeds: &[u64]) -> Vec<(u64, Result<Vec<Answer>, String>)> {
     let streams: Vec<(Vec<u8>, [usize; 2])> = seeds
         .iter()
@@ -148,19 +150,26 @@ fn play(service: &Service, seeds: &[u64]) -> Vec<(u64, Result<Vec<Answer>, Strin
     let mut received = lines.into_iter().map(line::Line::read_to_end);
     let mut judged = Vec::new();
     for (seed, (bytes, _)) in seeds.iter().zip(&streams) {
-        let whole = received.next().expect("two each").and_then(|got| judge(bytes, &got));
-        let split = received.next().expect("two each").and_then(|got| judge(bytes, &got));
+        let whole = received
+            .next()
+            .expect("two results for each stream")
+            .and_then(|got| judge(bytes, &got));
+        let split = received
+            .next()
+            .expect("two results for each stream")
+            .and_then(|got| judge(bytes, &got));
         let is_same = whole.is_err() || whole == split;
-        let fault = || format!("whole {whole:?}\nin three pieces {split:?}");
+        let fault = || format!("in one piece {whole:?}\nin three pieces {split:?}");
         judged.push((*seed, if is_same { whole } else { Err(fault()) }));
     }
     judged
 }
 
-/// The final answers, if they are such as these bytes may bring.
+/// Returns the final answers, or an error if these bytes must not have such answers.
 fn judge(bytes: &[u8], received: &[u8]) -> Result<Vec<Answer>, String> {
     let readings = reference::read(bytes);
-    // Whether a head that was refused is HEAD's depends on how far it was read: both are tried.
+    // A refused head may or may not be a HEAD, depending on how far it was parsed, so both are
+    // tried.
     let read = |is_rest_head: bool| {
         let is_head = |index: usize| match readings.get(index) {
             Some(Reading::Request { is_head }) => *is_head,
@@ -176,11 +185,11 @@ fn judge(bytes: &[u8], received: &[u8]) -> Result<Vec<Answer>, String> {
     let is_refused = answers.last().is_some_and(|last| last.status >= 400 && last.says_close());
     let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
     if answers.len() > readings.len() {
-        return Err(format!("{statuses:?} are more than {readings:?}"));
+        return Err(format!("{statuses:?} are more answers than {readings:?}"));
     }
     let is_cut = answers.len() + 1 == readings.len() && readings.last() == Some(&Reading::Rest);
     if answers.len() < readings.len() && !is_cut && !is_refused {
-        return Err(format!("{statuses:?} are less than {readings:?}"));
+        return Err(format!("{statuses:?} are fewer answers than {readings:?}"));
     }
     Ok(answers.into_iter().map(Answer::timeless).collect())
 }

@@ -1,45 +1,46 @@
-//! Reads what the service sent, and believes nothing: every answer must be well formed to the
-//! letter, and say what its status calls for.
+//! A strict parser of answers: every answer must be well formed and must have the fields that its
+//! status requires.
 //!
-//! A reader that forgave would hide the second answer to one request, so nothing may be left over.
+//! The parser must not be lenient, or it would hide a second answer to one request. Therefore no
+//! byte may be left over.
 
 use serde_json::Value;
 
-/// One answer.
+/// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// Names as they came, and values.
+    /// The field names, unchanged, and the values.
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    /// True exactly for 1xx, which another answer follows.
+    /// Whether the status is 1xx, which another answer follows.
     pub(crate) fn is_interim(&self) -> bool {
         self.status < 200
     }
 
-    /// The value of a field, in any case; no field of ours comes twice.
+    /// The value of a field, whatever the case of its name. No field occurs twice.
     pub(crate) fn field(&self, wanted: &str) -> Option<&str> {
         let mut found = self.fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
         found.next().map(|(_, value)| value.as_str())
     }
 
-    /// True exactly when it says that the connection ends.
+    /// Whether the answer announces the end of the connection.
     pub(crate) fn says_close(&self) -> bool {
         self.field("Connection") == Some("close")
     }
 
-    /// The answer without what differs from one moment or one ending to the next.
+    /// The answer without the fields that may differ between two ways of sending a request.
     pub(crate) fn timeless(mut self) -> Self {
         self.fields.retain(|(name, _)| name != "Date" && name != "Connection");
         self
     }
 }
 
-/// Reads answers until the bytes are used up. `is_head` says of the n-th final answer whether its
-/// request was HEAD; `is_ended` whether the service has ended the connection behind the bytes.
+/// Parses answers until no bytes are left. `is_head` returns whether the n-th final answer belongs
+/// to a HEAD request. `is_ended` is true if the service has closed the connection after the bytes.
 pub(crate) fn read(
     bytes: &[u8],
     is_head: impl Fn(usize) -> bool,
@@ -95,13 +96,13 @@ fn read_head(rest: &mut &[u8]) -> Result<Answer, String> {
             return Err(format!("field line {line:?}"));
         }
         if fields.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
-            return Err(format!("{name} comes twice"));
+            return Err(format!("{name} occurs twice"));
         }
         fields.push((name.to_owned(), value.to_owned()));
     }
 }
 
-/// RFC 9112 section 6.3, from the client's side.
+/// The length of the body by RFC 9112 section 6.3, from the side of the client.
 fn read_body(
     answer: &mut Answer,
     rest: &mut &[u8],
@@ -125,7 +126,7 @@ fn read_body(
         (None, None) if answer.says_close() && is_ended => {
             answer.body = std::mem::take(rest).to_vec();
         }
-        other => return Err(format!("framed as {other:?}")),
+        other => return Err(format!("unknown framing {other:?}")),
     }
     Ok(())
 }
@@ -147,12 +148,14 @@ fn read_chunks(answer: &mut Answer, rest: &mut &[u8]) -> Result<(), String> {
 }
 
 fn take<'a>(rest: &mut &'a [u8], count: usize) -> Result<&'a [u8], String> {
-    let (taken, behind) = rest.split_at_checked(count).ok_or("less came than was promised")?;
+    let (taken, behind) =
+        rest.split_at_checked(count).ok_or("the answer is shorter than its length")?;
     *rest = behind;
     Ok(taken)
 }
 
-/// RFC 9110 section 15.2: no body, hence no length. None but 100 is ever sent.
+/// RFC 9110 section 15.2: an interim answer has no body and no length. The service sends no status
+/// except 100.
 fn check_interim(answer: &Answer) -> Result<(), String> {
     if answer.status == 100 && answer.fields.is_empty() {
         return Ok(());
@@ -160,13 +163,13 @@ fn check_interim(answer: &Answer) -> Result<(), String> {
     Err(format!("interim {answer:?}"))
 }
 
-/// What each status owes, and every answer.
+/// Checks the fields that each status requires and that every answer must have.
 fn check_final(answer: &Answer, is_head: bool) -> Result<(), String> {
     let has = |name: &str| answer.field(name).is_some();
     let date = answer.field("Date").ok_or("no Date (RFC 9110 6.6.1)")?;
     let parsed = httpdate::parse_http_date(date).map_err(|error| format!("{date}: {error}"))?;
     if httpdate::fmt_http_date(parsed) != date {
-        return Err(format!("Date {date:?} is no IMF-fixdate (RFC 9110 5.6.7)"));
+        return Err(format!("Date {date:?} is not an IMF-fixdate (RFC 9110 5.6.7)"));
     }
     if answer.status == 405 && !has("Allow") {
         return Err("405 without Allow (RFC 9110 15.5.6)".into());
@@ -195,10 +198,10 @@ fn check_final(answer: &Answer, is_head: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// RFC 9457: the type, and a document that agrees with the status.
+/// RFC 9457: checks the media type, and that the document agrees with the status.
 fn check_problem(answer: &Answer, is_head: bool) -> Result<(), String> {
     if answer.field("Content-Type") != Some("application/problem+json") {
-        return Err("an error that is no problem+json (RFC 9457 3)".into());
+        return Err("an error without problem+json (RFC 9457 3)".into());
     }
     if is_head {
         return Ok(());
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_well_formed_answer_is_read_and_anything_else_is_not() {
+    fn only_well_formed_answers_are_accepted() {
         let text = "Content-Type: text/plain\r\n";
         assert!(read_ok("HTTP/1.1 200 OK", &format!("{text}Content-Length: 2\r\n\r\nok")).is_ok());
         let chunks = format!("{text}Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");

@@ -1,18 +1,20 @@
-//! How many requests some bytes are, by a reader of its own: whole lines, slices and no state.
+//! An independent parser that counts the requests in a byte stream. It uses complete lines and
+//! slices, and has no state.
 //!
-//! It takes whatever RFC 9112 has a grammar for and asks nothing of the meaning (which host, how
-//! long), so the service may refuse what this reader takes, and never the other way round.
+//! It accepts everything that matches the grammar of RFC 9112 and ignores the meaning (which host,
+//! which length). So the service may refuse a request that this parser accepts, but never the
+//! reverse.
 
-/// What the bytes hold, one after the other.
+/// An element of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
     /// A well-formed request.
     Request { is_head: bool },
-    /// Something that is none, or none yet. Nothing follows.
+    /// Bytes that are not a request or not yet one. No element follows.
     Rest,
 }
 
-/// Reads to the last request that is answered.
+/// Parses up to the last request that must be answered.
 pub(crate) fn read(mut bytes: &[u8]) -> Vec<Reading> {
     let mut readings = Vec::new();
     loop {
@@ -34,10 +36,10 @@ pub(crate) fn read(mut bytes: &[u8]) -> Vec<Reading> {
     }
 }
 
-/// Whether it is a HEAD, whether the client wants no more, and how long it is.
+/// Returns whether the request is a HEAD, whether it is the last one, and its length.
 fn read_request(bytes: &[u8]) -> Option<(bool, bool, usize)> {
     let head_len = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-    // Latin-1, so that every byte is a letter.
+    // The bytes are decoded as Latin-1, so that every byte is one character.
     let head: String = bytes[..head_len - 4].iter().map(|byte| char::from(*byte)).collect();
     let mut lines = head.split("\r\n");
     let words: Vec<&str> = lines.next()?.split(' ').collect();
@@ -80,12 +82,12 @@ fn members(list: &str) -> Vec<String> {
     list.split(',').map(|member| trim(member).to_owned()).collect()
 }
 
-/// Without the blanks of HTTP: what Unicode takes for one, such as 0xA0, is obs-text here.
+/// Trims HTTP whitespace only. Unicode whitespace such as 0xA0 is obs-text here.
 fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }
 
-/// How long a chunked body is.
+/// The length of a chunked body.
 fn read_chunks(body: &[u8]) -> Option<usize> {
     let mut rest = body;
     loop {
@@ -128,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_counted_up_to_the_first_that_is_none() {
+    fn requests_are_counted_up_to_the_first_invalid_one() {
         let check = |text: &str, expected: &[Reading]| assert_eq!(read(text.as_bytes()), expected);
         let (get, head) = (Reading::Request { is_head: false }, Reading::Request { is_head: true });
         let one = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";

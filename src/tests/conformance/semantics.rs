@@ -1,5 +1,5 @@
-//! What requests mean: fields that must be ignored (RFC 9110 sections 8, 10, 12 to 14), and what
-//! an answer owes its reader (RFC 9110 sections 6.6, 8, 10.2, 11, 15; RFC 9111; RFC 9457).
+//! The meaning of requests: fields that must be ignored (RFC 9110 sections 8, 10, 12 to 14), and
+//! fields that answers must have (RFC 9110 sections 6.6, 8, 10.2, 11, 15; RFC 9111; RFC 9457).
 
 use std::fs::Permissions;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use crate::process::{Folder, PATIENCE, Service};
 use crate::reader::{self, Answer};
 
 #[test]
-fn fields_that_change_nothing() {
+fn irrelevant_fields_are_ignored_and_accept_is_negotiated() {
     let mut table = Table::default();
     ignored(&mut table);
     negotiated(&mut table);
@@ -50,7 +50,7 @@ fn ignored(t: &mut Table) {
         "If-None-Match: x",
         "If-Modified-Since:",
     ] {
-        // A resource without a date or a tag has no condition that could fail.
+        // A resource without a date or an entity tag has no condition that could fail.
         t.fields(field, "200");
         let options = format!("OPTIONS /healthz HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n");
         t.raw(&format!("OPTIONS with {field}"), options, "200");
@@ -161,7 +161,7 @@ fn negotiated(t: &mut Table) {
     t.raw("two Accept lines are one list", twice, "H200");
 }
 
-/// One request on a connection of its own.
+/// Sends one request on its own connection.
 fn ask(service: &Service, request: &str) -> Answer {
     let mut stream = TcpStream::connect(service.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -178,10 +178,11 @@ fn ask(service: &Service, request: &str) -> Answer {
 
 const SCAN: &str = "/open-ports?domain=127.0.0.1&ports=1";
 
-/// RFC 9110 section 9.3.2: what HEAD says, GET says too, and the length is that of GET's body. A
-/// scan's HEAD scans nothing and knows no length, and the page of metrics counts its readers.
+/// RFC 9110 section 9.3.2: HEAD has the same fields as GET, and the length is that of the body of
+/// GET. Exceptions: HEAD of a scan does not scan and knows no length, and the length of `/metrics`
+/// changes with each request.
 #[test]
-fn head_says_what_get_says() {
+fn head_has_the_same_fields_as_get() {
     let service = Service::start(&[]);
     let faulty = ["/open-ports", "/probe", "/nowhere"];
     for target in
@@ -204,9 +205,10 @@ fn head_says_what_get_says() {
 }
 
 #[test]
-fn answers_owe_what_their_status_calls_for() {
+fn answers_have_the_fields_that_their_status_requires() {
     let service = Service::start(&[]);
-    // RFC 9110 section 12.5.5 and RFC 9111 section 4.1: what was negotiated says by what.
+    // RFC 9110 section 12.5.5 and RFC 9111 section 4.1: a negotiated answer names the request
+    // field.
     let scan = ask(&service, &format!("GET {SCAN}"));
     assert_eq!(scan.field("Vary"), Some("Accept"));
     assert_eq!(scan.field("Cache-Control"), Some("no-store"));
@@ -217,19 +219,19 @@ fn answers_owe_what_their_status_calls_for() {
         assert_eq!(ask(&service, &format!("OPTIONS {target}")).field("Allow"), allow, "{target}");
         assert_eq!(ask(&service, &format!("DELETE {target}")).field("Allow"), allow, "{target}");
     }
-    // RFC 9111 section 5.2.2.5: what is true of this moment alone is not to be kept.
+    // RFC 9111 section 5.2.2.5: an answer about the current state must not be stored.
     for target in ["/healthz", "/readyz", "/metrics"] {
         let answer = ask(&service, &format!("GET {target}"));
         assert_eq!(answer.field("Cache-Control"), Some("no-store"), "{target}");
     }
-    // RFC 9111 section 4.2.2: what says nothing of its age has one guessed.
+    // RFC 9111 section 4.2.2: a cache guesses the lifetime of an answer without Cache-Control.
     for target in ["/", "/openapi.json"] {
         let answer = ask(&service, &format!("GET {target}"));
         assert!(answer.field("Cache-Control").is_some(), "{target}");
     }
 }
 
-/// RFC 9110 section 11.6.1, on every route that wants the token.
+/// RFC 9110 section 11.6.1, with each kind of wrong credentials.
 #[test]
 fn a_missing_token_is_answered_with_a_challenge() {
     let folder = Folder::new("conformance-token");
@@ -251,12 +253,12 @@ fn a_missing_token_is_answered_with_a_challenge() {
     }
 }
 
-/// RFC 9110 section 10.2.3, while the service says that it goes.
+/// RFC 9110 section 10.2.3, during a shutdown.
 #[test]
-fn a_service_that_goes_says_when_to_come_back() {
+fn a_service_that_shuts_down_sends_retry_after() {
     let service = Service::start(&["--drain-delay", "60s"]);
     service.signal("TERM");
     let status = || Some(ask(&service, "GET /readyz")).filter(|answer| answer.status == 503);
-    let answer = crate::process::until("it says that it goes", status);
+    let answer = crate::process::until("the service reports the shutdown", status);
     assert!(answer.field("Retry-After").is_some());
 }

@@ -1,8 +1,9 @@
-//! The system calls that the service makes, and every errno that its manual page lists for each.
+//! The system calls that the service makes, and every errno that the manual page of each call
+//! lists.
 //!
-//! What the pages of ip(7), tcp(7), udp(7), unix(7) and socket(7) add stands with the calls that
-//! tell it. `strace -c` over a run that uses everything finds no call that waits for the world, or
-//! asks the kernel for something, beside these.
+//! Errnos that ip(7), tcp(7), udp(7), unix(7) and socket(7) add are listed with the calls that
+//! return them. `strace -c` over a run that uses every feature shows no other system call that
+//! waits for an event or requests something from the kernel.
 
 use crate::seccomp::Notice;
 use crate::supervisor::Process;
@@ -14,16 +15,16 @@ macro_rules! errnos {
     ($($name:ident)*) => { &[$((stringify!($name), libc::$name)),*] };
 }
 
-/// A system call, made for one purpose.
+/// A system call that is made for one purpose.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// What it is called in a report.
+    /// The name of the call in reports.
     pub(crate) name: &'static str,
-    /// Of `libc::SYS_*`.
+    /// The system call number, one of `libc::SYS_*`.
     pub(crate) number: i64,
-    /// Whether it is made for this purpose.
+    /// Returns whether this call is made for this purpose.
     pub(crate) is_meant: fn(&Notice, &Process) -> bool,
-    /// What its manual pages list.
+    /// The errnos that its manual pages list.
     pub(crate) errnos: &'static [Errno],
 }
 
@@ -40,7 +41,7 @@ fn any(_: &Notice, _: &Process) -> bool {
     true
 }
 
-/// The numbers of poll differ: where there is only ppoll, libc calls that.
+/// The numbers differ between architectures: libc calls `ppoll` where the kernel has no `poll`.
 #[cfg(target_arch = "x86_64")]
 const POLL: i64 = libc::SYS_poll;
 #[cfg(not(target_arch = "x86_64"))]
@@ -71,7 +72,7 @@ const CONNECT: &[Errno] = errnos![
     ECONNABORTED EPIPE
 ];
 
-/// Calls on sockets, on the poller and for the log: those that a running service makes.
+/// The calls of a running service on sockets, on the poller and on the log.
 pub(crate) const RUNNING: &[Call] = &[
     call("accept4", libc::SYS_accept4, any, ACCEPT),
     call(
@@ -81,14 +82,8 @@ pub(crate) const RUNNING: &[Call] = &[
         errnos![EACCES EAFNOSUPPORT EINVAL EMFILE ENFILE ENOBUFS ENOMEM EPROTONOSUPPORT EPERM],
     ),
     call("connect of TCP", libc::SYS_connect, Process::is_stream, CONNECT),
-    // Of a name server's, and to ask for a route.
+    // These sockets belong to name servers and to route lookups.
     call("connect of UDP", libc::SYS_connect, Process::is_datagrams, CONNECT),
-    call(
-        "getsockopt",
-        libc::SYS_getsockopt,
-        any,
-        errnos![EBADF EFAULT EINVAL ENOPROTOOPT ENOTSOCK ENOMEM ENOBUFS],
-    ),
     call("getpeername", libc::SYS_getpeername, any, errnos![EBADF EFAULT EINVAL ENOBUFS ENOTSOCK]),
     call("getsockname", libc::SYS_getsockname, any, errnos![EBADF EFAULT EINVAL ENOBUFS ENOTSOCK]),
     call(
@@ -139,7 +134,7 @@ pub(crate) const RUNNING: &[Call] = &[
     call("poll of the log", POLL, any, errnos![EFAULT EINTR EINVAL ENOMEM]),
 ];
 
-/// Calls on files while the service runs, and that of a signal.
+/// The calls on files while the service runs.
 pub(crate) const FILES: &[Call] = &[
     call(
         "open of resolv.conf",
@@ -180,7 +175,7 @@ pub(crate) const FILES: &[Call] = &[
     call("stat of a file", libc::SYS_statx, any, STAT),
 ];
 
-/// The read that tells of a signal.
+/// The read of a signal from the signalfd.
 pub(crate) const SIGNAL: Call = call(
     "read of a signal",
     libc::SYS_read,
@@ -188,15 +183,15 @@ pub(crate) const SIGNAL: Call = call(
     READ,
 );
 
-/// How the command `scan` tells what it found.
+/// The write of the result of the command `scan`.
 pub(crate) const PRINTING: Call = call(
-    "write of the printout",
+    "write of the output",
     libc::SYS_write,
     |notice, _| notice.descriptor() == libc::STDOUT_FILENO,
     WRITE,
 );
 
-/// What only a start needs, as far as it is made for one purpose.
+/// The calls that only the start of the service makes, as far as they have one purpose.
 pub(crate) const STARTING: &[Call] = &[
     call("rt_sigprocmask", libc::SYS_rt_sigprocmask, any, errnos![EFAULT EINVAL]),
     call("signalfd4", libc::SYS_signalfd4, any, errnos![EBADF EINVAL EMFILE ENFILE ENODEV ENOMEM]),
@@ -244,10 +239,10 @@ const WRITE: &[Errno] =
 const READ: &[Errno] = errnos![EAGAIN EBADF EFAULT EINTR EINVAL EIO EISDIR];
 const STAT: &[Errno] = errnos![EACCES EBADF EFAULT EINVAL ELOOP ENAMETOOLONG ENOENT ENOMEM ENOTDIR];
 
-/// Where std has set up its stack for overflows: the last thing before `main`.
+/// The runtime of `std` makes this call for its overflow stack directly before `main` begins.
 pub(crate) const MAIN_BEGINS: i64 = libc::SYS_sigaltstack;
 
-/// Every number that must be told.
+/// The numbers of all calls that the filter must report to the supervisor.
 pub(crate) fn numbers() -> Vec<i64> {
     let calls = RUNNING.iter().chain(FILES).chain(STARTING);
     let mut numbers: Vec<i64> = calls.map(|call| call.number).chain([MAIN_BEGINS]).collect();

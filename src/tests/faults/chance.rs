@@ -1,4 +1,4 @@
-//! Faults by chance: several calls at once, each failing now and then with any of its errnos.
+//! Random faults: several calls fail at once, each now and then and with a random errno.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,13 @@ use crate::supervisor::{Effect, Random, Rule};
 use crate::world::{Permit, World};
 use crate::{Case, Outcome, number};
 
-/// Seeds that are gone through side by side.
+/// The seeds are divided among this number of cases, which run in parallel.
 const PARTS: u64 = 4;
-/// Rounds of one seed.
+/// The number of rounds with one seed.
 const ROUNDS: usize = 3;
-/// What says something of the target, or of the client's own connection, is a matter of the cases
-/// that know which call it was. EAGAIN is a promise of the kernel's (see `running`).
+/// These errnos are left out. They describe the target or the connection of the client, and only
+/// the cases that know which call failed can judge them. EAGAIN is a promise of the kernel (see
+/// `running`).
 const TELLING: &[i32] = &[
     libc::EAGAIN,
     libc::ECONNREFUSED,
@@ -49,7 +50,6 @@ fn check(part: u64) -> Outcome {
     let (mut faults, mut slowest) = (0, Duration::ZERO);
     let mut service = world.start(&[])?;
     for seed in (first..first + count).filter(|seed| seed % PARTS == part) {
-        let descriptors = service.descriptors();
         let before = service.supervisor.seen();
         let mut random = Random::new(seed);
         let rules: Vec<Rule> = (0..4).map(|_| rule(&mut random)).collect();
@@ -80,14 +80,14 @@ fn check(part: u64) -> Outcome {
         assert!(service.is_running(), "{shown}");
         let seen = service.supervisor.seen();
         faults += seen.faults - before.faults;
-        let expected = descriptors + seen.kept - before.kept;
+        let expected = service.descriptors_at_rest + seen.kept;
         crate::process::until(&shown, || (service.descriptors() == expected).then_some(()));
     }
     Ok(format!("{faults} faults; recovery {} ms at most", slowest.as_millis()))
 }
 
 fn rule(random: &mut Random) -> Rule {
-    // An interrupted wait is harmless, and would be most of the faults.
+    // An interrupted wait is harmless, and most faults would be of this kind.
     let calls: Vec<&Call> = RUNNING.iter().filter(|call| call.name != "epoll_wait").collect();
     let call = calls[random.below(calls.len() as u64) as usize];
     let (own, one_in) = (Random::new(random.below(u64::MAX)), 4 + random.below(20));

@@ -1,7 +1,7 @@
-//! A clock that is far from where it was expected.
+//! Tests a start of the service on a machine whose monotonic clock has run for a long time.
 //!
-//! Deadlines follow CLOCK_MONOTONIC, which never jumps for a process that runs; what it begins with
-//! is another matter. The wall clock is for records and `Date` alone: the simulation sets it at
+//! Deadlines follow CLOCK_MONOTONIC. It never jumps while a process runs, but its first value can
+//! be large. The wall clock is used for log records and `Date` alone; the simulation sets it at
 //! random.
 
 use std::process::{Command, Stdio};
@@ -11,11 +11,11 @@ use crate::supervisor::{Plan, Supervisor};
 use crate::world::{Permit, World};
 use crate::{Case, Outcome};
 
-/// Seconds that the clock has run already: none, a month, ten years, and the most that the kernel
-/// takes, 146 years.
+/// The ages of the clock in seconds: zero, one month, ten years, and the maximum that the kernel
+/// accepts, 146 years.
 const AGES: [&str; 4] = ["0", "2592000", "315360000", "4600000000"];
 
-/// There are no time namespaces here.
+/// The error where time namespaces are not available.
 #[derive(Debug)]
 pub(crate) struct Unavailable;
 
@@ -28,7 +28,7 @@ impl std::fmt::Display for Unavailable {
 impl std::error::Error for Unavailable {}
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![("clock: a machine that has run for long".to_owned(), Box::new(check))]
+    vec![("clock: a machine that has run for a long time".to_owned(), Box::new(check))]
 }
 
 fn check() -> Outcome {
@@ -41,7 +41,7 @@ fn check() -> Outcome {
         }
         let arguments = world.arguments();
         let service = command(None, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
-        let binary = service.get_program().to_str().ok_or("a plain path")?.to_owned();
+        let binary = service.get_program().to_str().ok_or("the path is not UTF-8")?.to_owned();
         words.push(&binary);
         let mut command = Command::new("unshare");
         command.args(&words).args(service.get_args()).stderr(Stdio::piped());

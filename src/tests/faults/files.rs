@@ -1,11 +1,11 @@
-//! Faults of the files that are read while the service runs: what was known holds on.
+//! Faults of the files that the service reads while it runs: the last good content stays in use.
 
 use crate::calls::{Call, Errno, FILES};
 use crate::supervisor::{Effect, Rule};
 use crate::world::{Permit, World};
 use crate::{Case, Outcome};
 
-/// Longer than `limits::NAME_FILES_AGE_MAX`, after which they are read again.
+/// This is longer than `limits::NAME_FILES_AGE_MAX`, after which the service reads the files again.
 const AGE: std::time::Duration = std::time::Duration::from_millis(5100);
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -15,7 +15,7 @@ pub(crate) fn cases() -> Vec<Case> {
 fn check() -> Outcome {
     let world = World::enter()?;
     let faults = FILES.iter().flat_map(|call| call.errnos.iter().map(move |errno| (call, *errno)));
-    // A file that is not there is empty, and no fault.
+    // The service treats a missing file as an empty file, so ENOENT is not a fault.
     let faults = faults.filter(|(call, errno)| errno.0 != "ENOENT" || call.name.contains("token"));
     let faults: Vec<(&'static Call, Errno)> = faults.collect();
     let all = 0..faults.len();
@@ -32,7 +32,8 @@ fn check() -> Outcome {
     let (mut met, mut wrong) = (0, String::new());
     for ((call, errno), service) in &mut started {
         let effect = Effect::Fail(*errno);
-        // std begins anew what a signal broke off; one that always comes would have it never end.
+        // `std` repeats a call that a signal interrupted. A permanent EINTR would make it loop
+        // forever.
         let rule = match errno.0 {
             "EINTR" => Rule::nth(call, 1, effect),
             _ => Rule::always(call, 1, effect),
@@ -48,7 +49,7 @@ fn check() -> Outcome {
     if !wrong.is_empty() {
         return Err(wrong.into());
     }
-    assert!(met * 10 >= started.len() * 9, "{met} of {} were met", started.len());
+    assert!(met * 10 >= started.len() * 9, "only {met} of {} faults were injected", started.len());
     Ok(format!("{met} faults"))
 }
 

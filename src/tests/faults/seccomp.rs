@@ -1,10 +1,13 @@
-//! seccomp's user notification (seccomp_unotify(2)): a child's system calls, each of which waits
-//! for our word.
+//! The user notification of seccomp (seccomp_unotify(2)): each system call of a child waits for a
+//! decision of this program.
 //!
-//! Decides nothing. The filter is put on between fork and exec, so that what runs is the very
-//! binary that is shipped, without a debugger. It needs no rights: it only takes some away from
-//! the child (PR_SET_NO_NEW_PRIVS).
-#![allow(unsafe_code, reason = "seccomp, pidfds and descriptors on their way have no safe wrapper")]
+//! This module makes no decisions. It installs the filter between fork and exec, so the tested
+//! binary is the one that is shipped, without a debugger. It needs no privileges:
+//! PR_SET_NO_NEW_PRIVS only removes privileges from the child.
+#![allow(
+    unsafe_code,
+    reason = "seccomp, pidfds and the passing of descriptors have no safe wrapper"
+)]
 
 use std::fs::File;
 use std::io;
@@ -14,34 +17,34 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
-/// A system call that waits.
+/// A system call that waits for a decision.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Notice {
     id: u64,
-    /// Its number, of `libc::SYS_*`.
+    /// The system call number, one of `libc::SYS_*`.
     pub(crate) call: i64,
     pub(crate) args: [u64; 6],
 }
 
 impl Notice {
-    /// The descriptor that the call is about.
+    /// The descriptor that is the first argument of the call.
     pub(crate) const fn descriptor(&self) -> RawFd {
         self.args[0] as RawFd
     }
 }
 
-/// What a call that waits is told.
+/// The decision about a call that waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Word {
-    /// To do what it would have done.
+    /// The kernel executes the call.
     Continue,
-    /// To do nothing, and to fail with this errno.
+    /// The kernel does not execute the call, which fails with this errno.
     Fail(i32),
-    /// To do nothing, and to return this.
+    /// The kernel does not execute the call, which returns this value.
     Return(i64),
 }
 
-/// Why nothing can be watched here. Its text is for a person.
+/// The error where the user notification is not available. Its text is for a person.
 #[derive(Debug)]
 pub(crate) struct Unavailable(io::Error);
 
@@ -53,13 +56,13 @@ impl std::fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-/// Where the calls of one child are heard of.
+/// The descriptor that reports the calls of one child.
 #[derive(Debug)]
 pub(crate) struct Calls(OwnedFd);
 
-/// Starts a command whose calls of these numbers wait for our word.
+/// Starts a command whose calls with these numbers wait for a decision.
 ///
-/// An error is the kernel's, or a container's, who do not permit it.
+/// It fails if the kernel or the container does not permit this.
 pub(crate) fn spawn(command: &mut Command, numbers: &[i64]) -> Result<(Child, Calls), Unavailable> {
     try_spawn(command, numbers).map_err(Unavailable)
 }
@@ -67,7 +70,8 @@ pub(crate) fn spawn(command: &mut Command, numbers: &[i64]) -> Result<(Child, Ca
 fn try_spawn(command: &mut Command, numbers: &[i64]) -> io::Result<(Child, Calls)> {
     let mut filter = filter(numbers);
     let (ours, theirs) = UnixStream::pair()?;
-    // SAFETY: between fork and exec only system calls are made, on memory that is there already.
+    // SAFETY: only system calls are made between fork and exec, on memory that was allocated
+    // before.
     unsafe {
         command.pre_exec(move || {
             let listener = put_on(&mut filter)?;
@@ -78,7 +82,7 @@ fn try_spawn(command: &mut Command, numbers: &[i64]) -> io::Result<(Child, Calls
     Ok((child, Calls(receive_descriptor(ours.as_raw_fd())?)))
 }
 
-/// "Is it one of these? Then tell; else let it pass."
+/// A filter program that reports calls with these numbers and lets all other calls pass.
 fn filter(numbers: &[i64]) -> Vec<libc::sock_filter> {
     let load = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -87,7 +91,7 @@ fn filter(numbers: &[i64]) -> Vec<libc::sock_filter> {
     let step = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
     let mut filter = vec![step(load, 0, place)];
     for (index, number) in numbers.iter().enumerate() {
-        // Past the comparisons that are left, and past the one that lets pass.
+        // The jump skips the remaining comparisons and the instruction that lets the call pass.
         let jump = u8::try_from(numbers.len() - index).expect("few calls");
         filter.push(step(equal, jump, *number as u32));
     }
@@ -96,7 +100,7 @@ fn filter(numbers: &[i64]) -> Vec<libc::sock_filter> {
     filter
 }
 
-/// Puts the filter on this process; returns the descriptor on which its calls are told.
+/// Installs the filter for this process; returns the descriptor that reports its calls.
 fn put_on(filter: &mut [libc::sock_filter]) -> io::Result<RawFd> {
     let program =
         libc::sock_fprog { len: filter.len() as libc::c_ushort, filter: filter.as_mut_ptr() };
@@ -113,14 +117,14 @@ fn put_on(filter: &mut [libc::sock_filter]) -> io::Result<RawFd> {
     }
 }
 
-/// Room for one descriptor on its way, aligned as its header must be.
+/// Space for one descriptor in a control message, aligned as the message header requires.
 #[repr(C)]
 union Control {
     header: libc::cmsghdr,
     bytes: [u8; 64],
 }
 
-/// Calls `act` with a message of one byte that has room for a descriptor beside it.
+/// Calls `act` with a message of one byte that has space for one descriptor.
 fn with_message<T>(act: impl FnOnce(&mut libc::msghdr) -> T) -> T {
     let mut byte = [0_u8];
     let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
@@ -151,7 +155,7 @@ fn send_descriptor(socket: RawFd, descriptor: RawFd) -> io::Result<()> {
 
 fn receive_descriptor(socket: RawFd) -> io::Result<OwnedFd> {
     with_message(|message| {
-        // SAFETY: as above; the descriptor is new here, and nobody else's.
+        // SAFETY: as above; the descriptor is new here, and no other owner exists.
         unsafe {
             check(libc::recvmsg(socket, message, libc::MSG_CMSG_CLOEXEC) as i64)?;
             let header = libc::CMSG_FIRSTHDR(message);
@@ -175,7 +179,7 @@ impl Calls {
             if ready > 0 && asked.revents & libc::POLLIN == 0 {
                 return None;
             }
-            // SAFETY: all zeroes is a valid notification, and what the kernel asks for.
+            // SAFETY: all zeroes is a valid notification, and the kernel requires zeroes.
             let mut told = unsafe { zeroed::<libc::seccomp_notif>() };
             // SAFETY: the kernel writes one notification, which outlives the call.
             if unsafe { self.control(libc::SECCOMP_IOCTL_NOTIF_RECV as _, &raw mut told) } >= 0 {
@@ -185,7 +189,7 @@ impl Calls {
         }
     }
 
-    /// Tells a call what to do. A process that has ended meanwhile is told nothing.
+    /// Sends the decision about a call. It has no effect if the process has ended.
     pub(crate) fn tell(&self, notice: &Notice, word: Word) {
         let mut answer = libc::seccomp_notif_resp { id: notice.id, val: 0, error: 0, flags: 0 };
         match word {
@@ -197,7 +201,7 @@ impl Calls {
         unsafe { self.control(libc::SECCOMP_IOCTL_NOTIF_SEND as _, &raw mut answer) };
     }
 
-    /// Puts another file in the place of the child's descriptor, whose own is closed so.
+    /// Replaces the child's descriptor with another file, which closes the file of the descriptor.
     pub(crate) fn replace(&self, notice: &Notice, file: &File) {
         let mut order = libc::seccomp_notif_addfd {
             id: notice.id,
@@ -211,16 +215,16 @@ impl Calls {
     }
 
     /// # Safety
-    /// `what` is what the request of that number reads and writes.
+    /// `what` must be the structure that this request reads and writes.
     unsafe fn control<T>(&self, request: libc::Ioctl, what: *mut T) -> libc::c_int {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller guarantees it.
         unsafe { libc::ioctl(self.0.as_raw_fd(), request, what) }
     }
 }
 
-/// A handle of a descriptor that another process has (pidfd_getfd(2)).
+/// Duplicates a descriptor of another process (pidfd_getfd(2)).
 pub(crate) fn borrow_descriptor(process: u32, descriptor: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; both descriptors are new and nobody else's.
+    // SAFETY: no pointers; both descriptors are new and have no other owner.
     unsafe {
         let handle = check(libc::syscall(libc::SYS_pidfd_open, process, 0))?;
         let handle = OwnedFd::from_raw_fd(handle as RawFd);
@@ -230,9 +234,9 @@ pub(crate) fn borrow_descriptor(process: u32, descriptor: RawFd) -> io::Result<O
     }
 }
 
-/// Sends a signal to a process of ours.
+/// Sends a signal to a child of this process.
 pub(crate) fn kill(process: u32, signal: i32) {
-    // SAFETY: no pointers; the process is our child, whose end nobody has waited for yet.
+    // SAFETY: no pointers; the process is a child of ours that has not been waited for yet.
     unsafe { libc::kill(process as libc::pid_t, signal) };
 }
 

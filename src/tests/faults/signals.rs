@@ -1,4 +1,4 @@
-//! A signal at any point: with every call of a start, of a round, and twice.
+//! A signal arrives at any point: at each call of a start, at each call of a round, and twice.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
@@ -10,7 +10,8 @@ use crate::supervisor::{Effect, Plan, Rule, Supervisor};
 use crate::world::{Permit, Watched, World};
 use crate::{Case, Outcome, stride};
 
-/// Calls after a second signal, its end included: it is told of within one turn.
+/// The limit of calls after a second signal until the process ends. It sees the signal within one
+/// tick.
 const LAST_CALLS_MAX: u64 = 250;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -18,8 +19,8 @@ pub(crate) fn cases() -> Vec<Case> {
         ("signal: with each call of a start".to_owned(), Box::new(while_starting)),
         ("signal: with each call of a round".to_owned(), Box::new(while_running)),
         ("signal: two".to_owned(), Box::new(twice)),
-        ("signal: while nobody can be taken in".to_owned(), Box::new(while_short)),
-        ("signal: one that cannot be read at once".to_owned(), Box::new(unread)),
+        ("signal: while no connection can be accepted".to_owned(), Box::new(while_short)),
+        ("signal: one whose first read fails".to_owned(), Box::new(unread)),
     ]
 }
 
@@ -33,24 +34,26 @@ fn while_starting() -> Outcome {
         command.stderr(Stdio::null());
         let plan = Plan { rules: Vec::new(), signals: vec![(at, libc::SIGTERM)] };
         let (mut child, _supervisor) = Supervisor::spawn(&mut command, plan)?;
-        let status = until("its end", || child.try_wait().expect("it is our child"));
-        // The first call is the one that has signals kept.
+        let status =
+            until("the process ends", || child.try_wait().expect("the child can be waited for"));
+        // The first call blocks the signals, so a signal at this call still kills the process.
         let is_early = at == 1 && status.signal() == Some(libc::SIGTERM);
         assert!(is_early || status.code() == Some(0), "with call {at}: {status}");
         let is_left = std::path::Path::new(&world.folder.path("socket")).exists();
-        assert!(!is_left, "with call {at} it leaves its socket's file");
+        assert!(!is_left, "with call {at} the file of the socket is left behind");
         count += 1;
     }
     Ok(format!("{count} of {calls} calls"))
 }
 
-/// Lets a round wait in the listener's queue, and a signal come so many calls later.
+/// Sends a round of requests while the process is held, and sends each signal after its number of
+/// calls.
 fn round(world: &World, service: &Watched, signals: &[(u64, i32)]) -> Result<(), String> {
     let questions = world.questions();
     service.supervisor.hold();
     let asked = service.ask(&questions);
     service.supervisor.release(signals);
-    // An answer at the drain's end may be incomplete; none may be missing.
+    // An answer at the end of the shutdown may be incomplete, but every request is answered.
     let permit = Permit { failure: true, broken: signals.len() > 1, state: None };
     for (question, asked) in questions.iter().zip(asked) {
         question.judge(&asked.told(), permit)?;
@@ -70,7 +73,7 @@ fn while_running() -> Outcome {
         let mut service = world.start(&[])?;
         let told = round(&world, &service, &[(at, libc::SIGTERM)]);
         told.map_err(|what| format!("with call {at}: {what}\n{}", service.log_tail()))?;
-        // The round may have had fewer calls this time.
+        // The round may have had fewer calls this time, so the signal may not have been sent.
         service.supervisor.release(&[]);
         let is_told = service.log_lines().iter().any(|line| line.contains("draining"));
         if !is_told && service.is_running() {
@@ -110,12 +113,14 @@ fn while_short() -> Outcome {
         let questions = world.questions();
         let asked = service.ask(&questions);
         kill(service.child.id(), libc::SIGTERM);
-        until("it drains", || {
+        until("the shutdown begins", || {
             service.log_lines().iter().any(|line| line.contains("draining")).then_some(())
         });
-        // Some looks at the door later.
+        // The service must retry accept a few more times.
         let faults = service.supervisor.seen().faults;
-        until("it tries again", || (service.supervisor.seen().faults > faults + 2).then_some(()));
+        until("the service retries accept", || {
+            (service.supervisor.seen().faults > faults + 2).then_some(())
+        });
         service.supervisor.end();
         for (question, asked) in questions.iter().zip(asked) {
             question.judge(&asked.told(), Permit::default())?;
@@ -128,7 +133,8 @@ fn while_short() -> Outcome {
 fn unread() -> Outcome {
     let world = World::enter()?;
     for errno in SIGNAL.errnos {
-        // Told of and not there is what EAGAIN means; the poller tells of the next one.
+        // After EAGAIN the service waits until the poller reports the next signal, which is
+        // correct.
         if errno.0 == "EAGAIN" {
             continue;
         }
@@ -137,7 +143,7 @@ fn unread() -> Outcome {
         kill(service.child.id(), libc::SIGTERM);
         until("the read fails", || (service.supervisor.seen().faults > 0).then_some(()));
         service.recovery();
-        assert!(service.is_running(), "{}: nobody told it to end", errno.0);
+        assert!(service.is_running(), "{}: the service ended without a signal", errno.0);
         service.supervisor.end();
         assert_eq!(service.wait().code(), Some(0), "{}", errno.0);
     }

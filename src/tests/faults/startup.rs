@@ -1,5 +1,5 @@
-//! Faults while the service starts: it serves, or ends with one line and its code, and leaves
-//! nothing behind.
+//! Faults while the service starts: the service serves, or it ends with one line on stderr and exit
+//! code 71, and it leaves no socket file behind.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -13,9 +13,9 @@ use crate::supervisor::{Effect, Plan, Rule, Supervisor};
 use crate::world::World;
 use crate::{Case, Outcome, stride};
 
-/// sysexits.h: the operating system would not have it.
+/// The exit code for an error of the operating system (sysexits.h).
 const EX_OSERR: i32 = 71;
-/// How often one call is made until the service serves, at most; of more the first are looked at.
+/// Only the first calls of a kind are tested, up to this number.
 const CALLS_MAX: u64 = 16;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -35,7 +35,7 @@ fn check_call(call: &'static Call) -> Outcome {
         let mut is_met = false;
         for errno in call.errnos {
             turn += 1;
-            // The first errno always, to see whether there is such a call.
+            // The first errno is always tested, which shows whether the service makes an n-th call.
             if turn % stride() != 0 && *errno != call.errnos[0] {
                 continue;
             }
@@ -52,16 +52,16 @@ fn check_call(call: &'static Call) -> Outcome {
         }
     }
     if !faults.is_empty() {
-        return Err(format!("after {} without a fault:\n{faults}", served + refused).into());
+        return Err(format!("after {} good starts:\n{faults}", served + refused).into());
     }
     if served + refused == 0 {
-        return Err("none of its calls was met".into());
+        return Err("the service made none of these calls".into());
     }
-    Ok(format!("{served} times it served, {refused} times it ended with {EX_OSERR}"))
+    Ok(format!("{served} starts succeeded, {refused} starts ended with {EX_OSERR}"))
 }
 
 enum Ended {
-    /// The call was not made so often.
+    /// The service made fewer calls of this kind.
     Unmet,
     Serving,
     Refused,
@@ -70,10 +70,10 @@ enum Ended {
 fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<Ended, String> {
     let (call, n, errno) = fault;
     let path = world.folder.path("socket");
-    // A socket that nobody listens on any more: its file is replaced.
+    // The file of a socket without a listener: the service replaces it.
     let _ = std::fs::remove_file(&path);
     drop(UnixListener::bind(&path).map_err(|error| error.to_string())?);
-    // The time as well: a number that was freed is soon another file's.
+    // The identity includes the time, because a free inode number is soon used for another file.
     let identity = || {
         let file = std::fs::symlink_metadata(&path).ok()?;
         Some((file.ino(), file.mtime(), file.mtime_nsec()))
@@ -86,8 +86,8 @@ fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<Ende
     let plan = Plan { rules, signals: Vec::new() };
     let (mut child, supervisor) =
         Supervisor::spawn(&mut command, plan).map_err(|error| error.to_string())?;
-    let status = until("it serves or ends", || {
-        if let Some(status) = child.try_wait().expect("it is our child") {
+    let status = until("the service serves or ends", || {
+        if let Some(status) = child.try_wait().expect("the child can be waited for") {
             return Some(Some(status));
         }
         is_well(&path).then_some(None)
@@ -99,8 +99,8 @@ fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<Ende
         return Ok(if is_met { Ended::Serving } else { Ended::Unmet });
     };
     let mut told = String::new();
-    let _ = child.stderr.take().expect("it is piped").read_to_string(&mut told);
-    // Beside the log, if it came so far.
+    let _ = child.stderr.take().expect("stderr is piped").read_to_string(&mut told);
+    // The log lines, if there are any, are not counted.
     let lines: Vec<&str> = told.lines().filter(|line| !line.starts_with("ts=")).collect();
     let is_one_line = matches!(lines.as_slice(), [line] if line.starts_with("openports: "));
     if status.code() != Some(EX_OSERR) || !is_one_line {
@@ -108,12 +108,12 @@ fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<Ende
     }
     let left = identity();
     if left.is_some() && left != stale {
-        return Err(format!("it leaves the file of its socket: {told:?}"));
+        return Err(format!("the file of the socket is left behind: {told:?}"));
     }
     Ok(Ended::Refused)
 }
 
-/// True exactly when a health check at this socket is answered.
+/// Whether a health check over this socket is answered with 200.
 fn is_well(path: &str) -> bool {
     let Ok(mut stream) = UnixStream::connect(path) else { return false };
     let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");

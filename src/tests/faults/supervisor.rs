@@ -1,7 +1,8 @@
-//! Who decides what becomes of each call: lets it pass, lets it fail, or does a part of it.
+//! The supervisor decides about each call of a watched process: it lets the call pass, lets it
+//! fail, or executes a part of it.
 //!
-//! One thread for each process that is watched. What it is to do may be changed at any time, which
-//! is how a fault begins and ends while the process runs.
+//! Each watched process has one supervisor thread. Its rules may be replaced at any time, so faults
+//! can begin and end while the process runs.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -15,48 +16,48 @@ use socket2::{Socket, Type};
 use crate::calls::{self, Call, Errno};
 use crate::seccomp::{self, Calls, Notice, Word};
 
-/// What is done to a call.
+/// The effect of a rule on a call.
 #[derive(Clone, Debug)]
 pub(crate) enum Effect {
-    /// Nothing is done, and it fails so. (A close does close: Linux frees the descriptor whatever
-    /// it returns.)
+    /// The call is not executed and fails with this errno. (A failed close still closes the file:
+    /// Linux frees the descriptor whatever close returns.)
     Fail(Errno),
-    /// One call in `one_in` fails, with any errno of its pages but these.
+    /// One call in `one_in` fails, with a random errno of its manual pages, except those in `but`.
     Chance { random: Random, one_in: u64, but: &'static [i32] },
-    /// It is done with one byte of what was asked, where it is about a stream or a file.
+    /// The call transfers one byte of the requested bytes, if it is about a stream or a file.
     OneByte,
 }
 
-/// What is done to which calls.
+/// An effect, and the calls that it applies to.
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
     call: &'static Call,
     effect: Effect,
-    /// Of the calls that are meant, counted from 1, those from this one on.
+    /// The first call of this kind that the rule applies to, counted from 1.
     from: u64,
-    /// And up to this one.
+    /// The last call of this kind that the rule applies to.
     to: u64,
     seen: u64,
 }
 
 impl Rule {
-    /// To the n-th of these calls alone.
+    /// A rule for the n-th of these calls alone.
     pub(crate) const fn nth(call: &'static Call, n: u64, effect: Effect) -> Self {
         Self { call, effect, from: n, to: n, seen: 0 }
     }
 
-    /// To all of them from the n-th on.
+    /// A rule for all of these calls from the n-th on.
     pub(crate) const fn always(call: &'static Call, n: u64, effect: Effect) -> Self {
         Self { call, effect, from: n, to: u64::MAX, seen: 0 }
     }
 
-    /// True exactly when its calls carry the bytes of clients.
+    /// Whether these calls transfer the bytes of clients.
     pub(crate) fn is_transfer(&self) -> bool {
         matches!(self.call.name, "recvfrom" | "sendto")
     }
 }
 
-/// Numbers that follow from a seed (xorshift64*).
+/// A pseudorandom sequence from a seed (xorshift64*).
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -73,26 +74,26 @@ impl Random {
     }
 }
 
-/// What was seen of the process since it began `main`.
+/// Counts of the calls that the process has made since `main` began.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
-    /// Calls that were told.
+    /// Calls that were reported to the supervisor.
     pub(crate) calls: u64,
-    /// Turns of its loop.
+    /// Ticks of the event loop.
     pub(crate) turns: u64,
-    /// Calls to which something was done.
+    /// Calls that failed or were shortened by a rule.
     pub(crate) faults: u64,
-    /// Descriptors that a close could not free, since it was made to fail.
+    /// Descriptors that stay open because their close was made to fail.
     pub(crate) kept: usize,
     /// Calls after the last signal.
     pub(crate) calls_after_signal: u64,
 }
 
-/// What is done from the beginning of `main` on.
+/// The rules and signals that apply from the beginning of `main` on.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) rules: Vec<Rule>,
-    /// Which signal comes with which call, counted as `Seen::calls` does; in order.
+    /// The signals, in order, each with the count of calls (see `Seen::calls`) at which it is sent.
     pub(crate) signals: Vec<(u64, i32)>,
 }
 
@@ -104,11 +105,11 @@ struct State {
     seen: Seen,
 }
 
-/// A process under watch.
+/// A handle of the supervisor of one process.
 #[derive(Debug)]
 pub(crate) struct Supervisor(Arc<(Mutex<State>, Condvar)>);
 
-/// What a process shows of itself.
+/// The memory and the descriptors of a watched process.
 #[derive(Debug)]
 pub(crate) struct Process {
     id: u32,
@@ -116,13 +117,13 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// What a descriptor is, as /proc has it; empty if it is none.
+    /// The link of a descriptor in /proc; empty if the descriptor does not exist.
     pub(crate) fn link(&self, descriptor: RawFd) -> String {
         let link = std::fs::read_link(format!("/proc/{}/fd/{descriptor}", self.id));
         link.map_or_else(|_| String::new(), |path| path.to_string_lossy().into_owned())
     }
 
-    /// The text at an address, up to its NUL.
+    /// The text at an address, up to its NUL byte.
     pub(crate) fn text(&self, at: u64) -> String {
         let mut bytes = Vec::new();
         let mut byte = [0];
@@ -133,12 +134,12 @@ impl Process {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Whether a call is about a stream socket.
+    /// Whether the call is about a stream socket.
     pub(crate) fn is_stream(notice: &Notice, process: &Self) -> bool {
         process.kind(notice) == Some(Type::STREAM)
     }
 
-    /// Whether a call is about a socket of datagrams.
+    /// Whether the call is about a datagram socket.
     pub(crate) fn is_datagrams(notice: &Notice, process: &Self) -> bool {
         process.kind(notice) == Some(Type::DGRAM)
     }
@@ -151,7 +152,7 @@ impl Process {
         seccomp::borrow_descriptor(self.id, notice.descriptor()).ok()
     }
 
-    /// Does one byte of a read or a write; `None` if it is about datagrams.
+    /// Transfers one byte of a read or a write; `None` if the call is about datagrams.
     fn do_one_byte(&self, notice: &Notice) -> Option<Word> {
         let [_, at, len, flags, ..] = notice.args;
         if len == 0 {
@@ -194,7 +195,7 @@ fn stream(descriptor: OwnedFd) -> Option<Socket> {
 }
 
 impl Supervisor {
-    /// Starts a command under watch.
+    /// Starts a command under supervision.
     pub(crate) fn spawn(
         command: &mut Command,
         plan: Plan,
@@ -214,22 +215,22 @@ impl Supervisor {
         Ok((child, Self(shared)))
     }
 
-    /// Puts these rules in the place of those before.
+    /// Replaces the rules.
     pub(crate) fn begin(&self, rules: Vec<Rule>) {
         self.state().plan.rules = rules;
     }
 
-    /// Ends every fault.
+    /// Removes all rules, which ends every fault.
     pub(crate) fn end(&self) {
         self.begin(Vec::new());
     }
 
-    /// Lets the process wait with its next call.
+    /// Makes the process wait at its next call.
     pub(crate) fn hold(&self) {
         self.state().is_held = true;
     }
 
-    /// Lets it go on, and sends these signals with the calls that come so many calls later.
+    /// Lets the process continue, and sends each signal after its number of further calls.
     pub(crate) fn release(&self, signals: &[(u64, i32)]) {
         let mut state = self.state();
         let now = state.seen.calls;
@@ -249,14 +250,14 @@ impl Supervisor {
 }
 
 fn watch(calls: &Calls, process: &Process, (state, released): &(Mutex<State>, Condvar)) {
-    let nothing = File::open("/dev/null").expect("it is everywhere");
+    let nothing = File::open("/dev/null").expect("/dev/null exists");
     while let Some(notice) = calls.next() {
-        let mut state = state.lock().expect("nobody who holds it panics");
+        let mut state = state.lock().expect("no thread panics while it holds the lock");
         while state.is_held {
-            state = released.wait(state).expect("nobody who holds it panics");
+            state = released.wait(state).expect("no thread panics while it holds the lock");
         }
         let word = state.decide(&notice, process);
-        // The call fails, but what it was to close is closed.
+        // The call returns an error, but its descriptor no longer refers to the socket.
         if notice.call == libc::SYS_close && matches!(word, Word::Fail(_)) {
             calls.replace(&notice, &nothing);
             state.seen.kept += 1;

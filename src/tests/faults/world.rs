@@ -1,9 +1,9 @@
-//! What the process under test lives in, and what is asked of it: the oracle.
+//! The environment of the process under test, its requests, and the oracle that judges the answers.
 //!
-//! A network of the lab's with one host of which every port is known, ports of 127.0.0.1, and a
-//! name server that leads every name to that host. A round asks for everything that the service
-//! does; each port it tells of must be in the state that the world gave it, whatever failed
-//! meanwhile, or be counted as untested.
+//! The environment is a network of the lab with one host whose port states are all known, some
+//! ports of 127.0.0.1, and a name server that resolves every name to that host. A round uses every
+//! feature of the service. Each reported port must have its true state or be counted as untested,
+//! whatever failed meanwhile.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -20,7 +20,7 @@ use crate::network::{ClosedPort, listeners};
 use crate::process::{Folder, PATIENCE, command, until};
 use crate::supervisor::{Plan, Rule, Supervisor};
 
-/// The far host's ports: open, closed, and one that a router calls unreachable.
+/// The ports of the remote host: open, closed, and one that a router reports as unreachable.
 const FAR: &[(u16, State)] = &[
     (22, State::Open),
     (80, State::Open),
@@ -28,13 +28,14 @@ const FAR: &[(u16, State)] = &[
     (23, State::Closed),
     (9, State::Unreachable),
 ];
-/// Not the one that is asked where there is no resolv.conf.
+/// This differs from the name server that is used when there is no resolv.conf.
 const NAME_SERVER: &str = "127.0.0.53";
 const TOKEN: &str = "a-token-of-the-tests";
-/// Longer than the fault lasts and a busy machine sleeps: no answer is late.
+/// The timeout exceeds both the fault and the delays of a busy machine, so no answer comes too
+/// late.
 const TIMEOUT: &str = "timeout=8s&deadline=40s&retries=0&include=closed,filtered,unreachable";
 
-/// A port's state, as an answer tells it.
+/// The state of a port in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum State {
     Open,
@@ -44,7 +45,7 @@ pub(crate) enum State {
     Untested,
 }
 
-/// The world of one case's process.
+/// The environment of one case.
 pub(crate) struct World {
     _lab: Lab,
     _names: NameServer,
@@ -55,7 +56,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Takes this process, which must have one thread, to a network of its own.
+    /// Moves this process, which must have one thread, to a network namespace of its own.
     pub(crate) fn enter() -> Result<Self, Box<dyn std::error::Error>> {
         let open = |state| {
             let ports = FAR.iter().filter(|(_, it)| *it == state).map(|(port, _)| *port);
@@ -66,7 +67,7 @@ impl World {
             .ports(&open(State::Open), Port::Open)
             .ports(&open(State::Unreachable), Port::Unreachable(Unreachable::Host));
         let lab = Lab::enter()?.start(vec![host])?;
-        // A name that begins with a t has an answer too long for a datagram.
+        // For a name that begins with `t`, the answer does not fit into a datagram.
         let names = NameServer::start(NAME_SERVER, |query| {
             if query.name.starts_with("known") {
                 return Reply::Code(3);
@@ -76,7 +77,8 @@ impl World {
         });
         let (listeners, ports) = listeners(2);
         for listener in listeners {
-            // Or its queue is full one day, and the port silent.
+            // Connections are accepted, or the queue of the listener would fill and the port would
+            // not answer.
             std::thread::spawn(move || listener.incoming().for_each(drop));
         }
         let closed: Vec<ClosedPort> = (0..2).map(|_| ClosedPort::new()).collect();
@@ -91,7 +93,7 @@ impl World {
         Ok(Self { _lab: lab, _names: names, _closed: closed, folder, near, serial: Arc::default() })
     }
 
-    /// The arguments of a service that lives here.
+    /// The arguments of a service in this environment.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let words = ["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8", "--drain-timeout", "5s"];
         let mut words: Vec<String> = words.map(str::to_owned).into();
@@ -102,14 +104,14 @@ impl World {
         words
     }
 
-    /// The arguments for one that listens on a Unix socket, too, and wants a token.
+    /// The arguments of a service that also listens on a Unix socket and requires a token.
     pub(crate) fn arguments_for_all(&self) -> Vec<String> {
         let socket = format!("unix:{}", self.folder.path("socket"));
         let more = ["--listen".to_owned(), socket, "--token-file".to_owned()];
         self.arguments().into_iter().chain(more).chain([self.folder.path("token")]).collect()
     }
 
-    /// A service under watch that has told where it listens.
+    /// Starts a supervised service and waits until its log shows its address.
     pub(crate) fn start(&self, more: &[&str]) -> Result<Watched, Box<dyn std::error::Error>> {
         let mut words = self.arguments();
         words.extend(more.iter().map(|word| (*word).to_owned()));
@@ -119,22 +121,22 @@ impl World {
         Self::await_announcement(child, supervisor)
     }
 
-    /// Waits until a service that was started has told where it listens.
+    /// Waits until the log of a started service shows its address.
     pub(crate) fn await_announcement(
         mut child: Child,
         supervisor: Supervisor,
     ) -> Result<Watched, Box<dyn std::error::Error>> {
-        let mut reader = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut reader = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut address = None;
         loop {
             let mut line = String::new();
-            assert!(reader.read_line(&mut line)? > 0, "it ended early: {:?}", log.lock());
+            assert!(reader.read_line(&mut line)? > 0, "the service ended early: {:?}", log.lock());
             let is_last = line.contains("curl ");
             if let Some((_, at)) = line.trim_end().split_once("msg=listening address=") {
                 address = address.or_else(|| at.parse().ok());
             }
-            log.lock().expect("no panic").push(line);
+            log.lock().expect("no thread panics while it holds the lock").push(line);
             if is_last {
                 break;
             }
@@ -143,16 +145,24 @@ impl World {
         std::thread::spawn(move || {
             for line in reader.split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line).into_owned();
-                lines.lock().expect("no panic").push(line);
+                lines.lock().expect("no thread panics").push(line);
             }
         });
-        let address = address.ok_or("it tells no address")?;
-        Ok(Watched { child, supervisor, address, log })
+        let address = address.ok_or("the log shows no address")?;
+        let mut watched = Watched { child, supervisor, address, descriptors_at_rest: 0, log };
+        // The smallest of a few counts leaves out a file that the service reads at this moment.
+        let counts = (0..5).map(|_| {
+            std::thread::sleep(Duration::from_millis(2));
+            watched.descriptors()
+        });
+        let least = counts.min().unwrap_or_default();
+        watched.descriptors_at_rest = least - watched.supervisor.seen().kept;
+        Ok(watched)
     }
 
-    /// Everything that is asked in a round.
+    /// All requests of a round.
     pub(crate) fn questions(&self) -> Vec<Question> {
-        let mut serial = self.serial.lock().expect("no panic");
+        let mut serial = self.serial.lock().expect("no thread panics while it holds the lock");
         *serial += 1;
         let serial = *serial;
         let scan = |domain: String, ports: &[(u16, State)]| {
@@ -174,40 +184,40 @@ impl World {
 fn restrict(path: &str) {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(path, mode).expect("the folder is ours");
+    std::fs::set_permissions(path, mode).expect("this test owns the folder");
 }
 
-/// A request, and what is true of its ports.
+/// A request, and the true states of its ports.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
     pub(crate) target: String,
     truth: BTreeMap<u16, State>,
 }
 
-/// What a request came to.
+/// The result of a request.
 #[derive(Debug)]
 pub(crate) enum Told {
-    /// A whole answer.
+    /// The answer is complete.
     Answer(u16, String),
-    /// The connection ended first.
+    /// The connection ended before the answer was complete.
     Broken(String),
-    /// Nothing came within our patience.
+    /// No answer came within `PATIENCE`.
     Silence,
 }
 
-/// What may be told beside the truth.
+/// The deviations from the truth that an answer may have.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Permit {
-    /// Connections of clients may break: their very calls are told so.
+    /// Connections of clients may break, because their own calls fail.
     pub(crate) broken: bool,
-    /// A port may be in this state: it is what the errno says of the target.
+    /// A port may have this state, because the errno describes the target.
     pub(crate) state: Option<State>,
-    /// Lookups may fail, and ports be untested.
+    /// Lookups may fail, and ports may be untested.
     pub(crate) failure: bool,
 }
 
 impl Question {
-    /// Judges what was told; the error says what is wrong with it.
+    /// Judges an answer; the error describes the deviation.
     pub(crate) fn judge(&self, told: &Told, permit: Permit) -> Result<(), String> {
         let (status, body) = match told {
             Told::Answer(status, body) => (*status, body),
@@ -227,40 +237,41 @@ impl Question {
     fn judge_scan(&self, body: &str, permit: Permit) -> Result<(), String> {
         let json: Value = serde_json::from_str(body).map_err(|error| error.to_string())?;
         let mut told = BTreeMap::new();
-        for port in json["open_ports"].as_array().ok_or("no list")? {
-            told.insert(port.as_u64().ok_or("no port")?, State::Open);
+        for port in json["open_ports"].as_array().ok_or("open_ports is not a list")? {
+            told.insert(port.as_u64().ok_or("an open port is not a number")?, State::Open);
         }
         for (key, state) in [
             ("closed_ports", State::Closed),
             ("filtered_ports", State::Filtered),
             ("unreachable_ports", State::Unreachable),
         ] {
-            for port in spelled(json[key].as_str().ok_or("no ranges")?) {
+            for port in spelled(json[key].as_str().ok_or("the ranges are not a string")?) {
                 if told.insert(port, state).is_some() {
-                    return Err(format!("{port} twice"));
+                    return Err(format!("port {port} is listed twice"));
                 }
             }
         }
-        let untested = json["counts"]["untested"].as_u64().ok_or("no count")?;
+        let untested =
+            json["counts"]["untested"].as_u64().ok_or("there is no count of untested ports")?;
         if told.len() as u64 + untested != self.truth.len() as u64 {
-            return Err("counts that do not add up".to_owned());
+            return Err("the counts do not add up".to_owned());
         }
         if json["complete"] != Value::Bool(untested == 0) {
-            return Err("complete where it is not, or the reverse".to_owned());
+            return Err("`complete` contradicts the count of untested ports".to_owned());
         }
         for (port, truth) in &self.truth {
             let state = told.get(&u64::from(*port)).copied().unwrap_or(State::Untested);
             let is_permitted = Some(state) == permit.state;
             let is_failure = permit.failure && state == State::Untested;
             if state != *truth && !is_permitted && !is_failure {
-                return Err(format!("port {port} is {truth:?} and told as {state:?}"));
+                return Err(format!("port {port} is {truth:?}, but reported as {state:?}"));
             }
         }
         Ok(())
     }
 }
 
-/// The ports of `"1-3,7"`.
+/// Expands ranges such as `"1-3,7"`.
 fn spelled(ranges: &str) -> Vec<u64> {
     let parts = ranges.split(',').filter(|part| !part.is_empty());
     let ends = parts.map(|part| part.split_once('-').unwrap_or((part, part)));
@@ -270,7 +281,7 @@ fn spelled(ranges: &str) -> Vec<u64> {
     .collect()
 }
 
-/// A request under way.
+/// A request that was sent.
 #[derive(Debug)]
 pub(crate) struct Asked {
     stream: Result<TcpStream, std::io::Error>,
@@ -306,7 +317,12 @@ impl Asked {
             }
             let mut more = [0; 4096];
             match stream.read(&mut more) {
-                Ok(0) => return Told::Broken(format!("the end after {} bytes", bytes.len())),
+                Ok(0) => {
+                    return Told::Broken(format!(
+                        "the connection ended after {} bytes",
+                        bytes.len()
+                    ));
+                }
                 Ok(count) => bytes.extend_from_slice(&more[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Told::Silence,
@@ -316,7 +332,7 @@ impl Asked {
     }
 }
 
-/// Status and body, once all of both is there.
+/// The status and the body, once both are complete.
 fn whole(bytes: &[u8]) -> Option<(u16, String)> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
@@ -325,11 +341,13 @@ fn whole(bytes: &[u8]) -> Option<(u16, String)> {
     (body.len() == length.parse::<usize>().ok()?).then(|| (status, body.to_owned()))
 }
 
-/// A service under watch. It is killed with its handle.
+/// A supervised service. Dropping the handle kills the process.
 pub(crate) struct Watched {
     pub(crate) child: Child,
     pub(crate) supervisor: Supervisor,
     pub(crate) address: SocketAddr,
+    /// The number of open descriptors while the service is idle.
+    pub(crate) descriptors_at_rest: usize,
     log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -339,8 +357,8 @@ impl Watched {
         std::fs::read_dir(path).map_or(0, Iterator::count)
     }
 
-    /// What it has used of the processor, as far as that is told (proc_pid_stat(5): hundredths of
-    /// a second).
+    /// The CPU time that the process has used, in the resolution of proc_pid_stat(5): hundredths of
+    /// a second.
     pub(crate) fn processor_time(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.child.id());
         let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -350,22 +368,22 @@ impl Watched {
     }
 
     pub(crate) fn log_lines(&self) -> Vec<String> {
-        self.log.lock().expect("no panic").clone()
+        self.log.lock().expect("no thread panics while it holds the lock").clone()
     }
 
-    /// The last lines of its log.
+    /// The last three lines of the log.
     pub(crate) fn log_tail(&self) -> String {
         let log = self.log_lines();
         let tail = log[log.len().saturating_sub(3)..].iter();
         tail.map(|line| format!("    {}\n", line.trim_end())).collect()
     }
 
-    /// Asks everything at once.
+    /// Sends all requests at once.
     pub(crate) fn ask(&self, questions: &[Question]) -> Vec<Asked> {
         questions.iter().map(|question| Asked::new(self.address, question)).collect()
     }
 
-    /// Waits until it answers a health check, and says how long that took.
+    /// Waits until a health check is answered, and returns the time until then.
     pub(crate) fn recovery(&self) -> Duration {
         let began = Instant::now();
         let question = Question { target: "/healthz".to_owned(), truth: BTreeMap::new() };
@@ -376,14 +394,14 @@ impl Watched {
         began.elapsed()
     }
 
-    /// The code with which it ended, once it has.
+    /// Waits for the end of the process and returns its exit status.
     pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
-        until("the end of the process", || self.child.try_wait().expect("it is our child"))
+        until("the process ends", || self.child.try_wait().expect("the child can be waited for"))
     }
 
-    /// True exactly when it has not ended.
+    /// Whether the process is still running.
     pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("it is our child").is_none()
+        self.child.try_wait().expect("the child can be waited for").is_none()
     }
 
     pub(crate) fn begin(&self, rule: Rule) {

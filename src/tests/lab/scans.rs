@@ -1,8 +1,8 @@
-//! The real binary against the lab's hosts: every kind of network that issue and documents speak
-//! of, each with what must be found there.
+//! The real binary against the hosts of the lab: the kinds of networks from issues and documents,
+//! each with the expected result.
 //!
-//! Whether anything is *missed* is what these cases are about. How long it takes is the business
-//! of benches/compare: a time is asserted here only from below. The service on loopback is in
+//! These cases check that no open port is missed. benches/compare measures the duration; these
+//! cases only compare times with a lower limit. The tests of the service on loopback are in
 //! src/tests/service.
 
 use std::net::Ipv4Addr;
@@ -14,31 +14,32 @@ use crate::process::{Service, until};
 use crate::{Case, Outcome};
 
 pub(crate) const CASES: &[Case] = &[
-    ("every_port_of_a_near_host_is_told_apart_in_one_pass", near),
-    ("every_port_of_a_host_50_ms_away_is_told_apart_in_one_pass", far),
-    ("silence_is_filtered_and_without_a_sign_of_loss_probed_once", silent),
-    ("timeout_auto_finds_among_65535_silent_ports_what_is_open", silent_auto),
-    ("five_percent_loss_is_noticed_and_made_good_by_default", lossy_closed),
+    ("every_port_of_a_near_host_is_classified_in_one_pass", near),
+    ("every_port_of_a_host_50_ms_away_is_classified_in_one_pass", far),
+    ("silent_ports_are_filtered_and_probed_once_without_signs_of_loss", silent),
+    ("timeout_auto_finds_the_open_ports_among_65535_silent_ones", silent_auto),
+    ("five_percent_loss_is_detected_and_compensated_by_default", lossy_closed),
     ("three_retries_find_99_of_100_through_twenty_percent_loss", lossy_silent),
     ("a_rst_limit_hides_no_open_port", rst_limit),
-    ("a_pass_that_meets_a_spent_syn_limit_is_not_the_last", syn_limit),
-    ("icmp_errors_are_unreachable_and_no_silence", unreachable),
-    ("a_tarpit_is_open_everywhere", tarpit),
-    ("a_host_that_dies_half_way_is_filtered_from_there_and_complete", death),
-    ("a_deadline_ends_with_what_there_is", deadline),
-    ("a_rate_is_kept_from_the_first_connect_on", rate),
-    ("a_small_scan_ends_beside_a_silent_big_one", beside),
+    ("another_pass_follows_when_a_syn_limit_was_exhausted", syn_limit),
+    ("icmp_errors_make_ports_unreachable_and_not_filtered", unreachable),
+    ("all_ports_of_a_tarpit_are_open", tarpit),
+    ("the_remaining_ports_of_a_host_that_dies_are_filtered", death),
+    ("a_deadline_ends_the_scan_with_partial_results", deadline),
+    ("the_rate_is_kept_from_the_first_connect_on", rate),
+    ("a_small_scan_ends_during_a_large_silent_one", beside),
 ];
 
-/// Some ports, the ten among them: what a debug build gets through in no time.
-const FEW: &str = "ports=1-2000,3306,8080,20000,33333,50000,65535";
-const FEW_TOTAL: u64 = 2006;
+/// A small set of ports, including the ten open ports, that a debug build scans quickly.
+pub(crate) const FEW: &str = "ports=1-2000,3306,8080,20000,33333,50000,65535";
+pub(crate) const FEW_TOTAL: u64 = 2006;
 
-/// The answer to a scan of one host, and what the lab saw of it.
-fn scan(host: Host, query: &str) -> Result<(Scan, Stats), Box<dyn std::error::Error>> {
+/// Scans one host; returns the answer and the statistics of the lab.
+pub(crate) fn scan(host: Host, query: &str) -> Result<(Scan, Stats), Box<dyn std::error::Error>> {
+    let target = host.address;
     let lab = Lab::enter()?.start(vec![host])?;
     let service = Service::start(&[]);
-    let scan = service.scan(&format!("domain={HOST_ADDRESS}&{query}"));
+    let scan = service.scan(&format!("domain={target}&{query}"));
     drop(service);
     let stats = lab.stop()?;
     assert_eq!(stats.own_losses(), 0, "{stats}");
@@ -46,7 +47,7 @@ fn scan(host: Host, query: &str) -> Result<(Scan, Stats), Box<dyn std::error::Er
 }
 
 /// A host with the ten open ports.
-fn host() -> Host {
+pub(crate) fn host() -> Host {
     Host::new(HOST_ADDRESS).ports(&TEN_PORTS, Port::Open)
 }
 
@@ -64,8 +65,14 @@ fn check_closed(host: Host) -> Outcome {
         .check_counts([10, 65_525, 0, 0, 0])
         .check_key("retried", 0)
         .check_key("loss_suspected", false);
-    assert_eq!(stats.syns, 65_535, "no port is asked twice: {stats}");
+    let pings = stats.syns - 65_535;
+    assert!(pings <= pings_max(&scan), "only the pinged port may be probed twice: {stats}");
     Ok(())
+}
+
+/// There is at most one ping every 4 ms.
+fn pings_max(scan: &Scan) -> u64 {
+    scan.elapsed_ms() / 4 + 1
 }
 
 fn silent() -> Outcome {
@@ -75,8 +82,12 @@ fn silent() -> Outcome {
         .check_counts([10, 0, FEW_TOTAL - 10, 0, 0])
         .check_key("retried", 0)
         .check_key("loss_suspected", false);
-    assert!(scan.elapsed_ms() >= 2000, "a silent port has the whole deadline: {scan:?}");
-    assert!(stats.syns <= 10 + 2 * (FEW_TOTAL - 10), "the kernel's repeat, no pass: {stats}");
+    assert!(scan.elapsed_ms() >= 2000, "a silent port should have the full timeout: {scan:?}");
+    let syns = 10 + 2 * (FEW_TOTAL - 10);
+    assert!(
+        stats.syns <= syns + pings_max(&scan),
+        "there are more SYNs than those that the kernel repeats: {stats}"
+    );
     Ok(())
 }
 
@@ -95,12 +106,15 @@ fn lossy_closed() -> Outcome {
     assert_eq!(scan.count("open") + scan.count("closed") + scan.count("filtered"), 65_535);
     assert!(stats.lost_to > 0 && stats.lost_from > 0, "{stats}");
     let retried = scan.json["retried"].as_u64();
-    assert!(retried.is_some_and(|retried| retried > 0), "silence is asked again: {scan:?}");
+    assert!(
+        retried.is_some_and(|retried| retried > 0),
+        "silent ports should be probed again: {scan:?}"
+    );
     Ok(())
 }
 
-/// A port stays silent through four passes of two SYNs with a chance of 0.36 to the power of 8,
-/// three in ten thousand: that two of a hundred do comes once in two thousand runs.
+/// A port stays silent through four passes of two SYNs with a probability of 0.36 to the power of
+/// 8, which is about 0.0003. Two such ports among a hundred happen about once in two thousand runs.
 fn lossy_silent() -> Outcome {
     let address = |number| Ipv4Addr::new(10, 99, 1, number);
     let hosts = (1..=10).map(|number| Host {
@@ -125,7 +139,7 @@ fn lossy_silent() -> Outcome {
         found += scan.open().len();
     }
     let stats = lab.stop()?;
-    assert!(found >= 99, "{found} of 100 found: {stats}");
+    assert!(found >= 99, "only {found} of 100 open ports were found: {stats}");
     Ok(())
 }
 
@@ -139,7 +153,7 @@ fn syn_limit() -> Outcome {
     check_limit(host)
 }
 
-/// The kernel's own repeats are a second thousand; what is above is left to the passes.
+/// The SYNs that the kernel repeats reach about 1,000 more ports; the passes must find the others.
 fn check_limit(host: Host) -> Outcome {
     let (scan, stats) = scan(host, "ports=1-3000,3306,8080,20000,33333,50000,65535")?;
     scan.check_open(&TEN_PORTS).check_counts([10, 2996, 0, 0, 0]);
@@ -149,7 +163,8 @@ fn check_limit(host: Host) -> Outcome {
 }
 
 fn unreachable() -> Outcome {
-    // An ICMP error that overtakes `connect` itself is lost on the kernel: hence the distance.
+    // The kernel drops an ICMP error that arrives before `connect` returns, so the host has a
+    // distance.
     let mut host = host().rtt(Duration::from_millis(5));
     for (first, why) in [
         (101, Unreachable::Network),
@@ -161,7 +176,7 @@ fn unreachable() -> Outcome {
         host = host.ports(&ports, Port::Unreachable(why));
     }
     let (scan, _) = scan(host.rest(Port::Closed), "fromPort=101&toPort=600&include=unreachable")?;
-    // "Port unreachable" is a refusal by that very port, as a RST is; 443 is open.
+    // A "port unreachable" error is a refusal by the port itself, like a RST. Port 443 is open.
     scan.check_open(&[443]).check_counts([1, 199, 0, 300, 0]);
     scan.check_key("unreachable_ports", "101-400").check_key("retried", 0);
     Ok(())
@@ -176,7 +191,10 @@ fn tarpit() -> Outcome {
 fn death() -> Outcome {
     let host = Host { dies: Some(Death::Packets(1000)), ..Host::new(HOST_ADDRESS) };
     let (scan, _) = scan(host, "toPort=2000")?;
-    scan.check_open(&[]).check_counts([0, 1000, 1000, 0, 0]).check_key("retried", 0);
+    scan.check_open(&[]).check_key("complete", true).check_key("loss_suspected", true);
+    let [closed, filtered] = ["closed", "filtered"].map(|state| scan.count(state));
+    // Some of the packets were pings.
+    assert!((900..=1000).contains(&closed) && closed + filtered == 2000, "{scan:?}");
     Ok(())
 }
 
@@ -185,7 +203,7 @@ fn deadline() -> Outcome {
     let (scan, _) = scan(host, "toPort=65535&deadline=1s&timeout=1s&concurrency=1000")?;
     scan.check_key("complete", false);
     let [open, untested] = ["open", "untested"].map(|state| scan.count(state));
-    assert!(untested > 0 && open < 10, "a tenth of a hundredth was got to: {scan:?}");
+    assert!(untested > 0 && open < 10, "only a small part of the ports should be probed: {scan:?}");
     assert_eq!(open + scan.count("filtered") + untested, 65_535, "{scan:?}");
     assert!(scan.elapsed_ms() >= 1000, "{scan:?}");
     Ok(())
@@ -196,13 +214,14 @@ fn rate() -> Outcome {
     let service = Service::start(&[]);
     let start = Instant::now();
     let mut client = service.begin_scan(&format!("domain={HOST_ADDRESS}&toPort=500&rate=1000"), "");
-    // Counted before the clock is read, so a machine that pauses in between can hide a burst,
-    // but never feign one. A late loop may catch up five milliseconds.
+    // The SYNs are counted before the clock is read. So a machine that pauses in between can hide a
+    // burst, but it can never feign one. A late event loop may send the SYNs of up to five
+    // milliseconds at once.
     let mut syns = 0;
     while syns < 500 {
         syns = lab.stats().syns;
         let due = start.elapsed().as_secs_f64() * 1000.0 + 10.0;
-        assert!(syns as f64 <= due, "{syns} connects where {due:.0} were due");
+        assert!(syns as f64 <= due, "{syns} connects, but only {due:.0} are due");
         std::thread::sleep(Duration::from_millis(1));
     }
     let scan = Scan::of(client.receive("GET"));
@@ -218,12 +237,12 @@ fn beside() -> Outcome {
     let service = Service::start(&[]);
     let _big = service.begin_scan(&format!("domain={silent}&toPort=65535&timeout=20s"), "");
     let capacity = service.metric("openports_connects_in_flight_max");
-    until("the big scan has all there is", || {
+    until("the large scan uses all connects", || {
         (service.metric("openports_connects_in_flight") == capacity).then_some(())
     });
     let scan = service.scan(&format!("domain={HOST_ADDRESS}&toPort=100"));
     scan.check_open(&[1, 22, 80]).check_counts([3, 97, 0, 0, 0]);
-    assert_eq!(service.metric("openports_scans_running"), 1, "the big one runs on");
+    assert_eq!(service.metric("openports_scans_running"), 1, "the large scan is still running");
     drop(service);
     assert_eq!(lab.stop()?.own_losses(), 0);
     Ok(())

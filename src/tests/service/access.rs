@@ -1,11 +1,11 @@
-//! Who may ask: the bearer token, and whom a proxy asks for.
+//! Access control: the bearer token, and the client address that a trusted proxy forwards.
 
 use std::os::unix::fs::PermissionsExt;
 
 use crate::client::Scan;
 use crate::process::{Folder, Service, run, until};
 
-/// Writes a secret that its owner alone can read.
+/// Writes a secret into a file that only its owner can read.
 pub(crate) fn write_secret(folder: &Folder, text: &str) -> String {
     let path = folder.write("token", text);
     let owner_only = std::fs::Permissions::from_mode(0o600);
@@ -32,7 +32,7 @@ fn a_scan_needs_the_token_and_nothing_else_does() {
         let right = "Authorization: Bearer open-sesame\r\n";
         service.ask("GET", target, right).check_status(200);
     }
-    // A stranger is not even told what is wrong with a request.
+    // Without a token, not even the errors of a request are reported.
     service.get("/open-ports").check_problem(401, "UNAUTHORIZED");
     for open in ["/healthz", "/readyz", "/metrics", "/openapi.json", "/"] {
         service.get(open).check_status(200);
@@ -40,7 +40,7 @@ fn a_scan_needs_the_token_and_nothing_else_does() {
 }
 
 #[test]
-fn a_token_that_changes_is_known_a_moment_later_and_a_bad_one_never() {
+fn a_changed_token_file_replaces_the_token_and_a_bad_one_does_not() {
     let folder = Folder::new("token-change");
     let file = write_secret(&folder, "first\n");
     let service = Service::start(&["--token-file", &file]);
@@ -58,19 +58,19 @@ fn a_token_that_changes_is_known_a_moment_later_and_a_bad_one_never() {
     service_keeps(&service, || status("second"));
 }
 
-/// The former token stays in force, and the log says why.
+/// Checks that the former token stays in force and that the log contains a warning.
 fn service_keeps(service: &Service, status: impl Fn() -> u16) {
     let warned =
         || service.log_lines().iter().filter(|line| line.contains("msg=\"token kept\"")).count();
     let before = warned();
-    until("a warning", || {
+    until("the log contains a warning", || {
         assert_eq!(status(), 200, "the former token stays in force");
         (warned() > before).then_some(())
     });
 }
 
 #[test]
-fn a_token_file_that_is_missing_empty_or_everybodys_ends_with_71() {
+fn a_token_file_that_is_missing_empty_or_world_readable_ends_with_71() {
     let folder = Folder::new("token-bad");
     let empty = write_secret(&folder, "");
     let everybodys = folder.write("everybodys", "secret\n");
@@ -88,7 +88,7 @@ fn a_token_file_that_is_missing_empty_or_everybodys_ends_with_71() {
 }
 
 #[test]
-fn who_stands_behind_a_trusted_proxy_has_a_share_of_its_own() {
+fn a_client_behind_a_trusted_proxy_is_identified_by_its_forwarded_address() {
     let service = Service::start(&["--trust-proxy", "127.0.0.0/8"]);
     let target = format!("/open-ports?domain=127.0.0.1&ports={}", service.address.port());
     let fields = "X-Forwarded-For: 203.0.113.5, 198.51.100.9\r\n";
@@ -102,7 +102,7 @@ fn who_stands_behind_a_trusted_proxy_has_a_share_of_its_own() {
 }
 
 #[test]
-fn a_service_that_others_can_reach_without_a_token_says_so_at_start() {
+fn a_service_that_others_can_reach_without_a_token_warns_at_start() {
     let folder = Folder::new("token-reach");
     let file = write_secret(&folder, "secret");
     let open = Service::start_exactly(&["--listen", "0.0.0.0:0"]);

@@ -1,4 +1,4 @@
-//! A client that reads answers strictly, and remembers what it asked for when a check fails.
+//! A client that parses answers strictly and shows its requests when a check fails.
 
 use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::process::{PATIENCE, Service};
 
-/// One connection.
+/// One connection to the service.
 pub(crate) struct Client {
     stream: TcpStream,
     received: Vec<u8>,
@@ -26,7 +26,8 @@ impl Client {
         Self { stream, received: Vec::new(), command, sent: String::new() }
     }
 
-    /// Sends bytes as they are. A service that has closed by now is no fault of the sender.
+    /// Sends bytes unchanged. An error is ignored, because the service may have closed the
+    /// connection.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]);
@@ -34,23 +35,23 @@ impl Client {
         let _ = self.stream.write_all(bytes);
     }
 
-    /// Sends a whole request without a body.
+    /// Sends a complete request without a body.
     pub(crate) fn ask(&mut self, method: &str, target: &str, fields: &str) {
         self.send(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
     }
 
-    /// Ends our side: no more is sent.
+    /// Shuts down the sending side of the connection.
     pub(crate) fn finish(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Ends the connection with a RST, as the kernel does where it knows of none.
+    /// Closes the connection with a RST.
     pub(crate) fn reset(self) {
         let socket = socket2::SockRef::from(&self.stream);
         socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     }
 
-    /// Reads one answer, whose body is there unless the request was HEAD.
+    /// Reads one answer. The answer has no body if the request method was HEAD.
     pub(crate) fn receive(&mut self, method: &str) -> Answer {
         let head = self.head();
         let mut lines = head.trim_end().lines();
@@ -59,16 +60,16 @@ impl Client {
         let status = status.and_then(|digits| digits.parse().ok());
         let status = status.unwrap_or_else(|| panic!("{}status line {status_line:?}", self.at()));
         let fields = lines.map(|line| line.split_once(": ").expect("name and value")).collect();
-        let context = format!("{}answered with:\n{head}", self.at());
+        let context = format!("{}answer:\n{head}", self.at());
         let mut answer = Answer::new(status, fields, context);
-        if method == "HEAD" || matches!(status, 100 | 304) {
+        if method == "HEAD" || matches!(status, 100 | 204 | 304) {
             return answer;
         }
         let body = match (answer.field("Content-Length"), answer.field("Transfer-Encoding")) {
             (Some(length), None) => self.take(length.parse().expect("a length")),
             (None, Some("chunked")) => self.chunks(),
             (None, None) => self.rest(),
-            other => panic!("{}framed as {other:?}", answer.context),
+            other => panic!("{}unknown framing {other:?}", answer.context),
         };
         answer.body = match answer.field("Content-Encoding") {
             Some(coding) => format!("{} bytes of {coding}", body.len()),
@@ -78,7 +79,7 @@ impl Client {
         answer
     }
 
-    /// The head of an answer, its blank line included.
+    /// The head of an answer, including its blank line.
     pub(crate) fn head(&mut self) -> String {
         let end = loop {
             if let Some(at) = self.received.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -89,7 +90,7 @@ impl Client {
         String::from_utf8(self.take(end)).expect("a head is text")
     }
 
-    /// The next piece of a chunked body; empty at its end.
+    /// The next chunk of a chunked body; empty at its end.
     pub(crate) fn chunk(&mut self) -> String {
         let end = loop {
             if let Some(at) = self.received.windows(2).position(|two| two == b"\r\n") {
@@ -104,7 +105,7 @@ impl Client {
         String::from_utf8(data).expect("every body is text")
     }
 
-    /// Fails unless the service closes now, and nothing is left to read.
+    /// Fails unless the service closes the connection now and all data has been read.
     pub(crate) fn check_closed(&mut self) {
         let rest = self.stream.read(&mut [0]);
         let is_end = match &rest {
@@ -112,15 +113,19 @@ impl Client {
             Err(error) => error.kind() == ErrorKind::ConnectionReset,
         };
         let left = String::from_utf8_lossy(&self.received);
-        assert!(is_end && left.is_empty(), "{}no end, but {left:?}, {rest:?}", self.at());
+        assert!(
+            is_end && left.is_empty(),
+            "{}the connection is not closed: {left:?}, {rest:?}",
+            self.at()
+        );
     }
 
-    /// Reads to the end, however it comes, and forgets what was read.
+    /// Reads until the connection is closed or reset, and discards the data.
     pub(crate) fn drain(&mut self) {
         let mut rest = Vec::new();
         if let Err(error) = self.stream.read_to_end(&mut rest) {
             let is_end = error.kind() == ErrorKind::ConnectionReset;
-            assert!(is_end, "{}no end, but {error}", self.at());
+            assert!(is_end, "{}the connection is not closed: {error}", self.at());
         }
     }
 
@@ -151,27 +156,27 @@ impl Client {
         let mut bytes = [0; 16 * 1024];
         match self.stream.read(&mut bytes) {
             Ok(count @ 1..) => self.received.extend_from_slice(&bytes[..count]),
-            // A read with a timeout is not begun again by itself after a signal (signal(7)).
+            // The kernel does not restart a read with a timeout after a signal (signal(7)).
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             ended => {
                 let received = String::from_utf8_lossy(&self.received);
-                panic!("{}wanted {wanted}, got {ended:?} after {received:?}", self.at())
+                panic!("{}expected {wanted}, got {ended:?} after {received:?}", self.at())
             }
         }
     }
 
     fn at(&self) -> String {
-        format!("{}\nasked:\n{}\n", self.command, self.sent)
+        format!("{}\nrequest:\n{}\n", self.command, self.sent)
     }
 }
 
-/// One answer.
+/// An answer of the service.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     fields: Vec<(String, String)>,
     pub(crate) body: String,
-    /// Command line, request and answer.
+    /// The command line, the request and the answer, for failure messages.
     pub(crate) context: String,
 }
 
@@ -181,15 +186,15 @@ impl Answer {
         Self { status, fields: fields.into_iter().map(own).collect(), body: String::new(), context }
     }
 
-    /// The only value of a field.
+    /// The value of a header field, which may occur only once.
     pub(crate) fn field(&self, wanted: &str) -> Option<&str> {
         let mut values = self.fields.iter().filter(|(name, _)| name == wanted);
         let first = values.next().map(|(_, value)| value.as_str());
-        assert!(values.next().is_none(), "{}\n{wanted} comes twice", self.context);
+        assert!(values.next().is_none(), "{}\n{wanted} occurs twice", self.context);
         first
     }
 
-    /// Fails with everything one needs to know if the two differ.
+    /// Fails with the context and a diff if the two values differ.
     pub(crate) fn check<T: PartialEq + Debug>(&self, what: &str, actual: T, expected: T) -> &Self {
         if actual != expected {
             let (actual, expected) = (format!("{actual:#?}"), format!("{expected:#?}"));
@@ -202,7 +207,8 @@ impl Answer {
         self.check("the status", self.status, expected)
     }
 
-    /// An answer of RFC 9457 with exactly the contract's keys.
+    /// Checks that the answer is a problem document (RFC 9457) with exactly the keys of the
+    /// contract.
     pub(crate) fn check_problem(&self, status: u16, cause: &str) -> Value {
         self.check_status(status);
         self.check("the type", self.field("Content-Type"), Some("application/problem+json"));
@@ -228,7 +234,7 @@ impl Answer {
     }
 }
 
-/// What differs between two texts, line by line, with what both begin and end with left out.
+/// The lines in which two texts differ, without their common first and last lines.
 fn diff(expected: &str, actual: &str) -> String {
     let (left, right): (Vec<_>, Vec<_>) = (expected.lines().collect(), actual.lines().collect());
     let same = left.iter().zip(&right).take_while(|(left, right)| left == right).count();
@@ -241,7 +247,7 @@ fn diff(expected: &str, actual: &str) -> String {
     format!("(after {same} equal lines)\n{gone}{}", shown('+', &right[..right.len() - tail]))
 }
 
-/// The keys in the order in which the text has them.
+/// The keys in the order of their first occurrence in the text.
 fn key_order<'a>(text: &str, keys: &[&'a str]) -> Vec<&'a str> {
     let place = |key: &&str| text.find(&format!("\"{key}\":"));
     let mut found: Vec<&str> = keys.iter().copied().filter(|key| place(key).is_some()).collect();
@@ -249,7 +255,7 @@ fn key_order<'a>(text: &str, keys: &[&'a str]) -> Vec<&'a str> {
     found
 }
 
-/// The outcome of a scan, checked for what holds of every one.
+/// The result of a scan, after the checks that every result must pass.
 #[derive(Debug)]
 pub(crate) struct Scan {
     pub(crate) answer: Answer,
@@ -278,7 +284,7 @@ impl Scan {
         self.json["counts"][state].as_u64().unwrap_or_else(|| panic!("{}", self.answer.context))
     }
 
-    /// The counts, in the order open, closed, filtered, unreachable, untested.
+    /// Checks the counts, which are in the order open, closed, filtered, unreachable, untested.
     pub(crate) fn check_counts(&self, expected: [u64; 5]) -> &Self {
         let states = ["open", "closed", "filtered", "unreachable", "untested"];
         self.answer.check("the counts", states.map(|state| self.count(state)), expected);
@@ -307,7 +313,7 @@ pub(crate) fn ports(value: &Value) -> Vec<u16> {
 }
 
 impl Service {
-    /// One request on a connection of its own.
+    /// Sends one request on its own connection.
     pub(crate) fn ask(&self, method: &str, target: &str, fields: &str) -> Answer {
         let mut client = Client::connect(self);
         client.ask(method, target, fields);
@@ -318,19 +324,25 @@ impl Service {
         self.ask("GET", target, "")
     }
 
-    /// A scan that must succeed, answered as JSON.
+    /// Runs a scan that must succeed and be answered as JSON.
     pub(crate) fn scan(&self, query: &str) -> Scan {
         Scan::of(self.get(&format!("/open-ports?{query}")))
     }
 
-    /// A connection on which a scan was begun, whose answer nobody has read yet.
+    /// Starts a scan and returns the connection from which its answer can be read.
     pub(crate) fn begin_scan(&self, query: &str, fields: &str) -> Client {
         let mut client = Client::connect(self);
         client.ask("GET", &format!("/open-ports?{query}"), fields);
         client
     }
 
-    /// One sample of `/metrics`, its labels included in the name; 0 where there is none yet.
+    /// The number of connect scans that ended with this result.
+    pub(crate) fn scans_ended(&self, result: &str) -> u64 {
+        let labels = format!("technique=\"connect\",result=\"{result}\"");
+        self.metric(&format!("openports_scans_total{{{labels}}}"))
+    }
+
+    /// One sample of `/metrics`. The name includes the labels; a missing sample counts as 0.
     pub(crate) fn metric(&self, name: &str) -> u64 {
         let page = self.get("/metrics");
         let sample = page.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

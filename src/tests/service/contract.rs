@@ -1,5 +1,5 @@
-//! Every cause of an error, given by a real service, beside what `/openapi.json` and `docs/api.md`
-//! say of it: neither may leave one out, and neither may tell of one that is never given.
+//! The error contract: the service causes every error, and each error is compared with
+//! `/openapi.json` and `docs/api.md`. Both must document all of these errors and no others.
 
 use std::collections::BTreeSet;
 
@@ -11,20 +11,20 @@ use crate::nameserver::{NameServer, Reply};
 use crate::network::{SILENT, isolated};
 use crate::process::{Folder, Service, until};
 
-/// Parameters of a scan of this machine.
+/// The parameters of a scan of this machine.
 const HERE: &str = "domain=127.0.0.1&ports=1";
 
-/// Every way to ask for that scan.
+/// Every method and route that can start this scan.
 const SCANS: [(&str, &str); 3] = [
     ("GET", "/open-ports?domain=127.0.0.1&ports=1"),
     ("HEAD", "/open-ports?domain=127.0.0.1&ports=1"),
     ("GET", "/probe?target=127.0.0.1&ports=1"),
 ];
 
-/// An error: the route and the method that were asked, the status, the cause.
+/// An error: the path and the method of the request, the status, and the cause.
 type Given = (String, String, u16, String);
 
-/// Asks, and collects what was given.
+/// Sends requests and collects the errors.
 struct Collector(BTreeSet<Given>);
 
 impl Collector {
@@ -44,7 +44,7 @@ impl Collector {
         self.add(method, target, &service.ask(method, target, fields), expected);
     }
 
-    /// Both routes of scans, and HEAD of the one.
+    /// Requests the scan from both routes, and with HEAD from `/open-ports`.
     fn ask_all(&mut self, service: &Service, target: &str, fields: &str, expected: (u16, &str)) {
         self.ask(service, ["HEAD", &format!("/open-ports?{target}"), fields], expected);
         self.ask_to_scan(service, target, fields, expected);
@@ -56,7 +56,7 @@ impl Collector {
         self.ask(service, ["GET", &format!("/probe?{target}"), rest], expected);
     }
 
-    /// The page shows an answer with this cause, and its `detail` word by word.
+    /// Checks that docs/api.md shows an answer with this cause and exactly this `detail`.
     fn check_documented(&self, status: u16, cause: &str, document: &Value) {
         let page = include_str!("../../../docs/api.md");
         let detail = document["detail"].to_string();
@@ -65,7 +65,7 @@ impl Collector {
     }
 }
 
-/// What the service's own document says: route, method and status of every error.
+/// The path, method and status of every error in `/openapi.json`.
 fn documented(service: &Service) -> BTreeSet<(String, String, u16)> {
     let document = service.get("/openapi.json").json();
     let mut all = BTreeSet::new();
@@ -81,11 +81,11 @@ fn documented(service: &Service) -> BTreeSet<(String, String, u16)> {
 }
 
 #[test]
-fn every_error_is_given_and_documented_and_no_other() {
+fn every_error_is_documented_and_every_documented_error_occurs() {
     isolated(|| {
         let service = Service::start(&[]);
         let mut given = Collector(BTreeSet::new());
-        // Ten seconds without a body, in which all the rest is asked.
+        // The service waits ten seconds for these bodies. All other requests are sent meanwhile.
         let slow = SCANS.map(|(method, target)| {
             let mut client = Client::connect(&service);
             client.ask(method, target, "Content-Length: 9\r\n");
@@ -102,7 +102,7 @@ fn every_error_is_given_and_documented_and_no_other() {
     });
 }
 
-/// What the service gave and what it says it gives.
+/// Compares the errors that the service sent with the documented errors.
 fn check_both_ways(given: &BTreeSet<Given>, service: &Service) {
     let documented = documented(service);
     let causes: BTreeSet<&str> = given.iter().map(|(.., cause)| cause.as_str()).collect();
@@ -110,19 +110,19 @@ fn check_both_ways(given: &BTreeSet<Given>, service: &Service) {
     let known = document["components"]["schemas"]["Problem"]["properties"]["cause"]["enum"].clone();
     let known: BTreeSet<&str> =
         known.as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    assert_eq!(causes, known, "every cause is given once, and no other");
-    // Of a path or a method that there is not, an operation can say nothing.
+    assert_eq!(causes, known, "the service sends exactly the documented causes");
+    // The document cannot list errors of paths and methods that do not exist.
     let of_operations = given.iter().filter(|(_, _, status, _)| !matches!(status, 404 | 405));
     let given: BTreeSet<(String, String, u16)> = of_operations
         .map(|(path, method, status, _)| (path.clone(), method.clone(), *status))
         .collect();
     let silent: Vec<_> = given.difference(&documented).collect();
     let never: Vec<_> = documented.difference(&given).collect();
-    assert!(silent.is_empty(), "given, and /openapi.json does not say so: {silent:?}");
-    assert!(never.is_empty(), "/openapi.json says so, and it was not given: {never:?}");
+    assert!(silent.is_empty(), "errors missing from /openapi.json: {silent:?}");
+    assert!(never.is_empty(), "errors only in /openapi.json: {never:?}");
 }
 
-/// What is wrong with the request itself.
+/// Requests that are invalid in themselves.
 fn faulty_requests(given: &mut Collector, service: &Service) {
     given.ask(service, ["GET", "/ports", ""], (404, "NOT_FOUND"));
     given.ask(service, ["POST", &format!("/open-ports?{HERE}"), ""], (405, "METHOD_NOT_ALLOWED"));
@@ -143,7 +143,7 @@ fn faulty_requests(given: &mut Collector, service: &Service) {
     given.ask_all(service, HERE, "Content-Length: 70000\r\n", (413, "CONTENT_TOO_LARGE"));
 }
 
-/// Who may not ask, and what nobody may ask for.
+/// Clients without permission, and targets that are denied to every client.
 fn strangers(given: &mut Collector, service: &Service) {
     given.ask_all(service, HERE, "Sec-Fetch-Site: cross-site\r\n", (403, "TARGET_DENIED"));
     given.ask_to_scan(service, "domain=169.254.169.254&ports=80", "", (403, "TARGET_DENIED"));
@@ -157,7 +157,7 @@ fn strangers(given: &mut Collector, service: &Service) {
     given.ask_all(&guarded, HERE, "", (401, "UNAUTHORIZED"));
 }
 
-/// Names that lead nowhere.
+/// Names that cannot be resolved.
 fn names(given: &mut Collector) {
     let _server = NameServer::start("127.0.0.53", |query| match &*query.name {
         "fails.example" => Reply::Code(2),
@@ -176,11 +176,11 @@ fn names(given: &mut Collector) {
     }
 }
 
-/// Caps that are reached, and a service that is told to end.
+/// Limits that are reached, and a service that shuts down.
 fn caps(given: &mut Collector) {
     let silent = format!("domain={SILENT}&ports=1&timeout=60s");
     let runs = |service: &Service| {
-        until("a scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
+        until("one scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
     };
     let service = Service::start(&["--max-scans-per-client", "1"]);
     let _mine = service.begin_scan(&silent, "");
@@ -194,6 +194,6 @@ fn caps(given: &mut Collector) {
     given.ask_to_scan(&service, &silent, "", (503, "OVERLOADED"));
     given.ask(&service, ["GET", "/readyz", ""], (503, "OVERLOADED"));
     service.signal("TERM");
-    until("it drains", || (service.metric("openports_draining") == 1).then_some(()));
+    until("the shutdown begins", || (service.metric("openports_draining") == 1).then_some(()));
     given.ask(&service, ["GET", "/readyz", ""], (503, "DRAINING"));
 }

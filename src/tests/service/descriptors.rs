@@ -1,4 +1,5 @@
-//! A low limit of descriptors makes a scan slower, never wrong, and the service never deaf.
+//! Tests with a low limit of descriptors: scans become slower but stay correct, and the service
+//! keeps accepting.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use crate::client::Scan;
 use crate::network::{SILENT, isolated, kernel_listeners, listeners};
 use crate::process::{Service, run};
 
-/// Every limit sees the same ports as the roomiest.
+/// Checks that a scan of all ports finds the same ports under every limit.
 fn check_whole_range(limit: usize) {
     let (_listeners, _) = listeners(10);
     let service = Service::start_limited(limit, &[]);
@@ -15,7 +16,7 @@ fn check_whole_range(limit: usize) {
     assert_eq!(expected.len(), 11);
     let mut scanning = service.begin_scan("domain=127.0.0.1&toPort=65535", "");
     let (mut checks, mut slowest) = (0, Duration::ZERO);
-    while service.metric("openports_scans_total{result=\"complete\"}") == 0 {
+    while service.scans_ended("complete") == 0 {
         let began = Instant::now();
         service.get("/healthz").check_status(200);
         slowest = slowest.max(began.elapsed());
@@ -23,37 +24,37 @@ fn check_whole_range(limit: usize) {
     }
     let scan = Scan::of(scanning.receive("GET"));
     scan.check_open(&expected).check_counts([11, 65_524, 0, 0, 0]);
-    assert!(checks >= 3, "a health check is answered while the scan runs: {checks}");
+    assert!(checks >= 3, "only {checks} health checks were answered during the scan");
     assert!(slowest < Duration::from_secs(2), "a health check took {slowest:?}");
 }
 
 #[test]
-fn the_whole_range_with_32_descriptors() {
+fn a_scan_of_all_ports_is_correct_with_32_descriptors() {
     isolated(|| check_whole_range(32));
 }
 
 #[test]
-fn the_whole_range_with_40_descriptors() {
+fn a_scan_of_all_ports_is_correct_with_40_descriptors() {
     isolated(|| check_whole_range(40));
 }
 
 #[test]
-fn the_whole_range_with_64_descriptors() {
+fn a_scan_of_all_ports_is_correct_with_64_descriptors() {
     isolated(|| check_whole_range(64));
 }
 
 #[test]
-fn the_whole_range_with_128_descriptors() {
+fn a_scan_of_all_ports_is_correct_with_128_descriptors() {
     isolated(|| check_whole_range(128));
 }
 
 #[test]
-fn silent_ports_wait_for_each_others_descriptors() {
+fn silent_ports_wait_until_descriptors_are_free() {
     isolated(|| {
         let service = Service::start_limited(64, &[]);
         let scan = service.scan(&format!("domain={SILENT}&toPort=200&timeout=100ms"));
         scan.check_open(&[]).check_counts([0, 0, 200, 0, 0]);
-        assert!(scan.elapsed_ms() >= 300, "more than 64 were in flight: {scan:?}");
+        assert!(scan.elapsed_ms() >= 300, "more than 64 connects were in flight: {scan:?}");
     });
 }
 
@@ -73,7 +74,7 @@ fn many_scans_at_64_descriptors_are_all_answered() {
 }
 
 #[test]
-fn idle_connections_give_way_to_those_that_ask() {
+fn idle_connections_are_evicted_for_new_requests() {
     let service = Service::start_limited(64, &[]);
     let idle: Vec<TcpStream> =
         (0..200).map(|_| TcpStream::connect(service.address).unwrap()).collect();
@@ -86,7 +87,7 @@ fn idle_connections_give_way_to_those_that_ask() {
 }
 
 #[test]
-fn too_low_a_limit_is_told_in_one_line() {
+fn a_limit_that_is_too_low_is_reported_in_one_line() {
     for limit in [6, 8, 10] {
         let ended = run(Some(limit), &["--listen", "127.0.0.1:0"]);
         let told = (ended.code, ended.stderr.lines().count(), &*ended.stdout);

@@ -1,13 +1,13 @@
-//! One outcome in four forms, and what HEAD and browsers are told.
+//! The five formats of a result, and the answers to HEAD and to browsers.
 
 use serde_json::Value;
 
 use crate::client::{Answer, ports};
-use crate::network::{SilentPort, list, listeners};
+use crate::network::{ClosedPort, SilentPort, list, listeners};
 use crate::process::Service;
 
 #[test]
-fn ndjson_tells_events_as_they_happen_and_ends_with_the_summary() {
+fn ndjson_sends_events_as_they_happen_and_ends_with_the_summary() {
     let (_listeners, open) = listeners(3);
     let silent = SilentPort::new();
     let service = Service::start(&[]);
@@ -17,12 +17,15 @@ fn ndjson_tells_events_as_they_happen_and_ends_with_the_summary() {
     let head = client.head();
     assert!(head.contains("\r\nContent-Type: application/x-ndjson\r\n"), "{head}");
     assert!(head.contains("\r\nTransfer-Encoding: chunked\r\n"), "{head}");
-    // The open ports are told while the silent one is still waited for.
+    // The events of the open ports arrive while the probe of the silent port is still running.
     let mut text = String::new();
     while text.matches("\"event\":\"open\"").count() < 3 {
         let chunk = client.chunk();
-        assert!(!chunk.is_empty(), "ended before every open port was told: {text}");
-        assert!(!chunk.contains("\"event\":\"end\""), "held back to the end: {text}{chunk}");
+        assert!(!chunk.is_empty(), "the stream ended before all open ports: {text}");
+        assert!(
+            !chunk.contains("\"event\":\"end\""),
+            "the open ports were held back until the end: {text}{chunk}"
+        );
         text += &chunk;
     }
     loop {
@@ -34,13 +37,13 @@ fn ndjson_tells_events_as_they_happen_and_ends_with_the_summary() {
     let events: Vec<Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
     check_events(&events, &open, 4);
-    // The connection lives on.
+    // The connection stays open.
     client.ask("GET", "/healthz", "");
     client.receive("GET").check_status(200);
 }
 
 #[test]
-fn server_sent_events_are_the_same_events() {
+fn server_sent_events_contain_the_same_events_as_ndjson() {
     let (_listeners, open) = listeners(2);
     let silent = SilentPort::new();
     let service = Service::start(&[]);
@@ -51,9 +54,11 @@ fn server_sent_events_are_the_same_events() {
     answer.check("the type", answer.field("Content-Type"), Some("text/event-stream"));
     let mut events = Vec::new();
     for block in answer.body.split_terminator("\n\n") {
-        let (name, data) = block.split_once('\n').expect(&answer.context);
+        let lines: Vec<&str> = block.lines().collect();
+        let &[id, name, data] = &lines[..] else { panic!("{block:?}") };
         let name = name.strip_prefix("event: ").expect(&answer.context);
         let data = data.strip_prefix("data: ").expect(&answer.context);
+        answer.check("the id", id.strip_prefix("id: "), Some(name));
         let event: Value = serde_json::from_str(data).expect(&answer.context);
         answer.check("the name", &event["event"], &Value::from(name));
         events.push(event);
@@ -61,9 +66,9 @@ fn server_sent_events_are_the_same_events() {
     check_events(&events, &open, 3);
 }
 
-/// A start, the open ports and progress, an end with the summary.
+/// Checks that the events are a start, the open ports and progress, and an end with the summary.
 fn check_events(events: &[Value], open: &[u16], total: u64) {
-    let [start, between @ .., end] = events else { panic!("too few: {events:#?}") };
+    let [start, between @ .., end] = events else { panic!("too few events: {events:#?}") };
     assert_eq!((&start["event"], &start["total"]), (&"start".into(), &total.into()));
     assert_eq!((&start["domain"], &start["address"]), (&"127.0.0.1".into(), &"127.0.0.1".into()));
     let named = |name: &'static str| between.iter().filter(move |event| event["event"] == name);
@@ -71,7 +76,10 @@ fn check_events(events: &[Value], open: &[u16], total: u64) {
     told.sort_unstable();
     assert_eq!(told, open.iter().map(|port| u64::from(*port)).collect::<Vec<_>>());
     assert!(named("open").all(|event| event["rtt_ms"].as_f64().is_some_and(|rtt| rtt < 500.0)));
-    assert!(named("progress").count() > 0, "a scan of half a second tells progress: {events:#?}");
+    assert!(
+        named("progress").count() > 0,
+        "a scan of half a second has progress events: {events:#?}"
+    );
     for progress in named("progress") {
         assert_eq!((&progress["total"], &progress["open"]), (&total.into(), &open.len().into()));
         assert_eq!(progress["done"], open.len());
@@ -83,7 +91,7 @@ fn check_events(events: &[Value], open: &[u16], total: u64) {
 }
 
 #[test]
-fn plain_text_is_the_open_ports_one_a_line() {
+fn plain_text_lists_one_open_port_per_line() {
     let (_listeners, open) = listeners(3);
     let service = Service::start(&[]);
     let target = format!("/open-ports?domain=127.0.0.1&ports={}", list(&open));
@@ -96,7 +104,7 @@ fn plain_text_is_the_open_ports_one_a_line() {
 }
 
 #[test]
-fn accept_chooses_the_form() {
+fn accept_selects_the_format() {
     let service = Service::start(&[]);
     let check = |accept: &str, expected: Option<&str>| {
         let target = "/open-ports?domain=127.0.0.1&toPort=1";
@@ -126,7 +134,7 @@ fn accept_chooses_the_form() {
 }
 
 #[test]
-fn head_checks_the_request_and_scans_nothing() {
+fn head_checks_the_request_without_a_scan() {
     let service = Service::start(&[]);
     let head = |target: &str| service.ask("HEAD", target, "");
     let answer = head("/open-ports?domain=127.0.0.1&toPort=65535");
@@ -150,7 +158,7 @@ fn head_checks_the_request_and_scans_nothing() {
 }
 
 #[test]
-fn the_small_routes_answer() {
+fn routes_without_a_scan_answer() {
     let service = Service::start(&[]);
     let check = |path: &str, kind: &str| -> Answer {
         let answer = service.get(path);
@@ -167,7 +175,7 @@ fn the_small_routes_answer() {
 }
 
 #[test]
-fn pages_of_other_sites_and_foreign_names_are_refused() {
+fn requests_from_other_sites_and_for_foreign_hosts_are_refused() {
     let service = Service::start(&["--host", "scanner.example"]);
     let check = |fields: &str, expected: Option<(u16, &str)>| {
         let mut client = crate::client::Client::connect(&service);
@@ -193,4 +201,77 @@ fn pages_of_other_sites_and_foreign_names_are_refused() {
     check("Host: localhost\r\nOrigin: http://evil.example\r\n", denied);
     check("Host: localhost\r\nOrigin: null\r\n", denied);
     check("Host: localhost\r\nOrigin: http://localhost\r\n", None);
+}
+
+#[test]
+fn csv_lists_open_ports_and_the_included_states() {
+    let (_listeners, open) = listeners(2);
+    let unused = ClosedPort::new();
+    let closed = unused.port;
+    let service = Service::start(&[]);
+    let asked = list(&[&open[..], &[closed]].concat());
+    let target = format!("/open-ports?domain=127.0.0.1&ports={asked}&include=closed");
+    let answer = service.ask("GET", &target, "Accept: text/csv\r\n");
+    answer.check_status(200);
+    answer.check("the type", answer.field("Content-Type"), Some("text/csv; charset=utf-8"));
+    answer.check("complete", answer.field("Openports-Complete"), Some("true"));
+    answer.check("untested", answer.field("Openports-Untested"), Some("0"));
+    let mut lines = answer.body.lines();
+    answer.check("the head", lines.next(), Some("address,port,state,service,rtt_ms"));
+    let mut found = Vec::new();
+    for line in lines {
+        let columns: Vec<&str> = line.split(',').collect();
+        let &[address, port, state, _, rtt] = &columns[..] else { panic!("{line}") };
+        assert_eq!(address, "127.0.0.1");
+        assert_eq!(rtt.parse::<f64>().is_ok(), state == "open", "{line}");
+        found.push((port.parse::<u16>().expect(line), state.to_owned()));
+    }
+    let mut expected: Vec<(u16, String)> =
+        open.iter().map(|port| (*port, "open".to_owned())).collect();
+    expected.sort_unstable();
+    expected.push((closed, "closed".to_owned()));
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn text_formats_report_completeness_in_header_fields() {
+    let silent = SilentPort::new();
+    let service = Service::start(&[]);
+    let port = silent.port;
+    let times = "timeout=400ms&deadline=400ms&retries=9";
+    let target = format!("/open-ports?domain=127.0.0.1&ports={port}&{times}");
+    for form in ["text/plain", "text/csv"] {
+        let answer = service.ask("GET", &target, &format!("Accept: {form}\r\n"));
+        answer.check_status(200);
+        answer.check("complete", answer.field("Openports-Complete"), Some("false"));
+        assert!(answer.field("Openports-Untested").is_some(), "{}", answer.context);
+        answer.check("unreachable", answer.field("Openports-Unreachable"), Some("0"));
+    }
+}
+
+#[test]
+fn an_event_source_that_reconnects_after_the_end_gets_204() {
+    let unused = ClosedPort::new();
+    let closed = unused.port;
+    let service = Service::start(&[]);
+    let target = format!("/open-ports?domain=127.0.0.1&ports={closed}");
+    let accept = "Accept: text/event-stream\r\n";
+    let answer = service.ask("GET", &target, accept);
+    answer.check_status(200);
+    answer.check("unbuffered", answer.field("X-Accel-Buffering"), Some("no"));
+    answer.check("uncached", answer.field("Cache-Control"), Some("no-store"));
+    let ids: Vec<&str> = answer.body.lines().filter_map(|it| it.strip_prefix("id: ")).collect();
+    let last = ids.last().expect("each event has an id");
+    let again = service.ask("GET", &target, &format!("{accept}Last-Event-ID: {last}\r\n"));
+    again.check_status(204);
+    assert_eq!((again.body.as_str(), again.field("Content-Length")), ("", None));
+    for other in ["start", "progress", "x", "\u{e9}"] {
+        let anew = service.ask("GET", &target, &format!("{accept}Last-Event-ID: {other}\r\n"));
+        anew.check_status(200);
+    }
+    let json = service.ask("GET", &target, &format!("Last-Event-ID: {last}\r\n"));
+    json.check_status(200);
+    assert!(json.body.ends_with("}\n"), "JSON ends with a line end: {}", json.body);
+    let faulty = service.ask("GET", "/open-ports", &format!("{accept}Last-Event-ID: {last}\r\n"));
+    faulty.check_status(400);
 }

@@ -1,4 +1,4 @@
-//! HTTP/1.x as strangers speak it, well and badly.
+//! HTTP/1.x from clients that follow the rules and from clients that do not.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use crate::client::{Client, Scan};
 use crate::process::{Service, until};
 
 #[test]
-fn a_connection_is_kept_until_it_is_to_be_closed() {
+fn a_connection_stays_open_until_connection_close() {
     let service = Service::start(&[]);
     let mut client = Client::connect(&service);
     for _ in 0..50 {
@@ -43,7 +43,7 @@ fn pipelined_requests_are_answered_in_their_order() {
 }
 
 #[test]
-fn more_is_pipelined_than_the_service_holds() {
+fn more_requests_may_be_pipelined_than_the_service_buffers() {
     let service = Service::start(&[]);
     let mut client = Client::connect(&service);
     let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -64,7 +64,7 @@ fn a_request_may_come_byte_by_byte() {
 }
 
 #[test]
-fn http_1_0_closes_unless_it_asks_otherwise_and_is_never_chunked() {
+fn http_1_0_closes_without_keep_alive_and_is_never_chunked() {
     let service = Service::start(&[]);
     let mut client = Client::connect(&service);
     client.send("GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
@@ -83,7 +83,7 @@ fn http_1_0_closes_unless_it_asks_otherwise_and_is_never_chunked() {
 }
 
 #[test]
-fn a_body_is_read_and_dropped() {
+fn a_request_body_is_read_and_discarded() {
     let service = Service::start(&[]);
     let mut client = Client::connect(&service);
     client.ask("GET", "/healthz", "Content-Length: 5\r\n");
@@ -98,7 +98,7 @@ fn a_body_is_read_and_dropped() {
 }
 
 #[test]
-fn a_client_that_expects_100_continue_is_told_to_go_on() {
+fn a_client_that_expects_100_continue_receives_it() {
     let service = Service::start(&[]);
     let mut client = Client::connect(&service);
     client.ask("GET", "/healthz", "Content-Length: 5\r\nExpect: 100-continue\r\n");
@@ -110,7 +110,7 @@ fn a_client_that_expects_100_continue_is_told_to_go_on() {
 }
 
 #[test]
-fn a_half_close_behind_a_request_is_still_answered() {
+fn a_request_before_a_half_close_is_answered() {
     let service = Service::start(&[]);
     for target in ["/healthz", "/metrics", "/"] {
         let mut client = Client::connect(&service);
@@ -119,7 +119,7 @@ fn a_half_close_behind_a_request_is_still_answered() {
         client.receive("GET").check_status(200);
         client.check_closed();
     }
-    // Several at once, too.
+    // The same holds for several pipelined requests.
     let mut client = Client::connect(&service);
     client.ask("GET", "/healthz", "");
     client.ask("GET", "/healthz", "");
@@ -130,7 +130,7 @@ fn a_half_close_behind_a_request_is_still_answered() {
 }
 
 #[test]
-fn methods_and_paths_that_there_are_not() {
+fn unknown_methods_and_paths_are_refused() {
     let service = Service::start(&[]);
     for target in ["/nowhere", "/open-ports/", "/Open-Ports", "//", "/healthz/x"] {
         service.get(target).check_problem(404, "NOT_FOUND");
@@ -147,7 +147,7 @@ fn methods_and_paths_that_there_are_not() {
     }
 }
 
-/// Sends bytes that are no request: one answer, and the connection ends.
+/// Sends bytes that are not a valid request, and expects one answer and the end of the connection.
 fn check_refused(service: &Service, bytes: &[u8], expected: (u16, &str)) {
     let mut client = Client::connect(service);
     client.send(bytes);
@@ -159,7 +159,7 @@ fn check_refused(service: &Service, bytes: &[u8], expected: (u16, &str)) {
 }
 
 #[test]
-fn bad_framing_is_refused_and_the_connection_closed() {
+fn bad_framing_is_refused_and_closes_the_connection() {
     let service = Service::start(&[]);
     let bad = (400, "INVALID_REQUEST");
     let check = |bytes: &str, expected| check_refused(&service, bytes.as_bytes(), expected);
@@ -195,7 +195,7 @@ fn bad_framing_is_refused_and_the_connection_closed() {
 }
 
 #[test]
-fn lying_chunks_are_refused() {
+fn malformed_and_oversized_chunks_are_refused() {
     let service = Service::start(&[]);
     let head = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     for body in
@@ -210,7 +210,7 @@ fn lying_chunks_are_refused() {
 }
 
 #[test]
-fn what_is_too_large_is_refused_by_its_own_status() {
+fn each_kind_of_excessive_size_has_its_own_status() {
     let service = Service::start(&[]);
     let check = |bytes: String, expected| check_refused(&service, bytes.as_bytes(), expected);
     let head = |fields: &str| format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
@@ -222,7 +222,7 @@ fn what_is_too_large_is_refused_by_its_own_status() {
     check(head("Content-Length: 65537\r\n"), (413, "CONTENT_TOO_LARGE"));
     check(head(&"A: b\r\n".repeat(100)), (431, "HEADERS_TOO_LARGE"));
     check(head(&format!("A: {}\r\n", "x".repeat(16_384))), (431, "HEADERS_TOO_LARGE"));
-    // A head that never ends is refused as soon as it is too long, not when time is up.
+    // An endless head is refused as soon as it is too long, before its timeout.
     let mut client = Client::connect(&service);
     let began = Instant::now();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n");
@@ -232,7 +232,7 @@ fn what_is_too_large_is_refused_by_its_own_status() {
 }
 
 #[test]
-fn garbage_is_answered_or_closed_and_harms_nobody() {
+fn garbage_is_answered_or_closed_and_the_service_continues() {
     let service = Service::start(&[]);
     let bad = (400, "INVALID_REQUEST");
     let tls_hello = [&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03][..], &[7; 500]];
@@ -240,7 +240,7 @@ fn garbage_is_answered_or_closed_and_harms_nobody() {
     check_refused(&service, &[0; 64], bad);
     check_refused(&service, b"SSH-2.0-OpenSSH_9.6\r\n", bad);
     check_refused(&service, b"\xff\xfe\xfd\xfc\r\n\r\n", bad);
-    // A few thousand bytes that no two runs need to share: xorshift, from a fixed seed.
+    // Pseudorandom bytes from a fixed seed (xorshift).
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     for _ in 0..200 {
         let mut bytes = Vec::new();
@@ -261,9 +261,9 @@ fn garbage_is_answered_or_closed_and_harms_nobody() {
     service.get("/healthz").check_status(200);
 }
 
-/// One test, because each of the three takes ten seconds of waiting.
+/// These cases share one test, because each waits ten seconds for a timeout.
 #[test]
-fn slow_heads_slow_bodies_and_slow_readers_are_given_up_and_hold_nobody_up() {
+fn slow_heads_bodies_and_readers_time_out_without_delaying_other_clients() {
     let service = Service::start(&[]);
     let began = Instant::now();
     let mut head = Client::connect(&service);
@@ -274,11 +274,17 @@ fn slow_heads_slow_bodies_and_slow_readers_are_given_up_and_hold_nobody_up() {
     let mut reader = Client::connect(&service);
     reader.send("GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2000));
     service.get("/healthz").check_status(200);
-    assert!(began.elapsed() < Duration::from_secs(5), "others wait {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "other requests waited {:?}",
+        began.elapsed()
+    );
     head.receive("GET").check_problem(408, "REQUEST_TIMEOUT");
     body.receive("GET").check_problem(408, "REQUEST_TIMEOUT");
     let stalled = "openports_connections_closed_total{reason=\"stalled\"}";
-    until("the reader is given up", || (service.metric(stalled) == 1).then_some(()));
+    until("the connection of the reader is closed", || {
+        (service.metric(stalled) == 1).then_some(())
+    });
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(10), "took {took:?}");
     for mut client in [head, body] {
@@ -286,4 +292,27 @@ fn slow_heads_slow_bodies_and_slow_readers_are_given_up_and_hold_nobody_up() {
         client.check_closed();
     }
     drop(reader);
+}
+
+#[test]
+fn the_error_of_a_bad_target_names_the_mistake() {
+    let service = Service::start(&[]);
+    for (target, words) in [
+        ("/caf\u{e9}", "percent-encode"),
+        ("/?domain=b\u{fc}cher.example", "percent-encode"),
+        ("/a%09b", "% in the path"),
+        ("/a%zz", "% in the path"),
+        ("/a#b", "without #"),
+    ] {
+        let mut client = Client::connect(&service);
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        let problem = client.receive("GET").check_problem(400, "INVALID_REQUEST");
+        let detail = problem["detail"].as_str().unwrap_or_default().to_lowercase();
+        assert!(detail.contains(words), "{target}: {detail}");
+    }
+    for (path, near) in [("/openports", "/open-ports"), ("/open-ports/", "/open-ports")] {
+        let problem = service.get(path).check_problem(404, "NOT_FOUND");
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert!(detail.contains(&format!("did you mean {near}?")), "{path}: {detail}");
+    }
 }

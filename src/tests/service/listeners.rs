@@ -1,24 +1,25 @@
-//! Where clients come to beside ports: Unix sockets, and listeners that were passed.
+//! Listeners other than TCP ports: Unix sockets, and listeners that a service manager passes.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 
 use crate::process::{Folder, PATIENCE, Service, run, run_passing, until};
 use crate::startup::check;
 
-/// What a service at this path answers to a GET.
+/// The answer of the service at this path to a GET request.
 fn ask(path: &str, target: &str) -> String {
     let mut stream = UnixStream::connect(path).expect(path);
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
     let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("it takes a request");
+    stream.write_all(request.as_bytes()).expect("the service reads the request");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer, and its end");
+    stream.read_to_string(&mut answer).expect("the service answers and closes");
     answer
 }
 
@@ -27,7 +28,7 @@ fn check_answer(path: &str, target: &str, status: &str) {
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
 }
 
-/// Starts a service that listens at this path as well as on a port.
+/// Starts a service that listens on this path and on a port.
 fn start(path: &str, args: &[&str]) -> Service {
     let listen = format!("unix:{path}");
     let service = Service::start(&[&["--listen", &listen], args].concat());
@@ -36,7 +37,7 @@ fn start(path: &str, args: &[&str]) -> Service {
 }
 
 #[test]
-fn a_unix_socket_serves_its_owner_and_group_and_goes_with_the_service() {
+fn a_unix_socket_serves_its_owner_and_group_and_is_removed_at_the_end() {
     let folder = Folder::short("unix");
     let path = folder.path("socket");
     let mut service = start(&path, &[]);
@@ -56,7 +57,7 @@ fn a_unix_socket_serves_its_owner_and_group_and_goes_with_the_service() {
 }
 
 #[test]
-fn clients_of_a_unix_socket_share_the_scans_of_one_client() {
+fn all_clients_of_a_unix_socket_share_one_quota_of_scans() {
     let folder = Folder::short("share");
     let path = folder.path("socket");
     let service = start(&path, &["--max-scans-per-client", "1"]);
@@ -66,44 +67,44 @@ fn clients_of_a_unix_socket_share_the_scans_of_one_client() {
     first.write_all(request.as_bytes()).unwrap();
     until("the first scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
     check_answer(&path, "/open-ports?domain=127.0.0.1&toPort=1", "429");
-    // Who has an address is another client.
+    // A client with an IP address has a quota of its own.
     service.scan("domain=127.0.0.1&toPort=1");
 }
 
 #[test]
-fn a_second_signal_leaves_no_file_either() {
+fn the_socket_file_is_removed_after_a_second_signal() {
     let folder = Folder::short("second");
     let path = folder.path("socket");
     let mut service = start(&path, &["--drain-delay", "60s"]);
     service.signal("TERM");
     service.log_line(&["msg=draining"]);
-    assert!(Path::new(&path).exists(), "it listens for the delay");
+    assert!(Path::new(&path).exists(), "the service listens during the delay");
     service.signal("TERM");
     service.wait();
     assert!(!Path::new(&path).exists());
 }
 
 #[test]
-fn a_file_whose_service_was_killed_is_bound_anew() {
+fn the_socket_file_of_a_killed_service_is_replaced() {
     let folder = Folder::short("stale");
     let path = folder.path("socket");
     let mut killed = start(&path, &[]);
     killed.signal("KILL");
     killed.wait();
-    assert!(Path::new(&path).exists(), "nobody could remove it");
+    assert!(Path::new(&path).exists(), "a killed process cannot remove its file");
     let _service = start(&path, &[]);
     check_answer(&path, "/healthz", "200");
 }
 
 #[test]
-fn a_socket_in_use_and_a_file_that_is_no_socket_are_left_alone() {
+fn a_socket_in_use_and_a_regular_file_are_not_replaced() {
     let folder = Folder::short("taken");
     let path = folder.path("socket");
     let listen = format!("unix:{path}");
     let live = UnixListener::bind(&path).unwrap();
     let ended = run(None, &["--listen", &listen]);
     check(&ended, 71, &["--listen", &listen, "another process listens there"]);
-    UnixStream::connect(&path).expect("it is as it was");
+    UnixStream::connect(&path).expect("the socket still accepts");
     drop(live);
     let file = folder.write("file", "mine");
     let ended = run(None, &["--listen", &format!("unix:{file}")]);
@@ -116,7 +117,7 @@ fn a_socket_in_use_and_a_file_that_is_no_socket_are_left_alone() {
 }
 
 #[test]
-fn a_start_that_fails_leaves_no_file() {
+fn a_failed_start_leaves_no_socket_file() {
     let folder = Folder::short("failed");
     let path = folder.path("socket");
     let ours = format!("unix:{path}");
@@ -127,7 +128,7 @@ fn a_start_that_fails_leaves_no_file() {
 }
 
 #[test]
-fn a_file_that_another_has_put_in_its_place_stays() {
+fn a_socket_file_that_another_process_replaced_is_not_removed() {
     let folder = Folder::short("replaced");
     let path = folder.path("socket");
     let mut service = start(&path, &[]);
@@ -135,7 +136,7 @@ fn a_file_that_another_has_put_in_its_place_stays() {
     let _other = UnixListener::bind(&path).unwrap();
     service.signal("TERM");
     assert_eq!(service.wait(), Some(0));
-    UnixStream::connect(&path).expect("the other one's file is there");
+    UnixStream::connect(&path).expect("the file of the other socket remains");
 }
 
 const OURS: &str = "LISTEN_PID=$$ LISTEN_FDS=1";
@@ -147,7 +148,7 @@ fn tcp(at: &str) -> (OwnedFd, String) {
 }
 
 #[test]
-fn a_listener_that_was_passed_takes_the_place_of_the_variable_but_not_of_the_flag() {
+fn a_passed_listener_replaces_the_variable_but_not_the_flag() {
     let (listener, at) = tcp("127.0.0.1:0");
     let variables = format!("{OURS} OPENPORTS_LISTEN=192.0.2.1:1");
     let mut service = Service::start_passing(&variables, listener, &[]);
@@ -162,11 +163,11 @@ fn a_listener_that_was_passed_takes_the_place_of_the_variable_but_not_of_the_fla
     assert_eq!(service.address.to_string(), at);
     let line = service.log_line(&["msg=listening", "address=127.0.0.2:"]);
     let own = line.rsplit_once("address=").map(|(_, at)| at).unwrap();
-    TcpStream::connect(own).expect("the flag holds beside what was passed");
+    TcpStream::connect(own).expect("the service also listens on the address of the flag");
 }
 
 #[test]
-fn who_reaches_a_service_is_a_matter_of_what_was_passed() {
+fn the_exposure_of_a_service_follows_from_its_passed_listeners() {
     let (listener, _) = tcp("0.0.0.0:0");
     let mut service = Service::start_passing(OURS, listener, &[]);
     service.address.set_ip([127, 0, 0, 1].into());
@@ -174,7 +175,7 @@ fn who_reaches_a_service_is_a_matter_of_what_was_passed() {
 }
 
 #[test]
-fn the_file_of_a_unix_socket_that_was_passed_is_its_makers() {
+fn the_file_of_a_passed_unix_socket_is_not_removed() {
     let folder = Folder::short("passed");
     let path = folder.path("socket");
     let listener = UnixListener::bind(&path).unwrap();
@@ -188,7 +189,7 @@ fn the_file_of_a_unix_socket_that_was_passed_is_its_makers() {
 }
 
 #[test]
-fn what_was_passed_and_does_not_listen_ends_with_71() {
+fn a_passed_descriptor_that_does_not_listen_ends_with_71() {
     let (listener, at) = tcp("127.0.0.1:0");
     let stream = TcpStream::connect(at).unwrap();
     let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -205,7 +206,46 @@ fn what_was_passed_and_does_not_listen_ends_with_71() {
 }
 
 #[test]
-fn what_was_passed_to_another_process_is_not_taken() {
+fn the_service_manager_is_notified_of_ready_and_stopping() {
+    let folder = Folder::short("notify");
+    let path = folder.path("notify");
+    let name = format!("openports-{}", std::process::id());
+    let manager_at = |address: SocketAddr| UnixDatagram::bind_addr(&address).unwrap();
+    for (variable, address) in [
+        (path.clone(), SocketAddr::from_pathname(&path).unwrap()),
+        (format!("@{name}"), SocketAddr::from_abstract_name(&name).unwrap()),
+    ] {
+        let manager = manager_at(address);
+        manager.set_read_timeout(Some(PATIENCE)).unwrap();
+        let hear = || {
+            let mut bytes = [0; 64];
+            let count = manager.recv(&mut bytes).expect("a message in time");
+            String::from_utf8_lossy(&bytes[..count]).into_owned()
+        };
+        let (listener, _) = tcp("127.0.0.1:0");
+        let variables = format!("{OURS} NOTIFY_SOCKET={variable}");
+        let mut service = Service::start_passing(&variables, listener, &[]);
+        assert_eq!(hear(), "READY=1");
+        service.signal("TERM");
+        assert_eq!(hear(), "STOPPING=1");
+        assert_eq!(service.wait(), Some(0));
+    }
+}
+
+#[test]
+fn a_service_manager_that_does_not_listen_is_ignored() {
+    for variable in ["/nowhere/notify", "@openports-nobody", "vsock:1:2"] {
+        let (listener, _) = tcp("127.0.0.1:0");
+        let variables = format!("{OURS} NOTIFY_SOCKET={variable}");
+        let mut service = Service::start_passing(&variables, listener, &[]);
+        service.scan("domain=127.0.0.1&toPort=1");
+        service.signal("TERM");
+        assert_eq!(service.wait(), Some(0));
+    }
+}
+
+#[test]
+fn a_listener_passed_to_another_process_is_ignored() {
     let (listener, at) = tcp("127.0.0.1:0");
     let variables = "LISTEN_PID=1 LISTEN_FDS=1 OPENPORTS_LISTEN=127.0.0.1:0";
     let service = Service::start_passing(variables, listener, &[]);

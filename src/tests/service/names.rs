@@ -1,6 +1,7 @@
-//! From names to addresses, against a name server of the test's own.
+//! Name resolution, against a name server that belongs to the test.
 //!
-//! resolv.conf has no word for a port, so the server must have port 53, and each test a network.
+//! resolv.conf cannot name a port, so the server needs port 53, and each test needs its own
+//! network.
 
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::process::{Folder, Service, until};
 
 const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
-/// A service that asks as this resolv.conf says, and knows these hosts.
+/// A service with this resolv.conf and this hosts file.
 struct Setup {
     service: Service,
     folder: Folder,
@@ -27,13 +28,13 @@ impl Setup {
         Self { service, folder }
     }
 
-    /// Scans the service's own port under a name.
+    /// Scans the port of the service under a name.
     fn scan(&self, name: &str) -> Scan {
         let port = self.service.address.port();
         self.service.scan(&format!("domain={name}&ports={port}"))
     }
 
-    /// Scans a name that must lead to 127.0.0.1.
+    /// Scans a name that must resolve to 127.0.0.1.
     fn check_here(&self, name: &str) {
         let port = self.service.address.port();
         self.scan(name).check_key("address", "127.0.0.1").check_open(&[port]);
@@ -48,7 +49,7 @@ impl Setup {
 }
 
 #[test]
-fn both_families_are_asked_and_the_one_with_a_route_is_used() {
+fn both_families_are_queried_and_the_one_with_a_route_is_used() {
     isolated(|| {
         let server = NameServer::start("127.0.0.53", |query| match (&*query.name, query.kind) {
             ("four.example", A) | ("both.example", A) => query.told(HERE),
@@ -65,7 +66,8 @@ fn both_families_are_asked_and_the_one_with_a_route_is_used() {
         let scan = setup.service.scan(&format!("domain=six.example&ports={port}"));
         scan.check_key("address", "::1").check_open(&[port]).check_key("domain", "six.example");
         setup.check_problem("neither.example", 422, "UNKNOWN_HOST");
-        // The spelling with capitals and a dot was in the cache; each name is asked once a family.
+        // The variant with capitals and a final dot was answered from the cache, so each name is
+        // queried once per family.
         for name in ["four.example", "both.example", "six.example", "neither.example"] {
             let mut kinds: Vec<u16> =
                 server.seen().iter().filter(|it| it.name == name).map(|query| query.kind).collect();
@@ -78,7 +80,7 @@ fn both_families_are_asked_and_the_one_with_a_route_is_used() {
 }
 
 #[test]
-fn the_search_list_is_tried_as_ndots_says() {
+fn the_search_list_and_ndots_determine_the_queried_names() {
     isolated(|| {
         let found = ["db.prod.svc.test", "web.svc.test", "a.b.c", "plain"];
         let server = NameServer::start("127.0.0.53", move |query| {
@@ -106,7 +108,7 @@ fn the_search_list_is_tried_as_ndots_says() {
 }
 
 #[test]
-fn of_a_names_addresses_those_that_are_denied_are_passed_over() {
+fn denied_addresses_of_a_name_are_skipped() {
     isolated(|| {
         let _server = NameServer::start("127.0.0.53", |query| {
             let told: &[[u8; 4]] = match &*query.name {
@@ -125,7 +127,11 @@ fn of_a_names_addresses_those_that_are_denied_are_passed_over() {
         let results = scan.json["results"].as_array().expect("results");
         assert_eq!(results.len(), 1, "{}", scan.answer.context);
         scan.answer.check("the address", &results[0]["address"], &"127.0.0.1".into());
-        assert_eq!(setup.service.metric("openports_connects_total"), 2, "none to the others");
+        assert_eq!(
+            setup.service.metric("openports_connects_total"),
+            2,
+            "there are no connects to the other addresses"
+        );
         setup.check_problem("denied.example", 403, "TARGET_DENIED");
         assert_eq!(setup.service.metric("openports_connects_total"), 2);
     });
@@ -154,15 +160,18 @@ fn each_failure_of_a_lookup_has_its_own_status() {
             let name = format!("openports_lookups_total{{result=\"{result}\"}}");
             assert_eq!(setup.service.metric(&name), count, "{name}");
         }
-        // Nobody listens on port 53 there.
+        // No server listens on port 53 of this address.
         let setup = Setup::new("nameserver 127.0.0.99\noptions timeout:5\n", "");
         let took = setup.check_problem("any.example", 502, "DNS_FAILURE");
-        assert!(took < Duration::from_secs(4), "a refusal is known at once: {took:?}");
+        assert!(
+            took < Duration::from_secs(4),
+            "a refused query should fail immediately, but took {took:?}"
+        );
     });
 }
 
 #[test]
-fn a_dead_server_is_passed_over() {
+fn a_dead_name_server_is_skipped() {
     isolated(|| {
         let dead = NameServer::start("127.0.0.52", |_| Reply::Silence);
         let failing = NameServer::start("127.0.0.54", |_| Reply::Code(2));
@@ -182,7 +191,7 @@ fn a_dead_server_is_passed_over() {
 }
 
 #[test]
-fn a_truncated_reply_is_asked_for_again_over_tcp() {
+fn a_truncated_reply_is_requested_again_over_tcp() {
     isolated(|| {
         let server = NameServer::start("127.0.0.53", |query| {
             if query.is_tcp { query.told(HERE) } else { Reply::Truncated }
@@ -198,7 +207,7 @@ fn a_truncated_reply_is_asked_for_again_over_tcp() {
 }
 
 #[test]
-fn lying_replies_are_ignored_and_the_true_one_behind_them_is_read() {
+fn forged_replies_are_ignored_and_the_genuine_one_is_used() {
     isolated(|| {
         let _server = NameServer::start("127.0.0.53", |query| match query.kind {
             A => Reply::Lies(vec![Record::address(&query.name, HERE)]),
@@ -210,7 +219,7 @@ fn lying_replies_are_ignored_and_the_true_one_behind_them_is_read() {
 }
 
 #[test]
-fn aliases_are_followed_but_not_in_circles() {
+fn aliases_are_followed_but_loops_fail() {
     isolated(|| {
         let _server = NameServer::start("127.0.0.53", |query| {
             let alias = |from, to| Record::alias(from, to);
@@ -231,7 +240,7 @@ fn aliases_are_followed_but_not_in_circles() {
                 _ => Vec::new(),
             };
             if query.kind == A {
-                // Nobody leads here from the circle.
+                // No alias of the loop leads to this record.
                 records.push(Record::address("host.example", HERE));
             }
             Reply::Records(records)
@@ -244,7 +253,7 @@ fn aliases_are_followed_but_not_in_circles() {
 }
 
 #[test]
-fn the_hosts_file_and_localhost_ask_nobody() {
+fn names_in_the_hosts_file_and_localhost_need_no_query() {
     isolated(|| {
         let server = NameServer::start("127.0.0.53", |_| Reply::Code(3));
         let setup = Setup::new(
@@ -264,7 +273,7 @@ fn the_hosts_file_and_localhost_ask_nobody() {
 }
 
 #[test]
-fn files_that_change_while_the_service_runs_are_read_again() {
+fn changed_files_are_read_again_while_the_service_runs() {
     isolated(|| {
         let before = NameServer::start("127.0.0.53", |query| query.told(HERE));
         let after =
@@ -275,8 +284,8 @@ fn files_that_change_while_the_service_runs_are_read_again() {
         assert_eq!(before.names(), ["first.example"]);
         setup.folder.write("resolv.conf", "nameserver 127.0.0.54\n");
         setup.folder.write("hosts", "127.0.0.2 known\n");
-        // The cache is emptied as well: another server may say something else.
-        until("the new server is asked", || {
+        // The change must also empty the cache, because another server may answer differently.
+        until("the new server is queried", || {
             let scan = setup.scan("first.example");
             (scan.json["address"] == "127.0.0.4").then_some(())
         });
@@ -286,7 +295,7 @@ fn files_that_change_while_the_service_runs_are_read_again() {
 }
 
 #[test]
-fn equal_lookups_are_one() {
+fn equal_lookups_are_shared_and_cached() {
     isolated(|| {
         let server = NameServer::start("127.0.0.53", |query| {
             std::thread::sleep(Duration::from_millis(300));
@@ -299,28 +308,77 @@ fn equal_lookups_are_one() {
         for client in &mut clients {
             Scan::of(client.receive("GET")).check_open(&[port]);
         }
-        // And from then on it is known.
+        // Afterwards the cache knows the name.
         setup.check_here("shared.example");
         assert_eq!(server.seen().len(), 2, "{:?}", server.seen());
     });
 }
 
 #[test]
-fn a_client_that_leaves_ends_its_lookup() {
+fn a_lookup_is_cancelled_when_its_client_disconnects() {
     isolated(|| {
         let server = NameServer::start("127.0.0.53", |_| Reply::Silence);
         let setup = Setup::new("nameserver 127.0.0.53\noptions timeout:10\n", "");
         let service = &setup.service;
         let idle = service.descriptors();
         let client = service.begin_scan("domain=never.example&toPort=1", "");
-        until("the server is asked", || (server.seen().len() == 2).then_some(()));
+        until("the server is queried", || (server.seen().len() == 2).then_some(()));
         assert_eq!(service.metric("openports_lookups_running"), 1);
-        until("a client and two sockets", || (service.descriptors() == idle + 3).then_some(()));
+        until("the service has three more descriptors", || {
+            (service.descriptors() == idle + 3).then_some(())
+        });
         drop(client);
         let began = Instant::now();
-        until("an idle service", || (service.descriptors() == idle).then_some(()));
+        until("the service has closed the descriptors", || {
+            (service.descriptors() == idle).then_some(())
+        });
         assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
         assert_eq!(service.metric("openports_lookups_running"), 0);
         assert_eq!(service.metric("openports_scans_running"), 0);
+    });
+}
+
+#[test]
+fn addresses_of_a_name_that_are_not_scanned_are_listed() {
+    isolated(|| {
+        let hosts = "\u{feff}127.0.0.1 one.example\n127.0.0.1 two.example\n127.0.0.2 two.example\n";
+        let setup = Setup::new("nameserver 127.0.0.53\n", hosts);
+        let one = setup.scan("one.example").json;
+        assert_eq!(one.get("other_addresses"), None, "there is no other address: {one}");
+        let two = setup.scan("two.example").json;
+        assert_eq!(two["address"], "127.0.0.1", "{two}");
+        assert_eq!(two["other_addresses"], serde_json::json!(["127.0.0.2"]), "{two}");
+        let all = setup.scan("two.example&addresses=all").json;
+        assert_eq!(all.get("other_addresses"), None, "all addresses are scanned: {all}");
+    });
+}
+
+#[test]
+fn a_zone_may_be_the_name_of_an_interface() {
+    isolated(|| {
+        let server = NameServer::start("127.0.0.53", |_| Reply::Records(Vec::new()));
+        let setup = Setup::new("nameserver ::1%lo\nnameserver 127.0.0.53\n", "");
+        let listener = TcpListener::bind("[::1]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for zone in ["lo", "1"] {
+            let scan = setup.service.scan(&format!("domain=::1%25{zone}&ports={port}"));
+            scan.check_key("address", "::1").check_open(&[port]);
+        }
+        let none = setup.service.get("/open-ports?domain=fe80::1%25none&toPort=1");
+        none.check_problem(400, "INVALID_REQUEST");
+        drop(server);
+    });
+}
+
+#[test]
+fn a_network_or_a_range_is_never_resolved_as_a_name() {
+    isolated(|| {
+        let server = NameServer::start("127.0.0.53", |query| query.told(HERE));
+        let setup = Setup::new("nameserver 127.0.0.53\nsearch wild.example\n", "");
+        for domain in ["127.0.0.1-3", "10.0.0.0/24", "10.0.0.1-10.0.1.9", "10.0.0/8", "::/0"] {
+            setup.check_problem(domain, 400, "INVALID_REQUEST");
+        }
+        setup.check_here("a-");
+        drop(server);
     });
 }

@@ -1,16 +1,16 @@
-//! A name server that says what a test wants it to say, over UDP and TCP.
+//! A name server whose answers a test defines, over UDP and TCP.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 
-/// Type numbers of RFC 1035 section 3.2.2 and RFC 3596.
+/// The type numbers of RFC 1035 section 3.2.2 and RFC 3596.
 pub(crate) const A: u16 = 1;
 pub(crate) const AAAA: u16 = 28;
 const CNAME: u16 = 5;
 const SOA: u16 = 6;
 
-/// What was asked.
+/// A query that the server received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Query {
     pub(crate) name: String,
@@ -18,21 +18,21 @@ pub(crate) struct Query {
     pub(crate) is_tcp: bool,
 }
 
-/// What is answered.
+/// The answer to a query.
 pub(crate) enum Reply {
-    /// NOERROR with these records, none of them included.
+    /// NOERROR with these records, or with no records if the list is empty.
     Records(Vec<Record>),
     /// An error without records: 2 SERVFAIL, 3 NXDOMAIN, 5 REFUSED.
     Code(u8),
-    /// Too long for a datagram.
+    /// A truncated reply, as for an answer that does not fit into a datagram.
     Truncated,
-    /// Nothing at all.
+    /// The server sends no reply.
     Silence,
-    /// Replies to other questions, with a false address, and then the truth.
+    /// The server sends forged replies with a false address, and then the true records.
     Lies(Vec<Record>),
 }
 
-/// One record, for a minute.
+/// A resource record with a TTL of one minute.
 #[derive(Clone)]
 pub(crate) struct Record {
     owner: String,
@@ -53,7 +53,7 @@ impl Record {
         Self { owner: owner.to_owned(), kind: CNAME, data: encode_name(target) }
     }
 
-    /// What lets an absence be cached (RFC 2308 section 5).
+    /// An SOA record, which makes a negative answer cacheable (RFC 2308 section 5).
     fn authority() -> Self {
         let names = [encode_name("ns.example"), encode_name("admin.example")].concat();
         let numbers = [1, 3600, 600, 86_400, 60_u32].map(u32::to_be_bytes).concat();
@@ -62,14 +62,14 @@ impl Record {
 }
 
 impl Query {
-    /// The address for whoever asks for its kind; for the other kind there is none.
+    /// Answers with this address if the query asks for its family, and otherwise with no records.
     pub(crate) fn told(&self, address: impl Into<IpAddr>) -> Reply {
         let record = Record::address(&self.name, address);
         Reply::Records(if record.kind == self.kind { vec![record] } else { Vec::new() })
     }
 }
 
-/// A server on port 53 of an address of this machine, until the test's process ends.
+/// A server on port 53 of a local address. It runs until the process of the test ends.
 pub(crate) struct NameServer(Arc<Mutex<Vec<Query>>>);
 
 impl NameServer {
@@ -78,8 +78,8 @@ impl NameServer {
         reply: impl Fn(&Query) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let at: SocketAddr = (address.parse::<Ipv4Addr>().unwrap(), 53).into();
-        let udp = UdpSocket::bind(at).expect("port 53 is ours in a network of our own");
-        let tcp = TcpListener::bind(at).expect("port 53 is ours in a network of our own");
+        let udp = UdpSocket::bind(at).expect("port 53 is free in the network of the test");
+        let tcp = TcpListener::bind(at).expect("port 53 is free in the network of the test");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let asked = Arc::new({
             let seen = Arc::clone(&seen);
@@ -96,12 +96,12 @@ impl NameServer {
         Self(seen)
     }
 
-    /// Every query so far.
+    /// All queries so far.
     pub(crate) fn seen(&self) -> Vec<Query> {
         self.0.lock().unwrap().clone()
     }
 
-    /// The names that were asked for their IPv4 address, in order.
+    /// The names whose IPv4 address was queried, in order.
     pub(crate) fn names(&self) -> Vec<String> {
         let seen = self.seen().into_iter().filter(|query| query.kind == A);
         seen.map(|query| query.name).collect()
@@ -124,24 +124,25 @@ fn serve_tcp(mut stream: TcpStream, asked: &dyn Fn(&Query) -> Reply) {
         return;
     }
     let mut message = vec![0; u16::from_be_bytes(length).into()];
-    stream.read_exact(&mut message).expect("a whole query");
+    stream.read_exact(&mut message).expect("a complete query");
     for reply in replies(&message, true, asked) {
-        let length = u16::try_from(reply.len()).expect("a message").to_be_bytes();
-        // In pieces, as a network may deliver it.
+        let length =
+            u16::try_from(reply.len()).expect("a message has at most 65,535 bytes").to_be_bytes();
+        // The reply is written in pieces, as a network may deliver it.
         for piece in [&length[..1], &length[1..], &reply[..7], &reply[7..]] {
             let _ = stream.write_all(piece);
         }
     }
 }
 
-/// The messages with which a query is answered.
+/// The reply messages to a query.
 fn replies(message: &[u8], is_tcp: bool, asked: &dyn Fn(&Query) -> Reply) -> Vec<Vec<u8>> {
     let (name, rest) = decode_name(&message[12..]);
     let kind = u16::from_be_bytes([rest[0], rest[1]]);
     let query = Query { name, kind, is_tcp };
     let id = u16::from_be_bytes([message[0], message[1]]);
     let told = |id, flags, records: &[Record]| encode(id, flags, &query, records);
-    /// QR, RD and RA.
+    /// The flags QR, RD and RA.
     const ANSWER: u16 = 0x8180;
     const TRUNCATED: u16 = 0x0200;
     match asked(&query) {
@@ -198,7 +199,7 @@ fn encode_name(name: &str) -> Vec<u8> {
     bytes
 }
 
-/// The name at the front of the bytes, and what follows it.
+/// The name at the start of the bytes, and the remaining bytes.
 fn decode_name(mut bytes: &[u8]) -> (String, &[u8]) {
     let mut labels = Vec::new();
     loop {
@@ -206,7 +207,9 @@ fn decode_name(mut bytes: &[u8]) -> (String, &[u8]) {
         if length == 0 {
             return (labels.join("."), &bytes[1..]);
         }
-        labels.push(String::from_utf8(bytes[1..=length].to_vec()).expect("we ask for text"));
+        labels.push(
+            String::from_utf8(bytes[1..=length].to_vec()).expect("the queried names are text"),
+        );
         bytes = &bytes[1 + length..];
     }
 }

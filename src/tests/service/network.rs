@@ -1,4 +1,4 @@
-//! Ports in every state on this machine, and a network of a test's own.
+//! Local ports in every state, and a network namespace for a test.
 
 use std::any::type_name;
 use std::collections::BTreeSet;
@@ -9,30 +9,31 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// A network that is routed to nowhere (TEST-NET-2): every port of it is silent.
+/// An address of TEST-NET-2, whose packets are dropped: all of its ports are silent.
 pub(crate) const SILENT: &str = "198.51.100.7";
-/// A network that the routing table says cannot be reached (TEST-NET-3).
+/// An address of TEST-NET-3, which the routing table marks as unreachable.
 pub(crate) const UNREACHABLE: &str = "203.0.113.7";
 
-/// What a network of one's own is made of. The loopback device drops what is for nobody there.
+/// The commands that set up the network. The loopback device drops packets to addresses that are
+/// not local.
 const SETUP: &str = "ip link set lo up \
     && ip route add 198.51.100.0/24 dev lo \
     && ip route add unreachable 203.0.113.0/24 \
     && exec \"$0\" \"$@\"";
 
-/// Tells the second run of a test that it has its network.
+/// This variable marks the second run of a test, which is inside its network namespace.
 const INSIDE: &str = "OPENPORTS_TEST_INSIDE";
 
-/// Runs a test's body in a network namespace of its own, by running the test again under
-/// `unshare`. Both runs come through here; the name of the test is the name of the closure's
-/// function, and a wrong one is noticed, since the second run then runs no test.
+/// Runs the body of a test in its own network namespace, by running the test again under `unshare`.
+/// Both runs call this function. The name of the test is the name of the function that contains the
+/// closure. If it were wrong, the second run would run no test, which is checked.
 pub(crate) fn isolated<F: FnOnce()>(body: F) {
     if std::env::var_os(INSIDE).is_some() {
         return body();
     }
     let path = type_name::<F>().split("::").filter(|part| !part.starts_with("{{"));
     let test = path.skip(1).collect::<Vec<_>>().join("::");
-    let me = std::env::current_exe().expect("a test is a program");
+    let me = std::env::current_exe().expect("the test has an executable");
     let under = |namespaces: &str, program: &str, args: &[&str]| {
         let mut command = Command::new("unshare");
         command.args([namespaces, "--", "sh", "-c", SETUP, program]).args(args).env(INSIDE, "1");
@@ -42,31 +43,32 @@ pub(crate) fn isolated<F: FnOnce()>(body: F) {
         under(namespaces, "true", &[]).is_ok_and(|output| output.status.success())
     };
     let Some(namespaces) = ["-Urn", "-n"].into_iter().find(|it| is_permitted(it)) else {
-        skip(&format!("{test} needs `unshare -Urn` and `ip`, which do not work here"));
+        skip(&format!("{test} needs `unshare -Urn` and `ip`, which are not available here"));
         return;
     };
-    let program = me.to_str().expect("a plain path");
-    let output = under(namespaces, program, &["--exact", &test, "--nocapture"]).expect("it ran");
+    let program = me.to_str().expect("the path is UTF-8");
+    let output =
+        under(namespaces, program, &["--exact", &test, "--nocapture"]).expect("unshare starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains(" 1 passed"), "inside unshare: {text}");
 }
 
-/// Says that something could not be tested, past the harness, which keeps the words of a test that
-/// passes to itself; fails where everything is required.
-fn skip(why: &str) {
+/// Reports that something could not be tested. It writes to stderr directly, because the harness
+/// hides the output of a passed test. It fails if `OPENPORTS_REQUIRE_ALL` is set.
+pub(crate) fn skip(why: &str) {
     assert!(std::env::var_os("OPENPORTS_REQUIRE_ALL").is_none(), "{why}");
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
-/// How often to repeat what is a matter of luck.
+/// The number of repetitions of a test that depends on timing.
 pub(crate) fn rounds(usual: usize, soak: usize) -> usize {
     if std::env::var_os("OPENPORTS_SOAK").is_some() { soak } else { usual }
 }
 
-/// Listeners on free ports of 127.0.0.1, and their ports in order.
+/// Listeners on free ports of 127.0.0.1, and their ports in ascending order.
 pub(crate) fn listeners(count: usize) -> (Vec<TcpListener>, Vec<u16>) {
-    let listen = |_| TcpListener::bind("127.0.0.1:0").expect("loopback is there");
+    let listen = |_| TcpListener::bind("127.0.0.1:0").expect("loopback is available");
     let listeners: Vec<TcpListener> = (0..count).map(listen).collect();
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
     let mut ports: Vec<u16> = listeners.iter().map(port).collect();
@@ -74,7 +76,7 @@ pub(crate) fn listeners(count: usize) -> (Vec<TcpListener>, Vec<u16>) {
     (listeners, ports)
 }
 
-/// A port on which nobody listens and, while this lives, nobody can.
+/// A closed port. The socket is bound but does not listen, so no other process can use the port.
 pub(crate) struct ClosedPort {
     _socket: Socket,
     pub(crate) port: u16,
@@ -87,7 +89,7 @@ impl ClosedPort {
     }
 }
 
-/// A port that answers nothing: its listener's queue is full, so the kernel drops every SYN.
+/// A port that never answers: the queue of its listener is full, so the kernel drops every SYN.
 pub(crate) struct SilentPort {
     _listener: Socket,
     _fillers: Vec<TcpStream>,
@@ -97,19 +99,23 @@ pub(crate) struct SilentPort {
 impl SilentPort {
     pub(crate) fn new() -> Self {
         let (listener, port) = bound();
-        listener.listen(0).expect("it is bound");
+        listener.listen(0).expect("the socket is bound");
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut fillers = Vec::new();
         for _ in 0..8 {
             match TcpStream::connect_timeout(&at, Duration::from_millis(100)) {
                 Ok(filler) => fillers.push(filler),
                 Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::TimedOut, "a full queue is silent");
+                    assert_eq!(
+                        error.kind(),
+                        ErrorKind::TimedOut,
+                        "a connect to a full queue times out"
+                    );
                     return Self { _listener: listener, _fillers: fillers, port };
                 }
             }
         }
-        panic!("a queue of no length takes any number");
+        panic!("the accept queue does not become full");
     }
 
     pub(crate) fn several(count: usize) -> (Vec<Self>, Vec<u16>) {
@@ -122,17 +128,17 @@ impl SilentPort {
 
 fn bound() -> (Socket, u16) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("loopback is there");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("loopback is available");
     let port = socket.local_addr().unwrap().as_socket().expect("an internet address").port();
     (socket, port)
 }
 
-/// The ports that the kernel says somebody listens on at 127.0.0.1.
+/// The ports of 127.0.0.1 that have listeners according to the kernel.
 pub(crate) fn kernel_listeners() -> Vec<u16> {
     let mut ports = BTreeSet::new();
     for (path, wildcards) in [
         ("/proc/net/tcp", ["0100007F", "00000000"]),
-        // Where a listener takes both families, it stands in the table of IPv6.
+        // A listener for both families is listed in the table of IPv6.
         ("/proc/net/tcp6", ["00000000000000000000000000000000", ""]),
     ] {
         for line in std::fs::read_to_string(path).unwrap_or_default().lines().skip(1) {
@@ -148,12 +154,12 @@ pub(crate) fn kernel_listeners() -> Vec<u16> {
     ports.into_iter().collect()
 }
 
-/// Ports as a value of `ports=`.
+/// Formats ports as a value of `ports=`.
 pub(crate) fn list(ports: &[u16]) -> String {
     ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// True exactly when this machine has `::1`; if not, it is said.
+/// Returns whether this machine has `::1`; a missing `::1` is reported.
 pub(crate) fn has_ipv6() -> bool {
     let is_there = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
     if !is_there {

@@ -1,4 +1,4 @@
-//! Running it: shutdown, logs, figures.
+//! Operation of the service: shutdown, logs, and metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -9,14 +9,14 @@ use crate::client::{Client, Scan};
 use crate::network::{SilentPort, listeners};
 use crate::process::{PATIENCE, Service, until};
 
-/// Waits until the service is seen to drain.
+/// Waits until the log of the service shows that the shutdown has begun.
 fn wait_for_drain(service: &Service) {
     service.log_line(&["draining"]);
 }
 
 #[test]
-fn an_idle_service_ends_at_once_with_0() {
-    for signal in ["TERM", "INT"] {
+fn an_idle_service_ends_immediately_with_0() {
+    for signal in ["TERM", "INT", "HUP"] {
         let mut service = Service::start(&[]);
         let mut idle = Client::connect(&service);
         idle.ask("GET", "/healthz", "");
@@ -32,16 +32,20 @@ fn an_idle_service_ends_at_once_with_0() {
 }
 
 #[test]
-fn a_running_scan_finishes_and_is_answered_before_the_end() {
+fn a_running_scan_is_finished_and_answered_before_the_process_ends() {
+    ["TERM", "HUP"].into_iter().for_each(check_running_scan_is_answered);
+}
+
+fn check_running_scan_is_answered(signal: &str) {
     let silent = SilentPort::new();
     let (_listeners, open) = listeners(1);
     let mut service = Service::start(&[]);
     let query = format!("domain=127.0.0.1&ports={},{}&timeout=1s", silent.port, open[0]);
     let mut client = service.begin_scan(&query, "");
     until("the scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
-    service.signal("TERM");
+    service.signal(signal);
     wait_for_drain(&service);
-    until("nobody is let in", || std::net::TcpStream::connect(service.address).err());
+    until("new connections are refused", || std::net::TcpStream::connect(service.address).err());
     let answer = client.receive("GET");
     answer.check("Connection", answer.field("Connection"), Some("close"));
     Scan::of(answer).check_open(&open).check_counts([1, 0, 1, 0, 0]);
@@ -50,7 +54,7 @@ fn a_running_scan_finishes_and_is_answered_before_the_end() {
 }
 
 #[test]
-fn while_the_drain_is_delayed_the_service_serves_but_is_not_ready() {
+fn during_the_drain_delay_the_service_serves_but_is_not_ready() {
     let (_listeners, open) = listeners(1);
     let mut service = Service::start(&["--drain-delay", "1500ms"]);
     service.get("/readyz").check_status(200);
@@ -69,7 +73,7 @@ fn while_the_drain_is_delayed_the_service_serves_but_is_not_ready() {
 }
 
 #[test]
-fn at_the_drain_timeout_scans_are_answered_as_they_stand() {
+fn at_the_drain_timeout_scans_are_answered_with_partial_results() {
     let silent = SilentPort::new();
     let (_listeners, open) = listeners(1);
     let mut service = Service::start(&["--drain-timeout", "500ms"]);
@@ -89,7 +93,7 @@ fn at_the_drain_timeout_scans_are_answered_as_they_stand() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_ends_the_process_immediately() {
     let silent = SilentPort::new();
     let mut service = Service::start(&[]);
     let query = format!("domain=127.0.0.1&ports={}&timeout=60s", silent.port);
@@ -97,7 +101,7 @@ fn a_second_signal_ends_it_at_once() {
     until("the scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
     service.signal("TERM");
     wait_for_drain(&service);
-    assert!(service.is_running(), "the scan is waited for");
+    assert!(service.is_running(), "the service waits for the scan");
     let began = Instant::now();
     service.signal("INT");
     service.wait();
@@ -120,10 +124,10 @@ fn requests_that_were_accepted_before_the_signal_are_answered() {
 }
 
 #[test]
-fn requests_that_stand_in_the_listeners_queue_at_the_signal_are_answered() {
+fn requests_in_the_accept_queue_at_the_signal_are_answered() {
     let (_listeners, open) = listeners(1);
     let mut service = Service::start(&[]);
-    // A busy loop, as its clients see it: they are connected, and nobody has heard them yet.
+    // A stopped process looks like a busy one to its clients: the connections wait in the queue.
     service.signal("STOP");
     let query = format!("domain=127.0.0.1&ports={}", open[0]);
     let mut clients: Vec<Client> = (0..200).map(|_| service.begin_scan(&query, "")).collect();
@@ -131,19 +135,19 @@ fn requests_that_stand_in_the_listeners_queue_at_the_signal_are_answered() {
     service.signal("CONT");
     for client in &mut clients {
         let answer = client.receive("GET");
-        // A scan that comes while the service shuts down is refused, but not without a word.
+        // A scan that arrives during the shutdown may be refused, but its request must be answered.
         assert!([200, 429, 503].contains(&answer.status), "{}", answer.context);
     }
     assert_eq!(service.wait(), Some(0));
 }
 
-/// The pairs of a logfmt line; panics where the line is none.
+/// Parses the pairs of a logfmt line; panics if the line is not valid.
 fn logfmt(line: &str) -> BTreeMap<String, String> {
     let (mut pairs, mut rest) = (BTreeMap::new(), line);
     while !rest.is_empty() {
         let (key, after) = rest.split_once('=').unwrap_or_else(|| panic!("no key: {line}"));
         let is_key = key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-        assert!(is_key && !key.is_empty(), "{key:?} is no key: {line}");
+        assert!(is_key && !key.is_empty(), "{key:?} is not a valid key: {line}");
         let mut value = String::new();
         if after.starts_with('"') {
             let mut texts = serde_json::Deserializer::from_str(after).into_iter::<String>();
@@ -155,14 +159,14 @@ fn logfmt(line: &str) -> BTreeMap<String, String> {
             rest = &after[end..];
             assert!(!value.is_empty() && !value.contains(['"', '=']), "{value:?}: {line}");
         }
-        assert!(pairs.insert(key.to_owned(), value).is_none(), "{key} comes twice: {line}");
+        assert!(pairs.insert(key.to_owned(), value).is_none(), "{key} occurs twice: {line}");
         rest = if rest.is_empty() { rest } else { rest.strip_prefix(' ').unwrap() };
     }
     pairs
 }
 
 #[test]
-fn every_request_has_one_record_with_the_figures_of_its_scan() {
+fn every_request_has_one_log_record_with_the_numbers_of_its_scan() {
     let (_listeners, open) = listeners(2);
     let service = Service::start(&[]);
     service.scan(&format!("domain=127.0.0.1&ports={},{}", open[0], open[1]));
@@ -171,7 +175,7 @@ fn every_request_has_one_record_with_the_figures_of_its_scan() {
     service.get("/healthz").check_status(200);
     service.ask("OPTIONS", "/metrics", "").check_status(200);
     service.get("/last").check_status(404);
-    until("the last record", || {
+    until("the last request is logged", || {
         let lines = service.log_lines();
         (lines.iter().filter(|line| line.contains("route=other")).count() == 2).then_some(())
     });
@@ -181,7 +185,7 @@ fn every_request_has_one_record_with_the_figures_of_its_scan() {
     }
     let requests: Vec<_> = records.iter().filter(|record| record["msg"] == "request").collect();
     let told = |key: &str| requests.iter().map(|it| it[key].as_str()).collect::<Vec<_>>();
-    // Health checks and scrapes are for debugging only.
+    // Health checks and scrapes are logged at the debug level only.
     assert_eq!(told("route"), ["/open-ports", "other", "/open-ports", "other"]);
     assert_eq!(told("status"), ["200", "404", "400", "404"]);
     assert_eq!(told("client"), ["127.0.0.1"; 4]);
@@ -200,7 +204,7 @@ fn every_request_has_one_record_with_the_figures_of_its_scan() {
 }
 
 #[test]
-fn records_in_json_are_json() {
+fn log_records_in_json_are_valid_json() {
     let mut service = Service::start(&["--log-format", "json", "--log-level", "debug"]);
     service.scan("domain=127.0.0.1&toPort=10");
     service.get("/healthz").check_status(200);
@@ -218,7 +222,7 @@ fn records_in_json_are_json() {
 }
 
 #[test]
-fn a_log_level_keeps_lesser_records_away() {
+fn a_log_level_suppresses_lower_records() {
     let mut service = Service::start(&["--log-level", "info"]);
     service.get("/healthz").check_status(200);
     service.signal("TERM");
@@ -228,11 +232,11 @@ fn a_log_level_keeps_lesser_records_away() {
 }
 
 #[test]
-fn a_full_pipe_that_nobody_reads_does_not_block_the_service() {
+fn a_full_log_pipe_does_not_block_the_service() {
     let (mut service, unread) = Service::start_unread(&[]);
     let mut client = Client::connect(&service);
     let began = Instant::now();
-    // Far more than a pipe and the service's own buffer hold.
+    // These records need far more space than a pipe and the buffer of the service.
     for _ in 0..3000 {
         client.ask("GET", "/nowhere", "");
         client.receive("GET").check_status(404);
@@ -245,7 +249,7 @@ fn a_full_pipe_that_nobody_reads_does_not_block_the_service() {
 }
 
 #[test]
-fn a_log_whose_reader_has_gone_does_not_end_the_service() {
+fn a_closed_log_pipe_does_not_end_the_service() {
     let (mut service, reader) = Service::start_unread(&[]);
     drop(reader);
     for _ in 0..10 {
@@ -260,7 +264,7 @@ fn a_log_whose_reader_has_gone_does_not_end_the_service() {
 fn a_service_without_a_stderr_serves() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut service = Service::start_mute(free);
-    // Whatever has the number of stderr now is no log.
+    // A file that now has the descriptor number of stderr must not receive the log.
     for _ in 0..10 {
         service.get("/nowhere").check_problem(404, "NOT_FOUND");
         service.scan(&format!("domain=127.0.0.1&ports={}", free.port())).check_open(&[free.port()]);
@@ -269,7 +273,7 @@ fn a_service_without_a_stderr_serves() {
     assert_eq!(service.wait(), Some(0));
 }
 
-/// Checks the text format of Prometheus, version 0.0.4, and returns the samples.
+/// Checks the Prometheus text format, version 0.0.4, and returns the samples.
 fn samples(page: &str) -> BTreeMap<String, f64> {
     let (mut kinds, mut helped) = (BTreeMap::new(), BTreeSet::new());
     let mut samples = BTreeMap::new();
@@ -292,15 +296,18 @@ fn samples(page: &str) -> BTreeMap<String, f64> {
             let kind = kinds.get(family.unwrap_or(name)).expect(line);
             assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
             let value = value.parse().expect(line);
-            assert!(samples.insert(sample.to_owned(), value).is_none(), "twice: {line}");
+            assert!(
+                samples.insert(sample.to_owned(), value).is_none(),
+                "the sample occurs twice: {line}"
+            );
         }
     }
-    assert!(kinds.keys().all(|name| helped.contains(name)), "every name has its help");
+    assert!(kinds.keys().all(|name| helped.contains(name)), "every metric has a HELP line");
     samples
 }
 
 #[test]
-fn the_figures_are_well_formed_and_move() {
+fn the_metrics_are_well_formed_and_count() {
     let (_listeners, open) = listeners(1);
     let silent = SilentPort::new();
     let service = Service::start(&[]);
@@ -314,11 +321,10 @@ fn the_figures_are_well_formed_and_move() {
     let after = samples(&service.get("/metrics").body);
     let value = |page: &BTreeMap<String, f64>, name: &str| page.get(name).copied().unwrap_or(0.0);
     for (name, step) in [
-        ("openports_connects_total", 2.0),
         ("openports_ports_total{state=\"open\"}", 1.0),
         ("openports_ports_total{state=\"filtered\"}", 1.0),
         ("openports_ports_total{state=\"closed\"}", 0.0),
-        ("openports_scans_total{result=\"complete\"}", 1.0),
+        ("openports_scans_total{technique=\"connect\",result=\"complete\"}", 1.0),
         ("openports_requests_total{route=\"/open-ports\",status=\"200\"}", 1.0),
         ("openports_requests_total{route=\"other\",status=\"404\"}", 1.0),
         ("openports_requests_total{route=\"/metrics\",status=\"200\"}", 1.0),
@@ -327,11 +333,24 @@ fn the_figures_are_well_formed_and_move() {
     ] {
         assert_eq!(value(&after, name) - value(&before, name), step, "{name}");
     }
+    // There is one connect for each port, and more pings of the open port while the other is
+    // silent.
+    assert!(value(&after, "openports_connects_total") >= 2.0);
     for (name, was) in &before {
         if name.contains("_total") || name.contains("_bucket") || name.contains("_count") {
-            assert!(value(&after, name) >= *was, "{name} fell");
+            assert!(value(&after, name) >= *was, "{name} decreased");
         }
     }
-    assert!(value(&after, "process_start_time_seconds") > 1.6e9);
+    for (name, least) in [
+        ("process_start_time_seconds", 1.6e9),
+        ("process_resident_memory_bytes", 1e5),
+        ("process_virtual_memory_bytes", value(&after, "process_resident_memory_bytes")),
+        ("process_open_fds", 4.0),
+        ("process_max_fds", value(&after, "process_open_fds")),
+        ("openports_scan_duration_seconds_sum", 0.1),
+        ("openports_request_duration_seconds_sum{route=\"/open-ports\"}", 0.1),
+    ] {
+        assert!(value(&after, name) >= least, "{name}");
+    }
     assert!(value(&after, "openports_loop_turn_seconds_count") > 0.0);
 }

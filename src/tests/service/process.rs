@@ -1,4 +1,5 @@
-//! The binary as a child process: started, watched, signalled, and gone with its handle.
+//! The binary as a child process: it is started, observed and signalled, and killed when its handle
+//! is dropped.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -8,22 +9,22 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// What must come about at all comes about within this, on a busy machine too.
+/// Every expected event happens within this time, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Asks until there is something, or panics with `what` was waited for.
+/// Polls until there is a value; panics with `what` after the timeout.
 pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = ask() {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        assert!(Instant::now() < deadline, "this did not happen within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Lines of a log, as they come.
+/// The lines of a log, which grow while the process runs.
 #[derive(Clone, Default)]
 struct Log(Arc<(Mutex<Vec<String>>, Condvar)>);
 
@@ -47,9 +48,9 @@ impl Log {
 /// A running service.
 pub(crate) struct Service {
     child: Child,
-    /// Where it listens, as its log said.
+    /// The listening address from the log.
     pub(crate) address: SocketAddr,
-    /// The command line, for whoever has to repeat it.
+    /// The command line, which failure messages show.
     pub(crate) command: String,
     log: Log,
 }
@@ -60,28 +61,28 @@ impl Service {
         Self::watch(command(None, &listening(args)))
     }
 
-    /// The same under `ulimit -n limit`.
+    /// Starts it under `ulimit -n limit`.
     pub(crate) fn start_limited(limit: usize, args: &[&str]) -> Self {
         Self::watch(command(Some(limit), &listening(args)))
     }
 
-    /// Starts it with exactly these arguments, which must make it listen.
+    /// Starts it with exactly these arguments, which must contain a listening address.
     pub(crate) fn start_exactly(args: &[&str]) -> Self {
         Self::watch(command(None, args))
     }
 
-    /// Starts it as a service manager does, see [`passing`].
+    /// Starts it in the way of a service manager, see [`passing`].
     pub(crate) fn start_passing(variables: &str, listener: OwnedFd, args: &[&str]) -> Self {
         Self::watch(passing(variables, listener, args))
     }
 
-    /// Starts it, and leaves its log unread from the announcement on.
+    /// Starts it and reads its log only until the end of the announcement.
     pub(crate) fn start_unread(args: &[&str]) -> (Self, BufReader<ChildStderr>) {
         let (service, reader, _) = Self::spawn(command(None, &listening(args)));
         (service, reader)
     }
 
-    /// Starts it without a stderr at all; it cannot tell its port, so it is given one.
+    /// Starts it without a stderr. It cannot log its port, so the address must be given.
     pub(crate) fn start_mute(address: SocketAddr) -> Self {
         let mut command = Command::new("sh");
         let script = "exec \"$0\" --listen \"$1\" 2>&-";
@@ -89,8 +90,15 @@ impl Service {
         let shown = format!("{command:?}");
         let child = command.stdin(Stdio::null()).spawn().expect(&shown);
         let service = Self { child, address, command: shown, log: Log::default() };
-        until("it listens", || std::net::TcpStream::connect(address).ok());
+        until("the service listens", || std::net::TcpStream::connect(address).ok());
         service
+    }
+
+    /// Starts it with these environment variables.
+    pub(crate) fn start_with(variables: &[(&str, &str)], args: &[&str]) -> Self {
+        let mut command = command(None, args);
+        command.envs(variables.iter().copied());
+        Self::watch(command)
     }
 
     fn watch(command: Command) -> Self {
@@ -103,11 +111,11 @@ impl Service {
         service
     }
 
-    /// Starts the command and reads its log as far as the last line of the announcement.
+    /// Starts the command and reads its log up to the last line of the announcement.
     fn spawn(mut command: Command) -> (Self, BufReader<ChildStderr>, Vec<String>) {
         let shown = format!("{command:?}");
         let mut child = command.stderr(Stdio::piped()).spawn().expect(&shown);
-        let mut reader = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut reader = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let (mut address, mut seen) = (None, Vec::new());
         while !seen.last().is_some_and(|line: &String| line.contains("curl ")) {
             let mut line = String::new();
@@ -126,20 +134,20 @@ impl Service {
         self.child.id()
     }
 
-    /// How many descriptors it has open.
+    /// The number of open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.pid());
-        std::fs::read_dir(path).expect("the process lives").count()
+        std::fs::read_dir(path).expect("the process is running").count()
     }
 
     /// Sends a signal by its name, such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.pid());
-        let status = Command::new("sh").args(["-c", &kill]).status().expect("sh is there");
+        let status = Command::new("sh").args(["-c", &kill]).status().expect("sh is available");
         assert!(status.success(), "{kill}: {status}");
     }
 
-    /// The first log line with these words in it, the one that comes within our patience.
+    /// Waits for a log line that contains these words, and returns the first one.
     pub(crate) fn log_line(&self, words: &[&str]) -> String {
         let found = self.log.wait_for(|line| words.iter().all(|word| line.contains(word)));
         found.unwrap_or_else(|| {
@@ -147,19 +155,20 @@ impl Service {
         })
     }
 
-    /// What was logged so far.
+    /// The log lines so far.
     pub(crate) fn log_lines(&self) -> Vec<String> {
         self.log.0.0.lock().unwrap().clone()
     }
 
-    /// Waits for its end, and returns the exit code.
+    /// Waits for the end of the process, and returns the exit code.
     pub(crate) fn wait(&mut self) -> Option<i32> {
-        until("the end of the process", || self.child.try_wait().expect("it is our child")).code()
+        until("the process ends", || self.child.try_wait().expect("the child can be waited for"))
+            .code()
     }
 
-    /// True exactly when it has not ended.
+    /// Whether the process is still running.
     pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("it is our child").is_none()
+        self.child.try_wait().expect("the child can be waited for").is_none()
     }
 }
 
@@ -170,7 +179,7 @@ impl Drop for Service {
     }
 }
 
-/// What a process that was to end said.
+/// The exit code and the output of a process.
 pub(crate) struct Ended {
     pub(crate) command: String,
     pub(crate) code: Option<i32>,
@@ -178,12 +187,12 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
-/// Runs the binary to its end, which must come.
+/// Runs the binary until it ends, which must be within `PATIENCE`.
 pub(crate) fn run(limit: Option<usize>, args: &[&str]) -> Ended {
     finish(command(limit, args))
 }
 
-/// The same with a descriptor passed to it, see [`passing`].
+/// Runs the binary with a passed descriptor, see [`passing`].
 pub(crate) fn run_passing(variables: &str, descriptor: OwnedFd, args: &[&str]) -> Ended {
     finish(passing(variables, descriptor, args))
 }
@@ -194,7 +203,7 @@ fn finish(mut command: Command) -> Ended {
     let mut child = piped.spawn().expect(&shown);
     let deadline = Instant::now() + PATIENCE;
     let status = loop {
-        if let Some(status) = child.try_wait().expect("it is our child") {
+        if let Some(status) = child.try_wait().expect("the child can be waited for") {
             break Some(status);
         }
         if Instant::now() > deadline {
@@ -205,16 +214,21 @@ fn finish(mut command: Command) -> Ended {
         std::thread::sleep(Duration::from_millis(2));
     };
     let (mut stdout, mut stderr) = (String::new(), String::new());
-    child.stdout.take().expect("piped").read_to_string(&mut stdout).expect("text");
-    child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("text");
+    child.stdout.take().expect("stdout is piped").read_to_string(&mut stdout).expect("text");
+    child.stderr.take().expect("stderr is piped").read_to_string(&mut stderr).expect("text");
     let status = status.unwrap_or_else(|| panic!("{shown} does not end: {stdout}{stderr}"));
     Ended { command: shown, code: status.code(), stdout, stderr }
 }
 
-/// The command line, without whatever the environment of the tests would have it do.
+/// The command line, without the variables that configure the service.
 pub(crate) fn command(limit: Option<usize>, args: &[&str]) -> Command {
     let binary = env!("CARGO_BIN_EXE_openports");
     let mut command = match limit {
+        None if ignores_hangup() => {
+            let mut env = Command::new("env");
+            env.args(["--default-signal=HUP", binary]);
+            env
+        }
         None => Command::new(binary),
         Some(limit) => {
             let mut shell = Command::new("sh");
@@ -227,7 +241,16 @@ pub(crate) fn command(limit: Option<usize>, args: &[&str]) -> Command {
     command
 }
 
-/// The command line with this descriptor as number 3, and these variables; `$$` is its process.
+/// Whether the tests were started by nohup(1) or a similar program: then a service correctly keeps
+/// ignoring SIGHUP.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 == 1)
+}
+
+/// The command line with this descriptor as number 3 and these variables; `$$` is the process id.
 fn passing(variables: &str, descriptor: OwnedFd, args: &[&str]) -> Command {
     let script = format!("export {variables}; exec \"$0\" \"$@\" 3<&0 </dev/null");
     let mut command = Command::new("sh");
@@ -250,41 +273,41 @@ fn listening<'a>(args: &[&'a str]) -> Vec<&'a str> {
 
 /// The address in a record of either format: `address=127.0.0.1:1` or `"address":"127.0.0.1:1"`.
 fn address_of(line: &str) -> SocketAddr {
-    let (_, rest) = line.split_once("address").expect("the record tells the address");
+    let (_, rest) = line.split_once("address").expect("the record contains the address");
     let rest = rest.trim_start_matches(['"', ':', '=']);
     let end = rest.find([' ', '"', '}', '\n']).unwrap_or(rest.len());
     rest[..end].parse().unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
-/// A directory of this test's own, gone with its handle.
+/// A directory that belongs to a test and is removed with its handle.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(crate) fn new(name: &str) -> Self {
         let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("the target directory is ours");
+        std::fs::create_dir_all(&path).expect("the target directory is writable");
         Self(path)
     }
 
-    /// One whose path is short enough for sockets: those have 107 bytes at most.
+    /// A folder whose path is short enough for sockets, which allow 107 bytes.
     pub(crate) fn short(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("openports-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("there is a place for files of the moment");
+        std::fs::create_dir_all(&path).expect("the temporary directory is writable");
         Self(path)
     }
 
-    /// The path of a file in it.
+    /// The path of a file in the folder.
     pub(crate) fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().expect("the folder has a plain name").to_owned()
+        self.0.join(name).to_str().expect("the path is UTF-8").to_owned()
     }
 
-    /// Writes a file, whole or not at all, and returns its path.
+    /// Writes a file atomically and returns its path.
     pub(crate) fn write(&self, name: &str, text: &str) -> String {
         let (path, draft) = (self.0.join(name), self.0.join(format!("{name}.draft")));
-        std::fs::write(&draft, text).expect("the folder is ours");
-        std::fs::rename(&draft, &path).expect("the folder is ours");
-        path.to_str().expect("the target directory has a plain name").to_owned()
+        std::fs::write(&draft, text).expect("the folder is writable");
+        std::fs::rename(&draft, &path).expect("the folder is writable");
+        path.to_str().expect("the path is UTF-8").to_owned()
     }
 }
 

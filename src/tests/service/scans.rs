@@ -1,4 +1,4 @@
-//! Every port gets its true state, whatever was asked.
+//! Scans of local ports with every parameter: each port is reported in its true state.
 
 use std::net::{IpAddr, Ipv6Addr, TcpListener};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::network::{
 use crate::process::{Folder, PATIENCE, Service, until};
 
 #[test]
-fn what_listens_is_open_and_what_does_not_is_closed() {
+fn ports_with_listeners_are_open_and_others_are_closed() {
     let (_listeners, open) = listeners(3);
     let closed = [ClosedPort::new(), ClosedPort::new()];
     let service = Service::start(&[]);
@@ -30,7 +30,7 @@ fn what_listens_is_open_and_what_does_not_is_closed() {
 }
 
 #[test]
-fn from_port_and_to_port_are_both_within() {
+fn from_port_and_to_port_are_inclusive() {
     let (_listeners, open) = listeners(2);
     let service = Service::start(&[]);
     let (first, last) = (open[0], open[1]);
@@ -43,7 +43,7 @@ fn from_port_and_to_port_are_both_within() {
 }
 
 #[test]
-fn lists_overlap_in_any_order_and_exclude_takes_out() {
+fn lists_may_overlap_in_any_order_and_exclude_removes_ports() {
     let (_listeners, open) = listeners(3);
     let service = Service::start(&[]);
     let [first, middle, last] = open[..] else { panic!("three listeners") };
@@ -57,7 +57,7 @@ fn lists_overlap_in_any_order_and_exclude_takes_out() {
 }
 
 #[test]
-fn the_closed_ports_of_an_answer_are_ranges() {
+fn closed_ports_are_reported_as_ranges() {
     isolated(|| {
         let service = Service::start(&[]);
         service
@@ -69,9 +69,9 @@ fn the_closed_ports_of_an_answer_are_ranges() {
 }
 
 #[test]
-fn the_usual_services_of_open_ports_are_told_on_request() {
+fn the_usual_services_of_open_ports_are_reported_on_request() {
     isolated(|| {
-        let _ssh = TcpListener::bind("127.0.0.1:22").expect("the namespace is ours");
+        let _ssh = TcpListener::bind("127.0.0.1:22").expect("port 22 is free in the namespace");
         let service = Service::start(&[]);
         service
             .scan("domain=127.0.0.1&toPort=100&include=services")
@@ -81,7 +81,7 @@ fn the_usual_services_of_open_ports_are_told_on_request() {
 }
 
 #[test]
-fn the_whole_range_is_exactly_what_the_kernel_lists() {
+fn a_scan_of_all_ports_equals_the_listeners_of_the_kernel() {
     isolated(|| {
         let (_listeners, open) = listeners(10);
         let service = Service::start(&[]);
@@ -97,10 +97,10 @@ fn the_whole_range_is_exactly_what_the_kernel_lists() {
 }
 
 #[test]
-fn a_connect_that_meets_itself_is_not_open() {
+fn a_self_connect_is_not_reported_as_open() {
     isolated(|| {
         let service = Service::start(&[]);
-        // Nobody but the service listens in the range from which the kernel takes source ports.
+        // Apart from the service there is no listener in the range of ephemeral source ports.
         for _ in 0..rounds(3, 50) {
             service
                 .scan("domain=127.0.0.1&fromPort=32768&toPort=60999")
@@ -127,7 +127,7 @@ fn ipv6_is_scanned_with_brackets_and_without() {
 }
 
 #[test]
-fn the_family_chooses_among_the_addresses_of_a_name() {
+fn the_family_selects_the_address_of_a_name() {
     isolated(|| {
         let folder = Folder::new("family");
         let hosts = folder.write("hosts", "127.0.0.1 both only4\n::1 both\n");
@@ -154,7 +154,7 @@ fn all_addresses_of_a_name_are_reported_and_their_union() {
         let hosts = folder.write("hosts", "127.0.0.1 many\n127.0.0.2 many\n");
         let service = Service::start(&["--hosts", &hosts]);
         let mine = service.address.port();
-        let (_listener, theirs) = until("a port of another number", || {
+        let (_listener, theirs) = until("a port with a different number is free", || {
             let listener = TcpListener::bind("127.0.0.2:0").unwrap();
             let port = listener.local_addr().unwrap().port();
             (port != mine).then_some((listener, port))
@@ -174,7 +174,7 @@ fn all_addresses_of_a_name_are_reported_and_their_union() {
 }
 
 #[test]
-fn a_full_queue_is_filtered_after_its_timeout_and_not_before() {
+fn a_port_with_a_full_queue_is_filtered_after_its_timeout() {
     let (_silent, silent) = SilentPort::several(3);
     let (_listeners, open) = listeners(1);
     let service = Service::start(&[]);
@@ -185,7 +185,7 @@ fn a_full_queue_is_filtered_after_its_timeout_and_not_before() {
 }
 
 #[test]
-fn the_default_timeout_is_the_servers() {
+fn the_default_timeout_is_that_of_the_service() {
     let silent = SilentPort::new();
     let service = Service::start(&["--timeout", "400ms"]);
     let scan = service.scan(&format!("domain=127.0.0.1&ports={}&include=filtered", silent.port));
@@ -194,7 +194,7 @@ fn the_default_timeout_is_the_servers() {
 }
 
 #[test]
-fn retries_that_were_asked_for_are_made_over_silent_ports_only() {
+fn requested_retries_apply_to_silent_ports_only() {
     let (_silent, silent) = SilentPort::several(2);
     let (_listeners, open) = listeners(2);
     let service = Service::start(&[]);
@@ -205,7 +205,7 @@ fn retries_that_were_asked_for_are_made_over_silent_ports_only() {
 }
 
 #[test]
-fn a_concurrency_of_one_takes_one_port_after_the_other() {
+fn a_concurrency_of_one_scans_one_port_at_a_time() {
     let (_silent, silent) = SilentPort::several(4);
     let service = Service::start(&[]);
     let query = format!("domain=127.0.0.1&ports={}&timeout=150ms", list(&silent));
@@ -218,17 +218,17 @@ fn a_concurrency_of_one_takes_one_port_after_the_other() {
 }
 
 #[test]
-fn a_rate_is_kept() {
+fn the_requested_rate_is_kept() {
     let (_listeners, open) = listeners(21);
     let service = Service::start(&[]);
     let scan = service.scan(&format!("domain=127.0.0.1&ports={}&rate=50", list(&open)));
     scan.check_open(&open);
-    // Twenty intervals of 20 ms, less the little that may be caught up.
+    // Twenty intervals of 20 ms, minus the small burst that the pacing allows after a delay.
     assert!(scan.elapsed_ms() >= 380, "{scan:?}");
 }
 
 #[test]
-fn what_the_deadline_cuts_off_is_untested() {
+fn ports_after_the_deadline_are_untested() {
     let (_silent, silent) = SilentPort::several(4);
     let service = Service::start(&[]);
     let scan = service.scan(&format!(
@@ -240,7 +240,7 @@ fn what_the_deadline_cuts_off_is_untested() {
 }
 
 #[test]
-fn the_server_has_the_last_word_on_the_deadline() {
+fn the_service_limits_the_requested_deadline() {
     let silent = SilentPort::new();
     let service = Service::start(&["--max-scan-time", "500ms"]);
     let query = format!("domain=127.0.0.1&ports={}&timeout=30s&deadline=1m", silent.port);
@@ -250,10 +250,10 @@ fn the_server_has_the_last_word_on_the_deadline() {
 }
 
 #[test]
-fn what_the_routing_table_refuses_is_unreachable() {
+fn addresses_that_the_routing_table_rejects_are_unreachable() {
     isolated(|| {
         let service = Service::start(&[]);
-        // The second has no route at all.
+        // The second address has no route at all.
         for target in [UNREACHABLE, "192.0.2.1"] {
             let scan = service
                 .scan(&format!("domain={target}&toPort=500&include=unreachable&timeout=10s"));
@@ -265,7 +265,7 @@ fn what_the_routing_table_refuses_is_unreachable() {
 }
 
 #[test]
-fn an_address_without_a_route_is_passed_over() {
+fn an_address_without_a_route_is_skipped() {
     isolated(|| {
         let folder = Folder::new("route");
         let hosts = folder.write("hosts", "192.0.2.1 half\n2001:db8::1 half\n127.0.0.1 half\n");
@@ -276,35 +276,37 @@ fn an_address_without_a_route_is_passed_over() {
     });
 }
 
-/// Begins a scan of silence with 1,000 connects in flight, has its client leave, and checks that
-/// every descriptor comes back at once.
+/// Starts a scan of silent ports with 1,000 connects in flight, disconnects its client, and checks
+/// that every descriptor is closed immediately.
 fn check_cancelled_by(leave: impl FnOnce(Client)) {
     let service = Service::start(&["--max-in-flight", "1000"]);
     let idle = service.descriptors();
     let client = service.begin_scan(&format!("domain={SILENT}&toPort=65535&timeout=60s"), "");
-    until("1000 connects in flight", || (service.descriptors() > idle + 1000).then_some(()));
+    until("1000 connects are in flight", || (service.descriptors() > idle + 1000).then_some(()));
     let began = Instant::now();
     leave(client);
-    until("an idle service", || (service.descriptors() <= idle).then_some(()));
+    until("the service has closed the descriptors", || {
+        (service.descriptors() <= idle).then_some(())
+    });
     assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
     service.log_line(&["msg=cancelled"]);
-    assert_eq!(service.metric("openports_scans_total{result=\"cancelled\"}"), 1);
+    assert_eq!(service.scans_ended("cancelled"), 1);
     assert_eq!(service.metric("openports_scans_running"), 0);
     assert_eq!(service.metric("openports_connects_in_flight"), 0);
 }
 
 #[test]
-fn a_client_that_closes_frees_every_descriptor_of_its_scan() {
+fn a_closed_connection_frees_every_descriptor_of_its_scan() {
     isolated(|| check_cancelled_by(drop));
 }
 
 #[test]
-fn a_client_that_resets_frees_every_descriptor_of_its_scan() {
+fn a_reset_connection_frees_every_descriptor_of_its_scan() {
     isolated(|| check_cancelled_by(Client::reset));
 }
 
 #[test]
-fn a_client_that_closes_behind_bytes_that_nobody_wants_yet_is_gone_as_well() {
+fn a_connection_closed_with_unread_requests_cancels_its_scan() {
     let leave = |mut client: Client| {
         client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000));
     };
@@ -312,11 +314,11 @@ fn a_client_that_closes_behind_bytes_that_nobody_wants_yet_is_gone_as_well() {
 }
 
 #[test]
-fn a_small_scan_is_not_held_up_by_a_big_silent_one() {
+fn a_small_scan_is_not_delayed_by_a_large_silent_one() {
     isolated(|| {
         let service = Service::start(&["--max-in-flight", "100"]);
         let _big = service.begin_scan(&format!("domain={SILENT}&toPort=65535&timeout=30s"), "");
-        until("the big scan has all connects", || {
+        until("the large scan uses all connects", || {
             (service.metric("openports_connects_in_flight") == 100).then_some(())
         });
         let port = service.address.port();
@@ -335,19 +337,19 @@ fn a_flood_of_requests_and_a_scan_do_not_starve_each_other() {
         let mut flood = Client::connect(&service);
         let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
         let mut answered = 0;
-        while service.metric("openports_scans_total{result=\"complete\"}") == 0 {
+        while service.scans_ended("complete") == 0 {
             flood.send(&request);
             (0..100).for_each(|_| drop(flood.receive("GET")));
             answered += 100;
         }
         let scan = Scan::of(scanning.receive("GET"));
         scan.check_open(&[service.address.port()]).check_counts([1, 65_534, 0, 0, 0]);
-        assert!(answered >= 300, "{answered} requests were answered while the scan ran");
+        assert!(answered >= 300, "only {answered} requests were answered during the scan");
     });
 }
 
 #[test]
-fn two_scans_share_the_connects_and_each_has_its_own_answer() {
+fn two_scans_share_the_connects_fairly() {
     isolated(|| {
         let service = Service::start(&["--max-in-flight", "50"]);
         let query = format!("domain={SILENT}&toPort=100&timeout=300ms");
@@ -359,15 +361,15 @@ fn two_scans_share_the_connects_and_each_has_its_own_answer() {
         for scan in &scans {
             scan.check_open(&[]).check_counts([0, 0, 100, 0, 0]);
         }
-        // 200 ports, 50 at a time, 300 ms each.
+        // There are 200 ports, 50 of them at a time, with 300 ms each.
         assert!((Duration::from_millis(1200)..PATIENCE).contains(&began.elapsed()));
         let [first, second] = scans.map(|scan| scan.elapsed_ms());
-        assert!(first.abs_diff(second) < 700, "{first} and {second} ms: a fair share each");
+        assert!(first.abs_diff(second) < 700, "{first} and {second} ms are not fair shares");
     });
 }
 
 #[test]
-fn a_client_has_its_share_of_scans_and_the_service_its_cap() {
+fn the_limits_of_scans_per_client_and_of_all_scans_hold() {
     isolated(|| {
         let service = Service::start(&["--max-scans", "2", "--max-scans-per-client", "1"]);
         let query = format!("domain={SILENT}&toPort=10&timeout=60s");
@@ -392,7 +394,7 @@ fn a_client_has_its_share_of_scans_and_the_service_its_cap() {
 }
 
 #[test]
-fn the_policy_judges_addresses_and_not_their_spelling() {
+fn the_policy_applies_to_addresses_in_every_notation() {
     let folder = Folder::new("policy");
     let hosts = folder.write("hosts", "169.254.169.254 innocent\n127.0.0.9 denied\n");
     let service = Service::start(&["--hosts", &hosts, "--deny", "127.0.0.9/32"]);
@@ -417,7 +419,7 @@ fn the_policy_judges_addresses_and_not_their_spelling() {
 }
 
 #[test]
-fn a_service_that_others_reach_does_not_scan_its_own_machine() {
+fn a_service_that_others_can_reach_does_not_scan_its_own_machine() {
     let address: IpAddr = "127.0.0.1".parse().unwrap();
     for (args, status) in [
         (&["--listen", "127.0.0.1:0", "--listen", "0.0.0.0:0"][..], 403),

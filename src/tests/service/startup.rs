@@ -1,11 +1,11 @@
-//! What the command line says, and what is told when the service cannot start.
+//! The command line, and the messages of a service that cannot start.
 
 use std::net::TcpListener;
 
 use crate::network::has_ipv6;
 use crate::process::{Ended, Folder, Service, run};
 
-/// One line on stderr that has these words in it, and nothing on stdout.
+/// Checks that stderr has one line with these words and that stdout is empty.
 pub(crate) fn check(ended: &Ended, code: i32, words: &[&str]) {
     let Ended { command, stderr, .. } = ended;
     assert_eq!((ended.code, &*ended.stdout), (Some(code), ""), "{command}: {stderr}");
@@ -15,7 +15,7 @@ pub(crate) fn check(ended: &Ended, code: i32, words: &[&str]) {
 }
 
 #[test]
-fn a_wrong_command_line_ends_with_64_and_names_the_fault() {
+fn a_wrong_command_line_ends_with_64_and_names_the_mistake() {
     for (args, words) in [
         (&["--max-scan", "1"][..], &["--max-scan", "--max-scans"][..]),
         (&["--timeout", "fast"], &["--timeout", "fast"]),
@@ -39,18 +39,18 @@ fn a_wrong_command_line_ends_with_64_and_names_the_fault() {
 }
 
 #[test]
-fn a_port_that_is_taken_ends_with_71_and_nothing_stays_bound() {
+fn a_port_in_use_ends_with_71_and_no_listener_remains() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().map(|address| (address.to_string(), taken)).unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let ended = run(None, &["--listen", &free, "--listen", &taken.0]);
     check(&ended, 71, &["--listen", &taken.0]);
-    TcpListener::bind(&free).expect("the first listener is gone with the process");
+    TcpListener::bind(&free).expect("the first listener was closed with the process");
     check(&run(None, &["--listen", "192.0.2.1:0"]), 71, &["--listen", "192.0.2.1:0"]);
 }
 
 #[test]
-fn a_file_of_names_that_cannot_be_read_ends_with_71() {
+fn an_unreadable_resolv_conf_or_hosts_file_ends_with_71() {
     let folder = Folder::new("startup");
     let here = folder.write("hosts", "127.0.0.1 here\n");
     let gone = format!("{here}.gone");
@@ -58,14 +58,14 @@ fn a_file_of_names_that_cannot_be_read_ends_with_71() {
     for flag in ["--resolv-conf", "--hosts"] {
         let ended = run(None, &[&listen[..], &[flag, &gone]].concat());
         check(&ended, 71, &[flag, &gone]);
-        // A directory can be opened, but not read.
+        // A directory can be opened, but it cannot be read.
         let ended = run(None, &[&listen[..], &[flag, "/proc"]].concat());
         check(&ended, 71, &[flag, "/proc"]);
     }
 }
 
 #[test]
-fn help_names_every_flag_and_version_the_version() {
+fn the_help_names_every_flag_and_version_prints_the_version() {
     for args in [&["--help"][..], &["-h"], &["serve", "--help"]] {
         let ended = run(None, args);
         assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.command);
@@ -91,7 +91,7 @@ fn every_listener_is_bound_and_logged() {
     for address in ["127.0.0.1:", "127.0.0.2:", "127.0.0.3:"] {
         let line = service.log_line(&["msg=listening", address]);
         let at = line.rsplit_once("address=").map(|(_, at)| at).unwrap();
-        std::net::TcpStream::connect(at).expect("what was logged was bound");
+        std::net::TcpStream::connect(at).expect("the logged address accepts connections");
     }
     let limits = service.log_line(&["msg=limits"]);
     for word in ["descriptors=", "in_flight=", "connections=1024", "timeout_ms=2000.000"] {
@@ -100,7 +100,7 @@ fn every_listener_is_bound_and_logged() {
 }
 
 #[test]
-fn a_wildcard_of_ipv6_takes_both_families() {
+fn an_ipv6_wildcard_listener_accepts_both_families() {
     if !has_ipv6() {
         return;
     }
@@ -109,5 +109,73 @@ fn a_wildcard_of_ipv6_takes_both_families() {
         service.address.set_ip(host.parse().unwrap());
         service.scan("domain=127.0.0.1&toPort=1");
         service.log_line(&["route=/open-ports", client]);
+    }
+}
+
+#[test]
+fn an_empty_variable_is_ignored_and_an_unknown_one_is_reported() {
+    let variables = [
+        ("OPENPORTS_LISTEN", "127.0.0.1:0"),
+        ("OPENPORTS_DENY", ""),
+        ("OPENPORTS_TIMEOUT", ""),
+        ("OPENPORTS_TOKEN_FILE", ""),
+        ("OPENPORTS_DENNY", "10.0.0.0/8"),
+        ("OPENPORTS_TOKENFILE", "/run/token"),
+        ("OPENPORTS_SERVICE_HOST", "10.0.0.1"),
+        ("OPENPORTS_PORT_8080_TCP_ADDR", "10.0.0.1"),
+    ];
+    let service = Service::start_with(&variables, &[]);
+    let told = |name: &str, meant: &str| {
+        let words = ["level=warn", &format!("name={name} "), &format!("did_you_mean={meant}")];
+        service.log_line(&words);
+    };
+    told("OPENPORTS_DENNY", "OPENPORTS_DENY");
+    told("OPENPORTS_TOKENFILE", "OPENPORTS_TOKEN_FILE");
+    let lines = service.log_lines();
+    let warnings = lines.iter().filter(|line| line.contains("unknown variable")).count();
+    assert_eq!(warnings, 2, "{lines:#?}");
+    service.log_line(&["msg=limits", "timeout_ms=2000.000"]);
+}
+
+/// The target of the example request in the log, and the token file that it names.
+fn line_to_try(service: &Service) -> (String, Option<String>) {
+    let line = service.log_line(&["msg=try ", "command="]);
+    let (_, command) = line.split_once("command=").expect("a command");
+    let mut quoted: Vec<&str> = command.split('\'').skip(1).step_by(2).collect();
+    let url = quoted.pop().expect("a URL");
+    assert_eq!(command.contains("--oauth2-bearer $(cat '"), !quoted.is_empty(), "{command}");
+    let path = url.splitn(4, '/').nth(3).expect("a path");
+    // A scan of all ports would take too long.
+    let target = format!("/{}", path.replace("toPort=65535", "toPort=9"));
+    (target, quoted.pop().map(str::to_owned))
+}
+
+#[test]
+fn the_logged_example_request_works_as_printed() {
+    let folder = Folder::new("try");
+    let token = folder.write("token file", "sesame\n");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&token, mode).expect("the test owns the file");
+    for (args, has_token) in [
+        (&["--listen", "127.0.0.1:0"][..], false),
+        (&["--listen", "0.0.0.0:0"], false),
+        (&["--listen", "127.0.0.1:0", "--token-file", &token], true),
+        (&["--listen", "0.0.0.0:0", "--token-file", &token], true),
+    ] {
+        let mut service = Service::start_exactly(args);
+        service.address.set_ip([127, 0, 0, 1].into());
+        let (target, file) = line_to_try(&service);
+        let is_scan = target.starts_with("/open-ports?");
+        assert_eq!(file, (is_scan && has_token).then(|| token.clone()), "{args:?}");
+        let fields = if has_token { "Authorization: Bearer sesame\r\n" } else { "" };
+        service.ask("GET", &target, fields).check_status(200);
+        let help = service.get("/");
+        for line in help.body.lines().filter(|line| line.contains("/open-ports?")) {
+            assert_eq!(line.contains("--oauth2-bearer $TOKEN "), has_token, "{line}");
+            if let Some((_, asked)) = target.split_once("domain=").filter(|_| is_scan) {
+                let domain = asked.split('&').next().unwrap_or_default();
+                assert!(line.contains(&format!("domain={domain}&")), "{line}");
+            }
+        }
     }
 }

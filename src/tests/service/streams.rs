@@ -1,4 +1,4 @@
-//! What streams tell while their scan runs: ports as they come into a state, and to whom.
+//! The events of streams during their scan: when ports are reported, and with which address.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ fn events(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect()
 }
 
-/// The ports that a text of ranges names.
+/// Expands a list of port ranges.
 fn ranges(text: &str) -> BTreeSet<u16> {
     let number = |digits: &str| digits.parse::<u16>().expect("a port");
     let ranges = text.split(',').filter(|range| !range.is_empty());
@@ -28,7 +28,7 @@ fn ranges(text: &str) -> BTreeSet<u16> {
     ports.collect()
 }
 
-/// The ports told as closed, by address, and in how many events; none is told twice.
+/// The ports reported as closed, by address, and the number of events; no port is reported twice.
 fn told_closed(events: &[Value]) -> (BTreeMap<&str, BTreeSet<u16>>, usize) {
     let (mut told, mut tellings) = (BTreeMap::new(), 0);
     for event in events.iter().filter(|event| event["event"] == "progress") {
@@ -37,21 +37,21 @@ fn told_closed(events: &[Value]) -> (BTreeMap<&str, BTreeSet<u16>>, usize) {
         let address = event["address"].as_str().unwrap_or_default();
         let of_address: &mut BTreeSet<u16> = told.entry(address).or_default();
         let all_new = ranges(text).into_iter().all(|port| of_address.insert(port));
-        assert!(all_new, "told twice: {event}");
+        assert!(all_new, "a port is reported twice: {event}");
         tellings += 1;
     }
     (told, tellings)
 }
 
 #[test]
-fn progress_tells_each_closed_port_once_where_it_was_asked_for() {
+fn progress_reports_each_closed_port_once_if_requested() {
     let (_listeners, open) = listeners(1);
     let service = Service::start(&[]);
     let asked = format!("1-3000,{}", list(&open));
     let check = |include: &str, is_told: bool| {
         let target = format!("/open-ports?domain=127.0.0.1&ports={asked}&rate=3000{include}");
         let events = events(&service.ask("GET", &target, NDJSON).check_status(200).body);
-        let [start, .., end] = &*events else { panic!("too few: {events:#?}") };
+        let [start, .., end] = &*events else { panic!("too few events: {events:#?}") };
         let first = start["ports"].as_str().expect("the ports asked for");
         let expected: BTreeSet<u16> = (1..=3000).chain(open.iter().copied()).collect();
         assert_eq!(ranges(first), expected);
@@ -68,7 +68,7 @@ fn progress_tells_each_closed_port_once_where_it_was_asked_for() {
 }
 
 #[test]
-fn with_all_addresses_each_event_says_whose_ports_it_tells() {
+fn with_all_addresses_each_event_names_its_address() {
     isolated(|| {
         let folder = Folder::new("whose");
         let hosts = folder.write("hosts", "127.0.0.1 many\n127.0.0.2 many\n");
@@ -88,9 +88,9 @@ fn with_all_addresses_each_event_says_whose_ports_it_tells() {
     });
 }
 
-/// Half a megabyte of ranges, and a reader who takes none of it for as long as it can.
+/// The scan reports half a megabyte of ranges while the client does not read.
 #[test]
-fn a_reader_who_sleeps_through_a_scan_hears_each_port_once_and_the_end() {
+fn a_slow_reader_receives_each_port_once_and_the_end() {
     isolated(|| {
         let folder = Folder::short("sleepy");
         let (path, addresses) = (folder.path("socket"), 64);
@@ -103,22 +103,22 @@ fn a_reader_who_sleeps_through_a_scan_hears_each_port_once_and_the_end() {
             "/open-ports?domain=many&addresses=all&ports={}&rate=20000&include=closed",
             list(&odd)
         );
-        let mut sleeper = UnixStream::connect(&path).expect("it listens");
+        let mut sleeper = UnixStream::connect(&path).expect("the service listens");
         sleeper.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
         let request = format!("GET {target} HTTP/1.0\r\nHost: localhost\r\n{NDJSON}\r\n");
-        sleeper.write_all(request.as_bytes()).expect("it takes a request");
-        // No longer than a reader may sleep who is not to be given up, however slow the machine.
+        sleeper.write_all(request.as_bytes()).expect("the service reads the request");
+        // The client must sleep less than the stall timeout, however slow the machine is.
         let wakes_at = Instant::now() + Duration::from_secs(5);
-        until("the end of the scan, or of the sleep", || {
-            let has_ended = service.metric("openports_scans_total{result=\"complete\"}") == 1;
+        until("the scan ends, or the client has slept long enough", || {
+            let has_ended = service.scans_ended("complete") == 1;
             (has_ended || Instant::now() >= wakes_at).then_some(())
         });
         let mut answer = String::new();
-        sleeper.read_to_string(&mut answer).expect("an answer, and its end");
+        sleeper.read_to_string(&mut answer).expect("the service answers and closes");
         let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
         let events = events(body);
         let (told, tellings) = told_closed(&events);
-        assert!(tellings > 1, "a sleeper's buffers hold some");
+        assert!(tellings > 1, "the socket buffers hold some events");
         let end = &events[events.len() - 1];
         assert_eq!((&end["event"], &end["complete"]), (&"end".into(), &true.into()));
         let closed = ranges(end["closed_ports"].as_str().expect("closed ports"));

@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use openports::slots::Key;
-
 use crate::reader::{Answer, Reading, read};
 
 /// The form of a scan's answer that a client asks for.
@@ -14,17 +12,20 @@ pub(crate) enum Form {
     #[default]
     Json,
     Text,
+    Csv,
     Ndjson,
     EventStream,
 }
 
 impl Form {
-    pub(crate) const ALL: [Self; 4] = [Self::Json, Self::Text, Self::Ndjson, Self::EventStream];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Json, Self::Text, Self::Csv, Self::Ndjson, Self::EventStream];
 
     pub(crate) const fn media_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
             Self::Text => "text/plain",
+            Self::Csv => "text/csv",
             Self::Ndjson => "application/x-ndjson",
             Self::EventStream => "text/event-stream",
         }
@@ -186,8 +187,8 @@ pub(crate) enum Stage {
     Away,
     /// It waits to be accepted.
     Queued,
-    /// It is connected under this key.
-    Connected(Key),
+    /// It is connected through this socket.
+    Connected(u64),
     /// It was refused, or reset before it was accepted: nobody was listening any more.
     Refused,
     /// The service closed the connection.
@@ -297,12 +298,26 @@ impl Client {
         self.stage == Stage::Refused
     }
 
-    /// True exactly when a scan was asked for: closing its side ends it.
+    /// Whether a scan was asked for: closing its side ends it.
     pub(crate) fn asks_for_scan(&self) -> bool {
         self.asks.iter().any(|ask| matches!(ask.wanted, Wanted::Scan(..)))
     }
 
-    /// True exactly when every request that was heard is answered, or needs no answer: the client
+    /// Whether it reads whatever comes, and has not left before the service did.
+    pub(crate) fn is_patient(&self) -> bool {
+        let has_left = (self.is_gone || self.has_half_closed) && !self.was_told_goodbye;
+        self.leaves.is_none()
+            && !has_left
+            && self.reads == Reads::Fast
+            && self.stage != Stage::Refused
+    }
+
+    /// Whether each request is answered, or an answer said that nothing follows.
+    pub(crate) fn has_all_answers(&self) -> bool {
+        self.answers.len() == self.asks.len() || self.answers.last().is_some_and(Answer::is_last)
+    }
+
+    /// Whether every request that was heard is answered, or needs no answer: the client
     /// went, or was told that nothing follows.
     pub(crate) fn is_content(&self) -> bool {
         self.is_gone

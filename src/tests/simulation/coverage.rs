@@ -6,8 +6,7 @@ use serde_json::Value;
 
 use crate::client::{Form, Wanted};
 use crate::reader::Answer;
-use crate::shell::Pause;
-use crate::world::World;
+use crate::run::Simulation;
 
 /// How many runs came to each situation.
 #[derive(Debug, Default)]
@@ -46,6 +45,7 @@ const WANTED: &[&str] = &[
     "DRAINING",
     "json",
     "text",
+    "csv",
     "ndjson",
     "server-sent events",
     "probe as expected",
@@ -65,7 +65,6 @@ const WANTED: &[&str] = &[
     "an address passed over",
     "HTTP/1.0",
     "chunked body",
-    "page packed",
     "pipelined",
     "in pieces",
     "read slowly",
@@ -79,12 +78,22 @@ const WANTED: &[&str] = &[
     "drained",
     "a second signal",
     "refused at the door",
+    "a call was interrupted",
+    "the poller had no room",
+    "a socket was not connected again",
+    "a stale event",
+    "a SYN was answered",
+    "a SYN was rejected by ICMP",
+    "a foreign answer to a SYN",
+    "a full send buffer",
+    "a full receive buffer",
+    "stderr was full",
 ];
 const RUNS_MIN: usize = 2;
 
 impl Coverage {
     /// Takes in a run that has come to its end.
-    pub(crate) fn take_in(&mut self, world: &World) {
+    pub(crate) fn take_in(&mut self, world: &Simulation) {
         let mut found = Found::default();
         found.of_world(world);
         for client in &world.clients {
@@ -135,12 +144,22 @@ impl Found {
         }
     }
 
-    fn of_world(&mut self, world: &World) {
-        self.note_if(world.shell.pause == Pause::Exit, "drained");
+    fn of_world(&mut self, world: &Simulation) {
+        self.note_if(world.has_exited(), "drained");
         self.note_if(world.signals_len > 1, "a second signal");
         self.note_if(world.seen.shortages > 0, "short of something");
         self.note_if(world.seen.accepts_failed > 0, "accept ran short");
         self.note_if(world.seen.streams_to_servers > 0, "TCP for a name");
+        self.note_if(world.seen.interrupted > 0, "a call was interrupted");
+        self.note_if(world.seen.unregistered > 0, "the poller had no room");
+        self.note_if(world.seen.reuse_refused > 0, "a socket was not connected again");
+        self.note_if(world.seen.stale_events > 0, "a stale event");
+        self.note_if(world.raw.answers > 0, "a SYN was answered");
+        self.note_if(world.raw.rejections > 0, "a SYN was rejected by ICMP");
+        self.note_if(world.raw.foreigners > 0, "a foreign answer to a SYN");
+        self.note_if(world.raw.blocked > 0, "a full send buffer");
+        self.note_if(world.raw.overflows > 0, "a full receive buffer");
+        self.note_if(world.seen.log_blocked > 0, "stderr was full");
         for client in &world.clients {
             let is_answered = !client.answers.is_empty();
             self.note_if(is_answered && client.is_pipelined(), "pipelined");
@@ -155,8 +174,6 @@ impl Found {
 
     fn of_answer(&mut self, answer: &Answer) {
         self.0.insert(answer.status.to_string());
-        let is_packed = answer.fields.get("content-encoding").is_some_and(|it| it == "gzip");
-        self.note_if(is_packed, "page packed");
         if answer.status >= 400
             && let Ok(problem) = serde_json::from_slice::<Value>(&answer.body)
         {
@@ -177,6 +194,7 @@ impl Found {
         let body = String::from_utf8_lossy(body);
         let (name, last) = match form {
             Form::Text => return self.note_if(true, "text"),
+            Form::Csv => return self.note_if(true, "csv"),
             Form::Json => ("json", body.lines().last()),
             Form::Ndjson => ("ndjson", body.lines().last()),
             Form::EventStream => ("server-sent events", body.trim_end().lines().last()),

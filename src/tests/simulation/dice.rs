@@ -30,6 +30,21 @@ impl Dice {
         self.below(100) < percent
     }
 
+    /// A number from 0 up to, but not including, 1.
+    pub(crate) fn unit(&mut self) -> f64 {
+        (self.roll() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// True with this probability; a probability of 0 needs no chance.
+    pub(crate) fn is_within(&mut self, share: f64) -> bool {
+        share > 0.0 && self.unit() < share
+    }
+
+    /// A number from `low` to `high` whose logarithm is spread evenly.
+    pub(crate) fn log(&mut self, low: f64, high: f64) -> f64 {
+        low * (high / low).powf(self.unit())
+    }
+
     pub(crate) fn pick<T: Clone>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())].clone()
     }

@@ -43,7 +43,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// True exactly when some server can be believed.
+    /// Whether some server can be believed.
     pub(crate) fn is_served(&self) -> bool {
         self.servers.values().any(|manner| manner.is_honest())
     }

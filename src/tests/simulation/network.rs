@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use openports::event::{Outcome, Route};
+use openports::event::{Outcome, RouteResult};
 
 use crate::dice::Dice;
+use crate::path::Path;
 
 /// What a port does with a SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,10 @@ pub(crate) struct Host {
     pub(crate) loss: usize,
     /// RSTs that it sends in a second at most.
     pub(crate) resets_per_second: Option<usize>,
-    pub(crate) route: Route,
+    pub(crate) route: RouteResult,
+    /// The way to it, where packets depend on one another. Its loss and limits stand in place of
+    /// those of the host.
+    pub(crate) path: Option<Path>,
     resets_sent: BTreeMap<u64, usize>,
 }
 
@@ -49,29 +53,39 @@ impl Host {
             special: open.iter().map(|port| (*port, Port::Open)).collect(),
             loss: 0,
             resets_per_second: None,
-            route: Route::From(IpAddr::from([192, 0, 2, 1])),
+            route: RouteResult::From(IpAddr::from([192, 0, 2, 1])),
+            path: None,
             resets_sent: BTreeMap::new(),
         }
     }
 
     pub(crate) fn port(&self, port: u16) -> Port {
         match self.route {
-            Route::Nowhere => Port::Unreachable,
-            Route::From(_) | Route::Unknown => {
+            RouteResult::Nowhere => Port::Unreachable,
+            RouteResult::From(_) | RouteResult::Unknown => {
                 self.special.get(&port).copied().unwrap_or(self.usual)
             }
         }
     }
 
-    /// What comes of a connect begun at `start`, and when: `None` if nothing ever does.
+    /// Whether packets may be lost on the way to it.
+    pub(crate) const fn is_lossy(&self) -> bool {
+        self.loss > 0 || self.path.is_some()
+    }
+
+    /// What comes of a connect begun at `start`, and when: `None` if nothing ever does,
+    /// or if its SYNs are sent one by one along the path.
     pub(crate) fn answer(
         &mut self,
         (origin, start): (Instant, Instant),
         port: u16,
         dice: &mut Dice,
     ) -> Option<(Instant, Outcome)> {
+        if self.path.is_some() {
+            return None;
+        }
         let kind = self.port(port);
-        if self.route == Route::Nowhere {
+        if self.route == RouteResult::Nowhere {
             return Some((start, Outcome::Unreachable));
         }
         for seconds in SYN_SECONDS {
@@ -82,7 +96,7 @@ impl Host {
             }
             let outcome = match kind {
                 Port::Open => Outcome::Connected,
-                Port::Mirror => Outcome::MetItself,
+                Port::Mirror => Outcome::SelfConnect,
                 Port::Unreachable => Outcome::Unreachable,
                 Port::Silent => return None,
                 Port::Closed if !self.may_reset((at - origin).as_secs()) => continue,
@@ -91,6 +105,42 @@ impl Host {
             return Some((at, outcome));
         }
         None
+    }
+
+    /// What comes of a single SYN, and when.
+    pub(crate) fn answer_syn(
+        &mut self,
+        (origin, start): (Instant, Instant),
+        port: u16,
+        dice: &mut Dice,
+    ) -> Vec<(Instant, Outcome)> {
+        let kind = self.port(port);
+        match &mut self.path {
+            Some(path) => path.send(start, port, kind),
+            None => self.answer_lone_syn((origin, start), port, dice).into_iter().collect(),
+        }
+    }
+
+    fn answer_lone_syn(
+        &mut self,
+        (origin, start): (Instant, Instant),
+        port: u16,
+        dice: &mut Dice,
+    ) -> Option<(Instant, Outcome)> {
+        let jitter = self.round_trip.mul_f64(dice.below(11) as f64 / 100.0);
+        let at = start + self.round_trip + jitter;
+        if dice.chance(self.loss) || dice.chance(self.loss) {
+            return None;
+        }
+        let outcome = match self.port(port) {
+            Port::Open => Outcome::Connected,
+            Port::Mirror => Outcome::SelfConnect,
+            Port::Unreachable => Outcome::Unreachable,
+            Port::Silent => return None,
+            Port::Closed if !self.may_reset((at - origin).as_secs()) => return None,
+            Port::Closed => Outcome::Refused,
+        };
+        Some((at, outcome))
     }
 
     fn may_reset(&mut self, second: u64) -> bool {

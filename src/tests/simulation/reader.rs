@@ -12,7 +12,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// True exactly when nothing follows on this connection.
+    /// Whether nothing follows on this connection.
     pub(crate) fn is_last(&self) -> bool {
         self.fields.get("connection").is_some_and(|value| value == "close")
     }

@@ -4,43 +4,45 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use openports::access::browser::HostGuard;
+use openports::access::forwarded::Proxies;
+use openports::access::token::BearerToken;
 use openports::budget::Shares;
-use openports::event::{Route, Signal};
+use openports::cidr::Cidr;
+use openports::core::options::Options;
+use openports::event::{RouteResult, Signal};
 use openports::limits::Settings;
-use openports::names::Names;
-use openports::policy::cidr::Cidr;
-use openports::policy::clients::HostGuard;
-use openports::policy::forwarded::Proxies;
-use openports::policy::token::Token;
-use openports::policy::{Policy, Reach};
-use openports::report::log::{Format, Level};
-use openports::service::Options;
+use openports::policy::{Exposure, Policy};
+use openports::report::log::{Level, LogFormat};
+use openports::service_names::Names;
+use openports::technique::RawAccess;
 
 use crate::client::{Ask, Client, Form, Leave, Order, Reads, ScanAsk, Wanted};
 use crate::dice::Dice;
 use crate::errands::{errand, intruder};
 use crate::names::Manner;
 use crate::network::{Host, Port};
+use crate::run::Simulation;
 use crate::world::{Faults, Happening, World};
 
 /// Options with these shares, and otherwise the defaults of a service that others can reach.
 pub(crate) fn options(shares: Shares) -> Options {
     Options {
-        settings: Settings::default(),
+        settings: Settings { raw: RawAccess::Permitted, ..Settings::default() },
         shares,
-        policy: Policy { allow: Vec::new(), deny: Vec::new(), reach: Reach::Outside },
-        host_guard: HostGuard { reach: Reach::Outside, names: Vec::new() },
+        policy: Policy { allow: Vec::new(), deny: Vec::new(), exposure: Exposure::Outside },
+        host_guard: HostGuard { exposure: Exposure::Outside, names: Vec::new() },
         token: None,
         proxies: Default::default(),
         names: Names::default(),
         log_level: Level::Debug,
-        log_format: Format::Json,
+        log_format: LogFormat::Json,
         seed: 7,
     }
 }
 
 /// The world of a seed.
-pub(crate) fn world(seed: u64) -> World {
+pub(crate) fn world(seed: u64) -> Simulation {
     let mut dice = Dice::new(seed);
     let probes = match dice.below(6) {
         0 => 1 + dice.below(4),
@@ -48,7 +50,7 @@ pub(crate) fn world(seed: u64) -> World {
         _ => 100 + dice.below(2_000),
     };
     let connections = if dice.chance(20) { 1 + dice.below(3) } else { 8 + dice.below(30) };
-    let shares = Shares { connections, lookups: 2 + dice.below(8), probes };
+    let shares = Shares { connections, lookups: 2 + dice.below(8), probes, syns: 1000 };
     let mut options = options(shares);
     options.settings.scans_per_client_max = 1 + dice.below(16);
     options.settings.scans_max = 1 + dice.below(64);
@@ -56,7 +58,7 @@ pub(crate) fn world(seed: u64) -> World {
     options.settings.drain_timeout = Duration::from_secs(1 + dice.below(20) as u64);
     options.log_level = dice.pick(&Level::ALL);
     let doors = doors(&mut dice, &mut options);
-    let mut world = World::new(dice.roll(), options);
+    let mut world = Simulation::new(dice.roll(), options);
     (world.is_guarded, world.token, world.denied) = doors;
     world.faults = faults(&mut dice, probes);
     add_hosts(&mut world, &mut dice);
@@ -82,10 +84,13 @@ pub(crate) fn world(seed: u64) -> World {
 }
 
 /// A world in which a list of targets is scanned from the shell: hosts and names, and faults.
-pub(crate) fn world_of_shell(seed: u64) -> World {
+pub(crate) fn world_of_shell(seed: u64) -> Simulation {
     let mut dice = Dice::new(seed);
     let probes = 1 + dice.below(100);
-    let mut world = World::new(dice.roll(), options(Shares { connections: 1, lookups: 4, probes }));
+    let mut world = Simulation::without_listeners(
+        dice.roll(),
+        options(Shares { connections: 1, lookups: 4, probes, syns: 1000 }),
+    );
     world.faults = Faults { descriptors: None, ..faults(&mut dice, probes) };
     add_hosts(&mut world, &mut dice);
     add_names(&mut world, &mut dice);
@@ -98,10 +103,11 @@ type Doors = (bool, Option<String>, Option<IpAddr>);
 fn doors(dice: &mut Dice, options: &mut Options) -> Doors {
     let is_guarded = dice.chance(25);
     if is_guarded {
-        options.host_guard = HostGuard { reach: Reach::LoopbackOnly, names: vec!["sim".into()] };
+        options.host_guard =
+            HostGuard { exposure: Exposure::LoopbackOnly, names: vec!["sim".into()] };
     }
     let token = dice.chance(25).then(|| "sesame".to_owned());
-    options.token = token.as_ref().map(|it| Token::parse(it.as_bytes()).expect("a token"));
+    options.token = token.as_ref().map(|it| BearerToken::parse(it.as_bytes()).expect("a token"));
     let denied: Option<IpAddr> = dice.chance(25).then(|| [203, 0, 113, 2].into());
     let network = |it: IpAddr| it.to_string().parse::<Cidr>().expect("an address");
     options.policy.deny = denied.map(network).into_iter().collect();
@@ -112,8 +118,10 @@ fn doors(dice: &mut Dice, options: &mut Options) -> Doors {
     (is_guarded, token, denied)
 }
 
-/// Says how long the scans may take at most: as if all ran at once, each port silent in every
-/// pass, and each shortage cost its longest rest. Who may take longer may be cut short.
+/// Sets how long the scans may take at most. The bound assumes that all of them run at once, that
+/// each port is silent in every pass, that each shortage costs its longest backoff, and that every
+/// port is closed on the host that sends the fewest RSTs in a second. A scan that may take longer
+/// than the service permits may be cut short.
 fn bound_scans(world: &mut World) {
     let asks = world.clients.iter().flat_map(|client| &client.asks);
     let ports = asks.map(|ask| match &ask.wanted {
@@ -121,7 +129,8 @@ fn bound_scans(world: &mut World) {
         Wanted::Status(_) => 0,
     });
     let ports_len: usize = ports.sum();
-    let seconds = 60 + 8 * ports_len / world.shares.probes;
+    let resets = world.hosts.values().filter_map(|host| host.resets_per_second).min();
+    let seconds = 60 + 8 * ports_len / world.shares.probes + resets.map_or(0, |it| ports_len / it);
     let bound = Duration::from_secs(seconds as u64);
     let is_bound = bound < world.settings.scan_time_max && world.faults.descriptors.is_none();
     for ask in world.clients.iter_mut().flat_map(|client| &mut client.asks) {
@@ -145,9 +154,16 @@ fn faults(dice: &mut Dice, probes: usize) -> Faults {
         stale_events: dice.pick(&[0, 30]),
         spurious_events: dice.pick(&[0, 10]),
         short_writes: dice.pick(&[0, 60]),
-        log_drops: dice.pick(&[0, 50]),
+        log_blocks: dice.pick(&[0, 50]),
+        log_stall: dice.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_secs(20)]),
+        stdout_blocks: dice.pick(&[0, 20]),
+        stdout_is_file: dice.chance(20),
+        interrupts: dice.pick(&[0, 0, 5, 20]),
+        unregistered: dice.pick(&[0, 0, 20, 100]),
+        refuses_reuse: dice.chance(15),
         descriptors: dice.chance(10).then(|| 8 + dice.below(probes + 8)),
         lateness: dice.pick(&[Duration::ZERO, Duration::from_micros(800)]),
+        ..Faults::default()
     }
 }
 
@@ -169,10 +185,10 @@ fn add_hosts(world: &mut World, dice: &mut Dice) {
         host.resets_per_second = dice.pick(&[None, None, None, Some(20)]);
         let our_own = IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xff));
         host.route = match address {
-            IpAddr::V6(_) if dice.chance(30) => Route::Nowhere,
-            IpAddr::V6(_) => Route::From(our_own),
-            IpAddr::V4(_) if dice.chance(5) => Route::Nowhere,
-            IpAddr::V4(_) => Route::From([192, 0, 2, 1].into()),
+            IpAddr::V6(_) if dice.chance(30) => RouteResult::Nowhere,
+            IpAddr::V6(_) => RouteResult::From(our_own),
+            IpAddr::V4(_) if dice.chance(5) => RouteResult::Nowhere,
+            IpAddr::V4(_) => RouteResult::From([192, 0, 2, 1].into()),
         };
         world.hosts.insert(address, host);
     }
@@ -284,6 +300,9 @@ fn scan(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
     let rate = rarely(dice, &["", "", "&rate=50", "&rate=5000"]);
     let is_plain = concurrency.is_empty() && rate.is_empty();
     let mut parameters = format!("{timeout}{retries}{concurrency}{rate}");
+    if target.leads_to.iter().all(IpAddr::is_ipv4) && dice.chance(30) {
+        parameters.push_str("&technique=syn");
+    }
     let has_deadline = dice.chance(15);
     if has_deadline {
         parameters.push_str(&format!("&deadline={}ms", 2_000 + dice.below(3_000)));

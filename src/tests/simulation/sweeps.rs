@@ -4,21 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use openports::api::query::Addresses;
 use openports::batch::Batch;
-use openports::batch::options::{Format, Manner as BatchManner, Options, ProgressLine};
+use openports::batch::list::TargetList;
+use openports::batch::options::{BatchOptions, Destination, Format, ProgressLine, Shown};
+use openports::batch::printer::RunInfo;
 use openports::batch::shard::Shard;
 use openports::batch::table::Colour;
-use openports::batch::targets::Targets;
 use openports::event::{PrintFailure, Signal};
-use openports::target::{Family, PortSet, Retries, Timeout};
+use openports::host::Family;
+use openports::port_set::PortSet;
+use openports::scan::options::{Addresses, Include, Retries, ScanOptions, Timeout};
+use openports::technique::Technique;
 use serde_json::Value;
 
 use crate::dice::Dice;
 use crate::network::Port;
+use crate::run::{End, Simulation};
 use crate::scenario;
-use crate::shell::Pause;
-use crate::world::{Happening, World};
+use crate::world::Happening;
 
 /// What a use from the shell has printed, and how it ended.
 #[derive(Debug, Default)]
@@ -61,17 +64,19 @@ fn list(targets: &BTreeMap<&str, BTreeSet<u16>>) -> String {
 }
 
 /// The world of a seed, in which this shard of its list is scanned.
-fn world(seed: u64, (list, shard): (&str, &str), format: Format) -> World {
+fn world(seed: u64, (list, shard): (&str, &str), format: Format) -> Simulation {
     let mut world = scenario::world_of_shell(seed);
-    let mut targets = Targets::new(PortSet::from_range(1, 9), PortSet::new());
+    let mut targets = TargetList::new(PortSet::from_range(1, 9), PortSet::new());
     targets.add_lines(list.as_bytes());
+    let targets = targets.finish().expect("a list");
     let progress = match seed % 2 {
-        0 => ProgressLine::Shown,
+        0 => ProgressLine::Shown { columns: 80 },
         _ => ProgressLine::Hidden,
     };
-    world.service.begin_batch(Batch::new(Options {
+    world.core_mut().begin_batch(Batch::new(BatchOptions {
         targets,
-        manner: BatchManner {
+        scan: ScanOptions {
+            technique: Technique::Connect,
             timeout: Timeout::Fixed(Duration::from_millis(400)),
             deadline: Duration::from_secs(3600),
             retries: Retries::Exactly(0),
@@ -79,11 +84,15 @@ fn world(seed: u64, (list, shard): (&str, &str), format: Format) -> World {
             rate: None,
             family: Family::Any,
             addresses: Addresses::First,
+            include: Include::default(),
         },
         shard: Shard::parse(shard).expect("a shard"),
         format,
         colour: Colour::Plain,
         progress,
+        shown: Shown::All,
+        output: Destination::Stdout,
+        run: RunInfo::default(),
     }));
     world.printed = Some(Printed::default());
     world
@@ -125,7 +134,7 @@ pub(crate) fn run(seed: u64) {
     let (mut failed, mut hosts) = (BTreeSet::new(), None);
     for shard in 1..=shards {
         let mut world = world(seed, (&list, &format!("{shard}/{shards}")), format);
-        assert_eq!(world.run(), Pause::Exit, "seed {seed}: it ends by itself");
+        assert_eq!(world.run(), End::Exit, "seed {seed}: it ends by itself");
         let printed = world.printed.take().expect("it was there");
         let told = read(&printed);
         assert_eq!(printed.exit_code, Some(u8::from(!told.failed.is_empty())), "seed {seed}");
@@ -136,7 +145,7 @@ pub(crate) fn run(seed: u64) {
             open.entry(domain).or_default().extend(ports);
         }
         failed.extend(told.failed);
-        hosts = Some(world.hosts);
+        hosts = Some(std::mem::take(&mut world.hosts));
     }
     let hosts = hosts.expect("a shard");
     for (target, ports) in &targets {
@@ -151,7 +160,12 @@ pub(crate) fn run(seed: u64) {
         let truth: BTreeSet<u16> = ports.iter().filter(is_open).copied().collect();
         let is_lossy = hosts[&address].loss > 0;
         let found = &open[*target];
-        assert!(found.is_subset(&truth) && (is_lossy || *found == truth), "seed {seed}: {target}");
+        let is_right = found.is_subset(&truth) && (is_lossy || *found == truth);
+        assert!(
+            is_right,
+            "seed {seed}: {target}: {found:?}, not {truth:?}, of {:?}",
+            hosts[&address]
+        );
     }
 }
 
@@ -171,7 +185,7 @@ pub(crate) fn run_cut_short(seed: u64) {
     if how == 3 {
         world.plan(at + dice.time(Duration::from_secs(1)), Happening::Signal(Signal::Interrupt));
     }
-    assert_eq!(world.run(), Pause::Exit, "seed {seed}: it ends");
+    assert_eq!(world.run(), End::Exit, "seed {seed}: it ends");
     let printed = world.printed.take().expect("it was there");
     assert!(printed.exit_code.is_some());
     if printed.ends.is_none() && how == 2 {

@@ -1,22 +1,24 @@
 //! The world around the service: time, sockets, and everybody at their other ends.
 //!
 //! The kernel's part: what is delivered when, what one read or write takes, which edges the
-//! poller tells. It knows nothing of the loop (`shell`), which is what reads the edges here.
+//! poller reports. Its calls are in `kernel`; it knows nothing of the loop that makes them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use openports::budget::Shares;
+use openports::core::options::Options;
 use openports::event::{Outcome, Shortage, Signal};
+use openports::kernel::{IoStep, Token};
 use openports::limits::Settings;
-use openports::service::{Options, Service};
 use openports::slots::Key;
 
 use crate::client::{Client, Leave, Order, Reads, Stage};
 use crate::dice::Dice;
 use crate::names::{Manner, Names};
 use crate::network::Host;
+use crate::raw::{Raw, RawArrival};
 use crate::sweeps::Printed;
 
 /// What goes wrong on our own machine, each as percent of the calls.
@@ -32,9 +34,25 @@ pub(crate) struct Faults {
     pub(crate) stale_events: usize,
     pub(crate) spurious_events: usize,
     pub(crate) short_writes: usize,
-    pub(crate) log_drops: usize,
+    /// Writes to stderr that find no room, and how long all of them do at the beginning.
+    pub(crate) log_blocks: usize,
+    pub(crate) log_stall: Duration,
+    /// Writes to stdout that find no room; and whether it is a file, which cannot be polled.
+    pub(crate) stdout_blocks: usize,
+    pub(crate) stdout_is_file: bool,
+    /// Calls that a signal interrupts (EINTR).
+    pub(crate) interrupts: usize,
+    /// Sockets that the poller has no room for (ENOMEM).
+    pub(crate) unregistered: usize,
+    /// The kernel connects no socket twice.
+    pub(crate) refuses_reuse: bool,
     /// Descriptors that the kernel gives, whatever the shares say.
     pub(crate) descriptors: Option<usize>,
+    /// The poller counts whole milliseconds, upwards, as mio's does.
+    pub(crate) whole_millis: bool,
+    /// How long the kernel takes to start a connect, and to send one SYN through a raw socket.
+    pub(crate) connect_time: Duration,
+    pub(crate) syn_time: Duration,
     /// How late a wait ends, and how long a turn takes, at most.
     pub(crate) lateness: Duration,
 }
@@ -46,9 +64,22 @@ pub(crate) enum Happening {
     Send(usize, Vec<u8>),
     Leave(usize, Leave),
     Read(usize),
-    Outcome(Key, Outcome),
-    Receive(Key, Vec<u8>),
-    Break(Key),
+    /// The answer to a probe: of this socket, to its so many-th connect.
+    ProbeAnswer(u64, usize),
+    /// The kernel repeats the SYN of this socket's so many-th connect; SYNs sent before.
+    SynRepeat(u64, usize, u32),
+    /// An answer to a SYN of this socket's so many-th connect arrives.
+    SynAnswer(u64, usize, Outcome),
+    /// A stream to a name server is connected.
+    Connected(u64),
+    Receive(u64, Vec<u8>),
+    Break(u64),
+    /// To the raw socket.
+    RawArrival(RawArrival),
+    /// The send buffer of the raw socket has room again.
+    RawRoom,
+    /// Stdout has room again.
+    StdoutRoom,
     Signal(Signal),
     /// Somebody outside wants to look: the run pauses.
     Look,
@@ -63,67 +94,73 @@ pub(crate) struct Edge {
     pub(crate) error: bool,
 }
 
+impl Edge {
+    /// What the poller reports of a connect that ended so.
+    pub(crate) fn of_outcome(outcome: Outcome) -> Self {
+        let error = !matches!(outcome, Outcome::Connected | Outcome::SelfConnect);
+        Self { writable: true, error, ..Self::default() }
+    }
+}
+
 /// Whose socket it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     Client(usize),
-    Target(SocketAddr),
+    /// Nobody's for long: the connect engine's.
+    Probe,
     Datagrams(SocketAddr),
     Stream(SocketAddr),
 }
 
-/// One open socket: the kernel's part and, in the last five fields, the shell's memory of it.
+/// A connect of a probe that is under way: what will be answered, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) to: SocketAddr,
+    pub(crate) answer: Option<(Instant, Outcome)>,
+}
+
+/// One open socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    pub(crate) key: Key,
     pub(crate) peer: Peer,
-    pub(crate) outcome: Option<Outcome>,
+    /// Under which the poller reports it, once it is registered.
+    pub(crate) token: Option<Token>,
+    pub(crate) attempt: Option<Attempt>,
+    pub(crate) attempts_len: usize,
     pub(crate) inbox: VecDeque<u8>,
     pub(crate) datagrams: VecDeque<Vec<u8>>,
     pub(crate) outbox: Vec<u8>,
     pub(crate) has_fin: bool,
     pub(crate) is_broken: bool,
     pub(crate) is_blocked: bool,
-    pub(crate) edge: Option<Edge>,
     pub(crate) is_connected: bool,
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
-    pub(crate) read_closed: bool,
-    /// The step in which something was written last.
-    pub(crate) written_in: Option<u64>,
-    pub(crate) is_listed: bool,
+    /// What the poller has not reported yet.
+    pub(crate) edge: Option<Edge>,
 }
 
 impl Entry {
-    pub(crate) fn new(key: Key, peer: Peer) -> Self {
+    pub(crate) fn new(peer: Peer) -> Self {
         Self {
-            key,
             peer,
-            outcome: None,
+            token: None,
+            attempt: None,
+            attempts_len: 0,
             inbox: VecDeque::new(),
             datagrams: VecDeque::new(),
             outbox: Vec::new(),
             has_fin: false,
             is_broken: false,
             is_blocked: false,
+            is_connected: matches!(peer, Peer::Client(_) | Peer::Datagrams(_)),
             edge: None,
-            is_connected: false,
-            readable: false,
-            writable: false,
-            read_closed: false,
-            written_in: None,
-            is_listed: false,
         }
     }
-}
 
-/// What one read or write comes to.
-#[derive(Clone, Debug)]
-pub(crate) enum IoStep {
-    Done(Vec<u8>),
-    End,
-    Blocked,
-    Broken,
+    /// The outcome of a probe, if it is there by now.
+    pub(crate) fn answer(&self, now: Instant) -> Option<Outcome> {
+        let (at, outcome) = self.attempt?.answer?;
+        (at <= now).then_some(outcome)
+    }
 }
 
 /// What came to pass, for whoever wants to know what the seeds reach.
@@ -133,6 +170,37 @@ pub(crate) struct Seen {
     pub(crate) accepts_failed: usize,
     /// Streams that were opened to name servers.
     pub(crate) streams_to_servers: usize,
+    /// Calls that a signal interrupted.
+    pub(crate) interrupted: usize,
+    /// Sockets that could not be registered with the poller.
+    pub(crate) unregistered: usize,
+    pub(crate) reuse_refused: usize,
+    pub(crate) stale_events: usize,
+    pub(crate) stdout_full: usize,
+    pub(crate) log_blocked: usize,
+}
+
+/// How many sockets are open, counted as they are opened and closed: a sum over all of them after
+/// each call would take most of the time of a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SocketCounts {
+    pub(crate) clients: usize,
+    pub(crate) lookups: usize,
+    /// Sockets of the connect engine, in use or not.
+    pub(crate) engine: usize,
+    /// Connects of probes under way.
+    pub(crate) probes: usize,
+}
+
+impl SocketCounts {
+    /// The sockets of one kind.
+    pub(crate) const fn of(&mut self, peer: Peer) -> &mut usize {
+        match peer {
+            Peer::Client(_) => &mut self.clients,
+            Peer::Probe => &mut self.engine,
+            Peer::Datagrams(_) | Peer::Stream(_) => &mut self.lookups,
+        }
+    }
 }
 
 /// Everything.
@@ -141,7 +209,6 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) wall: SystemTime,
     pub(crate) dice: Dice,
-    pub(crate) service: Service,
     pub(crate) shares: Shares,
     pub(crate) settings: Settings,
     pub(crate) hosts: BTreeMap<IpAddr, Host>,
@@ -157,10 +224,33 @@ pub(crate) struct World {
     pub(crate) denied: Option<IpAddr>,
     pub(crate) clients: Vec<Client>,
     pub(crate) is_verbose: bool,
-    pub(crate) steps: u64,
-    pub(crate) table: BTreeMap<usize, Entry>,
-    /// Sockets with an edge that the poller has not told yet, in the order of their edges.
-    pub(crate) told: VecDeque<Key>,
+    /// Open sockets by their numbers, which are used once.
+    pub(crate) table: BTreeMap<u64, Entry>,
+    pub(crate) sockets_len: u64,
+    pub(crate) sockets: SocketCounts,
+    /// Sockets with an edge that the poller has not reported yet, in the order of their edges.
+    pub(crate) told: VecDeque<u64>,
+    /// The tokens of sockets that were closed lately.
+    pub(crate) closed: VecDeque<Token>,
+    pub(crate) listener_edge: bool,
+    pub(crate) listener_token: Option<Token>,
+    pub(crate) signal_edge: bool,
+    pub(crate) signal_token: Option<Token>,
+    pub(crate) raw: Raw,
+    pub(crate) stdout_edge: bool,
+    pub(crate) stdout_token: Option<Token>,
+    pub(crate) is_stdout_full: bool,
+    /// Calls that the loop made, and events that it was given.
+    pub(crate) calls: usize,
+    pub(crate) connects_len: usize,
+    /// Readings of what the machine dropped.
+    pub(crate) readings: u32,
+    /// The last poll did not wait.
+    pub(crate) is_at_once: bool,
+    /// Nothing will ever happen.
+    pub(crate) is_over: bool,
+    /// A client was let in at the cap: another was evicted.
+    pub(crate) was_full: bool,
     pub(crate) backlog: VecDeque<usize>,
     pub(crate) is_listening: bool,
     pub(crate) signals: VecDeque<Signal>,
@@ -170,13 +260,12 @@ pub(crate) struct World {
     pub(crate) seen: Seen,
     /// What a use from the shell prints; `None` where clients are served.
     pub(crate) printed: Option<Printed>,
-    pub(crate) shell: crate::shell::Shell,
     calendar: BTreeMap<(Instant, u64), Happening>,
     happenings_len: u64,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, options: Options) -> Self {
+    pub(crate) fn new(seed: u64, options: &Options) -> Self {
         let origin = Instant::now();
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_442_477);
         let (shares, settings) = (options.shares, options.settings.clone());
@@ -185,7 +274,6 @@ impl World {
             now: origin,
             wall,
             dice: Dice::new(seed),
-            service: Service::new(options, wall),
             shares,
             settings,
             hosts: BTreeMap::new(),
@@ -198,9 +286,25 @@ impl World {
             denied: None,
             clients: Vec::new(),
             is_verbose: false,
-            steps: 0,
             table: BTreeMap::new(),
+            sockets_len: 0,
+            sockets: SocketCounts::default(),
             told: VecDeque::new(),
+            closed: VecDeque::new(),
+            listener_edge: false,
+            listener_token: None,
+            signal_edge: false,
+            signal_token: None,
+            raw: Raw::default(),
+            stdout_edge: false,
+            stdout_token: None,
+            is_stdout_full: false,
+            calls: 0,
+            connects_len: 0,
+            readings: 0,
+            is_at_once: false,
+            is_over: false,
+            was_full: false,
             backlog: VecDeque::new(),
             is_listening: true,
             signals: VecDeque::new(),
@@ -209,13 +313,12 @@ impl World {
             is_looked_at: false,
             seen: Seen::default(),
             printed: None,
-            shell: crate::shell::Shell::default(),
             calendar: BTreeMap::new(),
             happenings_len: 0,
         }
     }
 
-    /// True exactly when nothing can keep an address of a name from being found, nor the route to
+    /// Whether nothing can keep an address of a name from being found, nor the route to
     /// it: where one family is late, the other stands for both.
     pub(crate) fn is_sure_of_names(&self) -> bool {
         let faults = &self.faults;
@@ -262,17 +365,36 @@ impl World {
                 Happening::Send(index, bytes) => self.on_send(index, &bytes),
                 Happening::Leave(index, how) => self.on_leave(index, how),
                 Happening::Read(index) => self.on_read(index),
-                Happening::Outcome(key, outcome) => {
-                    let error = outcome != Outcome::Connected && outcome != Outcome::MetItself;
-                    if let Some(entry) = self.entry(key) {
-                        entry.outcome = Some(outcome);
-                        self.edge(key, Edge { writable: true, error, ..Edge::default() });
+                Happening::ProbeAnswer(socket, number) => {
+                    let now = self.now;
+                    let entry = self.table.get(&socket).filter(|it| it.attempts_len == number);
+                    if let Some(outcome) = entry.and_then(|entry| entry.answer(now)) {
+                        self.edge(socket, Edge::of_outcome(outcome));
                     }
                 }
-                Happening::Receive(key, bytes) => self.on_receive(key, bytes),
-                Happening::Break(key) => self.break_socket(key),
+                Happening::SynRepeat(socket, connect, sent) => {
+                    self.transmit(socket, connect, sent);
+                }
+                Happening::SynAnswer(socket, connect, outcome) => {
+                    self.on_syn_answer(socket, connect, outcome);
+                }
+                Happening::Connected(socket) => {
+                    if let Some(entry) = self.table.get_mut(&socket) {
+                        entry.is_connected = true;
+                        self.edge(socket, Edge { writable: true, ..Edge::default() });
+                    }
+                }
+                Happening::RawArrival(arrival) => self.on_raw_arrival(arrival),
+                Happening::RawRoom => self.raw.is_writable = true,
+                Happening::StdoutRoom => {
+                    self.is_stdout_full = false;
+                    self.stdout_edge = true;
+                }
+                Happening::Receive(socket, bytes) => self.on_receive(socket, bytes),
+                Happening::Break(socket) => self.break_socket(socket),
                 Happening::Signal(signal) => {
                     self.signals.push_back(signal);
+                    self.signal_edge = true;
                     self.signals_len += 1;
                     self.signalled_at.get_or_insert(self.now);
                 }
@@ -281,13 +403,29 @@ impl World {
         }
     }
 
-    pub(crate) fn entry(&mut self, key: Key) -> Option<&mut Entry> {
-        self.table.get_mut(&key.index()).filter(|entry| entry.key == key)
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.now - self.origin
     }
 
-    /// The poller will tell this of a socket; edges not yet told become one.
-    pub(crate) fn edge(&mut self, key: Key, edge: Edge) {
-        let Some(entry) = self.entry(key) else { return };
+    /// The key under which the core knows a socket that is registered.
+    pub(crate) fn key_of(&self, socket: u64) -> Option<Key> {
+        self.table.get(&socket)?.token.map(|token| Key::from_token(token.0))
+    }
+
+    /// Keys of the core whose sockets were closed lately.
+    pub(crate) fn closed_keys(&self) -> impl Iterator<Item = Key> {
+        let keys = self.closed.iter().filter(|token| token.0 & crate::kernel::ENGINE_TOKEN == 0);
+        keys.map(|token| Key::from_token(token.0))
+    }
+
+    fn entry(&mut self, socket: u64) -> Option<&mut Entry> {
+        self.table.get_mut(&socket)
+    }
+
+    /// The poller will report this of a socket, if it is registered; edges not yet reported become
+    /// one.
+    pub(crate) fn edge(&mut self, socket: u64, edge: Edge) {
+        let Some(entry) = self.entry(socket).filter(|entry| entry.token.is_some()) else { return };
         let before = entry.edge.replace(edge);
         if let (Some(before), Some(merged)) = (before, &mut entry.edge) {
             merged.readable |= before.readable;
@@ -295,7 +433,7 @@ impl World {
             merged.read_closed |= before.read_closed;
             merged.error |= before.error;
         } else {
-            self.told.push_back(key);
+            self.told.push_back(socket);
         }
     }
 
@@ -306,7 +444,7 @@ impl World {
         }
         self.clients[index].stage = Stage::Queued;
         self.backlog.push_back(index);
-        self.shell.listener_edge = true;
+        self.listener_edge = true;
         if let Some((after, how)) = self.clients[index].leaves {
             self.plan(after, Happening::Leave(index, how));
         }
@@ -340,11 +478,11 @@ impl World {
             return;
         }
         match client.stage {
-            Stage::Connected(key) => {
-                if let Some(entry) = self.entry(key) {
+            Stage::Connected(socket) => {
+                if let Some(entry) = self.entry(socket) {
                     entry.inbox.extend(bytes);
                 }
-                self.edge(key, Edge { readable: true, ..Edge::default() });
+                self.edge(socket, Edge { readable: true, ..Edge::default() });
             }
             Stage::Queued => client.wire.extend(bytes),
             Stage::Away | Stage::Refused | Stage::Closed => {}
@@ -357,77 +495,82 @@ impl World {
             Leave::HalfClose => client.has_half_closed = true,
             Leave::Close | Leave::Reset => client.is_gone = true,
         }
-        let Stage::Connected(key) = client.stage else { return };
+        let Stage::Connected(socket) = client.stage else { return };
         match how {
             Leave::HalfClose | Leave::Close => {
-                if let Some(entry) = self.entry(key) {
+                if let Some(entry) = self.entry(socket) {
                     entry.has_fin = true;
                 }
-                self.edge(key, Edge { readable: true, read_closed: true, ..Edge::default() });
+                self.edge(socket, Edge { readable: true, read_closed: true, ..Edge::default() });
             }
-            Leave::Reset => self.break_socket(key),
+            Leave::Reset => self.break_socket(socket),
         }
     }
 
-    pub(crate) fn break_socket(&mut self, key: Key) {
-        let Some(entry) = self.entry(key) else { return };
+    pub(crate) fn break_socket(&mut self, socket: u64) {
+        let Some(entry) = self.entry(socket) else { return };
         entry.is_broken = true;
         if let Peer::Client(index) = entry.peer {
             self.clients[index].is_gone = true;
         }
         let edge = Edge { readable: true, writable: true, read_closed: true, error: true };
-        self.edge(key, edge);
+        self.edge(socket, edge);
     }
 
     /// A client takes in what the kernel keeps for it.
     fn on_read(&mut self, index: usize) {
         let client = &mut self.clients[index];
-        let Stage::Connected(key) = client.stage else { return };
+        let Stage::Connected(socket) = client.stage else { return };
         client.room = match client.reads {
             Reads::Fast => 64 * 1024,
             Reads::Slowly { bytes, .. } => bytes,
             Reads::Never => return,
         };
-        if self.entry(key).is_some_and(|entry| std::mem::take(&mut entry.is_blocked)) {
-            self.edge(key, Edge { writable: true, ..Edge::default() });
+        if self.entry(socket).is_some_and(|entry| std::mem::take(&mut entry.is_blocked)) {
+            self.edge(socket, Edge { writable: true, ..Edge::default() });
         }
     }
 
-    fn on_receive(&mut self, key: Key, bytes: Vec<u8>) {
-        let Some(entry) = self.entry(key) else { return };
+    fn on_receive(&mut self, socket: u64, bytes: Vec<u8>) {
+        let Some(entry) = self.entry(socket) else { return };
         match entry.peer {
             Peer::Datagrams(_) => entry.datagrams.push_back(bytes),
-            Peer::Stream(_) | Peer::Client(_) | Peer::Target(_) => entry.inbox.extend(bytes),
+            Peer::Stream(_) | Peer::Client(_) | Peer::Probe => entry.inbox.extend(bytes),
         }
-        self.edge(key, Edge { readable: true, ..Edge::default() });
+        self.edge(socket, Edge { readable: true, ..Edge::default() });
     }
 
-    /// read(2) of at most `wanted` bytes.
-    pub(crate) fn read(&mut self, key: Key, wanted: usize) -> IoStep {
-        let entry = self.entry(key).expect("the shell reads an open socket");
+    /// read(2), or recv(2) of one datagram.
+    pub(crate) fn read_from(&mut self, socket: u64, buffer: &mut [u8]) -> IoStep {
+        let entry = self.entry(socket).expect("an open socket is read");
         if entry.is_broken {
             return IoStep::Broken;
         }
         if let Peer::Datagrams(_) = entry.peer {
-            return entry.datagrams.pop_front().map_or(IoStep::Blocked, IoStep::Done);
+            let Some(datagram) = entry.datagrams.pop_front() else { return IoStep::WouldBlock };
+            let count = datagram.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&datagram[..count]);
+            return IoStep::Done(count);
         }
         if entry.inbox.is_empty() {
-            return if entry.has_fin { IoStep::End } else { IoStep::Blocked };
+            return if entry.has_fin { IoStep::Eof } else { IoStep::WouldBlock };
         }
-        let count = wanted.min(entry.inbox.len());
-        let bytes: Vec<u8> = entry.inbox.drain(..count).collect();
+        let count = buffer.len().min(entry.inbox.len());
+        for (place, byte) in buffer.iter_mut().zip(entry.inbox.drain(..count)) {
+            *place = byte;
+        }
         if let Peer::Client(index) = entry.peer
             && !self.clients[index].was_told_goodbye
         {
             self.clients[index].delivered += count;
         }
-        IoStep::Done(bytes)
+        IoStep::Done(count)
     }
 
-    /// write(2) of what the service has for a socket; what was taken.
-    pub(crate) fn write(&mut self, key: Key, output: Vec<u8>) -> IoStep {
+    /// send(2) of what the service has for a socket.
+    pub(crate) fn write_to(&mut self, socket: u64, output: &[u8]) -> IoStep {
         let short_writes = self.faults.short_writes;
-        let entry = self.entry(key).expect("the shell writes to an open socket");
+        let entry = self.entry(socket).expect("an open socket is written to");
         if entry.is_broken {
             return IoStep::Broken;
         }
@@ -437,38 +580,35 @@ impl World {
                 if count > 1 && self.dice.chance(short_writes) {
                     count = 1 + self.dice.below(count);
                 }
-                self.write_to_client(key, index, &output[..count])
+                return self.write_to_client(socket, index, &output[..count]);
             }
-            Peer::Datagrams(to) => {
-                self.on_query(key, to, &output);
-                IoStep::Done(output)
-            }
+            Peer::Datagrams(to) => self.on_query(socket, to, output),
             Peer::Stream(to) => {
-                entry.outbox.extend(&output);
+                entry.outbox.extend(output);
                 let query = entry.outbox.clone();
                 if let Some(reply) = self.names.on_stream(to, &query) {
                     let at = 1 + self.dice.below(reply.len() - 1);
                     let (front, back) = reply.split_at(at);
-                    self.plan(Duration::from_millis(3), Happening::Receive(key, front.to_vec()));
-                    self.plan(Duration::from_millis(5), Happening::Receive(key, back.to_vec()));
+                    self.plan(Duration::from_millis(3), Happening::Receive(socket, front.to_vec()));
+                    self.plan(Duration::from_millis(5), Happening::Receive(socket, back.to_vec()));
                 }
-                IoStep::Done(output)
             }
-            Peer::Target(_) => panic!("a probe has nothing to say"),
+            Peer::Probe => panic!("a probe has nothing to say"),
         }
+        IoStep::Done(output.len())
     }
 
-    fn write_to_client(&mut self, key: Key, index: usize, bytes: &[u8]) -> IoStep {
+    fn write_to_client(&mut self, socket: u64, index: usize, bytes: &[u8]) -> IoStep {
         if self.clients[index].is_gone {
             // Nobody is there any more: a RST comes back.
-            self.plan(Duration::from_millis(1), Happening::Break(key));
-            return IoStep::Done(bytes.to_vec());
+            self.plan(Duration::from_millis(1), Happening::Break(socket));
+            return IoStep::Done(bytes.len());
         }
         if bytes.is_empty() {
-            if let Some(entry) = self.entry(key) {
+            if let Some(entry) = self.entry(socket) {
                 entry.is_blocked = true;
             }
-            return IoStep::Blocked;
+            return IoStep::WouldBlock;
         }
         let client = &mut self.clients[index];
         let was_full = client.room;
@@ -485,7 +625,7 @@ impl World {
         if self.clients[index].handle_received(bytes) {
             self.on_answered(index);
         }
-        IoStep::Done(bytes.to_vec())
+        IoStep::Done(bytes.len())
     }
 
     /// A client was answered: it asks on, or goes.
@@ -501,25 +641,17 @@ impl World {
         }
     }
 
-    fn on_query(&mut self, key: Key, to: SocketAddr, query: &[u8]) {
+    fn on_query(&mut self, socket: u64, to: SocketAddr, query: &[u8]) {
         if self.names.servers[&to] == Manner::Refusing {
-            self.plan(Duration::from_millis(1), Happening::Break(key));
+            self.plan(Duration::from_millis(1), Happening::Break(socket));
         }
         for (after, bytes) in self.names.on_datagram(to, query, &mut self.dice) {
-            self.plan(after, Happening::Receive(key, bytes));
+            self.plan(after, Happening::Receive(socket, bytes));
         }
     }
 
-    /// Sockets open to clients, targets and name servers.
-    pub(crate) fn open(&self) -> (usize, usize, usize) {
-        let mut open = (0, 0, 0);
-        for entry in self.table.values() {
-            match entry.peer {
-                Peer::Client(_) => open.0 += 1,
-                Peer::Target(_) => open.1 += 1,
-                Peer::Datagrams(_) | Peer::Stream(_) => open.2 += 1,
-            }
-        }
-        open
+    /// Sockets open to clients, probes under way, and sockets open to name servers.
+    pub(crate) const fn open(&self) -> (usize, usize, usize) {
+        (self.sockets.clients, self.sockets.probes, self.sockets.lookups)
     }
 }

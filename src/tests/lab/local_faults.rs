@@ -1,0 +1,123 @@
+//! Faults of the local machine during a scan, with both techniques: a local firewall, an interface
+//! that goes down, and a route that changes the source address.
+//!
+//! ip(8) and nft(8) cause the faults. If one of them is missing, the case cannot run.
+
+use std::io::ErrorKind;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::client::Scan;
+use crate::lab::{HOST_ADDRESS, Lab, TEN_PORTS};
+use crate::process::{Service, until};
+use crate::scans::host;
+use crate::{Case, Outcome};
+
+pub(crate) const CASES: &[Case] = &[
+    ("a_local_firewall_delays_the_scan_but_hides_no_open_port", firewall),
+    ("an_interface_that_goes_down_is_reported_and_opens_no_port", link_down),
+    ("a_changed_source_address_hides_no_open_port", source_address),
+];
+
+/// A scan of this number of ports takes two seconds at 20,000 probes per second, so the fault
+/// happens during the scan.
+const PORTS: u64 = 40_000;
+const QUERY: &str = "ports=1-39998,50000,65535&rate=20000";
+
+/// The error if a required tool is not installed.
+#[derive(Debug)]
+pub(crate) struct MissingTool(&'static str);
+
+impl std::fmt::Display for MissingTool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} is not installed", self.0)
+    }
+}
+
+impl std::error::Error for MissingTool {}
+
+/// Runs a tool, which must succeed.
+fn tool(program: &'static str, args: &str) -> Outcome {
+    let args = args.split_ascii_whitespace().collect::<Vec<_>>();
+    match Command::new(program).args(&args).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let reason = String::from_utf8_lossy(&output.stderr).into_owned();
+            Err(format!("{program} {args:?}: {reason}").into())
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(MissingTool(program).into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Scans with each technique. `event` changes the local machine after a fourth of the ports has
+/// been probed.
+fn scan_during(event: impl Fn() -> Outcome, check: impl Fn(&Scan)) -> Outcome {
+    let lab = Lab::enter()?.start(vec![host().rtt(Duration::from_millis(50))])?;
+    for technique in ["connect", "syn"] {
+        let service = Service::start(&[]);
+        let query = format!("domain={HOST_ADDRESS}&{QUERY}&technique={technique}");
+        let mut client = service.begin_scan(&query, "");
+        until("a fourth of the ports has been probed", || {
+            let sent = ["openports_connects_total", "openports_syns_sent_total"];
+            (sent.map(|name| service.metric(name)).iter().sum::<u64>() > PORTS / 4).then_some(())
+        });
+        event()?;
+        let scan = Scan::of(client.receive("GET"));
+        scan.check_key("complete", true);
+        check(&scan);
+    }
+    lab.stop()?;
+    Ok(())
+}
+
+fn firewall() -> Outcome {
+    scan_during(
+        || {
+            tool("nft", "add table inet t")?;
+            tool("nft", "add chain inet t c { type filter hook output priority 0; }")?;
+            tool("nft", "add rule inet t c tcp flags syn oifname lab0 drop")?;
+            std::thread::sleep(Duration::from_millis(300));
+            tool("nft", "delete table inet t")
+        },
+        |scan| {
+            scan.check_open(&TEN_PORTS).check_counts([10, PORTS - 10, 0, 0, 0]);
+        },
+    )
+}
+
+fn link_down() -> Outcome {
+    scan_during(
+        || {
+            tool("ip", "link set lab0 down")?;
+            std::thread::sleep(Duration::from_millis(300));
+            tool("ip", "link set lab0 up")
+        },
+        |scan| {
+            let open = scan.open();
+            assert!(open.iter().all(|port| TEN_PORTS.contains(port)), "{scan:?}");
+            // Ports that are often open are probed first, so their probes precede the event.
+            assert!([22, 80, 443].iter().all(|port| open.contains(port)), "{scan:?}");
+            let states = ["open", "closed", "unreachable"].map(|state| scan.count(state));
+            assert_eq!(states.iter().sum::<u64>(), PORTS, "{scan:?}");
+            assert_eq!(scan.count("filtered"), 0, "lost probes are repeated: {scan:?}");
+            assert!(scan.count("unreachable") > 0, "without a route some ports are unreachable");
+            scan.check_key("loss_suspected", true);
+        },
+    )
+}
+
+fn source_address() -> Outcome {
+    scan_during(
+        || {
+            tool("ip", "address add 10.99.0.77/32 dev lab0")?;
+            tool("ip", &format!("route add {HOST_ADDRESS}/32 dev lab0 src 10.99.0.77"))?;
+            std::thread::sleep(Duration::from_millis(300));
+            tool("ip", &format!("route del {HOST_ADDRESS}/32 dev lab0"))?;
+            tool("ip", "address del 10.99.0.77/32 dev lab0")
+        },
+        |scan| {
+            scan.check_open(&TEN_PORTS).check_counts([10, PORTS - 10, 0, 0, 0]);
+        },
+    )
+}

@@ -1,0 +1,120 @@
+//! The formats: the output of the same scan in each of them.
+
+use super::targets::Scratch;
+use super::*;
+
+/// The output of a scan of three addresses, the first of which has an open port.
+fn printed(port: u16, flags: &[&str]) -> String {
+    let ports = format!("{port},9");
+    let run = run(&[&["scan", "127.0.7.1-3", "-p", &ports], flags].concat());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{flags:?}");
+    run.stdout
+}
+
+#[test]
+fn each_format_prints_the_open_ports_in_its_own_way() {
+    let (_listener, port) = listener([127, 0, 7, 1]);
+    let at = format!("127.0.7.1:{port}\n");
+    assert_eq!(printed(port, &["--format", "host-port"]), at);
+    assert_eq!(printed(port, &["--format", "text"]), at);
+    let csv = printed(port, &["--format", "csv"]);
+    let mut csv = csv.lines();
+    assert_eq!(csv.next(), Some("address,port,state,service,rtt_ms"));
+    let line = csv.next().expect("a line");
+    assert!(line.starts_with(&format!("127.0.7.1,{port},open,")), "{line}");
+    assert_eq!(csv.next(), None);
+    assert_eq!(printed(port, &["--json"]).lines().count(), 3);
+    assert_eq!(printed(port, &["--format", "json"]).lines().count(), 3);
+    let events = lines(&printed(port, &["--format", "ndjson"]));
+    assert_eq!(events.iter().filter(|event| event["event"] == "end").count(), 3);
+    let alone = run(&["scan", "127.0.7.1", &port.to_string(), "--format", "text"]);
+    assert_eq!(alone.stdout, format!("{port}\n"));
+}
+
+#[test]
+fn a_table_lists_targets_with_open_ports_and_ends_with_a_summary() {
+    let (_listener, port) = listener([127, 0, 7, 1]);
+    let table = printed(port, &[]);
+    let mut table = table.lines();
+    let heading = table.next().expect("a heading");
+    assert!(heading.starts_with("127.0.7.1: 1 open of 2 ports, 1 closed, in "), "{heading}");
+    assert!(table.next().expect("a port").contains(&port.to_string()));
+    let sum = table.next().expect("a sum");
+    assert!(sum.starts_with("3 targets in "), "{sum}");
+    assert!(sum.ends_with(": 1 with open ports, 2 without"), "{sum}");
+    assert_eq!(table.next(), None);
+}
+
+#[test]
+fn open_prints_only_targets_with_an_open_port() {
+    let (_listener, port) = listener([127, 0, 7, 1]);
+    assert_eq!(printed(port, &["--open", "--json"]).lines().count(), 1);
+    let events = lines(&printed(port, &["--open", "--ndjson"]));
+    let names: Vec<&Value> =
+        events.iter().map(|event| &event["event"]).filter(|name| *name != "progress").collect();
+    assert_eq!(names, ["start", "open", "end"]);
+    assert_eq!(printed(port, &["--open", "--format", "xml"]).matches("<host ").count(), 1);
+    assert_eq!(printed(port, &["--open", "--format", "greppable"]).matches("Ports:").count(), 1);
+}
+
+#[test]
+fn included_states_are_listed() {
+    let (_listener, port) = listener([127, 0, 7, 1]);
+    let include = ["--include", "closed"];
+    let check = |format: &str, expected: &str| {
+        let flags = [&include[..], &["--format", format]].concat();
+        let text = printed(port, &flags);
+        assert!(text.contains(expected), "{format}: {text}");
+    };
+    check("table", "  closed: 9\n");
+    check("json", r#""closed_ports":"9""#);
+    check("csv", "127.0.7.1,9,closed,discard,\n");
+    check("xml", r#"portid="9"><state state="closed" reason="conn-refused""#);
+    check("greppable", "9/closed/tcp//discard///");
+    let run = run(&["scan", "localhost", "9", "--include", "open"]);
+    assert_eq!(run.code, Some(64));
+    assert!(run.stderr.contains("--include \"open\""), "{}", run.stderr);
+}
+
+#[test]
+fn greppable_lines_have_the_format_of_nmap() {
+    let (_listener, port) = listener([127, 0, 7, 1]);
+    let text = printed(port, &["--format", "greppable"]);
+    let line = text.lines().find(|line| line.contains("Ports:")).expect("an open port");
+    let expected = format!("Host: 127.0.7.1 ()\tPorts: {port}/open/tcp//");
+    assert!(line.starts_with(&expected) && line.ends_with("\tIgnored State: closed (1)"), "{line}");
+    assert!(text.starts_with("# openports ") && text.ends_with(" seconds\n"), "{text}");
+    assert_eq!(text.matches("\tStatus: Up\n").count(), 3);
+}
+
+/// The path of nmap's DTD, which .ci/run installs together with xmllint.
+const NMAP_DTD: &str = "/usr/share/nmap/nmap.dtd";
+
+#[test]
+fn xml_is_valid_against_the_dtd_of_nmap() {
+    let (_listener, port) = listener([127, 0, 7, 1]);
+    let (_silent, _held, silent) = silent_port();
+    let scratch = Scratch::new("xml");
+    let ports = format!("{port},9,{silent}");
+    let scans: [&[&str]; 5] = [
+        &["127.0.7.1-3", "localhost", "::1"],
+        &["127.0.7.1", "--include", "closed,filtered,unreachable,services"],
+        &["localhost", "--all-addresses"],
+        &["127.0.0.1", "--deadline", "20ms"],
+        &["169.254.0.1"],
+    ];
+    for targets in &scans {
+        let file = scratch.path("scan.xml");
+        let flags = ["-p", &ports, "--timeout", "50ms", "--format", "xml", "-o", &file];
+        run(&[&["scan"], *targets, &flags[..]].concat());
+        let text = std::fs::read_to_string(&file).expect("the file is written");
+        assert!(text.contains("<nmaprun") && text.ends_with("</nmaprun>\n"), "{text}");
+        if !std::path::Path::new(NMAP_DTD).exists() {
+            continue;
+        }
+        let args = ["--noout", "--dtdvalid", NMAP_DTD, &file];
+        let Ok(lint) = Command::new("xmllint").args(args).output() else { continue };
+        let faults = String::from_utf8_lossy(&lint.stderr);
+        assert!(lint.status.success(), "{targets:?}: {faults}\n{text}");
+    }
+}

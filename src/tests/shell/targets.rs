@@ -1,0 +1,261 @@
+//! Targets: the targets of the command line and of lists, each of which is scanned exactly once.
+
+use super::*;
+
+/// A directory that belongs to a test and is removed with its handle.
+pub(crate) struct Scratch(pub(crate) std::path::PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("openports-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a directory");
+        Self(folder)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
+    pub(crate) fn file(&self, name: &str, text: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The domains in the output of a scan with `--json`, sorted.
+fn domains(args: &[&str]) -> Vec<String> {
+    let run = run(&[&["scan", "--json"], args].concat());
+    assert_eq!(run.code, Some(0), "{args:?}: {}", run.stderr);
+    let domain = |answer: Value| answer["domain"].as_str().expect("a domain").to_owned();
+    let mut domains: Vec<String> = lines(&run.stdout).into_iter().map(domain).collect();
+    domains.sort();
+    domains
+}
+
+#[test]
+fn names_addresses_networks_and_ranges_are_targets() {
+    let check = |targets: &[&str], expected: &[&str]| {
+        assert_eq!(domains(&[targets, &["9"]].concat()), expected, "{targets:?}");
+    };
+    check(&["127.0.0.1", "localhost"], &["127.0.0.1", "localhost"]);
+    check(&["127.9.0.1-3"], &["127.9.0.1", "127.9.0.2", "127.9.0.3"]);
+    check(&["127.9.0.255-127.9.1.0"], &["127.9.0.255", "127.9.1.0"]);
+    check(&["127.9.0.0/31"], &["127.9.0.0", "127.9.0.1"]);
+    check(&["127.9.0.7-127.9.0.7"], &["127.9.0.7"]);
+    check(&["127.9.0.1", "127.9.0.0/31", "127.9.0.1-1"], &["127.9.0.0", "127.9.0.1"]);
+    check(&["127.9.0.0/30", "--exclude-targets", "127.9.0.1-2"], &["127.9.0.0", "127.9.0.3"]);
+    let excluding = &["127.9.0.0/30", "localhost", "--exclude-targets=127.9.0.0/31,LOCALHOST"];
+    check(excluding, &["127.9.0.2", "127.9.0.3"]);
+}
+
+#[test]
+fn a_zone_is_the_name_of_an_interface() {
+    let Ok(listener) = TcpListener::bind("[::1]:0") else {
+        assert!(
+            std::env::var_os("OPENPORTS_REQUIRE_ALL").is_none(),
+            "this test needs IPv6 on loopback"
+        );
+        let _ = writeln!(std::io::stderr(), "SKIPPED: this test needs IPv6 on loopback");
+        return;
+    };
+    let port = listener.local_addr().expect("the listener has an address").port().to_string();
+    let scratch = Scratch::new("zone");
+    let list = scratch.file("list", format!("::1%lo {port}\n"));
+    for args in
+        [vec!["::1%lo", &*port], vec![&*format!("[::1%lo]:{port}")], vec!["--targets", &list]]
+    {
+        let run = run(&[&["scan", "--format", "host-port"], &*args].concat());
+        assert_eq!((run.code, &*run.stdout), (Some(0), &*format!("[::1%1]:{port}\n")), "{args:?}");
+    }
+}
+
+#[test]
+fn each_port_of_a_target_is_probed_once_however_often_it_is_listed() {
+    let (one, port) = listener([127, 0, 5, 1]);
+    one.set_nonblocking(true).expect("a listener");
+    let scratch = Scratch::new("once");
+    let list = format!("127.0.5.1\n127.0.5.0/30\n127.0.5.1:{port}\n127.0.5.1 1,{port}\n");
+    let list = scratch.file("list", list);
+    let targets = ["127.0.5.1", "127.0.5.1-2", "--targets", &list, "-p", &port.to_string()];
+    assert_eq!(domains(&targets), ["127.0.5.0", "127.0.5.1", "127.0.5.2", "127.0.5.3"]);
+    assert_eq!(std::iter::from_fn(|| one.accept().ok()).count(), 1);
+}
+
+#[test]
+fn a_target_with_a_port_is_scanned_on_this_port_only() {
+    let (_one, port) = listener([127, 0, 0, 1]);
+    for target in [format!("127.0.0.1:{port}"), format!("localhost:{port}")] {
+        let run = run(&["scan", "--json", &target]);
+        let answer = json(&run.stdout);
+        assert_eq!(answer["open_ports"], serde_json::json!([port]), "{target}");
+        assert_eq!(answer["counts"]["closed"], 0, "{target}");
+    }
+}
+
+#[test]
+fn a_malformed_address_is_never_resolved_as_a_name() {
+    for target in ["10.0.0.1-254-3", "10.0.0-3.1", "127.1", "10.0.0.256", "10.0.0/8", "10.0.0.1,2"]
+    {
+        let run = run(&["scan", target, "80"]);
+        assert_eq!(run.code, Some(64), "{target}");
+        assert!(run.stderr.starts_with("openports: TARGET "), "{target}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_list_may_have_a_byte_order_mark_and_any_bytes_in_comments() {
+    let (_one, port) = listener([127, 0, 0, 1]);
+    let scratch = Scratch::new("mark");
+    let list = scratch.file("list", b"\xef\xbb\xbf127.0.0.1 # caf\xe9\n127.0.0.2 #\xff\xfe\n");
+    let run = run(&["scan", "--json", "--targets", &list, &port.to_string()]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert_eq!(lines(&run.stdout).len(), 2);
+}
+
+#[test]
+fn a_bad_exclusion_stops_the_scan() {
+    let scratch = Scratch::new("exclusion");
+    let bad = scratch.file("bad", "127.0.0.1\n10.0.0.9-1\n");
+    let good = scratch.file("good", "# ours\n127.0.0.1 # and\n\n127.0.0.2-9\n");
+    let check = |flags: &[&str], code: i32, expected: &str| {
+        let run = run(&[&["scan", "127.0.0.0/28", "9"], flags].concat());
+        assert_eq!(run.code, Some(code), "{flags:?}: {}", run.stderr);
+        assert!(run.stderr.contains(expected), "{flags:?}: {}", run.stderr);
+        assert!(run.stderr.lines().count() <= 1, "{}", run.stderr);
+    };
+    check(&["--exclude-targets-from", &bad], 1, "line 2: \"10.0.0.9-1\": the range runs backwards");
+    check(&["--exclude-targets-from", "/no/such/file"], 1, "--exclude-targets-from /no/such/file");
+    check(&["--exclude-targets-from", &good], 0, "");
+    check(&["--exclude-targets", "127.0.0.0/8"], 1, "--exclude-targets leaves no target");
+    check(&["--exclude-targets", "a:80"], 1, "an excluded target has no port");
+    check(&["--exclude-targets", "x/y"], 64, "--exclude-targets \"x/y\": give the host alone");
+}
+
+#[test]
+fn a_name_that_resolves_to_an_excluded_address_is_not_scanned() {
+    let (listener, port) = listener([127, 0, 0, 1]);
+    listener.set_nonblocking(true).expect("a listener");
+    let run = run(&["scan", "-4", "localhost", &port.to_string(), "--exclude-targets=127.0.0.0/8"]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert!(listener.accept().is_err(), "there is no connect to an excluded address");
+}
+
+#[test]
+fn a_scan_of_a_large_network_starts_immediately_and_needs_little_memory() {
+    let args = ["scan", "--ndjson", "127.0.0.0/8", "9", "--shard", "1/1000"];
+    let mut child = openports(&args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    for _ in 0..20 {
+        line.clear();
+        stdout.read_line(&mut line).expect("a line");
+    }
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("the process runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    signal(&child, "-KILL");
+    child.wait().expect("the scan ends");
+    assert!(peak < 24 * 1024, "{peak} kB, although a test build needs only about 10 MB itself");
+}
+
+#[test]
+fn resume_skips_the_targets_that_an_earlier_run_has_finished() {
+    let scratch = Scratch::new("resume");
+    let earlier = run(&["scan", "--ndjson", "127.0.6.0/30", "9"]);
+    let finished: Vec<&str> =
+        earlier.stdout.lines().filter(|line| line.contains(r#""end""#)).collect();
+    assert_eq!(finished.len(), 4);
+    // The file looks as if the first run had been killed while it wrote its third end event.
+    let cut = format!("{}\n{}\n{}", finished[0], finished[1], &finished[2][..30]);
+    let cut = scratch.file("cut", cut);
+    let later = run(&["scan", "--json", "127.0.6.0/30", "9", "--resume", &cut]);
+    assert_eq!((later.code, later.stderr.as_str()), (Some(0), ""));
+    let domain = |line: &str| json(line)["domain"].to_string();
+    let mut all: Vec<String> = finished[..2].iter().map(|line| domain(line)).collect();
+    all.extend(later.stdout.lines().map(domain));
+    all.sort();
+    let expected = [0, 1, 2, 3].map(|host| format!("\"127.0.6.{host}\""));
+    assert_eq!(all, expected);
+    for (name, text) in [("list", "127.0.6.1\n127.0.6.2\n"), ("json", "{}\n{}\n"), ("bin", "\0\n")]
+    {
+        let file = scratch.file(name, text);
+        let run = run(&["scan", "127.0.6.0/30", "9", "--resume", &file]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{name}");
+        assert!(run.stderr.contains("line 1 is no event of an earlier scan"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn a_scan_waits_for_the_writer_of_a_fifo_and_reports_this() {
+    let scratch = Scratch::new("fifo");
+    let path = scratch.path("list");
+    let made = Command::new("mkfifo").arg(&path).status().expect("mkfifo runs");
+    assert!(made.success());
+    let mut child = openports(&["scan", "--json", "--targets", &path, "9"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    stderr.read_line(&mut line).expect("a line");
+    assert!(line.ends_with("is a FIFO, waiting for a writer\n"), "{line}");
+    std::fs::write(&path, "127.0.0.1\n127.0.0.2\n").expect("the list is read");
+    let run = told(child.wait_with_output().expect("the scan ends"));
+    assert_eq!((run.code, lines(&run.stdout).len()), (Some(0), 2));
+}
+
+#[test]
+fn a_fifo_with_a_writer_is_read_like_a_file() {
+    let list = openports(&["scan"]).get_program().to_owned();
+    let script = "exec \"$0\" scan --json 9 --targets <(sleep 0.1; echo 127.0.0.1; echo 127.0.0.2)";
+    let mut bash = Command::new("bash");
+    bash.args(["-c", script]).arg(list).env_remove("OPENPORTS_REQUIRE_ALL");
+    let output = bash.output().expect("bash runs");
+    let run = told(output);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert_eq!(lines(&run.stdout).len(), 2);
+}
+
+#[test]
+fn connects_come_from_the_requested_source() {
+    let (listener, port) = listener([127, 0, 0, 1]);
+    let port = port.to_string();
+    for (source, expected) in [("127.0.0.77", "127.0.0.77"), ("lo", "127.0.0.1")] {
+        let run = run(&["scan", "127.0.0.1", &port, "--source", source]);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{source}");
+        let (_, peer) = listener.accept().expect("a client");
+        assert_eq!(peer.ip().to_string(), expected, "{source}");
+    }
+    for (source, expected) in [
+        ("192.0.2.1", "--source 192.0.2.1: is no address of this machine"),
+        ("nosuch0", "--source nosuch0: there is no such interface"),
+    ] {
+        let run = run(&["scan", "127.0.0.1", &port, "--source", source]);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{source}");
+        assert!(run.stderr.contains(expected), "{source}: {}", run.stderr);
+    }
+    let other = run(&["scan", "-6", "localhost", &port, "--source", "127.0.0.1"]);
+    assert_eq!(other.code, Some(1));
+    assert!(other.stderr.contains("--source has no IPv6 address"), "{}", other.stderr);
+}
+
+#[test]
+fn denied_addresses_of_a_network_are_reported_together() {
+    let run = run(&["scan", "169.254.0.0/28", "80"]);
+    assert_eq!(run.code, Some(1));
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
+    assert!(run.stderr.contains("And 15 more addresses like it."), "{}", run.stderr);
+}

@@ -1,0 +1,135 @@
+//! Usage: the first commands of new users, and the messages about wrong ones.
+
+use super::*;
+
+#[test]
+fn a_flag_of_another_scanner_is_answered_with_the_equivalent_flag() {
+    for (args, expected) in [
+        (&["scan", "-sS", "-p", "80", "localhost"][..], "-sS: write --technique syn"),
+        (&["scan", "-sT", "localhost"], "-sT: leave it out"),
+        (&["-sV", "localhost"], "-sV: does not exist here; --include services"),
+        (&["scan", "-A", "localhost"], "-A: does not exist here"),
+        (&["scan", "-F", "localhost"], "-F: write -p top:100"),
+        (&["scan", "--top-ports", "100", "localhost"], "--top-ports: write -p top:N"),
+        (&["scan", "-Pn", "localhost"], "-Pn: leave it out"),
+        (&["scan", "-n", "localhost"], "-n: leave it out"),
+        (&["scan", "-T4", "localhost"], "-T4: leave it out"),
+        (&["scan", "-oX", "x.xml", "localhost"], "-oX: write --format xml -o FILE"),
+        (&["scan", "-oG", "-", "localhost"], "-oG: write --format greppable -o FILE"),
+        (&["scan", "-iL", "hosts", "-p80"], "-iL: write --targets FILE"),
+        (&["scan", "-list", "hosts"], "-list: write --targets FILE"),
+        (&["scan", "-host", "localhost"], "-host: targets need no flag"),
+        (&["scan", "-a", "localhost"], "-a: targets need no flag"),
+        (&["scan", "-rate", "100", "localhost"], "-rate: write --rate N"),
+        (&["scan", "--max-rate=100", "localhost"], "--max-rate: write --rate N"),
+        (&["scan", "-b", "4500", "localhost"], "-b: write --concurrency N"),
+        (&["scan", "-b4500", "localhost"], "-b: write --concurrency N"),
+        (&["scan", "--ulimit", "5000", "localhost"], "--ulimit: leave it out"),
+        (&["scan", "--exclude-ports", "22", "localhost"], "--exclude-ports: write --exclude PORTS"),
+        (&["scan", "--host-timeout", "5m", "localhost"], "--host-timeout: write --deadline"),
+        (&["scan", "-v", "localhost"], "-v: write --log-level info"),
+        (&["scan", "-json", "localhost"], "-json: write --json"),
+    ] {
+        let run = run(args);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{args:?}");
+        assert_eq!(run.stderr.lines().count(), 1, "{args:?}: {}", run.stderr);
+        let expected = format!("openports: {expected}");
+        assert!(run.stderr.starts_with(&expected), "{args:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_value_that_looks_like_a_flag_is_a_value() {
+    let run = run(&["scan", "localhost", "9", "--targets", "-sS"]);
+    assert!(run.stderr.starts_with("openports: --targets -sS: "), "{}", run.stderr);
+    let run = super::run(&["scan", "--", "-sS"]);
+    assert!(run.stderr.starts_with("openports: TARGET \"-sS\""), "{}", run.stderr);
+}
+
+#[test]
+fn a_wrong_word_is_answered_with_a_suggestion() {
+    for (args, expected) in [
+        (&["localhost"][..], "unknown command \"localhost\"; to scan it, write openports scan loc"),
+        (
+            &["10.0.0.0/24"],
+            "unknown command \"10.0.0.0/24\"; to scan it, write openports scan 10.0",
+        ),
+        (&["scann"], "unknown command \"scann\", did you mean scan?"),
+        (&["a b"], "unknown command \"a b\", see openports --help"),
+        (&["scan", "--nope", "a"], "unknown flag \"--nope\", see openports scan --help"),
+        (&["healthcheck", "a", "b"], "ADDRESS:PORT \"a\": "),
+        (&["-p", "80"], "--ports is a flag of scan and not of serve, see openports scan --help"),
+        (&["help", "nope"], "help \"nope\": expected one of serve, scan, healthcheck"),
+        (&["completions"], "completions \"\": expected bash, zsh or fish"),
+        (&["completions", "tcsh"], "completions \"tcsh\": expected bash, zsh or fish"),
+        (&["man", "x"], "man \"x\": unexpected argument"),
+        (&["licenses", "--json"], "unexpected argument \"--json\""),
+    ] {
+        let run = run(args);
+        if args == ["healthcheck", "a", "b"] {
+            assert_eq!(run.code, Some(64));
+            continue;
+        }
+        assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{args:?}");
+        let expected = format!("openports: {expected}");
+        assert!(run.stderr.starts_with(&expected), "{args:?}: {}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{args:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn bad_input_is_reported_in_one_line_that_names_it() {
+    for (args, expected) in [
+        (
+            &["10.0.0.0/33"][..],
+            "TARGET \"10.0.0.0/33\": the prefix of a network has at most 32 bits",
+        ),
+        (&["10.0.0.9-1"], "TARGET \"10.0.0.9-1\": the range runs backwards"),
+        (&["::/0", "80"], "TARGET \"::/0\": has 2^128 addresses, of which 2^32 can be scanned"),
+        (&["[::1", "80"], "TARGET \"[::1\": an opening bracket needs its closing one"),
+        (&["[::1]:0"], "TARGET \"[::1]:0\": the port \"0\": must be from 1 to 65535"),
+        (&["a:b"], "TARGET \"a:b\": the port \"b\": invalid decimal string"),
+        (&["host:99999"], "TARGET \"host:99999\": the port \"99999\": must be from 1 to 65535"),
+        (&["a", "80", "b"], "TARGET \"80\": a list of ports, not a target"),
+        (&["a", "-p", "0"], "--ports \"0\""),
+        (&["a", "-p", ""], "--ports \"\": expected ports such as 22,80,8000-8100"),
+        (&["a", "-o", ""], "--output \"\": expected the path of a file"),
+        (&["a", "--format", "pdf"], "--format \"pdf\": expected one of table, json"),
+        (
+            &["a", "--json", "--format", "csv"],
+            "--json \"true\": --format, --json and --ndjson excl",
+        ),
+        (&["a", "--source", "x/y"], "--source \"x/y\": expected an address of this machine"),
+        (&["http://a.example/"], "TARGET \"http://a.example/\": give the host alone"),
+    ] {
+        let run = run(&[&["scan"], args].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{args:?}");
+        let expected = format!("openports: {expected}");
+        assert!(run.stderr.starts_with(&expected), "{args:?}: {}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{args:?}: {}", run.stderr);
+    }
+    let masked = run(&["scan", "127.0.0.1/30", "127.0.0.6/30", "9"]);
+    assert_eq!(masked.code, Some(0));
+    let note = "openports: 127.0.0.1/30 has host bits, the network 127.0.0.0/30 is scanned; and 1 \
+                more like it\n";
+    assert_eq!(masked.stderr, note);
+}
+
+#[test]
+fn the_reference_pages_and_help_pages_are_printed() {
+    for (args, expected) in [
+        (&["help"][..], "Usage: openports [serve]"),
+        (&["help", "scan"], "Usage: openports scan"),
+        (&["help", "man"], "print the manual"),
+        (&["man"], ".TH OPENPORTS 1"),
+        (&["completions", "bash"], "complete -F _openports openports"),
+        (&["completions", "zsh"], "#compdef openports"),
+        (&["completions", "fish"], "complete -c openports"),
+        (&["licenses"], "mio "),
+        (&["licenses"], "NLnet Labs"),
+    ] {
+        let run = run(args);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{args:?}");
+        assert!(run.stdout.contains(expected), "{args:?}: {}", run.stdout);
+    }
+}

@@ -1,0 +1,183 @@
+//! The simulated kernel's raw sockets: SYNs are read as the network would read them, and answered
+//! by the hosts of the world, now and then among packets that answer nothing.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use openports::event::{Outcome, RouteResult};
+use openports::kernel::{
+    RAW_BATCH, RawPacket, RawQueue, RawReceiveStep, RawSendStep, Received, Token,
+};
+use openports::packet::checksum;
+use openports::packet::header::{self, PacketExtent};
+use openports::packet::quote::IcmpError;
+
+use crate::world::{Happening, World};
+
+/// Percent of the answers before which something else arrives.
+const FOREIGN: usize = 20;
+/// Percent of the calls that find the send buffer full.
+const BLOCKED: usize = 5;
+
+/// A packet or an ICMP error on its way to the raw socket.
+#[derive(Clone, Debug)]
+pub(crate) struct RawArrival {
+    bytes: Vec<u8>,
+    remote: IpAddr,
+    error: Option<IcmpError>,
+}
+
+/// The raw socket of IPv4, which is the only one in this world.
+#[derive(Debug, Default)]
+pub(crate) struct Raw {
+    pub(crate) token: Option<Token>,
+    packets: VecDeque<RawArrival>,
+    errors: VecDeque<RawArrival>,
+    pub(crate) is_readable: bool,
+    pub(crate) is_writable: bool,
+    pub(crate) is_error: bool,
+    /// What was seen, for the coverage.
+    pub(crate) answers: usize,
+    pub(crate) rejections: usize,
+    pub(crate) foreigners: usize,
+    pub(crate) blocked: usize,
+    pub(crate) overflows: usize,
+}
+
+impl Raw {
+    /// Whether the poller has something to report.
+    pub(crate) const fn has_edge(&self) -> bool {
+        self.is_readable || self.is_writable || self.is_error
+    }
+}
+
+impl World {
+    pub(crate) fn send_syns(&mut self, packets: &[RawPacket]) -> RawSendStep {
+        self.calls += 1;
+        assert!(!packets.is_empty() && packets.len() <= RAW_BATCH, "a batch has a bound");
+        if self.dice.chance(BLOCKED) {
+            self.raw.blocked += 1;
+            self.plan(Duration::from_millis(1), Happening::RawRoom);
+            return RawSendStep::WouldBlock;
+        }
+        if let Some(shortage) = self.shortage_of_call(self.faults.shortages) {
+            self.seen.shortages += 1;
+            return RawSendStep::Failed(Outcome::Shortage(shortage));
+        }
+        for (place, packet) in packets.iter().enumerate() {
+            let step = self.send_syn(packet);
+            match (place, step) {
+                (_, RawSendStep::Sent(_)) => {}
+                (0, step) => return step,
+                (sent, _) => return RawSendStep::Sent(sent),
+            }
+        }
+        RawSendStep::Sent(packets.len())
+    }
+
+    fn send_syn(&mut self, packet: &RawPacket) -> RawSendStep {
+        self.now += self.faults.syn_time;
+        let bytes = &packet.bytes[..packet.len];
+        let syn = header::ipv4(bytes, PacketExtent::Whole).expect("what is sent can be read");
+        let ends = [syn.source.into(), syn.destination.into()];
+        assert_eq!(checksum::judge(ends, syn.segment), checksum::ChecksumVerdict::Complete);
+        assert_eq!(packet.to.ip(), ends[1], "it goes where it says");
+        let port = u16::from_be_bytes([syn.segment[2], syn.segment[3]]);
+        let times = (self.origin, self.now);
+        let host = self.hosts.get_mut(&ends[1]).expect("a SYN to somebody's address");
+        if host.route == RouteResult::Nowhere {
+            return RawSendStep::Failed(Outcome::Unreachable);
+        }
+        for (at, outcome) in host.answer_syn(times, port, &mut self.dice) {
+            self.plan_answer(at, outcome, bytes);
+        }
+        RawSendStep::Sent(1)
+    }
+
+    /// The answer to a SYN will arrive at `at`, now and then with a forged one.
+    fn plan_answer(&mut self, at: Instant, outcome: Outcome, bytes: &[u8]) {
+        let syn = header::ipv4(bytes, PacketExtent::Whole).expect("what is sent can be read");
+        let ends = [syn.source.into(), syn.destination.into()];
+        let (bytes, error) = match outcome {
+            Outcome::Connected => (answer(syn.source, syn.destination, syn.segment, 0x12), None),
+            Outcome::Unreachable => {
+                (bytes[..28].to_vec(), Some(IcmpError::V4 { kind: 3, code: 1 }))
+            }
+            Outcome::SelfConnect | Outcome::Refused | Outcome::TimedOut | Outcome::Shortage(_) => {
+                (answer(syn.source, syn.destination, syn.segment, 0x14), None)
+            }
+        };
+        let arrival = RawArrival { bytes, remote: ends[1], error };
+        if self.dice.chance(FOREIGN) {
+            self.raw.foreigners += 1;
+            let mut foreign = arrival.clone();
+            // The acknowledged or quoted number, which nobody can guess; the checksum is put right.
+            let place = if error.is_some() { 24 } else { 28 };
+            foreign.bytes[place + self.dice.below(4)] ^= 1 << self.dice.below(8);
+            if error.is_none() {
+                let (head, segment) = foreign.bytes.split_at_mut(20);
+                // A forger says the opposite: RST in place of SYN, and SYN in place of RST.
+                segment[13] ^= 0x06;
+                segment[16..18].fill(0);
+                let sum = checksum::of_segment(ends, segment);
+                segment[16..18].copy_from_slice(&sum.to_be_bytes());
+                assert_eq!(head.len(), 20, "there are no options");
+            }
+            self.plan_at(at, Happening::RawArrival(foreign));
+        }
+        self.plan_at(at, Happening::RawArrival(arrival));
+    }
+
+    pub(crate) fn on_raw_arrival(&mut self, arrival: RawArrival) {
+        match arrival.error {
+            Some(_) => {
+                self.raw.rejections += 1;
+                self.raw.errors.push_back(arrival);
+            }
+            None => {
+                self.raw.answers += 1;
+                self.raw.packets.push_back(arrival);
+            }
+        }
+        self.raw.is_error |= !self.raw.errors.is_empty();
+        self.raw.is_readable |= !self.raw.packets.is_empty();
+    }
+
+    pub(crate) fn receive_packets(
+        &mut self,
+        queue: RawQueue,
+        take: &mut dyn FnMut(Received<'_>),
+    ) -> RawReceiveStep {
+        self.calls += 1;
+        let arrivals = match queue {
+            RawQueue::Packets => &mut self.raw.packets,
+            RawQueue::Errors => &mut self.raw.errors,
+        };
+        if arrivals.is_empty() {
+            return RawReceiveStep::WouldBlock;
+        }
+        for RawArrival { bytes, remote, error } in arrivals.drain(..arrivals.len().min(RAW_BATCH)) {
+            let remote = SocketAddr::new(remote, 0);
+            take(Received { bytes: &bytes, remote, local: None, error });
+        }
+        RawReceiveStep::Received
+    }
+}
+
+/// The packet that answers a SYN with these flags.
+fn answer(local: Ipv4Addr, remote: Ipv4Addr, syn: &[u8], flags: u8) -> Vec<u8> {
+    let sequence = u32::from_be_bytes([syn[4], syn[5], syn[6], syn[7]]);
+    let mut segment = [&syn[2..4], &syn[..2], &[7; 4]].concat();
+    segment.extend(sequence.wrapping_add(1).to_be_bytes());
+    segment.extend([0x50, flags, 0, 1, 0, 0, 0, 0]);
+    let sum = checksum::of_segment([local.into(), remote.into()], &segment);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0];
+    packet.extend(remote.octets());
+    packet.extend(local.octets());
+    let sum = checksum::of(&packet);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet.extend(segment);
+    packet
+}

@@ -35,9 +35,7 @@ struct Nginx {
 
 impl Nginx {
     fn start() -> Result<Self, String> {
-        let path = find_program("nginx")
-            .or_else(|| Some(PathBuf::from("/usr/sbin/nginx")).filter(|path| path.is_file()))
-            .ok_or("nginx is not installed")?;
+        let path = find_program("nginx").ok_or("nginx is not installed")?;
         let in_short = |error: std::io::Error| format!("nginx cannot be started: {error}");
         let folder = std::env::temp_dir().join(format!("openports-nginx-{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(in_short)?;

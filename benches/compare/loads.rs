@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::http;
 use crate::lab::{HOST_ADDRESS, Host, Lab, Port};
 use crate::service::{self, Service};
+use crate::sweeps;
 
 /// One load.
 #[derive(Clone, Copy, Debug)]
@@ -27,12 +28,14 @@ pub(crate) struct Load {
 pub(crate) type Figures = Vec<(&'static str, f64)>;
 
 /// Every load.
-pub(crate) const LOADS: [Load; 6] = [
+pub(crate) const LOADS: [Load; 8] = [
     Load { name: "start", run: start },
     Load { name: "memory", run: memory },
     Load { name: "many", run: many },
     Load { name: "health", run: health },
     Load { name: "beside", run: beside },
+    Load { name: "narrow", run: sweeps::narrow },
+    Load { name: "neighbours", run: sweeps::neighbours },
     Load { name: "http", run: http::throughput },
 ];
 
@@ -40,7 +43,7 @@ pub(crate) const LOADS: [Load; 6] = [
 pub(crate) type Figure = (&'static str, &'static str, &'static str, &'static str);
 
 /// Every figure, in the order of the report.
-pub(crate) const FIGURES: [Figure; 33] = [
+pub(crate) const FIGURES: [Figure; 38] = [
     ("start", "start to the first answered request", "ms", ""),
     ("idle", "memory of its own, idle", "MB", "≤ 2"),
     ("idle_all", "the same with the pages of its binary and of libc", "MB", ""),
@@ -62,6 +65,11 @@ pub(crate) const FIGURES: [Figure; 33] = [
     ("small_ratio", "beside ÷ alone", "", "≤ 1.2"),
     ("near_alone", "a 1–100 scan at no distance, alone", "ms", ""),
     ("near_beside", "… beside a silent 1–65535 one", "ms", ""),
+    ("narrow_alone", "a 1–100 scan through 10,000 packets/s, alone", "ms", ""),
+    ("narrow_beside", "… beside a silent 1–65535 one through the same", "ms", ""),
+    ("narrow_ratio", "beside ÷ alone", "", "≤ 1.5"),
+    ("neighbours", "4,000 on-link addresses, port 22", "s", "≤ 20"),
+    ("neighbours_found", "… open ports found on the 61 that are alive", "", "61"),
     ("nginx_1", "nginx `return 200`, 1 connection", "requests/s", ""),
     ("healthz_1", "/healthz, 1 connection", "requests/s", "≥ nginx"),
     ("invalid_1", "a validation error, 1 connection", "requests/s", ""),

@@ -13,9 +13,13 @@ mod http;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod loads;
+mod output;
 mod report;
+mod run;
 mod service;
+mod sweeps;
 mod tools;
+mod veth;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -27,6 +31,7 @@ use lab::Lab;
 use lexopt::{Arg, ValueExt};
 use loads::{LOADS, Load};
 use report::{Row, Run, Strain};
+use run::{Outcome, Usage};
 use serde_json::{Value, json};
 use tools::{Measured, TOOLS, Tool};
 
@@ -43,7 +48,7 @@ Compares scanners over the same networks, and the service under load with what i
     --out FOLDER   for runs.json, comparison.md and a chart per network [target/compare]
 
 With no option at all a short look: one round of the service beside the floor's loop, over the
-three networks that take no patience. The whole takes ten minutes a round.";
+three networks that take no patience. The whole takes more than half an hour a round.";
 
 /// What was asked for.
 struct Plan {
@@ -67,6 +72,7 @@ fn main() -> ExitCode {
             println!("{HELP}");
             Ok(())
         }
+        ["cell", "far-end"] => veth::play_far_end().map_err(Into::into),
         ["cell", "load", name] => strain_cell(name),
         ["cell", case, tool, round, limit] => cell([case, tool, round, limit]),
         ["floor", kind, address, first, last] => scan_floor([kind, address, first, last]),
@@ -165,9 +171,11 @@ fn in_short(run: &Run) -> String {
     let (case, tool) = (run.case.name, run.tool.name);
     match &run.result {
         Err(failure) => format!("{case} {tool}: {failure}"),
-        Ok(Measured { seconds, open, peak_kb, cpu_seconds, .. }) => format!(
-            "{case} {tool}: {seconds:.3} s, {} open, {peak_kb} kB, {cpu_seconds:.3} s of CPU",
-            open.len()
+        Ok(Measured { outcome: Outcome { seconds, open, peak_kb }, used, .. }) => format!(
+            "{case} {tool}: {seconds:.3} s, {} open, {peak_kb} kB, {:.3} s of CPU, {} packets",
+            open.len(),
+            used.cpu_seconds,
+            used.packets
         ),
     }
 }
@@ -192,10 +200,15 @@ fn run_cell(case: &Case, tool: &Tool, what: (u64, Duration)) -> Result<Measured,
     let value = ask_cell(&[case.name, tool.name, &round, &limit])?;
     let measured = || {
         Some(Measured {
-            seconds: value["seconds"].as_f64()?,
-            open: serde_json::from_value(value["open"].clone()).ok()?,
-            peak_kb: value["peak_kb"].as_u64()?,
-            cpu_seconds: value["cpu_seconds"].as_f64()?,
+            outcome: Outcome {
+                seconds: value["seconds"].as_f64()?,
+                open: serde_json::from_value(value["open"].clone()).ok()?,
+                peak_kb: value["peak_kb"].as_u64()?,
+            },
+            used: Usage {
+                cpu_seconds: value["cpu_seconds"].as_f64()?,
+                packets: value["packets"].as_u64()?,
+            },
             lab_late_ms: value["lab_late_ms"].as_f64()?,
         })
     };
@@ -244,17 +257,18 @@ fn cell([case, tool, round, limit]: [&str; 4]) -> Result<(), Box<dyn Error>> {
     let limit = Duration::from_secs(limit.parse()?);
     // For all alike: who does not raise the limit by itself should not lose by it.
     floor::raise_descriptor_limit()?;
-    let scene = case.start(Lab::enter()?, round.parse()?)?;
-    let result = tool.run(case.target(), limit);
-    let stats = scene.lab.stats();
+    let scene = case.start(Lab::enter_by(tool.medium())?, round.parse()?)?;
+    let result = tool.run(&case, limit);
+    let stats = scene.lab.as_ref().map(Lab::stats).unwrap_or_default();
     let own_losses = stats.own_losses();
     let answer = match result {
         Ok(_) if own_losses > 0 => json!({"failure": format!("the lab lost {own_losses} packets")}),
-        Ok(measured) => json!({
-            "seconds": measured.seconds,
-            "open": measured.open,
-            "peak_kb": measured.peak_kb,
-            "cpu_seconds": measured.cpu_seconds,
+        Ok(Measured { outcome, used, .. }) => json!({
+            "seconds": outcome.seconds,
+            "open": outcome.open,
+            "peak_kb": outcome.peak_kb,
+            "cpu_seconds": used.cpu_seconds,
+            "packets": used.packets,
             "lab_late_ms": stats.late_max.as_secs_f64() * 1e3,
         }),
         Err(failure) => json!({"failure": failure}),
@@ -269,6 +283,7 @@ fn scan_floor([kind, address, first, last]: [&str; 4]) -> Result<(), Box<dyn Err
     let found = match kind {
         "blocking" => floor::blocking(address, ports),
         "epoll" => floor::epoll(address, ports, Duration::from_secs(2))?,
+        "reused" => floor::reused::reused(address, ports, Duration::from_secs(2))?,
         unknown => return Err(format!("there is no loop {unknown}").into()),
     };
     println!("{}", json!({"open_ports": found.open}));

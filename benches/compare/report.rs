@@ -1,9 +1,11 @@
 //! What the comparison says: JSON with every run, a Markdown table per case, and charts.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
 use crate::cases::Case;
-use crate::lab::TEN_PORTS;
 use crate::loads::{self, FIGURES};
 use crate::tools::{Measured, Tool};
 
@@ -44,13 +46,16 @@ pub(crate) struct Row {
 /// The figures of a row.
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
+    /// How many runs they are of.
+    pub(crate) runs: usize,
     pub(crate) seconds: Spread,
-    /// Of the ten ports that are open.
+    /// Of the ports that are open.
     pub(crate) found: Spread,
     /// Ports called open that are not.
     pub(crate) wrong: Spread,
     pub(crate) peak_mb: Spread,
     pub(crate) cpu_seconds: Spread,
+    pub(crate) packets: Spread,
     pub(crate) lab_late_ms: Spread,
 }
 
@@ -89,24 +94,29 @@ impl Row {
             runs.iter().filter_map(|run| run.result.clone().err()).collect();
         failures.sort();
         failures.dedup();
-        let spread = |number: fn(&Measured) -> f64| {
+        let spread = |number: &dyn Fn(&Measured) -> f64| {
             Spread::of(measured.iter().map(|measured| number(measured)).collect())
         };
+        let truth = case.truth();
         let figures = (!measured.is_empty()).then(|| Figures {
-            seconds: spread(|measured| measured.seconds),
-            found: spread(|measured| found(measured) as f64),
-            wrong: spread(|measured| (measured.open.len() - found(measured)) as f64),
-            peak_mb: spread(|measured| measured.peak_kb as f64 / 1024.0),
-            cpu_seconds: spread(|measured| measured.cpu_seconds),
-            lab_late_ms: spread(|measured| measured.lab_late_ms),
+            runs: measured.len(),
+            seconds: spread(&|measured| measured.outcome.seconds),
+            found: spread(&|measured| found(measured, &truth) as f64),
+            wrong: spread(&|measured| {
+                (measured.outcome.open.len() - found(measured, &truth)) as f64
+            }),
+            peak_mb: spread(&|measured| measured.outcome.peak_kb as f64 / 1024.0),
+            cpu_seconds: spread(&|measured| measured.used.cpu_seconds),
+            packets: spread(&|measured| measured.used.packets as f64),
+            lab_late_ms: spread(&|measured| measured.lab_late_ms),
         });
         Some(Self { tool: tool.name, figures, failures })
     }
 }
 
-/// How many of the ten open ports were found.
-fn found(measured: &Measured) -> usize {
-    measured.open.iter().filter(|port| TEN_PORTS.contains(port)).count()
+/// How many of the open ports were found.
+fn found(measured: &Measured, truth: &BTreeSet<SocketAddr>) -> usize {
+    measured.outcome.open.iter().filter(|address| truth.contains(address)).count()
 }
 
 /// Every run, for programs.
@@ -128,11 +138,12 @@ pub(crate) fn json(runs: &[Run], strains: &[Strain]) -> Value {
             });
             match &run.result {
                 Ok(measured) => {
-                    value["seconds"] = json!(measured.seconds);
-                    value["open"] = json!(measured.open);
-                    value["found"] = json!(found(measured));
-                    value["peak_kb"] = json!(measured.peak_kb);
-                    value["cpu_seconds"] = json!(measured.cpu_seconds);
+                    value["seconds"] = json!(measured.outcome.seconds);
+                    value["open"] = json!(measured.outcome.open);
+                    value["found"] = json!(found(measured, &run.case.truth()));
+                    value["peak_kb"] = json!(measured.outcome.peak_kb);
+                    value["cpu_seconds"] = json!(measured.used.cpu_seconds);
+                    value["packets"] = json!(measured.used.packets);
                     value["lab_late_ms"] = json!(measured.lab_late_ms);
                 }
                 Err(failure) => value["failure"] = json!(failure),
@@ -147,13 +158,14 @@ pub(crate) fn json(runs: &[Run], strains: &[Strain]) -> Value {
 pub(crate) fn markdown(cases: &[Case], tools: &[Tool], runs: &[Run]) -> String {
     let mut text = "# Comparison\n\n".to_owned();
     text += &machine();
-    text += "Ten open ports of 65,535. Times are medians, in brackets the least and the most; \
-             found and wrong are the worst of all runs.\n";
+    text += "Times are medians, in brackets the least and the most; found and wrong are the worst \
+             of all runs. Packets are those that left, CPU time that of the tool alone.\n";
     for case in cases {
         let rows: Vec<Row> = tools.iter().filter_map(|tool| Row::of(case, tool, runs)).collect();
         text += &format!("\n## {}\n\n", case.about);
-        text += "| tool | seconds | found of 10 | wrong | peak memory | CPU seconds | |\n";
-        text += "|---|---|---|---|---|---|---|\n";
+        text += &format!("| tool | runs | seconds | found of {} | wrong ", case.truth().len());
+        text += "| peak memory | CPU seconds | packets | CPU by packet | |\n";
+        text += "|---|---|---|---|---|---|---|---|---|---|\n";
         for row in &rows {
             text += &markdown_row(row);
         }
@@ -169,16 +181,18 @@ pub(crate) fn markdown(cases: &[Case], tools: &[Tool], runs: &[Run]) -> String {
 fn markdown_row(row: &Row) -> String {
     let mut text = format!("| {} ", row.tool);
     match &row.figures {
-        None => text += "| | | | | ",
+        None => text += "| 0 | | | | | | | ",
         Some(figures) => {
             let Spread { least, median, most } = figures.seconds;
+            let (cpu, packets) = (figures.cpu_seconds.median, figures.packets.median);
             text += &format!(
-                "| {median:.2} ({least:.2}–{most:.2}) | {:.0} | {:.0} | {:.1} MB | {:.2} ",
-                figures.found.least,
-                figures.wrong.most,
-                figures.peak_mb.median,
-                figures.cpu_seconds.median,
+                "| {} | {median:.2} ({least:.2}–{most:.2}) | {:.0} | {:.0} | {:.1} MB | {cpu:.2} ",
+                figures.runs, figures.found.least, figures.wrong.most, figures.peak_mb.median,
             );
+            text += &match packets {
+                0.0 => "| | ".to_owned(),
+                _ => format!("| {packets:.0} | {:.1} µs ", cpu / packets * 1e6),
+            };
         }
     }
     let mut notes = row.failures.clone();
@@ -247,6 +261,7 @@ pub(crate) fn chart(case: &Case, rows: &[Row]) -> String {
     let most = rows.iter().filter_map(|row| row.figures.as_ref());
     let most = most.map(|figures| figures.seconds.most).fold(0.01, f64::max);
     let scale = WIDTH / most;
+    let truth = case.truth().len() as f64;
     let height = LINE * (rows.len() as f64 + 1.5);
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 760 {height}\" \
@@ -263,7 +278,7 @@ pub(crate) fn chart(case: &Case, rows: &[Row]) -> String {
             Some(figures) => {
                 let Spread { least, median, most } = figures.seconds;
                 // Green exactly when every run found all there is and nothing else.
-                let is_right = figures.found.least == 10.0 && figures.wrong.most == 0.0;
+                let is_right = figures.found.least == truth && figures.wrong.most == 0.0;
                 let colour = if is_right { "#2a7f3f" } else { "#b3541e" };
                 text += &format!(
                     "<rect x=\"{LEFT}\" y=\"{y}\" width=\"{:.1}\" height=\"18\" \
@@ -278,7 +293,7 @@ pub(crate) fn chart(case: &Case, rows: &[Row]) -> String {
                     wrong => format!(", {wrong:.0} wrong"),
                 };
                 let found = figures.found.least;
-                (LEFT + most * scale, format!("{median:.2} s, {found:.0} of 10{wrong}"))
+                (LEFT + most * scale, format!("{median:.2} s, {found:.0} of {truth:.0}{wrong}"))
             }
         };
         text += &format!(

@@ -14,9 +14,11 @@ The least that a connect scan costs: straight loops over the kernel's calls.
 
     cargo bench --bench floor -- blocking ADDRESS [FIRST LAST]
     cargo bench --bench floor -- epoll ADDRESS [FIRST LAST]
+    cargo bench --bench floor -- reused ADDRESS [FIRST LAST]
 
 blocking: socket, connect, close, one port after the other.
 epoll:    non-blocking connects, as many at once as there are descriptors, 2 s each.
+reused:   the same, but a socket that is free again is connected to the next port.
 Without FIRST and LAST every port. Prints one JSON object.";
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn run(arguments: &[String]) -> Result<String, Box<dyn Error>> {
     let found = match kind {
         "blocking" => floor::blocking(address, ports),
         "epoll" => floor::epoll(address, ports, Duration::from_secs(2))?,
+        "reused" => floor::reused::reused(address, ports, Duration::from_secs(2))?,
         unknown => return Err(format!("there is no loop {unknown}").into()),
     };
     let answer = serde_json::json!({

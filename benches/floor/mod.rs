@@ -1,9 +1,11 @@
-//! The floor: the least that any connect scan costs, in two straight loops over the kernel's
+//! The floor: the least that any connect scan costs, in three straight loops over the kernel's
 //! calls. No service, no retries, no fairness; what a scanner takes above this is its own.
 //!
 //! Include it with `#[path = "…/benches/floor/mod.rs"] mod floor;`. Driven by the program beside
 //! it and by the comparison.
 #![allow(unsafe_code, reason = "the floor is the kernel's own calls, without a layer between")]
+
+pub(crate) mod reused;
 
 use std::collections::VecDeque;
 use std::io;

@@ -5,24 +5,13 @@
 //! it answers. So it never repeats a lost SYN-ACK by itself: our kernel's repeated SYN asks for a
 //! new one. It never sends data and never closes first.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::wire::{Packet, Segment, Unreachable, flag};
-
-/// What stands behind a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Port {
-    /// Completes the handshake, and answers a FIN.
-    Open,
-    /// Answers with a RST.
-    Closed,
-    /// Answers nothing: a firewall that drops.
-    Silent,
-    /// Answers with an ICMP error: a firewall that rejects, or a router.
-    Unreachable(Unreachable),
-}
+use super::link::Random;
+use super::ports::{Port, Ports};
+use super::wire::{Packet, Segment, flag};
 
 /// When a host falls silent for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +20,15 @@ pub(crate) enum Death {
     After(Duration),
     /// After so many packets.
     Packets(u64),
+}
+
+/// A change of the route to a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RttChange {
+    /// So long after the first packet,
+    pub(crate) after: Duration,
+    /// the round trip is this one.
+    pub(crate) rtt: Duration,
 }
 
 /// The rhythm of a host that falls silent and comes back, counted from its first packet.
@@ -61,10 +59,8 @@ pub(crate) struct Host {
     pub(crate) loss_to: f64,
     /// The share of its answers that never reach us, 0 to 1.
     pub(crate) loss_from: f64,
-    /// The ports that are not like the rest.
-    pub(crate) ports: BTreeMap<u16, Port>,
-    /// All other ports.
-    pub(crate) rest: Port,
+    /// What stands behind each port; hosts that are alike share it.
+    pub(crate) ports: Arc<Ports>,
     /// RSTs in any one second; what is above is not sent. Counted as FreeBSD's
     /// `net.inet.icmp.icmplim` does: the first so many of each second.
     pub(crate) rst_per_second: Option<u32>,
@@ -72,8 +68,12 @@ pub(crate) struct Host {
     pub(crate) syn_per_second: Option<u32>,
     /// When it falls silent for good.
     pub(crate) dies: Option<Death>,
+    /// It begins to answer so long after its first packet.
+    pub(crate) wakes_after: Option<Duration>,
     /// When it falls silent and comes back.
     pub(crate) naps: Option<Naps>,
+    /// When its round trip changes.
+    pub(crate) rtt_change: Option<RttChange>,
     /// Decides which packets are lost; equal seeds and equal packets lose the same ones.
     pub(crate) seed: u64,
 }
@@ -86,12 +86,13 @@ impl Host {
             rtt: Duration::ZERO,
             loss_to: 0.0,
             loss_from: 0.0,
-            ports: BTreeMap::new(),
-            rest: Port::Closed,
+            ports: Arc::new(Ports::new(Port::Closed)),
             rst_per_second: None,
             syn_per_second: None,
             dies: None,
+            wakes_after: None,
             naps: None,
+            rtt_change: None,
             seed: 1,
         }
     }
@@ -109,13 +110,26 @@ impl Host {
 
     /// The same, with these ports behaving so.
     pub(crate) fn ports(mut self, numbers: &[u16], port: Port) -> Self {
-        self.ports.extend(numbers.iter().map(|number| (*number, port)));
+        Arc::make_mut(&mut self.ports).name(numbers, port);
         self
     }
 
-    /// The same, with all ports not named behaving so.
-    pub(crate) fn rest(self, rest: Port) -> Self {
-        Self { rest, ..self }
+    /// The same, with every `step`-th port that is not named behaving so.
+    pub(crate) fn every(mut self, step: u16, port: Port) -> Self {
+        Arc::make_mut(&mut self.ports).every(step, port);
+        self
+    }
+
+    /// The same, with this share of the ports that are not named, spread at random, behaving so.
+    pub(crate) fn share(mut self, share: f64, port: Port) -> Self {
+        Arc::make_mut(&mut self.ports).share(share, port);
+        self
+    }
+
+    /// The same, with all ports that nothing else is said of behaving so.
+    pub(crate) fn rest(mut self, rest: Port) -> Self {
+        Arc::make_mut(&mut self.ports).rest(rest);
+        self
     }
 }
 
@@ -149,7 +163,7 @@ pub(super) struct Player {
 
 impl Player {
     pub(super) fn new(host: Host) -> Self {
-        let random = Random(host.seed);
+        let random = Random::new(host.seed);
         let (syns, resets) = (Window::default(), Window::default());
         Self { host, random, syns, resets, packets: 0, first_packet_at: None }
     }
@@ -158,8 +172,13 @@ impl Player {
         self.host.address
     }
 
-    pub(super) fn rtt(&self) -> Duration {
-        self.host.rtt
+    /// How long the answer to what came `now` travels.
+    pub(super) fn rtt(&self, now: Instant) -> Duration {
+        let age = self.first_packet_at.map_or(Duration::ZERO, |first| now.duration_since(first));
+        match self.host.rtt_change {
+            Some(change) if age >= change.after => change.rtt,
+            Some(_) | None => self.host.rtt,
+        }
     }
 
     /// A segment for this host has come.
@@ -173,6 +192,7 @@ impl Player {
         };
         self.packets += 1;
         let age = now.duration_since(first_packet_at);
+        let is_dead = is_dead || self.host.wakes_after.is_some_and(|after| age < after);
         if is_dead || self.host.naps.is_some_and(|naps| naps.is_asleep(age)) {
             return Fate::Dead;
         }
@@ -195,7 +215,7 @@ impl Player {
             return Fate::Ignored;
         }
         let number = segment.target.port();
-        match self.host.ports.get(&number).copied().unwrap_or(self.host.rest) {
+        match self.host.ports.find(number) {
             Port::Silent => Fate::Ignored,
             Port::Unreachable(why) => Fate::Answered(segment.unreachable(why)),
             Port::Closed if !self.resets.admits(now, self.host.rst_per_second) => Fate::Limited,
@@ -236,25 +256,5 @@ impl Window {
         let is_admitted = self.count < limit;
         self.count += u32::from(is_admitted);
         is_admitted
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to lose packets by.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    /// True with this probability. Draws no number for 0, so that a host without loss is the
-    /// same whatever its seed.
-    fn is_hit(&mut self, probability: f64) -> bool {
-        if probability == 0.0 {
-            return false;
-        }
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        ((z >> 11) as f64) < probability * (1u64 << 53) as f64
     }
 }

@@ -13,14 +13,18 @@
 //! is dropped by the lab itself, which [`Stats::own_losses`] shows.
 #![allow(dead_code, reason = "each program that includes the lab uses a part of it")]
 
+mod ethernet;
 mod host;
+mod link;
+mod ports;
+mod stage;
+mod stats;
 mod sys;
 mod wire;
 
-use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,12 +32,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "each program that includes the lab uses a part of it")]
-pub(crate) use host::{Death, Host, Naps, Port};
+pub(crate) use host::{Death, Host, Naps, RttChange};
+#[allow(unused_imports, reason = "each program that includes the lab uses a part of it")]
+pub(crate) use link::{Ban, Bursts, Direction, Dropped, HalfOpenTable, Link, Reorder};
+#[allow(unused_imports, reason = "each program that includes the lab uses a part of it")]
+pub(crate) use ports::Port;
+pub(crate) use stats::Stats;
 #[allow(unused_imports, reason = "each program that includes the lab uses a part of it")]
 pub(crate) use wire::Unreachable;
 
-use host::{Fate, Player};
-use wire::{Packet, Segment, flag};
+use stage::{SLEEP_MAX, Stage};
 
 /// Our own address in the lab; the hosts live in the rest of 10.99.0.0/16.
 pub(crate) const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
@@ -51,12 +59,8 @@ const DEVICE: &str = "lab0";
 const QUEUE_PACKETS: u32 = 200_000;
 /// What the kernel gives loopback, which has no queue to fill.
 const LOOPBACK_QUEUE_PACKETS: u32 = 1000;
-/// Packets read, and packets sent for each host, before the other of both has its turn.
-const PACKETS_PER_TURN: usize = 64;
 /// How long the kernel may take to make a route; it takes milliseconds.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the thread sleeps at most: when it sees that it is to stop.
-const SLEEP_MAX: Duration = Duration::from_millis(20);
 
 /// Why there can be no lab here. Its text is for a person, and says what to change.
 #[derive(Debug)]
@@ -77,6 +81,18 @@ impl std::error::Error for Unavailable {}
 #[derive(Debug)]
 pub(crate) struct Network {
     device: File,
+    medium: Medium,
+    link: Link,
+}
+
+/// How our side is connected with the hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Medium {
+    /// A TUN device: IP packets, and no hardware addresses.
+    PointToPoint,
+    /// A TAP device: the kernel keeps a table of neighbours, and asks for the hardware address of
+    /// each. Only hosts of the lab answer; every other address stays unresolved.
+    Ethernet,
 }
 
 /// A running network of hosts. Dropping it stops them; the namespace stays.
@@ -89,73 +105,14 @@ pub(crate) struct Lab {
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
-/// What the lab saw and did since it was started.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Stats {
-    /// TCP segments for its hosts.
-    pub(crate) segments: u64,
-    /// Those of them that ask for a connection, the kernel's repetitions included.
-    pub(crate) syns: u64,
-    /// Those that have or will have an answer.
-    pub(crate) answered: u64,
-    /// Those that silence, or nothing to say, left without one.
-    pub(crate) ignored: u64,
-    /// Those lost on the way to a host.
-    pub(crate) lost_to: u64,
-    /// Those whose answer was lost on the way back.
-    pub(crate) lost_from: u64,
-    /// Those that a host's limit left without an answer.
-    pub(crate) limited: u64,
-    /// Those that came to a host dead or asleep.
-    pub(crate) dead: u64,
-    /// Packets that are no TCP segment, or for no host of the lab.
-    pub(crate) astray: u64,
-    /// Packets that the device dropped since its queue was full.
-    pub(crate) device_drops: u64,
-    /// Answers that the kernel did not take.
-    pub(crate) write_failures: u64,
-    /// The longest that an answer was sent after its time.
-    pub(crate) late_max: Duration,
-}
-
-impl Stats {
-    /// Segments that one fate or another was counted for.
-    fn decided(&self) -> u64 {
-        let unanswered = self.ignored + self.lost_to + self.lost_from + self.limited + self.dead;
-        self.answered + unanswered
-    }
-
-    /// Packets that were lost and should not have been: 0, or what was measured means nothing.
-    pub(crate) fn own_losses(&self) -> u64 {
-        self.device_drops + self.write_failures
-    }
-}
-
-impl std::fmt::Display for Stats {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "segments={} syns={} answered={} ignored={} lost_to={} lost_from={} limited={} \
-             dead={} astray={} device_drops={} write_failures={} late_max={:?}",
-            self.segments,
-            self.syns,
-            self.answered,
-            self.ignored,
-            self.lost_to,
-            self.lost_from,
-            self.limited,
-            self.dead,
-            self.astray,
-            self.device_drops,
-            self.write_failures,
-            self.late_max,
-        )
-    }
-}
-
 impl Lab {
     /// Takes this process into namespaces of its own. Must be called while it has one thread.
     pub(crate) fn enter() -> Result<Network, Unavailable> {
+        Self::enter_by(Medium::PointToPoint)
+    }
+
+    /// The same, with hosts that are connected so.
+    pub(crate) fn enter_by(medium: Medium) -> Result<Network, Unavailable> {
         let failed = |step| move |error| Unavailable { step, error };
         let (user, group) = sys::ids();
         sys::unshare_user_and_network().map_err(failed(
@@ -167,9 +124,9 @@ impl Lab {
             .map_err(failed("mapping the user"))?;
         fs::write("/proc/self/gid_map", format!("0 {group} 1"))
             .map_err(failed("mapping the group"))?;
-        let device = sys::open_tun(DEVICE).map_err(failed("opening /dev/net/tun"))?;
+        let device = sys::open_tun(DEVICE, medium).map_err(failed("opening /dev/net/tun"))?;
         set_up().map_err(failed("setting up the interfaces"))?;
-        Ok(Network { device })
+        Ok(Network { device, medium, link: Link::default() })
     }
 
     /// What was counted up to now.
@@ -204,104 +161,31 @@ impl Drop for Lab {
 }
 
 impl Network {
+    /// The same, with all hosts behind this link.
+    pub(crate) fn link(self, link: Link) -> Self {
+        Self { link, ..self }
+    }
+
     /// Brings the hosts to life.
     pub(crate) fn start(self, hosts: Vec<Host>) -> io::Result<Lab> {
         let stats = Arc::new(Mutex::new(Stats::default()));
         let must_stop = Arc::new(AtomicBool::new(false));
         let device = Arc::new(self.device);
-        let mut stage = Stage::new(Arc::clone(&device), hosts);
+        let read_from = Arc::clone(&device);
+        let mut stage = Stage::new(Arc::clone(&device), self.medium, hosts, &self.link);
         let (shared, is_over) = (Arc::clone(&stats), Arc::clone(&must_stop));
         let thread = std::thread::Builder::new().name("lab".into()).spawn(move || {
             sys::sleep_precisely()?;
             while !is_over.load(Ordering::Relaxed) {
                 let pause = stage.turn()?;
-                *shared.lock().unwrap_or_else(PoisonError::into_inner) = stage.stats;
+                *shared.lock().unwrap_or_else(PoisonError::into_inner) = stage.stats();
                 if !pause.is_zero() {
-                    sys::wait_readable(stage.device.as_fd(), pause.min(SLEEP_MAX))?;
+                    sys::wait_readable(read_from.as_fd(), pause.min(SLEEP_MAX))?;
                 }
             }
             Ok(())
         })?;
         Ok(Lab { _device: device, stats, must_stop, thread: Some(thread) })
-    }
-}
-
-/// The hosts and what is under way from them; owned by the thread that plays them.
-#[derive(Debug)]
-struct Stage {
-    device: Arc<File>,
-    /// Each with its answers under way. The round trip is constant, so they leave in the order in
-    /// which they were put in.
-    hosts: Vec<(Player, VecDeque<(Instant, Packet)>)>,
-    index: HashMap<IpAddr, usize>,
-    stats: Stats,
-}
-
-impl Stage {
-    fn new(device: Arc<File>, hosts: Vec<Host>) -> Self {
-        let index: HashMap<IpAddr, usize> =
-            hosts.iter().enumerate().map(|(place, host)| (host.address, place)).collect();
-        assert_eq!(index.len(), hosts.len(), "no two hosts share an address");
-        assert!(!index.contains_key(&IpAddr::V4(OWN_ADDRESS)), "our own address is no host's");
-        let hosts = hosts.into_iter().map(|host| (Player::new(host), VecDeque::new())).collect();
-        Self { device, hosts, index, stats: Stats::default() }
-    }
-
-    /// Sends what is due, reads what has come; returns how long nothing will be due, or zero if
-    /// there is work left.
-    fn turn(&mut self) -> io::Result<Duration> {
-        self.send_due();
-        let mut buffer = [0; 2048];
-        for _ in 0..PACKETS_PER_TURN {
-            match self.device.as_ref().read(&mut buffer) {
-                Ok(length) => self.receive(Instant::now(), &buffer[..length]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let now = Instant::now();
-                    let due = self.hosts.iter().filter_map(|(_, queue)| queue.front());
-                    let first = due.map(|(due, _)| *due).min();
-                    return Ok(first.map_or(SLEEP_MAX, |due| due.saturating_duration_since(now)));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(Duration::ZERO)
-    }
-
-    fn send_due(&mut self) {
-        let mut device = self.device.as_ref();
-        for (_, queue) in &mut self.hosts {
-            for _ in 0..PACKETS_PER_TURN {
-                let Some((due, packet)) = queue.front() else { break };
-                let Some(late) = Instant::now().checked_duration_since(*due) else { break };
-                self.stats.late_max = self.stats.late_max.max(late);
-                self.stats.write_failures += u64::from(device.write(packet.bytes()).is_err());
-                queue.pop_front();
-            }
-        }
-    }
-
-    fn receive(&mut self, now: Instant, packet: &[u8]) {
-        let found = Segment::parse(packet)
-            .and_then(|segment| Some((segment, *self.index.get(&segment.target.ip())?)));
-        let Some((segment, place)) = found else {
-            self.stats.astray += 1;
-            return;
-        };
-        let (player, queue) = &mut self.hosts[place];
-        self.stats.segments += 1;
-        self.stats.syns += u64::from(segment.has(flag::SYN));
-        match player.handle(now, &segment) {
-            Fate::Answered(packet) => {
-                self.stats.answered += 1;
-                queue.push_back((now + player.rtt(), packet));
-            }
-            Fate::Ignored => self.stats.ignored += 1,
-            Fate::LostTo => self.stats.lost_to += 1,
-            Fate::LostFrom => self.stats.lost_from += 1,
-            Fate::Limited => self.stats.limited += 1,
-            Fate::Dead => self.stats.dead += 1,
-        }
-        assert_eq!(self.stats.decided(), self.stats.segments, "each segment has one fate");
     }
 }
 

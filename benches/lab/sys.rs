@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::Medium;
+
 /// Puts this process into user and network namespaces of its own.
 ///
 /// `EINVAL`: the process has more than one thread (unshare(2)). `EPERM` or `ENOSPC`: the system
@@ -31,7 +33,7 @@ pub(super) fn ids() -> (u32, u32) {
 
 /// Creates the TUN device `name`: whole IP packets, no prefix, one per read or write, never
 /// blocking. It lives as long as the file is open.
-pub(super) fn open_tun(name: &str) -> io::Result<File> {
+pub(super) fn open_tun(name: &str, medium: Medium) -> io::Result<File> {
     let device = OpenOptions::new()
         .read(true)
         .write(true)
@@ -43,7 +45,11 @@ pub(super) fn open_tun(name: &str) -> io::Result<File> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
+    let kind = match medium {
+        Medium::PointToPoint => libc::IFF_TUN,
+        Medium::Ethernet => libc::IFF_TAP,
+    };
+    request.ifr_ifru.ifru_flags = (kind | libc::IFF_NO_PI) as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which outlives the call.
     check(unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
     Ok(device)

@@ -4,7 +4,7 @@
 //! IPv6 extension headers, no verification of the kernel's checksums. What it writes bears
 //! correct checksums: the kernel throws away what does not.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Bits of a segment's flags (RFC 9293 section 3.1).
 pub(super) mod flag {
@@ -14,8 +14,6 @@ pub(super) mod flag {
     pub(crate) const ACK: u8 = 0x10;
 }
 
-/// An IPv6 header, an ICMP header, and an IPv6 header with eight bytes of what it carried.
-const PACKET_BYTES_MAX: usize = 40 + 8 + 40 + 8;
 const TCP_HEADER_BYTES: usize = 20;
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_TCP: u8 = 6;
@@ -115,7 +113,7 @@ impl<'a> Segment<'a> {
             (IpAddr::V6(_), Unreachable::Port) => (PROTOCOL_ICMP6, 1, 4),
             (IpAddr::V6(_), Unreachable::Prohibited) => (PROTOCOL_ICMP6, 1, 1),
         };
-        // IPv4 options would make the quote longer than what `PACKET_BYTES_MAX` allows for; the
+        // IPv4 options would make the quote longer than what `Packet::BYTES_MAX` allows for; the
         // kernel adds none.
         let quote = &self.quote[..self.quote.len().min(48)];
         icmp[0] = kind;
@@ -148,14 +146,41 @@ pub(crate) enum Unreachable {
 /// One IP packet, in place: tens of thousands wait in queues.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packet {
-    bytes: [u8; PACKET_BYTES_MAX],
+    bytes: [u8; Packet::BYTES_MAX],
     length: u8,
 }
 
 impl Packet {
+    /// An IPv6 header, an ICMP header, and an IPv6 header with eight bytes of what it carried.
+    pub(super) const BYTES_MAX: usize = 40 + 8 + 40 + 8;
+
+    /// Tells `asker` that `neighbour` has this hardware address (RFC 4861 section 4.4).
+    pub(super) fn neighbour_advertisement(
+        neighbour: Ipv6Addr,
+        asker: Ipv6Addr,
+        mac: [u8; 6],
+    ) -> Self {
+        let mut icmp = [0; 32];
+        icmp[0] = 136;
+        // Solicited, and it overrides what was known before.
+        icmp[4] = 0x60;
+        icmp[8..24].copy_from_slice(&neighbour.octets());
+        // An option: the sender's own address, in units of eight bytes.
+        (icmp[24], icmp[25]) = (2, 1);
+        icmp[26..32].copy_from_slice(&mac);
+        let (source, target) = (IpAddr::V6(neighbour), IpAddr::V6(asker));
+        let sum = pseudo_sum(source, target, (PROTOCOL_ICMP6, icmp.len()));
+        let checksum = checksum(sum, &icmp);
+        icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
+        let mut packet = Self::new(source, target, (PROTOCOL_ICMP6, &icmp));
+        // The kernel takes no advertisement that a router may have passed on.
+        packet.bytes[7] = 255;
+        packet
+    }
+
     /// Puts `(protocol, payload)` into an IP packet. Both addresses are of one family.
     fn new(source: IpAddr, target: IpAddr, (protocol, payload): (u8, &[u8])) -> Self {
-        let mut bytes = [0; PACKET_BYTES_MAX];
+        let mut bytes = [0; Packet::BYTES_MAX];
         let header_bytes = match (source, target) {
             (IpAddr::V4(source), IpAddr::V4(target)) => {
                 bytes[0] = 0x45;
@@ -182,9 +207,19 @@ impl Packet {
             }
         };
         let length = header_bytes + payload.len();
-        assert!(length <= PACKET_BYTES_MAX, "the longest is an ICMPv6 error with its quote");
+        assert!(length <= Packet::BYTES_MAX, "the longest is an ICMPv6 error with its quote");
         bytes[header_bytes..length].copy_from_slice(payload);
         Self { bytes, length: length as u8 }
+    }
+
+    /// The address of the host that sends it.
+    pub(super) fn source(&self) -> IpAddr {
+        let octets = |from: usize| &self.bytes[from..];
+        match self.bytes[0] >> 4 {
+            4 => octets(12).first_chunk::<4>().copied().map(IpAddr::from),
+            _ => octets(8).first_chunk::<16>().copied().map(IpAddr::from),
+        }
+        .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 
     /// The packet from its first header byte to its last byte.

@@ -4,33 +4,38 @@
 //! whatever was built before. Assertions keep a case from measuring something else than it says.
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
+use openports::access::browser::HostGuard;
 use openports::api::accept::Form;
-use openports::api::ending::write_end;
+use openports::api::end_writer::write_end;
 use openports::api::problem::{Problem, problem_response};
 use openports::api::query;
-use openports::api::summary::Summary;
 use openports::budget::Shares;
 use openports::conn::{Conn, Step};
+use openports::core::Core;
+use openports::core::options::Options;
 use openports::dns::files::NameFiles;
-use openports::dns::wire::{self, RecordKind, Reply, Subject};
-use openports::dns::{Output, Question, Resolver};
-use openports::event::{Action, Event, Outcome, Route};
+use openports::dns::wire::{self, Question, RecordKind, Reply};
+use openports::dns::{LookupRequest, Output, Resolver};
+use openports::event::Outcome;
+use openports::host::Family;
 use openports::http::{self, Parse, Response};
 use openports::limits::Settings;
-use openports::names::Names;
-use openports::policy::clients::HostGuard;
-use openports::policy::{Policy, Reach};
-use openports::report::log::{Format, Level};
+use openports::policy::{Exposure, Policy};
+use openports::port_set::PortSet;
+use openports::report::log::{Level, LogFormat};
 use openports::scan::Scan;
 use openports::scan::ledger::{Counts, PortState};
+use openports::scan::options::{Retries, ScanOptions};
 use openports::scan::plan::Plan;
-use openports::service::{Options, Service};
+use openports::scan::summary::{Details, Summary};
+use openports::service_names::Names;
 use openports::slots::{Key, Slots};
-use openports::target::{Family, PortSet, Retries, Timeout};
 use openports::timers::Timers;
+
+use crate::kernel::{event_loop, tick};
 
 /// One thing that is measured.
 pub(crate) struct Case {
@@ -115,7 +120,7 @@ const _: () = assert!(SMALL.len() == 47 && BROWSER.len() == 447, "the names say 
 
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const INVALID: &str = "GET /open-ports?toPort=+1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
-const SCAN: &str = "GET /open-ports?domain=192.0.2.1&toPort=65535&include=closed HTTP/1.1\r\n\
+const SCAN: &str = "GET /open-ports?domain=127.0.0.1&toPort=65535&include=closed HTTP/1.1\r\n\
     Host: localhost\r\n\r\n";
 const QUERY: &str = "domain=example.com&fromPort=1&toPort=65535&timeout=250ms&include=closed";
 const DATE: &str = "Mon, 23 Nov 2026 14:11:01 GMT";
@@ -146,14 +151,14 @@ fn converse(rounds: u64) {
 fn parse_query(rounds: u64) {
     let defaults = Settings::default();
     for _ in 0..rounds {
-        let parsed = query::parse(black_box(QUERY), &defaults, Form::Json);
+        let parsed = query::parse(black_box(QUERY), &defaults);
         assert!(parsed.is_ok_and(|request| black_box(request).to_port == 65_535));
     }
 }
 
 fn render_problem(rounds: u64) {
     let defaults = Settings::default();
-    let Err(faults) = query::parse("toPort=+1", &defaults, Form::Json) else { return };
+    let Err(faults) = query::parse("toPort=+1", &defaults) else { return };
     let problem = Problem::invalid(faults);
     for _ in 0..rounds {
         let response = problem_response(black_box(&problem));
@@ -200,12 +205,14 @@ fn answer(rounds: u64, is_open: fn(u16) -> bool) {
             complete: true,
             retried: 0,
             loss_suspected: false,
+            loss: None,
             elapsed: Duration::from_millis(500),
             closed: Some(black_box(&closed)),
             filtered: None,
             unreachable: None,
             services: None,
             results: None,
+            details: Details::default(),
         };
         let mut text = Vec::new();
         write_end(&mut text, Form::Json, &summary);
@@ -217,13 +224,10 @@ fn scan(now: Instant) -> Scan {
     let mut scan = Scan::new(
         now,
         Plan {
-            target: SocketAddr::new(Ipv4Addr::new(192, 0, 2, 1).into(), 0),
+            target: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
             is_routed: true,
             ports: PortSet::from_range(1, u16::MAX),
-            timeout: Timeout::Fixed(Duration::from_secs(2)),
-            retries: Retries::Exactly(0),
-            concurrency: 65_535,
-            rate: None,
+            options: ScanOptions { retries: Retries::Exactly(0), ..ScanOptions::default() },
             ends_at: now + Duration::from_secs(60),
         },
     );
@@ -259,103 +263,67 @@ fn scan_silent(rounds: u64) {
     }
 }
 
-fn service() -> Service {
-    let reach = Reach::LoopbackOnly;
+fn core() -> Core {
+    let exposure = Exposure::LoopbackOnly;
     let options = Options {
         settings: Settings::default(),
-        shares: Shares { connections: 1_024, lookups: 128, probes: 16_384 },
-        policy: Policy { allow: Vec::new(), deny: Vec::new(), reach },
-        host_guard: HostGuard { reach, names: Vec::new() },
+        shares: Shares { connections: 1_024, lookups: 128, probes: 16_384, syns: 1 },
+        policy: Policy { allow: Vec::new(), deny: Vec::new(), exposure },
+        host_guard: HostGuard { exposure, names: Vec::new() },
         token: None,
         proxies: Default::default(),
         names: Names::default(),
         log_level: Level::Info,
-        log_format: Format::Logfmt,
+        log_format: LogFormat::Logfmt,
         seed: 7,
     };
-    Service::new(options, SystemTime::UNIX_EPOCH)
+    Core::new(options, SystemTime::UNIX_EPOCH)
 }
 
-/// Requests on one connection, each with the actions that it leads to, until the core waits.
+/// Requests on one connection, each with the ticks until it is answered.
 fn ask(rounds: u64, request: &str, status: &str) {
-    let now = Instant::now();
-    let mut service = service();
-    let client = service.handle_accepted(None, now);
+    let mut event_loop = event_loop(core());
     for _ in 0..rounds {
-        let bytes = black_box(request.as_bytes());
-        service.handle(Event::Received { socket: client, bytes }, now);
-        let answer = service.output(client);
+        event_loop.kernel_mut().send(black_box(request.as_bytes()));
+        tick(&mut event_loop);
+        let answer = &event_loop.kernel().output;
         assert!(answer.starts_with(b"HTTP/1.1 ") && answer[9..].starts_with(status.as_bytes()));
-        let count = answer.len();
-        service.handle(Event::Sent { socket: client, count }, now);
-        while !matches!(black_box(service.poll_action(now)), Action::Wait(_)) {}
+        event_loop.kernel_mut().output.clear();
     }
 }
 
-/// A scan through the whole core, every turn of it; each connect is refused within the call.
+/// A scan through the whole loop and core, every tick of it; each connect is refused within the
+/// call.
 fn service_refused(rounds: u64) {
-    let now = Instant::now();
-    let mut service = service();
-    let client = service.handle_accepted(None, now);
+    let mut event_loop = event_loop(core());
     for _ in 0..rounds {
-        service.handle(Event::Received { socket: client, bytes: SCAN.as_bytes() }, now);
-        while service.output(client).is_empty() {
-            let (wall, worked) = (SystemTime::UNIX_EPOCH, Duration::from_micros(500));
-            service.handle(Event::Tick { wall, worked }, now);
-            drain(&mut service, now);
+        event_loop.kernel_mut().send(SCAN.as_bytes());
+        while event_loop.kernel().output.is_empty() {
+            tick(&mut event_loop);
         }
-        let answer = String::from_utf8_lossy(service.output(client));
+        let answer = String::from_utf8_lossy(&event_loop.kernel().output);
         assert!(answer.contains(r#""closed_ports":"1-65535""#), "{answer}");
-        let count = answer.len();
-        service.handle(Event::Sent { socket: client, count }, now);
+        event_loop.kernel_mut().output.clear();
     }
 }
 
-/// The same scan as a stream that tells progress in every other turn, 64 closed ports each time:
-/// the difference to [`service_refused`] is what some 1,000 tellings cost, five of them a second.
+/// The same scan as a stream that reports progress in every other tick, 64 closed ports each time:
+/// the difference to [`service_refused`] is what some 1,000 reports cost, five of them a second.
 fn service_streamed(rounds: u64) {
-    let mut now = Instant::now();
-    let mut service = service();
-    let client = service.handle_accepted(None, now);
+    let mut event_loop = event_loop(core());
     let request = SCAN.replace("\r\n\r\n", "\r\nAccept: application/x-ndjson\r\n\r\n");
     for _ in 0..rounds {
-        service.handle(Event::Received { socket: client, bytes: request.as_bytes() }, now);
-        let (mut tellings, mut has_ended) = (0, false);
+        event_loop.kernel_mut().send(request.as_bytes());
+        let (mut reports, mut has_ended) = (0, false);
         while !has_ended {
-            now += Duration::from_millis(100);
-            let (wall, worked) = (SystemTime::UNIX_EPOCH, Duration::from_micros(500));
-            service.handle(Event::Tick { wall, worked }, now);
-            drain(&mut service, now);
-            let text = String::from_utf8_lossy(service.output(client));
-            tellings += usize::from(text.contains(r#","closed_ports":""#));
+            event_loop.kernel_mut().now += Duration::from_millis(100);
+            tick(&mut event_loop);
+            let text = String::from_utf8_lossy(&event_loop.kernel().output);
+            reports += usize::from(text.contains(r#","closed_ports":""#));
             has_ended = text.contains(r#""event":"end""#);
-            let count = service.output(client).len();
-            service.handle(Event::Sent { socket: client, count }, now);
+            event_loop.kernel_mut().output.clear();
         }
-        assert!(tellings > 1_000, "{tellings} tellings");
-    }
-}
-
-fn drain(service: &mut Service, now: Instant) {
-    loop {
-        match service.poll_action(now) {
-            Action::Connect { socket, .. } => {
-                service.handle(Event::Connect { socket, outcome: Outcome::Refused }, now);
-            }
-            Action::FindRoute { request, to } => {
-                let route = Route::From(IpAddr::from([192, 0, 2, 254]));
-                service.handle(Event::Route { request, to, route }, now);
-            }
-            Action::Yield | Action::Wait(_) | Action::Exit(_) => return,
-            action @ (Action::Attend(_)
-            | Action::ShutdownWrite(_)
-            | Action::Close { .. }
-            | Action::ReadNameFiles
-            | Action::ReadTokenFile
-            | Action::CloseListeners
-            | Action::ShowProgress(_)
-            | Action::Log(_)) => drop(black_box(action)),
-        }
+        assert!(reports > 1_000, "{reports} reports");
     }
 }
 
@@ -402,15 +370,15 @@ fn reuse_slots(rounds: u64) {
     assert_eq!(slots.len(), 1_000);
 }
 
-fn subject() -> Option<Subject> {
+fn question() -> Option<Question> {
     let name = wire::wire_name("www.example.com")?;
-    Some(Subject { name, kind: RecordKind::A })
+    Some(Question { name, kind: RecordKind::A })
 }
 
 fn write_queries(rounds: u64) {
-    let Some(subject) = subject() else { return };
+    let Some(question) = question() else { return };
     for _ in 0..rounds {
-        assert_eq!(black_box(wire::query(7, black_box(&subject))).len(), 33);
+        assert_eq!(black_box(wire::query(7, black_box(&question))).len(), 33);
     }
 }
 
@@ -428,11 +396,11 @@ fn reply_to(query: &[u8]) -> Vec<u8> {
 }
 
 fn read_replies(rounds: u64) {
-    let Some(subject) = subject() else { return };
-    let message = reply_to(&wire::query(7, &subject));
+    let Some(question) = question() else { return };
+    let message = reply_to(&wire::query(7, &question));
     for _ in 0..rounds {
-        let reply = wire::reply(7, &subject, black_box(&message));
-        assert!(matches!(black_box(reply), Ok(Reply::Told { ttl: Some(_), .. })));
+        let reply = wire::reply(7, &question, black_box(&message));
+        assert!(matches!(black_box(reply), Ok(Reply::Answer { ttl: Some(_), .. })));
     }
 }
 
@@ -442,7 +410,7 @@ fn look_up(rounds: u64) {
     let conf = b"nameserver 192.0.2.53\nsearch example.com\noptions ndots:1";
     resolver.handle_name_files(now, NameFiles { resolv_conf: Some(conf), hosts: None });
     for round in 0..=rounds {
-        let question = Question { name: "www.example.com".into(), family: Family::V4 };
+        let question = LookupRequest { name: "www.example.com".into(), family: Family::V4 };
         resolver.handle_lookup(now, question, Key::from_parts(0, 0));
         let addresses = loop {
             match resolver.poll_output(now) {

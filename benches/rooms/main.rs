@@ -9,6 +9,7 @@
 
 mod allocations;
 mod cases;
+mod kernel;
 mod measure;
 
 use std::collections::BTreeMap;

@@ -1,37 +1,87 @@
-//! The whole core: the bytes decide what the world does, and the core's assertions judge.
+//! The whole core under the real event loop: the bytes decide what each system call comes to.
 //!
-//! `World` keeps the shell's side of the contract: it tells of a socket only what can happen to
-//! it, closes what it is told to close, and ticks. Beyond the assertions it judges that a drain
-//! ends, that a turn is not asked for without end at the same instant, that no key is closed
-//! twice, that a client who is gone leaves no descriptor behind, and that a signal ends it all.
+//! [`Machine`] is the kernel that the loop runs on, in virtual time. Beyond the assertions of the
+//! core and those of the loop (`event_loop::contract`, which includes that no key ends twice) it
+//! judges that the loop does not poll without end at the same instant, that a socket is closed once
+//! and none is forgotten, that clients who are gone leave no descriptor behind, and that a signal
+//! ends it all.
 #![no_main]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
 use openports::budget::Shares;
-use openports::event::{Action, Event, Outcome, Route, Shortage, Signal, Transport};
-use openports::limits::Settings;
-use openports::names::Names;
-use openports::policy::clients::HostGuard;
-use openports::policy::{Policy, Reach};
-use openports::report::log::{Format, Level};
-use openports::service::{Options, Service};
-use openports::slots::Key;
+use openports::core::Core;
+use openports::core::options::Options;
+use openports::event::local_drops::{LocalDrops, NeighbourTable};
+use openports::event::{Outcome, ProcessFiles, RouteResult, Shortage, Signal, Transport};
+use openports::event_loop::EventLoop;
+use openports::kernel::{
+    Accepted, IoStep, Kernel, NameFileTexts, Past, ProbeStep, RawOptions, RawPacket, RawQueue,
+    RawReceiveStep, RawSendStep, Readiness, Received, Source, Token,
+};
+use openports::limits::{EVENTS_PER_TICK, Settings};
+use openports::access::browser::HostGuard;
+use openports::policy::{Policy, Exposure};
+use openports::report::log::{LogFormat, Level};
+use openports::service_names::Names;
 use openports_fuzz::Feed;
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut world = World::new(bytes);
-    while !world.feed.is_empty() && world.end == End::Running {
-        world.act();
-        world.turn();
+    let mut feed = Feed::new(bytes);
+    let shares = Shares { connections: 3, lookups: 2, probes: feed.pick(&[16, 1, 5, 64]), syns: 1 };
+    let settings = Settings { scans_max: 3, scans_per_client_max: 2, ..Settings::default() };
+    let exposure = feed.pick(&[Exposure::LoopbackOnly, Exposure::Outside]);
+    let options = Options {
+        settings,
+        shares,
+        policy: Policy { allow: Vec::new(), deny: Vec::new(), exposure },
+        host_guard: HostGuard { exposure, names: Vec::new() },
+        token: None,
+        proxies: Default::default(),
+        names: Names::default(),
+        log_level: Level::Debug,
+        log_format: feed.pick(&[LogFormat::Logfmt, LogFormat::Json]),
+        seed: 7,
+    };
+    let core = Core::new(options, SystemTime::UNIX_EPOCH);
+    let mut event_loop = EventLoop::new(Machine::new(feed), vec![Listener], core)
+        .expect("nothing fails before the first tick");
+    if run(&mut event_loop) {
+        return;
     }
-    if world.end == End::Running {
-        world.finish();
+    let machine = event_loop.kernel_mut();
+    if machine.sockets.len().is_multiple_of(2) {
+        machine.end = End::ClientsGone { by: machine.now + CLOSE_WITHIN };
+        machine.break_clients();
+        if !run(&mut event_loop) {
+            let left = &event_loop.kernel().sockets;
+            assert!(left.is_empty(), "left behind: {left:?}");
+            assert_eq!(event_loop.keys_len(), 0, "every key has ended");
+        }
+        return;
     }
+    machine.end = End::Signalled { by: machine.now + EXIT_WITHIN };
+    machine.signal(Signal::Terminate);
+    assert!(run(&mut event_loop), "it leaves");
 });
+
+/// Ticks until the loop exits, which is true, or the machine stops.
+fn run(event_loop: &mut EventLoop<Machine<'_>>) -> bool {
+    loop {
+        match event_loop.tick() {
+            Ok(None) => {}
+            Ok(Some(code)) => {
+                assert_eq!(code, 0, "a service that was shut down has done its work");
+                return true;
+            }
+            Err(_) => return false,
+        }
+    }
+}
 
 const REQUESTS: [&str; 10] = [
     "GET /open-ports?domain=192.0.2.1&toPort=40 HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -52,7 +102,7 @@ const REQUESTS: [&str; 10] = [
 const OUTCOMES: [Outcome; 12] = [
     Outcome::Refused,
     Outcome::Connected,
-    Outcome::MetItself,
+    Outcome::SelfConnect,
     Outcome::TimedOut,
     Outcome::Unreachable,
     Outcome::Shortage(Shortage::ProcessDescriptors),
@@ -74,216 +124,250 @@ const RESOLV_CONFS: [Option<&[u8]>; 4] = [
 const HOSTS: [Option<&[u8]>; 3] =
     [None, Some(b"192.0.2.9 db.example web\n2001:db8::9 web"), Some(b"127.0.0.1 web")];
 
-/// Actions of one drain, and turns at one instant, beyond which nothing will end it.
-const ACTIONS_MAX: usize = 10_000;
-const TURNS_MAX: usize = 1_000;
+/// Polls in a row that neither wait nor bring bytes, beyond which the loop spins.
+const POLLS_MAX: usize = 1_000;
 /// Scans end within the drain's 20 s, a client who takes nothing is given up after 10 s more.
 const EXIT_WITHIN: Duration = Duration::from_secs(60);
+/// A client that has gone leaves no descriptor after this time: an interrupted call is repeated
+/// after [`openports::limits::SOCKET_BACKOFF`].
+const CLOSE_WITHIN: Duration = Duration::from_millis(100);
 
-/// What the shell knows of a socket.
+/// Set in the tokens of the connect engine's sockets.
+const ENGINE_TOKEN: usize = 1 << 31;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Socket {
-    /// A connect under way.
-    Connecting(Transport),
-    /// A connect that has its outcome, for good or ill.
-    Settled(Transport),
+enum Kind {
     Client,
-    /// A client whose FIN came.
-    HalfClosed,
-    /// Nothing comes of it any more; its close is awaited.
-    Broken,
+    Lookup(Transport),
+    Probe,
 }
 
+/// An open socket.
+#[derive(Debug)]
+struct Socket {
+    kind: Kind,
+    token: Option<Token>,
+    /// A connect is under way; what it came to, once that is known.
+    connect: Option<Option<Outcome>>,
+    is_used: bool,
+    /// What was received: pieces of a stream, or datagrams.
+    inbox: VecDeque<Vec<u8>>,
+    /// What was written since the last connect.
+    outbox: Vec<u8>,
+    /// Bytes that a client still takes.
+    room: usize,
+    has_fin: bool,
+    is_broken: bool,
+}
+
+/// What happens once the bytes are used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
+    /// They are not.
     Running,
-    Exited,
+    /// Every client has gone, and nothing else happens but the retries of interrupted calls.
+    ClientsGone { by: Instant },
+    /// A signal came; time passes as the loop sleeps.
+    Signalled { by: Instant },
 }
 
-struct World<'a> {
+/// A listening socket, of which there is one.
+#[derive(Debug)]
+struct Listener;
+
+/// The number of an open socket.
+#[derive(Debug)]
+struct Descriptor(u64);
+
+/// See the module's documentation.
+struct Machine<'a> {
     feed: Feed<'a>,
-    service: Service,
-    start: Instant,
+    origin: Instant,
     now: Instant,
-    sockets: BTreeMap<Key, Socket>,
-    /// Keys that were closed lately, for events that come too late.
-    closed: Vec<Key>,
-    is_listening: bool,
-    waits_until: Option<Instant>,
     end: End,
+    sockets: BTreeMap<u64, Socket>,
+    sockets_len: u64,
+    ready: VecDeque<Readiness>,
+    /// Tokens that were closed lately.
+    closed: Vec<Token>,
+    backlog: VecDeque<Option<SocketAddr>>,
+    signals: VecDeque<Signal>,
+    is_listening: bool,
+    listener: Option<Token>,
+    signal_token: Option<Token>,
+    /// What the next accept fails with.
+    accept_fails: Option<Shortage>,
+    /// The next read or write is interrupted.
+    is_interrupted: bool,
+    /// The poller has no room for the next socket.
+    is_poller_full: bool,
+    refuses_reuse: bool,
+    polls_at_once: usize,
+    readings: u32,
 }
 
-impl<'a> World<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        let mut feed = Feed::new(bytes);
-        let shares = Shares { connections: 3, lookups: 2, probes: feed.pick(&[16, 1, 5, 64]) };
-        let settings = Settings { scans_max: 3, scans_per_client_max: 2, ..Settings::default() };
-        let reach = feed.pick(&[Reach::LoopbackOnly, Reach::Outside]);
-        let options = Options {
-            settings,
-            shares,
-            policy: Policy { allow: Vec::new(), deny: Vec::new(), reach },
-            host_guard: HostGuard { reach, names: Vec::new() },
-            token: None,
-            proxies: Default::default(),
-            names: Names::default(),
-            log_level: Level::Debug,
-            log_format: feed.pick(&[Format::Logfmt, Format::Json]),
-            seed: 7,
-        };
+impl<'a> Machine<'a> {
+    fn new(feed: Feed<'a>) -> Self {
         let now = Instant::now();
         Self {
             feed,
-            service: Service::new(options, SystemTime::UNIX_EPOCH),
-            start: now,
+            origin: now,
             now,
-            sockets: BTreeMap::new(),
-            closed: Vec::new(),
-            is_listening: true,
-            waits_until: None,
             end: End::Running,
+            sockets: BTreeMap::new(),
+            sockets_len: 0,
+            ready: VecDeque::new(),
+            closed: Vec::new(),
+            backlog: VecDeque::new(),
+            signals: VecDeque::new(),
+            is_listening: true,
+            listener: None,
+            signal_token: None,
+            accept_fails: None,
+            is_interrupted: false,
+            is_poller_full: false,
+            refuses_reuse: false,
+            polls_at_once: 0,
+            readings: 0,
         }
     }
 
-    /// Lets one thing happen.
-    fn act(&mut self) {
+    /// Lets one thing happen; `deadline` is what the loop sleeps to.
+    fn act(&mut self, deadline: Option<Instant>) {
         match self.feed.byte() % 16 {
-            0 => self.accept(),
+            0 => {
+                let v6: SocketAddr = (Ipv6Addr::LOCALHOST, 7).into();
+                let peer = self.feed.pick(&[Some(([192, 0, 2, 1], 7).into()), Some(v6), None]);
+                self.arrive(peer);
+            }
             1..=3 => {
                 let request = self.feed.pick(&REQUESTS);
-                self.receive(request.as_bytes());
+                self.send(request.as_bytes());
             }
             4 => {
                 let count = self.feed.byte();
                 let bytes = self.feed.take(count.into());
-                self.receive(bytes);
+                self.send(bytes);
             }
-            5 => self.send(),
+            5 => {
+                if let Some(socket) = self.choose(|it| it.kind == Kind::Client) {
+                    let room = 1 + usize::from(self.feed.byte()) * 16;
+                    self.change(socket, |it| it.room += room);
+                }
+            }
             6 => self.part(),
-            7..=8 => self.settle_one(),
-            9 => self.settle_all(),
+            7..=8 => {
+                if let Some(socket) = self.choose(|it| it.connect == Some(None)) {
+                    let outcome = self.feed.pick(&OUTCOMES);
+                    self.change(socket, |it| it.connect = Some(Some(outcome)));
+                }
+            }
+            9 => {
+                let outcome = self.feed.pick(&OUTCOMES);
+                let connecting = self.sockets.iter().filter(|(_, it)| it.connect == Some(None));
+                for socket in connecting.map(|(socket, _)| *socket).collect::<Vec<u64>>() {
+                    self.change(socket, |it| it.connect = Some(Some(outcome)));
+                }
+            }
             10 => self.reply(),
-            11 => self.be_late(),
-            12 => self.fail_accept(),
+            11 => {
+                if !self.closed.is_empty() {
+                    let token = self.feed.pick(&self.closed);
+                    let flags = self.feed.byte();
+                    self.ready.push_back(readiness(token, flags));
+                }
+            }
+            12 => {
+                self.accept_fails = Some(self.feed.pick(&Shortage::ALL));
+                self.arrive(None);
+            }
             13 => {
                 let micros = [1, 1_000, 50_000, 1_000_000, 10_000_000, 80_000_000];
                 self.now += Duration::from_micros(self.feed.pick(&micros));
             }
-            14 => self.now = self.waits_until.map_or(self.now, |at| at.max(self.now)),
-            _ if self.feed.byte() == 0 => {
-                let signal = self.feed.pick(&[Signal::Terminate, Signal::Interrupt]);
-                self.handle(Event::Signal(signal));
-            }
-            _ => {}
+            14 => self.now = deadline.map_or(self.now, |at| at.max(self.now)),
+            _ => match self.feed.byte() {
+                0 => {
+                    let signal = self.feed.pick(&[Signal::Terminate, Signal::Interrupt]);
+                    self.signal(signal);
+                }
+                1 => self.is_interrupted = true,
+                2 => self.is_poller_full = true,
+                3 => self.refuses_reuse = true,
+                _ => {}
+            },
         }
     }
 
-    fn handle(&mut self, event: Event) {
-        self.service.handle(event, self.now);
+    fn signal(&mut self, signal: Signal) {
+        self.signals.push_back(signal);
+        self.ready.extend(self.signal_token.map(|token| readiness(token, 1)));
     }
 
-    /// One of the sockets in a state; `None` if there is none.
-    fn choose(&mut self, wanted: fn(Socket) -> bool) -> Option<Key> {
-        let sockets = self.sockets.iter().filter(|(_, socket)| wanted(**socket));
-        let keys: Vec<Key> = sockets.map(|(key, _)| *key).collect();
-        if keys.is_empty() { None } else { Some(self.feed.pick(&keys)) }
+    fn arrive(&mut self, peer: Option<SocketAddr>) {
+        if self.is_listening {
+            self.backlog.push_back(peer);
+            self.ready.extend(self.listener.map(|token| readiness(token, 1)));
+        }
     }
 
-    fn accept(&mut self) {
-        if self.is_listening && self.service.wants_connections() {
-            let v6: SocketAddr = (Ipv6Addr::LOCALHOST, 7).into();
-            let peer = self.feed.pick(&[Some(([192, 0, 2, 1], 7).into()), Some(v6), None]);
-            let key = self.service.handle_accepted(peer, self.now);
-            assert!(self.sockets.insert(key, Socket::Client).is_none(), "a key is free");
+    /// One of the sockets of a kind; `None` if there is none.
+    fn choose(&mut self, is_wanted: fn(&Socket) -> bool) -> Option<u64> {
+        let sockets = self.sockets.iter().filter(|(_, socket)| is_wanted(socket));
+        let numbers: Vec<u64> = sockets.map(|(number, _)| *number).collect();
+        if numbers.is_empty() { None } else { Some(self.feed.pick(&numbers)) }
+    }
+
+    /// Something becomes of a socket, and the poller reports it.
+    fn change(&mut self, number: u64, change: impl FnOnce(&mut Socket)) {
+        let Some(socket) = self.sockets.get_mut(&number) else { return };
+        change(socket);
+        let is_failed = socket.connect.flatten().is_some_and(|it| it != Outcome::Connected);
+        if let Some(token) = socket.token {
+            self.ready.push_back(Readiness {
+                token,
+                is_readable: true,
+                is_writable: true,
+                is_read_closed: socket.has_fin || socket.is_broken,
+                is_error: socket.is_broken || is_failed,
+            });
         }
     }
 
     /// A client says something, in one piece or byte by byte.
-    fn receive(&mut self, bytes: &[u8]) {
-        let Some(socket) = self.choose(|it| it == Socket::Client) else { return };
+    fn send(&mut self, bytes: &[u8]) {
+        let can_send = |it: &Socket| it.kind == Kind::Client && !it.has_fin && !it.is_broken;
+        let Some(socket) = self.choose(can_send) else { return };
         let piece_len = self.feed.pick(&[usize::MAX, 1]);
-        for mut piece in bytes.chunks(piece_len) {
-            // A client that was closed meanwhile wants nothing.
-            while !piece.is_empty() && self.service.bytes_wanted(socket) > 0 {
-                let wanted = self.service.bytes_wanted(socket).min(piece.len());
-                self.handle(Event::Received { socket, bytes: &piece[..wanted] });
-                piece = &piece[wanted..];
-            }
-        }
+        self.change(socket, |it| it.inbox.extend(bytes.chunks(piece_len).map(<[u8]>::to_vec)));
     }
 
-    /// The kernel takes output: of a client all or a part, of a datagram all.
-    fn send(&mut self) {
-        let is_open = |it| !matches!(it, Socket::Connecting(_) | Socket::Broken);
-        let Some(socket) = self.choose(is_open) else { return };
-        let len = self.service.output(socket).len();
-        let is_whole = self.sockets.get(&socket) == Some(&Socket::Settled(Transport::Udp));
-        let part = 1 + usize::from(self.feed.byte()) * 16;
-        let count = if is_whole { len } else { len.min(part) };
-        if count > 0 {
-            self.handle(Event::Sent { socket, count });
-        }
-    }
-
-    /// Somebody closes, or a socket breaks.
+    /// A client closes its side, or a socket breaks.
     fn part(&mut self) {
-        match self.feed.byte() % 3 {
-            0 => {
-                if let Some(socket) = self.choose(|it| it == Socket::Client) {
-                    self.sockets.insert(socket, Socket::HalfClosed);
-                    self.handle(Event::ReadClosed { socket });
-                }
+        if self.feed.byte() % 3 < 2 {
+            if let Some(socket) = self.choose(|it| it.kind == Kind::Client) {
+                self.change(socket, |it| it.has_fin = true);
             }
-            1 => {
-                if let Some(socket) = self.choose(|it| it == Socket::Client) {
-                    self.handle(Event::Hangup { socket });
-                }
-            }
-            _ => {
-                let is_open = |it| !matches!(it, Socket::Connecting(_) | Socket::Broken);
-                if let Some(socket) = self.choose(is_open) {
-                    self.sockets.insert(socket, Socket::Broken);
-                    self.handle(Event::Broken { socket });
-                }
-            }
+        } else if let Some(socket) = self.choose(|it| it.kind != Kind::Probe) {
+            self.change(socket, |it| it.is_broken = true);
         }
     }
 
-    fn settle_one(&mut self) {
-        let Some(socket) = self.choose(|it| matches!(it, Socket::Connecting(_))) else { return };
-        let outcome = self.feed.pick(&OUTCOMES);
-        self.settle(socket, outcome);
-    }
-
-    /// Every connect under way comes to the same.
-    fn settle_all(&mut self) {
-        let outcome = self.feed.pick(&OUTCOMES);
-        let keys: Vec<Key> = self.sockets.keys().copied().collect();
-        for socket in keys {
-            if matches!(self.sockets.get(&socket), Some(Socket::Connecting(_))) {
-                self.settle(socket, outcome);
-            }
+    fn break_clients(&mut self) {
+        self.backlog.clear();
+        let clients = self.sockets.iter().filter(|(_, it)| it.kind == Kind::Client);
+        for socket in clients.map(|(socket, _)| *socket).collect::<Vec<u64>>() {
+            self.change(socket, |it| it.is_broken = true);
         }
-    }
-
-    fn settle(&mut self, socket: Key, outcome: Outcome) {
-        let Some(Socket::Connecting(transport)) = self.sockets.get(&socket).copied() else {
-            return;
-        };
-        self.sockets.insert(socket, Socket::Settled(transport));
-        self.handle(Event::Connect { socket, outcome });
     }
 
     /// A name server answers: with what the bytes say behind our own question, or with an address.
     fn reply(&mut self) {
-        let Some(socket) = self.choose(|it| matches!(it, Socket::Settled(_))) else { return };
-        let is_tcp = self.sockets.get(&socket) == Some(&Socket::Settled(Transport::Tcp));
-        let query = self.service.output(socket).to_vec();
-        let query = query.get(if is_tcp { 2 } else { 0 }..).unwrap_or_default();
-        if query.len() < 17 {
-            return;
-        }
-        let mut message = query.to_vec();
+        let can_reply = |it: &Socket| matches!(it.kind, Kind::Lookup(_)) && it.outbox.len() > 18;
+        let Some(socket) = self.choose(can_reply) else { return };
+        let is_tcp = self.sockets[&socket].kind == Kind::Lookup(Transport::Tcp);
+        let query = self.sockets[&socket].outbox[if is_tcp { 2 } else { 0 }..].to_vec();
+        let mut message = query.clone();
         message[2] |= 0x80;
         message[3] = self.feed.pick(&[0x80, 0x80, 0x83, 0x82, 0]);
         message[7] = 1;
@@ -300,139 +384,328 @@ impl<'a> World<'a> {
         if is_tcp {
             message.splice(0..0, (message.len() as u16).to_be_bytes());
         }
-        if self.service.bytes_wanted(socket) > 0 {
-            self.handle(Event::Received { socket, bytes: &message });
-        }
+        self.change(socket, |it| it.inbox.push_back(message));
     }
 
-    /// Something is told of a socket that is closed already.
-    fn be_late(&mut self) {
-        if self.closed.is_empty() {
-            return;
-        }
-        let socket = self.feed.pick(&self.closed);
-        let outcome = self.feed.pick(&OUTCOMES);
-        match self.feed.byte() % 6 {
-            0 => self.handle(Event::Connect { socket, outcome }),
-            1 => self.handle(Event::Received { socket, bytes: b"GET / HTTP/1.1\r\n" }),
-            2 => self.handle(Event::ReadClosed { socket }),
-            3 => self.handle(Event::Hangup { socket }),
-            4 => self.handle(Event::Sent { socket, count: 1 }),
-            _ => self.handle(Event::Broken { socket }),
-        }
-        assert_eq!(self.service.bytes_wanted(socket), 0, "nobody wants what comes too late");
-        assert!(self.service.output(socket).is_empty(), "nobody says anything to who has gone");
+    fn open(&mut self, kind: Kind) -> u64 {
+        self.sockets_len += 1;
+        let socket = Socket {
+            kind,
+            token: None,
+            connect: None,
+            is_used: false,
+            inbox: VecDeque::new(),
+            outbox: Vec::new(),
+            room: 0,
+            has_fin: false,
+            is_broken: false,
+        };
+        self.sockets.insert(self.sockets_len, socket);
+        self.sockets_len
     }
 
-    fn fail_accept(&mut self) {
-        if self.is_listening && self.service.wants_connections() {
-            let shortage = self.feed.pick(&Shortage::ALL);
-            self.handle(Event::AcceptFailed(shortage));
-            assert!(!self.service.wants_connections(), "the listener is parked");
-        }
+    fn socket(&mut self, number: u64) -> &mut Socket {
+        self.sockets.get_mut(&number).expect("the socket is open")
+    }
+}
+
+/// Bits of `flags`: readable, writable, read closed, error.
+const fn readiness(token: Token, flags: u8) -> Readiness {
+    Readiness {
+        token,
+        is_readable: flags & 1 != 0,
+        is_writable: flags & 2 != 0,
+        is_read_closed: flags & 4 != 0,
+        is_error: flags & 8 != 0 && token.0 & ENGINE_TOKEN == 0,
+    }
+}
+
+impl Kernel for Machine<'_> {
+    type Listener = Listener;
+    type RawSocket = ();
+    type Socket = Descriptor;
+
+    fn now(&self) -> Instant {
+        self.now
     }
 
-    /// Ticks and drains until the core waits; the bytes decide what system calls come to.
-    fn turn(&mut self) {
-        for _ in 0..TURNS_MAX {
-            let wall = SystemTime::UNIX_EPOCH + (self.now - self.start);
-            self.handle(Event::Tick { wall, worked: Duration::from_micros(10) });
-            if self.drain() {
-                return;
-            }
-        }
-        panic!("turns are asked for without end at the same instant");
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + (self.now - self.origin)
     }
 
-    /// Performs actions; true exactly when the core waits, false where it yields.
-    fn drain(&mut self) -> bool {
-        for _ in 0..ACTIONS_MAX {
-            match self.service.poll_action(self.now) {
-                Action::Connect { socket, transport, .. } => self.connect(socket, transport),
-                Action::Attend(key) => {
-                    assert!(self.sockets.contains_key(&key), "what is attended to is open");
-                }
-                Action::ShutdownWrite(key) => {
-                    assert!(self.sockets.contains_key(&key), "what is shut down is open");
-                }
-                Action::Close { socket, .. } => {
-                    assert!(self.sockets.remove(&socket).is_some(), "nothing is closed twice");
-                    self.closed.push(socket);
-                }
-                Action::FindRoute { request, to } => {
-                    let source = IpAddr::from([192, 0, 2, 254]);
-                    let routes = [Route::From(source), Route::Nowhere, Route::Unknown];
-                    let route = self.feed.pick(&routes);
-                    self.handle(Event::Route { request, to, route });
-                }
-                Action::ReadTokenFile => panic!("no token is needed"),
-                Action::ReadNameFiles => {
-                    let resolv_conf = self.feed.pick(&RESOLV_CONFS);
-                    let hosts = self.feed.pick(&HOSTS);
-                    self.handle(Event::NameFiles { resolv_conf, hosts });
-                }
-                Action::CloseListeners => {
-                    assert!(self.is_listening, "listeners are closed once");
-                    self.is_listening = self.service.keeps_listeners();
-                }
-                Action::Log(line) => assert!(!line.contains('\n'), "a record is one line"),
-                Action::ShowProgress(line) => panic!("a service shows no progress: {line}"),
-                Action::Exit(code) => {
-                    assert_eq!(code, 0, "a drained service has done its work");
-                    self.end = End::Exited;
-                    return true;
-                }
-                Action::Yield => return false,
-                Action::Wait(deadline) => {
-                    assert!(deadline.is_none_or(|at| at > self.now), "a deadline is to come");
-                    self.waits_until = deadline;
-                    return true;
+    /// Where the loop sleeps, the next bytes say what wakes it. An error stops the run.
+    fn poll(&mut self, timeout: Option<Duration>, ready: &mut Vec<Readiness>) -> io::Result<()> {
+        if timeout == Some(Duration::ZERO) || !self.ready.is_empty() {
+            self.polls_at_once += 1;
+            assert!(self.polls_at_once < POLLS_MAX, "the loop spins");
+        } else {
+            self.polls_at_once = 0;
+            let deadline = timeout.map(|timeout| self.now + timeout);
+            match self.end {
+                End::Running if self.feed.is_empty() => return Err(io::Error::other("the end")),
+                End::Running => self.act(deadline),
+                End::ClientsGone { by } => match deadline {
+                    Some(at) if at <= by => self.now = at,
+                    Some(_) | None => return Err(io::Error::other("it sleeps")),
+                },
+                End::Signalled { by } => {
+                    let at = deadline.expect("it waits for nothing, and stays");
+                    assert!(at <= by, "clients and scans were told to end");
+                    self.now = at;
                 }
             }
         }
-        panic!("a drain comes to its end");
+        let count = self.ready.len().min(EVENTS_PER_TICK);
+        ready.extend(self.ready.drain(..count));
+        Ok(())
     }
 
-    fn connect(&mut self, socket: Key, transport: Transport) {
-        let connecting = Socket::Connecting(transport);
-        assert!(self.sockets.insert(socket, connecting).is_none(), "a key is free");
+    fn register(&mut self, source: Source<'_, Self>, token: Token) -> io::Result<()> {
+        match source {
+            Source::Socket(Descriptor(number)) => {
+                if std::mem::take(&mut self.is_poller_full) {
+                    return Err(io::ErrorKind::OutOfMemory.into());
+                }
+                let socket = self.socket(*number);
+                assert!(socket.token.is_none(), "a socket is registered once");
+                socket.token = Some(token);
+                if socket.connect != Some(None) {
+                    self.change(*number, |_| {});
+                }
+            }
+            Source::Listener(Listener) => self.listener = Some(token),
+            Source::Signals => self.signal_token = Some(token),
+            Source::Raw(()) => panic!("no SYN is asked for"),
+            Source::Stdout => panic!("a service prints nothing"),
+        }
+        Ok(())
+    }
+
+    fn take_signal(&mut self) -> io::Result<Option<Signal>> {
+        Ok(self.signals.pop_front())
+    }
+
+    fn notify_manager(&mut self, _: &str) {}
+
+    fn accept(&mut self, Listener: &Listener) -> Accepted<Descriptor> {
+        assert!(self.is_listening, "a closed listener is not asked");
+        if self.backlog.is_empty() {
+            return Accepted::WouldBlock;
+        }
+        if let Some(shortage) = self.accept_fails.take() {
+            return Accepted::Shortage(shortage);
+        }
+        let peer = self.backlog.pop_front().flatten();
+        Accepted::Client(Descriptor(self.open(Kind::Client)), peer)
+    }
+
+    fn has_client(&mut self, Listener: &Listener) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    fn close_listener(&mut self, Listener: Listener) {
+        assert!(self.is_listening, "listeners are closed once");
+        self.is_listening = false;
+        self.backlog.clear();
+    }
+
+    fn connect(&mut self, _: SocketAddr, transport: Transport) -> Result<Descriptor, Outcome> {
+        if self.feed.byte() % 4 == 3 {
+            return Err(self.feed.pick(&OUTCOMES[4..]));
+        }
+        let number = self.open(Kind::Lookup(transport));
+        if transport == Transport::Tcp {
+            self.socket(number).connect = Some(None);
+        }
+        Ok(Descriptor(number))
+    }
+
+    fn connect_outcome(&mut self, Descriptor(number): &Descriptor) -> Option<Outcome> {
+        let socket = self.socket(*number);
+        if socket.is_broken {
+            return Some(Outcome::Refused);
+        }
+        socket.connect.flatten()
+    }
+
+    fn read(&mut self, Descriptor(number): &Descriptor, buffer: &mut [u8]) -> IoStep {
+        if std::mem::take(&mut self.is_interrupted) {
+            return IoStep::Retry;
+        }
+        let socket = self.socket(*number);
+        if socket.is_broken {
+            return IoStep::Broken;
+        }
+        let Some(mut piece) = socket.inbox.pop_front() else {
+            return if socket.has_fin { IoStep::Eof } else { IoStep::WouldBlock };
+        };
+        let count = piece.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&piece[..count]);
+        if count < piece.len() && socket.kind != Kind::Lookup(Transport::Udp) {
+            socket.inbox.push_front(piece.split_off(count));
+        } else if !socket.inbox.is_empty() {
+            // A short read says that nothing is left: the rest comes as a segment of its own.
+            self.change(*number, |_| {});
+        }
+        // A poll that brought bytes is none of a loop that spins: there are finitely many.
+        self.polls_at_once = 0;
+        IoStep::Done(count)
+    }
+
+    fn write(&mut self, Descriptor(number): &Descriptor, bytes: &[u8]) -> IoStep {
+        if std::mem::take(&mut self.is_interrupted) {
+            return IoStep::Retry;
+        }
+        let socket = self.socket(*number);
+        if socket.is_broken {
+            return IoStep::Broken;
+        }
+        let count = match socket.kind {
+            Kind::Client => bytes.len().min(socket.room),
+            Kind::Lookup(Transport::Udp) => {
+                socket.outbox.clear();
+                bytes.len()
+            }
+            Kind::Lookup(Transport::Tcp) => bytes.len(),
+            Kind::Probe => panic!("a probe has nothing to say"),
+        };
+        if count == 0 {
+            return IoStep::WouldBlock;
+        }
+        match socket.kind {
+            Kind::Client => socket.room -= count,
+            Kind::Lookup(_) | Kind::Probe => socket.outbox.extend(bytes),
+        }
+        IoStep::Done(count)
+    }
+
+    fn shutdown_write(&mut self, Descriptor(number): &Descriptor) {
+        self.socket(*number);
+    }
+
+    fn close(&mut self, Descriptor(number): Descriptor) {
+        let socket = self.sockets.remove(&number).expect("a socket is closed once");
+        self.closed.extend(socket.token);
+    }
+
+    fn open_probe(&mut self, _: &SocketAddr, _: Option<IpAddr>) -> Result<Descriptor, Outcome> {
+        Ok(Descriptor(self.open(Kind::Probe)))
+    }
+
+    fn start_probe(
+        &mut self,
+        Descriptor(number): &Descriptor,
+        _: &SocketAddr,
+        past: Past,
+    ) -> ProbeStep {
+        if past == Past::Used && self.refuses_reuse {
+            return ProbeStep::ReuseRefused;
+        }
         let is_over = self.feed.byte() % 4 == 3;
-        match transport {
-            // A datagram socket is connected at once, or there is none.
-            Transport::Udp if is_over => {
-                let outcome = self.feed.pick(&OUTCOMES[4..]);
-                self.settle(socket, outcome);
+        let outcome = is_over.then(|| self.feed.pick(&OUTCOMES));
+        let socket = self.socket(*number);
+        assert_eq!(socket.connect, None, "one connect at a time");
+        assert_eq!(socket.is_used, past == Past::Used);
+        socket.is_used = true;
+        match outcome {
+            Some(outcome) => ProbeStep::Over(outcome),
+            None => {
+                socket.connect = Some(None);
+                ProbeStep::Pending
             }
-            Transport::Udp => self.settle(socket, Outcome::Connected),
-            Transport::Tcp if is_over => {
-                let outcome = self.feed.pick(&OUTCOMES);
-                self.settle(socket, outcome);
-            }
-            Transport::Tcp => {}
         }
     }
 
-    /// The bytes are used up: either every client goes, or a signal comes.
-    fn finish(&mut self) {
-        let is_client = |it| matches!(it, Socket::Client | Socket::HalfClosed);
-        if self.sockets.len().is_multiple_of(2) {
-            while let Some(socket) = self.choose(is_client) {
-                self.sockets.insert(socket, Socket::Broken);
-                self.handle(Event::Broken { socket });
+    fn check_probe(&mut self, Descriptor(number): &Descriptor, _: &SocketAddr) -> ProbeStep {
+        let socket = self.socket(*number);
+        match socket.connect.expect("a connect is under way") {
+            Some(outcome) => {
+                socket.connect = None;
+                ProbeStep::Over(outcome)
             }
-            self.turn();
-            let left = &self.sockets;
-            assert!(left.is_empty() || self.end == End::Exited, "left behind: {left:?}");
-            return;
+            None => ProbeStep::Pending,
         }
-        self.handle(Event::Signal(Signal::Terminate));
-        self.turn();
-        let ends_by = self.now + EXIT_WITHIN;
-        while self.end == End::Running {
-            let Some(at) = self.waits_until else { panic!("it waits for nothing, and stays") };
-            assert!(at <= ends_by, "clients and scans were told to end");
-            self.now = at;
-            self.turn();
-        }
+    }
+
+    fn give_up_probe(&mut self, Descriptor(number): &Descriptor) -> bool {
+        self.socket(*number).connect = None;
+        !self.refuses_reuse
+    }
+
+    fn reset(&mut self, socket: Descriptor) {
+        self.close(socket);
+    }
+
+    fn secret(&mut self) -> Result<[u64; 2], Shortage> {
+        unreachable!("no SYN is asked for")
+    }
+
+    fn reserve_port(&mut self, _: u16) -> Result<u16, Shortage> {
+        unreachable!("no SYN is asked for")
+    }
+
+    fn open_raw(&mut self, _: RawOptions) -> Result<(), Outcome> {
+        unreachable!("no SYN is asked for")
+    }
+
+    fn send_raw(&mut self, (): &(), _: &[RawPacket]) -> RawSendStep {
+        unreachable!("no SYN is asked for")
+    }
+
+    fn receive_raw(
+        &mut self,
+        (): &mut (),
+        _: RawQueue,
+        _: &mut dyn FnMut(Received<'_>),
+    ) -> RawReceiveStep {
+        unreachable!("no SYN is asked for")
+    }
+
+    fn raw_overflow(&mut self, (): &mut ()) -> u32 {
+        unreachable!("no SYN is asked for")
+    }
+
+    fn route(&mut self, _: SocketAddr) -> RouteResult {
+        let source = IpAddr::from([192, 0, 2, 254]);
+        self.feed.pick(&[RouteResult::From(source), RouteResult::Nowhere, RouteResult::Unknown])
+    }
+
+    fn name_files(&mut self) -> NameFileTexts {
+        let resolv_conf = self.feed.pick(&RESOLV_CONFS).map(<[u8]>::to_vec);
+        let hosts = self.feed.pick(&HOSTS).map(<[u8]>::to_vec);
+        NameFileTexts { resolv_conf, hosts }
+    }
+
+    fn token_file(&mut self) -> Option<Vec<u8>> {
+        panic!("no token is needed")
+    }
+
+    fn process_files(&mut self, take: impl FnOnce(ProcessFiles<'_>)) {
+        take(ProcessFiles::default());
+    }
+
+    /// Takes no byte of the input: what comes of a reading depends on its number.
+    fn local_drops(&mut self) -> Option<LocalDrops> {
+        self.readings += 1;
+        let number = self.readings;
+        let used = [0, 0, 600, 896, 1024][number as usize % 5];
+        let refused = u64::from(number / 5);
+        let table = NeighbourTable { entries_max: 1024, used, refused };
+        let drops = LocalDrops {
+            tables: [Some(table), Some(table)],
+            networks: vec![([192, 0, 2, 254].into(), 24)],
+            conntrack: u64::from(number / 7 * 100),
+            queues: u64::from(number / 11 * 100),
+        };
+        (!number.is_multiple_of(9)).then_some(drops)
+    }
+
+    fn write_stdout(&mut self, _: &[u8]) -> IoStep {
+        panic!("a service prints nothing")
+    }
+
+    fn write_log(&mut self, bytes: &[u8]) -> IoStep {
+        assert!(!bytes.contains(&b'\r'), "a service shows no progress");
+        IoStep::Done(bytes.len())
     }
 }

@@ -11,11 +11,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use openports::dns::wire::{self, Finding, ForeignReply, RecordKind, Reply, Subject};
+use openports::dns::wire::{self, Finding, ForeignReply, Question, RecordKind, Reply};
 use openports::limits::{ADDRESSES_PER_NAME_MAX, ANSWER_RECORDS_MAX, CNAME_CHAIN_MAX, TTL_MAX};
+use simple_dns::ResourceRecord;
 use simple_dns::rdata::{A, AAAA, CNAME, RData, SOA};
 use simple_dns::{CLASS, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, RCODE, TYPE};
-use simple_dns::{Question, ResourceRecord};
 
 use openports_fuzz::Feed;
 
@@ -27,7 +27,7 @@ const NAMES: [&str; 6] = [NAME, "WWW.example.COM", "a.example.com", "b.test", "e
 fuzz_target!(|bytes: &[u8]| {
     for kind in [RecordKind::A, RecordKind::Aaaa] {
         let Some(name) = wire::wire_name(NAME) else { return };
-        let subject = Subject { name, kind };
+        let subject = Question { name, kind };
         check(&subject, bytes);
         check(&subject, &as_answer(&subject, bytes));
         check_encodings(&subject, &as_records(&subject, bytes));
@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
 
 /// `bytes` as flags, three counts and records behind the question that was asked, so that the
 /// fuzzer need not find out the question by itself.
-fn as_answer(subject: &Subject, bytes: &[u8]) -> Vec<u8> {
+fn as_answer(subject: &Question, bytes: &[u8]) -> Vec<u8> {
     let mut message = wire::query(ID, subject);
     let (head, records) = bytes.split_at(bytes.len().min(5));
     for (place, byte) in [2, 3, 7, 9, 11].into_iter().zip(head) {
@@ -48,13 +48,14 @@ fn as_answer(subject: &Subject, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A reply in which each few bytes choose a record.
-fn as_records(subject: &Subject, bytes: &[u8]) -> Packet<'static> {
+fn as_records(subject: &Question, bytes: &[u8]) -> Packet<'static> {
     let mut feed = Feed::new(bytes);
     let mut packet = Packet::new_reply(ID);
     packet.set_flags(PacketFlag::from_bits_truncate(u16::from(feed.byte()) << 3));
     let codes = [RCODE::NoError, RCODE::NoError, RCODE::NameError, RCODE::ServerFailure];
     *packet.rcode_mut() = feed.pick(&codes);
-    let question = Question::new(named(NAME), qtype(subject.kind), QCLASS::CLASS(CLASS::IN), false);
+    let class = QCLASS::CLASS(CLASS::IN);
+    let question = simple_dns::Question::new(named(NAME), qtype(subject.kind), class, false);
     packet.questions.push(question);
     while !feed.is_empty() {
         let owner = named(feed.pick(&NAMES));
@@ -91,7 +92,7 @@ const fn qtype(kind: RecordKind) -> QTYPE {
     }
 }
 
-fn check(subject: &Subject, message: &[u8]) {
+fn check(subject: &Question, message: &[u8]) {
     let ours = wire::reply(ID, subject, message);
     if let Ok(packet) = Packet::parse(message) {
         let theirs = walk(subject, &packet);
@@ -102,7 +103,7 @@ fn check(subject: &Subject, message: &[u8]) {
     }
     let Ok(reply) = ours else { return };
     assert_eq!(wire::reply(ID ^ 1, subject, message), Err(ForeignReply), "another id");
-    let Reply::Told { finding, ttl } = reply else { return };
+    let Reply::Answer { finding, ttl } = reply else { return };
     match finding {
         Finding::Addresses(addresses) => {
             assert!((1..=ADDRESSES_PER_NAME_MAX).contains(&addresses.len()));
@@ -123,14 +124,16 @@ fn check(subject: &Subject, message: &[u8]) {
 fn is_no_more(ours: &Result<Reply, ForeignReply>, theirs: &Result<Reply, ForeignReply>) -> bool {
     match (ours, theirs) {
         (Ok(Reply::Failure), _) => true,
-        (Ok(Reply::Told { finding: a, ttl: None }), Ok(Reply::Told { finding: b, .. })) => a == b,
+        (Ok(Reply::Answer { finding: a, ttl: None }), Ok(Reply::Answer { finding: b, .. })) => {
+            a == b
+        }
         _ => ours == theirs,
     }
 }
 
 /// What the other codec writes is read as its own records say; of the types that a lookup looks at,
 /// since it reads and writes some others (IPSECKEY) so that their lengths do not fit any more.
-fn check_encodings(subject: &Subject, packet: &Packet<'_>) {
+fn check_encodings(subject: &Question, packet: &Packet<'_>) {
     let types = [TYPE::A, TYPE::AAAA, TYPE::CNAME, TYPE::SOA];
     let mut records = packet.answers.iter().chain(&packet.name_servers);
     let is_plain = records.all(|record| types.contains(&record.rdata.type_code()));
@@ -145,7 +148,7 @@ fn check_encodings(subject: &Subject, packet: &Packet<'_>) {
 }
 
 /// What the records say, read by walking over all of them once for each name.
-fn walk(subject: &Subject, packet: &Packet<'_>) -> Result<Reply, ForeignReply> {
+fn walk(subject: &Question, packet: &Packet<'_>) -> Result<Reply, ForeignReply> {
     let [question] = &packet.questions[..] else { return Err(ForeignReply) };
     let is_ours = packet.id() == ID
         && packet.has_flags(PacketFlag::RESPONSE)
@@ -161,7 +164,7 @@ fn walk(subject: &Subject, packet: &Packet<'_>) -> Result<Reply, ForeignReply> {
     match packet.rcode() {
         RCODE::NoError if packet.has_flags(PacketFlag::TRUNCATION) => return Ok(Reply::Truncated),
         RCODE::NoError => {}
-        RCODE::NameError => return Ok(Reply::Told { finding: Finding::NoName, ttl: absent }),
+        RCODE::NameError => return Ok(Reply::Answer { finding: Finding::NoName, ttl: absent }),
         _ => return Ok(Reply::Failure),
     }
     let records = &packet.answers[..packet.answers.len().min(ANSWER_RECORDS_MAX)];
@@ -186,7 +189,7 @@ fn walk(subject: &Subject, packet: &Packet<'_>) -> Result<Reply, ForeignReply> {
         }
         if !addresses.is_empty() {
             let finding = Finding::Addresses(addresses);
-            return Ok(Reply::Told { finding, ttl: Some(ttl) });
+            return Ok(Reply::Answer { finding, ttl: Some(ttl) });
         }
         let mut targets = own.iter().filter_map(|it| match &it.rdata {
             RData::CNAME(CNAME(target)) => Some((target, it.ttl)),
@@ -200,7 +203,7 @@ fn walk(subject: &Subject, packet: &Packet<'_>) -> Result<Reply, ForeignReply> {
                 if aliases == 0 && absent.is_none() && is_referral {
                     return Ok(Reply::Failure);
                 }
-                return Ok(Reply::Told { finding: Finding::NoData, ttl: absent });
+                return Ok(Reply::Answer { finding: Finding::NoData, ttl: absent });
             }
         }
     }

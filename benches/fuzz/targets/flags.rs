@@ -8,7 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use libfuzzer_sys::fuzz_target;
 use openports::budget::Shares;
 use openports::config::{self, Config, Invocation};
-use openports::event::listen::Listen;
+use openports::listen_address::Listen;
+use openports::interfaces::Interfaces;
 use openports::limits;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -24,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
             Some(_) | None => args.push(OsStr::from_bytes(line).to_owned()),
         }
     }
-    match config::parse(args, |name| env.get(name.as_bytes()).cloned()) {
+    match config::parse(args, |name| env.get(name.as_bytes()).cloned(), Interfaces::default) {
         Ok(Invocation::Serve(config, _)) => {
             assert!(!config.listen.is_empty());
             check_config(&config);
@@ -32,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(Invocation::Scan(config, asked)) => {
             assert!(config.listen.is_empty() && !asked.ports.is_empty());
             assert!(config.scan.shard.items(1_000) <= 1_000);
-            assert!(config.scan.manner.deadline <= limits::SCAN_TIME_MAX);
+            assert!(config.scan.options.deadline <= limits::SCAN_TIME_MAX);
             check_config(&config);
         }
         Ok(Invocation::Healthcheck(Listen::Tcp(at))) => assert!(!at.ip().is_unspecified()),
@@ -64,5 +65,5 @@ fn check_config(config: &Config) {
             assert!(sum + 8 <= limit && shares.probes > 0 && shares.connections > 0);
         }
     }
-    let _ = config.reach();
+    let _ = config.exposure();
 }

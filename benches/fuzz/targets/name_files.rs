@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
 use openports::dns::files::{Hosts, NameFiles, ResolvConf};
-use openports::dns::{Output, Question, Resolver};
+use openports::dns::{LookupRequest, Output, Resolver};
+use openports::host::Family;
 use openports::limits;
 use openports::slots::Key;
-use openports::target::Family;
 
 fuzz_target!(|bytes: &[u8]| {
     // Each file is read as both; `nameserver` is no address, and an address no keyword.
@@ -19,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
     let words = String::from_utf8_lossy(bytes);
     let name = words.split_ascii_whitespace().last().unwrap_or("www.example.com");
     for family in [Family::Any, Family::V4, Family::V6] {
-        resolve(bytes, Question { name: name.to_ascii_lowercase().into(), family });
+        resolve(bytes, LookupRequest { name: name.to_ascii_lowercase().into(), family });
     }
 });
 
@@ -60,7 +60,7 @@ fn check_hosts(bytes: &[u8]) {
 }
 
 /// A lookup with both files, of which every server stays silent, and every other one refuses.
-fn resolve(bytes: &[u8], question: Question) {
+fn resolve(bytes: &[u8], question: LookupRequest) {
     let mut now = Instant::now();
     let ends_by = now + limits::LOOKUP_TIMEOUT;
     let mut resolver = Resolver::new(1, limits::SOCKETS_PER_LOOKUP);

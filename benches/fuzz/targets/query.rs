@@ -2,17 +2,18 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use openports::api::accept::Form;
 use openports::api::problem::{Problem, problem_response};
-use openports::api::query::{self, ScanRequest};
+use openports::api::query;
 use openports::limits::{PORT_ITEMS_MAX, Settings};
-use openports::target::{PortSet, Timeout};
+use openports::port_set::PortSet;
+use openports::scan::options::Timeout;
+use openports::scan::request::ScanRequest;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     check_ports(text);
     let defaults = Settings::default();
-    match query::parse(text, &defaults, Form::Json) {
+    match query::parse(text, &defaults) {
         Ok(request) => check_request(text, &request, &defaults),
         Err(faults) => {
             let response = problem_response(&Problem::invalid(faults));
@@ -51,8 +52,8 @@ fn check_request(text: &str, request: &ScanRequest, defaults: &Settings) {
         assert_eq!(request.ports.contains(port), asked[at] && !is_excluded, "{port}");
     }
     assert!(!request.ports.is_empty());
-    assert!(request.deadline <= defaults.scan_time_max);
-    if let Timeout::Fixed(timeout) = request.timeout {
+    assert!(request.options.deadline <= defaults.scan_time_max);
+    if let Timeout::Fixed(timeout) = request.options.timeout {
         assert!(!timeout.is_zero());
     }
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds the image: twice for this processor and once for arm64, which an emulator then runs.
+# Builds the image for this processor and for arm64, which an emulator then runs. That the bytes are
+# the same wherever they are built is held against manifests/package/binary.
 . "$(dirname "$0")/lib.sh"
 
 service=
@@ -14,52 +15,50 @@ files() {
 }
 about() { podman image inspect "localhost/openports:$1" --format "$2"; }
 
-# lean NAME ARCHITECTURE: the binary and nothing else.
+# lean NAME ARCHITECTURE: the binary, its bill of materials, and nothing else.
 lean() {
     local found
-    found=$(files "$1")
-    check "$1: files and their size" "openports *" "$found"
-    check "$1: number of files" 1 "$(wc -l <<<"$found")"
-    at_most "$1: bytes" 1500000 "${found#* }"
+    found=$(files "$1" | sort)
+    check "$1: files" "openports openports.cdx.json" "$(awk '{ print $1 }' <<<"$found" | xargs)"
+    at_most "$1: bytes" 1500000 "$(awk '$1 == "openports" { print $2 }' <<<"$found")"
     check "$1: architecture" "$2" "$(about "$1" '{{.Architecture}}')"
 }
 
-echo "-- built twice, in other directories with other tools' paths, and for arm64"
+echo "-- built for both processors"
 build_image
-build_image /opt
-rm -rf "$work/elsewhere" && mkdir "$work/elsewhere"
-cp -r Dockerfile .dockerignore Cargo.toml Cargo.lock src "$work/elsewhere"
-# At once: most of a build is the linker's, which takes one processor. Not from the same base with
-# the same steps, or one's layers hide the other's in the cache.
-build ci . &
+revision=$(git rev-parse HEAD 2>/dev/null || echo none)
+# At once: most of a build is the linker's, which takes one processor.
+build ci --label "org.opencontainers.image.revision=$revision" . &
 first=$!
-prefix=/opt build again --layers=false --no-cache "$work/elsewhere" &
-second=$!
-# The podman of Debian 12 has to be told what it runs on.
+# The podman of Debian 12 has to be told what it runs on. This build leaves no layers in the cache:
+# its first ones are those of the other, and would hide the compiled dependencies from `changed`.
 own=$(dpkg --print-architecture)
-prefix=/opt build arm64 --platform linux/arm64 --build-arg "BUILDPLATFORM=linux/$own" . &
-third=$!
-wait "$first" && wait "$second" && wait "$third"
-# Not the image's id: podman notes in it what it took from its cache.
-layers() { about "$1" '{{.RootFS.Layers}}' | tr -d '[]'; }
-check "layers, built twice" "$(layers ci)" "$(layers again)"
+build arm64 --layers=false --platform linux/arm64 --build-arg "BUILDPLATFORM=linux/$own" . &
+second=$!
+wait "$first" && wait "$second"
 
-echo "-- the binary and nothing else, for both processors"
+echo "-- the binary and its bill of materials, for both processors"
 lean ci "$own"
 lean arm64 arm64
+files ci >/dev/null
+layer=$(jq -r '.layers[-1].digest' "$work/image/manifest.json")
+check "its bytes, as manifests/package/binary makes them" \
+    "$(sha256sum <"$(manifests/package/binary)")" \
+    "$(tar -xOf "$work/image/${layer#sha256:}" openports | sha256sum)"
 config='{{.Config.User}} {{.Config.StopSignal}} {{.Config.Env}} {{.Config.Entrypoint}}'
 check "configuration" "65532:65532 SIGTERM *OPENPORTS_LISTEN=?::?:8080* ?/openports?" \
     "$(about ci "$config")"
 check "HEALTHCHECK" "*/openports healthcheck*" "$(about ci '{{.Config.Healthcheck.Test}}')"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
-for label in title=openports "description=?*" licenses=MIT "version=$version" "revision=?*"; do
+for label in title=openports "description=?*" licenses=MIT "version=$version" "revision=$revision"; do
     key=org.opencontainers.image.${label%%=*}
     check "$key" "${label#*=}" "$(about ci "{{index .Config.Labels \"$key\"}}")"
 done
 
 echo "-- sources that change leave the dependencies alone"
 mkdir -p "$work/changed/src"
-cp Dockerfile .dockerignore Cargo.toml Cargo.lock "$work/changed"
+cp -r --parents Dockerfile .dockerignore Cargo.toml Cargo.lock docs \
+    manifests/package/openports.cdx.json "$work/changed"
 echo >"$work/changed/src/lib.rs"
 echo 'fn main() {}' >"$work/changed/src/main.rs"
 build changed "$work/changed"
@@ -67,10 +66,15 @@ compiled=$(grep -o 'Compiling [a-z].*' "$work/build-changed.log" | grep -v ' ope
 check "dependencies compiled anew" "" "$compiled"
 
 echo "-- the image of arm64, under an emulator"
-layer=$(files arm64 >/dev/null && jq -r '.layers[0].digest' "$work/image/manifest.json")
+layer=$(files arm64 >/dev/null && jq -r '.layers[-1].digest' "$work/image/manifest.json")
 tar -xf "$work/image/${layer#sha256:}" -C "$work" openports
 arm() { qemu-aarch64-static "$work/openports" "$@"; }
 check "--version" "openports $version" "$(arm --version)"
+notices=$(arm licenses)
+for crate in $(jq -r '.components[].name' manifests/package/openports.cdx.json); do
+    [[ $notices == *"$crate"* ]] || fail "the notices do not name $crate"
+done
+echo "   notices: $(wc -l <<<"$notices") lines, and they name every crate"
 OPENPORTS_LISTEN=127.0.0.1:0 qemu-aarch64-static "$work/openports" 2>"$work/arm64.log" &
 service=$!
 listens() { sed -n 's/.*msg=listening address=\([0-9.:]*\).*/\1/p' "$work/arm64.log"; }

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """What must hold of the rendered manifests: check.py DIRECTORY.
 
-The directory holds base.yaml, sidecar.yaml and the others as kustomize renders them, changed.yaml,
-the base with another setting, serve.help and scan.help as the image prints them, and metrics, the
-page of /metrics. Writes the alert rules to rules.yaml, for promtool, and what podman is to play to
-play-*.yaml.
+The directory holds base.yaml, sidecar.yaml and the others as kustomize renders them, first.yaml,
+second.yaml and own-*.yaml from the kustomizations of docs/kubernetes.md, changed.yaml, the base
+with another setting, serve.help and scan.help as the image prints them. Writes what podman is to
+play to play-*.yaml.
 """
 
 import copy, json, os, pathlib, re, sys
@@ -12,17 +12,12 @@ import kubernetes_validate
 import yaml
 
 MINORS = ["1.37", "1.36", "1.35"]  # the current one and the two before
-CUSTOM = {"ServiceMonitor", "PrometheusRule"}  # promtool and what follows check these
+CUSTOM = {"ServiceMonitor", "PrometheusRule"}  # promtool and what follows checks these
 here = pathlib.Path(sys.argv[1])
 read = lambda name: (here / name).read_text()
 documents = {name: list(yaml.safe_load_all(read(name + ".yaml")))
-             for name in ("base", "sidecar", "sidecar-unix", "monitoring", "sweep")}
-metrics = set(re.findall(r"^# TYPE (\w+)", read("metrics"), re.M))
-labels = {}  # of each metric, with the values that were seen
-for metric, words in re.findall(r"^(\w+)\{(.*)\} ", read("metrics"), re.M):
-    for label, value in re.findall(r'(\w+)="([^"]*)"', words):
-        labels.setdefault(metric, {}).setdefault(label, set()).add(value)
-SCRAPED = {"le", "namespace", "pod"}  # what Prometheus adds, and what any histogram has
+             for name in ("base", "sidecar", "sidecar-unix", "monitoring", "sweep", "first",
+                          "second", "own-pod", "own-sweep", "own-syn")}
 seconds = lambda text: int(re.fullmatch(r"(\d+)s", text)[1])
 
 
@@ -206,49 +201,98 @@ def check_sweep():
     assert str(path) in config_maps("sweep")[volume["configMap"]["name"]]["data"]
 
 
-def check_labels(query):
-    """The labels that a query names are those of its metrics, the routes that it names exist."""
-    named = re.findall(r"(openports_\w+)(?:\{([^}]*)\})?", query)
-    known = SCRAPED.union(*(labels.get(metric, {}) for metric, _ in named))
-    for group in re.findall(r"by \(([^)]*)\)", query):
-        assert set(group.split(", ")) <= known, f"{group}: none of {known}: {query}"
-    for metric, matchers in named:
-        for label, equals, value in re.findall(r'(\w+)(=~?)"([^"]*)"', matchers):
-            seen = labels[metric][label]
-            assert equals == "=~" or value in seen, f"{value}: none of {seen}: {query}"
-
-
 def check_monitoring():
+    """What a Prometheus finds; .ci/monitoring checks the alerts and the dashboard."""
     monitor = one("monitoring", "ServiceMonitor")["spec"]
     service = one("monitoring", "Service")
     assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert monitor["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
-    rules = one("monitoring", "PrometheusRule")["spec"]
-    (here / "rules.yaml").write_text(yaml.safe_dump(rules))
-    alerts = [rule for group in rules["groups"] for rule in group["rules"]]
-    data = config_maps("monitoring")["openports-dashboard"]["data"]
-    dashboard = json.loads(data["openports.json"])
-    queries = [it["expr"] for panel in dashboard["panels"] for it in panel["targets"]]
-    for query in queries + [alert["expr"] for alert in alerts]:
-        named = {re.sub("_bucket$", "", word) for word in re.findall(r"openports_\w+", query)}
-        assert named and named <= metrics, f"{named - metrics} are no metrics: {query}"
-        check_labels(query)
-    for alert in alerts:
-        assert {"summary", "description"} <= set(alert["annotations"]), alert["alert"]
+    assert monitor["jobLabel"] in service["metadata"]["labels"]
+    json.loads(config_maps("monitoring")["openports-dashboard"]["data"]["openports.json"])
+    probe = yaml.safe_load(pathlib.Path("manifests/prometheus/probe.yaml").read_text())["spec"]
+    host, port = probe["prober"]["url"].split(":")
+    assert host.split(".")[0] == service["metadata"]["name"]
+    assert int(port) == service["spec"]["ports"][0]["port"]
+    secret = one("base", "Deployment")["spec"]["template"]["spec"]["volumes"][0]["secret"]
+    assert probe["authorization"]["credentials"] == {"name": secret["secretName"], "key": "token"}
+    jobs = pathlib.Path("manifests/prometheus/rules.yaml").read_text()
+    assert f'job="{probe["jobName"]}"' in jobs
+
+
+def selectors(document):
+    """Each selector of pods in a document, as a path and its labels."""
+    spec = document.get("spec", {})
+    if document["kind"] == "Service":
+        yield "selector", spec["selector"]
+    for field in ("selector", "podSelector"):
+        if "matchLabels" in (spec.get(field) or {}):
+            yield field, spec[field]["matchLabels"]
+    for it in spec.get("template", {}).get("spec", {}).get("topologySpreadConstraints", []):
+        yield "topologySpreadConstraints", it["labelSelector"]["matchLabels"]
+
+
+def check_installations():
+    """The two installations of docs/kubernetes.md share a namespace and nothing in it."""
+    first, second = documents["first"], documents["second"]
+    pods = {name: one(name, "Deployment")["spec"]["template"] for name in ("first", "second")}
+    for own, other in (("first", "second"), ("second", "first")):
+        for document in documents[own]:
+            for path, wanted in selectors(document):
+                where = f"{own}: {document['kind']} {path} {wanted}"
+                if document["kind"] != "ServiceMonitor":
+                    assert wanted.items() <= pods[own]["metadata"]["labels"].items(), where
+                    assert not wanted.items() <= pods[other]["metadata"]["labels"].items(), where
+                else:
+                    service = one(other, "Service")["metadata"]["labels"]
+                    assert not wanted.items() <= service.items(), where
+    names = lambda group: {(it["kind"], it["metadata"]["name"]) for it in group}
+    assert not names(first) & names(second), names(first) & names(second)
+    secrets = [pods[name]["spec"]["volumes"][0]["secret"]["secretName"] for name in pods]
+    assert secrets[0] != secrets[1] and ("Secret", secrets[1]) in names(second), secrets
+    # A client needs one label for either, and none of an installation.
+    for document in first + second:
+        if document["kind"] == "NetworkPolicy":
+            for peer in document["spec"]["ingress"][0]["from"]:
+                assert "matchLabels" not in peer.get("podSelector", {}), peer
+
+
+def check_own_sweep():
+    """What the documented kustomization sets, it sets; the rest is the sweep's."""
+    own, job = one("own-sweep", "Job")["spec"], one("sweep", "Job")["spec"]
+    assert ours(own["template"]["spec"])["args"] == ours(job["template"]["spec"])["args"]
+    lists = [it for it in config_maps("own-sweep").values() if "targets.txt" in it["data"]]
+    volume = own["template"]["spec"]["volumes"][0]
+    assert [it["metadata"]["name"] for it in lists] == [volume["configMap"]["name"]]
+
+
+def check_component():
+    """The sidecar, added by the documented kustomization to a Deployment that says nothing of it."""
+    found = one("own-pod", "Deployment")["spec"]["template"]["spec"]
+    example = one("sidecar", "Deployment")["spec"]["template"]["spec"]
+    image = ours(found).pop("image")
+    assert image == "registry.example/openports:0.1.0", image
+    assert ours(found) == {it: ours(example)[it] for it in ours(example) if it != "image"}
+
+
+def check_syn():
+    """SYN scans: the base, and nothing more than the one capability."""
+    found = one("own-syn", "Deployment")["spec"]["template"]
+    context = ours(found["spec"])["securityContext"]
+    assert context.pop("allowPrivilegeEscalation") is True
+    assert context["capabilities"].pop("add") == ["NET_RAW"]
+    context["allowPrivilegeEscalation"] = False
+    check_restricted(found)
 
 
 def check_documentation():
-    """What docs/kubernetes.md names exists: our variables, flags and alerts. (Other programs' flags
-    stand within a command of theirs.)"""
+    """What docs/kubernetes.md names exists: our variables and flags. (Other programs' flags stand
+    within a command of theirs.)"""
     text = pathlib.Path("docs/kubernetes.md").read_text()
     known = read("serve.help") + read("scan.help")
     for word in re.findall(r"OPENPORTS_\w+", text):
         assert re.search(rf"\b{word}\b", known), f"docs/kubernetes.md: no {word}"
     for word in re.findall(r"`(--[a-z-]+)", text):
         assert re.search(rf"^ +{word}\b", known, re.M), f"docs/kubernetes.md: no {word}"
-    groups = one("monitoring", "PrometheusRule")["spec"]["groups"]
-    alerts = {rule["alert"] for group in groups for rule in group["rules"]}
-    assert set(re.findall(r"^\| `(Openports\w+)`", text, re.M)) == alerts
 
 
 def write_play(name, spec, configs=()):
@@ -313,6 +357,11 @@ check_sidecar("sidecar", "127.0.0.1:")
 check_sidecar("sidecar-unix", "unix:/")
 check_sweep()
 check_monitoring()
+check_installations()
+check_component()
+check_own_sweep()
+check_syn()
 write_plays()
-total = sum(map(len, documents.values()))
-print(f"   {total} documents hold, {total - 2} of them against {', '.join(MINORS)}, strictly")
+kinds = [document["kind"] for group in documents.values() for document in group]
+held = sum(kind not in CUSTOM for kind in kinds)
+print(f"   {len(kinds)} documents hold, {held} of them against {', '.join(MINORS)}, strictly")

@@ -73,17 +73,17 @@ unplug() {
     ip netns del op-out 2>/dev/null || true
 }
 
-# build_image [PREFIX]: an image with this machine's compiler, its tools under PREFIX. It links into
-# /usr, which the build mounts, so what it is to compile for must be installed here.
+# An image with this machine's compiler. It links into /usr, which the build mounts, so what it is to
+# compile for must be installed here.
 build_image() {
-    local root prefix=${1-}
+    local root
     root=$(mktemp -d)
-    mkdir -p "$root"/{usr,etc,tmp,"$prefix/cargo","$prefix/rustup"}
+    mkdir -p "$root"/{usr,etc,tmp,cargo,rustup}
     cp -P /bin /lib* "$root"/
     cp -rP /etc/alternatives /etc/ssl /etc/ld.so.* /etc/passwd /etc/group "$root/etc/"
-    tar -C "$root" -c . | podman import -q --change "ENV=PATH=$prefix/cargo/bin:/usr/bin:/bin" \
-        --change "ENV=CARGO_HOME=$prefix/cargo" --change "ENV=RUSTUP_HOME=$prefix/rustup" \
-        - "localhost/openports-build${prefix//\//-}:ci" >/dev/null
+    tar -C "$root" -c . | podman import -q --change "ENV=PATH=/cargo/bin:/usr/bin:/bin:/usr/sbin" \
+        --change "ENV=CARGO_HOME=/cargo" --change "ENV=RUSTUP_HOME=/rustup" \
+        - localhost/openports-build:ci >/dev/null
     rm -rf "$root"
     rustup -q target add x86_64-unknown-linux-musl aarch64-unknown-linux-musl
 }
@@ -91,11 +91,11 @@ build_image() {
 # build NAME [FLAG…] [-- DIRECTORY]: the Dockerfile as it is, to localhost/openports:NAME. `:O`
 # keeps what the build writes out of the mounts.
 build() {
-    local name=$1 prefix=${prefix-}
+    local name=$1
     shift
     podman build --format docker --timestamp 0 --network host -t "localhost/openports:$name" \
-        --build-arg "BUILD_IMAGE=localhost/openports-build${prefix//\//-}:ci" \
-        -v /usr:/usr:ro -v "${CARGO_HOME:-$HOME/.cargo}:$prefix/cargo:O" \
-        -v "${RUSTUP_HOME:-$HOME/.rustup}:$prefix/rustup:O" "$@" >"$work/build-$name.log" 2>&1 ||
+        --build-arg "BUILD_IMAGE=localhost/openports-build:ci" \
+        -v /usr:/usr:ro -v "${CARGO_HOME:-$HOME/.cargo}:/cargo:O" \
+        -v "${RUSTUP_HOME:-$HOME/.rustup}:/rustup:O" "$@" >"$work/build-$name.log" 2>&1 ||
         { tail -30 "$work/build-$name.log"; fail "podman build: $name"; }
 }

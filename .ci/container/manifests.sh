@@ -17,50 +17,61 @@ rm -rf "$pods" && mkdir "$pods"
 plug
 podman image exists "$image" || { build_image && build ci .; }
 
-# The kubectl of Debian 12 has a kustomize that finds a base only as one, and calls patches else.
-render() {
-    if kubectl kustomize "manifests/$1" 2>/dev/null; then return; fi
-    rm -rf "$work/manifests" && cp -r manifests "$work/manifests"
-    local file base
-    for file in "$work"/manifests/overlays/*/kustomization.yaml; do
-        base=$(sed -n 's/^- \(\.\.\/.*\)/\1/p' "$file")
-        [ -n "$base" ] || continue
-        sed -i -e '/^- \.\.\//d' -e "\$a bases: [$base]" -e 's/^patches:/patchesStrategicMerge:/' \
-            -e 's/^- path: /- /' "$file"
-        # A list without items is no list.
-        grep -A 1 '^resources:$' "$file" | grep -q '^- ' || sed -i '/^resources:$/d' "$file"
-    done
-    kubectl kustomize "$work/manifests/$1"
+render() { kubectl kustomize "$1"; }
+
+# snippet N: the N-th kustomization in docs/kubernetes.md, as its reader would copy it.
+snippet() {
+    awk -v wanted="$1" '
+        /^```/ { inside = 0 }
+        inside && count == wanted
+        /^```yaml$/ { inside = 1; count++ }' docs/kubernetes.md
 }
 
 echo "-- rendered, and every document checked"
-render base >"$pods/base.yaml"
-render overlays/sidecar >"$pods/sidecar.yaml"
-render overlays/sidecar-unix >"$pods/sidecar-unix.yaml"
-render overlays/monitoring >"$pods/monitoring.yaml"
-render sweep >"$pods/sweep.yaml"
+render manifests/base >"$pods/base.yaml"
+render manifests/overlays/sidecar >"$pods/sidecar.yaml"
+render manifests/overlays/sidecar-unix >"$pods/sidecar-unix.yaml"
+render manifests/overlays/monitoring >"$pods/monitoring.yaml"
+render manifests/sweep >"$pods/sweep.yaml"
+# The kustomizations that docs/kubernetes.md has its reader write, beside a checkout.
+rm -rf "$work/own" && mkdir -p "$work/own"/{openports,first,second,own-pod,own-sweep,own-syn}
+cp -r manifests "$work/own/openports"
+snippet 1 >"$work/own/first/kustomization.yaml"
+snippet 2 >"$work/own/second/kustomization.yaml"
+snippet 3 >"$work/own/own-sweep/kustomization.yaml"
+snippet 4 >"$work/own/own-pod/kustomization.yaml"
+snippet 5 >"$work/own/own-syn/kustomization.yaml"
+cp manifests/sweep/targets.txt "$work/own/own-sweep"
+# The second one is watched as well, as the page says.
+fields='fields: [{path: spec\/selector\/matchLabels, kind: ServiceMonitor}]'
+sed -i -e "s/^labels: .*includeSelectors: true/&, $fields/" \
+    -e '$a components: [../openports/manifests/components/monitoring]' \
+    "$work/own/second/kustomization.yaml"
+for name in first second; do echo a-token-for-tests >"$work/own/$name/token"; done
+cat >"$work/own/own-pod/app.yaml" <<'A'
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: my-app, labels: {openports-sidecar: "true"}}
+spec:
+  selector: {matchLabels: {app: my-app}}
+  template:
+    metadata: {labels: {app: my-app}}
+    spec: {containers: [{name: app, image: my-app}]}
+A
+for name in first second own-pod own-sweep own-syn; do render "$work/own/$name" >"$pods/$name.yaml"; done
 # The same base with another setting, to see that its pods roll.
 rm -rf "$work/changed-base" && cp -r manifests/base "$work/changed-base"
 sed -i 's/OPENPORTS_LOG_FORMAT=json/OPENPORTS_LOG_FORMAT=logfmt/' \
     "$work/changed-base/kustomization.yaml"
-kubectl kustomize "$work/changed-base" >"$pods/changed.yaml"
+render "$work/changed-base" >"$pods/changed.yaml"
 for command in serve scan; do
     podman run --rm --network none "$image" "$command" --help >"$pods/$command.help"
 done
-podman run -d --rm --name op-metrics --network ns:/run/netns/op-in "$image" >/dev/null
-within 10 outside curl -sf http://203.0.113.1:8080/readyz
-# So that each label has been told once.
-for domain in 203.0.113.2 name.invalid; do
-    outside curl -s "http://203.0.113.1:8080/open-ports?domain=$domain&toPort=9" >/dev/null
-done
-outside curl -sf -o "$pods/metrics" http://203.0.113.1:8080/metrics
-podman rm -f op-metrics >/dev/null
 python=$work/venv/bin/python
 [ -x "$python" ] || python3 -m venv "$work/venv"
 "$python" -c 'import kubernetes_validate' 2>/dev/null ||
     "$python" -m pip install -q 'kubernetes-validate==1.37.*' PyYAML
 "$python" .ci/container/check.py "$pods"
-promtool check rules "$pods/rules.yaml"
 
 # Apps of nothing but busybox and curl, as the sidecars' examples want them.
 root=$(mktemp -d)

@@ -21,16 +21,17 @@ KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home
 class Browser:
     """One chromium with a profile of its own."""
 
-    def __init__(self, binary="chromium"):
+    def __init__(self, binary="chromium", scrollbars=False):
         self.profile = tempfile.mkdtemp(prefix="page-")
         self.pages, self.last, self.rest = {}, 0, b""
         to_read, self.to = os.pipe()
         self.come, to_write = os.pipe()
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio",
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio",
                  "--no-first-run", "--disable-background-networking", "--disable-component-update",
                  "--disable-features=Translate,OptimizationHints,MediaRouter", "--disable-sync",
                  "--disable-dev-shm-usage", "--force-color-profile=srgb", "--no-proxy-server",
                  "--remote-debugging-pipe", f"--user-data-dir={self.profile}"]
+        flags += [] if scrollbars else ["--hide-scrollbars"]
         # A shell puts the pipe's ends where chromium looks for them, and becomes chromium.
         line = f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}'
         self.process = subprocess.Popen(["bash", "-c", line, binary, *flags], stderr=subprocess.DEVNULL,

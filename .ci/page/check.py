@@ -21,6 +21,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import stub
 from browser import Browser, DEADLINE
 
 HOST = os.environ["PAGE_HOST"]
@@ -81,7 +82,7 @@ def listeners(count):
 def fill(page, target, ports, **more):
     page.fill("domain", target)
     page.fill("ports", ports)
-    if set(more) - {"timeout"}:
+    if more:
         page.eval("document.getElementById('rest').open = true")
     for name, value in more.items():
         page.fill(name, value)
@@ -92,31 +93,33 @@ def scan(page, target, ports, **more):
     page.click("scan")
 
 
-def says(page, beginning):
-    page.until(f"document.getElementById('say').textContent.startsWith({json.dumps(beginning)})")
+def says(page, beginning, seconds=DEADLINE):
+    page.until(f"document.getElementById('say').textContent.startsWith({json.dumps(beginning)})", seconds)
 
 
 def shown(page):
-    """The state of each port by its pixels; a cell of two colours is an error."""
+    """The state of each port, by the colour of its cell on the map or in the list of few ports."""
     page.call("Page.bringToFront")
-    page.eval("new Promise(requestAnimationFrame)")
+    # Frames have been drawn and, where ports are a list, a quarter of a second's tick has passed.
+    page.eval("new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 300))")
     digits = page.eval("""(() => {
-        const map = document.getElementById('map'), size = map.width / 256
-        const rgb = (element) => getComputedStyle(element).backgroundColor.match(/\\d+/g).slice(0, 3).join()
-        const known = [document.getElementById('frame'), ...document.querySelectorAll('i')].map(rgb)
-        const copy = new OffscreenCanvas(map.width, map.height).getContext('2d', { willReadFrequently: true })
-        copy.drawImage(map, 0, 0)
-        const { data } = copy.getImageData(0, 0, map.width, map.height)
-        const colour = (x, y) => data.slice(4 * (y * map.width + x), 4 * (y * map.width + x) + 3).join()
-        let digits = ''
-        for (let port = 0; port < 65536; port++) {
-            const x = (port % 256) * size, y = (port >> 8) * size, here = colour(x, y)
-            for (let dy = 0; dy < size; dy++) for (let dx = 0; dx < size; dx++) {
-                if (colour(x + dx, y + dy) !== here) throw new Error(`port ${port} has two colours`)
+        const known = [document.getElementById('map'), ...document.querySelectorAll('#legend i')]
+            .map((element) => getComputedStyle(element).backgroundColor.match(/\\d+/g).slice(0, 3).join())
+        const states = new Array(65536).fill(0), canvas = document.getElementById('map')
+        const few = [...document.querySelectorAll('#few:not([hidden]) li')]
+        if (few.length) for (const item of few) {
+            const colour = getComputedStyle(item.firstChild).backgroundColor.match(/\\d+/g).slice(0, 3).join()
+            states[item.value] = known.indexOf(colour)
+            if (item.lastChild.textContent !== STATES[states[item.value]]) throw new Error(item.textContent)
+        } else {
+            const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', { willReadFrequently: true })
+            copy.drawImage(canvas, 0, 0)
+            const { data } = copy.getImageData(0, 0, canvas.width, canvas.height)
+            for (let at = 0; at < data.length / 4 && base + at < 65536; at++) {
+                states[base + at] = known.indexOf(data.slice(4 * at, 4 * at + 3).join())
             }
-            digits += known.indexOf(here) < 0 ? '?' : known.indexOf(here)
         }
-        return digits
+        return states.map((state) => state < 0 ? '?' : state).join('')
     })()""")
     return [STATES[int(digit)] if digit != "?" else "no colour of the legend" for digit in digits]
 
@@ -208,12 +211,12 @@ def reload_scans_again_and_a_link_does_not(page, service):
     assert link.endswith("/?domain=127.0.0.1&ports=1-50&timeout=1s"), link
     page.reload()
     says(page, "Done: 0 of 50")
-    scans = service.metric('scans_total{result="complete"}')
+    scans = service.metric('scans_total{technique="connect",result="complete"}')
     other = browser.page()
     other.open(link)
     other.until("document.getElementById('service').textContent")
     assert other.eval("[domain.value, ports.value, timeout.value].join()") == "127.0.0.1,1-50,1s"
-    assert service.metric('scans_total{result="complete"}') == scans
+    assert service.metric('scans_total{technique="connect",result="complete"}') == scans
     assert not any("open-ports" in url for url in other.requests), other.requests
 
 
@@ -230,7 +233,7 @@ def back_and_forward_show_the_scan_of_the_address(page, service):
     says(page, "Done: 0 of 30")
     page.eval("history.go(-2)")
     says(page, "Name a target")
-    assert "not asked for" in shown(page)[5]
+    assert page.eval("document.getElementById('answer').hidden")
 
 
 def two_tabs_scan_side_by_side(page, service):
@@ -264,11 +267,12 @@ def a_stream_that_breaks_keeps_what_came(page, _):
     scan(page, HOST, "1-1000", timeout="60s")
     page.until(f"document.querySelectorAll('#rows tr').length === {len([port for port in OPEN if port <= 1000])}")
     service.close()
-    assert "The stream broke" in alert(page)
+    assert "The connection broke" in alert(page)
     says(page, "Broken off")
     expect_map(page, range(1, 1001), "untested", open={port for port in OPEN if port <= 1000})
     page.click("scan")
-    page.until("problem && document.getElementById('problem').textContent.includes('does not answer')")
+    page.until("document.getElementById('problem').textContent.includes('does not answer')")
+    expect_map(page, range(1, 1001), "untested", open={port for port in OPEN if port <= 1000})
 
 
 def a_token_is_asked_for_and_kept_in_the_tab(page, _):
@@ -277,12 +281,12 @@ def a_token_is_asked_for_and_kept_in_the_tab(page, _):
     service = Service("--token-file", file.name)
     page.open(service.url)
     scan(page, "127.0.0.1", "1-10")
-    assert service.ask("domain=127.0.0.1&ports=1-10")[1]["detail"] in alert(page)
-    assert page.eval("document.activeElement.id") == "token"
+    page.until("document.activeElement.id === 'token'")
+    assert page.text("token-error") == ""
     for word in ("shark", "swordfish"):
         page.fill("token", word)
         page.key("Enter")
-        page.until("ask.hidden") if word == "swordfish" else page.until("token.value === ''")
+        page.until("ask.hidden") if word == "swordfish" else page.until("document.getElementById('token-error').textContent")
     says(page, "Done: 0 of 10")
     assert page.eval("document.cookie + localStorage.length") == "0"
     assert "swordfish" not in page.eval("location.href + curl()")
@@ -296,13 +300,19 @@ def a_token_is_asked_for_and_kept_in_the_tab(page, _):
     os.unlink(file.name)
 
 
-def a_denied_target_is_told_in_the_services_words(page, service):
+def a_denied_target_is_told_beside_it_and_the_last_result_stays(page, service):
     page.open(service.url)
-    for target in ("169.254.169.254", "no-such-name.invalid"):
+    scan(page, "127.0.0.1", "1-300")
+    says(page, "Done: 0 of 300")
+    for target, words in (("169.254.169.254", "This service does not scan this target."), ("no-such-name.invalid", "")):
         scan(page, target, "80")
         status, said = service.ask(f"domain={target}&ports=80")
-        assert status >= 400 and said["detail"] in alert(page), (said, alert(page))
-        assert set(shown(page)) == {"not asked for"}
+        page.until("domain.ariaInvalid === 'true'")
+        error = page.text("domain-error")
+        assert status >= 400 and error.startswith(words) and said["detail"].rstrip(".") in error, (said, error)
+        expect_map(page, range(1, 301), "closed")
+        assert page.eval("document.getElementById('about').textContent") == "of 300 on 127.0.0.1"
+        assert page.eval("location.search") == "?domain=127.0.0.1&ports=1-300"
 
 
 def a_wrong_query_in_the_address_is_told_beside_its_input(page, service):
@@ -310,12 +320,15 @@ def a_wrong_query_in_the_address_is_told_beside_its_input(page, service):
     page.open(f"{service.url}?{query}")
     page.click("scan")
     told = service.ask(query)[1]
-    assert told["detail"] in alert(page)
-    for name in ("ports", "timeout", "retries"):
-        assert page.text(f"{name}-error") == ", ".join(told["invalid_fields"][name])
+    assert f"toport ({told['invalid_fields']['toport'][0]})" in alert(page)
+    for name, form in (("ports", "22,80,8000-8100"), ("timeout", "500ms, 2s or auto"), ("retries", "0 to 10 or auto")):
+        assert page.text(f"{name}-error").startswith(f"Use this form: {form}."), page.text(f"{name}-error")
+        # What only says that it is no number is left out.
+        said = told["invalid_fields"][name][0].rstrip(".")
+        assert "decimal" in said or said in page.text(f"{name}-error"), page.text(f"{name}-error")
         assert page.eval(f"document.getElementById('{name}').ariaInvalid") == "true"
-    assert f"toport: {told['invalid_fields']['toport'][0]}" in alert(page)
     assert page.eval("document.activeElement.id") == "ports"
+    assert page.eval("document.getElementById('answer').hidden")
     scan(page, "127.0.0.1", "1-9", timeout="1s", retries="1")
     says(page, "Done: 0 of 9")
     assert "toport" not in page.eval("location.search")
@@ -324,7 +337,95 @@ def a_wrong_query_in_the_address_is_told_beside_its_input(page, service):
     says(page, "Done: 0 of 4")
     page.fill("domain", "")
     page.click("scan")
-    page.until("document.getElementById('domain-error').textContent === \"can't be blank\"")
+    page.until("document.getElementById('domain-error').textContent === 'Fill this in: example.com or 192.0.2.7.'")
+    expect_map(page, range(5, 9), "closed")
+
+
+def a_typing_error_ends_no_scan(page, service):
+    page.open(service.url)
+    scan(page, HOST, "1-1000", timeout="3s", retries="0")
+    service.until("connects_in_flight", lambda count: count > 900)
+    scan(page, HOST, "1-x")
+    page.until("ports.ariaInvalid === 'true'")
+    assert service.metric("scans_running") == 1
+    says(page, "Done")
+    expect_map(page, range(1, 1001), "filtered", open={port for port in OPEN if port <= 1000})
+    assert page.text("found") == f"{len([port for port in OPEN if port <= 1000])} open ports"
+
+
+def what_is_no_answer_of_the_service_is_told(page, _):
+    server = stub.start()
+    page.open(server.url)
+    scan(page, "shop.example", "1-1024")
+    says(page, "Done")
+    for target, words in (("html200.example", "Status 200, text/html: is there a proxy"), ("html502.example", "Status 502, text/html: is there a proxy"),
+                          ("full.example", "Too many of your scans are under way"), ("leaving.example", "The service is shutting down")):
+        scan(page, target, "1-1024")
+        page.until(f"document.getElementById('problem').innerText.includes({json.dumps(words)})")
+        assert "10 open ports" in page.text("found"), page.text("found")
+    scan(page, "hangs.example", "1-1024")
+    page.until("document.getElementById('facts').textContent.startsWith('Waiting for the service')")
+    page.click("stop")
+    says(page, "Stopped")
+    assert "10 open ports" in page.text("found") and page.text("facts").startswith("Done"), page.text("facts")
+    server.shutdown()
+    server.server_close()
+    scan(page, "shop.example", "1-1024")
+    page.until("document.getElementById('problem').innerText.includes('The service does not answer')")
+
+
+def the_answer_names_technique_loss_and_progress(page, _):
+    server = stub.start(pause=.02)
+    page.open(server.url)
+    scan(page, "shop.example.held", "1-")
+    page.until("/^[67]\\d\\u00a0% · shop/.test(document.title)")
+    server.released.set()
+    says(page, "Done: 20 of 65,535")
+    assert page.eval("document.title").replace("\xa0", " ") == "20 open · shop.example.held · openports"
+    facts = page.text("facts").replace("\xa0", " ")
+    assert "SYN scan" in facts and "1.3 % loss" in facts, facts
+    scan(page, "quiet.example", "1-1024")
+    says(page, "Done: 0 of 1,024")
+    assert page.text("found") == "No open ports" and "nothing listens there" in page.text("none")
+    assert "scan" not in page.text("facts") and "loss" not in page.text("facts"), page.text("facts")
+    server.shutdown()
+
+
+def a_target_of_253_characters_fits(page, _):
+    server, target = stub.start(), ".".join(["a" * 61] * 4) + ".test"
+    for width in (360, 1440):
+        page.look(width, 800)
+        page.open(server.url)
+        scan(page, target, "1-")
+        says(page, "Done")
+        assert page.eval("document.documentElement.scrollWidth <= innerWidth")
+    name = page.eval("""(() => { let name; HTMLAnchorElement.prototype.click = function () { name = this.download }
+        document.querySelector('[aria-label="Save CSV"]').click(); return name })()""")
+    assert name.startswith("openports-aaa") and name.endswith(".csv") and len(name) < 255, name
+    server.shutdown()
+
+
+def a_preset_fills_in_the_ports(page, service):
+    page.open(service.url)
+    for name, ports in (("Web", "80,443,3000,5000,8000,8080,8443,8888"), ("Top 100", "top:100"), ("1–1024", "1-1024"), ("All", "1-")):
+        page.eval(f"[...document.querySelectorAll('#presets button')].find((button) => button.textContent === {json.dumps(name)}).click()")
+        assert page.eval("ports.value") == ports
+        assert page.eval("document.querySelector('[aria-pressed=true]').textContent") == name
+
+
+def marks_are_whole_in_the_first_row_and_cells_two_pixels_wide(page, _):
+    server = stub.start()
+    for width in (360, 768, 1024, 1440):
+        page.look(width, 800, scale=3 if width == 360 else 1)
+        page.open(server.url)
+        scan(page, "shop.example", "1-")
+        says(page, "Done")
+        page.eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        across, above = page.eval("""(() => { const ratio = devicePixelRatio, x = (LEFT * ratio) + (80 % columns + .5) * cell
+            return [document.getElementById('map').getBoundingClientRect().width / columns,
+                marks.getImageData(x, TOP * ratio - 2 * ratio, 1, 1).data[3]] })()""")
+        assert across >= 2 and above == 255, (width, across, above)
+    server.shutdown()
 
 
 def a_hundred_scans_of_one_page_are_one(page, service):
@@ -367,7 +468,7 @@ def a_page_of_another_origin_scans_nothing(page, service):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.2", 0), Foreign)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    before = [service.metric(f'scans_total{{result="{result}"}}') for result in ("complete", "cancelled")]
+    before = [service.metric(f'scans_total{{technique="connect",result="{result}"}}') for result in ("complete", "cancelled")]
     page.open(f"http://127.0.0.2:{server.server_port}/")
     page.until("document.title === 'answered'")
     assert service.metric('requests_total{route="/open-ports",status="403"}') >= 1
@@ -376,7 +477,7 @@ def a_page_of_another_origin_scans_nothing(page, service):
     page.faults.clear()
     page.load(lambda: page.eval("document.getElementById('link').click()"))
     page.until("domain.value === '127.0.0.1' && document.getElementById('service').textContent")
-    assert before == [service.metric(f'scans_total{{result="{result}"}}') for result in ("complete", "cancelled")]
+    assert before == [service.metric(f'scans_total{{technique="connect",result="{result}"}}') for result in ("complete", "cancelled")]
     page.requests.clear()
     server.shutdown()
 
@@ -406,7 +507,7 @@ def the_result_can_be_taken_along(page, service):
     says(page, "Done: 3 of 12")
     copied = {}
     for name in ("JSON", "CSV", "curl"):
-        page.eval(f"[...document.querySelectorAll('#result button')].find((button) => button.textContent === 'Copy {name}').click()")
+        page.eval(f"document.querySelector(`[aria-label='Copy {name}']`).click()")
         copied[name] = page.eval("navigator.clipboard.readText()")
     assert json.loads(copied["JSON"])["open_ports"] == sorted(ports), copied
     lines = copied["CSV"].splitlines()
@@ -427,42 +528,31 @@ def the_keyboard_reaches_everything(page, service):
     page.key("Enter")
     says(page, "Done")
     order = []
-    for _ in range(12):
+    for _ in range(14):
         order.append(page.eval("document.activeElement.id || document.activeElement.textContent"))
         page.key("Tab")
-    assert [name for name in order if name in ("ports", "timeout", "scan", "map", "out", "in", "list")] == \
-        ["ports", "timeout", "scan", "map", "out", "in", "list"], order
+    assert [name for name in order if name in ("ports", "Web", "All", "scan", "Options", "list", "JSON", "map")] == \
+        ["ports", "Web", "All", "scan", "Options", "list", "JSON", "JSON", "map"], order
     page.eval("document.getElementById('map').focus()")
+    width = page.eval("columns")
 
     def value():
-        return page.eval("document.getElementById('map').ariaValueText").strip()
+        return page.eval("document.getElementById('map').ariaValueText").replace("\xa0", " ")
 
-    for key, port in (("Home", 1), ("ArrowRight", 2), ("ArrowDown", 258), ("ArrowLeft", 257), ("ArrowUp", 1), ("End", 65535)):
+    for key, port in (("Home", 1), ("ArrowRight", 2), ("ArrowDown", 2 + width), ("ArrowLeft", 1 + width), ("ArrowUp", 1), ("End", 65535)):
         page.key(key)
-        assert value().startswith(f"Port {port}, "), (key, value())
+        assert value().startswith(f"Port {port} · "), (key, value())
     found = sorted(ports | {service.port})
     page.key("Home")
     for port in [*found, found[0]]:
         page.key("n")
-        assert value() == f"Port {port}, open", value()
-    for key, span in (("+", 128), ("+", 64), ("-", 128), ("0", 256)):
-        page.key(key)
-        assert page.eval("span") == span
-    page.click("in")
-    page.click("in")
-    assert page.eval("span") == 64
-    x, y, side = page.eval("(() => { const {x, y, width} = document.getElementById('map').getBoundingClientRect(); return [x, y, width] })()")
-    page.press(x + side / 2, y + side / 2)
-    port = int(re.match(r"Port (\d+)", page.text("spot"))[1])
+        assert value().startswith(f"Port {port} · open"), value()
+    page.eval("document.getElementById('map').scrollIntoView({block: 'center'})")
+    x, y, across, down = page.eval("(() => { const {x, y, width, height} = document.getElementById('map').getBoundingClientRect(); return [x, y, width, height] })()")
+    page.press(x + across / 2, y + down / 2)
+    port = int(re.match(r"Port.(\d+)", page.text("spot"))[1])
     assert page.eval("cursor") == port
-    page.call("Input.dispatchMouseEvent", type="mouseWheel", x=x + side / 2, y=y + side / 2, deltaX=0, deltaY=-250)
-    page.until("span === 32")
-    # A zoomed cell has the colour of its port, here one that is open.
-    page.eval(f"go({found[0]}), zoom(100)")
-    page.eval("new Promise(requestAnimationFrame)")
-    pixel = page.eval(f"""(() => {{ const cell = map.width / span, at = (place) => (place + .5) * cell
-        return [...map.getContext('2d').getImageData(at({found[0]} % 256 - x), at(({found[0]} >> 8) - y), 1, 1).data].slice(0, 3) }})()""")
-    assert pixel == [240, 228, 66], pixel
+    assert abs(port - 32768) < 2 * width, port
     del held
 
 
@@ -491,22 +581,25 @@ def nobody_looks_and_nothing_is_asked(page, service):
 
 
 def axe_finds_nothing(page, service):
-    for width, height, scheme in ((1280, 900, "light"), (1280, 900, "dark"), (390, 844, "light"), (390, 844, "dark")):
+    for width, height, scheme in ((1440, 900, "light"), (1024, 768, "dark"), (768, 1024, "light"), (360, 780, "light"), (360, 780, "dark")):
         page.look(width, height, scheme, mobile=width < 500)
         page.open(service.url)
         page.until("document.getElementById('service').textContent")
         page.eval(AXE + "; 0")
         examine(page, f"{width} {scheme} idle")
         scan(page, "127.0.0.1", "1-x", timeout="3")
-        alert(page)
+        page.until("ports.ariaInvalid === 'true'")
         examine(page, f"{width} {scheme} refused")
         scan(page, HOST, "1-300", timeout="30s")
-        page.until("document.querySelector('#rows tr')")
+        page.until("document.querySelectorAll('#rows tr').length")
         examine(page, f"{width} {scheme} running")
         page.click("stop")
         scan(page, HOST, "1-300", timeout="200ms")
         says(page, "Done")
         examine(page, f"{width} {scheme} done")
+        scan(page, "127.0.0.1", "1-100")
+        says(page, "Done: 0 of 100")
+        examine(page, f"{width} {scheme} few")
         page.eval("document.getElementById('ask').hidden = false")
         examine(page, f"{width} {scheme} token")
         assert page.eval("document.documentElement.scrollWidth <= innerWidth"), f"{width} scrolls sideways"
@@ -537,7 +630,7 @@ def colour_blind_people_tell_the_states_apart(page, service):
     for scheme in ("light", "dark"):
         page.look(1280, 900, scheme)
         page.open(service.url)
-        colours = page.eval("[...document.querySelectorAll('i')].map((swatch) => getComputedStyle(swatch).backgroundColor.match(/\\d+/g).map(Number))")
+        colours = page.eval("[...document.querySelectorAll('#legend i')].map((swatch) => getComputedStyle(swatch).backgroundColor.match(/\\d+/g).map(Number))")
         assert len(colours) == 5
         for sight in SIGHTS:
             for one, other in itertools.combinations(colours, 2):
@@ -552,9 +645,10 @@ def every_port_leaves_no_long_task(page, service):
     tasks = []
     page.call("Tracing.start", transferMode="ReportEvents", traceConfig={"includedCategories": ["toplevel", "devtools.timeline"]})
     page.click("scan")
-    says(page, "Done")
+    # The lab, the service and the browser share the processors; how long that takes is not the matter.
+    says(page, "Done", 5 * DEADLINE)
     page.until("document.querySelectorAll('#rows tr').length >= Math.min(1000, run.found.length)")
-    end = time.monotonic() + DEADLINE
+    end = time.monotonic() + 5 * DEADLINE
     original = page.heard
     state = {"over": False}
 

@@ -16,15 +16,15 @@ def main():
     with tempfile.NamedTemporaryFile("w", delete=False) as hosts:
         hosts.write(f"{check.HOST} shop.example\n")
     service = check.Service("--hosts", hosts.name)
-    page = check.browser.page(width=1180, height=830)
+    page = check.browser.page(width=1180, height=930)
     try:
         page.open(service.url)
         check.scan(page, "shop.example", "1-", timeout="500ms", retries="0", rate="9000")
-        page.eval("document.getElementById('rest').open = false; document.activeElement.blur(); go(443)")
-        page.until("document.getElementById('bar').value > .62", 60)
+        page.eval("document.getElementById('rest').open = false; document.activeElement.blur(); go(443); scrollTo(0, 0)")
+        page.until("document.getElementById('bar').ariaValueNow > 62", 60)
         for scheme in ("light", "dark"):
-            page.look(1180, 830, scheme)
-            page.eval("new Promise(requestAnimationFrame)")
+            page.look(1180, 930, scheme)
+            page.eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
             page.picture(f"{folder}/{scheme}.png")
         check.says(page, "Done")
         page.look(390, 844, "light", mobile=True)

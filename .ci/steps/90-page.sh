@@ -9,3 +9,4 @@ if [ ! -f target/page/package/axe.min.js ]; then
 fi
 step "release build" cargo build --release
 step page .ci/page/check.sh target/release/openports target/page/package/axe.min.js
+step "page states" python3 .ci/page/states.py target/page/states

@@ -1,0 +1,25 @@
+# What both package tests need; sourced by them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+work=$PWD/target/ci-package
+mkdir -p "$work"
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+# check WHAT EXPECTED ACTUAL: the actual text matches the expected pattern of bash's `[[ == ]]`.
+check() {
+    # shellcheck disable=SC2053
+    [[ $3 == $2 ]] || fail "$1: expected $2, got: $3"
+    echo "   $1: ${3:0:140}"
+}
+# within SECONDS COMMAND…: the command succeeds before so much time has passed.
+within() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$end" ] || fail "not in time: $*"
+        sleep 0.05
+    done
+}

@@ -1,0 +1,83 @@
+"""A picture of every state of the page, to be looked at: states.py FOLDER [WORD…].
+
+The answers are those of stub.py, so that two runs differ only by what the page does. It fails where
+anything moved while a scan ran, and where the page is wider than its window. A WORD is a state, which
+is then seen in light, or one of its pictures, such as done-360-dark.
+"""
+
+import os
+import sys
+
+import stub
+from browser import Browser
+
+SIZES = {"360": (360, 780, True), "768": (768, 1024, False), "1024": (1024, 768, False), "1440": (1440, 900, False)}
+DONE = "document.getElementById('say').textContent.startsWith('Done') || document.getElementById('say').textContent.startsWith('Cut')"
+HALF = "bar.ariaValueNow >= 60"
+TOLD = "!document.getElementById('problem').hidden || !!document.querySelector('[aria-invalid=true]') || !ask.hidden"
+LONG = ".".join(["a" * 61] * 4) + ".test"
+# Name, target, ports, and when it is seen.
+STATES = [("idle", None, None, "true"), ("running", "shop.example.held", "1-", HALF), ("done", "shop.example", "1-", DONE),
+          ("range", "shop.example", "1-1024", DONE), ("few", "shop.example", "80,443,3000,5000,8000,8008,8080,8443,8888,9443", DONE),
+          ("none", "silent.example", "1-1024", DONE), ("refusing", "quiet.example", "top:100", DONE),
+          ("unreachable", "gone.example", "1-1024", DONE), ("all", "wide.example", "1-", DONE),
+          ("drained", "drains.example", "1-", DONE), ("broken", "breaks.example", "1-", TOLD),
+          ("waiting", "hangs.example", "1-", "document.getElementById('facts').textContent.startsWith('Waiting')"), ("html", "html502.example", "1-", TOLD),
+          ("denied", "denied.example", "80", TOLD), ("busy", "full.example", "1-", TOLD), ("wrong", "wrong.example", "9-x", TOLD),
+          ("token", "token.example", "1-", TOLD), ("long", LONG, "1-", DONE)]
+
+
+def fill(page, target, ports):
+    for name, value in (("domain", target), ("ports", ports)):
+        page.fill(name, value)
+
+
+def see(page, name, target, ports, when, folder):
+    server = stub.start(pause=.03)
+    page.open(server.url)
+    page.eval("window.moved = []; new PerformanceObserver((list) => moved.push(...list.getEntries().filter((entry) => !entry.hadRecentInput)"
+              ".map(({value, startTime, sources}) => `${value} ${startTime | 0} ${sources.map(({node, previousRect: from, currentRect: to}) => `${node?.id || node?.nodeName} ${from.x},${from.y} to ${to.x},${to.y}`)}`))).observe({type: 'layout-shift'}); 0")
+    if name in ("wrong", "busy", "denied"):
+        # What was found before stays.
+        fill(page, "shop.example", "1-")
+        page.click("scan")
+        page.until(DONE)
+    if target:
+        fill(page, target, ports)
+        page.click("scan")
+    page.until(when)
+    page.eval("document.activeElement.blur(), scrollTo(0, 0), new Promise(requestAnimationFrame)")
+    page.eval("new Promise((done) => setTimeout(done, 300))")
+    # A message comes after the scan, and may move what is below it.
+    moved = [] if name in ("wrong", "busy", "denied", "token", "html", "broken") else page.eval("moved")
+    is_wide = page.eval("document.documentElement.scrollWidth > innerWidth")
+    page.picture(f"{folder}/{name}.png")
+    server.released.set()
+    server.shutdown()
+    assert not moved and not is_wide, f"{folder}/{name}: moved {moved}, wider than the window: {is_wide}"
+
+
+def main():
+    folder, words = sys.argv[1], sys.argv[2:]
+    browser = Browser(scrollbars=True)
+    try:
+        for size, (width, height, mobile) in SIZES.items():
+            for scheme in ("light", "dark"):
+                if scheme == "dark" and not words and size in ("768", "1024"):
+                    continue
+                into = f"{folder}/{size}-{scheme}"
+                os.makedirs(into, exist_ok=True)
+                page = browser.page()
+                page.look(width, height, scheme, mobile, 3 if mobile else 1)
+                for state in STATES:
+                    if not words or f"{state[0]}-{size}-{scheme}" in words or state[0] in words and scheme == "light":
+                        see(page, *state, into)
+                assert not page.faults, page.faults
+                browser.call("Target.closeTarget", targetId=page.target)
+        print(f"test result: {sum(len(files) for _, _, files in os.walk(folder))} passed; the pictures are in {folder}")
+    finally:
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -117,6 +117,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    fn open(id: u32) -> std::io::Result<Self> {
+        let memory = File::options().read(true).write(true).open(format!("/proc/{id}/mem"))?;
+        Ok(Self { id, memory })
+    }
+
     /// The link of a descriptor in /proc; empty if the descriptor does not exist.
     pub(crate) fn link(&self, descriptor: RawFd) -> String {
         let link = std::fs::read_link(format!("/proc/{}/fd/{descriptor}", self.id));
@@ -203,15 +208,9 @@ impl Supervisor {
         let (child, calls) = seccomp::spawn(command, &calls::numbers())?;
         let state = State { plan, ..State::default() };
         let shared = Arc::new((Mutex::new(state), Condvar::new()));
-        let process = Process {
-            id: child.id(),
-            memory: File::options()
-                .read(true)
-                .write(true)
-                .open(format!("/proc/{}/mem", child.id()))?,
-        };
+        let process = Process::open(child.id())?;
         let watched = Arc::clone(&shared);
-        std::thread::spawn(move || watch(&calls, &process, &watched));
+        std::thread::spawn(move || watch(&calls, process, &watched));
         Ok((child, Self(shared)))
     }
 
@@ -249,14 +248,19 @@ impl Supervisor {
     }
 }
 
-fn watch(calls: &Calls, process: &Process, (state, released): &(Mutex<State>, Condvar)) {
+fn watch(calls: &Calls, mut process: Process, (state, released): &(Mutex<State>, Condvar)) {
     let nothing = File::open("/dev/null").expect("/dev/null exists");
     while let Some(notice) = calls.next() {
         let mut state = state.lock().expect("no thread panics while it holds the lock");
         while state.is_held {
             state = released.wait(state).expect("no thread panics while it holds the lock");
         }
-        let word = state.decide(&notice, process);
+        // The file shows the memory of the program that ran when it was opened. Under nohup(1)
+        // that is env(1), which then executes the service.
+        if notice.call == calls::MAIN_BEGINS {
+            process = Process::open(process.id).expect("the process waits for this call");
+        }
+        let word = state.decide(&notice, &process);
         // The call returns an error, but its descriptor no longer refers to the socket.
         if notice.call == libc::SYS_close && matches!(word, Word::Fail(_)) {
             calls.replace(&notice, &nothing);

@@ -23,9 +23,6 @@ mod chunks;
 mod codings;
 #[path = "conformance/connection.rs"]
 mod connection;
-#[path = "simulation/dice.rs"]
-#[allow(dead_code, reason = "the simulation uses the rest")]
-mod dice;
 #[path = "conformance/drive.rs"]
 mod drive;
 #[path = "conformance/fields.rs"]
@@ -45,6 +42,9 @@ mod process;
 mod reader;
 #[path = "conformance/reference.rs"]
 mod reference;
+#[path = "simulation/rng.rs"]
+#[allow(dead_code, reason = "the simulation uses the rest")]
+mod rng;
 #[path = "conformance/semantics.rs"]
 mod semantics;
 #[path = "conformance/targets.rs"]

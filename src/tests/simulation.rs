@@ -20,8 +20,6 @@
 mod client;
 #[path = "simulation/coverage.rs"]
 mod coverage;
-#[path = "simulation/dice.rs"]
-mod dice;
 #[path = "simulation/errands.rs"]
 mod errands;
 #[path = "simulation/judge.rs"]
@@ -44,6 +42,8 @@ mod reader;
 mod regressions;
 #[path = "simulation/report.rs"]
 mod report;
+#[path = "simulation/rng.rs"]
+mod rng;
 #[path = "simulation/run.rs"]
 mod run;
 #[path = "simulation/scenario.rs"]

@@ -5,11 +5,11 @@
 //! parser finds requests, and the split of the bytes does not change the answers.
 //! `CONFORMANCE_SEED=n` replays one stream, and `CONFORMANCE_SEEDS=n` sends that many streams.
 
-use crate::dice::Dice;
 use crate::line;
 use crate::process::{Service, until};
 use crate::reader::{self, Answer};
 use crate::reference::{self, Reading};
+use crate::rng::Rng;
 
 /// The number of streams in a normal run.
 const SEEDS: u64 = 3000;
@@ -78,7 +78,7 @@ fn mutated_requests_get_well_formed_answers_and_not_too_many() {
     for batch in seeds.clone().collect::<Vec<_>>().chunks(BATCH) {
         for (seed, fault) in play(&service, batch) {
             let answers = fault.unwrap_or_else(|fault| {
-                let bytes = stream(&mut Dice::new(seed));
+                let bytes = stream(&mut Rng::new(seed));
                 panic!("CONFORMANCE_SEED={seed}: {fault}\nsent {}", bytes.escape_ascii())
             });
             answered += answers.iter().filter(|answer| answer.status < 400).count();
@@ -96,25 +96,25 @@ fn mutated_requests_get_well_formed_answers_and_not_too_many() {
 }
 
 /// Concatenates one to four valid requests and changes them up to five times.
-fn stream(dice: &mut Dice) -> Vec<u8> {
-    let count = 1 + dice.below(4);
-    let mut bytes: Vec<u8> = (0..count).flat_map(|_| dice.pick(&REQUESTS).bytes()).collect();
-    for _ in 0..dice.below(6) {
+fn stream(rng: &mut Rng) -> Vec<u8> {
+    let count = 1 + rng.below(4);
+    let mut bytes: Vec<u8> = (0..count).flat_map(|_| rng.pick(&REQUESTS).bytes()).collect();
+    for _ in 0..rng.below(6) {
         // Bytes at the start or the end of a line have the most effect.
         let starts: Vec<usize> =
             (2..=bytes.len()).filter(|at| bytes[..*at].ends_with(b"\r\n")).collect();
-        let is_line = dice.chance(50) && !starts.is_empty();
-        let at = if is_line { dice.pick(&starts) } else { dice.below(bytes.len() + 1) };
-        let most = if dice.chance(80) { 3 } else { 40 };
-        let end = bytes.len().min(at + 1 + dice.below(most));
-        match dice.below(7) {
-            6 if is_line => drop(bytes.splice(at - 2..at, dice.pick(&PIECES).to_vec())),
+        let is_line = rng.chance(50) && !starts.is_empty();
+        let at = if is_line { rng.pick(&starts) } else { rng.below(bytes.len() + 1) };
+        let most = if rng.chance(80) { 3 } else { 40 };
+        let end = bytes.len().min(at + 1 + rng.below(most));
+        match rng.below(7) {
+            6 if is_line => drop(bytes.splice(at - 2..at, rng.pick(&PIECES).to_vec())),
             0 => drop(bytes.drain(at..end)),
-            1 => drop(bytes.splice(at..at, dice.pick(&PIECES).to_vec())),
-            2 => drop(bytes.splice(at..end, dice.pick(&PIECES).to_vec())),
+            1 => drop(bytes.splice(at..at, rng.pick(&PIECES).to_vec())),
+            2 => drop(bytes.splice(at..end, rng.pick(&PIECES).to_vec())),
             3 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
-            4 => bytes[at..end].iter_mut().take(1).for_each(|byte| *byte ^= 1 << dice.below(8)),
-            _ => bytes[at..end].iter_mut().take(1).for_each(|byte| *byte = dice.below(256) as u8),
+            4 => bytes[at..end].iter_mut().take(1).for_each(|byte| *byte ^= 1 << rng.below(8)),
+            _ => bytes[at..end].iter_mut().take(1).for_each(|byte| *byte = rng.below(256) as u8),
         }
         if bytes.is_empty() {
             bytes.push(b'G');
@@ -128,9 +128,9 @@ fn play(service: &Service, seeds: &[u64]) -> Vec<(u64, Result<Vec<Answer>, Strin
     let streams: Vec<(Vec<u8>, [usize; 2])> = seeds
         .iter()
         .map(|seed| {
-            let mut dice = Dice::new(*seed);
-            let bytes = stream(&mut dice);
-            let mut cuts = [dice.below(bytes.len() + 1), dice.below(bytes.len() + 1)];
+            let mut rng = Rng::new(*seed);
+            let bytes = stream(&mut rng);
+            let mut cuts = [rng.below(bytes.len() + 1), rng.below(bytes.len() + 1)];
             cuts.sort_unstable();
             (bytes, cuts)
         })

@@ -3,7 +3,7 @@
 use std::iter;
 
 use crate::client::{Ask, Wanted};
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// One request line, its further fields with their CR LF, a body, and what may be answered.
 type Errand = (&'static str, &'static str, &'static str, &'static [u16]);
@@ -55,22 +55,22 @@ const REFUSALS: &[Errand] = &[
 
 /// A request that is answered at once, and the statuses that it may come to. `guarded`: the Host is
 /// looked at; `token`: what has to be borne.
-pub(crate) fn errand(dice: &mut Dice, is_guarded: bool, token: Option<&str>) -> Ask {
+pub(crate) fn errand(rng: &mut Rng, is_guarded: bool, token: Option<&str>) -> Ask {
     let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
     let bearer = bearer.unwrap_or_default();
-    match dice.below(10) {
-        0..6 => plain(&dice.pick(ERRANDS), ""),
-        6 => plain(&dice.pick(REFUSALS), &bearer),
+    match rng.below(10) {
+        0..6 => plain(&rng.pick(ERRANDS), ""),
+        6 => plain(&rng.pick(REFUSALS), &bearer),
         7 => {
             let foreign = ["Sec-Fetch-Site: cross-site\r\n", "Origin: http://evil.test\r\n"];
-            plain(&("GET", dice.pick(&foreign), "", &[403]), &bearer)
+            plain(&("GET", rng.pick(&foreign), "", &[403]), &bearer)
         }
         8 if is_guarded => {
             let text = format!("HEAD {SCAN} HTTP/1.1\r\nHost: evil.test\r\n{bearer}\r\n");
             Ask { bytes: text.into_bytes(), wanted: Wanted::Status(vec![421]) }
         }
         8 => plain(&("HEAD", "", "", &[200]), &bearer),
-        _ => too_long(dice),
+        _ => too_long(rng),
     }
 }
 
@@ -84,8 +84,8 @@ fn plain((line, fields, body, statuses): &Errand, bearer: &str) -> Ask {
 }
 
 /// A head that no server need read to its end.
-fn too_long(dice: &mut Dice) -> Ask {
-    let (text, status) = match dice.below(3) {
+fn too_long(rng: &mut Rng) -> Ask {
+    let (text, status) = match rng.below(3) {
         0 => (format!("GET /{} HTTP/1.1\r\nHost: sim\r\n\r\n", "x".repeat(9_000)), 414),
         1 => {
             let fields: String = iter::repeat_n("X: y\r\n", 120).collect();
@@ -101,9 +101,9 @@ fn too_long(dice: &mut Dice) -> Ask {
 }
 
 /// A request for a scan that bears no token, or another's.
-pub(crate) fn intruder(dice: &mut Dice) -> Ask {
+pub(crate) fn intruder(rng: &mut Rng) -> Ask {
     let field =
-        dice.pick(&["", "Authorization: Bearer guessed\r\n", "Authorization: Basic eA==\r\n"]);
-    let method = dice.pick(&["GET", "HEAD"]);
+        rng.pick(&["", "Authorization: Bearer guessed\r\n", "Authorization: Basic eA==\r\n"]);
+    let method = rng.pick(&["GET", "HEAD"]);
     plain(&(method, field, "", &[401]), "")
 }

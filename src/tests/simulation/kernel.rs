@@ -20,7 +20,7 @@ use openports::limits;
 use openports::packet::IpVersion;
 
 use crate::client::{Leave, Stage};
-use crate::dice::Dice;
+use crate::rng::Rng;
 use crate::world::{Attempt, Edge, Entry, Happening, Peer, World};
 
 /// A socket of the world, by its number.
@@ -52,7 +52,7 @@ impl Kernel for World {
     fn wall(&self) -> SystemTime {
         let passed = self.now - self.origin;
         let began = self.wall;
-        let began = match Dice::new(passed.as_millis() as u64 / 500).below(4) {
+        let began = match Rng::new(passed.as_millis() as u64 / 500).below(4) {
             0 => SystemTime::UNIX_EPOCH,
             1 => SystemTime::UNIX_EPOCH + Duration::from_secs(9_223_368_000),
             2 => began - Duration::from_secs(86_400),
@@ -67,7 +67,7 @@ impl Kernel for World {
         assert!(ready.is_empty(), "what was reported before has been taken");
         self.is_at_once = timeout == Some(Duration::ZERO);
         if self.is_at_once {
-            self.now += self.dice.time(self.faults.lateness);
+            self.now += self.rng.time(self.faults.lateness);
             self.deliver();
         } else if !self.sleep(timeout.map(|timeout| self.now + self.rounded(timeout))) {
             self.is_over = true;
@@ -75,7 +75,7 @@ impl Kernel for World {
         if self.is_over || self.is_looked_at {
             return Err(io::Error::other("the run stops"));
         }
-        if self.dice.chance(self.faults.interrupts) {
+        if self.rng.chance(self.faults.interrupts) {
             self.seen.interrupted += 1;
             return Err(io::ErrorKind::Interrupted.into());
         }
@@ -137,7 +137,7 @@ impl Kernel for World {
                 return Ok(());
             }
         };
-        if self.faults.left > 0 && self.dice.chance(self.faults.unregistered) {
+        if self.faults.left > 0 && self.rng.chance(self.faults.unregistered) {
             self.faults.left -= 1;
             self.seen.unregistered += 1;
             return Err(io::ErrorKind::OutOfMemory.into());
@@ -154,7 +154,7 @@ impl Kernel for World {
 
     fn take_signal(&mut self) -> io::Result<Option<Signal>> {
         self.calls += 1;
-        if !self.signals.is_empty() && self.dice.chance(self.faults.interrupts) {
+        if !self.signals.is_empty() && self.rng.chance(self.faults.interrupts) {
             return Err(io::ErrorKind::Interrupted.into());
         }
         Ok(self.signals.pop_front())
@@ -172,11 +172,11 @@ impl Kernel for World {
             self.seen.accepts_failed += 1;
             return Accepted::Shortage(shortage);
         }
-        if self.dice.chance(self.faults.interrupts) {
+        if self.rng.chance(self.faults.interrupts) {
             return Accepted::Gone;
         }
         self.backlog.pop_front();
-        if self.clients[index].is_gone && self.dice.chance(50) {
+        if self.clients[index].is_gone && self.rng.chance(50) {
             self.clients[index].stage = Stage::Closed;
             return Accepted::Gone;
         }
@@ -244,7 +244,7 @@ impl Kernel for World {
 
     fn read(&mut self, Socket(socket): &Socket, buffer: &mut [u8]) -> IoStep {
         self.calls += 1;
-        if self.dice.chance(self.faults.interrupts) {
+        if self.rng.chance(self.faults.interrupts) {
             self.seen.interrupted += 1;
             return IoStep::Retry;
         }
@@ -258,7 +258,7 @@ impl Kernel for World {
     fn write(&mut self, Socket(socket): &Socket, bytes: &[u8]) -> IoStep {
         self.calls += 1;
         assert!(!bytes.is_empty(), "nothing is written in vain");
-        if self.dice.chance(self.faults.interrupts) {
+        if self.rng.chance(self.faults.interrupts) {
             self.seen.interrupted += 1;
             return IoStep::Retry;
         }
@@ -274,7 +274,7 @@ impl Kernel for World {
         self.calls += 1;
         let Peer::Client(index) = self.table[socket].peer else { return };
         self.clients[index].was_told_goodbye = true;
-        if self.dice.chance(80) {
+        if self.rng.chance(80) {
             self.plan(Duration::from_millis(1), Happening::Leave(index, Leave::HalfClose));
         }
     }
@@ -327,7 +327,7 @@ impl Kernel for World {
         let times = (self.origin, self.now);
         let host = self.hosts.get_mut(&to.ip()).expect("a connect to somebody's address");
         let is_nowhere = host.route == RouteResult::Nowhere;
-        let answer = host.answer(times, to.port(), &mut self.dice);
+        let answer = host.answer(times, to.port(), &mut self.rng);
         let entry = self.table.get_mut(socket).expect("an open socket is connected");
         assert!(entry.attempt.is_none(), "one connect at a time");
         entry.attempts_len += 1;
@@ -383,7 +383,7 @@ impl Kernel for World {
         self.calls += 1;
         match port {
             0 => Ok(40_000),
-            _ if self.dice.chance(20) => Err(Shortage::SourcePorts),
+            _ if self.rng.chance(20) => Err(Shortage::SourcePorts),
             _ => Ok(port),
         }
     }
@@ -411,7 +411,7 @@ impl Kernel for World {
     }
 
     fn raw_overflow(&mut self, _: &mut RawSocket) -> u32 {
-        let is_lost = self.faults.left > 0 && self.dice.chance(self.faults.shortages);
+        let is_lost = self.faults.left > 0 && self.rng.chance(self.faults.shortages);
         self.faults.left -= usize::from(is_lost);
         self.raw.overflows += usize::from(is_lost);
         u32::from(is_lost)
@@ -420,7 +420,7 @@ impl Kernel for World {
     fn route(&mut self, to: SocketAddr) -> RouteResult {
         self.calls += 1;
         let known = self.hosts.get(&to.ip()).expect("a route to somebody's address").route;
-        if self.dice.chance(self.faults.routes) { RouteResult::Unknown } else { known }
+        if self.rng.chance(self.faults.routes) { RouteResult::Unknown } else { known }
     }
 
     fn name_files(&mut self) -> NameFileTexts {
@@ -432,7 +432,7 @@ impl Kernel for World {
     fn token_file(&mut self) -> Option<Vec<u8>> {
         self.calls += 1;
         let token = self.token.clone().expect("somebody has a token");
-        match self.dice.below(4) {
+        match self.rng.below(4) {
             0 => None,
             1 => Some(b"no token, but words".to_vec()),
             _ => Some(format!("{token}\n").into_bytes()),
@@ -441,7 +441,7 @@ impl Kernel for World {
 
     fn process_files(&mut self, take: impl FnOnce(ProcessFiles<'_>)) {
         self.calls += 1;
-        let (stat, status) = if self.dice.chance(self.faults.routes) {
+        let (stat, status) = if self.rng.chance(self.faults.routes) {
             ("1 (", "VmRSS: none")
         } else {
             ("1 (openports) S 0 0 0 0 0 0 0 0 0 0 7 3", "VmRSS:\t1188 kB")
@@ -479,7 +479,7 @@ impl Kernel for World {
                 PrintFailure::Broken => IoStep::Broken,
             };
         }
-        if !self.is_stdout_full && self.dice.chance(self.faults.stdout_blocks) {
+        if !self.is_stdout_full && self.rng.chance(self.faults.stdout_blocks) {
             self.is_stdout_full = true;
             self.seen.stdout_full += 1;
             self.plan(Duration::from_millis(30), Happening::StdoutRoom);
@@ -487,7 +487,7 @@ impl Kernel for World {
         if self.is_stdout_full {
             return IoStep::WouldBlock;
         }
-        let count = 1 + self.dice.below(bytes.len());
+        let count = 1 + self.rng.below(bytes.len());
         if let Some(printed) = &mut self.printed {
             printed.text.extend_from_slice(&bytes[..count]);
         }
@@ -499,11 +499,11 @@ impl Kernel for World {
         let is_progress = bytes.contains(&b'\r');
         assert!(!is_progress || self.printed.is_some(), "a service shows no progress");
         let is_stalled = self.now < self.origin + self.faults.log_stall;
-        if is_stalled || self.dice.chance(self.faults.log_blocks) {
+        if is_stalled || self.rng.chance(self.faults.log_blocks) {
             self.seen.log_blocked += 1;
             return IoStep::WouldBlock;
         }
-        IoStep::Done(1 + self.dice.below(bytes.len()))
+        IoStep::Done(1 + self.rng.below(bytes.len()))
     }
 }
 
@@ -545,7 +545,7 @@ impl World {
             self.now = self.now.max(until);
             self.deliver();
             if deadline.is_some_and(|deadline| deadline <= self.now) {
-                self.now += self.dice.time(self.faults.lateness);
+                self.now += self.rng.time(self.faults.lateness);
                 self.deliver();
                 return true;
             }
@@ -556,14 +556,14 @@ impl World {
     /// tick, whose token another one may have now, or of one that is not ready.
     fn misinform(&mut self, ready: &mut Vec<Readiness>) {
         let everything = Edge { readable: true, writable: true, read_closed: true, error: true };
-        if self.dice.chance(self.faults.stale_events) && !self.closed.is_empty() {
-            let token = self.closed[self.dice.below(self.closed.len())];
+        if self.rng.chance(self.faults.stale_events) && !self.closed.is_empty() {
+            let token = self.closed[self.rng.below(self.closed.len())];
             let edge = if token.0 & ENGINE_TOKEN == 0 { everything } else { WRITABLE };
             ready.push(readiness(token, edge));
             self.seen.stale_events += 1;
         }
-        if self.dice.chance(self.faults.spurious_events) && !self.table.is_empty() {
-            let place = self.dice.below(self.table.len());
+        if self.rng.chance(self.faults.spurious_events) && !self.table.is_empty() {
+            let place = self.rng.below(self.table.len());
             let entry = self.table.values().nth(place).expect("a place in the table");
             // An error may be reported a moment before it can be read.
             let error = matches!(entry.peer, Peer::Probe | Peer::Stream(_)) && !entry.is_connected;
@@ -582,11 +582,11 @@ impl World {
 
     /// As [`World::shortage`], for a call that needs no new descriptor.
     pub(crate) fn shortage_of_call(&mut self, percent: usize) -> Option<Shortage> {
-        if self.faults.left == 0 || !self.dice.chance(percent) {
+        if self.faults.left == 0 || !self.rng.chance(percent) {
             return None;
         }
         self.faults.left -= 1;
-        Some(self.faults.shortage.unwrap_or_else(|| self.dice.pick(&Shortage::ALL)))
+        Some(self.faults.shortage.unwrap_or_else(|| self.rng.pick(&Shortage::ALL)))
     }
 
     /// Opens a socket; its number.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// What a server does with a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,14 +49,14 @@ impl Names {
     }
 
     /// What one server sends back on a query over UDP.
-    pub(crate) fn on_datagram(&self, to: SocketAddr, query: &[u8], dice: &mut Dice) -> Replies {
-        let after = Duration::from_millis(1) + dice.time(Duration::from_millis(40));
+    pub(crate) fn on_datagram(&self, to: SocketAddr, query: &[u8], rng: &mut Rng) -> Replies {
+        let after = Duration::from_millis(1) + rng.time(Duration::from_millis(40));
         let replies = match self.servers[&to] {
             Manner::Good => vec![self.truth(query)],
             Manner::Truncating => vec![reply(query, 0x0200, &[])],
             Manner::Dead | Manner::Refusing => vec![],
             Manner::Failing => vec![reply(query, 2, &[])],
-            Manner::Lying => lies(query, dice),
+            Manner::Lying => lies(query, rng),
         };
         replies.into_iter().map(|bytes| (after, bytes)).collect()
     }
@@ -86,9 +86,9 @@ impl Names {
 }
 
 /// Replies that a believing resolver would take for the answer.
-fn lies(query: &[u8], dice: &mut Dice) -> Vec<Vec<u8>> {
+fn lies(query: &[u8], rng: &mut Rng) -> Vec<Vec<u8>> {
     let mut other_id = reply(query, 0, &[IpAddr::from([203, 0, 113, 66])]);
-    other_id[0] ^= 1 + dice.below(255) as u8;
+    other_id[0] ^= 1 + rng.below(255) as u8;
     let mut other_name = reply(query, 0, &[IpAddr::from([203, 0, 113, 66])]);
     other_name[13] ^= 3;
     let echo = query.to_vec();

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use openports::event::{Outcome, RouteResult};
 
-use crate::dice::Dice;
 use crate::path::Path;
+use crate::rng::Rng;
 
 /// What a port does with a SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Host {
         &mut self,
         (origin, start): (Instant, Instant),
         port: u16,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Option<(Instant, Outcome)> {
         if self.path.is_some() {
             return None;
@@ -89,9 +89,9 @@ impl Host {
             return Some((start, Outcome::Unreachable));
         }
         for seconds in SYN_SECONDS {
-            let jitter = self.round_trip.mul_f64(dice.below(11) as f64 / 100.0);
+            let jitter = self.round_trip.mul_f64(rng.below(11) as f64 / 100.0);
             let at = start + Duration::from_secs(seconds) + self.round_trip + jitter;
-            if dice.chance(self.loss) || dice.chance(self.loss) {
+            if rng.chance(self.loss) || rng.chance(self.loss) {
                 continue;
             }
             let outcome = match kind {
@@ -112,12 +112,12 @@ impl Host {
         &mut self,
         (origin, start): (Instant, Instant),
         port: u16,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Vec<(Instant, Outcome)> {
         let kind = self.port(port);
         match &mut self.path {
             Some(path) => path.send(start, port, kind),
-            None => self.answer_lone_syn((origin, start), port, dice).into_iter().collect(),
+            None => self.answer_lone_syn((origin, start), port, rng).into_iter().collect(),
         }
     }
 
@@ -125,11 +125,11 @@ impl Host {
         &mut self,
         (origin, start): (Instant, Instant),
         port: u16,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Option<(Instant, Outcome)> {
-        let jitter = self.round_trip.mul_f64(dice.below(11) as f64 / 100.0);
+        let jitter = self.round_trip.mul_f64(rng.below(11) as f64 / 100.0);
         let at = start + self.round_trip + jitter;
-        if dice.chance(self.loss) || dice.chance(self.loss) {
+        if rng.chance(self.loss) || rng.chance(self.loss) {
             return None;
         }
         let outcome = match self.port(port) {

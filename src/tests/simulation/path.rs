@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use openports::event::Outcome;
 
-use crate::dice::Dice;
 use crate::network::Port;
+use crate::rng::Rng;
 use crate::world::{Edge, Happening, World};
 
 /// Loss that comes in bursts: a Gilbert-Elliott channel whose good state loses nothing more.
@@ -114,7 +114,7 @@ impl SecondCount {
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
     options: PathOptions,
-    dice: Dice,
+    rng: Rng,
     origin: Instant,
     /// There and back.
     weather: [Weather; 2],
@@ -134,7 +134,7 @@ impl Path {
     pub(crate) fn new(options: PathOptions, seed: u64, origin: Instant) -> Self {
         Self {
             options,
-            dice: Dice::new(seed),
+            rng: Rng::new(seed),
             origin,
             weather: [Weather { is_bad: true, ends_at: origin }; 2],
             queue_ends_at: origin,
@@ -161,7 +161,7 @@ impl Path {
             self.traffic[second].dropped += 1;
             return Vec::new();
         };
-        let copies = 1 + usize::from(self.dice.is_within(self.options.duplicated));
+        let copies = 1 + usize::from(self.rng.happens(self.options.duplicated));
         (0..copies).flat_map(|_| self.arrive(at, port, kind)).collect()
     }
 
@@ -205,14 +205,14 @@ impl Path {
         if self.is_lost(1, at) {
             return Vec::new();
         }
-        let copies = 1 + usize::from(self.dice.is_within(self.options.duplicated));
+        let copies = 1 + usize::from(self.rng.happens(self.options.duplicated));
         (0..copies).map(|_| (at + self.round_trip(), outcome)).collect()
     }
 
     fn round_trip(&mut self) -> Duration {
         let PathOptions { round_trip, jitter, reordered, .. } = self.options;
-        let late = if self.dice.is_within(reordered) { round_trip / 2 } else { Duration::ZERO };
-        round_trip + jitter.mul_f64(self.dice.unit()) + late
+        let late = if self.rng.happens(reordered) { round_trip / 2 } else { Duration::ZERO };
+        round_trip + jitter.mul_f64(self.rng.unit()) + late
     }
 
     /// Whether a packet is lost in a direction: 0 there, 1 back.
@@ -224,13 +224,13 @@ impl Path {
                 weather.is_bad = !weather.is_bad;
                 let good = length.mul_f64((1.0 - share) / share);
                 let mean = if weather.is_bad { length } else { good };
-                weather.ends_at += mean.mul_f64(-(1.0 - self.dice.unit()).ln());
+                weather.ends_at += mean.mul_f64(-(1.0 - self.rng.unit()).ln());
             }
             if weather.is_bad {
                 loss = loss.max(lost);
             }
         }
-        self.dice.is_within(loss)
+        self.rng.happens(loss)
     }
 
     fn is_banned(&mut self, at: Instant) -> bool {

@@ -16,10 +16,10 @@ use std::time::Duration;
 use openports::budget::Shares;
 
 use crate::client::{Ask, Client, ScanAsk};
-use crate::dice::Dice;
 use crate::network::{Host, Port};
 use crate::path::{Ban, Bottleneck, Bursts, ConnectionTable, Path, PathOptions, Presence, Traffic};
 use crate::report::{Distribution, Report};
+use crate::rng::Rng;
 use crate::run::Simulation;
 use crate::scenario;
 
@@ -61,10 +61,10 @@ struct Network {
 impl Network {
     /// The network of a seed.
     fn draw(seed: u64) -> Self {
-        let mut dice = Dice::new(seed ^ 0x0070_6174_6873);
-        let ports_len = dice.log(1.0, PORTS_MAX) as u16;
-        let path = draw_path(&mut dice);
-        let timeout = match dice.below(10) {
+        let mut rng = Rng::new(seed ^ 0x0070_6174_6873);
+        let ports_len = rng.log(1.0, PORTS_MAX) as u16;
+        let path = draw_path(&mut rng);
+        let timeout = match rng.below(10) {
             0 => ("auto", Duration::from_secs(2)),
             1 => ("500ms", Duration::from_millis(500)),
             _ => ("2s", Duration::from_secs(2)),
@@ -72,10 +72,10 @@ impl Network {
         Self {
             seed,
             path,
-            ports: draw_ports(&mut dice, ports_len),
+            ports: draw_ports(&mut rng, ports_len),
             timeout,
-            in_flight_max: dice.log(100.0, 20_000.0) as usize,
-            lateness: dice.pick(&[
+            in_flight_max: rng.log(100.0, 20_000.0) as usize,
+            lateness: rng.pick(&[
                 Duration::ZERO,
                 Duration::from_micros(800),
                 Duration::from_millis(3),
@@ -220,46 +220,46 @@ impl Network {
     }
 }
 
-fn draw_path(dice: &mut Dice) -> PathOptions {
+fn draw_path(rng: &mut Rng) -> PathOptions {
     let mut path = PathOptions {
-        round_trip: Duration::from_secs_f64(dice.log(1e-4, 0.4)),
+        round_trip: Duration::from_secs_f64(rng.log(1e-4, 0.4)),
         ..PathOptions::default()
     };
-    if dice.chance(50) {
-        path.loss = 0.25 * dice.unit() * dice.unit();
+    if rng.chance(50) {
+        path.loss = 0.25 * rng.unit() * rng.unit();
     }
-    if dice.chance(10) {
+    if rng.chance(10) {
         path.bursts = Some(Bursts {
-            length: Duration::from_secs_f64(dice.log(0.02, 0.5)),
-            share: 0.001 + 0.03 * dice.unit(),
-            loss: 0.5 + 0.5 * dice.unit(),
+            length: Duration::from_secs_f64(rng.log(0.02, 0.5)),
+            share: 0.001 + 0.03 * rng.unit(),
+            loss: 0.5 + 0.5 * rng.unit(),
         });
     }
-    if dice.chance(50) {
-        let rate = dice.log(300.0, 100_000.0);
-        path.bottleneck = Some(Bottleneck { rate, queue: dice.log(10.0, 1_000.0) as u32 });
+    if rng.chance(50) {
+        let rate = rng.log(300.0, 100_000.0);
+        path.bottleneck = Some(Bottleneck { rate, queue: rng.log(10.0, 1_000.0) as u32 });
     }
-    if dice.chance(30) {
-        path.jitter = path.round_trip.mul_f64(dice.unit());
+    if rng.chance(30) {
+        path.jitter = path.round_trip.mul_f64(rng.unit());
     }
-    if dice.chance(15) {
-        path.reordered = 0.1 * dice.unit();
+    if rng.chance(15) {
+        path.reordered = 0.1 * rng.unit();
     }
-    if dice.chance(15) {
-        path.duplicated = 0.1 * dice.unit();
+    if rng.chance(15) {
+        path.duplicated = 0.1 * rng.unit();
     }
-    match dice.below(20) {
-        0..3 => path.resets_per_second = Some(dice.log(50.0, 5_000.0) as u32),
+    match rng.below(20) {
+        0..3 => path.resets_per_second = Some(rng.log(50.0, 5_000.0) as u32),
         3 => {
-            let time = Duration::from_secs_f64(dice.log(1.0, 60.0));
-            path.ban = Some(Ban { syns_per_second: dice.log(50.0, 5_000.0) as u32, time });
+            let time = Duration::from_secs_f64(rng.log(1.0, 60.0));
+            path.ban = Some(Ban { syns_per_second: rng.log(50.0, 5_000.0) as u32, time });
         }
         4 => {
-            let time = Duration::from_secs_f64(dice.log(1.0, 30.0));
-            path.table = Some(ConnectionTable { entries: dice.log(30.0, 3_000.0) as usize, time });
+            let time = Duration::from_secs_f64(rng.log(1.0, 30.0));
+            path.table = Some(ConnectionTable { entries: rng.log(30.0, 3_000.0) as usize, time });
         }
-        5 => path.presence = Presence::Until(Duration::from_secs_f64(dice.log(0.01, 5.0))),
-        6 => path.presence = Presence::From(Duration::from_secs_f64(dice.log(0.01, 5.0))),
+        5 => path.presence = Presence::Until(Duration::from_secs_f64(rng.log(0.01, 5.0))),
+        6 => path.presence = Presence::From(Duration::from_secs_f64(rng.log(0.01, 5.0))),
         _ => {}
     }
     path
@@ -267,21 +267,21 @@ fn draw_path(dice: &mut Dice) -> PathOptions {
 
 /// So many ports from 1 on: up to ten open ones, and of the others a share that is silent and a
 /// share that a router rejects.
-fn draw_ports(dice: &mut Dice, ports_len: u16) -> BTreeMap<u16, Port> {
-    let silent = match dice.below(4) {
+fn draw_ports(rng: &mut Rng, ports_len: u16) -> BTreeMap<u16, Port> {
+    let silent = match rng.below(4) {
         0 => 0.0,
         1 => 1.0,
-        _ => dice.unit(),
+        _ => rng.unit(),
     };
-    let rejected = if dice.chance(15) { dice.unit() } else { 0.0 };
+    let rejected = if rng.chance(15) { rng.unit() } else { 0.0 };
     let mut ports: BTreeMap<u16, Port> = (1..=ports_len)
         .map(|port| {
-            let rest = if dice.is_within(rejected) { Port::Unreachable } else { Port::Closed };
-            (port, if dice.is_within(silent) { Port::Silent } else { rest })
+            let rest = if rng.happens(rejected) { Port::Unreachable } else { Port::Closed };
+            (port, if rng.happens(silent) { Port::Silent } else { rest })
         })
         .collect();
-    for _ in 0..dice.below(11) {
-        ports.insert(1 + dice.below(ports_len.into()) as u16, Port::Open);
+    for _ in 0..rng.below(11) {
+        ports.insert(1 + rng.below(ports_len.into()) as u16, Port::Open);
     }
     ports
 }

@@ -56,7 +56,7 @@ impl World {
     pub(crate) fn send_syns(&mut self, packets: &[RawPacket]) -> RawSendStep {
         self.calls += 1;
         assert!(!packets.is_empty() && packets.len() <= RAW_BATCH, "a batch has a bound");
-        if self.dice.chance(BLOCKED) {
+        if self.rng.chance(BLOCKED) {
             self.raw.blocked += 1;
             self.plan(Duration::from_millis(1), Happening::RawRoom);
             return RawSendStep::WouldBlock;
@@ -89,7 +89,7 @@ impl World {
         if host.route == RouteResult::Nowhere {
             return RawSendStep::Failed(Outcome::Unreachable);
         }
-        for (at, outcome) in host.answer_syn(times, port, &mut self.dice) {
+        for (at, outcome) in host.answer_syn(times, port, &mut self.rng) {
             self.plan_answer(at, outcome, bytes);
         }
         RawSendStep::Sent(1)
@@ -109,12 +109,12 @@ impl World {
             }
         };
         let arrival = RawArrival { bytes, remote: ends[1], error };
-        if self.dice.chance(FOREIGN) {
+        if self.rng.chance(FOREIGN) {
             self.raw.foreigners += 1;
             let mut foreign = arrival.clone();
             // The acknowledged or quoted number, which nobody can guess; the checksum is put right.
             let place = if error.is_some() { 24 } else { 28 };
-            foreign.bytes[place + self.dice.below(4)] ^= 1 << self.dice.below(8);
+            foreign.bytes[place + self.rng.below(4)] ^= 1 << self.rng.below(8);
             if error.is_none() {
                 let (head, segment) = foreign.bytes.split_at_mut(20);
                 // A forger says the opposite: RST in place of SYN, and SYN in place of RST.

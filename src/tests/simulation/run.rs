@@ -143,17 +143,17 @@ impl Simulation {
     /// The core is given events that the loop would have dropped: their keys are stale.
     fn misinform_core(&mut self) {
         let percent = self.faults.stale_events;
-        if self.has_exited() || !self.dice.chance(percent) {
+        if self.has_exited() || !self.rng.chance(percent) {
             return;
         }
         let keys: Vec<Key> = self.closed_keys().collect();
         if keys.is_empty() {
             return;
         }
-        let socket = self.dice.pick(&keys);
-        let outcome = self.dice.pick(&[Outcome::Connected, Outcome::Refused]);
+        let socket = self.rng.pick(&keys);
+        let outcome = self.rng.pick(&[Outcome::Connected, Outcome::Refused]);
         let bytes = b"GET /stale HTTP/1.1\r\nHost: s\r\n\r\n";
-        let event = match self.dice.below(7) {
+        let event = match self.rng.below(7) {
             0 => Event::Connect { socket, outcome },
             1 => Event::Received { socket, bytes },
             2 => Event::ReadClosed { socket },

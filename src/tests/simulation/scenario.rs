@@ -18,10 +18,10 @@ use openports::service_names::Names;
 use openports::technique::RawAccess;
 
 use crate::client::{Ask, Client, Form, Leave, Order, Reads, ScanAsk, Wanted};
-use crate::dice::Dice;
 use crate::errands::{errand, intruder};
 use crate::names::Manner;
 use crate::network::{Host, Port};
+use crate::rng::Rng;
 use crate::run::Simulation;
 use crate::world::{Faults, Happening, World};
 
@@ -43,40 +43,40 @@ pub(crate) fn options(shares: Shares) -> Options {
 
 /// The world of a seed.
 pub(crate) fn world(seed: u64) -> Simulation {
-    let mut dice = Dice::new(seed);
-    let probes = match dice.below(6) {
-        0 => 1 + dice.below(4),
-        1 | 2 => 5 + dice.below(60),
-        _ => 100 + dice.below(2_000),
+    let mut rng = Rng::new(seed);
+    let probes = match rng.below(6) {
+        0 => 1 + rng.below(4),
+        1 | 2 => 5 + rng.below(60),
+        _ => 100 + rng.below(2_000),
     };
-    let connections = if dice.chance(20) { 1 + dice.below(3) } else { 8 + dice.below(30) };
-    let shares = Shares { connections, lookups: 2 + dice.below(8), probes, syns: 1000 };
+    let connections = if rng.chance(20) { 1 + rng.below(3) } else { 8 + rng.below(30) };
+    let shares = Shares { connections, lookups: 2 + rng.below(8), probes, syns: 1000 };
     let mut options = options(shares);
-    options.settings.scans_per_client_max = 1 + dice.below(16);
-    options.settings.scans_max = 1 + dice.below(64);
-    options.settings.drain_delay = dice.pick(&[Duration::ZERO, Duration::from_secs(3)]);
-    options.settings.drain_timeout = Duration::from_secs(1 + dice.below(20) as u64);
-    options.log_level = dice.pick(&Level::ALL);
-    let doors = doors(&mut dice, &mut options);
-    let mut world = Simulation::new(dice.roll(), options);
+    options.settings.scans_per_client_max = 1 + rng.below(16);
+    options.settings.scans_max = 1 + rng.below(64);
+    options.settings.drain_delay = rng.pick(&[Duration::ZERO, Duration::from_secs(3)]);
+    options.settings.drain_timeout = Duration::from_secs(1 + rng.below(20) as u64);
+    options.log_level = rng.pick(&Level::ALL);
+    let doors = doors(&mut rng, &mut options);
+    let mut world = Simulation::new(rng.next_u64(), options);
     (world.is_guarded, world.token, world.denied) = doors;
-    world.faults = faults(&mut dice, probes);
-    add_hosts(&mut world, &mut dice);
-    add_names(&mut world, &mut dice);
+    world.faults = faults(&mut rng, probes);
+    add_hosts(&mut world, &mut rng);
+    add_names(&mut world, &mut rng);
     // Where every scan has few connects, many ports at silent hosts would take for ever.
-    let is_large = probes >= 500 && dice.chance(10);
+    let is_large = probes >= 500 && rng.chance(10);
     let (ports_max, clients_max) = if is_large { (3_000, 3) } else { (60, 10) };
-    for _ in 0..1 + dice.below(clients_max) {
-        let client = client(&world, &mut dice, ports_max);
-        let after = dice.time(Duration::from_secs(4));
+    for _ in 0..1 + rng.below(clients_max) {
+        let client = client(&world, &mut rng, ports_max);
+        let after = rng.time(Duration::from_secs(4));
         world.add_client(after, client);
     }
     bound_scans(&mut world);
-    if dice.chance(40) {
-        let at = dice.time(Duration::from_secs(12));
+    if rng.chance(40) {
+        let at = rng.time(Duration::from_secs(12));
         world.plan(at, Happening::Signal(Signal::Terminate));
-        if dice.chance(25) {
-            let after = dice.time(Duration::from_secs(10));
+        if rng.chance(25) {
+            let after = rng.time(Duration::from_secs(10));
             world.plan(at + after, Happening::Signal(Signal::Interrupt));
         }
     }
@@ -85,33 +85,33 @@ pub(crate) fn world(seed: u64) -> Simulation {
 
 /// A world in which a list of targets is scanned from the shell: hosts and names, and faults.
 pub(crate) fn world_of_shell(seed: u64) -> Simulation {
-    let mut dice = Dice::new(seed);
-    let probes = 1 + dice.below(100);
+    let mut rng = Rng::new(seed);
+    let probes = 1 + rng.below(100);
     let mut world = Simulation::without_listeners(
-        dice.roll(),
+        rng.next_u64(),
         options(Shares { connections: 1, lookups: 4, probes, syns: 1000 }),
     );
-    world.faults = Faults { descriptors: None, ..faults(&mut dice, probes) };
-    add_hosts(&mut world, &mut dice);
-    add_names(&mut world, &mut dice);
+    world.faults = Faults { descriptors: None, ..faults(&mut rng, probes) };
+    add_hosts(&mut world, &mut rng);
+    add_names(&mut world, &mut rng);
     world
 }
 
 /// Who is let in, and where nobody may go: whether the Host is looked at, the token, an address.
 type Doors = (bool, Option<String>, Option<IpAddr>);
 
-fn doors(dice: &mut Dice, options: &mut Options) -> Doors {
-    let is_guarded = dice.chance(25);
+fn doors(rng: &mut Rng, options: &mut Options) -> Doors {
+    let is_guarded = rng.chance(25);
     if is_guarded {
         options.host_guard =
             HostGuard { exposure: Exposure::LoopbackOnly, names: vec!["sim".into()] };
     }
-    let token = dice.chance(25).then(|| "sesame".to_owned());
+    let token = rng.chance(25).then(|| "sesame".to_owned());
     options.token = token.as_ref().map(|it| BearerToken::parse(it.as_bytes()).expect("a token"));
-    let denied: Option<IpAddr> = dice.chance(25).then(|| [203, 0, 113, 2].into());
+    let denied: Option<IpAddr> = rng.chance(25).then(|| [203, 0, 113, 2].into());
     let network = |it: IpAddr| it.to_string().parse::<Cidr>().expect("an address");
     options.policy.deny = denied.map(network).into_iter().collect();
-    if dice.chance(25) {
+    if rng.chance(25) {
         let clients = "198.51.100.0/24".parse().expect("a network");
         options.proxies = Proxies(vec![clients]);
     }
@@ -141,171 +141,170 @@ fn bound_scans(world: &mut World) {
     }
 }
 
-fn faults(dice: &mut Dice, probes: usize) -> Faults {
-    if dice.chance(25) {
+fn faults(rng: &mut Rng, probes: usize) -> Faults {
+    if rng.chance(25) {
         return Faults::default();
     }
     Faults {
-        shortages: dice.pick(&[0, 0, 5, 50, 100]),
+        shortages: rng.pick(&[0, 0, 5, 50, 100]),
         shortage: None,
-        left: dice.below(60),
-        accepts: dice.pick(&[0, 0, 30, 100]),
-        routes: dice.pick(&[0, 0, 50]),
-        stale_events: dice.pick(&[0, 30]),
-        spurious_events: dice.pick(&[0, 10]),
-        short_writes: dice.pick(&[0, 60]),
-        log_blocks: dice.pick(&[0, 50]),
-        log_stall: dice.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_secs(20)]),
-        stdout_blocks: dice.pick(&[0, 20]),
-        stdout_is_file: dice.chance(20),
-        interrupts: dice.pick(&[0, 0, 5, 20]),
-        unregistered: dice.pick(&[0, 0, 20, 100]),
-        refuses_reuse: dice.chance(15),
-        descriptors: dice.chance(10).then(|| 8 + dice.below(probes + 8)),
-        lateness: dice.pick(&[Duration::ZERO, Duration::from_micros(800)]),
+        left: rng.below(60),
+        accepts: rng.pick(&[0, 0, 30, 100]),
+        routes: rng.pick(&[0, 0, 50]),
+        stale_events: rng.pick(&[0, 30]),
+        spurious_events: rng.pick(&[0, 10]),
+        short_writes: rng.pick(&[0, 60]),
+        log_blocks: rng.pick(&[0, 50]),
+        log_stall: rng.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_secs(20)]),
+        stdout_blocks: rng.pick(&[0, 20]),
+        stdout_is_file: rng.chance(20),
+        interrupts: rng.pick(&[0, 0, 5, 20]),
+        unregistered: rng.pick(&[0, 0, 20, 100]),
+        refuses_reuse: rng.chance(15),
+        descriptors: rng.chance(10).then(|| 8 + rng.below(probes + 8)),
+        lateness: rng.pick(&[Duration::ZERO, Duration::from_micros(800)]),
         ..Faults::default()
     }
 }
 
-fn add_hosts(world: &mut World, dice: &mut Dice) {
+fn add_hosts(world: &mut World, rng: &mut Rng) {
     for index in 0..6_u16 {
         let address: IpAddr = match index {
             0..4 => [203, 0, 113, 1 + index as u8].into(),
             _ => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, index).into(),
         };
-        let millis = dice.pick(&[0, 0, 1, 20, 90]);
-        let usual = dice.pick(&[Port::Closed, Port::Closed, Port::Silent, Port::Unreachable]);
-        let open: Vec<u16> = (0..dice.below(12)).map(|_| 1 + dice.below(70) as u16).collect();
+        let millis = rng.pick(&[0, 0, 1, 20, 90]);
+        let usual = rng.pick(&[Port::Closed, Port::Closed, Port::Silent, Port::Unreachable]);
+        let open: Vec<u16> = (0..rng.below(12)).map(|_| 1 + rng.below(70) as u16).collect();
         let mut host = Host::new(Duration::from_millis(millis), usual, &open);
-        for _ in 0..dice.below(10) {
+        for _ in 0..rng.below(10) {
             let kinds = [Port::Closed, Port::Silent, Port::Unreachable, Port::Mirror];
-            host.special.entry(1 + dice.below(70) as u16).or_insert(dice.pick(&kinds));
+            host.special.entry(1 + rng.below(70) as u16).or_insert(rng.pick(&kinds));
         }
-        host.loss = dice.pick(&[0, 0, 0, 5, 20]);
-        host.resets_per_second = dice.pick(&[None, None, None, Some(20)]);
+        host.loss = rng.pick(&[0, 0, 0, 5, 20]);
+        host.resets_per_second = rng.pick(&[None, None, None, Some(20)]);
         let our_own = IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xff));
         host.route = match address {
-            IpAddr::V6(_) if dice.chance(30) => RouteResult::Nowhere,
+            IpAddr::V6(_) if rng.chance(30) => RouteResult::Nowhere,
             IpAddr::V6(_) => RouteResult::From(our_own),
-            IpAddr::V4(_) if dice.chance(5) => RouteResult::Nowhere,
+            IpAddr::V4(_) if rng.chance(5) => RouteResult::Nowhere,
             IpAddr::V4(_) => RouteResult::From([192, 0, 2, 1].into()),
         };
         world.hosts.insert(address, host);
     }
 }
 
-fn add_names(world: &mut World, dice: &mut Dice) {
+fn add_names(world: &mut World, rng: &mut Rng) {
     let mut conf = "options timeout:1 attempts:2\n".to_owned();
-    for index in 0..1 + dice.below(3) {
+    for index in 0..1 + rng.below(3) {
         let server = SocketAddr::from(([10, 0, 0, 1 + index as u8], 53));
-        let manner = if dice.chance(50) { Manner::Good } else { dice.pick(&Manner::ALL) };
+        let manner = if rng.chance(50) { Manner::Good } else { rng.pick(&Manner::ALL) };
         world.names.servers.insert(server, manner);
         conf.push_str(&format!("nameserver {}\n", server.ip()));
     }
-    world.resolv_conf = (!dice.chance(5)).then(|| conf.into_bytes());
+    world.resolv_conf = (!rng.chance(5)).then(|| conf.into_bytes());
     let addresses: Vec<IpAddr> = world.hosts.keys().copied().collect();
     for name in ["one.test", "two.test", "all.test"] {
         let of_name = match name {
-            "one.test" => vec![dice.pick(&addresses)],
-            "two.test" => vec![addresses[dice.below(4)], addresses[4 + dice.below(2)]],
+            "one.test" => vec![rng.pick(&addresses)],
+            "two.test" => vec![addresses[rng.below(4)], addresses[4 + rng.below(2)]],
             _ => addresses.clone(),
         };
         world.names.zone.insert(name.to_owned(), of_name);
     }
-    world.hosts_file =
-        dice.chance(90).then(|| format!("{} here.test\n", addresses[0]).into_bytes());
+    world.hosts_file = rng.chance(90).then(|| format!("{} here.test\n", addresses[0]).into_bytes());
 }
 
-fn client(world: &World, dice: &mut Dice, ports_max: usize) -> Client {
-    let asks: Vec<Ask> = (0..1 + dice.below(4)).map(|_| ask(world, dice, ports_max)).collect();
+fn client(world: &World, rng: &mut Rng, ports_max: usize) -> Client {
+    let asks: Vec<Ask> = (0..1 + rng.below(4)).map(|_| ask(world, rng, ports_max)).collect();
     let mut client = Client::new(asks);
-    client.order = dice.pick(&[Order::OneByOne, Order::Pipelined]);
-    let address: IpAddr = [198, 51, 100, 1 + dice.below(3) as u8].into();
-    client.peer = (!dice.chance(10)).then(|| SocketAddr::new(address, 50_000));
-    if dice.chance(50) {
-        client.piece = 1 + dice.below(200);
-        client.gap = dice.time(Duration::from_millis(20));
+    client.order = rng.pick(&[Order::OneByOne, Order::Pipelined]);
+    let address: IpAddr = [198, 51, 100, 1 + rng.below(3) as u8].into();
+    client.peer = (!rng.chance(10)).then(|| SocketAddr::new(address, 50_000));
+    if rng.chance(50) {
+        client.piece = 1 + rng.below(200);
+        client.gap = rng.time(Duration::from_millis(20));
     }
-    client.parts = dice.pick(&[
+    client.parts = rng.pick(&[
         None,
         Some(Leave::Close),
         Some(Leave::Close),
         Some(Leave::HalfClose),
         Some(Leave::Reset),
     ]);
-    match dice.below(12) {
-        0 => client.leaves = Some((dice.time(Duration::from_secs(3)), Leave::Close)),
-        1 => client.leaves = Some((dice.time(Duration::from_secs(3)), Leave::Reset)),
-        2 => client.leaves = Some((dice.time(Duration::from_secs(1)), Leave::HalfClose)),
+    match rng.below(12) {
+        0 => client.leaves = Some((rng.time(Duration::from_secs(3)), Leave::Close)),
+        1 => client.leaves = Some((rng.time(Duration::from_secs(3)), Leave::Reset)),
+        2 => client.leaves = Some((rng.time(Duration::from_secs(1)), Leave::HalfClose)),
         3 => {
-            let (bytes, every) = (1 + dice.below(400), dice.time(Duration::from_secs(4)));
+            let (bytes, every) = (1 + rng.below(400), rng.time(Duration::from_secs(4)));
             client.reads = Reads::Slowly { bytes, every };
             client.room = bytes;
         }
         4 => {
             client.reads = Reads::Never;
-            client.room = dice.below(300);
+            client.room = rng.below(300);
         }
-        5 => return slow_head(dice),
-        6 => return babbler(dice),
+        5 => return slow_head(rng),
+        6 => return babbler(rng),
         _ => {}
     }
     client
 }
 
 /// Its head comes so slowly that it may be too late.
-fn slow_head(dice: &mut Dice) -> Client {
+fn slow_head(rng: &mut Rng) -> Client {
     let ask = Ask::get("/healthz", "", Wanted::Status(vec![200, 408]));
     let mut client = Client::new(vec![ask]);
     client.piece = 1;
-    client.gap = dice.time(Duration::from_millis(600));
+    client.gap = rng.time(Duration::from_millis(600));
     client
 }
 
 /// What it sends is no request.
-fn babbler(dice: &mut Dice) -> Client {
-    let len = 1 + dice.below(300);
-    let bytes = match dice.below(3) {
-        0 => (0..len).map(|_| dice.below(256) as u8).collect(),
+fn babbler(rng: &mut Rng) -> Client {
+    let len = 1 + rng.below(300);
+    let bytes = match rng.below(3) {
+        0 => (0..len).map(|_| rng.below(256) as u8).collect(),
         1 => [&[0x16, 3, 1, 2, 0, 1][..], &vec![7; len]].concat(),
         _ => format!("GET /{} HTTP/9.9\r\n\r\n", "x".repeat(len)).into_bytes(),
     };
     let wanted = Wanted::Status(vec![400, 405, 408, 431]);
     let mut client = Client::new(vec![Ask { bytes, wanted }]);
-    client.leaves = Some((dice.time(Duration::from_secs(20)), Leave::Close));
+    client.leaves = Some((rng.time(Duration::from_secs(20)), Leave::Close));
     client
 }
 
-fn ask(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
-    match dice.below(12) {
-        0..4 => errand(dice, world.is_guarded, world.token.as_deref()),
-        4 if world.token.is_some() => intruder(dice),
-        _ => scan(world, dice, ports_max),
+fn ask(world: &World, rng: &mut Rng, ports_max: usize) -> Ask {
+    match rng.below(12) {
+        0..4 => errand(rng, world.is_guarded, world.token.as_deref()),
+        4 if world.token.is_some() => intruder(rng),
+        _ => scan(world, rng, ports_max),
     }
 }
 
 /// A scan of some host or name, and what it may come to.
-fn scan(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
-    let mut target = target(world, dice);
+fn scan(world: &World, rng: &mut Rng, ports_max: usize) -> Ask {
+    let mut target = target(world, rng);
     let statuses = &mut target.statuses;
-    let ports = ports(dice, ports_max);
+    let ports = ports(rng, ports_max);
     let is_small = ports.len() <= 60;
-    let rarely = |dice: &mut Dice, choices: &[&str]| match is_small {
-        true => dice.pick(choices).to_owned(),
+    let rarely = |rng: &mut Rng, choices: &[&str]| match is_small {
+        true => rng.pick(choices).to_owned(),
         false => String::new(),
     };
-    let timeout = dice.pick(&["", "&timeout=400ms", "&timeout=1s", "&timeout=auto"]);
-    let retries = dice.pick(&["", "", "&retries=0", "&retries=2"]);
-    let concurrency = rarely(dice, &["", "", "&concurrency=7"]);
-    let rate = rarely(dice, &["", "", "&rate=50", "&rate=5000"]);
+    let timeout = rng.pick(&["", "&timeout=400ms", "&timeout=1s", "&timeout=auto"]);
+    let retries = rng.pick(&["", "", "&retries=0", "&retries=2"]);
+    let concurrency = rarely(rng, &["", "", "&concurrency=7"]);
+    let rate = rarely(rng, &["", "", "&rate=50", "&rate=5000"]);
     let is_plain = concurrency.is_empty() && rate.is_empty();
     let mut parameters = format!("{timeout}{retries}{concurrency}{rate}");
-    if target.leads_to.iter().all(IpAddr::is_ipv4) && dice.chance(30) {
+    if target.leads_to.iter().all(IpAddr::is_ipv4) && rng.chance(30) {
         parameters.push_str("&technique=syn");
     }
-    let has_deadline = dice.chance(15);
+    let has_deadline = rng.chance(15);
     if has_deadline {
-        parameters.push_str(&format!("&deadline={}ms", 2_000 + dice.below(3_000)));
+        parameters.push_str(&format!("&deadline={}ms", 2_000 + rng.below(3_000)));
         statuses.push(504);
     }
     let mut scan = ScanAsk {
@@ -315,14 +314,14 @@ fn scan(world: &World, dice: &mut Dice, ports_max: usize) -> Ask {
         has_deadline,
         has_one_pass: retries == "&retries=0" && timeout != "&timeout=auto",
         elapsed_max: is_plain.then_some(Duration::MAX),
-        fields: fields(world, dice),
+        fields: fields(world, rng),
         passes_over: target.passes_over,
         ..ScanAsk::default()
     };
-    if dice.chance(15) {
-        scan.expected = Some(expectation(world, dice, &scan));
+    if rng.chance(15) {
+        scan.expected = Some(expectation(world, rng, &scan));
     } else {
-        embellish(world, dice, &mut scan, &mut parameters);
+        embellish(world, rng, &mut scan, &mut parameters);
     }
     Ask::scan(scan, &parameters, target.statuses)
 }
@@ -335,15 +334,15 @@ struct Target {
     passes_over: bool,
 }
 
-fn target(world: &World, dice: &mut Dice) -> Target {
+fn target(world: &World, rng: &mut Rng) -> Target {
     let addresses: Vec<IpAddr> = world.hosts.keys().copied().collect();
     let domains = ["one.test", "two.test", "all.test", "here.test", "none.test", "", "127.0.0.1"];
-    let mut domain = dice.pick(&domains).to_owned();
+    let mut domain = rng.pick(&domains).to_owned();
     let mut statuses = vec![429, 503];
     let is_served = world.names.is_served() && world.resolv_conf.is_some();
     let mut leads_to = world.names.zone.get(&domain).cloned().unwrap_or_default();
     if domain.is_empty() {
-        leads_to = vec![dice.pick(&addresses)];
+        leads_to = vec![rng.pick(&addresses)];
         domain = leads_to[0].to_string();
     } else if domain == "127.0.0.1" {
         statuses.push(403);
@@ -365,12 +364,12 @@ fn target(world: &World, dice: &mut Dice) -> Target {
 }
 
 /// The token, where one is needed, and what a proxy says of the client.
-fn fields(world: &World, dice: &mut Dice) -> String {
+fn fields(world: &World, rng: &mut Rng) -> String {
     let mut fields = String::new();
     if let Some(token) = &world.token {
         fields.push_str(&format!("Authorization: Bearer {token}\r\n"));
     }
-    fields.push_str(dice.pick(&[
+    fields.push_str(rng.pick(&[
         "",
         "",
         "X-Forwarded-For: 192.0.2.44\r\n",
@@ -382,11 +381,11 @@ fn fields(world: &World, dice: &mut Dice) -> String {
 }
 
 /// What a probe expects to be open: the truth, a part of it, too much, or nothing in particular.
-fn expectation(world: &World, dice: &mut Dice, scan: &ScanAsk) -> BTreeSet<u16> {
+fn expectation(world: &World, rng: &mut Rng, scan: &ScanAsk) -> BTreeSet<u16> {
     let host = scan.addresses.first().and_then(|address| world.hosts.get(address));
     let is_open = |port: &&u16| host.is_some_and(|host| host.port(**port) == Port::Open);
     let open: BTreeSet<u16> = scan.ports.iter().filter(is_open).copied().collect();
-    match dice.below(4) {
+    match rng.below(4) {
         0 | 1 => open,
         2 => scan.ports.iter().take(2).copied().collect(),
         _ => BTreeSet::new(),
@@ -394,19 +393,19 @@ fn expectation(world: &World, dice: &mut Dice, scan: &ScanAsk) -> BTreeSet<u16> 
 }
 
 /// What the answer to a scan is to hold, and how.
-fn embellish(world: &World, dice: &mut Dice, scan: &mut ScanAsk, parameters: &mut String) {
-    scan.form = dice.pick(&Form::ALL);
-    let include = dice.pick(&["", "", "closed,filtered,unreachable", "services", ALL_INCLUDED]);
+fn embellish(world: &World, rng: &mut Rng, scan: &mut ScanAsk, parameters: &mut String) {
+    scan.form = rng.pick(&Form::ALL);
+    let include = rng.pick(&["", "", "closed,filtered,unreachable", "services", ALL_INCLUDED]);
     if !include.is_empty() {
         parameters.push_str(&format!("&include={include}"));
     }
     scan.includes_all = include.contains("closed");
     scan.includes_services = include.contains("services");
-    if dice.chance(15) {
-        let others = (0..5).map(|_| 1 + dice.below(200) as u16);
+    if rng.chance(15) {
+        let others = (0..5).map(|_| 1 + rng.below(200) as u16);
         scan.excluded = others.filter(|port| !scan.ports.contains(port)).collect();
     }
-    scan.is_for_all = world.is_sure_of_names() && !scan.addresses.is_empty() && dice.chance(30);
+    scan.is_for_all = world.is_sure_of_names() && !scan.addresses.is_empty() && rng.chance(30);
     if scan.is_for_all {
         parameters.push_str("&addresses=all");
     }
@@ -414,11 +413,11 @@ fn embellish(world: &World, dice: &mut Dice, scan: &mut ScanAsk, parameters: &mu
 
 const ALL_INCLUDED: &str = "closed,filtered,unreachable,services";
 
-fn ports(dice: &mut Dice, ports_max: usize) -> BTreeSet<u16> {
-    if dice.chance(50) {
-        let first = 1 + dice.below(60) as u16;
-        let last = usize::from(first) + dice.below(ports_max);
+fn ports(rng: &mut Rng, ports_max: usize) -> BTreeSet<u16> {
+    if rng.chance(50) {
+        let first = 1 + rng.below(60) as u16;
+        let last = usize::from(first) + rng.below(ports_max);
         return (first..=last as u16).collect();
     }
-    (0..1 + dice.below(20)).map(|_| 1 + dice.below(80) as u16).collect()
+    (0..1 + rng.below(20)).map(|_| 1 + rng.below(80) as u16).collect()
 }

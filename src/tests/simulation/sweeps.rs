@@ -17,8 +17,8 @@ use openports::scan::options::{Addresses, Include, Retries, ScanOptions, Timeout
 use openports::technique::Technique;
 use serde_json::Value;
 
-use crate::dice::Dice;
 use crate::network::Port;
+use crate::rng::Rng;
 use crate::run::{End, Simulation};
 use crate::scenario;
 use crate::world::Happening;
@@ -52,10 +52,10 @@ const TARGETS: [&str; 8] = [
 ];
 
 /// The targets of a seed, each with its ports.
-fn targets(dice: &mut Dice) -> BTreeMap<&'static str, BTreeSet<u16>> {
-    let some = TARGETS.iter().filter(|target| **target == TARGETS[0] || dice.chance(60)).copied();
+fn targets(rng: &mut Rng) -> BTreeMap<&'static str, BTreeSet<u16>> {
+    let some = TARGETS.iter().filter(|target| **target == TARGETS[0] || rng.chance(60)).copied();
     let some: Vec<_> = some.collect();
-    some.into_iter().map(|target| (target, (1..=1 + dice.below(60) as u16).collect())).collect()
+    some.into_iter().map(|target| (target, (1..=1 + rng.below(60) as u16).collect())).collect()
 }
 
 fn list(targets: &BTreeMap<&str, BTreeSet<u16>>) -> String {
@@ -125,11 +125,11 @@ fn read(printed: &Printed) -> Told {
 
 /// All shards of a list together tell each port of each target once, and the truth of it.
 pub(crate) fn run(seed: u64) {
-    let mut dice = Dice::new(seed);
-    let targets = targets(&mut dice);
+    let mut rng = Rng::new(seed);
+    let targets = targets(&mut rng);
     let list = list(&targets);
-    let format = dice.pick(&[Format::Json, Format::Ndjson]);
-    let shards = dice.pick(&[1, 1, 2, 5]);
+    let format = rng.pick(&[Format::Json, Format::Ndjson]);
+    let shards = rng.pick(&[1, 1, 2, 5]);
     let (mut totals, mut open) = (BTreeMap::new(), BTreeMap::<String, BTreeSet<u16>>::new());
     let (mut failed, mut hosts) = (BTreeSet::new(), None);
     for shard in 1..=shards {
@@ -171,19 +171,19 @@ pub(crate) fn run(seed: u64) {
 
 /// Whoever interrupts it, stops reading or fills the disk ends it, and what was printed is whole.
 pub(crate) fn run_cut_short(seed: u64) {
-    let mut dice = Dice::new(seed ^ 0x5eed);
-    let list = list(&targets(&mut dice));
+    let mut rng = Rng::new(seed ^ 0x5eed);
+    let list = list(&targets(&mut rng));
     let mut world = world(seed, (&list, "1/1"), Format::Ndjson);
-    let at = dice.time(Duration::from_secs(2));
-    let how = dice.below(4);
+    let at = rng.time(Duration::from_secs(2));
+    let how = rng.below(4);
     let printed = world.printed.as_mut().expect("it was just begun");
     match how {
-        0 => printed.ends = Some((dice.below(2_000), PrintFailure::ReaderGone)),
-        1 => printed.ends = Some((dice.below(2_000), PrintFailure::Broken)),
+        0 => printed.ends = Some((rng.below(2_000), PrintFailure::ReaderGone)),
+        1 => printed.ends = Some((rng.below(2_000), PrintFailure::Broken)),
         _ => world.plan(at, Happening::Signal(Signal::Interrupt)),
     }
     if how == 3 {
-        world.plan(at + dice.time(Duration::from_secs(1)), Happening::Signal(Signal::Interrupt));
+        world.plan(at + rng.time(Duration::from_secs(1)), Happening::Signal(Signal::Interrupt));
     }
     assert_eq!(world.run(), End::Exit, "seed {seed}: it ends");
     let printed = world.printed.take().expect("it was there");

@@ -15,10 +15,10 @@ use openports::limits::Settings;
 use openports::slots::Key;
 
 use crate::client::{Client, Leave, Order, Reads, Stage};
-use crate::dice::Dice;
 use crate::names::{Manner, Names};
 use crate::network::Host;
 use crate::raw::{Raw, RawArrival};
+use crate::rng::Rng;
 use crate::sweeps::Printed;
 
 /// What goes wrong on our own machine, each as percent of the calls.
@@ -208,7 +208,7 @@ pub(crate) struct World {
     pub(crate) origin: Instant,
     pub(crate) now: Instant,
     pub(crate) wall: SystemTime,
-    pub(crate) dice: Dice,
+    pub(crate) rng: Rng,
     pub(crate) shares: Shares,
     pub(crate) settings: Settings,
     pub(crate) hosts: BTreeMap<IpAddr, Host>,
@@ -273,7 +273,7 @@ impl World {
             origin,
             now: origin,
             wall,
-            dice: Dice::new(seed),
+            rng: Rng::new(seed),
             shares,
             settings,
             hosts: BTreeMap::new(),
@@ -464,7 +464,7 @@ impl World {
         let mut after = Duration::ZERO;
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let len = if piece == usize::MAX { rest.len() } else { 1 + self.dice.below(piece) };
+            let len = if piece == usize::MAX { rest.len() } else { 1 + self.rng.below(piece) };
             let (sent, left) = rest.split_at(len.min(rest.len()));
             self.plan(after, Happening::Send(index, sent.to_vec()));
             after += gap;
@@ -577,8 +577,8 @@ impl World {
         match entry.peer {
             Peer::Client(index) => {
                 let mut count = output.len().min(self.clients[index].room);
-                if count > 1 && self.dice.chance(short_writes) {
-                    count = 1 + self.dice.below(count);
+                if count > 1 && self.rng.chance(short_writes) {
+                    count = 1 + self.rng.below(count);
                 }
                 return self.write_to_client(socket, index, &output[..count]);
             }
@@ -587,7 +587,7 @@ impl World {
                 entry.outbox.extend(output);
                 let query = entry.outbox.clone();
                 if let Some(reply) = self.names.on_stream(to, &query) {
-                    let at = 1 + self.dice.below(reply.len() - 1);
+                    let at = 1 + self.rng.below(reply.len() - 1);
                     let (front, back) = reply.split_at(at);
                     self.plan(Duration::from_millis(3), Happening::Receive(socket, front.to_vec()));
                     self.plan(Duration::from_millis(5), Happening::Receive(socket, back.to_vec()));
@@ -630,7 +630,7 @@ impl World {
 
     /// A client was answered: it asks on, or goes.
     fn on_answered(&mut self, index: usize) {
-        let think = self.dice.time(Duration::from_millis(30));
+        let think = self.rng.time(Duration::from_millis(30));
         let client = &self.clients[index];
         if client.answers.len() == client.asks.len() {
             if let Some(how) = client.parts {
@@ -645,7 +645,7 @@ impl World {
         if self.names.servers[&to] == Manner::Refusing {
             self.plan(Duration::from_millis(1), Happening::Break(socket));
         }
-        for (after, bytes) in self.names.on_datagram(to, query, &mut self.dice) {
+        for (after, bytes) in self.names.on_datagram(to, query, &mut self.rng) {
             self.plan(after, Happening::Receive(socket, bytes));
         }
     }

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// A stream of numbers that the seed alone decides.
 #[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+pub(crate) struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(crate) const fn roll(&mut self) -> u64 {
+    pub(crate) const fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -22,7 +22,7 @@ impl Dice {
     /// A number from 0 to `end` - 1.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         assert!(end > 0, "there is no number below 0");
-        (self.roll() % end as u64) as usize
+        (self.next_u64() % end as u64) as usize
     }
 
     /// True `percent` times of 100.
@@ -32,11 +32,11 @@ impl Dice {
 
     /// A number from 0 up to, but not including, 1.
     pub(crate) fn unit(&mut self) -> f64 {
-        (self.roll() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// True with this probability; a probability of 0 needs no chance.
-    pub(crate) fn is_within(&mut self, share: f64) -> bool {
+    pub(crate) fn happens(&mut self, share: f64) -> bool {
         share > 0.0 && self.unit() < share
     }
 
@@ -51,6 +51,6 @@ impl Dice {
 
     /// A time shorter than `end`, to the microsecond.
     pub(crate) fn time(&mut self, end: Duration) -> Duration {
-        Duration::from_micros(self.roll() % (end.as_micros() as u64).max(1))
+        Duration::from_micros(self.next_u64() % (end.as_micros() as u64).max(1))
     }
 }

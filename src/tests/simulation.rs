@@ -1,27 +1,26 @@
-//! The whole service in a world of our own: virtual time, a fake network, faults at every call.
+//! A simulation of the whole service with virtual time, a fake network and faults in every call.
 //!
-//! One seed decides a run: the hosts, the name servers, the clients, what fails and when. The
-//! event loop is the real one, over a simulated kernel (`kernel`); `world` plays everybody at the
-//! other ends, `run` checks what has to hold after each tick, and `judge` checks what the clients
-//! were told against what is true. The loop sleeps exactly to the deadline that the core names, so
-//! a deadline that is forgotten shows as a run that never ends well, and one that is stale as a
-//! loop that spins.
+//! One seed decides the hosts, the name servers, the clients and the faults of a run. The event
+//! loop is the real one. It runs on a simulated kernel (`kernel`); `world` simulates all peers,
+//! `run` checks invariants after each tick, and `judge` compares the responses with the simulated
+//! network. The loop sleeps exactly until the deadline that the core returns, so a missing deadline
+//! appears as a run that does not end, and a stale deadline as a loop that spins.
 //!
-//! `SIM_SEED=n` replays one seed and tells all that happens; `SIM_SEEDS=n` runs so many.
+//! `SIM_SEED=n` replays one seed and prints each event; `SIM_SEEDS=n` runs `n` seeds.
 
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::print_stderr,
-    reason = "a test says what went wrong, and where"
+    reason = "a panic is the failure of a test, and stderr shows its seed"
 )]
 
+#[path = "simulation/batch.rs"]
+mod batch;
 #[path = "simulation/client.rs"]
 mod client;
 #[path = "simulation/coverage.rs"]
 mod coverage;
-#[path = "simulation/errands.rs"]
-mod errands;
 #[path = "simulation/judge.rs"]
 mod judge;
 #[path = "simulation/kernel.rs"]
@@ -42,14 +41,14 @@ mod reader;
 mod regressions;
 #[path = "simulation/report.rs"]
 mod report;
+#[path = "simulation/requests.rs"]
+mod requests;
 #[path = "simulation/rng.rs"]
 mod rng;
 #[path = "simulation/run.rs"]
 mod run;
 #[path = "simulation/scenario.rs"]
 mod scenario;
-#[path = "simulation/sweeps.rs"]
-mod sweeps;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -57,7 +56,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use coverage::Coverage;
 
-/// Seeds of an ordinary run.
+/// The number of seeds in an ordinary run.
 const SEEDS: u64 = 256;
 
 #[test]
@@ -72,7 +71,7 @@ fn every_seed_keeps_the_contract() {
     for seed in 0..seeds {
         let mut world = scenario::world(seed);
         run(seed, &mut world);
-        coverage.take_in(&world);
+        coverage.add(&world);
     }
     if seeds >= SEEDS {
         coverage.check();
@@ -80,33 +79,33 @@ fn every_seed_keeps_the_contract() {
 }
 
 #[test]
-fn every_seed_keeps_its_word_to_the_shell() {
+fn every_seed_prints_correct_batches() {
     let number = std::env::var("SIM_SEEDS").ok().map(|text| text.parse().expect("SIM_SEEDS"));
     for seed in 0..number.unwrap_or(SEEDS) / 2 {
-        sweeps::run(seed);
-        sweeps::run_cut_short(seed);
+        batch::run(seed);
+        batch::run_interrupted(seed);
     }
 }
 
-/// Runs one world to its end; a failure names its seed and step.
+/// Runs one world to its end. A failure prints its seed and step.
 fn run(seed: u64, world: &mut run::Simulation) {
     let run = catch_unwind(AssertUnwindSafe(|| world.run()));
     if let Err(cause) = run {
         let (step, at) = (world.steps, world.now - world.origin);
-        eprintln!("seed {seed} failed at step {step}, {at:?} from the start; see SIM_SEED={seed}");
+        eprintln!("seed {seed} failed at step {step}, after {at:?}; replay it: SIM_SEED={seed}");
         resume_unwind(cause);
     }
 }
 
 #[test]
-fn one_seed_makes_one_run() {
-    let tell = |seed: u64| {
+fn a_seed_always_gives_the_same_run() {
+    let replay = |seed: u64| {
         let mut world = scenario::world(seed);
         world.run();
         let said: Vec<Vec<u8>> = world.clients.iter().map(|it| it.received.clone()).collect();
         (world.steps, world.connects_len, world.now - world.origin, said)
     };
     for seed in 0..4 {
-        assert_eq!(tell(seed), tell(seed), "seed {seed}");
+        assert_eq!(replay(seed), replay(seed), "seed {seed}");
     }
 }

@@ -1,12 +1,12 @@
-//! Fake clients: what each asks, how it sends, reads and leaves, and what it must have been told.
+//! Fake clients: their requests, how they send, read and leave, and the responses they must get.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::reader::{Answer, Reading, read};
+use crate::reader::{Reading, Response, read};
 
-/// The form of a scan's answer that a client asks for.
+/// The media type of a scan's response that a client requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Form {
     #[default]
@@ -32,38 +32,39 @@ impl Form {
     }
 }
 
-/// A scan as a client asked for it, and what may come of it.
+/// A request for a scan, and its permitted results.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ScanAsk {
+pub(crate) struct ScanRequest {
     pub(crate) domain: String,
-    /// Where the name may lead.
+    /// The permitted addresses of the name.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) ports: BTreeSet<u16>,
     pub(crate) form: Form,
-    /// `addresses=all`.
+    /// The request has `addresses=all`.
     pub(crate) is_for_all: bool,
-    /// `include=closed,filtered,unreachable`.
+    /// The request has `include=closed,filtered,unreachable`.
     pub(crate) includes_all: bool,
-    /// The request names a deadline that may cut it short.
+    /// The request has a deadline that may stop the scan before its end.
     pub(crate) has_deadline: bool,
-    /// The answer's `elapsed_ms` at most, where that is known.
+    /// The maximum of the response's `elapsed_ms`, if it is known.
     pub(crate) elapsed_max: Option<Duration>,
-    /// `retries=0`, and no `timeout=auto`, which owes silent ports a repeat.
+    /// The request has `retries=0` and not `timeout=auto`, which repeats probes of silent ports.
     pub(crate) has_one_pass: bool,
-    /// Ports that are named and excluded again; none of `ports`.
+    /// Ports that the request names and excludes. None of them is in `ports`.
     pub(crate) excluded: BTreeSet<u16>,
-    /// `include=services`.
+    /// The request has `include=services`.
     pub(crate) includes_services: bool,
-    /// It is `/probe` that asks, and these ports should be open; none in particular, if none.
-    pub(crate) expected: Option<BTreeSet<u16>>,
+    /// The ports that a request for the `/probe` route expects to be open. If the set is empty, the
+    /// probe expects any open port. `None` for other routes.
+    pub(crate) expected_ports: Option<BTreeSet<u16>>,
     /// Further field lines, each with its CR LF.
     pub(crate) fields: String,
-    /// The name leads to an address that the policy denies, too.
-    pub(crate) passes_over: bool,
+    /// The name also has an address that the policy denies.
+    pub(crate) has_denied_address: bool,
 }
 
-impl ScanAsk {
-    /// The ports that are named, whether excluded again or not.
+impl ScanRequest {
+    /// Returns the ports that the request names, including the excluded ones.
     pub(crate) fn named(&self) -> BTreeSet<u16> {
         self.ports.union(&self.excluded).copied().collect()
     }
@@ -77,42 +78,41 @@ impl ScanAsk {
     }
 }
 
-/// What a request must come to.
+/// The responses that a request may have.
 #[derive(Clone, Debug)]
-pub(crate) enum Wanted {
+pub(crate) enum Expected {
     /// One of these statuses.
     Status(Vec<u16>),
-    /// 200 with the scan's outcome, or one of these statuses.
-    Scan(Box<ScanAsk>, Vec<u16>),
+    /// Status 200 with the result of the scan, or one of these statuses.
+    Scan(Box<ScanRequest>, Vec<u16>),
 }
 
-/// One request.
 #[derive(Clone, Debug)]
-pub(crate) struct Ask {
+pub(crate) struct Request {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) wanted: Wanted,
+    pub(crate) expected: Expected,
 }
 
-impl Ask {
-    /// A GET of `target` with these further field lines, each with its CR LF.
-    pub(crate) fn get(target: &str, fields: &str, wanted: Wanted) -> Self {
+impl Request {
+    /// Returns a GET of `target` with these further field lines, each with its CR LF.
+    pub(crate) fn get(target: &str, fields: &str, expected: Expected) -> Self {
         let text = format!("GET {target} HTTP/1.1\r\nHost: sim\r\n{fields}\r\n");
-        Self { bytes: text.into_bytes(), wanted }
+        Self { bytes: text.into_bytes(), expected }
     }
 
     pub(crate) fn healthz() -> Self {
-        Self::get("/healthz", "", Wanted::Status(vec![200]))
+        Self::get("/healthz", "", Expected::Status(vec![200]))
     }
 
-    pub(crate) fn scan(scan: ScanAsk, parameters: &str, others: Vec<u16>) -> Self {
+    pub(crate) fn scan(scan: ScanRequest, parameters: &str, others: Vec<u16>) -> Self {
         let accept = format!("Accept: {}\r\n{}", scan.form.media_type(), scan.fields);
         let list = list(&scan.named());
-        if let Some(expected) = &scan.expected {
+        if let Some(expected) = &scan.expected_ports {
             let expect = if expected.is_empty() { String::new() } else { self::list(expected) };
             let expect = if expect.is_empty() { expect } else { format!("&expect={expect}") };
             let target = format!("/probe?target={}&ports={list}{expect}{parameters}", scan.domain);
             let fields = scan.fields.clone();
-            return Self::get(&target, &fields, Wanted::Scan(Box::new(scan), others));
+            return Self::get(&target, &fields, Expected::Scan(Box::new(scan), others));
         }
         let first = scan.ports.first().copied().unwrap_or(1);
         let last = scan.ports.last().copied().unwrap_or(1);
@@ -123,7 +123,7 @@ impl Ask {
             (_, false) => format!("ports={list}&exclude={}", self::list(&scan.excluded)),
         };
         let target = format!("/open-ports?domain={}&{ports}{parameters}", scan.domain);
-        Self::get(&target, &accept, Wanted::Scan(Box::new(scan), others))
+        Self::get(&target, &accept, Expected::Scan(Box::new(scan), others))
     }
 
     fn is_head(&self) -> bool {
@@ -131,7 +131,8 @@ impl Ask {
     }
 }
 
-/// `1,2,7-3000`: thousands of ports, one by one, make a target that is too long.
+/// Returns a list such as `1,2,7-3000`. A list of thousands of single ports exceeds the maximum
+/// length of a request target.
 fn list(ports: &BTreeSet<u16>) -> String {
     let mut runs: Vec<(u16, u16)> = Vec::new();
     for port in ports {
@@ -149,141 +150,140 @@ fn list(ports: &BTreeSet<u16>) -> String {
     texts.join(",")
 }
 
-/// When the next request is sent.
+/// When a client sends its next request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// When the one before was answered.
+    /// After the response to the previous one.
     OneByOne,
     /// At once.
     Pipelined,
 }
 
-/// How answers are read.
+/// How a client reads responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reads {
-    /// As they come.
+    /// As soon as they arrive.
     Fast,
-    /// So many bytes each time.
-    Slowly { bytes: usize, every: Duration },
-    /// Not at all.
+    /// A limited number of bytes at a time.
+    Slowly {
+        bytes: usize,
+        every: Duration,
+    },
     Never,
 }
 
-/// How a client goes.
+/// How a client ends its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leave {
-    /// It half-closes and reads on.
+    /// It sends a FIN and continues to read.
     HalfClose,
-    /// It closes.
     Close,
-    /// It resets the connection.
     Reset,
 }
 
-/// Where a client stands.
+/// The state of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// It has not come yet.
-    Away,
-    /// It waits to be accepted.
+    NotArrived,
+    /// The connection waits in the backlog of the listener.
     Queued,
-    /// It is connected through this socket.
+    /// The connection is accepted as this socket.
     Connected(u64),
-    /// It was refused, or reset before it was accepted: nobody was listening any more.
+    /// The listener was closed before the connection was accepted.
     Refused,
     /// The service closed the connection.
     Closed,
 }
 
-/// One client.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) peer: Option<SocketAddr>,
-    pub(crate) asks: Vec<Ask>,
+    pub(crate) requests: Vec<Request>,
     pub(crate) order: Order,
     pub(crate) reads: Reads,
-    /// Bytes sent in one piece at most.
+    /// The maximum number of bytes that are sent at once.
     pub(crate) piece: usize,
-    /// Between two pieces.
+    /// The time between two pieces.
     pub(crate) gap: Duration,
-    /// When and how it leaves, whatever was answered; counted from its arrival.
-    pub(crate) leaves: Option<(Duration, Leave)>,
-    /// What it does once all is answered; `None`: it idles.
-    pub(crate) parts: Option<Leave>,
+    /// When and how the client leaves, even without responses. The time starts at its arrival.
+    pub(crate) leave_after: Option<(Duration, Leave)>,
+    /// How the client leaves after the last response. With `None` it keeps the connection.
+    pub(crate) leave_when_answered: Option<Leave>,
     pub(crate) stage: Stage,
-    /// Sent before it was accepted.
+    /// Bytes that the client sent before its connection was accepted.
     pub(crate) wire: Vec<u8>,
     pub(crate) has_half_closed: bool,
-    /// It closed or reset: it hears no more.
+    /// The client has closed or reset the connection, and receives nothing more.
     pub(crate) is_gone: bool,
-    /// Requests given to the wire.
-    pub(crate) asked: usize,
-    /// Bytes that the service has read before it said goodbye.
+    /// The number of requests that were sent.
+    pub(crate) sent_len: usize,
+    /// The bytes that the service read before it sent its FIN.
     pub(crate) delivered: usize,
-    /// The service has shut its side: what is asked now came too late.
-    pub(crate) was_told_goodbye: bool,
-    /// What the kernel still takes of the service's output.
-    pub(crate) room: usize,
+    /// The service has sent its FIN, so that later requests get no response.
+    pub(crate) has_received_fin: bool,
+    /// The number of bytes that the kernel still accepts for this client.
+    pub(crate) window: usize,
     pub(crate) received: Vec<u8>,
-    /// Bytes of `received` that belong to `answers`.
+    /// The number of bytes in `received` that belong to `responses`.
     pub(crate) read_len: usize,
-    pub(crate) answers: Vec<Answer>,
+    pub(crate) responses: Vec<Response>,
 }
 
 impl Client {
-    pub(crate) fn new(asks: Vec<Ask>) -> Self {
+    pub(crate) fn new(requests: Vec<Request>) -> Self {
         Self {
             peer: Some(SocketAddr::from(([198, 51, 100, 7], 40_000))),
-            asks,
+            requests,
             order: Order::OneByOne,
             reads: Reads::Fast,
             piece: usize::MAX,
             gap: Duration::ZERO,
-            leaves: None,
-            parts: Some(Leave::Close),
-            stage: Stage::Away,
+            leave_after: None,
+            leave_when_answered: Some(Leave::Close),
+            stage: Stage::NotArrived,
             wire: Vec::new(),
             has_half_closed: false,
             is_gone: false,
-            asked: 0,
+            sent_len: 0,
             delivered: 0,
-            was_told_goodbye: false,
-            room: 64 * 1024,
+            has_received_fin: false,
+            window: 64 * 1024,
             received: Vec::new(),
             read_len: 0,
-            answers: Vec::new(),
+            responses: Vec::new(),
         }
     }
 
-    /// Reads what came; true exactly when another answer is whole.
+    /// Parses these bytes, and returns true if they complete another response.
     pub(crate) fn handle_received(&mut self, bytes: &[u8]) -> bool {
         self.received.extend_from_slice(bytes);
-        let answered = self.answers.len();
+        let answered = self.responses.len();
         loop {
-            let is_head = self.asks.get(self.answers.len()).is_some_and(Ask::is_head);
+            let is_head = self.requests.get(self.responses.len()).is_some_and(Request::is_head);
             match read(&self.received[self.read_len..], is_head) {
-                Reading::Whole(answer, len) => {
-                    assert!(!self.answers.last().is_some_and(Answer::is_last), "after the last");
+                Reading::Whole(response, len) => {
+                    let is_over = self.responses.last().is_some_and(Response::is_last);
+                    assert!(!is_over, "a response follows `Connection: close`");
                     self.read_len += len;
-                    self.answers.push(answer);
+                    self.responses.push(response);
                 }
-                Reading::Partial => return self.answers.len() > answered,
+                Reading::Partial => return self.responses.len() > answered,
             }
         }
     }
 
-    /// Requests that the service has read to their last byte.
-    pub(crate) fn heard(&self) -> usize {
+    /// Returns the number of requests that the service has read completely.
+    pub(crate) fn requests_read(&self) -> usize {
         let mut end = 0;
-        let ends = self.asks.iter().map(|ask| {
-            end += ask.bytes.len();
+        let ends = self.requests.iter().map(|request| {
+            end += request.bytes.len();
             end
         });
         ends.take_while(|end| *end <= self.delivered).count()
     }
 
     pub(crate) fn is_pipelined(&self) -> bool {
-        self.order == Order::Pipelined && self.asks.len() > 1
+        self.order == Order::Pipelined && self.requests.len() > 1
     }
 
     pub(crate) fn reads_slowly(&self) -> bool {
@@ -298,31 +298,32 @@ impl Client {
         self.stage == Stage::Refused
     }
 
-    /// Whether a scan was asked for: closing its side ends it.
-    pub(crate) fn asks_for_scan(&self) -> bool {
-        self.asks.iter().any(|ask| matches!(ask.wanted, Wanted::Scan(..)))
+    /// Returns whether a request is for a scan, which ends when its client sends a FIN.
+    pub(crate) fn requests_scan(&self) -> bool {
+        self.requests.iter().any(|request| matches!(request.expected, Expected::Scan(..)))
     }
 
-    /// Whether it reads whatever comes, and has not left before the service did.
+    /// Returns whether the client reads everything, and stays until the service sends its FIN.
     pub(crate) fn is_patient(&self) -> bool {
-        let has_left = (self.is_gone || self.has_half_closed) && !self.was_told_goodbye;
-        self.leaves.is_none()
+        let has_left = (self.is_gone || self.has_half_closed) && !self.has_received_fin;
+        self.leave_after.is_none()
             && !has_left
             && self.reads == Reads::Fast
             && self.stage != Stage::Refused
     }
 
-    /// Whether each request is answered, or an answer said that nothing follows.
-    pub(crate) fn has_all_answers(&self) -> bool {
-        self.answers.len() == self.asks.len() || self.answers.last().is_some_and(Answer::is_last)
+    /// Returns whether each request has a response, or a response had `Connection: close`.
+    pub(crate) fn has_all_responses(&self) -> bool {
+        self.responses.len() == self.requests.len()
+            || self.responses.last().is_some_and(Response::is_last)
     }
 
-    /// Whether every request that was heard is answered, or needs no answer: the client
-    /// went, or was told that nothing follows.
-    pub(crate) fn is_content(&self) -> bool {
+    /// Returns whether each request that the service has read has a response or needs none, because
+    /// the client left or a response had `Connection: close`.
+    pub(crate) fn has_due_responses(&self) -> bool {
         self.is_gone
-            || self.has_half_closed && self.asks_for_scan()
-            || self.answers.last().is_some_and(Answer::is_last)
-            || self.answers.len() >= self.heard()
+            || self.has_half_closed && self.requests_scan()
+            || self.responses.last().is_some_and(Response::is_last)
+            || self.responses.len() >= self.requests_read()
     }
 }

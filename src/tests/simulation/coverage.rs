@@ -1,20 +1,20 @@
-//! What the seeds reach of the contract, so that nothing falls out of the simulation unseen.
+//! Counts the situations that the seeds reach, so that the simulation cannot lose one unnoticed.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::client::{Form, Wanted};
-use crate::reader::Answer;
+use crate::client::{Expected, Form};
+use crate::reader::Response;
 use crate::run::Simulation;
 
-/// How many runs came to each situation.
+/// The number of runs that reached each situation.
 #[derive(Debug, Default)]
 pub(crate) struct Coverage(BTreeMap<String, usize>);
 
-/// Situations that the seeds of an ordinary run must come to, each in so many runs at least.
-/// Statuses stand as such; of problems their cause too.
-const WANTED: &[&str] = &[
+/// Situations that at least `RUNS_MIN` runs must reach. A number is the status of a response, and
+/// a name in capitals the cause of a problem.
+const SITUATIONS: &[&str] = &[
     "200",
     "304",
     "400",
@@ -51,40 +51,40 @@ const WANTED: &[&str] = &[
     "probe as expected",
     "probe not as expected",
     "probe of a name without an address",
-    "cut short",
-    "sent again",
+    "incomplete scan",
+    "retried ports",
     "loss suspected",
     "every address",
-    "address of IPv6",
+    "IPv6 address",
     "ports by state",
     "services",
     "ports excluded",
     "progress with ranges",
-    "asked with the token",
-    "asked through a proxy",
-    "an address passed over",
+    "request with the token",
+    "request through a proxy",
+    "a denied address beside others",
     "HTTP/1.0",
     "chunked body",
     "pipelined",
-    "in pieces",
-    "read slowly",
-    "never read",
-    "left in a hurry",
+    "request in pieces",
+    "slow reader",
+    "client that never reads",
+    "client that leaves early",
     "half-closed",
-    "short of something",
-    "accept ran short",
-    "TCP for a name",
+    "resource shortage",
+    "shortage in accept",
+    "DNS over TCP",
     "a name from the hosts file",
-    "drained",
+    "shutdown",
     "a second signal",
-    "refused at the door",
+    "connection refused",
     "a call was interrupted",
-    "the poller had no room",
-    "a socket was not connected again",
+    "ENOMEM in register",
+    "socket reuse refused",
     "a stale event",
     "a SYN was answered",
     "a SYN was rejected by ICMP",
-    "a foreign answer to a SYN",
+    "a foreign response to a SYN",
     "a full send buffer",
     "a full receive buffer",
     "stderr was full",
@@ -92,28 +92,28 @@ const WANTED: &[&str] = &[
 const RUNS_MIN: usize = 2;
 
 impl Coverage {
-    /// Takes in a run that has come to its end.
-    pub(crate) fn take_in(&mut self, world: &Simulation) {
+    /// Adds a run that has ended.
+    pub(crate) fn add(&mut self, world: &Simulation) {
         let mut found = Found::default();
         found.of_world(world);
         for client in &world.clients {
-            for (ask, answer) in client.asks.iter().zip(&client.answers) {
-                found.of_answer(answer);
-                let text = String::from_utf8_lossy(&ask.bytes);
+            for (request, response) in client.requests.iter().zip(&client.responses) {
+                found.of_response(response);
+                let text = String::from_utf8_lossy(&request.bytes);
                 found.note_if(text.contains(" HTTP/1.0\r\n"), "HTTP/1.0");
                 let is_chunked = text.contains("Transfer-Encoding: chunked");
-                found.note_if(is_chunked && answer.status == 200, "chunked body");
-                if let Wanted::Scan(scan, _) = &ask.wanted {
-                    let is_scanned = answer.status == 200;
-                    found.note_if(is_scanned && scan.has_token(), "asked with the token");
-                    found.note_if(is_scanned && scan.has_proxy(), "asked through a proxy");
+                found.note_if(is_chunked && response.status == 200, "chunked body");
+                if let Expected::Scan(scan, _) = &request.expected {
+                    let is_scanned = response.status == 200;
+                    found.note_if(is_scanned && scan.has_token(), "request with the token");
+                    found.note_if(is_scanned && scan.has_proxy(), "request through a proxy");
                     found.note_if(is_scanned && !scan.excluded.is_empty(), "ports excluded");
                     found.note_if(is_scanned && scan.domain == "here.test", HOSTS_FILE);
-                    let passed_over = scan.passes_over && is_scanned;
-                    found.note_if(passed_over, "an address passed over");
-                    match (&scan.expected, is_scanned) {
-                        (Some(_), true) => found.of_probe(&answer.body),
-                        (None, true) => found.of_scan(scan.form, &answer.body),
+                    let is_partly_denied = scan.has_denied_address && is_scanned;
+                    found.note_if(is_partly_denied, "a denied address beside others");
+                    match (&scan.expected_ports, is_scanned) {
+                        (Some(_), true) => found.of_probe(&response.body),
+                        (None, true) => found.of_scan(scan.form, &response.body),
                         (_, false) => {}
                     }
                 }
@@ -124,11 +124,11 @@ impl Coverage {
         }
     }
 
-    /// Fails where a situation was not come to.
+    /// Panics if too few runs reached a situation.
     pub(crate) fn check(&self) {
         let runs = |situation: &&&str| self.0.get(**situation).copied().unwrap_or(0);
-        let missed: Vec<_> = WANTED.iter().filter(|it| runs(it) < RUNS_MIN).collect();
-        assert!(missed.is_empty(), "the seeds came too seldom to {missed:?} of {:#?}", self.0);
+        let missed: Vec<_> = SITUATIONS.iter().filter(|it| runs(it) < RUNS_MIN).collect();
+        assert!(missed.is_empty(), "too few seeds reach {missed:?} of {:#?}", self.0);
     }
 }
 
@@ -145,37 +145,43 @@ impl Found {
     }
 
     fn of_world(&mut self, world: &Simulation) {
-        self.note_if(world.has_exited(), "drained");
+        self.note_if(world.has_exited(), "shutdown");
         self.note_if(world.signals_len > 1, "a second signal");
-        self.note_if(world.seen.shortages > 0, "short of something");
-        self.note_if(world.seen.accepts_failed > 0, "accept ran short");
-        self.note_if(world.seen.streams_to_servers > 0, "TCP for a name");
+        self.note_if(world.seen.shortages > 0, "resource shortage");
+        self.note_if(world.seen.accepts_failed > 0, "shortage in accept");
+        self.note_if(world.seen.streams_to_servers > 0, "DNS over TCP");
         self.note_if(world.seen.interrupted > 0, "a call was interrupted");
-        self.note_if(world.seen.unregistered > 0, "the poller had no room");
-        self.note_if(world.seen.reuse_refused > 0, "a socket was not connected again");
+        self.note_if(world.seen.unregistered > 0, "ENOMEM in register");
+        self.note_if(world.seen.reuse_refused > 0, "socket reuse refused");
         self.note_if(world.seen.stale_events > 0, "a stale event");
         self.note_if(world.raw.answers > 0, "a SYN was answered");
         self.note_if(world.raw.rejections > 0, "a SYN was rejected by ICMP");
-        self.note_if(world.raw.foreigners > 0, "a foreign answer to a SYN");
+        self.note_if(world.raw.foreigners > 0, "a foreign response to a SYN");
         self.note_if(world.raw.blocked > 0, "a full send buffer");
         self.note_if(world.raw.overflows > 0, "a full receive buffer");
         self.note_if(world.seen.log_blocked > 0, "stderr was full");
         for client in &world.clients {
-            let is_answered = !client.answers.is_empty();
+            let is_answered = !client.responses.is_empty();
             self.note_if(is_answered && client.is_pipelined(), "pipelined");
-            self.note_if(is_answered && client.piece < 50, "in pieces");
-            self.note_if(is_answered && client.reads_slowly(), "read slowly");
-            self.note_if(client.heard() > 0 && client.never_reads(), "never read");
-            self.note_if(client.heard() > 0 && client.leaves.is_some(), "left in a hurry");
+            self.note_if(is_answered && client.piece < 50, "request in pieces");
+            self.note_if(is_answered && client.reads_slowly(), "slow reader");
+            self.note_if(
+                client.requests_read() > 0 && client.never_reads(),
+                "client that never reads",
+            );
+            self.note_if(
+                client.requests_read() > 0 && client.leave_after.is_some(),
+                "client that leaves early",
+            );
             self.note_if(is_answered && client.has_half_closed, "half-closed");
-            self.note_if(client.is_refused(), "refused at the door");
+            self.note_if(client.is_refused(), "connection refused");
         }
     }
 
-    fn of_answer(&mut self, answer: &Answer) {
-        self.0.insert(answer.status.to_string());
-        if answer.status >= 400
-            && let Ok(problem) = serde_json::from_slice::<Value>(&answer.body)
+    fn of_response(&mut self, response: &Response) {
+        self.0.insert(response.status.to_string());
+        if response.status >= 400
+            && let Ok(problem) = serde_json::from_slice::<Value>(&response.body)
         {
             self.0.extend(problem["cause"].as_str().map(str::to_owned));
         }
@@ -183,7 +189,7 @@ impl Found {
 
     fn of_probe(&mut self, page: &[u8]) {
         let page = String::from_utf8_lossy(page);
-        let has = |line: &str| page.lines().any(|told| told == line);
+        let has = |line: &str| page.lines().any(|it| it == line);
         let is_resolved = page.contains("\nprobe_ip_protocol ");
         self.note_if(has("probe_success 1"), "probe as expected");
         self.note_if(is_resolved && has("probe_success 0"), "probe not as expected");
@@ -200,18 +206,19 @@ impl Found {
             Form::EventStream => ("server-sent events", body.trim_end().lines().last()),
         };
         self.note_if(true, name);
-        let told = body.lines().any(|line| line.contains("progress") && line.contains("_ports"));
-        self.note_if(told, "progress with ranges");
+        let has_ranges =
+            body.lines().any(|line| line.contains("progress") && line.contains("_ports"));
+        self.note_if(has_ranges, "progress with ranges");
         let last = last.unwrap_or_default();
         let text = last.strip_prefix("data: ").unwrap_or(last);
         let Ok(summary) = serde_json::from_str::<Value>(text) else { return };
-        self.note_if(summary["complete"] == false, "cut short");
-        self.note_if(summary["retried"].as_u64() > Some(0), "sent again");
+        self.note_if(summary["complete"] == false, "incomplete scan");
+        self.note_if(summary["retried"].as_u64() > Some(0), "retried ports");
         self.note_if(summary["loss_suspected"] == true, "loss suspected");
         self.note_if(summary["results"].is_array(), "every address");
         self.note_if(summary["closed_ports"].is_string(), "ports by state");
         self.note_if(summary["services"].is_object(), "services");
         let address = summary["address"].as_str().unwrap_or_default();
-        self.note_if(address.contains(':'), "address of IPv6");
+        self.note_if(address.contains(':'), "IPv6 address");
     }
 }

@@ -1,4 +1,4 @@
-//! Whether what a client was told is true.
+//! Compares the responses that the clients received with the simulated network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,78 +8,82 @@ use openports::event::RouteResult;
 use openports::service_names::Names;
 use serde_json::Value;
 
-use crate::client::{Client, Form, Reads, ScanAsk, Wanted};
+use crate::client::{Client, Expected, Form, Reads, ScanRequest};
 use crate::network::{Host, Port};
-use crate::reader::Answer;
+use crate::reader::Response;
 
-/// What holds for a whole run.
+/// The facts about a run that decide which responses are permitted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Verdict<'a> {
     pub(crate) hosts: &'a BTreeMap<IpAddr, Host>,
-    /// Every address of a name is found, and the route to it: nothing stands for anything else.
+    /// No fault of the run can hide an address of a name or the route to it.
     pub(crate) is_sure_of_names: bool,
-    /// A termination signal came: scans may be answered as they stand.
+    /// The service received a signal, so scans may be incomplete.
     pub(crate) was_signalled: bool,
-    /// Connections were at their cap: slow readers may have given way.
+    /// The number of connections reached its maximum, so slow readers may have been evicted.
     pub(crate) was_full: bool,
-    /// The service was told to leave at once, or gave up on slow readers: some are not answered.
+    /// The service received a second signal, so requests may be without a response.
     pub(crate) left_at_once: bool,
 }
 
 impl Verdict<'_> {
-    /// Judges everything that a client was told, at the end of its connection or of the run.
+    /// Checks all responses that a client received until the end of its connection or of the run.
     pub(crate) fn judge(&self, client: &Client) {
         let is_slow = client.reads == Reads::Never
             || matches!(client.reads, Reads::Slowly { .. })
                 && (self.was_signalled || self.was_full);
         assert!(
-            client.is_content() || self.left_at_once || is_slow,
-            "{} requests were heard, {} answered",
-            client.heard(),
-            client.answers.len()
+            client.has_due_responses() || self.left_at_once || is_slow,
+            "{} requests were read, and {} have a response",
+            client.requests_read(),
+            client.responses.len()
         );
         let is_calm = !self.was_signalled && !self.was_full && !self.left_at_once;
         assert!(
-            !is_calm || !client.is_patient() || client.has_all_answers(),
-            "{} of {} requests were answered, and the client waited",
-            client.answers.len(),
-            client.asks.len()
+            !is_calm || !client.is_patient() || client.has_all_responses(),
+            "{} of {} requests have a response, although the client did not leave",
+            client.responses.len(),
+            client.requests.len()
         );
         let is_cut = client.read_len < client.received.len();
         assert!(
             !is_cut || client.is_gone || client.has_half_closed || self.left_at_once || is_slow,
-            "an answer ends in its midst"
+            "a response is incomplete"
         );
-        assert!(client.answers.len() <= client.asks.len(), "an answer that nobody asked for");
-        let heard = client.heard();
-        for (index, (ask, answer)) in client.asks.iter().zip(&client.answers).enumerate() {
-            // What never came to its end is told so, whatever it would have been.
-            if index >= heard && matches!(answer.status, 400 | 408) {
+        assert!(client.responses.len() <= client.requests.len(), "a response without a request");
+        let requests_read = client.requests_read();
+        for (index, (request, response)) in
+            client.requests.iter().zip(&client.responses).enumerate()
+        {
+            // An incomplete request gets 400 or 408, whatever its expected response is.
+            if index >= requests_read && matches!(response.status, 400 | 408) {
                 continue;
             }
-            let asked = String::from_utf8_lossy(&ask.bytes);
-            match &ask.wanted {
-                Wanted::Status(statuses) => {
-                    assert!(statuses.contains(&answer.status), "{} of {asked:?}", answer.status);
+            let text = String::from_utf8_lossy(&request.bytes);
+            match &request.expected {
+                Expected::Status(statuses) => {
+                    assert!(statuses.contains(&response.status), "{} of {text:?}", response.status);
                 }
-                Wanted::Scan(scan, _) if answer.status == 200 => self.judge_scan(scan, answer),
-                Wanted::Scan(_, others) => {
-                    let drained = self.was_signalled && answer.status == 503;
-                    let body = String::from_utf8_lossy(&answer.body);
-                    assert!(others.contains(&answer.status) || drained, "{asked:?}: {body}");
+                Expected::Scan(scan, _) if response.status == 200 => {
+                    self.judge_scan(scan, response)
+                }
+                Expected::Scan(_, others) => {
+                    let is_shutdown = self.was_signalled && response.status == 503;
+                    let body = String::from_utf8_lossy(&response.body);
+                    assert!(others.contains(&response.status) || is_shutdown, "{text:?}: {body}");
                 }
             }
-            judge_problem(answer);
+            judge_problem(response);
         }
     }
 
-    fn judge_scan(&self, scan: &ScanAsk, answer: &Answer) {
-        if let Some(expected) = &scan.expected {
-            return self.judge_probe(scan, expected, answer);
+    fn judge_scan(&self, scan: &ScanRequest, response: &Response) {
+        if let Some(expected) = &scan.expected_ports {
+            return self.judge_probe(scan, expected, response);
         }
-        assert!(!scan.addresses.is_empty(), "{} has no address, and was scanned", scan.domain);
-        assert_eq!(answer.fields["content-type"], scan.form.media_type_said());
-        let body = std::str::from_utf8(&answer.body).expect("an answer is text");
+        assert!(!scan.addresses.is_empty(), "{} has no address, but was scanned", scan.domain);
+        assert_eq!(response.fields["content-type"], scan.form.content_type());
+        let body = std::str::from_utf8(&response.body).expect("a response is UTF-8");
         match scan.form {
             Form::Json => self.judge_summary(scan, &json(body)),
             Form::Text => {
@@ -108,27 +112,28 @@ impl Verdict<'_> {
         }
     }
 
-    /// A probe's metrics: the open ports are truly open, and success is what it should be.
-    fn judge_probe(&self, scan: &ScanAsk, expected: &BTreeSet<u16>, answer: &Answer) {
-        assert!(answer.fields["content-type"].starts_with("text/plain; version=0.0.4"));
-        let page = String::from_utf8_lossy(&answer.body);
+    /// Checks that the metrics of the `/probe` route have the right open ports and `probe_success`.
+    fn judge_probe(&self, scan: &ScanRequest, expected: &BTreeSet<u16>, response: &Response) {
+        assert!(response.fields["content-type"].starts_with("text/plain; version=0.0.4"));
+        let page = String::from_utf8_lossy(&response.body);
         let value = |name: &str| {
-            let told = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            told.map(|value| value.parse::<f64>().expect("a number"))
+            let reported = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            reported.map(|value| value.parse::<f64>().expect("a number"))
         };
-        let is_success = value("probe_success").expect("it always says so") == 1.0;
+        let is_success = value("probe_success").expect("every page has it") == 1.0;
         let Some(is_complete) = value("probe_complete").map(|value| value == 1.0) else {
             let is_sure = !scan.addresses.is_empty() && self.is_sure_of_names;
             assert!(!is_success && !is_sure, "{} has an address: {page}", scan.domain);
             return;
         };
-        assert!(is_complete || scan.has_deadline || self.was_signalled, "cut short: {page}");
-        let mut told: BTreeMap<u16, bool> = BTreeMap::new();
+        assert!(is_complete || scan.has_deadline || self.was_signalled, "incomplete: {page}");
+        let mut reported: BTreeMap<u16, bool> = BTreeMap::new();
         for line in page.lines().filter_map(|line| line.strip_prefix("probe_port_open{port=\"")) {
             let (port, value) = line.split_once("\"} ").expect("a label and a value");
-            assert!(told.insert(port.parse().expect("a port"), value == "1").is_none());
+            assert!(reported.insert(port.parse().expect("a port"), value == "1").is_none());
         }
-        let open = told.iter().filter(|(_, is_open)| **is_open).map(|(port, _)| *port).collect();
+        let open =
+            reported.iter().filter(|(_, is_open)| **is_open).map(|(port, _)| *port).collect();
         if is_complete {
             self.judge_open(scan, &open, &scan.addresses);
         }
@@ -149,8 +154,8 @@ impl Verdict<'_> {
         assert_eq!(counted("open"), Some(open.len() as f64), "{page}");
     }
 
-    /// A stream's events: start, opens once each, progress now and then, end.
-    fn judge_events(&self, scan: &ScanAsk, events: Vec<Value>) {
+    /// Checks the order and number of a stream's events.
+    fn judge_events(&self, scan: &ScanRequest, events: Vec<Value>) {
         let kinds: Vec<&str> = events.iter().map(|it| it["event"].as_str().unwrap()).collect();
         assert_eq!(kinds.first(), Some(&"start"), "{kinds:?}");
         assert_eq!(kinds.last(), Some(&"end"), "{kinds:?}");
@@ -158,7 +163,7 @@ impl Verdict<'_> {
         assert_eq!(many, [1, 1], "{kinds:?}");
         let end = &events[events.len() - 1];
         assert_eq!(ranges_of(&events[0], "ports").as_ref(), Some(&scan.ports));
-        let (mut told, mut progress_len) = (Told::default(), 0);
+        let (mut reported, mut progress_len) = (Reported::default(), 0);
         for event in &events[1..events.len() - 1] {
             match event["event"].as_str() {
                 Some("open") => {}
@@ -167,19 +172,19 @@ impl Verdict<'_> {
                     assert!(event["done"].as_u64() <= event["total"].as_u64(), "{event}");
                     assert_eq!(event["total"], events[0]["total"]);
                 }
-                other => panic!("an event {other:?}"),
+                other => panic!("unknown event {other:?}"),
             }
-            told.take_in(scan, event);
+            reported.add(scan, event);
         }
         let elapsed = end["elapsed_ms"].as_u64().unwrap();
         let most = if scan.is_for_all { scan.addresses.len() as u64 } else { 1 };
-        let tellings_max = (elapsed / 200 + 1) * most;
-        assert!(progress_len <= tellings_max, "{progress_len} tellings in {elapsed} ms");
-        told.judge(end);
+        let progress_max = (elapsed / 200 + 1) * most;
+        assert!(progress_len <= progress_max, "{progress_len} progress events in {elapsed} ms");
+        reported.judge(end);
         self.judge_summary(scan, end);
     }
 
-    fn judge_summary(&self, scan: &ScanAsk, summary: &Value) {
+    fn judge_summary(&self, scan: &ScanRequest, summary: &Value) {
         let named = scan.named();
         let (first, last) = (named.first().copied(), named.last().copied());
         self.judge_services(scan, summary);
@@ -195,7 +200,7 @@ impl Verdict<'_> {
                 scanned.sort_unstable();
                 let mut expected = scan.addresses.clone();
                 expected.sort_unstable();
-                assert_eq!(scanned, expected, "every address of the name");
+                assert_eq!(scanned, expected, "the response must have every address");
                 scanned
             }
             None => vec![address],
@@ -213,33 +218,33 @@ impl Verdict<'_> {
             self.judge_open(scan, &open, &scanned);
             self.judge_counts(scan, counts, &scanned);
         } else {
-            assert!(scan.has_deadline || self.was_signalled, "cut short: {summary}");
+            assert!(scan.has_deadline || self.was_signalled, "incomplete: {summary}");
             let truth = self.truth(scan, &scanned);
             assert!(open.is_subset(&truth), "{open:?} of {truth:?} is not open");
         }
         let retried = summary["retried"].as_u64().unwrap();
         let untried = counts["untested"].as_u64().unwrap();
         assert!(retried == 0 || !scan.has_one_pass, "a second pass: {scan:?} {summary}");
-        assert!(retried <= 40 * (total - untried), "no pass has every port forty times: {summary}");
+        assert!(retried <= 40 * (total - untried), "more than 40 retries per port: {summary}");
         let elapsed = Duration::from_millis(summary["elapsed_ms"].as_u64().unwrap());
         if let Some(most) = scan.elapsed_max {
-            assert!(elapsed <= most, "it took {elapsed:?}, and should {most:?} at most");
+            assert!(elapsed <= most, "the scan took {elapsed:?} instead of at most {most:?}");
         }
     }
 
-    /// The open ports that have a usual service, by its name, where that was asked for.
-    fn judge_services(&self, scan: &ScanAsk, summary: &Value) {
+    /// Checks that the response has the service names of open ports if the request includes them.
+    fn judge_services(&self, scan: &ScanRequest, summary: &Value) {
         let names = Names::default();
         let named = ports_of(summary).into_iter().filter(|port| !names.of(*port).is_empty());
         let expected: serde_json::Map<String, Value> =
             named.map(|port| (port.to_string(), names.of(port).into())).collect();
-        let told = summary.get("services").map(|it| it.as_object().expect("an object"));
-        assert_eq!(told, scan.includes_services.then_some(&expected), "{summary}");
+        let reported = summary.get("services").map(|it| it.as_object().expect("an object"));
+        assert_eq!(reported, scan.includes_services.then_some(&expected), "{summary}");
     }
 
-    /// The address is the name's, and no other has a route where this one has none.
-    fn judge_address(&self, scan: &ScanAsk, address: IpAddr) {
-        assert!(scan.addresses.contains(&address), "{address} is not {}", scan.domain);
+    /// Checks that the address belongs to the name, and has a route unless no address has one.
+    fn judge_address(&self, scan: &ScanRequest, address: IpAddr) {
+        assert!(scan.addresses.contains(&address), "{} does not have {address}", scan.domain);
         let is_routed = |address: &IpAddr| self.hosts[address].route != RouteResult::Nowhere;
         let has_better = scan.addresses.iter().any(is_routed);
         assert!(
@@ -248,19 +253,19 @@ impl Verdict<'_> {
         );
     }
 
-    /// The open ports are the truly open ones, unless the network loses packets.
-    fn judge_open(&self, scan: &ScanAsk, open: &BTreeSet<u16>, scanned: &[IpAddr]) {
+    /// Checks that these ports are the open ones; some may be missing if the network loses packets.
+    fn judge_open(&self, scan: &ScanRequest, open: &BTreeSet<u16>, scanned: &[IpAddr]) {
         let truth = self.truth(scan, scanned);
         assert!(open.is_subset(&truth), "{open:?} of {truth:?} is not open");
         let is_lossy = scanned.iter().any(|address| self.hosts[address].is_lossy());
-        // A text does not say which address was scanned, nor whether it was cut short.
+        // Text and CSV contain neither the scanned address nor whether the scan is complete.
         let is_bare = matches!(scan.form, Form::Text | Form::Csv);
-        let is_vague = (is_bare || scan.expected.is_some())
+        let is_vague = (is_bare || scan.expected_ports.is_some())
             && (scanned.len() > 1 || scan.has_deadline || self.was_signalled);
         assert!(is_lossy || is_vague || *open == truth, "found {open:?} of {truth:?}");
     }
 
-    fn judge_counts(&self, scan: &ScanAsk, counts: &Value, scanned: &[IpAddr]) {
+    fn judge_counts(&self, scan: &ScanRequest, counts: &Value, scanned: &[IpAddr]) {
         let hosts = scanned.iter().map(|address| &self.hosts[address]);
         if hosts.clone().any(|host| host.is_lossy() || host.resets_per_second.is_some()) {
             return;
@@ -270,7 +275,7 @@ impl Verdict<'_> {
             for port in &scan.ports {
                 let state = match host.port(*port) {
                     Port::Open => "open",
-                    Port::Closed | Port::Mirror => "closed",
+                    Port::Closed | Port::SelfConnect => "closed",
                     Port::Silent => "filtered",
                     Port::Unreachable => "unreachable",
                 };
@@ -283,50 +288,50 @@ impl Verdict<'_> {
         }
     }
 
-    fn truth(&self, scan: &ScanAsk, scanned: &[IpAddr]) -> BTreeSet<u16> {
+    fn truth(&self, scan: &ScanRequest, scanned: &[IpAddr]) -> BTreeSet<u16> {
         let is_open =
             |port: &&u16| scanned.iter().any(|it| self.hosts[it].port(**port) == Port::Open);
         scan.ports.iter().filter(is_open).copied().collect()
     }
 }
 
-/// The last word on each port, by the address that was told with it.
+/// The last state of each port that a stream reported, with the address of the event.
 #[derive(Default)]
-struct Told(BTreeMap<(String, u16), &'static str>);
+struct Reported(BTreeMap<(String, u16), &'static str>);
 
-/// Bytes of ranges in one event at most: the core's bound, and one range.
+/// The maximum number of bytes of ranges in one event: the core's bound, and one range.
 const RANGES_BYTES_MAX: usize = openports::limits::STREAM_BYTES_MAX + "65535-65535".len();
 
-impl Told {
-    /// A port is told once in each state, and none but a filtered one has another later.
-    fn take_in(&mut self, scan: &ScanAsk, event: &Value) {
+impl Reported {
+    /// Adds an event. A port has at most one state, except that a filtered port may change.
+    fn add(&mut self, scan: &ScanRequest, event: &Value) {
         let address = event["address"].as_str().unwrap_or_default();
         let mut bytes = 0;
         for state in ["closed", "filtered", "unreachable"] {
             let key = format!("{state}_ports");
             let Some(ports) = ranges_of(event, &key) else { continue };
-            assert!(scan.includes_all && event["event"] == "progress", "nobody asked: {event}");
+            assert!(scan.includes_all && event["event"] == "progress", "not requested: {event}");
             assert!(!ports.is_empty() && ports.is_subset(&scan.ports), "{key} of {event}");
             assert_eq!(address.is_empty(), !scan.is_for_all, "{event}");
             bytes += event[&key].as_str().map_or(0, str::len);
-            ports.into_iter().for_each(|port| self.tell(address, port, state));
+            ports.into_iter().for_each(|port| self.record(address, port, state));
         }
         assert!(bytes <= RANGES_BYTES_MAX, "{bytes} bytes of ranges in one event");
         if event["event"] == "open" {
             assert_eq!(address.is_empty(), !scan.is_for_all, "{event}");
             let port = event["port"].as_u64().and_then(|port| port.try_into().ok());
-            self.tell(address, port.expect("a port"), "open");
+            self.record(address, port.expect("a port"), "open");
         }
     }
 
-    fn tell(&mut self, address: &str, port: u16, state: &'static str) {
+    fn record(&mut self, address: &str, port: u16, state: &'static str) {
         let was = self.0.insert((address.to_owned(), port), state);
         let may_be = was.is_none_or(|was| was == "filtered" && state != "filtered");
-        assert!(may_be, "{port} of {address:?} was {was:?}, and is now {state}");
+        assert!(may_be, "{port} of {address:?} was {was:?}, then {state}");
     }
 
-    /// The end says the same, unless a silent port came to something since; each open port was
-    /// told.
+    /// Checks that the end event has the same states, except for filtered ports that changed, and
+    /// that each open port was reported before.
     fn judge(&self, end: &Value) {
         let of_end = |state: &str| match state {
             "open" => Some(ports_of(end)),
@@ -334,10 +339,10 @@ impl Told {
         };
         let states = ["open", "closed", "filtered", "unreachable"];
         let in_end = states.map(|state| (state, of_end(state).unwrap_or_default()));
-        for ((address, port), told) in &self.0 {
-            let may_be = |state: &str| state == *told || *told == "filtered";
+        for ((address, port), reported) in &self.0 {
+            let may_be = |state: &str| state == *reported || *reported == "filtered";
             let is_so = in_end.iter().any(|(it, ports)| may_be(it) && ports.contains(port));
-            assert!(is_so, "{port} of {address:?} was told as {told}: {end}");
+            assert!(is_so, "{port} of {address:?} was reported as {reported}: {end}");
         }
         let results = match end["results"].as_array() {
             Some(results) => results.clone(),
@@ -349,12 +354,17 @@ impl Told {
             let address = address.unwrap_or_default().to_owned();
             open.extend(ports_of(&result).into_iter().map(|port| (address.clone(), port)));
         }
-        let told = self.0.iter().filter(|(_, state)| **state == "open").map(|(at, _)| at.clone());
-        assert_eq!(told.collect::<BTreeSet<_>>(), open, "each open port is told, and in the end");
+        let reported =
+            self.0.iter().filter(|(_, state)| **state == "open").map(|(at, _)| at.clone());
+        assert_eq!(
+            reported.collect::<BTreeSet<_>>(),
+            open,
+            "the open events and the end event differ"
+        );
     }
 }
 
-/// The ports that a text of ranges names; `None` where there is no such text.
+/// Parses a text of port ranges; `None` if the event has no such key.
 pub(crate) fn ranges_of(event: &Value, key: &str) -> Option<BTreeSet<u16>> {
     let text = event.get(key)?.as_str().expect("ranges are text");
     let number = |digits: &str| digits.parse::<u16>().expect("a port");
@@ -367,7 +377,7 @@ pub(crate) fn ranges_of(event: &Value, key: &str) -> Option<BTreeSet<u16>> {
 }
 
 impl Form {
-    const fn media_type_said(self) -> &'static str {
+    const fn content_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; charset=utf-8",
             Self::Csv => "text/csv; charset=utf-8",
@@ -376,17 +386,17 @@ impl Form {
     }
 }
 
-/// An error says what it is in the shape of RFC 9457.
-fn judge_problem(answer: &Answer) {
-    if answer.status < 400 || answer.body.is_empty() {
+/// Checks that the body of an error follows RFC 9457.
+fn judge_problem(response: &Response) {
+    if response.status < 400 || response.body.is_empty() {
         return;
     }
-    assert_eq!(answer.fields["content-type"], "application/problem+json");
-    let problem = json(std::str::from_utf8(&answer.body).expect("a problem is text"));
-    assert_eq!(problem["status"], answer.status);
+    assert_eq!(response.fields["content-type"], "application/problem+json");
+    let problem = json(std::str::from_utf8(&response.body).expect("a problem is text"));
+    assert_eq!(problem["status"], response.status);
     assert!(problem["cause"].is_string() && problem["detail"].is_string(), "{problem}");
-    let is_busy = matches!(answer.status, 429 | 503);
-    assert_eq!(answer.fields.contains_key("retry-after"), is_busy, "{problem}");
+    let is_busy = matches!(response.status, 429 | 503);
+    assert_eq!(response.fields.contains_key("retry-after"), is_busy, "{problem}");
 }
 
 fn json(text: &str) -> Value {
@@ -409,6 +419,6 @@ fn server_sent(body: &str) -> Vec<Value> {
 fn ports_of(summary: &Value) -> BTreeSet<u16> {
     let listed: Vec<u16> = serde_json::from_value(summary["open_ports"].clone()).expect("ports");
     let open: BTreeSet<u16> = listed.iter().copied().collect();
-    assert!(listed.iter().eq(&open), "ascending, none twice: {listed:?}");
+    assert!(listed.iter().eq(&open), "not ascending, or a duplicate: {listed:?}");
     open
 }

@@ -1,8 +1,8 @@
-//! The simulated kernel: what each call of the event loop comes to in the `world`.
+//! The simulated kernel: the result of each system call of the event loop.
 //!
-//! The loop is the real one; only its system calls are played here, in virtual time and with the
-//! faults of the seed. Sockets are numbered and never closed by being dropped, so that a socket
-//! that the loop forgets to close is found at the end of the run.
+//! The calls act on the `world`, in virtual time and with the faults of the seed. A socket is a
+//! number, and dropping it does not close it, so a socket that the loop forgets to close is found
+//! at the end of the run.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -21,21 +21,19 @@ use openports::packet::IpVersion;
 
 use crate::client::{Leave, Stage};
 use crate::rng::Rng;
-use crate::world::{Attempt, Edge, Entry, Happening, Peer, World};
+use crate::world::{Attempt, Edge, Entry, Peer, World, WorldEvent};
 
-/// A socket of the world, by its number.
+/// The number of a socket in `World::table`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Socket(u64);
 
-/// A raw socket.
 #[derive(Debug)]
 pub(crate) struct RawSocket;
 
-/// The listener, of which there is one.
 #[derive(Debug)]
 pub(crate) struct Listener;
 
-/// Set in the tokens of the connect engine's sockets, which are no keys.
+/// This bit is set in the tokens of the connect engine's sockets, which are not keys of the core.
 pub(crate) const ENGINE_TOKEN: usize = 1 << 31;
 
 impl Kernel for World {
@@ -47,8 +45,8 @@ impl Kernel for World {
         self.now
     }
 
-    /// The wall clock is set twice a second: to its beginning, to the last hour that the kernel
-    /// lets it be set to, a day back. Nothing but records and `Date` may notice.
+    /// The wall clock may change every half second: to the epoch, to the last hour that Linux
+    /// permits, or to a day ago. Only records and `Date` may depend on it.
     fn wall(&self) -> SystemTime {
         let passed = self.now - self.origin;
         let began = self.wall;
@@ -61,10 +59,10 @@ impl Kernel for World {
         began + passed
     }
 
-    /// Sleeps to the instant that the loop names, or to the next happening. An error of another
-    /// kind than `Interrupted` stops the run: nothing will ever happen, or the test looks.
+    /// Sleeps until the timeout or the next event. An error other than `Interrupted` stops the run,
+    /// because no event is left or the test pauses it.
     fn poll(&mut self, timeout: Option<Duration>, ready: &mut Vec<Readiness>) -> io::Result<()> {
-        assert!(ready.is_empty(), "what was reported before has been taken");
+        assert!(ready.is_empty(), "the loop has not handled the previous events");
         self.is_at_once = timeout == Some(Duration::ZERO);
         if self.is_at_once {
             self.now += self.rng.time(self.faults.lateness);
@@ -72,15 +70,15 @@ impl Kernel for World {
         } else if !self.sleep(timeout.map(|timeout| self.now + self.rounded(timeout))) {
             self.is_over = true;
         }
-        if self.is_over || self.is_looked_at {
-            return Err(io::Error::other("the run stops"));
+        if self.is_over || self.is_paused {
+            return Err(io::Error::other("the run stops or pauses"));
         }
         if self.rng.chance(self.faults.interrupts) {
             self.seen.interrupted += 1;
             return Err(io::ErrorKind::Interrupted.into());
         }
         if self.is_verbose {
-            eprintln!("{:>12?} awake, {} sockets are ready", self.elapsed(), self.told.len());
+            eprintln!("{:>12?} awake, {} sockets are ready", self.elapsed(), self.unreported.len());
         }
         if std::mem::take(&mut self.signal_edge) {
             ready.extend(self.signal_token.map(|token| readiness(token, READABLE)));
@@ -101,9 +99,9 @@ impl Kernel for World {
                 is_error: std::mem::take(&mut raw.is_error),
             });
         }
-        self.misinform(ready);
+        self.add_false_events(ready);
         while ready.len() < limits::EVENTS_PER_TICK {
-            let Some(socket) = self.told.pop_front() else { break };
+            let Some(socket) = self.unreported.pop_front() else { break };
             let Some(entry) = self.table.get_mut(&socket) else { continue };
             if let (Some(edge), Some(token)) = (entry.edge.take(), entry.token) {
                 ready.push(readiness(token, edge));
@@ -143,8 +141,8 @@ impl Kernel for World {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         let level = self.level(socket);
-        let entry = self.table.get_mut(&socket).expect("an open socket is registered");
-        assert!(entry.token.is_none(), "a socket is registered once");
+        let entry = self.table.get_mut(&socket).expect("only open sockets are registered");
+        assert!(entry.token.is_none(), "the socket is already registered");
         entry.token = Some(token);
         if level != Edge::default() {
             self.edge(socket, level);
@@ -166,7 +164,7 @@ impl Kernel for World {
 
     fn accept(&mut self, Listener: &Listener) -> Accepted<Socket> {
         self.calls += 1;
-        assert!(self.is_listening, "a closed listener is not asked");
+        assert!(self.is_listening, "accept on a closed listener");
         let Some(index) = self.backlog.front().copied() else { return Accepted::WouldBlock };
         if let Some(shortage) = self.shortage(self.faults.accepts) {
             self.seen.accepts_failed += 1;
@@ -202,7 +200,7 @@ impl Kernel for World {
 
     fn close_listener(&mut self, Listener: Listener) {
         self.calls += 1;
-        assert!(self.is_listening, "listeners are closed once");
+        assert!(self.is_listening, "the listener is already closed");
         self.is_listening = false;
         for index in std::mem::take(&mut self.backlog) {
             self.clients[index].stage = Stage::Refused;
@@ -224,7 +222,7 @@ impl Kernel for World {
                 self.seen.streams_to_servers += 1;
                 let socket = self.insert(Peer::Stream(to));
                 let after = Duration::from_millis(5);
-                self.plan(after, Happening::Connected(socket));
+                self.schedule(after, WorldEvent::Connected(socket));
                 socket
             }
         };
@@ -257,7 +255,7 @@ impl Kernel for World {
 
     fn write(&mut self, Socket(socket): &Socket, bytes: &[u8]) -> IoStep {
         self.calls += 1;
-        assert!(!bytes.is_empty(), "nothing is written in vain");
+        assert!(!bytes.is_empty(), "an empty write");
         if self.rng.chance(self.faults.interrupts) {
             self.seen.interrupted += 1;
             return IoStep::Retry;
@@ -269,19 +267,19 @@ impl Kernel for World {
         step
     }
 
-    /// The service's FIN reaches a client, which mostly answers with its own.
+    /// The service sends a FIN, and most clients reply with their own.
     fn shutdown_write(&mut self, Socket(socket): &Socket) {
         self.calls += 1;
         let Peer::Client(index) = self.table[socket].peer else { return };
-        self.clients[index].was_told_goodbye = true;
+        self.clients[index].has_received_fin = true;
         if self.rng.chance(80) {
-            self.plan(Duration::from_millis(1), Happening::Leave(index, Leave::HalfClose));
+            self.schedule(Duration::from_millis(1), WorldEvent::Leave(index, Leave::HalfClose));
         }
     }
 
     fn close(&mut self, Socket(socket): Socket) {
         self.calls += 1;
-        let entry = self.table.remove(&socket).expect("an open socket is closed");
+        let entry = self.table.remove(&socket).expect("only open sockets are closed");
         *self.sockets.of(entry.peer) -= 1;
         self.sockets.probes -= usize::from(entry.attempt.is_some());
         if self.is_verbose {
@@ -314,32 +312,32 @@ impl Kernel for World {
         self.connects_len += 1;
         self.now += self.faults.connect_time;
         let is_used = self.table[socket].attempts_len > 0;
-        assert_eq!(is_used, past == Past::Used, "the engine knows what a socket was used for");
+        assert_eq!(is_used, past == Past::Used, "the engine is wrong about the past of a socket");
         if is_used && self.faults.refuses_reuse {
             self.seen.reuse_refused += 1;
             return ProbeStep::ReuseRefused;
         }
-        // A used socket needs no descriptor, but a source port and memory.
+        // A used socket needs no new descriptor, but it needs a source port and memory.
         if let Some(shortage) = self.shortage_of_call(self.faults.shortages) {
             self.seen.shortages += 1;
             return ProbeStep::Over(Outcome::Shortage(shortage));
         }
         let times = (self.origin, self.now);
-        let host = self.hosts.get_mut(&to.ip()).expect("a connect to somebody's address");
+        let host = self.hosts.get_mut(&to.ip()).expect("a connect to a host of the world");
         let is_nowhere = host.route == RouteResult::Nowhere;
         let answer = host.answer(times, to.port(), &mut self.rng);
-        let entry = self.table.get_mut(socket).expect("an open socket is connected");
-        assert!(entry.attempt.is_none(), "one connect at a time");
+        let entry = self.table.get_mut(socket).expect("only open sockets are connected");
+        assert!(entry.attempt.is_none(), "the socket is already connecting");
         entry.attempts_len += 1;
         if is_nowhere {
             return ProbeStep::Over(Outcome::Unreachable);
         }
         entry.attempt = Some(Attempt { to: *to, answer });
         self.sockets.probes += 1;
-        let happening = Happening::ProbeAnswer(*socket, entry.attempts_len);
+        let event = WorldEvent::ProbeAnswer(*socket, entry.attempts_len);
         let connect = entry.attempts_len;
         match answer {
-            Some((at, _)) => self.plan_at(at, happening),
+            Some((at, _)) => self.schedule_at(at, event),
             None => self.transmit(*socket, connect, 0),
         }
         self.check_open();
@@ -349,9 +347,9 @@ impl Kernel for World {
     fn check_probe(&mut self, Socket(socket): &Socket, to: &SocketAddr) -> ProbeStep {
         self.calls += 1;
         let now = self.now;
-        let entry = self.table.get_mut(socket).expect("an open socket is checked");
-        let attempt = entry.attempt.expect("a connect is under way");
-        assert_eq!(attempt.to, *to, "it is checked for the same address");
+        let entry = self.table.get_mut(socket).expect("only open sockets are checked");
+        let attempt = entry.attempt.expect("only connecting sockets are checked");
+        assert_eq!(attempt.to, *to, "the address differs from that of the connect");
         match attempt.answer.filter(|(at, _)| *at <= now) {
             Some((_, outcome)) => {
                 entry.attempt = None;
@@ -365,7 +363,7 @@ impl Kernel for World {
 
     fn give_up_probe(&mut self, Socket(socket): &Socket) -> bool {
         self.calls += 1;
-        let entry = self.table.get_mut(socket).expect("an open socket is given up");
+        let entry = self.table.get_mut(socket).expect("only open sockets are given up");
         self.sockets.probes -= usize::from(entry.attempt.take().is_some());
         entry.is_connected = false;
         !self.faults.refuses_reuse
@@ -390,7 +388,7 @@ impl Kernel for World {
 
     fn open_raw(&mut self, options: RawOptions) -> Result<RawSocket, Outcome> {
         self.calls += 1;
-        assert_eq!(options.version, IpVersion::V4, "SYNs go to IPv4 addresses in this world");
+        assert_eq!(options.version, IpVersion::V4, "the simulation has no raw sockets for IPv6");
         match self.shortage_of_call(self.faults.shortages) {
             Some(shortage) => Err(Outcome::Shortage(shortage)),
             None => Ok(RawSocket),
@@ -419,7 +417,7 @@ impl Kernel for World {
 
     fn route(&mut self, to: SocketAddr) -> RouteResult {
         self.calls += 1;
-        let known = self.hosts.get(&to.ip()).expect("a route to somebody's address").route;
+        let known = self.hosts.get(&to.ip()).expect("a route to a host of the world").route;
         if self.rng.chance(self.faults.routes) { RouteResult::Unknown } else { known }
     }
 
@@ -431,7 +429,7 @@ impl Kernel for World {
 
     fn token_file(&mut self) -> Option<Vec<u8>> {
         self.calls += 1;
-        let token = self.token.clone().expect("somebody has a token");
+        let token = self.token.clone().expect("the service has a token");
         match self.rng.below(4) {
             0 => None,
             1 => Some(b"no token, but words".to_vec()),
@@ -449,7 +447,7 @@ impl Kernel for World {
         take(ProcessFiles { stat, status, ..ProcessFiles::default() });
     }
 
-    /// Where routes fail now and then, so does this, and the neighbour table is full now and then.
+    /// In worlds with the fault `routes`, some readings fail and some find a full neighbour table.
     fn local_drops(&mut self) -> Option<LocalDrops> {
         self.calls += 1;
         self.readings += 1;
@@ -470,8 +468,8 @@ impl Kernel for World {
 
     fn write_stdout(&mut self, bytes: &[u8]) -> IoStep {
         self.calls += 1;
-        let printed = self.printed.as_mut().expect("a service prints nothing");
-        if let Some((most, failure)) = printed.ends
+        let printed = self.printed.as_mut().expect("only batches write to stdout");
+        if let Some((most, failure)) = printed.fails_after
             && printed.text.len() >= most
         {
             return match failure {
@@ -482,7 +480,7 @@ impl Kernel for World {
         if !self.is_stdout_full && self.rng.chance(self.faults.stdout_blocks) {
             self.is_stdout_full = true;
             self.seen.stdout_full += 1;
-            self.plan(Duration::from_millis(30), Happening::StdoutRoom);
+            self.schedule(Duration::from_millis(30), WorldEvent::StdoutWritable);
         }
         if self.is_stdout_full {
             return IoStep::WouldBlock;
@@ -497,7 +495,7 @@ impl Kernel for World {
     fn write_log(&mut self, bytes: &[u8]) -> IoStep {
         self.calls += 1;
         let is_progress = bytes.contains(&b'\r');
-        assert!(!is_progress || self.printed.is_some(), "a service shows no progress");
+        assert!(!is_progress || self.printed.is_some(), "only batches show progress");
         let is_stalled = self.now < self.origin + self.faults.log_stall;
         if is_stalled || self.rng.chance(self.faults.log_blocks) {
             self.seen.log_blocked += 1;
@@ -521,7 +519,7 @@ const fn readiness(token: Token, edge: Edge) -> Readiness {
 }
 
 impl World {
-    /// A timeout as the poller counts it.
+    /// Returns a timeout as the poller rounds it.
     fn rounded(&self, timeout: Duration) -> Duration {
         match self.faults.whole_millis {
             true => Duration::from_millis(timeout.as_nanos().div_ceil(1_000_000) as u64),
@@ -529,18 +527,18 @@ impl World {
         }
     }
 
-    /// Waits for the deadline or for news, whichever comes first; false if neither ever does.
+    /// Waits for the deadline or an edge. Returns false if there is no deadline and no event left.
     fn sleep(&mut self, deadline: Option<Instant>) -> bool {
         loop {
-            let has_news = !self.told.is_empty()
+            let has_edges = !self.unreported.is_empty()
                 || self.listener_edge && self.is_listening
                 || self.signal_edge
                 || self.stdout_edge && self.stdout_token.is_some()
                 || self.raw.has_edge();
-            if has_news || self.is_looked_at {
+            if has_edges || self.is_paused {
                 return true;
             }
-            let next = self.next_happening();
+            let next = self.next_event();
             let Some(until) = deadline.into_iter().chain(next).min() else { return false };
             self.now = self.now.max(until);
             self.deliver();
@@ -552,9 +550,9 @@ impl World {
         }
     }
 
-    /// What a poller may report although it means nothing: of a socket that was closed in the same
-    /// tick, whose token another one may have now, or of one that is not ready.
-    fn misinform(&mut self, ready: &mut Vec<Readiness>) {
+    /// Adds events that a poller may report wrongly: of a closed socket, whose token may belong to
+    /// another socket now, or of a socket that is not ready.
+    fn add_false_events(&mut self, ready: &mut Vec<Readiness>) {
         let everything = Edge { readable: true, writable: true, read_closed: true, error: true };
         if self.rng.chance(self.faults.stale_events) && !self.closed.is_empty() {
             let token = self.closed[self.rng.below(self.closed.len())];
@@ -565,14 +563,14 @@ impl World {
         if self.rng.chance(self.faults.spurious_events) && !self.table.is_empty() {
             let place = self.rng.below(self.table.len());
             let entry = self.table.values().nth(place).expect("a place in the table");
-            // An error may be reported a moment before it can be read.
+            // The poller may report an error before the error can be read.
             let error = matches!(entry.peer, Peer::Probe | Peer::Stream(_)) && !entry.is_connected;
             let edge = Edge { readable: true, writable: true, error, ..Edge::default() };
             ready.extend(entry.token.map(|token| readiness(token, edge)));
         }
     }
 
-    /// Whether this call fails, and for want of what.
+    /// Returns the shortage with which this call fails, if it fails.
     fn shortage(&mut self, percent: usize) -> Option<Shortage> {
         if self.faults.descriptors.is_some_and(|most| self.table.len() >= most) {
             return Some(Shortage::ProcessDescriptors);
@@ -580,7 +578,7 @@ impl World {
         self.shortage_of_call(percent)
     }
 
-    /// As [`World::shortage`], for a call that needs no new descriptor.
+    /// Like [`World::shortage`], for a call that needs no new descriptor.
     pub(crate) fn shortage_of_call(&mut self, percent: usize) -> Option<Shortage> {
         if self.faults.left == 0 || !self.rng.chance(percent) {
             return None;
@@ -589,7 +587,7 @@ impl World {
         Some(self.faults.shortage.unwrap_or_else(|| self.rng.pick(&Shortage::ALL)))
     }
 
-    /// Opens a socket; its number.
+    /// Opens a socket and returns its number.
     fn insert(&mut self, peer: Peer) -> u64 {
         self.sockets_len += 1;
         let socket = self.sockets_len;
@@ -598,13 +596,13 @@ impl World {
         socket
     }
 
-    /// What the poller finds of a socket when it is registered.
+    /// Returns the readiness that the poller finds when a socket is registered.
     fn level(&self, socket: u64) -> Edge {
         let entry = &self.table[&socket];
         match entry.peer {
             Peer::Client(index) => Edge {
                 readable: !entry.inbox.is_empty() || entry.has_fin || entry.is_broken,
-                writable: entry.is_broken || self.clients[index].room > 0,
+                writable: entry.is_broken || self.clients[index].window > 0,
                 read_closed: entry.has_fin || entry.is_broken,
                 error: entry.is_broken,
             },
@@ -621,7 +619,7 @@ impl World {
         assert!(clients <= self.shares.connections + spare, "{clients} clients");
         assert!(probes <= self.shares.probes, "{probes} probes");
         assert!(lookups <= self.shares.lookups, "{lookups} sockets of lookups");
-        let kept = self.sockets.engine;
-        assert!(kept <= self.shares.probes, "{kept} sockets for probes");
+        let engine = self.sockets.engine;
+        assert!(engine <= self.shares.probes, "{engine} sockets of the connect engine");
     }
 }

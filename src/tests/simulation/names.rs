@@ -1,4 +1,4 @@
-//! Fake name servers: what each does with a query, and the zone that the honest ones share.
+//! Fake name servers: the behaviour of each, and the zone that the honest servers share.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -6,87 +6,92 @@ use std::time::Duration;
 
 use crate::rng::Rng;
 
-/// What a server does with a query.
+/// How a server responds to queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
-    /// It tells the truth.
-    Good,
-    /// Over UDP it says that the answer is too long; over TCP it tells the truth.
+pub(crate) enum Behaviour {
+    /// It replies with the zone's addresses.
+    Honest,
+    /// Over UDP it sends truncated replies; over TCP it is honest.
     Truncating,
-    /// It never answers.
-    Dead,
-    /// Its machine refuses.
+    Silent,
+    /// Its host rejects packets, so that sends fail with ECONNREFUSED.
     Refusing,
-    /// SERVFAIL.
+    /// It replies with SERVFAIL.
     Failing,
-    /// Replies to other questions, with other ids, or no replies at all; never the right one.
-    Lying,
+    /// Over UDP it replies to other questions, with other ids, or with invalid messages.
+    Forging,
 }
 
-impl Manner {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Good, Self::Truncating, Self::Dead, Self::Refusing, Self::Failing, Self::Lying];
+impl Behaviour {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Honest,
+        Self::Truncating,
+        Self::Silent,
+        Self::Refusing,
+        Self::Failing,
+        Self::Forging,
+    ];
 
     pub(crate) const fn is_honest(self) -> bool {
-        matches!(self, Self::Good | Self::Truncating)
+        matches!(self, Self::Honest | Self::Truncating)
     }
 }
 
-/// What comes back, and how long it takes.
+/// The replies to a query, and the delay of each.
 pub(crate) type Replies = Vec<(Duration, Vec<u8>)>;
 
-/// The servers, and what the honest ones know.
+/// The servers, and the zone of the honest ones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
-    pub(crate) servers: BTreeMap<SocketAddr, Manner>,
+    pub(crate) servers: BTreeMap<SocketAddr, Behaviour>,
     pub(crate) zone: BTreeMap<String, Vec<IpAddr>>,
 }
 
 impl Names {
-    /// Whether some server can be believed.
+    /// Returns whether at least one server is honest.
     pub(crate) fn is_served(&self) -> bool {
-        self.servers.values().any(|manner| manner.is_honest())
+        self.servers.values().any(|behaviour| behaviour.is_honest())
     }
 
-    /// What one server sends back on a query over UDP.
+    /// Returns the replies of a server to a query over UDP.
     pub(crate) fn on_datagram(&self, to: SocketAddr, query: &[u8], rng: &mut Rng) -> Replies {
         let after = Duration::from_millis(1) + rng.time(Duration::from_millis(40));
         let replies = match self.servers[&to] {
-            Manner::Good => vec![self.truth(query)],
-            Manner::Truncating => vec![reply(query, 0x0200, &[])],
-            Manner::Dead | Manner::Refusing => vec![],
-            Manner::Failing => vec![reply(query, 2, &[])],
-            Manner::Lying => lies(query, rng),
+            Behaviour::Honest => vec![self.honest_reply(query)],
+            Behaviour::Truncating => vec![reply(query, 0x0200, &[])],
+            Behaviour::Silent | Behaviour::Refusing => vec![],
+            Behaviour::Failing => vec![reply(query, 2, &[])],
+            Behaviour::Forging => forged_replies(query, rng),
         };
         replies.into_iter().map(|bytes| (after, bytes)).collect()
     }
 
-    /// What one server sends back on a query over TCP, its length in front.
+    /// Returns the reply of a server to a query over TCP, with its length in front.
     pub(crate) fn on_stream(&self, to: SocketAddr, query: &[u8]) -> Option<Vec<u8>> {
         let message = query.get(2..).filter(|message| message.len() >= 12)?;
         assert_eq!(usize::from(u16::from_be_bytes([query[0], query[1]])), message.len());
         let answer = match self.servers[&to] {
-            Manner::Good | Manner::Truncating => self.truth(message),
-            Manner::Dead | Manner::Refusing => return None,
-            Manner::Failing | Manner::Lying => reply(message, 2, &[]),
+            Behaviour::Honest | Behaviour::Truncating => self.honest_reply(message),
+            Behaviour::Silent | Behaviour::Refusing => return None,
+            Behaviour::Failing | Behaviour::Forging => reply(message, 2, &[]),
         };
         Some([&(answer.len() as u16).to_be_bytes(), &answer[..]].concat())
     }
 
-    fn truth(&self, query: &[u8]) -> Vec<u8> {
+    fn honest_reply(&self, query: &[u8]) -> Vec<u8> {
         let (name, kind) = question(query);
         match self.zone.get(&name) {
             None => reply(query, 3, &[]),
             Some(addresses) => {
-                let is_asked = |address: &&IpAddr| address.is_ipv6() == (kind == 28);
-                reply(query, 0, &addresses.iter().filter(is_asked).copied().collect::<Vec<_>>())
+                let has_type = |address: &&IpAddr| address.is_ipv6() == (kind == 28);
+                reply(query, 0, &addresses.iter().filter(has_type).copied().collect::<Vec<_>>())
             }
         }
     }
 }
 
-/// Replies that a believing resolver would take for the answer.
-fn lies(query: &[u8], rng: &mut Rng) -> Vec<Vec<u8>> {
+/// Returns replies that a resolver accepts if it does not check them.
+fn forged_replies(query: &[u8], rng: &mut Rng) -> Vec<Vec<u8>> {
     let mut other_id = reply(query, 0, &[IpAddr::from([203, 0, 113, 66])]);
     other_id[0] ^= 1 + rng.below(255) as u8;
     let mut other_name = reply(query, 0, &[IpAddr::from([203, 0, 113, 66])]);
@@ -96,7 +101,7 @@ fn lies(query: &[u8], rng: &mut Rng) -> Vec<Vec<u8>> {
     vec![other_id, other_name, echo, cut]
 }
 
-/// The name and the type that a query asks for.
+/// Returns the name and the type in the question of a query.
 fn question(query: &[u8]) -> (String, u16) {
     let mut labels = Vec::new();
     let mut at = 12;
@@ -108,7 +113,7 @@ fn question(query: &[u8]) -> (String, u16) {
     (labels.join("."), u16::from_be_bytes([query[at + 1], query[at + 2]]))
 }
 
-/// A reply to `query` with these flags beside QR, RD and RA, holding these addresses.
+/// Returns a reply to `query` with these addresses, and these flags besides QR, RD and RA.
 fn reply(query: &[u8], flags: u16, addresses: &[IpAddr]) -> Vec<u8> {
     let mut bytes = query[..2].to_vec();
     bytes.extend((0x8180 | flags).to_be_bytes());

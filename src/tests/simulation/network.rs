@@ -1,4 +1,4 @@
-//! What is out there: hosts with ports, the way to them, and what it loses.
+//! Simulated hosts: their ports, round trips, routes and packet loss.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,40 +9,37 @@ use openports::event::{Outcome, RouteResult};
 use crate::path::Path;
 use crate::rng::Rng;
 
-/// What a port does with a SYN.
+/// How a port responds to a SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Port {
-    /// It answers.
     Open,
-    /// It refuses.
     Closed,
-    /// Nothing comes back.
     Silent,
-    /// A router answers for it.
+    /// A router rejects the SYN by ICMP.
     Unreachable,
-    /// On loopback: a connect meets itself there.
-    Mirror,
+    /// A port of the loopback interface at which a connect connects to itself.
+    SelfConnect,
 }
 
-/// A host and the way to it.
+/// A host and the path to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) round_trip: Duration,
-    /// What its ports do, but for the `special` ones.
+    /// The state of all ports that are not in `special`.
     pub(crate) usual: Port,
     pub(crate) special: BTreeMap<u16, Port>,
-    /// Packets lost of 100, each way.
+    /// The percentage of packets that are lost in each direction.
     pub(crate) loss: usize,
-    /// RSTs that it sends in a second at most.
+    /// The maximum number of RSTs that the host sends in a second.
     pub(crate) resets_per_second: Option<usize>,
     pub(crate) route: RouteResult,
-    /// The way to it, where packets depend on one another. Its loss and limits stand in place of
-    /// those of the host.
+    /// The path to the host, if packets depend on one another. Its loss and limits replace those of
+    /// the host.
     pub(crate) path: Option<Path>,
     resets_sent: BTreeMap<u64, usize>,
 }
 
-/// When Linux sends the SYN, and sends it again (TCP_TIMEOUT_INIT, doubled each time).
+/// The times at which Linux sends a SYN (TCP_TIMEOUT_INIT, doubled after each one).
 const SYN_SECONDS: [u64; 5] = [0, 1, 3, 7, 15];
 
 impl Host {
@@ -68,13 +65,13 @@ impl Host {
         }
     }
 
-    /// Whether packets may be lost on the way to it.
+    /// Returns whether packets may be lost on the path.
     pub(crate) const fn is_lossy(&self) -> bool {
         self.loss > 0 || self.path.is_some()
     }
 
-    /// What comes of a connect begun at `start`, and when: `None` if nothing ever does,
-    /// or if its SYNs are sent one by one along the path.
+    /// Returns the outcome of a connect that starts at `start`, and its time. Returns `None` if it
+    /// never ends, or if its SYNs are sent one by one along the path.
     pub(crate) fn answer(
         &mut self,
         (origin, start): (Instant, Instant),
@@ -96,7 +93,7 @@ impl Host {
             }
             let outcome = match kind {
                 Port::Open => Outcome::Connected,
-                Port::Mirror => Outcome::SelfConnect,
+                Port::SelfConnect => Outcome::SelfConnect,
                 Port::Unreachable => Outcome::Unreachable,
                 Port::Silent => return None,
                 Port::Closed if !self.may_reset((at - origin).as_secs()) => continue,
@@ -107,7 +104,7 @@ impl Host {
         None
     }
 
-    /// What comes of a single SYN, and when.
+    /// Returns the outcomes of a single SYN, and their times.
     pub(crate) fn answer_syn(
         &mut self,
         (origin, start): (Instant, Instant),
@@ -134,7 +131,7 @@ impl Host {
         }
         let outcome = match self.port(port) {
             Port::Open => Outcome::Connected,
-            Port::Mirror => Outcome::SelfConnect,
+            Port::SelfConnect => Outcome::SelfConnect,
             Port::Unreachable => Outcome::Unreachable,
             Port::Silent => return None,
             Port::Closed if !self.may_reset((at - origin).as_secs()) => return None,

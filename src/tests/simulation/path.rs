@@ -1,9 +1,9 @@
-//! The way to a host, packet by packet: what delays, loses, copies or blocks a SYN or its answer.
+//! The path to a host, which delays, loses, duplicates or blocks each SYN and its answer.
 //!
-//! A [`Path`] is given every SYN at the instant at which it leaves, whichever technique sends it,
-//! and returns the answers that arrive. It is needed where packets depend on one another: in a
-//! queue, in a burst of loss, under a limit. A host without a path answers each probe by itself
-//! (`network`). The chance of a path is its own, so that a network is the same for each technique.
+//! A [`Path`] gets every SYN at the instant at which it is sent, by either technique, and returns
+//! the answers that arrive. It is needed if packets depend on one another: in a queue, in a burst
+//! of loss, or under a limit. A host without a path answers each probe independently (`network`).
+//! A path has its own random number generator, so that a network is the same for each technique.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -12,44 +12,44 @@ use openports::event::Outcome;
 
 use crate::network::Port;
 use crate::rng::Rng;
-use crate::world::{Edge, Happening, World};
+use crate::world::{Edge, World, WorldEvent};
 
-/// Loss that comes in bursts: a Gilbert-Elliott channel whose good state loses nothing more.
+/// Bursts of loss: a Gilbert-Elliott channel whose good state adds no loss.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bursts {
     /// The mean length of a burst.
     pub(crate) length: Duration,
-    /// The share of the time that bursts take.
+    /// The share of time in bursts.
     pub(crate) share: f64,
     /// The share of packets lost in a burst.
     pub(crate) loss: f64,
 }
 
-/// The narrowest link on the way to the host.
+/// The slowest link on the path to the host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bottleneck {
     /// SYNs per second.
     pub(crate) rate: f64,
-    /// SYNs that may wait; a further one is dropped.
+    /// The maximum number of waiting SYNs; the queue drops further ones.
     pub(crate) queue: u32,
 }
 
-/// A firewall that drops everything from a source that sent too many SYNs in one second.
+/// A firewall that drops all packets of a source that sent too many SYNs in one second.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ban {
     pub(crate) syns_per_second: u32,
     pub(crate) time: Duration,
 }
 
-/// A middlebox that keeps half-open connections; while its table is full it drops SYNs.
+/// A middlebox with a table of half-open connections; while the table is full, it drops SYNs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConnectionTable {
     pub(crate) entries: usize,
-    /// How long an entry stays that nothing answers.
+    /// The lifetime of an entry without an answer.
     pub(crate) time: Duration,
 }
 
-/// When the host is there, counted from the start of the scan.
+/// When the host is reachable, as a time since the start of the scan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Presence {
     #[default]
@@ -58,13 +58,12 @@ pub(crate) enum Presence {
     From(Duration),
 }
 
-/// What a path is like.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PathOptions {
     pub(crate) round_trip: Duration,
-    /// Added to a round trip at most.
+    /// The maximum delay that is added to a round trip.
     pub(crate) jitter: Duration,
-    /// Lost at random each way, 0 to 1.
+    /// The share of packets lost at random in each direction.
     pub(crate) loss: f64,
     pub(crate) bursts: Option<Bursts>,
     pub(crate) bottleneck: Option<Bottleneck>,
@@ -74,25 +73,25 @@ pub(crate) struct PathOptions {
     pub(crate) presence: Presence,
     /// The share of answers that take half a round trip longer, so that later ones overtake them.
     pub(crate) reordered: f64,
-    /// The share of SYNs that arrive twice, and of answers that do.
+    /// The share of SYNs and of answers that arrive twice.
     pub(crate) duplicated: f64,
 }
 
-/// SYNs that were sent within one second, and how many of them the bottleneck dropped.
+/// The number of SYNs that were sent in one second, and of those that the bottleneck dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traffic {
     pub(crate) syns: u64,
     pub(crate) dropped: u64,
 }
 
-/// Whether a direction of the path is in a burst of loss, and until when.
+/// The state of one direction of the path: whether it is in a burst of loss, and until when.
 #[derive(Clone, Copy, Debug)]
-struct Weather {
+struct Channel {
     is_bad: bool,
     ends_at: Instant,
 }
 
-/// A count that begins anew with each second.
+/// A counter that starts at 0 in each second.
 #[derive(Clone, Copy, Debug, Default)]
 struct SecondCount {
     second: u64,
@@ -100,7 +99,7 @@ struct SecondCount {
 }
 
 impl SecondCount {
-    /// Counts one more in this second; how many there were by now.
+    /// Increments the counter of this second, and returns it.
     const fn add(&mut self, second: u64) -> u32 {
         if self.second != second {
             *self = Self { second, count: 0 };
@@ -110,23 +109,22 @@ impl SecondCount {
     }
 }
 
-/// See the module's documentation.
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
     options: PathOptions,
     rng: Rng,
     origin: Instant,
-    /// There and back.
-    weather: [Weather; 2],
+    /// The direction to the host, and the direction back.
+    channels: [Channel; 2],
     queue_ends_at: Instant,
     resets: SecondCount,
     syns: SecondCount,
     banned_until: Instant,
-    /// By port: when the entry of the middlebox ends.
+    /// The time at which the middlebox's entry of each port expires.
     table: BTreeMap<u16, Instant>,
-    /// The same ends in order, also of entries that are gone.
+    /// The same times in order, including those of removed entries.
     table_ends: VecDeque<(Instant, u16)>,
-    /// By second, from the start on.
+    /// The traffic of each second since the start.
     pub(crate) traffic: Vec<Traffic>,
 }
 
@@ -136,7 +134,7 @@ impl Path {
             options,
             rng: Rng::new(seed),
             origin,
-            weather: [Weather { is_bad: true, ends_at: origin }; 2],
+            channels: [Channel { is_bad: true, ends_at: origin }; 2],
             queue_ends_at: origin,
             resets: SecondCount::default(),
             syns: SecondCount::default(),
@@ -147,7 +145,7 @@ impl Path {
         }
     }
 
-    /// A SYN to a port of this kind leaves: the answers, and when each arrives.
+    /// Sends a SYN to a port of this kind, and returns its answers and their times.
     pub(crate) fn send(&mut self, now: Instant, port: u16, kind: Port) -> Vec<(Instant, Outcome)> {
         let second = (now - self.origin).as_secs() as usize;
         if self.traffic.len() <= second {
@@ -165,7 +163,7 @@ impl Path {
         (0..copies).flat_map(|_| self.arrive(at, port, kind)).collect()
     }
 
-    /// When a SYN leaves the bottleneck; `None` if its queue is full.
+    /// Returns the time at which a SYN leaves the bottleneck, or `None` if its queue is full.
     fn pass_bottleneck(&mut self, now: Instant) -> Option<Instant> {
         let Some(Bottleneck { rate, queue }) = self.options.bottleneck else { return Some(now) };
         let begins_at = self.queue_ends_at.max(now);
@@ -176,7 +174,7 @@ impl Path {
         Some(self.queue_ends_at)
     }
 
-    /// A SYN arrives at the firewall and the host at its end.
+    /// Handles a SYN that arrives at the firewall, the middlebox and the host.
     fn arrive(&mut self, at: Instant, port: u16, kind: Port) -> Vec<(Instant, Outcome)> {
         let elapsed = at - self.origin;
         let is_there = match self.options.presence {
@@ -189,7 +187,7 @@ impl Path {
         }
         let outcome = match kind {
             Port::Open => Outcome::Connected,
-            Port::Mirror => Outcome::SelfConnect,
+            Port::SelfConnect => Outcome::SelfConnect,
             Port::Unreachable => Outcome::Unreachable,
             Port::Silent => return Vec::new(),
             Port::Closed => {
@@ -200,7 +198,7 @@ impl Path {
                 Outcome::Refused
             }
         };
-        // What is answered leaves the table of the middlebox at once.
+        // The middlebox removes an entry when it sees the answer.
         self.table.remove(&port);
         if self.is_lost(1, at) {
             return Vec::new();
@@ -215,18 +213,18 @@ impl Path {
         round_trip + jitter.mul_f64(self.rng.unit()) + late
     }
 
-    /// Whether a packet is lost in a direction: 0 there, 1 back.
+    /// Returns whether a packet is lost in a direction: 0 is to the host, 1 is back.
     fn is_lost(&mut self, direction: usize, at: Instant) -> bool {
         let mut loss = self.options.loss;
         if let Some(Bursts { length, share, loss: lost }) = self.options.bursts {
-            let weather = &mut self.weather[direction];
-            while weather.ends_at <= at {
-                weather.is_bad = !weather.is_bad;
+            let channel = &mut self.channels[direction];
+            while channel.ends_at <= at {
+                channel.is_bad = !channel.is_bad;
                 let good = length.mul_f64((1.0 - share) / share);
-                let mean = if weather.is_bad { length } else { good };
-                weather.ends_at += mean.mul_f64(-(1.0 - self.rng.unit()).ln());
+                let mean = if channel.is_bad { length } else { good };
+                channel.ends_at += mean.mul_f64(-(1.0 - self.rng.unit()).ln());
             }
-            if weather.is_bad {
+            if channel.is_bad {
                 loss = loss.max(lost);
             }
         }
@@ -242,7 +240,7 @@ impl Path {
         at < self.banned_until
     }
 
-    /// Whether the middlebox has an entry for a SYN to this port, or room for one.
+    /// Returns whether the middlebox has an entry for a SYN to this port, or can add one.
     fn has_entry(&mut self, at: Instant, port: u16) -> bool {
         let Some(ConnectionTable { entries, time }) = self.options.table else { return true };
         while let Some((ends_at, port)) = self.table_ends.pop_front() {
@@ -263,12 +261,12 @@ impl Path {
     }
 }
 
-/// The kernel sends a SYN for so long and no longer (tcp_syn_retries).
+/// The maximum number of SYNs that the kernel sends for one connect (tcp_syn_retries + 1).
 const SYNS_MAX: u32 = 7;
 
 impl World {
-    /// The kernel sends a SYN of a socket's connect, and plans when it repeats it. `sent` SYNs
-    /// were sent before. Without effect if the host has no path.
+    /// Sends a SYN of a socket's connect, and schedules its retransmission. `sent` is the number of
+    /// SYNs sent before. Has no effect if the host has no path.
     pub(crate) fn transmit(&mut self, socket: u64, connect: usize, sent: u32) {
         let now = self.now;
         let entry = self.table.get(&socket).filter(|it| it.attempts_len == connect);
@@ -278,15 +276,15 @@ impl World {
         let kind = host.port(to.port());
         let Some(path) = &mut host.path else { return };
         for (at, outcome) in path.send(now, to.port(), kind) {
-            self.plan_at(at, Happening::SynAnswer(socket, connect, outcome));
+            self.schedule_at(at, WorldEvent::SynAnswer(socket, connect, outcome));
         }
         if sent + 1 < SYNS_MAX {
             let gap = Duration::from_secs(1 << sent);
-            self.plan(gap, Happening::SynRepeat(socket, connect, sent + 1));
+            self.schedule(gap, WorldEvent::SynRepeat(socket, connect, sent + 1));
         }
     }
 
-    /// An answer arrives to a SYN of a socket's connect. The kernel heeds the first.
+    /// Handles the answer to a SYN of a socket's connect. The kernel ignores all but the first.
     pub(crate) fn on_syn_answer(&mut self, socket: u64, connect: usize, outcome: Outcome) {
         let now = self.now;
         let entry = self.table.get_mut(&socket).filter(|it| it.attempts_len == connect);

@@ -1,12 +1,12 @@
-//! Networks drawn from a seed, and whole scans of them with each technique.
+//! Random networks, and complete scans of them with each technique.
 //!
-//! A network is a path, the ports of one host and the limits of our own machine. A client asks the
-//! service for one scan of it, through the real loop and the simulated kernel. What is judged: no
-//! port has a wrong state without a warning, the scan takes no longer than the network explains,
-//! and the queue of the bottleneck drops few of the SYNs where it can be measured.
+//! A network is a path, the ports of one host and the limits of our own machine. A client requests
+//! one scan of it, through the real loop and the simulated kernel. The tests check that no port has
+//! a wrong state without a warning, that the scan ends within a bound computed from the network,
+//! and that a queue which the scan can measure drops few of its SYNs.
 //!
-//! `SIM_NETWORKS=n` runs so many networks and prints the distribution with `--nocapture`;
-//! `SIM_NETWORK=n` runs one, and prints what happens in it.
+//! `SIM_NETWORKS=n` scans `n` networks, and prints the distribution with `--nocapture`;
+//! `SIM_NETWORK=n` scans network `n`, and prints its events.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use openports::budget::Shares;
 
-use crate::client::{Ask, Client, ScanAsk};
+use crate::client::{Client, Request, ScanRequest};
 use crate::network::{Host, Port};
 use crate::path::{Ban, Bottleneck, Bursts, ConnectionTable, Path, PathOptions, Presence, Traffic};
 use crate::report::{Distribution, Report};
@@ -23,47 +23,46 @@ use crate::rng::Rng;
 use crate::run::Simulation;
 use crate::scenario;
 
-/// Networks of an ordinary run.
+/// The number of networks in an ordinary run.
 const NETWORKS: u64 = 256;
 const TARGET: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1));
-/// Ports of one scan at most.
+/// The maximum number of ports in one scan.
 const PORTS_MAX: f64 = 1_200.0;
 /// The lowest rate of a scan (`scan::congestion`), in SYNs per second.
 const RATE_MIN: f64 = 500.0;
-/// A queue that delays by less is not seen by a scan, which then learns of it by loss alone: the
-/// least and the most of what `scan::measure` takes for a part of the round trip.
+/// A scan cannot see a queue that delays by less, and detects it only by loss. These are the limits
+/// of the delay that `scan::measure` counts as part of the round trip.
 const QUEUE_SEEN: [Duration; 2] = [Duration::from_millis(4), Duration::from_millis(16)];
-/// SYNs that make a share of dropped ones significant.
+/// The minimum number of SYNs for which a share of dropped SYNs is significant.
 const SYNS_MIN: u64 = 500;
-/// The share of a scan's SYNs that a queue may drop which the scan can see.
+/// The maximum share of a scan's SYNs that a visible queue may drop.
 const DROPPED_MAX: f64 = 0.4;
-/// The same once the scan knows the path: a larger share shows a rate that oscillates.
+/// The same share after `LATE` seconds. A larger share shows a rate that oscillates.
 const DROPPED_LATE_MAX: f64 = 0.2;
-/// Seconds after which a scan knows the path.
+/// The number of seconds after which a scan has measured the path.
 const LATE: usize = 2;
-/// A host that has fallen silent is taken for gone after 5 s and a pass of 2 s.
+/// A scan treats a silent host as gone after 5 s and a pass of 2 s.
 const GONE_AFTER: Duration = Duration::from_secs(7);
 
-/// One network, and how it is scanned.
+/// A network, and the parameters of its scan.
 #[derive(Clone, Debug)]
 struct Network {
     seed: u64,
     path: PathOptions,
     ports: BTreeMap<u16, Port>,
-    /// The parameter `timeout`, and how long one probe may take with it at most.
+    /// The parameter `timeout`, and the maximum time of one probe with it.
     timeout: (&'static str, Duration),
-    /// Probes in flight at most, with any technique.
+    /// The maximum number of probes in flight, with either technique.
     in_flight_max: usize,
-    /// How late the loop wakes at most.
+    /// The maximum delay with which the loop wakes.
     lateness: Duration,
 }
 
 impl Network {
-    /// The network of a seed.
-    fn draw(seed: u64) -> Self {
+    fn from_seed(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x0070_6174_6873);
         let ports_len = rng.log(1.0, PORTS_MAX) as u16;
-        let path = draw_path(&mut rng);
+        let path = random_path(&mut rng);
         let timeout = match rng.below(10) {
             0 => ("auto", Duration::from_secs(2)),
             1 => ("500ms", Duration::from_millis(500)),
@@ -72,7 +71,7 @@ impl Network {
         Self {
             seed,
             path,
-            ports: draw_ports(&mut rng, ports_len),
+            ports: random_ports(&mut rng, ports_len),
             timeout,
             in_flight_max: rng.log(100.0, 20_000.0) as usize,
             lateness: rng.pick(&[
@@ -87,8 +86,8 @@ impl Network {
         self.ports.values().filter(|it| **it == kind).count()
     }
 
-    /// The least time that a scan of this network can take, about: what the bottleneck, the limit
-    /// of RSTs, the table of a middlebox and the probes in flight permit, and the wait for silent
+    /// Returns about the minimum time of a scan of this network. It follows from the bottleneck,
+    /// the limit of RSTs, the table of a middlebox, the probes in flight and the wait for silent
     /// ports.
     fn floor(&self) -> Duration {
         let PathOptions { round_trip, bottleneck, resets_per_second, table, .. } = self.path;
@@ -116,13 +115,13 @@ impl Network {
         sent + 2 * round_trip + waiting + absent + Duration::from_millis(100)
     }
 
-    /// The most time that a scan of this network may take: twice the floor, the passes that its
+    /// Returns the maximum time of a scan of this network: twice the floor, the passes that its
     /// loss explains, and the wait for a host that has gone.
     fn bound(&self) -> Duration {
         let PathOptions { round_trip, jitter, loss, bursts, bottleneck, .. } = self.path;
         let burst = bursts.map_or(0.0, |it| it.share * it.loss);
         let exchange = 1.0 - ((1.0 - loss) * (1.0 - burst)).powi(2);
-        // The engine adds a margin to what it has measured, and may overload a queue at first.
+        // The scan adds a margin to the measured loss, and may overload a queue at first.
         let assumed = (2.0 * exchange + 0.2).min(0.7);
         let responding = self.ports.len() as f64 + 1.0;
         let passes = ((0.01 / responding).ln() / assumed.ln()).ceil();
@@ -137,8 +136,8 @@ impl Network {
         2 * self.floor() + Duration::from_secs_f64(passes * pass) + gone
     }
 
-    /// Whether a full queue delays so long that the scan has to see it, and the lowest rate of a
-    /// scan does not fill it.
+    /// Returns whether a full queue delays so long that the scan must see it, and the lowest rate
+    /// of a scan does not fill it.
     fn has_visible_queue(&self) -> bool {
         self.path.bottleneck.is_some_and(|Bottleneck { rate, queue }| {
             let PathOptions { round_trip, jitter, .. } = self.path;
@@ -148,21 +147,21 @@ impl Network {
         })
     }
 
-    /// Whether the queue dropped more than this share of many SYNs, though the scan can see it.
-    fn is_overdriven(&self, traffic: Traffic, most: f64) -> bool {
+    /// Returns whether a visible queue dropped more than this share of at least `SYNS_MIN` SYNs.
+    fn overloads_queue(&self, traffic: Traffic, most: f64) -> bool {
         self.has_visible_queue()
             && traffic.syns >= SYNS_MIN
             && traffic.dropped as f64 > most * traffic.syns as f64
     }
 
-    /// Whether nothing but loss and the bottleneck is in the way.
+    /// Returns whether the path has no obstacles other than loss and a bottleneck.
     fn is_plain(&self) -> bool {
         let PathOptions { resets_per_second, ban, table, presence, .. } = &self.path;
         let is_limited = resets_per_second.is_some() || ban.is_some() || table.is_some();
         !is_limited && *presence == Presence::Always
     }
 
-    /// Scans it with one technique.
+    /// Scans the network with one technique.
     fn scan(&self, technique: &str, is_verbose: bool) -> Report {
         let shares = Shares {
             connections: 8,
@@ -180,47 +179,52 @@ impl Network {
         host.special = self.ports.clone();
         host.path = Some(Path::new(self.path.clone(), self.seed, world.origin));
         world.hosts.insert(TARGET, host);
-        let asked = ScanAsk {
+        let request = ScanRequest {
             domain: TARGET.to_string(),
             addresses: vec![TARGET],
             ports: self.ports.keys().copied().collect(),
             includes_all: true,
-            ..ScanAsk::default()
+            ..ScanRequest::default()
         };
         let parameters = format!(
             "&technique={technique}&timeout={}&include=closed,filtered,unreachable",
             self.timeout.0
         );
-        let client = Client::new(vec![Ask::scan(asked, &parameters, vec![])]);
+        let client = Client::new(vec![Request::scan(request, &parameters, vec![])]);
         world.add_client(Duration::ZERO, client);
         world.run();
-        let [answer] = &world.clients[0].answers[..] else { panic!("one answer is due") };
-        let path = world.hosts[&TARGET].path.as_ref().expect("it was put there");
-        Report::new(answer, &self.ports, path.traffic.clone())
+        let [response] = &world.clients[0].responses[..] else {
+            panic!("the client must have one response")
+        };
+        let path = world.hosts[&TARGET].path.as_ref().expect("it was inserted above");
+        Report::new(response, &self.ports, path.traffic.clone())
     }
 
-    /// What is wrong with the outcome of a scan; a port that is missed without a warning is
-    /// counted elsewhere, since chance alone may cause it.
+    /// Returns the fault in the result of a scan. A port that is missed without a warning is not a
+    /// fault here, because chance alone may cause it; `Distribution::check` limits their number.
     fn judge(&self, report: &Report) -> Option<String> {
         let bound = self.bound();
         if report.false_states > 0 {
-            return Some(format!("{} ports have a state that is not theirs", report.false_states));
+            return Some(format!("{} ports have a wrong state", report.false_states));
         }
         if !report.is_complete {
             return Some("the scan is not complete".to_owned());
         }
         if report.elapsed > bound {
-            return Some(format!("it took {:?}, and should {bound:?} at most", report.elapsed));
+            return Some(format!(
+                "the scan took {:?} instead of at most {bound:?}",
+                report.elapsed
+            ));
         }
         let traffic = report.traffic_from(0);
-        if self.is_overdriven(traffic, DROPPED_MAX) {
+        if self.overloads_queue(traffic, DROPPED_MAX) {
             return Some(format!("the queue dropped {} of {} SYNs", traffic.dropped, traffic.syns));
         }
         None
     }
 }
 
-fn draw_path(rng: &mut Rng) -> PathOptions {
+fn random_path(rng: &mut Rng) -> PathOptions {
     let mut path = PathOptions {
         round_trip: Duration::from_secs_f64(rng.log(1e-4, 0.4)),
         ..PathOptions::default()
@@ -265,9 +269,9 @@ fn draw_path(rng: &mut Rng) -> PathOptions {
     path
 }
 
-/// So many ports from 1 on: up to ten open ones, and of the others a share that is silent and a
-/// share that a router rejects.
-fn draw_ports(rng: &mut Rng, ports_len: u16) -> BTreeMap<u16, Port> {
+/// Returns ports from 1 on: up to ten open ones, a random share of silent ones and a random share
+/// that a router rejects.
+fn random_ports(rng: &mut Rng, ports_len: u16) -> BTreeMap<u16, Port> {
     let silent = match rng.below(4) {
         0 => 0.0,
         1 => 1.0,
@@ -286,14 +290,14 @@ fn draw_ports(rng: &mut Rng, ports_len: u16) -> BTreeMap<u16, Port> {
     ports
 }
 
-/// Scans the networks of an ordinary run, or those that the environment asks for.
+/// Scans the networks of an ordinary run, or those that the environment variables select.
 fn run(technique: &str) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect(name));
     let only: Option<u64> = number("SIM_NETWORK");
     let seeds = only.map_or(0..number("SIM_NETWORKS").unwrap_or(NETWORKS), |it| it..it + 1);
     let (mut faults, mut distribution) = (Vec::new(), Distribution::default());
     for seed in seeds {
-        let network = Network::draw(seed);
+        let network = Network::from_seed(seed);
         let hint = format!("SIM_NETWORK={seed}, {technique}, {:?}", network.path);
         let run = catch_unwind(AssertUnwindSafe(|| network.scan(technique, only.is_some())));
         let report = run.unwrap_or_else(|cause| {
@@ -307,14 +311,10 @@ fn run(technique: &str) {
         if report.is_wrong() && !report.warns() {
             distribution.unwarned.push(seed);
         }
-        if network.is_overdriven(report.traffic_from(LATE), DROPPED_LATE_MAX) {
-            distribution.overdriven.push(seed);
+        if network.overloads_queue(report.traffic_from(LATE), DROPPED_LATE_MAX) {
+            distribution.overloaded.push(seed);
         }
-        distribution.take_in(
-            network.floor(),
-            network.is_plain().then_some(network.path.loss),
-            &report,
-        );
+        distribution.add(network.floor(), network.is_plain().then_some(network.path.loss), &report);
     }
     eprintln!("{}", distribution.table(technique));
     assert!(faults.is_empty(), "{} networks:\n{}", faults.len(), faults.join("\n"));
@@ -323,17 +323,17 @@ fn run(technique: &str) {
     }
 }
 
-/// Networks that were scanned wrong without a warning, each by both techniques.
-const FOUND: [(u64, &str); 2] = [
+/// Networks that both techniques scanned wrong without a warning.
+const REGRESSIONS: [(u64, &str); 2] = [
     (139, "a firewall bans the scan before the first ping is overdue"),
     (301, "the host appears while all probes in flight wait for their deadline"),
 ];
 
 #[test]
-fn networks_that_were_scanned_wrong_are_scanned_right_or_with_a_warning() {
-    for (seed, cause) in FOUND {
+fn networks_of_earlier_faults_are_scanned_correctly_or_with_a_warning() {
+    for (seed, cause) in REGRESSIONS {
         for technique in ["connect", "syn"] {
-            let report = Network::draw(seed).scan(technique, false);
+            let report = Network::from_seed(seed).scan(technique, false);
             let is_fair = !report.is_wrong() || report.warns();
             assert!(is_fair, "{cause}: SIM_NETWORK={seed}, {technique}: {report:?}");
         }
@@ -341,11 +341,11 @@ fn networks_that_were_scanned_wrong_are_scanned_right_or_with_a_warning() {
 }
 
 #[test]
-fn connects_through_random_networks_give_each_port_its_state_or_warn() {
+fn connect_scans_of_random_networks_report_correct_states_or_warn() {
     run("connect");
 }
 
 #[test]
-fn syns_through_random_networks_give_each_port_its_state_or_warn() {
+fn syn_scans_of_random_networks_report_correct_states_or_warn() {
     run("syn");
 }

@@ -1,5 +1,5 @@
-//! The simulated kernel's raw sockets: SYNs are read as the network would read them, and answered
-//! by the hosts of the world, now and then among packets that answer nothing.
+//! The raw socket of the simulated kernel. It parses the bytes of each SYN, the hosts of the world
+//! answer it, and a share of the answers is preceded by a forged packet.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,11 +13,11 @@ use openports::packet::checksum;
 use openports::packet::header::{self, PacketExtent};
 use openports::packet::quote::IcmpError;
 
-use crate::world::{Happening, World};
+use crate::world::{World, WorldEvent};
 
-/// Percent of the answers before which something else arrives.
+/// The percentage of answers before which a forged packet arrives.
 const FOREIGN: usize = 20;
-/// Percent of the calls that find the send buffer full.
+/// The percentage of calls that find the send buffer full.
 const BLOCKED: usize = 5;
 
 /// A packet or an ICMP error on its way to the raw socket.
@@ -28,7 +28,7 @@ pub(crate) struct RawArrival {
     error: Option<IcmpError>,
 }
 
-/// The raw socket of IPv4, which is the only one in this world.
+/// The raw socket for IPv4; the simulation has none for IPv6.
 #[derive(Debug, Default)]
 pub(crate) struct Raw {
     pub(crate) token: Option<Token>,
@@ -37,7 +37,7 @@ pub(crate) struct Raw {
     pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
     pub(crate) is_error: bool,
-    /// What was seen, for the coverage.
+    /// The number of answers. This counter and the following ones are for the coverage.
     pub(crate) answers: usize,
     pub(crate) rejections: usize,
     pub(crate) foreigners: usize,
@@ -46,7 +46,7 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
-    /// Whether the poller has something to report.
+    /// Returns whether the poller has an event to report.
     pub(crate) const fn has_edge(&self) -> bool {
         self.is_readable || self.is_writable || self.is_error
     }
@@ -55,10 +55,14 @@ impl Raw {
 impl World {
     pub(crate) fn send_syns(&mut self, packets: &[RawPacket]) -> RawSendStep {
         self.calls += 1;
-        assert!(!packets.is_empty() && packets.len() <= RAW_BATCH, "a batch has a bound");
+        assert!(
+            !packets.is_empty() && packets.len() <= RAW_BATCH,
+            "{} packets in a batch",
+            packets.len()
+        );
         if self.rng.chance(BLOCKED) {
             self.raw.blocked += 1;
-            self.plan(Duration::from_millis(1), Happening::RawRoom);
+            self.schedule(Duration::from_millis(1), WorldEvent::RawWritable);
             return RawSendStep::WouldBlock;
         }
         if let Some(shortage) = self.shortage_of_call(self.faults.shortages) {
@@ -79,25 +83,25 @@ impl World {
     fn send_syn(&mut self, packet: &RawPacket) -> RawSendStep {
         self.now += self.faults.syn_time;
         let bytes = &packet.bytes[..packet.len];
-        let syn = header::ipv4(bytes, PacketExtent::Whole).expect("what is sent can be read");
+        let syn = header::ipv4(bytes, PacketExtent::Whole).expect("the engine sends valid packets");
         let ends = [syn.source.into(), syn.destination.into()];
         assert_eq!(checksum::judge(ends, syn.segment), checksum::ChecksumVerdict::Complete);
-        assert_eq!(packet.to.ip(), ends[1], "it goes where it says");
+        assert_eq!(packet.to.ip(), ends[1], "the socket address differs from the packet's");
         let port = u16::from_be_bytes([syn.segment[2], syn.segment[3]]);
         let times = (self.origin, self.now);
-        let host = self.hosts.get_mut(&ends[1]).expect("a SYN to somebody's address");
+        let host = self.hosts.get_mut(&ends[1]).expect("a SYN to a host of the world");
         if host.route == RouteResult::Nowhere {
             return RawSendStep::Failed(Outcome::Unreachable);
         }
         for (at, outcome) in host.answer_syn(times, port, &mut self.rng) {
-            self.plan_answer(at, outcome, bytes);
+            self.schedule_answer(at, outcome, bytes);
         }
         RawSendStep::Sent(1)
     }
 
-    /// The answer to a SYN will arrive at `at`, now and then with a forged one.
-    fn plan_answer(&mut self, at: Instant, outcome: Outcome, bytes: &[u8]) {
-        let syn = header::ipv4(bytes, PacketExtent::Whole).expect("what is sent can be read");
+    /// Schedules the answer to a SYN for `at`, in some cases after a forged one.
+    fn schedule_answer(&mut self, at: Instant, outcome: Outcome, bytes: &[u8]) {
+        let syn = header::ipv4(bytes, PacketExtent::Whole).expect("the engine sends valid packets");
         let ends = [syn.source.into(), syn.destination.into()];
         let (bytes, error) = match outcome {
             Outcome::Connected => (answer(syn.source, syn.destination, syn.segment, 0x12), None),
@@ -112,21 +116,21 @@ impl World {
         if self.rng.chance(FOREIGN) {
             self.raw.foreigners += 1;
             let mut foreign = arrival.clone();
-            // The acknowledged or quoted number, which nobody can guess; the checksum is put right.
+            // Changes the acknowledged or quoted number, which an attacker cannot guess.
             let place = if error.is_some() { 24 } else { 28 };
             foreign.bytes[place + self.rng.below(4)] ^= 1 << self.rng.below(8);
             if error.is_none() {
                 let (head, segment) = foreign.bytes.split_at_mut(20);
-                // A forger says the opposite: RST in place of SYN, and SYN in place of RST.
+                // Claims the opposite state: RST instead of SYN, or SYN instead of RST.
                 segment[13] ^= 0x06;
                 segment[16..18].fill(0);
                 let sum = checksum::of_segment(ends, segment);
                 segment[16..18].copy_from_slice(&sum.to_be_bytes());
-                assert_eq!(head.len(), 20, "there are no options");
+                assert_eq!(head.len(), 20, "the header has options");
             }
-            self.plan_at(at, Happening::RawArrival(foreign));
+            self.schedule_at(at, WorldEvent::RawArrival(foreign));
         }
-        self.plan_at(at, Happening::RawArrival(arrival));
+        self.schedule_at(at, WorldEvent::RawArrival(arrival));
     }
 
     pub(crate) fn on_raw_arrival(&mut self, arrival: RawArrival) {
@@ -165,7 +169,7 @@ impl World {
     }
 }
 
-/// The packet that answers a SYN with these flags.
+/// Returns the packet that answers a SYN, with these flags.
 fn answer(local: Ipv4Addr, remote: Ipv4Addr, syn: &[u8], flags: u8) -> Vec<u8> {
     let sequence = u32::from_be_bytes([syn[4], syn[5], syn[6], syn[7]]);
     let mut segment = [&syn[2..4], &syn[..2], &[7; 4]].concat();

@@ -1,33 +1,30 @@
-//! A strict reader of answers, which shares no code with what it reads (RFC 9112).
+//! A strict parser of responses (RFC 9112), which shares no code with the service.
 
 use std::collections::BTreeMap;
 
-/// One whole answer.
+/// A complete response.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     /// Names in lower case.
     pub(crate) fields: BTreeMap<String, String>,
     pub(crate) body: Vec<u8>,
 }
 
-impl Answer {
-    /// Whether nothing follows on this connection.
+impl Response {
+    /// Returns whether no response follows on this connection.
     pub(crate) fn is_last(&self) -> bool {
         self.fields.get("connection").is_some_and(|value| value == "close")
     }
 }
 
-/// What the bytes hold.
 pub(crate) enum Reading {
-    /// An answer, and how many bytes it took.
-    Whole(Answer, usize),
-    /// Not all of it is there.
+    /// A response, and its number of bytes.
+    Whole(Response, usize),
     Partial,
 }
 
-/// Reads the first answer. `is_head`: it answers HEAD, so no body follows. Panics on whatever is
-/// not exactly as the grammar has it.
+/// Reads the first response. With `is_head` it has no body. Panics if it violates the grammar.
 pub(crate) fn read(bytes: &[u8], is_head: bool) -> Reading {
     let Some(head_len) = find(bytes, b"\r\n\r\n") else { return Reading::Partial };
     let head = std::str::from_utf8(&bytes[..head_len]).expect("a head is text");
@@ -55,15 +52,17 @@ pub(crate) fn read(bytes: &[u8], is_head: bool) -> Reading {
             assert_eq!(coding, "chunked");
             read_chunks(rest)
         }
-        (None, None) | (Some(_), Some(_)) => panic!("a body is framed in one way: {head}"),
+        (None, None) | (Some(_), Some(_)) => {
+            panic!("a body needs exactly one kind of framing: {head}")
+        }
     };
     match body {
-        Some((body, len)) => Reading::Whole(Answer { status, fields, body }, body_at + len),
+        Some((body, len)) => Reading::Whole(Response { status, fields, body }, body_at + len),
         None => Reading::Partial,
     }
 }
 
-/// The body in chunks, and how many bytes it took; `None` if its end is not there.
+/// Reads a chunked body, and returns it with its encoded length; `None` if it is incomplete.
 fn read_chunks(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut body = Vec::new();
     let mut at = 0;

@@ -1,4 +1,4 @@
-//! Bugs that others paid for, and our own: one test each, in a world without chance.
+//! One test for each known bug, of other projects and of ours, in a world with fixed parameters.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -8,19 +8,19 @@ use openports::budget::Shares;
 use openports::event::{Shortage, Signal};
 use openports::limits;
 
-use crate::client::{Ask, Client, Form, Leave, Order, Reads, ScanAsk, Stage, Wanted};
-use crate::names::Manner;
+use crate::client::{Client, Expected, Form, Leave, Order, Reads, Request, ScanRequest, Stage};
+use crate::names::Behaviour;
 use crate::network::{Host, Port};
 use crate::run::{End, Simulation};
 use crate::scenario;
-use crate::world::{Happening, Peer};
+use crate::world::{Peer, WorldEvent};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
 const TARGET: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1));
 const OPEN: [u16; 3] = [22, 80, 443];
 
-/// A world with one host; `probes` connects may be in flight.
+/// Returns a world with one host and a maximum of `probes` connects in flight.
 fn world(usual: Port, round_trip: Duration, probes: usize) -> Simulation {
     let shares = Shares { connections: 8, lookups: 4, probes, syns: 1000 };
     let mut world = Simulation::new(1, scenario::options(shares));
@@ -28,26 +28,26 @@ fn world(usual: Port, round_trip: Duration, probes: usize) -> Simulation {
     world
 }
 
-fn scan_ask(last_port: u16) -> ScanAsk {
-    ScanAsk {
+fn scan_request(last_port: u16) -> ScanRequest {
+    ScanRequest {
         domain: TARGET.to_string(),
         addresses: vec![TARGET],
         ports: (1..=last_port).collect(),
-        ..ScanAsk::default()
+        ..ScanRequest::default()
     }
 }
 
-fn scan(last_port: u16, parameters: &str) -> Ask {
-    Ask::scan(scan_ask(last_port), parameters, vec![])
+fn scan(last_port: u16, parameters: &str) -> Request {
+    Request::scan(scan_request(last_port), parameters, vec![])
 }
 
-/// The status of each answer that a client got.
+/// Returns the status of each response that a client received.
 fn statuses(world: &Simulation, client: usize) -> Vec<u16> {
-    world.clients[client].answers.iter().map(|answer| answer.status).collect()
+    world.clients[client].responses.iter().map(|answer| answer.status).collect()
 }
 
-/// firezone #15285, str0m #184, sozu #593: a deadline that was handled is still due. Our own: the
-/// pace of a scan was, while a shortage bade all scans rest.
+/// firezone #15285, str0m #184, sozu #593: a deadline is still due after it was handled. Our bug:
+/// the deadline of a scan's pace stayed due while a shortage paused all scans.
 #[test]
 fn a_deadline_that_was_handled_is_not_due_again() {
     for (usual, parameters) in [
@@ -66,14 +66,14 @@ fn a_deadline_that_was_handled_is_not_due_again() {
     }
 }
 
-/// firezone #14275: output waits, and no deadline knows of it. The loop sleeps to its deadline
-/// only, so a reader that takes nothing would be kept for ever.
+/// firezone #14275: queued output has no deadline. The loop sleeps until its deadline, so it would
+/// keep a client that never reads for ever.
 #[test]
-fn output_that_nobody_takes_has_a_deadline() {
+fn unread_output_has_a_deadline() {
     let mut world = world(Port::Closed, 20 * MILLI, 50);
     let mut client = Client::new(vec![scan(500, "&include=closed")]);
     client.reads = Reads::Never;
-    client.room = 40;
+    client.window = 40;
     world.add_client(Duration::ZERO, client);
     world.run();
     assert_eq!(world.clients[0].stage, Stage::Closed);
@@ -81,110 +81,111 @@ fn output_that_nobody_takes_has_a_deadline() {
     assert!(took < limits::WRITE_STALL_TIMEOUT + SECOND, "{took:?}");
 }
 
-/// firezone #6077, smoltcp #848: timers starve sockets, or the reverse. Each turn serves a client
-/// that never stops asking once, and the scan beside it goes on.
+/// firezone #6077, smoltcp #848: timers starve sockets, or the reverse. Each tick serves a client
+/// that floods the service at most once, and a scan of another client continues.
 #[test]
 fn a_flooding_client_starves_neither_a_scan_nor_the_timers() {
     let mut world = world(Port::Silent, 20 * MILLI, 50);
-    let asks = vec![Ask::healthz(); 20_000];
-    let len = asks.iter().map(|ask| ask.bytes.len()).sum::<usize>();
-    assert!(len > 40 * limits::READ_BYTES_MAX, "more than any budget of one turn");
-    let mut flooder = Client::new(asks);
+    let requests = vec![Request::healthz(); 20_000];
+    let len = requests.iter().map(|request| request.bytes.len()).sum::<usize>();
+    assert!(len > 40 * limits::READ_BYTES_MAX, "a tick could read all requests");
+    let mut flooder = Client::new(requests);
     flooder.order = Order::Pipelined;
-    flooder.room = usize::MAX;
+    flooder.window = usize::MAX;
     let flooder = world.add_client(Duration::ZERO, flooder);
     let scanner = world.add_client(Duration::ZERO, Client::new(vec![scan(50, "&timeout=500ms")]));
     world.step();
     world.step();
-    let answered = world.clients[flooder].answers.len();
-    assert!(answered > 0 && answered < 1_000, "one turn answered {answered} requests");
-    assert!(world.open().1 > 0, "the scan was begun in the same turn");
+    let answered = world.clients[flooder].responses.len();
+    assert!(answered > 0 && answered < 1_000, "one tick answered {answered} requests");
+    assert!(world.open().1 > 0, "the scan did not start in the same tick");
     world.run();
-    assert_eq!(world.clients[flooder].answers.len(), 20_000);
+    assert_eq!(world.clients[flooder].responses.len(), 20_000);
     assert_eq!(statuses(&world, scanner), [200]);
     assert!(world.now - world.origin < 2 * SECOND);
 }
 
-/// mio #219: an event that comes too late reaches whoever has the slot now.
+/// mio #219: a stale event reaches the next owner of a slot.
 #[test]
 fn a_stale_event_does_not_reach_the_next_owner_of_its_slot() {
     let mut world = world(Port::Closed, 20 * MILLI, 3);
     world.faults.stale_events = 100;
-    let asks = vec![scan(60, ""), Ask::healthz(), scan(60, "&retries=1")];
-    let client = world.add_client(Duration::ZERO, Client::new(asks));
+    let requests = vec![scan(60, ""), Request::healthz(), scan(60, "&retries=1")];
+    let client = world.add_client(Duration::ZERO, Client::new(requests));
     world.run();
     assert_eq!(statuses(&world, client), [200, 200, 200]);
 }
 
-/// mio #1076, sozu #1387: an edge is told once, so what a budget leaves unread must be remembered.
+/// mio #1076, sozu #1387: an edge is reported once, so the loop must remember a socket that still
+/// has unread bytes at the end of its budget.
 #[test]
-fn what_a_budget_leaves_unread_is_read_without_another_edge() {
+fn bytes_beyond_the_budget_are_read_without_another_edge() {
     let mut world = world(Port::Closed, 20 * MILLI, 50);
     let clients: Vec<usize> = (0..8)
         .map(|_| {
-            let mut client = Client::new(vec![Ask::healthz(); 2_000]);
+            let mut client = Client::new(vec![Request::healthz(); 2_000]);
             client.order = Order::Pipelined;
-            client.parts = None;
+            client.leave_when_answered = None;
             world.add_client(Duration::ZERO, client)
         })
         .collect();
     world.run_for(SECOND);
     for client in clients {
-        assert_eq!(world.clients[client].answers.len(), 2_000, "client {client}");
+        assert_eq!(world.clients[client].responses.len(), 2_000, "client {client}");
     }
 }
 
-/// Our own: clients who pipelined without end held every place, and nobody else was let in.
+/// Our bug: clients that pipelined without end used all connections, and no other was accepted.
 #[test]
-fn floods_of_requests_at_the_cap_give_way_to_who_knocks() {
+fn pipelining_clients_at_the_cap_are_evicted_for_a_new_connection() {
     let mut world = world(Port::Closed, 20 * MILLI, 50);
     for _ in 0..8 {
-        let mut client = Client::new(vec![Ask::healthz(); 50_000]);
+        let mut client = Client::new(vec![Request::healthz(); 50_000]);
         client.order = Order::Pipelined;
-        client.parts = None;
+        client.leave_when_answered = None;
         world.add_client(Duration::ZERO, client);
     }
-    let newcomer = world.add_client(10 * MILLI, Client::new(vec![Ask::healthz()]));
-    while world.clients[newcomer].answers.is_empty() && world.step() {}
+    let newcomer = world.add_client(10 * MILLI, Client::new(vec![Request::healthz()]));
+    while world.clients[newcomer].responses.is_empty() && world.step() {}
     assert_eq!(statuses(&world, newcomer), [200]);
-    let served = (0..8).map(|it| world.clients[it].answers.len());
-    assert!(served.max() < Some(50_000), "it was let in while they were served");
+    let served = (0..8).map(|it| world.clients[it].responses.len());
+    assert!(served.max() < Some(50_000), "the new connection waited until the end of the others");
 }
 
-/// Our own: readers who took a byte now and then held every place for ever.
+/// Our bug: clients that read one byte per second kept all connections for ever.
 #[test]
-fn readers_who_lag_at_the_cap_give_way_to_who_knocks() {
+fn slow_readers_at_the_cap_are_evicted_for_a_new_connection() {
     let mut world = world(Port::Closed, 20 * MILLI, 50);
     for _ in 0..8 {
-        let mut client = Client::new(vec![Ask::healthz(); 1_000]);
+        let mut client = Client::new(vec![Request::healthz(); 1_000]);
         client.order = Order::Pipelined;
         client.reads = Reads::Slowly { bytes: 1, every: SECOND };
-        client.parts = None;
+        client.leave_when_answered = None;
         world.add_client(Duration::ZERO, client);
     }
-    let newcomer = world.add_client(500 * MILLI, Client::new(vec![Ask::healthz()]));
+    let newcomer = world.add_client(500 * MILLI, Client::new(vec![Request::healthz()]));
     world.run_for(2 * SECOND);
     assert_eq!(statuses(&world, newcomer), [200]);
 }
 
-/// Our own: among readers who lagged a newcomer was the only one that was silent, and gave way
-/// before its request had come.
+/// Our bug: among slow readers a new connection was the only idle one, and was evicted before its
+/// request arrived.
 #[test]
-fn a_newcomer_does_not_give_way_before_it_has_spoken() {
+fn a_new_connection_is_not_evicted_before_its_request() {
     let mut world = world(Port::Closed, 20 * MILLI, 50);
     for _ in 0..8 {
-        let mut client = Client::new(vec![Ask::healthz(); 1_000]);
+        let mut client = Client::new(vec![Request::healthz(); 1_000]);
         client.order = Order::Pipelined;
         client.reads = Reads::Never;
-        client.parts = None;
+        client.leave_when_answered = None;
         world.add_client(Duration::ZERO, client);
     }
     let newcomers: Vec<usize> = (0..4)
         .map(|_| {
-            let mut client = Client::new(vec![Ask::healthz()]);
-            // A byte each 10 µs: the last comes half a millisecond later.
+            let mut client = Client::new(vec![Request::healthz()]);
+            // With one byte every 10 µs, the request takes about half a millisecond.
             (client.piece, client.gap) = (1, Duration::from_micros(10));
-            client.parts = None;
+            client.leave_when_answered = None;
             world.add_client(500 * MILLI, client)
         })
         .collect();
@@ -194,23 +195,23 @@ fn a_newcomer_does_not_give_way_before_it_has_spoken() {
     }
 }
 
-/// Our own: clients whose scans ran for minutes held every place, and no health check got in.
+/// Our bug: clients with scans of several minutes used all connections, and health checks failed.
 #[test]
-fn scans_leave_places_to_those_who_have_none() {
+fn scans_leave_connections_for_other_requests() {
     let mut world = world(Port::Silent, 20 * MILLI, 50);
     let scans: Vec<usize> = (0..8)
         .map(|_| world.add_client(Duration::ZERO, Client::new(vec![scan(500, "&timeout=60s")])))
         .collect();
-    let checker = world.add_client(SECOND, Client::new(vec![Ask::healthz(); 3]));
+    let checker = world.add_client(SECOND, Client::new(vec![Request::healthz(); 3]));
     world.run_for(2 * SECOND);
     assert_eq!(statuses(&world, checker), [200, 200, 200]);
     let refused = scans.iter().filter(|scan| statuses(&world, **scan) == [503]).count();
-    assert_eq!(refused, 2, "a quarter of eight places");
+    assert_eq!(refused, 2, "a quarter of eight connections");
 }
 
-/// Our own: a few names of many addresses each filled the memory with scans.
+/// Our bug: a few names with many addresses each filled the memory with scans.
 #[test]
-fn many_names_of_many_addresses_are_told_to_come_again() {
+fn scans_of_many_addresses_beyond_the_limit_get_503() {
     let shares = Shares { connections: 64, lookups: 4, probes: 100, syns: 1000 };
     let mut world = Simulation::new(1, scenario::options(shares));
     let addresses: Vec<IpAddr> = (1..=64).map(|n| IpAddr::from([203, 0, 113, n])).collect();
@@ -220,57 +221,58 @@ fn many_names_of_many_addresses_are_told_to_come_again() {
         world.hosts.insert(*address, Host::new(20 * MILLI, Port::Silent, &[]));
     }
     let domain = "many.test".to_owned();
-    let ask = ScanAsk { domain, addresses, is_for_all: true, ..scan_ask(9) };
-    let ask = Ask::scan(ask, "&addresses=all&timeout=60s", vec![503]);
-    let clients: Vec<usize> =
-        (0..10).map(|_| world.add_client(Duration::ZERO, Client::new(vec![ask.clone()]))).collect();
+    let request = ScanRequest { domain, addresses, is_for_all: true, ..scan_request(9) };
+    let request = Request::scan(request, "&addresses=all&timeout=60s", vec![503]);
+    let clients: Vec<usize> = (0..10)
+        .map(|_| world.add_client(Duration::ZERO, Client::new(vec![request.clone()])))
+        .collect();
     world.run_for(2 * SECOND);
     let refused = clients.iter().filter(|client| statuses(&world, **client) == [503]).count();
     assert_eq!(refused, 10 - limits::ADDRESS_SCANS_MAX / 64);
 }
 
-/// libuv #690, nanomsg #152, bun #32705: after EMFILE on accept the loop spins, or hears nobody
-/// any more.
+/// libuv #690, nanomsg #152, bun #32705: after EMFILE on accept the loop spins, or never accepts
+/// again.
 #[test]
-fn accept_without_descriptors_rests_and_recovers() {
+fn accept_without_descriptors_backs_off_and_recovers() {
     for by_close in [true, false] {
         let mut world = world(Port::Closed, 20 * MILLI, 50);
-        let mut guest = Client::new(vec![Ask::healthz()]);
-        guest.parts = None;
-        guest.leaves = by_close.then_some((20 * MILLI, Leave::Close));
-        world.add_client(Duration::ZERO, guest);
+        let mut idle = Client::new(vec![Request::healthz()]);
+        idle.leave_when_answered = None;
+        idle.leave_after = by_close.then_some((20 * MILLI, Leave::Close));
+        world.add_client(Duration::ZERO, idle);
         world.run_for(10 * MILLI);
         world.faults.accepts = 100;
         world.faults.left = if by_close { 1 } else { 5 };
-        let late = world.add_client(MILLI, Client::new(vec![Ask::healthz()]));
+        let late = world.add_client(MILLI, Client::new(vec![Request::healthz()]));
         let steps = world.steps;
         world.run_for(9 * MILLI);
-        assert!(world.steps - steps < 10, "a parked listener is not asked again and again");
+        assert!(world.steps - steps < 10, "accept is retried during its backoff");
         assert_eq!(world.clients[late].stage, Stage::Queued);
-        // A close wakes it at once, time alone after a rest for each failure.
+        // A close ends the backoff at once. Otherwise each of the five failures costs one backoff.
         world.run_for(if by_close { 5 * MILLI } else { 6 * limits::ACCEPT_BACKOFF });
         assert_eq!(statuses(&world, late), [200], "by a close: {by_close}");
     }
 }
 
-/// Our own: the end of a probe woke no parked listener, although its descriptor was free.
+/// Our bug: the end of a probe did not end the backoff of accept, although it freed a descriptor.
 #[test]
-fn the_end_of_a_probe_lets_a_parked_listener_try_again() {
+fn the_end_of_a_probe_ends_the_backoff_of_accept() {
     let mut world = world(Port::Silent, 20 * MILLI, 50);
-    // Without an open port there are no pings, which end earlier.
+    // Without an open port the scan sends no pings, which would end before the probes.
     world.hosts.insert(TARGET, Host::new(20 * MILLI, Port::Silent, &[]));
-    let asks = vec![scan(100, "&timeout=50ms&retries=0")];
-    world.add_client(Duration::ZERO, Client::new(asks));
+    let requests = vec![scan(100, "&timeout=50ms&retries=0")];
+    world.add_client(Duration::ZERO, Client::new(requests));
     world.run_for(48 * MILLI);
     (world.faults.accepts, world.faults.left) = (100, 1);
-    let late = world.add_client(Duration::ZERO, Client::new(vec![Ask::healthz()]));
+    let late = world.add_client(Duration::ZERO, Client::new(vec![Request::healthz()]));
     world.run_for(MILLI);
     assert_eq!(world.clients[late].stage, Stage::Queued);
     world.run_for(2 * MILLI);
     assert_eq!(statuses(&world, late), [200]);
 }
 
-/// blackbox_exporter #288: the probes take every descriptor, and nobody can ask how we are.
+/// blackbox_exporter #288: the probes use all descriptors, and health checks fail.
 #[test]
 fn probes_do_not_starve_the_listener() {
     let settings = limits::Settings::default();
@@ -280,54 +282,54 @@ fn probes_do_not_starve_the_listener() {
     world.faults.descriptors = Some(64 - 8);
     world.add_client(Duration::ZERO, Client::new(vec![scan(1_000, "")]));
     world.run_for(SECOND);
-    // A sixteenth is kept free for pings, which come and go.
+    // A sixteenth of the probes is reserved for pings, whose number varies.
     let all = shares.probes - shares.probes / 16..=shares.probes;
-    assert!(all.contains(&world.open().1), "the scan has all the probes there are");
-    let asking = world.add_client(Duration::ZERO, Client::new(vec![Ask::healthz()]));
+    assert!(all.contains(&world.open().1), "the scan has {} probes", world.open().1);
+    let asking = world.add_client(Duration::ZERO, Client::new(vec![Request::healthz()]));
     world.run_for(MILLI);
     assert_eq!(statuses(&world, asking), [200]);
     world.run();
 }
 
-/// The Go original, naabu #1685, RustScan #417: a shortage of ours is told as a closed port.
+/// The Go original, naabu #1685, RustScan #417: a local shortage is reported as a closed port.
 #[test]
-fn no_shortage_ever_closes_a_port() {
+fn a_shortage_is_never_reported_as_a_closed_port() {
     for shortage in Shortage::ALL {
         for (usual, round_trip) in [(Port::Closed, Duration::ZERO), (Port::Silent, 20 * MILLI)] {
             let mut world = world(usual, round_trip, 50);
             world.faults.shortages = 70;
             world.faults.shortage = Some(shortage);
             world.faults.left = 100;
-            let asks = vec![scan(500, "&timeout=400ms&retries=0&include=closed,filtered")];
-            let client = world.add_client(Duration::ZERO, Client::new(asks));
+            let requests = vec![scan(500, "&timeout=400ms&retries=0&include=closed,filtered")];
+            let client = world.add_client(Duration::ZERO, Client::new(requests));
             world.run();
             assert_eq!(statuses(&world, client), [200], "{shortage:?}");
-            assert_eq!(world.faults.left, 0, "every shortage was met");
+            assert_eq!(world.faults.left, 0, "not every shortage happened");
         }
     }
 }
 
-/// tokio #3405, RustScan: a connect that meets itself is reported as an open port.
+/// tokio #3405, RustScan: a self-connect is reported as an open port.
 #[test]
-fn a_connect_that_meets_itself_is_no_open_port() {
-    let mut world = world(Port::Mirror, Duration::ZERO, 50);
+fn a_self_connect_is_not_reported_as_an_open_port() {
+    let mut world = world(Port::SelfConnect, Duration::ZERO, 50);
     let client = world.add_client(Duration::ZERO, Client::new(vec![scan(500, "")]));
     world.run();
     assert_eq!(statuses(&world, client), [200]);
 }
 
-/// netpulse #107, evilscan #93: the scan runs on after its client has gone.
+/// netpulse #107, evilscan #93: the scan continues after its client has gone.
 #[test]
-fn with_its_client_a_scan_gives_its_descriptors_back_in_one_turn() {
+fn a_scan_whose_client_leaves_frees_its_descriptors_in_one_tick() {
     for how in [Leave::Close, Leave::Reset, Leave::HalfClose] {
         for form in [Form::Json, Form::Ndjson] {
             let mut world = world(Port::Silent, 20 * MILLI, 50);
-            let ask = Ask::scan(ScanAsk { form, ..scan_ask(500) }, "", vec![]);
-            let client = world.add_client(Duration::ZERO, Client::new(vec![ask]));
+            let request = Request::scan(ScanRequest { form, ..scan_request(500) }, "", vec![]);
+            let client = world.add_client(Duration::ZERO, Client::new(vec![request]));
             world.run_for(SECOND);
-            // A sixteenth is kept free for pings, which come and go.
+            // A sixteenth of the probes is reserved for pings, whose number varies.
             assert!((47..=50).contains(&world.open().1), "{:?}", world.open());
-            world.plan(Duration::ZERO, Happening::Leave(client, how));
+            world.schedule(Duration::ZERO, WorldEvent::Leave(client, how));
             world.step();
             assert_eq!(world.open(), (0, 0, 0), "{how:?}");
             world.run();
@@ -335,33 +337,33 @@ fn with_its_client_a_scan_gives_its_descriptors_back_in_one_turn() {
     }
 }
 
-/// Our own: a client whose FIN stands behind bytes that we do not want yet.
+/// Our bug: the FIN of a client was not noticed behind bytes that were not read yet.
 #[test]
 fn a_fin_behind_unread_bytes_ends_the_scan() {
     let mut world = world(Port::Silent, 20 * MILLI, 50);
-    let mut asks = vec![scan(500, "")];
-    asks.extend(vec![Ask::healthz(); 1_000]);
-    let mut client = Client::new(asks);
+    let mut requests = vec![scan(500, "")];
+    requests.extend(vec![Request::healthz(); 1_000]);
+    let mut client = Client::new(requests);
     client.order = Order::Pipelined;
     let client = world.add_client(Duration::ZERO, client);
     world.run_for(SECOND);
     let (clients, probes, _) = world.open();
-    // A sixteenth is kept free for pings, which come and go.
+    // A sixteenth of the probes is reserved for pings, whose number varies.
     assert!(clients == 1 && (47..=50).contains(&probes), "{:?}", world.open());
-    world.plan(Duration::ZERO, Happening::Leave(client, Leave::Close));
+    world.schedule(Duration::ZERO, WorldEvent::Leave(client, Leave::Close));
     world.step();
     assert_eq!(world.open(), (0, 0, 0));
 }
 
-/// Our own: more scans than connects, and a scan that was granted none slept to its very end
-/// when the one before it ended within a drain.
+/// Our bug: with more scans than probes, a scan without probes slept until its deadline if another
+/// scan ended while actions were flushed.
 #[test]
-fn a_scan_that_was_granted_nothing_is_granted_what_another_leaves() {
+fn a_scan_without_probes_gets_those_of_a_scan_that_ends() {
     let mut world = world(Port::Closed, Duration::ZERO, 1);
     let clients: Vec<usize> = (0..4)
         .map(|_| {
             let mut client = Client::new(vec![scan(20, "")]);
-            client.parts = None;
+            client.leave_when_answered = None;
             world.add_client(Duration::ZERO, client)
         })
         .collect();
@@ -371,24 +373,24 @@ fn a_scan_that_was_granted_nothing_is_granted_what_another_leaves() {
     }
 }
 
-/// Our own: who reads a byte now and then kept the service from leaving.
+/// Our bug: a client that read a byte from time to time prevented the shutdown.
 #[test]
-fn a_reader_that_trickles_does_not_keep_the_service_from_leaving() {
+fn a_slow_reader_does_not_prevent_the_shutdown() {
     let mut world = world(Port::Closed, 20 * MILLI, 50);
     let mut client = Client::new(vec![scan(2_000, "&include=closed")]);
     client.reads = Reads::Slowly { bytes: 1, every: 5 * SECOND };
-    client.room = 1;
+    client.window = 1;
     world.add_client(Duration::ZERO, client);
     world.run_for(5 * SECOND);
-    world.plan(Duration::ZERO, Happening::Signal(Signal::Terminate));
+    world.schedule(Duration::ZERO, WorldEvent::Signal(Signal::Terminate));
     assert_eq!(world.run(), End::Exit);
 }
 
-/// Where every other port is closed and the rest unreachable, each is a range of its own, more text
-/// than one telling holds: a reader who keeps up hears the rest next time, and to one who does not,
-/// only what it has room for is told.
+/// If closed and unreachable ports alternate, each port is a range of its own, and their text
+/// exceeds one progress event. A fast reader gets the rest in the next event; for a slow reader the
+/// waiting output is limited.
 #[test]
-fn scattered_ports_are_told_bit_by_bit_and_each_once() {
+fn alternating_states_are_split_over_events_and_each_reported_once() {
     let readers = [Reads::Fast, Reads::Slowly { bytes: 2_000, every: 400 * MILLI }];
     for (reads, form) in readers.into_iter().zip([Form::Ndjson, Form::EventStream]) {
         let mut world = world(Port::Closed, 20 * MILLI, 4_000);
@@ -396,12 +398,12 @@ fn scattered_ports_are_told_bit_by_bit_and_each_once() {
         special.extend((40_001..44_000).step_by(2).map(|port| (port, Port::Unreachable)));
         special.insert(44_000, Port::Silent);
         let ports = (40_000..=44_000).collect();
-        let ask = ScanAsk { form, includes_all: true, ports, ..scan_ask(1) };
+        let request = ScanRequest { form, includes_all: true, ports, ..scan_request(1) };
         let parameters = "&include=closed,filtered,unreachable&timeout=2s";
-        let mut client = Client::new(vec![Ask::scan(ask, parameters, vec![])]);
+        let mut client = Client::new(vec![Request::scan(request, parameters, vec![])]);
         client.reads = reads;
         if let Reads::Slowly { bytes, .. } = reads {
-            client.room = bytes;
+            client.window = bytes;
         }
         world.add_client(Duration::ZERO, client);
         let mut waiting_most = 0;
@@ -412,10 +414,10 @@ fn scattered_ports_are_told_bit_by_bit_and_each_once() {
             }
         }
         world.run();
-        let body = String::from_utf8_lossy(&world.clients[0].answers[0].body);
+        let body = String::from_utf8_lossy(&world.clients[0].responses[0].body);
         let (before_end, _) = body.split_once("\"end\"").expect("an end");
-        let told = |key: &str| before_end.matches(key).count();
-        assert_eq!((told("\"closed_ports\""), told("\"unreachable_ports\"")), (1, 2));
+        let count = |key: &str| before_end.matches(key).count();
+        assert_eq!((count("\"closed_ports\""), count("\"unreachable_ports\"")), (1, 2));
         let is_slow = reads != Reads::Fast;
         assert_eq!(
             waiting_most >= limits::STREAM_BYTES_MAX,
@@ -426,62 +428,64 @@ fn scattered_ports_are_told_bit_by_bit_and_each_once() {
     }
 }
 
-/// Our own: clients that were given up in a turn still had their descriptors when others were
-/// taken in for them in the same turn.
+/// Our bug: clients that were dropped in a tick still had their descriptors when others were
+/// accepted in the same tick.
 #[test]
-fn a_turn_that_drops_clients_takes_in_no_more_than_the_shares_allow() {
+fn a_tick_that_drops_clients_accepts_no_more_than_the_shares_allow() {
     let mut world = world(Port::Closed, 20 * MILLI, 50);
     let leave_at = 100 * MILLI;
     for _ in 0..8 {
-        let mut client = Client::new(vec![Ask::healthz()]);
-        client.parts = None;
-        client.leaves = Some((leave_at, Leave::Reset));
+        let mut client = Client::new(vec![Request::healthz()]);
+        client.leave_when_answered = None;
+        client.leave_after = Some((leave_at, Leave::Reset));
         world.add_client(Duration::ZERO, client);
     }
     let newcomers: Vec<usize> =
-        (0..8).map(|_| world.add_client(leave_at, Client::new(vec![Ask::healthz()]))).collect();
+        (0..8).map(|_| world.add_client(leave_at, Client::new(vec![Request::healthz()]))).collect();
     world.run();
     for client in newcomers {
         assert_eq!(statuses(&world, client), [200], "client {client}");
     }
 }
 
-/// Our own: a datagram that is no reply hid the one behind it, which the same edge had told of.
+/// Our bug: after an invalid datagram the loop did not read the reply behind it, which belongs to
+/// the same edge.
 #[test]
-fn a_lie_in_front_of_the_truth_hides_nothing() {
+fn an_invalid_datagram_does_not_hide_the_reply_behind_it() {
     let mut world = world(Port::Closed, 20 * MILLI, 50);
     let server = SocketAddr::from(([10, 0, 0, 1], 53));
-    world.names.servers.insert(server, Manner::Good);
+    world.names.servers.insert(server, Behaviour::Honest);
     world.names.zone.insert("one.test".to_owned(), vec![TARGET]);
     world.resolv_conf = Some(b"nameserver 10.0.0.1\noptions timeout:5".to_vec());
-    let ask = ScanAsk { domain: "one.test".to_owned(), ..scan_ask(9) };
-    let client = Client::new(vec![Ask::scan(ask, "", vec![])]);
+    let request = ScanRequest { domain: "one.test".to_owned(), ..scan_request(9) };
+    let client = Client::new(vec![Request::scan(request, "", vec![])]);
     let client = world.add_client(Duration::ZERO, client);
     while world.open().2 < 2 && world.step() {}
-    let asked = world.table.iter().filter(|(_, it)| it.peer == Peer::Datagrams(server));
-    let sockets: Vec<u64> = asked.map(|(socket, _)| *socket).collect();
+    let queries = world.table.iter().filter(|(_, it)| it.peer == Peer::Datagrams(server));
+    let sockets: Vec<u64> = queries.map(|(socket, _)| *socket).collect();
     for socket in sockets {
-        // At the very instants at which the truth may come, and before it.
+        // One of these datagrams arrives just before the reply, or at the same instant.
         for micros in (1_000..42_000).step_by(1_000) {
-            let lie = Happening::Receive(socket, vec![7; 40]);
-            world.plan(Duration::from_micros(micros), lie);
+            let invalid = WorldEvent::Receive(socket, vec![7; 40]);
+            world.schedule(Duration::from_micros(micros), invalid);
         }
     }
     world.run_for(SECOND);
     assert_eq!(statuses(&world, client), [200]);
 }
 
-/// mio #1076 once more: the poller does not report again what an interrupted call left undone, and
-/// never reports a socket that it had no room for.
+/// mio #1076 again: the poller does not repeat the edge after an interrupted call, and never
+/// reports a socket whose registration failed.
 #[test]
 fn interrupted_calls_and_unregistered_sockets_delay_answers_and_lose_none() {
     for (interrupts, unregistered) in [(40, 0), (0, 100), (40, 50)] {
         let mut world = world(Port::Closed, 20 * MILLI, 50);
         (world.faults.interrupts, world.faults.unregistered) = (interrupts, unregistered);
         world.faults.left = 500;
-        let asks = vec![Ask::healthz(), scan(100, ""), Ask::healthz()];
-        let clients: Vec<usize> =
-            (0..4).map(|_| world.add_client(Duration::ZERO, Client::new(asks.clone()))).collect();
+        let requests = vec![Request::healthz(), scan(100, ""), Request::healthz()];
+        let clients: Vec<usize> = (0..4)
+            .map(|_| world.add_client(Duration::ZERO, Client::new(requests.clone())))
+            .collect();
         world.run_for(10 * SECOND);
         for client in clients {
             assert_eq!(statuses(&world, client), [200, 200, 200], "{interrupts} {unregistered}");
@@ -489,64 +493,61 @@ fn interrupted_calls_and_unregistered_sockets_delay_answers_and_lose_none() {
     }
 }
 
-/// A kernel that connects no socket again (a sandbox, an old one): each probe gets its own.
+/// Some sandboxes and old kernels refuse to connect a socket again. Each probe then gets its own.
 #[test]
-fn a_kernel_that_refuses_reuse_costs_sockets_and_no_port() {
+fn a_kernel_that_refuses_socket_reuse_changes_no_result() {
     let mut world = world(Port::Closed, 20 * MILLI, 50);
     world.faults.refuses_reuse = true;
     let client = world.add_client(Duration::ZERO, Client::new(vec![scan(500, "")]));
     world.run();
     assert_eq!(statuses(&world, client), [200]);
-    assert_eq!(world.seen.reuse_refused, 1, "it is noticed once");
+    assert_eq!(world.seen.reuse_refused, 1, "the engine tried again");
 }
 
-/// Every request that was accepted before the signal is answered, and the service leaves.
 #[test]
-fn a_signal_at_any_moment_leaves_nobody_unanswered() {
+fn after_a_signal_accepted_requests_are_answered_and_the_service_exits() {
     for millis in (0..3_000).step_by(50) {
         let mut world = world(Port::Silent, 20 * MILLI, 50);
-        let asks = vec![scan(60, "&timeout=1s&retries=0"), Ask::healthz()];
-        let mut piper = Client::new(asks.clone());
-        piper.order = Order::Pipelined;
-        world.add_client(Duration::ZERO, piper);
-        world.add_client(500 * MILLI, Client::new(asks));
+        let requests = vec![scan(60, "&timeout=1s&retries=0"), Request::healthz()];
+        let mut pipelining = Client::new(requests.clone());
+        pipelining.order = Order::Pipelined;
+        world.add_client(Duration::ZERO, pipelining);
+        world.add_client(500 * MILLI, Client::new(requests));
         let at = Duration::from_millis(millis);
-        world.plan(at, Happening::Signal(Signal::Terminate));
+        world.schedule(at, WorldEvent::Signal(Signal::Terminate));
         assert_eq!(world.run(), End::Exit, "a signal after {at:?}");
         let answered: BTreeSet<u16> = (0..2).flat_map(|it| statuses(&world, it)).collect();
         assert!(answered.is_subset(&BTreeSet::from([200, 503])), "{answered:?}");
     }
 }
 
-/// Our own: a signal that came while `accept` ran short closed the listeners on whoever stood in
-/// their queues.
+/// Our bug: a signal during a shortage in `accept` closed the listeners while connections waited in
+/// their backlogs.
 #[test]
-fn a_drain_that_runs_short_turns_away_nobody_who_stands_in_the_queue() {
+fn a_shutdown_accepts_the_backlog_despite_a_shortage() {
     let mut world = world(Port::Closed, 20 * MILLI, 50);
     (world.faults.accepts, world.faults.left) = (100, 3);
-    let late = world.add_client(Duration::ZERO, Client::new(vec![Ask::healthz()]));
-    world.plan(MILLI, Happening::Signal(Signal::Terminate));
+    let late = world.add_client(Duration::ZERO, Client::new(vec![Request::healthz()]));
+    world.schedule(MILLI, WorldEvent::Signal(Signal::Terminate));
     assert_eq!(world.run(), End::Exit);
     assert_eq!(statuses(&world, late), [200]);
 }
 
-/// The second signal does not wait for anybody.
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_ends_the_service_at_once() {
     let mut world = world(Port::Silent, 20 * MILLI, 50);
     world.add_client(Duration::ZERO, Client::new(vec![scan(500, "")]));
-    world.plan(SECOND, Happening::Signal(Signal::Terminate));
-    world.plan(2 * SECOND, Happening::Signal(Signal::Interrupt));
+    world.schedule(SECOND, WorldEvent::Signal(Signal::Terminate));
+    world.schedule(2 * SECOND, WorldEvent::Signal(Signal::Interrupt));
     assert_eq!(world.run(), End::Exit);
     assert_eq!(world.now - world.origin, 2 * SECOND);
 }
 
-/// A head that comes too slowly is told so, and does not keep its connection.
 #[test]
-fn a_slow_head_is_told_that_it_was_too_slow() {
+fn a_slow_head_is_answered_with_408() {
     let mut world = world(Port::Closed, 20 * MILLI, 50);
-    let ask = Ask::get("/healthz", "", Wanted::Status(vec![408]));
-    let mut client = Client::new(vec![ask]);
+    let request = Request::get("/healthz", "", Expected::Status(vec![408]));
+    let mut client = Client::new(vec![request]);
     (client.piece, client.gap) = (1, 900 * MILLI);
     let client = world.add_client(Duration::ZERO, client);
     world.run();

@@ -1,4 +1,4 @@
-//! What scans of random networks came to: one report for each, and the distribution of all.
+//! The results of scans of random networks: a report for each, and the distribution of all.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,46 +9,50 @@ use serde_json::Value;
 use crate::judge::ranges_of;
 use crate::network::Port;
 use crate::path::Traffic;
-use crate::reader::Answer;
+use crate::reader::Response;
 
-/// Of so many scans one may have a wrong state without a warning: `scan::loss` makes passes until
-/// fewer than one scan in a hundred misses a port.
+/// One scan in a hundred may have a wrong state without a warning, because `scan::loss` stops when
+/// the probability that a scan misses a port is below that.
 const SCANS_PER_UNWARNED: usize = 100;
-/// Of so many scans one may overload a queue late, which it can see: passes that are shorter than
-/// a look at the queue takes begin at the rate of the first.
-const SCANS_PER_OVERDRIVEN: usize = 500;
-/// So many more may, since a few networks are no fair sample.
+/// One scan in 500 may overload a visible queue late, because passes that are too short to measure
+/// the queue begin at the rate of the first pass.
+const SCANS_PER_OVERLOADED: usize = 500;
+/// The exceptions permitted in addition, because few networks are not a representative sample.
 const UNWARNED_SPARE: usize = 2;
-/// The median scan takes so many times its floor at most.
+/// The maximum time of the median scan, as a multiple of its floor.
 const MEDIAN_MAX: f64 = 1.3;
-/// Exchanges lost at random, at most, in each row of the table.
+/// The maximum share of exchanges lost at random, for each row of the table.
 const LOSS_CLASSES: [f64; 5] = [0.0, 0.05, 0.1, 0.2, 1.0];
 
-/// What a scan came to, beside the truth.
+/// The result of a scan, compared with its network.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) elapsed: Duration,
     pub(crate) loss: Option<f64>,
     pub(crate) is_loss_suspected: bool,
     pub(crate) is_complete: bool,
-    /// Ports that answer, and are called filtered.
+    /// Ports that answer, but are reported as filtered.
     pub(crate) hidden: usize,
-    /// Open ports among them.
+    /// Open ports that are reported as filtered.
     pub(crate) missed: usize,
-    /// Open ports there are.
+    /// Open ports of the host.
     pub(crate) open: usize,
-    /// Ports with another state that is not theirs.
+    /// Ports that are reported with any other wrong state.
     pub(crate) false_states: usize,
-    /// What the path carried, by second.
+    /// The packets on the path in each second.
     pub(crate) traffic: Vec<Traffic>,
 }
 
 impl Report {
-    /// Reads the answer to a scan of these ports, which asked for the ports of every state.
-    pub(crate) fn new(answer: &Answer, ports: &BTreeMap<u16, Port>, traffic: Vec<Traffic>) -> Self {
-        let text = std::str::from_utf8(&answer.body).expect("an answer is text");
-        assert_eq!(answer.status, 200, "{text}");
-        let summary: Value = serde_json::from_str(text).expect("an answer is JSON");
+    /// Reads the response to a scan of these ports. The request includes the ports of every state.
+    pub(crate) fn new(
+        response: &Response,
+        ports: &BTreeMap<u16, Port>,
+        traffic: Vec<Traffic>,
+    ) -> Self {
+        let text = std::str::from_utf8(&response.body).expect("a response is UTF-8");
+        assert_eq!(response.status, 200, "{text}");
+        let summary: Value = serde_json::from_str(text).expect("a response is JSON");
         let mut report = Self {
             elapsed: Duration::from_millis(summary["elapsed_ms"].as_u64().expect("a time")),
             loss: summary["loss"].as_f64(),
@@ -60,7 +64,7 @@ impl Report {
             false_states: 0,
             traffic,
         };
-        let ranges = |key: &str| ranges_of(&summary, key).expect("they were asked for");
+        let ranges = |key: &str| ranges_of(&summary, key).expect("the request includes them");
         let open = serde_json::from_value(summary["open_ports"].clone()).expect("ports");
         let states = [
             (Port::Open, open),
@@ -85,13 +89,13 @@ impl Report {
         self.hidden > 0 || self.false_states > 0
     }
 
-    /// Whether the answer says that its states may be wrong. A loss of `null` says that nothing
-    /// has responded.
+    /// Returns whether the response warns that states may be wrong. A loss of `null` means that no
+    /// port has responded.
     pub(crate) fn warns(&self) -> bool {
         !self.is_complete || self.is_loss_suspected || self.loss.is_none_or(|loss| loss > 0.0)
     }
 
-    /// What the path carried from this second on.
+    /// Returns the sum of the packets on the path from this second on.
     pub(crate) fn traffic_from(&self, second: usize) -> Traffic {
         self.traffic.iter().skip(second).fold(Traffic::default(), |sum, it| Traffic {
             syns: sum.syns + it.syns,
@@ -110,28 +114,29 @@ struct LossClass {
     unwarned: usize,
 }
 
-/// What the scans of many networks came to.
+/// The results of the scans of many networks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Distribution {
     /// Seeds of networks with a wrong state and no warning.
     pub(crate) unwarned: Vec<u64>,
     /// Seeds of networks whose queue drops many SYNs late in the scan.
-    pub(crate) overdriven: Vec<u64>,
-    /// Scans with a wrong state, and those to which nothing has responded.
+    pub(crate) overloaded: Vec<u64>,
+    /// Scans with a wrong state.
     wrong: usize,
+    /// Scans with a wrong state in which no port responded.
     unanswered: usize,
-    /// Time ÷ floor: of all scans, and of those of plain networks.
+    /// Time ÷ floor of all scans, and of the scans of plain networks.
     factors: Vec<f64>,
     plain_factors: Vec<f64>,
-    /// The share of SYNs that the queue dropped, in scans of many.
+    /// The share of SYNs that the queue dropped, in each scan with at least 200 SYNs.
     dropped: Vec<f64>,
     classes: [LossClass; LOSS_CLASSES.len()],
 }
 
 impl Distribution {
-    /// Takes in one scan. `plain_loss` is the random loss each way of a network with no other
+    /// Adds one scan. `plain_loss` is the random loss in each direction if the network has no other
     /// obstacle than loss and a bottleneck.
-    pub(crate) fn take_in(&mut self, floor: Duration, plain_loss: Option<f64>, report: &Report) {
+    pub(crate) fn add(&mut self, floor: Duration, plain_loss: Option<f64>, report: &Report) {
         let factor = report.elapsed.as_secs_f64() / floor.as_secs_f64();
         self.factors.push(factor);
         if report.is_wrong() {
@@ -154,20 +159,20 @@ impl Distribution {
         class.unwarned += usize::from(report.missed > 0 && !report.warns());
     }
 
-    /// What holds of many scans.
+    /// Checks the properties that single scans may violate by chance.
     pub(crate) fn check(&self) {
         let scans = self.factors.len();
         let most = scans / SCANS_PER_UNWARNED + UNWARNED_SPARE;
         let unwarned = &self.unwarned;
         assert!(unwarned.len() <= most, "wrong states without a warning: {unwarned:?}");
-        let overdriven = &self.overdriven;
-        let most = scans / SCANS_PER_OVERDRIVEN + UNWARNED_SPARE / 2;
-        assert!(overdriven.len() <= most, "the rate oscillates: {overdriven:?}");
+        let overloaded = &self.overloaded;
+        let most = scans / SCANS_PER_OVERLOADED + UNWARNED_SPARE / 2;
+        assert!(overloaded.len() <= most, "the rate oscillates: {overloaded:?}");
         let median = quantile(&self.factors, 0.5);
         assert!(median <= MEDIAN_MAX, "the median scan takes {median:.2} times its floor");
     }
 
-    /// All of it as text.
+    /// Returns the distribution as text.
     pub(crate) fn table(&self, technique: &str) -> String {
         let mut text = format!("{technique}: {} networks\n", self.factors.len());
         let rows = [
@@ -181,7 +186,7 @@ impl Distribution {
             let quantiles = format!("{median:.2} {most:.2} {nearly_all:.2} {worst:.2}");
             writeln!(text, "{name}: median, 90 %, 99 %, worst: {quantiles}").expect("a text");
         }
-        writeln!(text, "queues that are overloaded late: {:?}", self.overdriven).expect("a text");
+        writeln!(text, "queues that are overloaded late: {:?}", self.overloaded).expect("a text");
         let (wrong, unanswered, unwarned) = (self.wrong, self.unanswered, &self.unwarned);
         writeln!(
             text,
@@ -203,7 +208,7 @@ impl Distribution {
     }
 }
 
-/// The value that this share of the values does not exceed; 0 of none.
+/// Returns the quantile of these values for this share, or 0 without values.
 fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

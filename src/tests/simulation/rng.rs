@@ -1,8 +1,7 @@
-//! Chance that can be repeated: splitmix64 (Steele, Lea, Flood 2014), all of a run from one seed.
+//! A random number generator whose seed repeats a run: splitmix64 (Steele, Lea, Flood 2014).
 
 use std::time::Duration;
 
-/// A stream of numbers that the seed alone decides.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
@@ -19,28 +18,28 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 to `end` - 1.
+    /// Returns a number from 0 to `end` - 1.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        assert!(end > 0, "there is no number below 0");
+        assert!(end > 0, "no number is below 0");
         (self.next_u64() % end as u64) as usize
     }
 
-    /// True `percent` times of 100.
+    /// Returns true with a probability of `percent` in 100.
     pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// A number from 0 up to, but not including, 1.
+    /// Returns a number from 0 up to, but not including, 1.
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// True with this probability; a probability of 0 needs no chance.
-    pub(crate) fn happens(&mut self, share: f64) -> bool {
-        share > 0.0 && self.unit() < share
+    /// Returns true with this probability. A probability of 0 does not advance the generator.
+    pub(crate) fn happens(&mut self, probability: f64) -> bool {
+        probability > 0.0 && self.unit() < probability
     }
 
-    /// A number from `low` to `high` whose logarithm is spread evenly.
+    /// Returns a number from `low` to `high` with a uniformly distributed logarithm.
     pub(crate) fn log(&mut self, low: f64, high: f64) -> f64 {
         low * (high / low).powf(self.unit())
     }
@@ -49,7 +48,7 @@ impl Rng {
         choices[self.below(choices.len())].clone()
     }
 
-    /// A time shorter than `end`, to the microsecond.
+    /// Returns a time below `end`, in whole microseconds.
     pub(crate) fn time(&mut self, end: Duration) -> Duration {
         Duration::from_micros(self.next_u64() % (end.as_micros() as u64).max(1))
     }

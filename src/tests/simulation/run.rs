@@ -1,7 +1,7 @@
-//! One run: the real event loop over the simulated kernel, and what has to hold of it.
+//! One run of the real event loop on the simulated kernel, and its invariants.
 //!
-//! The loop checks the core's contract itself in debug builds (`event_loop::contract`). Here are
-//! the judgements that take the world into account: after each tick, and at the end.
+//! In debug builds the loop itself checks the core's contract (`event_loop::contract`). The checks
+//! of this module compare the loop with the world, after each tick and at the end.
 
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
@@ -15,27 +15,26 @@ use openports::slots::Key;
 
 use crate::judge::Verdict;
 use crate::kernel::Listener;
-use crate::world::{Happening, World};
+use crate::world::{World, WorldEvent};
 
-/// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The core has left.
+    /// The core returned an exit code.
     Exit,
-    /// Nothing is left to happen in this world.
+    /// The loop has no deadline, and the world has no event left.
     Idle,
 }
 
-/// A run; it lends out its world.
+/// A run, which dereferences to its world.
 pub(crate) struct Simulation {
     event_loop: EventLoop<World>,
     pub(crate) steps: u64,
-    /// Ticks in a row that were begun at once, and in which nothing happened.
+    /// The number of successive ticks without a wait, a call or an event.
     idle_ticks: usize,
     exit_code: Option<u8>,
 }
 
-/// Ticks that a loop may begin at once without a call or an event: any number that shows it spins.
+/// The number of successive idle ticks that proves that the loop spins. The value is arbitrary.
 const IDLE_TICKS_MAX: usize = 100;
 
 impl Deref for Simulation {
@@ -53,12 +52,12 @@ impl DerefMut for Simulation {
 }
 
 impl Simulation {
-    /// A service with one listener.
+    /// Starts a service with one listener.
     pub(crate) fn new(seed: u64, options: Options) -> Self {
         Self::with_listeners(seed, options, vec![Listener])
     }
 
-    /// A use from the command line, which has no listener.
+    /// Starts a process for the command line, which has no listener.
     pub(crate) fn without_listeners(seed: u64, options: Options) -> Self {
         Self::with_listeners(seed, options, Vec::new())
     }
@@ -67,7 +66,8 @@ impl Simulation {
         let mut world = World::new(seed, &options);
         world.is_listening = !listeners.is_empty();
         let core = Core::new(options, world.wall);
-        let event_loop = EventLoop::new(world, listeners, core).expect("the poller has room");
+        let event_loop =
+            EventLoop::new(world, listeners, core).expect("register works without faults");
         Self { event_loop, steps: 0, idle_ticks: 0, exit_code: None }
     }
 
@@ -79,31 +79,30 @@ impl Simulation {
         self.event_loop.core_mut()
     }
 
-    /// Whether the core has left.
     pub(crate) fn has_exited(&self) -> bool {
         self.exit_code.is_some()
     }
 
-    /// Runs to the end: the exit, or nothing left to happen in this world.
+    /// Runs until the exit, or until no event is left.
     pub(crate) fn run(&mut self) -> End {
         while self.step() {}
         self.judge_all();
         if self.has_exited() { End::Exit } else { End::Idle }
     }
 
-    /// Runs until `at`, or to the end if that comes first.
+    /// Runs until `at` or the end, whichever comes first.
     pub(crate) fn run_until(&mut self, at: Instant) {
-        self.is_looked_at = false;
-        self.plan_at(at, Happening::Look);
-        while !self.is_looked_at && self.step() {}
-        self.is_looked_at = false;
+        self.is_paused = false;
+        self.schedule_at(at, WorldEvent::Pause);
+        while !self.is_paused && self.step() {}
+        self.is_paused = false;
     }
 
     pub(crate) fn run_for(&mut self, time: Duration) {
         self.run_until(self.now + time);
     }
 
-    /// Sleeps and ticks once; false at the end.
+    /// Runs one tick. Returns false at the end.
     pub(crate) fn step(&mut self) -> bool {
         if self.has_exited() {
             return false;
@@ -111,11 +110,11 @@ impl Simulation {
         let calls = self.calls;
         match self.event_loop.tick() {
             Ok(code) => self.exit_code = code,
-            // The run stops here, or the test looks.
+            // No event is left, or the test pauses the run.
             Err(_) => return !self.is_over,
         }
         self.steps += 1;
-        assert!(self.steps < 1_000_000, "the run has no end");
+        assert!(self.steps < 1_000_000, "the run does not end");
         let is_idle = self.is_at_once && self.calls == calls;
         self.idle_ticks = if is_idle { self.idle_ticks + 1 } else { 0 };
         assert!(self.idle_ticks < IDLE_TICKS_MAX, "the loop spins");
@@ -123,25 +122,25 @@ impl Simulation {
             printed.exit_code = Some(code);
         }
         self.end_tick();
-        self.misinform_core();
+        self.send_stale_event();
         true
     }
 
-    /// What holds after each tick.
+    /// Checks the invariants after each tick.
     fn end_tick(&self) {
         if let Some(code) = self.exit_code {
-            assert!(self.printed.is_some() || code == 0, "a drained service has done its work");
+            assert!(self.printed.is_some() || code == 0, "a service exits with code 0");
             return;
         }
         let (clients, probes, lookups) = self.open();
         if clients == 0 && self.printed.is_none() {
-            assert_eq!((probes, lookups), (0, 0), "with the clients their descriptors go");
-            assert_eq!(self.event_loop.keys_len(), 0, "and every key");
+            assert_eq!((probes, lookups), (0, 0), "sockets are open without clients");
+            assert_eq!(self.event_loop.keys_len(), 0, "keys are in use without clients");
         }
     }
 
-    /// The core is given events that the loop would have dropped: their keys are stale.
-    fn misinform_core(&mut self) {
+    /// Sends the core an event with a stale key, which the loop would drop.
+    fn send_stale_event(&mut self) {
         let percent = self.faults.stale_events;
         if self.has_exited() || !self.rng.chance(percent) {
             return;
@@ -168,24 +167,24 @@ impl Simulation {
         assert_eq!((core.bytes_wanted(socket), core.output(socket)), (0, &[][..]));
     }
 
-    /// What holds at the end of a run.
+    /// Checks the invariants at the end of a run.
     fn judge_all(&mut self) {
         let left_at_once = self.signals_len > 1;
         if self.printed.is_some() {
             return;
         }
         if self.has_exited() {
-            let signalled_at = self.signalled_at.expect("nobody asked it to leave");
+            let signalled_at = self.signalled_at.expect("it exits without a signal");
             let settings = &self.settings;
             let most = settings.drain_delay.max(settings.drain_timeout)
                 + limits::WRITE_STALL_TIMEOUT
                 + Duration::from_secs(1);
-            assert!(self.now <= signalled_at + most, "it takes long to leave");
+            assert!(self.now <= signalled_at + most, "the shutdown takes too long");
         } else {
-            assert!(self.signalled_at.is_none(), "it does not leave");
-            assert!(self.table.is_empty(), "sockets are left");
-            assert_eq!(self.event_loop.keys_len(), 0, "keys are left");
-            assert!(self.backlog.is_empty(), "clients wait to be accepted");
+            assert!(self.signalled_at.is_none(), "it does not exit after a signal");
+            assert!(self.table.is_empty(), "sockets are left open");
+            assert_eq!(self.event_loop.keys_len(), 0, "keys are left in use");
+            assert!(self.backlog.is_empty(), "clients are left in the backlog");
         }
         let verdict = Verdict {
             hosts: &self.hosts,
@@ -196,7 +195,7 @@ impl Simulation {
         };
         for (index, client) in self.clients.iter().enumerate() {
             if self.is_verbose {
-                eprintln!("client {index}: {:?}, {} answers", client.stage, client.answers.len());
+                eprintln!("client {index}: {:?}, {} answers", client.stage, client.responses.len());
             }
             verdict.judge(client);
         }

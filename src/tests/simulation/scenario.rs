@@ -1,4 +1,4 @@
-//! From a seed to a world: who is out there, who comes and asks, and what goes wrong.
+//! Creates the world of a seed: its hosts, name servers, clients and faults.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -17,15 +17,16 @@ use openports::report::log::{Level, LogFormat};
 use openports::service_names::Names;
 use openports::technique::RawAccess;
 
-use crate::client::{Ask, Client, Form, Leave, Order, Reads, ScanAsk, Wanted};
-use crate::errands::{errand, intruder};
-use crate::names::Manner;
+use crate::client::{Client, Expected, Form, Leave, Order, Reads, Request, ScanRequest};
+use crate::names::Behaviour;
 use crate::network::{Host, Port};
+use crate::requests::{plain_request, unauthorized_scan};
 use crate::rng::Rng;
 use crate::run::Simulation;
-use crate::world::{Faults, Happening, World};
+use crate::world::{Faults, World, WorldEvent};
 
-/// Options with these shares, and otherwise the defaults of a service that others can reach.
+/// Returns options with these shares, and otherwise the defaults of a service that is reachable
+/// from outside.
 pub(crate) fn options(shares: Shares) -> Options {
     Options {
         settings: Settings { raw: RawAccess::Permitted, ..Settings::default() },
@@ -41,7 +42,7 @@ pub(crate) fn options(shares: Shares) -> Options {
     }
 }
 
-/// The world of a seed.
+/// Returns the world of a seed, in which clients use the service.
 pub(crate) fn world(seed: u64) -> Simulation {
     let mut rng = Rng::new(seed);
     let probes = match rng.below(6) {
@@ -57,13 +58,13 @@ pub(crate) fn world(seed: u64) -> Simulation {
     options.settings.drain_delay = rng.pick(&[Duration::ZERO, Duration::from_secs(3)]);
     options.settings.drain_timeout = Duration::from_secs(1 + rng.below(20) as u64);
     options.log_level = rng.pick(&Level::ALL);
-    let doors = doors(&mut rng, &mut options);
+    let access = access(&mut rng, &mut options);
     let mut world = Simulation::new(rng.next_u64(), options);
-    (world.is_guarded, world.token, world.denied) = doors;
+    (world.is_guarded, world.token, world.denied) = access;
     world.faults = faults(&mut rng, probes);
     add_hosts(&mut world, &mut rng);
     add_names(&mut world, &mut rng);
-    // Where every scan has few connects, many ports at silent hosts would take for ever.
+    // With few probes in flight, a scan of many silent ports would take too long.
     let is_large = probes >= 500 && rng.chance(10);
     let (ports_max, clients_max) = if is_large { (3_000, 3) } else { (60, 10) };
     for _ in 0..1 + rng.below(clients_max) {
@@ -74,16 +75,16 @@ pub(crate) fn world(seed: u64) -> Simulation {
     bound_scans(&mut world);
     if rng.chance(40) {
         let at = rng.time(Duration::from_secs(12));
-        world.plan(at, Happening::Signal(Signal::Terminate));
+        world.schedule(at, WorldEvent::Signal(Signal::Terminate));
         if rng.chance(25) {
             let after = rng.time(Duration::from_secs(10));
-            world.plan(at + after, Happening::Signal(Signal::Interrupt));
+            world.schedule(at + after, WorldEvent::Signal(Signal::Interrupt));
         }
     }
     world
 }
 
-/// A world in which a list of targets is scanned from the shell: hosts and names, and faults.
+/// Returns a world for a batch of the command line, with hosts, names and faults.
 pub(crate) fn world_of_shell(seed: u64) -> Simulation {
     let mut rng = Rng::new(seed);
     let probes = 1 + rng.below(100);
@@ -97,10 +98,10 @@ pub(crate) fn world_of_shell(seed: u64) -> Simulation {
     world
 }
 
-/// Who is let in, and where nobody may go: whether the Host is looked at, the token, an address.
-type Doors = (bool, Option<String>, Option<IpAddr>);
+/// Whether the Host field is checked, the required token, and a denied address.
+type Access = (bool, Option<String>, Option<IpAddr>);
 
-fn doors(rng: &mut Rng, options: &mut Options) -> Doors {
+fn access(rng: &mut Rng, options: &mut Options) -> Access {
     let is_guarded = rng.chance(25);
     if is_guarded {
         options.host_guard =
@@ -118,23 +119,23 @@ fn doors(rng: &mut Rng, options: &mut Options) -> Doors {
     (is_guarded, token, denied)
 }
 
-/// Sets how long the scans may take at most. The bound assumes that all of them run at once, that
-/// each port is silent in every pass, that each shortage costs its longest backoff, and that every
-/// port is closed on the host that sends the fewest RSTs in a second. A scan that may take longer
-/// than the service permits may be cut short.
+/// Sets the maximum time of the scans. The bound assumes that all scans run at once, that each port
+/// is silent in every pass, that each shortage costs its longest backoff, and that every port is
+/// closed on the host that sends the fewest RSTs in a second. If the bound exceeds the maximum time
+/// of the service, the scans may be incomplete.
 fn bound_scans(world: &mut World) {
-    let asks = world.clients.iter().flat_map(|client| &client.asks);
-    let ports = asks.map(|ask| match &ask.wanted {
-        Wanted::Scan(scan, _) => scan.ports.len() * scan.addresses.len(),
-        Wanted::Status(_) => 0,
+    let requests = world.clients.iter().flat_map(|client| &client.requests);
+    let ports = requests.map(|request| match &request.expected {
+        Expected::Scan(scan, _) => scan.ports.len() * scan.addresses.len(),
+        Expected::Status(_) => 0,
     });
     let ports_len: usize = ports.sum();
     let resets = world.hosts.values().filter_map(|host| host.resets_per_second).min();
     let seconds = 60 + 8 * ports_len / world.shares.probes + resets.map_or(0, |it| ports_len / it);
     let bound = Duration::from_secs(seconds as u64);
     let is_bound = bound < world.settings.scan_time_max && world.faults.descriptors.is_none();
-    for ask in world.clients.iter_mut().flat_map(|client| &mut client.asks) {
-        if let Wanted::Scan(scan, _) = &mut ask.wanted {
+    for request in world.clients.iter_mut().flat_map(|client| &mut client.requests) {
+        if let Expected::Scan(scan, _) = &mut request.expected {
             scan.has_deadline |= !is_bound;
             scan.elapsed_max = scan.elapsed_max.filter(|_| is_bound).map(|_| bound);
         }
@@ -178,7 +179,7 @@ fn add_hosts(world: &mut World, rng: &mut Rng) {
         let open: Vec<u16> = (0..rng.below(12)).map(|_| 1 + rng.below(70) as u16).collect();
         let mut host = Host::new(Duration::from_millis(millis), usual, &open);
         for _ in 0..rng.below(10) {
-            let kinds = [Port::Closed, Port::Silent, Port::Unreachable, Port::Mirror];
+            let kinds = [Port::Closed, Port::Silent, Port::Unreachable, Port::SelfConnect];
             host.special.entry(1 + rng.below(70) as u16).or_insert(rng.pick(&kinds));
         }
         host.loss = rng.pick(&[0, 0, 0, 5, 20]);
@@ -198,8 +199,8 @@ fn add_names(world: &mut World, rng: &mut Rng) {
     let mut conf = "options timeout:1 attempts:2\n".to_owned();
     for index in 0..1 + rng.below(3) {
         let server = SocketAddr::from(([10, 0, 0, 1 + index as u8], 53));
-        let manner = if rng.chance(50) { Manner::Good } else { rng.pick(&Manner::ALL) };
-        world.names.servers.insert(server, manner);
+        let behaviour = if rng.chance(50) { Behaviour::Honest } else { rng.pick(&Behaviour::ALL) };
+        world.names.servers.insert(server, behaviour);
         conf.push_str(&format!("nameserver {}\n", server.ip()));
     }
     world.resolv_conf = (!rng.chance(5)).then(|| conf.into_bytes());
@@ -216,8 +217,9 @@ fn add_names(world: &mut World, rng: &mut Rng) {
 }
 
 fn client(world: &World, rng: &mut Rng, ports_max: usize) -> Client {
-    let asks: Vec<Ask> = (0..1 + rng.below(4)).map(|_| ask(world, rng, ports_max)).collect();
-    let mut client = Client::new(asks);
+    let requests: Vec<Request> =
+        (0..1 + rng.below(4)).map(|_| request(world, rng, ports_max)).collect();
+    let mut client = Client::new(requests);
     client.order = rng.pick(&[Order::OneByOne, Order::Pipelined]);
     let address: IpAddr = [198, 51, 100, 1 + rng.below(3) as u8].into();
     client.peer = (!rng.chance(10)).then(|| SocketAddr::new(address, 50_000));
@@ -225,7 +227,7 @@ fn client(world: &World, rng: &mut Rng, ports_max: usize) -> Client {
         client.piece = 1 + rng.below(200);
         client.gap = rng.time(Duration::from_millis(20));
     }
-    client.parts = rng.pick(&[
+    client.leave_when_answered = rng.pick(&[
         None,
         Some(Leave::Close),
         Some(Leave::Close),
@@ -233,58 +235,58 @@ fn client(world: &World, rng: &mut Rng, ports_max: usize) -> Client {
         Some(Leave::Reset),
     ]);
     match rng.below(12) {
-        0 => client.leaves = Some((rng.time(Duration::from_secs(3)), Leave::Close)),
-        1 => client.leaves = Some((rng.time(Duration::from_secs(3)), Leave::Reset)),
-        2 => client.leaves = Some((rng.time(Duration::from_secs(1)), Leave::HalfClose)),
+        0 => client.leave_after = Some((rng.time(Duration::from_secs(3)), Leave::Close)),
+        1 => client.leave_after = Some((rng.time(Duration::from_secs(3)), Leave::Reset)),
+        2 => client.leave_after = Some((rng.time(Duration::from_secs(1)), Leave::HalfClose)),
         3 => {
             let (bytes, every) = (1 + rng.below(400), rng.time(Duration::from_secs(4)));
             client.reads = Reads::Slowly { bytes, every };
-            client.room = bytes;
+            client.window = bytes;
         }
         4 => {
             client.reads = Reads::Never;
-            client.room = rng.below(300);
+            client.window = rng.below(300);
         }
         5 => return slow_head(rng),
-        6 => return babbler(rng),
+        6 => return garbage_sender(rng),
         _ => {}
     }
     client
 }
 
-/// Its head comes so slowly that it may be too late.
+/// Returns a client whose head may exceed the time limit.
 fn slow_head(rng: &mut Rng) -> Client {
-    let ask = Ask::get("/healthz", "", Wanted::Status(vec![200, 408]));
-    let mut client = Client::new(vec![ask]);
+    let request = Request::get("/healthz", "", Expected::Status(vec![200, 408]));
+    let mut client = Client::new(vec![request]);
     client.piece = 1;
     client.gap = rng.time(Duration::from_millis(600));
     client
 }
 
-/// What it sends is no request.
-fn babbler(rng: &mut Rng) -> Client {
+/// Returns a client that sends bytes which are not a request.
+fn garbage_sender(rng: &mut Rng) -> Client {
     let len = 1 + rng.below(300);
     let bytes = match rng.below(3) {
         0 => (0..len).map(|_| rng.below(256) as u8).collect(),
         1 => [&[0x16, 3, 1, 2, 0, 1][..], &vec![7; len]].concat(),
         _ => format!("GET /{} HTTP/9.9\r\n\r\n", "x".repeat(len)).into_bytes(),
     };
-    let wanted = Wanted::Status(vec![400, 405, 408, 431]);
-    let mut client = Client::new(vec![Ask { bytes, wanted }]);
-    client.leaves = Some((rng.time(Duration::from_secs(20)), Leave::Close));
+    let expected = Expected::Status(vec![400, 405, 408, 431]);
+    let mut client = Client::new(vec![Request { bytes, expected }]);
+    client.leave_after = Some((rng.time(Duration::from_secs(20)), Leave::Close));
     client
 }
 
-fn ask(world: &World, rng: &mut Rng, ports_max: usize) -> Ask {
+fn request(world: &World, rng: &mut Rng, ports_max: usize) -> Request {
     match rng.below(12) {
-        0..4 => errand(rng, world.is_guarded, world.token.as_deref()),
-        4 if world.token.is_some() => intruder(rng),
+        0..4 => plain_request(rng, world.is_guarded, world.token.as_deref()),
+        4 if world.token.is_some() => unauthorized_scan(rng),
         _ => scan(world, rng, ports_max),
     }
 }
 
-/// A scan of some host or name, and what it may come to.
-fn scan(world: &World, rng: &mut Rng, ports_max: usize) -> Ask {
+/// Returns a request for a scan of a host or name.
+fn scan(world: &World, rng: &mut Rng, ports_max: usize) -> Request {
     let mut target = target(world, rng);
     let statuses = &mut target.statuses;
     let ports = ports(rng, ports_max);
@@ -299,7 +301,7 @@ fn scan(world: &World, rng: &mut Rng, ports_max: usize) -> Ask {
     let rate = rarely(rng, &["", "", "&rate=50", "&rate=5000"]);
     let is_plain = concurrency.is_empty() && rate.is_empty();
     let mut parameters = format!("{timeout}{retries}{concurrency}{rate}");
-    if target.leads_to.iter().all(IpAddr::is_ipv4) && rng.chance(30) {
+    if target.addresses.iter().all(IpAddr::is_ipv4) && rng.chance(30) {
         parameters.push_str("&technique=syn");
     }
     let has_deadline = rng.chance(15);
@@ -307,63 +309,63 @@ fn scan(world: &World, rng: &mut Rng, ports_max: usize) -> Ask {
         parameters.push_str(&format!("&deadline={}ms", 2_000 + rng.below(3_000)));
         statuses.push(504);
     }
-    let mut scan = ScanAsk {
+    let mut scan = ScanRequest {
         domain: target.domain,
-        addresses: target.leads_to,
+        addresses: target.addresses,
         ports,
         has_deadline,
         has_one_pass: retries == "&retries=0" && timeout != "&timeout=auto",
         elapsed_max: is_plain.then_some(Duration::MAX),
         fields: fields(world, rng),
-        passes_over: target.passes_over,
-        ..ScanAsk::default()
+        has_denied_address: target.has_denied_address,
+        ..ScanRequest::default()
     };
     if rng.chance(15) {
-        scan.expected = Some(expectation(world, rng, &scan));
+        scan.expected_ports = Some(expected_ports(world, rng, &scan));
     } else {
-        embellish(world, rng, &mut scan, &mut parameters);
+        choose_output(world, rng, &mut scan, &mut parameters);
     }
-    Ask::scan(scan, &parameters, target.statuses)
+    Request::scan(scan, &parameters, target.statuses)
 }
 
-/// What a host or a name leads to, and which statuses that may have beside 200.
+/// A host or name with its permitted addresses, and the permitted statuses besides 200.
 struct Target {
     domain: String,
-    leads_to: Vec<IpAddr>,
+    addresses: Vec<IpAddr>,
     statuses: Vec<u16>,
-    passes_over: bool,
+    has_denied_address: bool,
 }
 
 fn target(world: &World, rng: &mut Rng) -> Target {
-    let addresses: Vec<IpAddr> = world.hosts.keys().copied().collect();
+    let host_addresses: Vec<IpAddr> = world.hosts.keys().copied().collect();
     let domains = ["one.test", "two.test", "all.test", "here.test", "none.test", "", "127.0.0.1"];
     let mut domain = rng.pick(&domains).to_owned();
     let mut statuses = vec![429, 503];
     let is_served = world.names.is_served() && world.resolv_conf.is_some();
-    let mut leads_to = world.names.zone.get(&domain).cloned().unwrap_or_default();
+    let mut addresses = world.names.zone.get(&domain).cloned().unwrap_or_default();
     if domain.is_empty() {
-        leads_to = vec![rng.pick(&addresses)];
-        domain = leads_to[0].to_string();
+        addresses = vec![rng.pick(&host_addresses)];
+        domain = addresses[0].to_string();
     } else if domain == "127.0.0.1" {
         statuses.push(403);
     } else if domain == "here.test" && world.hosts_file.is_some() {
-        leads_to = vec![addresses[0]];
-    } else if leads_to.is_empty() && is_served {
+        addresses = vec![host_addresses[0]];
+    } else if addresses.is_empty() && is_served {
         statuses.push(422);
     } else if !is_served {
         statuses.extend([502, 504]);
     }
-    let all = leads_to.len();
-    leads_to.retain(|address| Some(*address) != world.denied);
-    let passes_over = leads_to.len() < all;
-    if passes_over && (leads_to.is_empty() || !world.is_sure_of_names()) {
-        // Where a name's other family is late, the denied address may be all there is.
+    let all = addresses.len();
+    addresses.retain(|address| Some(*address) != world.denied);
+    let has_denied_address = addresses.len() < all;
+    if has_denied_address && (addresses.is_empty() || !world.is_sure_of_names()) {
+        // If the other address family is late, the denied address may be the only one.
         statuses.push(403);
     }
-    Target { domain, leads_to, statuses, passes_over }
+    Target { domain, addresses, statuses, has_denied_address }
 }
 
-/// The token, where one is needed, and what a proxy says of the client.
+/// Returns the token if it is required, and in some cases a proxy's field with the client address.
 fn fields(world: &World, rng: &mut Rng) -> String {
     let mut fields = String::new();
     if let Some(token) = &world.token {
@@ -375,13 +377,13 @@ fn fields(world: &World, rng: &mut Rng) -> String {
         "X-Forwarded-For: 192.0.2.44\r\n",
         "X-Forwarded-For: 192.0.2.45, 192.0.2.46\r\n",
         "Forwarded: for=\"[2001:db8::17]:4711\"\r\n",
-        "X-Forwarded-For: whoever\r\n",
+        "X-Forwarded-For: invalid\r\n",
     ]));
     fields
 }
 
-/// What a probe expects to be open: the truth, a part of it, too much, or nothing in particular.
-fn expectation(world: &World, rng: &mut Rng, scan: &ScanAsk) -> BTreeSet<u16> {
+/// Returns the ports that a `/probe` request expects: the open ones, the first two, or none.
+fn expected_ports(world: &World, rng: &mut Rng, scan: &ScanRequest) -> BTreeSet<u16> {
     let host = scan.addresses.first().and_then(|address| world.hosts.get(address));
     let is_open = |port: &&u16| host.is_some_and(|host| host.port(**port) == Port::Open);
     let open: BTreeSet<u16> = scan.ports.iter().filter(is_open).copied().collect();
@@ -392,8 +394,8 @@ fn expectation(world: &World, rng: &mut Rng, scan: &ScanAsk) -> BTreeSet<u16> {
     }
 }
 
-/// What the answer to a scan is to hold, and how.
-fn embellish(world: &World, rng: &mut Rng, scan: &mut ScanAsk, parameters: &mut String) {
+/// Chooses the media type, the included lists, excluded ports and `addresses=all`.
+fn choose_output(world: &World, rng: &mut Rng, scan: &mut ScanRequest, parameters: &mut String) {
     scan.form = rng.pick(&Form::ALL);
     let include = rng.pick(&["", "", "closed,filtered,unreachable", "services", ALL_INCLUDED]);
     if !include.is_empty() {

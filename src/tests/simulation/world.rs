@@ -1,7 +1,7 @@
-//! The world around the service: time, sockets, and everybody at their other ends.
+//! The simulated world: virtual time, sockets and their peers.
 //!
-//! The kernel's part: what is delivered when, what one read or write takes, which edges the
-//! poller reports. Its calls are in `kernel`; it knows nothing of the loop that makes them.
+//! It decides when bytes arrive, how many bytes a read or write transfers, and which edges the
+//! poller reports. The system calls are in `kernel`. The world does not know the event loop.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -14,78 +14,78 @@ use openports::kernel::{IoStep, Token};
 use openports::limits::Settings;
 use openports::slots::Key;
 
+use crate::batch::Printed;
 use crate::client::{Client, Leave, Order, Reads, Stage};
-use crate::names::{Manner, Names};
+use crate::names::{Behaviour, Names};
 use crate::network::Host;
 use crate::raw::{Raw, RawArrival};
 use crate::rng::Rng;
-use crate::sweeps::Printed;
 
-/// What goes wrong on our own machine, each as percent of the calls.
+/// The faults of our own machine. A plain number is a percentage of calls.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Faults {
-    /// Connects that fail for want of something; any kind, or the one named.
+    /// Calls that fail with a shortage: with `shortage`, or with a random one.
     pub(crate) shortages: usize,
     pub(crate) shortage: Option<Shortage>,
-    /// How many shortages and failed accepts there are at most.
+    /// The number of shortages and of failed accepts and registrations that are left.
     pub(crate) left: usize,
     pub(crate) accepts: usize,
     pub(crate) routes: usize,
     pub(crate) stale_events: usize,
     pub(crate) spurious_events: usize,
     pub(crate) short_writes: usize,
-    /// Writes to stderr that find no room, and how long all of them do at the beginning.
+    /// Writes to stderr that would block, and the time at the start in which all of them do.
     pub(crate) log_blocks: usize,
     pub(crate) log_stall: Duration,
-    /// Writes to stdout that find no room; and whether it is a file, which cannot be polled.
+    /// Writes to stdout after which it is full, and whether it is a file, which cannot be polled.
     pub(crate) stdout_blocks: usize,
     pub(crate) stdout_is_file: bool,
     /// Calls that a signal interrupts (EINTR).
     pub(crate) interrupts: usize,
-    /// Sockets that the poller has no room for (ENOMEM).
+    /// Registrations that fail with ENOMEM.
     pub(crate) unregistered: usize,
-    /// The kernel connects no socket twice.
+    /// The kernel refuses to connect a socket twice.
     pub(crate) refuses_reuse: bool,
-    /// Descriptors that the kernel gives, whatever the shares say.
+    /// The maximum number of open sockets, independent of the shares.
     pub(crate) descriptors: Option<usize>,
-    /// The poller counts whole milliseconds, upwards, as mio's does.
+    /// The poller rounds timeouts up to whole milliseconds, like mio.
     pub(crate) whole_millis: bool,
-    /// How long the kernel takes to start a connect, and to send one SYN through a raw socket.
+    /// The time of the call that starts a connect.
     pub(crate) connect_time: Duration,
+    /// The time to send one SYN through a raw socket.
     pub(crate) syn_time: Duration,
-    /// How late a wait ends, and how long a turn takes, at most.
+    /// The maximum delay with which a poll returns.
     pub(crate) lateness: Duration,
 }
 
-/// What happens at its time, whatever the service does.
+/// An event that happens at its time, independent of the service. A `usize` at the front is the
+/// index of a client, and a `u64` the number of a socket.
 #[derive(Clone, Debug)]
-pub(crate) enum Happening {
+pub(crate) enum WorldEvent {
     Arrive(usize),
     Send(usize, Vec<u8>),
     Leave(usize, Leave),
     Read(usize),
-    /// The answer to a probe: of this socket, to its so many-th connect.
+    /// The answer to a probe arrives. The `usize` is the number of the socket's connect.
     ProbeAnswer(u64, usize),
-    /// The kernel repeats the SYN of this socket's so many-th connect; SYNs sent before.
+    /// The kernel repeats the SYN of a connect. The `u32` is the number of SYNs sent before.
     SynRepeat(u64, usize, u32),
-    /// An answer to a SYN of this socket's so many-th connect arrives.
+    /// An answer to a SYN of a connect arrives.
     SynAnswer(u64, usize, Outcome),
     /// A stream to a name server is connected.
     Connected(u64),
     Receive(u64, Vec<u8>),
     Break(u64),
-    /// To the raw socket.
+    /// A packet or an error arrives at the raw socket.
     RawArrival(RawArrival),
-    /// The send buffer of the raw socket has room again.
-    RawRoom,
-    /// Stdout has room again.
-    StdoutRoom,
+    RawWritable,
+    StdoutWritable,
     Signal(Signal),
-    /// Somebody outside wants to look: the run pauses.
-    Look,
+    /// The run pauses for the test.
+    Pause,
 }
 
-/// What the poller tells of a socket.
+/// The readiness of a socket that the poller reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Edge {
     pub(crate) readable: bool,
@@ -95,35 +95,37 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    /// What the poller reports of a connect that ended so.
+    /// Returns the edge that reports the outcome of a connect.
     pub(crate) fn of_outcome(outcome: Outcome) -> Self {
         let error = !matches!(outcome, Outcome::Connected | Outcome::SelfConnect);
         Self { writable: true, error, ..Self::default() }
     }
 }
 
-/// Whose socket it is.
+/// The peer of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     Client(usize),
-    /// Nobody's for long: the connect engine's.
+    /// The current target of a socket of the connect engine.
     Probe,
+    /// A name server over UDP.
     Datagrams(SocketAddr),
+    /// A name server over TCP.
     Stream(SocketAddr),
 }
 
-/// A connect of a probe that is under way: what will be answered, and when.
+/// A connect of a probe in progress, with the time and the outcome of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attempt {
     pub(crate) to: SocketAddr,
     pub(crate) answer: Option<(Instant, Outcome)>,
 }
 
-/// One open socket.
+/// An open socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) peer: Peer,
-    /// Under which the poller reports it, once it is registered.
+    /// The token of the socket once it is registered with the poller.
     pub(crate) token: Option<Token>,
     pub(crate) attempt: Option<Attempt>,
     pub(crate) attempts_len: usize,
@@ -134,7 +136,7 @@ pub(crate) struct Entry {
     pub(crate) is_broken: bool,
     pub(crate) is_blocked: bool,
     pub(crate) is_connected: bool,
-    /// What the poller has not reported yet.
+    /// The edge that the poller has not reported yet.
     pub(crate) edge: Option<Edge>,
 }
 
@@ -156,23 +158,21 @@ impl Entry {
         }
     }
 
-    /// The outcome of a probe, if it is there by now.
+    /// Returns the outcome of a probe if it has arrived.
     pub(crate) fn answer(&self, now: Instant) -> Option<Outcome> {
         let (at, outcome) = self.attempt?.answer?;
         (at <= now).then_some(outcome)
     }
 }
 
-/// What came to pass, for whoever wants to know what the seeds reach.
+/// The number of faults that happened, for the coverage.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) shortages: usize,
     pub(crate) accepts_failed: usize,
-    /// Streams that were opened to name servers.
+    /// TCP connections to name servers.
     pub(crate) streams_to_servers: usize,
-    /// Calls that a signal interrupted.
     pub(crate) interrupted: usize,
-    /// Sockets that could not be registered with the poller.
     pub(crate) unregistered: usize,
     pub(crate) reuse_refused: usize,
     pub(crate) stale_events: usize,
@@ -180,20 +180,20 @@ pub(crate) struct Seen {
     pub(crate) log_blocked: usize,
 }
 
-/// How many sockets are open, counted as they are opened and closed: a sum over all of them after
-/// each call would take most of the time of a run.
+/// The number of open sockets. It is updated when a socket is opened or closed, because counting
+/// all of them after each call would take most of the time of a run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SocketCounts {
     pub(crate) clients: usize,
     pub(crate) lookups: usize,
-    /// Sockets of the connect engine, in use or not.
+    /// Sockets of the connect engine, including idle ones.
     pub(crate) engine: usize,
-    /// Connects of probes under way.
+    /// Connects of probes in progress.
     pub(crate) probes: usize,
 }
 
 impl SocketCounts {
-    /// The sockets of one kind.
+    /// Returns the counter of sockets with this kind of peer.
     pub(crate) const fn of(&mut self, peer: Peer) -> &mut usize {
         match peer {
             Peer::Client(_) => &mut self.clients,
@@ -203,7 +203,6 @@ impl SocketCounts {
     }
 }
 
-/// Everything.
 pub(crate) struct World {
     pub(crate) origin: Instant,
     pub(crate) now: Instant,
@@ -216,21 +215,21 @@ pub(crate) struct World {
     pub(crate) resolv_conf: Option<Vec<u8>>,
     pub(crate) hosts_file: Option<Vec<u8>>,
     pub(crate) faults: Faults,
-    /// Scans are for whoever names us by a Host of ours.
+    /// The service checks the Host field of requests for scans.
     pub(crate) is_guarded: bool,
-    /// What the token file holds; the service began with the same.
+    /// The token in the token file, with which the service also started.
     pub(crate) token: Option<String>,
     /// An address that the policy denies.
     pub(crate) denied: Option<IpAddr>,
     pub(crate) clients: Vec<Client>,
     pub(crate) is_verbose: bool,
-    /// Open sockets by their numbers, which are used once.
+    /// Open sockets by number. Numbers are never used again.
     pub(crate) table: BTreeMap<u64, Entry>,
     pub(crate) sockets_len: u64,
     pub(crate) sockets: SocketCounts,
     /// Sockets with an edge that the poller has not reported yet, in the order of their edges.
-    pub(crate) told: VecDeque<u64>,
-    /// The tokens of sockets that were closed lately.
+    pub(crate) unreported: VecDeque<u64>,
+    /// The tokens of the last 64 closed sockets.
     pub(crate) closed: VecDeque<Token>,
     pub(crate) listener_edge: bool,
     pub(crate) listener_token: Option<Token>,
@@ -240,28 +239,28 @@ pub(crate) struct World {
     pub(crate) stdout_edge: bool,
     pub(crate) stdout_token: Option<Token>,
     pub(crate) is_stdout_full: bool,
-    /// Calls that the loop made, and events that it was given.
+    /// The number of calls by the loop and of events that it received.
     pub(crate) calls: usize,
     pub(crate) connects_len: usize,
-    /// Readings of what the machine dropped.
+    /// The number of readings of the local drop counters.
     pub(crate) readings: u32,
-    /// The last poll did not wait.
+    /// The timeout of the last poll was zero.
     pub(crate) is_at_once: bool,
-    /// Nothing will ever happen.
+    /// The loop has no deadline and the world has no event.
     pub(crate) is_over: bool,
-    /// A client was let in at the cap: another was evicted.
+    /// A connection was accepted at the maximum number, so another may be evicted.
     pub(crate) was_full: bool,
     pub(crate) backlog: VecDeque<usize>,
     pub(crate) is_listening: bool,
     pub(crate) signals: VecDeque<Signal>,
     pub(crate) signalled_at: Option<Instant>,
     pub(crate) signals_len: usize,
-    pub(crate) is_looked_at: bool,
+    pub(crate) is_paused: bool,
     pub(crate) seen: Seen,
-    /// What a use from the shell prints; `None` where clients are served.
+    /// The output of a batch; `None` for a service.
     pub(crate) printed: Option<Printed>,
-    calendar: BTreeMap<(Instant, u64), Happening>,
-    happenings_len: u64,
+    events: BTreeMap<(Instant, u64), WorldEvent>,
+    events_len: u64,
 }
 
 impl World {
@@ -289,7 +288,7 @@ impl World {
             table: BTreeMap::new(),
             sockets_len: 0,
             sockets: SocketCounts::default(),
-            told: VecDeque::new(),
+            unreported: VecDeque::new(),
             closed: VecDeque::new(),
             listener_edge: false,
             listener_token: None,
@@ -310,16 +309,16 @@ impl World {
             signals: VecDeque::new(),
             signalled_at: None,
             signals_len: 0,
-            is_looked_at: false,
+            is_paused: false,
             seen: Seen::default(),
             printed: None,
-            calendar: BTreeMap::new(),
-            happenings_len: 0,
+            events: BTreeMap::new(),
+            events_len: 0,
         }
     }
 
-    /// Whether nothing can keep an address of a name from being found, nor the route to
-    /// it: where one family is late, the other stands for both.
+    /// Returns whether no fault can hide an address of a name or the route to it. If one address
+    /// family is late, a scan uses only the other.
     pub(crate) fn is_sure_of_names(&self) -> bool {
         let faults = &self.faults;
         let can_ask = faults.shortages == 0 && faults.routes == 0 && faults.descriptors.is_none();
@@ -328,77 +327,77 @@ impl World {
             && self.names.servers.values().all(|it| it.is_honest())
     }
 
-    /// Has something happen `after` from now.
-    pub(crate) fn plan(&mut self, after: Duration, happening: Happening) {
-        self.plan_at(self.now + after, happening);
+    /// Schedules an event for the time `after` from now.
+    pub(crate) fn schedule(&mut self, after: Duration, event: WorldEvent) {
+        self.schedule_at(self.now + after, event);
     }
 
-    pub(crate) fn plan_at(&mut self, at: Instant, happening: Happening) {
-        self.happenings_len += 1;
-        self.calendar.insert((at, self.happenings_len), happening);
+    pub(crate) fn schedule_at(&mut self, at: Instant, event: WorldEvent) {
+        self.events_len += 1;
+        self.events.insert((at, self.events_len), event);
     }
 
-    /// Adds a client that comes `after` from now, and tells its number.
+    /// Adds a client that arrives `after` from now, and returns its index.
     pub(crate) fn add_client(&mut self, after: Duration, client: Client) -> usize {
         self.clients.push(client);
         let index = self.clients.len() - 1;
-        self.plan(after, Happening::Arrive(index));
+        self.schedule(after, WorldEvent::Arrive(index));
         index
     }
 
-    pub(crate) fn next_happening(&self) -> Option<Instant> {
-        self.calendar.first_key_value().map(|((at, _), _)| *at)
+    pub(crate) fn next_event(&self) -> Option<Instant> {
+        self.events.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Lets everything happen whose time has come.
+    /// Handles all events that are due.
     pub(crate) fn deliver(&mut self) {
-        while let Some(entry) = self.calendar.first_entry() {
+        while let Some(entry) = self.events.first_entry() {
             if entry.key().0 > self.now {
                 return;
             }
-            let happening = entry.remove();
+            let event = entry.remove();
             if self.is_verbose {
-                eprintln!("{:>12?} {happening:?}", self.now - self.origin);
+                eprintln!("{:>12?} {event:?}", self.now - self.origin);
             }
-            match happening {
-                Happening::Arrive(index) => self.on_arrive(index),
-                Happening::Send(index, bytes) => self.on_send(index, &bytes),
-                Happening::Leave(index, how) => self.on_leave(index, how),
-                Happening::Read(index) => self.on_read(index),
-                Happening::ProbeAnswer(socket, number) => {
+            match event {
+                WorldEvent::Arrive(index) => self.on_arrive(index),
+                WorldEvent::Send(index, bytes) => self.on_send(index, &bytes),
+                WorldEvent::Leave(index, how) => self.on_leave(index, how),
+                WorldEvent::Read(index) => self.on_read(index),
+                WorldEvent::ProbeAnswer(socket, number) => {
                     let now = self.now;
                     let entry = self.table.get(&socket).filter(|it| it.attempts_len == number);
                     if let Some(outcome) = entry.and_then(|entry| entry.answer(now)) {
                         self.edge(socket, Edge::of_outcome(outcome));
                     }
                 }
-                Happening::SynRepeat(socket, connect, sent) => {
+                WorldEvent::SynRepeat(socket, connect, sent) => {
                     self.transmit(socket, connect, sent);
                 }
-                Happening::SynAnswer(socket, connect, outcome) => {
+                WorldEvent::SynAnswer(socket, connect, outcome) => {
                     self.on_syn_answer(socket, connect, outcome);
                 }
-                Happening::Connected(socket) => {
+                WorldEvent::Connected(socket) => {
                     if let Some(entry) = self.table.get_mut(&socket) {
                         entry.is_connected = true;
                         self.edge(socket, Edge { writable: true, ..Edge::default() });
                     }
                 }
-                Happening::RawArrival(arrival) => self.on_raw_arrival(arrival),
-                Happening::RawRoom => self.raw.is_writable = true,
-                Happening::StdoutRoom => {
+                WorldEvent::RawArrival(arrival) => self.on_raw_arrival(arrival),
+                WorldEvent::RawWritable => self.raw.is_writable = true,
+                WorldEvent::StdoutWritable => {
                     self.is_stdout_full = false;
                     self.stdout_edge = true;
                 }
-                Happening::Receive(socket, bytes) => self.on_receive(socket, bytes),
-                Happening::Break(socket) => self.break_socket(socket),
-                Happening::Signal(signal) => {
+                WorldEvent::Receive(socket, bytes) => self.on_receive(socket, bytes),
+                WorldEvent::Break(socket) => self.break_socket(socket),
+                WorldEvent::Signal(signal) => {
                     self.signals.push_back(signal);
                     self.signal_edge = true;
                     self.signals_len += 1;
                     self.signalled_at.get_or_insert(self.now);
                 }
-                Happening::Look => self.is_looked_at = true,
+                WorldEvent::Pause => self.is_paused = true,
             }
         }
     }
@@ -407,12 +406,12 @@ impl World {
         self.now - self.origin
     }
 
-    /// The key under which the core knows a socket that is registered.
+    /// Returns the core's key of a registered socket.
     pub(crate) fn key_of(&self, socket: u64) -> Option<Key> {
         self.table.get(&socket)?.token.map(|token| Key::from_token(token.0))
     }
 
-    /// Keys of the core whose sockets were closed lately.
+    /// Returns the keys of recently closed sockets, except for those of the connect engine.
     pub(crate) fn closed_keys(&self) -> impl Iterator<Item = Key> {
         let keys = self.closed.iter().filter(|token| token.0 & crate::kernel::ENGINE_TOKEN == 0);
         keys.map(|token| Key::from_token(token.0))
@@ -422,8 +421,8 @@ impl World {
         self.table.get_mut(&socket)
     }
 
-    /// The poller will report this of a socket, if it is registered; edges not yet reported become
-    /// one.
+    /// Queues an edge of a registered socket for the poller. Edges that are not reported yet are
+    /// merged.
     pub(crate) fn edge(&mut self, socket: u64, edge: Edge) {
         let Some(entry) = self.entry(socket).filter(|entry| entry.token.is_some()) else { return };
         let before = entry.edge.replace(edge);
@@ -433,7 +432,7 @@ impl World {
             merged.read_closed |= before.read_closed;
             merged.error |= before.error;
         } else {
-            self.told.push_back(socket);
+            self.unreported.push_back(socket);
         }
     }
 
@@ -445,28 +444,30 @@ impl World {
         self.clients[index].stage = Stage::Queued;
         self.backlog.push_back(index);
         self.listener_edge = true;
-        if let Some((after, how)) = self.clients[index].leaves {
-            self.plan(after, Happening::Leave(index, how));
+        if let Some((after, how)) = self.clients[index].leave_after {
+            self.schedule(after, WorldEvent::Leave(index, how));
         }
         let pipelined = self.clients[index].order == Order::Pipelined;
-        let count = if pipelined { self.clients[index].asks.len() } else { 1 };
-        self.ask(index, count);
+        let count = if pipelined { self.clients[index].requests.len() } else { 1 };
+        self.send_requests(index, count);
     }
 
     /// The client sends its next requests, in pieces.
-    fn ask(&mut self, index: usize, count: usize) {
+    fn send_requests(&mut self, index: usize, count: usize) {
         let client = &mut self.clients[index];
-        let end = client.asks.len().min(client.asked + count);
-        let bytes: Vec<u8> =
-            client.asks[client.asked..end].iter().flat_map(|ask| ask.bytes.clone()).collect();
-        client.asked = end;
+        let end = client.requests.len().min(client.sent_len + count);
+        let bytes: Vec<u8> = client.requests[client.sent_len..end]
+            .iter()
+            .flat_map(|request| request.bytes.clone())
+            .collect();
+        client.sent_len = end;
         let (piece, gap) = (client.piece, client.gap);
         let mut after = Duration::ZERO;
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let len = if piece == usize::MAX { rest.len() } else { 1 + self.rng.below(piece) };
             let (sent, left) = rest.split_at(len.min(rest.len()));
-            self.plan(after, Happening::Send(index, sent.to_vec()));
+            self.schedule(after, WorldEvent::Send(index, sent.to_vec()));
             after += gap;
             rest = left;
         }
@@ -485,7 +486,7 @@ impl World {
                 self.edge(socket, Edge { readable: true, ..Edge::default() });
             }
             Stage::Queued => client.wire.extend(bytes),
-            Stage::Away | Stage::Refused | Stage::Closed => {}
+            Stage::NotArrived | Stage::Refused | Stage::Closed => {}
         }
     }
 
@@ -517,11 +518,11 @@ impl World {
         self.edge(socket, edge);
     }
 
-    /// A client takes in what the kernel keeps for it.
+    /// A client reads, so that the kernel accepts more output for it.
     fn on_read(&mut self, index: usize) {
         let client = &mut self.clients[index];
         let Stage::Connected(socket) = client.stage else { return };
-        client.room = match client.reads {
+        client.window = match client.reads {
             Reads::Fast => 64 * 1024,
             Reads::Slowly { bytes, .. } => bytes,
             Reads::Never => return,
@@ -560,14 +561,14 @@ impl World {
             *place = byte;
         }
         if let Peer::Client(index) = entry.peer
-            && !self.clients[index].was_told_goodbye
+            && !self.clients[index].has_received_fin
         {
             self.clients[index].delivered += count;
         }
         IoStep::Done(count)
     }
 
-    /// send(2) of what the service has for a socket.
+    /// send(2).
     pub(crate) fn write_to(&mut self, socket: u64, output: &[u8]) -> IoStep {
         let short_writes = self.faults.short_writes;
         let entry = self.entry(socket).expect("an open socket is written to");
@@ -576,7 +577,7 @@ impl World {
         }
         match entry.peer {
             Peer::Client(index) => {
-                let mut count = output.len().min(self.clients[index].room);
+                let mut count = output.len().min(self.clients[index].window);
                 if count > 1 && self.rng.chance(short_writes) {
                     count = 1 + self.rng.below(count);
                 }
@@ -589,19 +590,25 @@ impl World {
                 if let Some(reply) = self.names.on_stream(to, &query) {
                     let at = 1 + self.rng.below(reply.len() - 1);
                     let (front, back) = reply.split_at(at);
-                    self.plan(Duration::from_millis(3), Happening::Receive(socket, front.to_vec()));
-                    self.plan(Duration::from_millis(5), Happening::Receive(socket, back.to_vec()));
+                    self.schedule(
+                        Duration::from_millis(3),
+                        WorldEvent::Receive(socket, front.to_vec()),
+                    );
+                    self.schedule(
+                        Duration::from_millis(5),
+                        WorldEvent::Receive(socket, back.to_vec()),
+                    );
                 }
             }
-            Peer::Probe => panic!("a probe has nothing to say"),
+            Peer::Probe => panic!("probes send no data"),
         }
         IoStep::Done(output.len())
     }
 
     fn write_to_client(&mut self, socket: u64, index: usize, bytes: &[u8]) -> IoStep {
         if self.clients[index].is_gone {
-            // Nobody is there any more: a RST comes back.
-            self.plan(Duration::from_millis(1), Happening::Break(socket));
+            // The client's host answers with a RST.
+            self.schedule(Duration::from_millis(1), WorldEvent::Break(socket));
             return IoStep::Done(bytes.len());
         }
         if bytes.is_empty() {
@@ -611,16 +618,16 @@ impl World {
             return IoStep::WouldBlock;
         }
         let client = &mut self.clients[index];
-        let was_full = client.room;
-        client.room -= bytes.len();
+        let was_full = client.window;
+        client.window -= bytes.len();
         let every = match client.reads {
             Reads::Fast => Some((64 * 1024, Duration::from_millis(2))),
             Reads::Slowly { bytes, every } => Some((bytes, every)),
             Reads::Never => None,
         };
-        if let Some((room_max, every)) = every.filter(|(room_max, _)| was_full == *room_max) {
-            assert!(room_max > 0, "a reader reads something");
-            self.plan(every, Happening::Read(index));
+        if let Some((window_max, every)) = every.filter(|(window_max, _)| was_full == *window_max) {
+            assert!(window_max > 0, "a reader must read at least one byte");
+            self.schedule(every, WorldEvent::Read(index));
         }
         if self.clients[index].handle_received(bytes) {
             self.on_answered(index);
@@ -628,29 +635,30 @@ impl World {
         IoStep::Done(bytes.len())
     }
 
-    /// A client was answered: it asks on, or goes.
+    /// The client received a response, and sends its next request or leaves.
     fn on_answered(&mut self, index: usize) {
         let think = self.rng.time(Duration::from_millis(30));
         let client = &self.clients[index];
-        if client.answers.len() == client.asks.len() {
-            if let Some(how) = client.parts {
-                self.plan(think, Happening::Leave(index, how));
+        if client.responses.len() == client.requests.len() {
+            if let Some(how) = client.leave_when_answered {
+                self.schedule(think, WorldEvent::Leave(index, how));
             }
-        } else if client.order == Order::OneByOne && client.asked == client.answers.len() {
-            self.ask(index, 1);
+        } else if client.order == Order::OneByOne && client.sent_len == client.responses.len() {
+            self.send_requests(index, 1);
         }
     }
 
     fn on_query(&mut self, socket: u64, to: SocketAddr, query: &[u8]) {
-        if self.names.servers[&to] == Manner::Refusing {
-            self.plan(Duration::from_millis(1), Happening::Break(socket));
+        if self.names.servers[&to] == Behaviour::Refusing {
+            self.schedule(Duration::from_millis(1), WorldEvent::Break(socket));
         }
         for (after, bytes) in self.names.on_datagram(to, query, &mut self.rng) {
-            self.plan(after, Happening::Receive(socket, bytes));
+            self.schedule(after, WorldEvent::Receive(socket, bytes));
         }
     }
 
-    /// Sockets open to clients, probes under way, and sockets open to name servers.
+    /// Returns the numbers of client connections, of probes in progress and of sockets to name
+    /// servers.
     pub(crate) const fn open(&self) -> (usize, usize, usize) {
         (self.sockets.clients, self.sockets.probes, self.sockets.lookups)
     }

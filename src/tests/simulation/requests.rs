@@ -1,17 +1,17 @@
-//! What clients ask for beside scans: every other route, and what is refused before it is scanned.
+//! Requests that start no scan: those for every other route, and scans that are refused.
 
 use std::iter;
 
-use crate::client::{Ask, Wanted};
+use crate::client::{Expected, Request};
 use crate::rng::Rng;
 
-/// One request line, its further fields with their CR LF, a body, and what may be answered.
-type Errand = (&'static str, &'static str, &'static str, &'static [u16]);
+/// A request line, its further fields with their CR LF, a body, and the permitted statuses.
+type RequestCase = (&'static str, &'static str, &'static str, &'static [u16]);
 
 const SCAN: &str = "/open-ports?domain=203.0.113.1&toPort=9";
 
-/// Requests that say nothing of any target. Those that a scan would follow need the token.
-const ERRANDS: &[Errand] = &[
+/// Requests without a target, which need no token.
+const PLAIN: &[RequestCase] = &[
     ("GET /healthz HTTP/1.1", "", "", &[200]),
     ("HEAD /healthz HTTP/1.1", "", "", &[200]),
     ("GET /readyz HTTP/1.1", "", "", &[200, 503]),
@@ -42,9 +42,8 @@ const ERRANDS: &[Errand] = &[
     ("GET /healthz HTTP/1.1", "Connection: close\r\n", "", &[200]),
 ];
 
-/// Requests for a scan that must not be made: with the token, if one is needed, so many come to
-/// this status.
-const REFUSALS: &[Errand] = &[
+/// Requests for a scan that must be refused with one of these statuses. They need the token.
+const REFUSED: &[RequestCase] = &[
     ("GET /open-ports?domain=&toPort=0 HTTP/1.1", "", "", &[400]),
     ("GET /open-ports?domain=a&ports=9-3 HTTP/1.1", "", "", &[400]),
     ("GET /open-ports?domain=a&ports=1-9&exclude=1- HTTP/1.1", "", "", &[400]),
@@ -53,38 +52,38 @@ const REFUSALS: &[Errand] = &[
     ("GET /open-ports?domain=169.254.169.254&toPort=9 HTTP/1.1", "", "", &[403, 429, 503]),
 ];
 
-/// A request that is answered at once, and the statuses that it may come to. `guarded`: the Host is
-/// looked at; `token`: what has to be borne.
-pub(crate) fn errand(rng: &mut Rng, is_guarded: bool, token: Option<&str>) -> Ask {
+/// Returns a request that is answered without a scan. `is_guarded` says that the service checks the
+/// Host field, and `token` is the token that it requires.
+pub(crate) fn plain_request(rng: &mut Rng, is_guarded: bool, token: Option<&str>) -> Request {
     let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
     let bearer = bearer.unwrap_or_default();
     match rng.below(10) {
-        0..6 => plain(&rng.pick(ERRANDS), ""),
-        6 => plain(&rng.pick(REFUSALS), &bearer),
+        0..6 => plain(&rng.pick(PLAIN), ""),
+        6 => plain(&rng.pick(REFUSED), &bearer),
         7 => {
             let foreign = ["Sec-Fetch-Site: cross-site\r\n", "Origin: http://evil.test\r\n"];
             plain(&("GET", rng.pick(&foreign), "", &[403]), &bearer)
         }
         8 if is_guarded => {
             let text = format!("HEAD {SCAN} HTTP/1.1\r\nHost: evil.test\r\n{bearer}\r\n");
-            Ask { bytes: text.into_bytes(), wanted: Wanted::Status(vec![421]) }
+            Request { bytes: text.into_bytes(), expected: Expected::Status(vec![421]) }
         }
         8 => plain(&("HEAD", "", "", &[200]), &bearer),
         _ => too_long(rng),
     }
 }
 
-fn plain((line, fields, body, statuses): &Errand, bearer: &str) -> Ask {
+fn plain((line, fields, body, statuses): &RequestCase, bearer: &str) -> Request {
     let line = match *line {
         method @ ("GET" | "HEAD") => format!("{method} {SCAN} HTTP/1.1"),
         line => line.to_owned(),
     };
     let text = format!("{line}\r\nHost: sim\r\n{bearer}{fields}\r\n{body}");
-    Ask { bytes: text.into_bytes(), wanted: Wanted::Status(statuses.to_vec()) }
+    Request { bytes: text.into_bytes(), expected: Expected::Status(statuses.to_vec()) }
 }
 
-/// A head that no server need read to its end.
-fn too_long(rng: &mut Rng) -> Ask {
+/// Returns a request whose head exceeds the limits of the service.
+fn too_long(rng: &mut Rng) -> Request {
     let (text, status) = match rng.below(3) {
         0 => (format!("GET /{} HTTP/1.1\r\nHost: sim\r\n\r\n", "x".repeat(9_000)), 414),
         1 => {
@@ -96,12 +95,12 @@ fn too_long(rng: &mut Rng) -> Ask {
             (format!("GET / HTTP/1.1\r\nHost: sim\r\nX: {long}\r\n\r\n"), 431)
         }
     };
-    // In small pieces it may take too long, too.
-    Ask { bytes: text.into_bytes(), wanted: Wanted::Status(vec![status, 408]) }
+    // A client that sends small pieces may also exceed the time limit of the head.
+    Request { bytes: text.into_bytes(), expected: Expected::Status(vec![status, 408]) }
 }
 
-/// A request for a scan that bears no token, or another's.
-pub(crate) fn intruder(rng: &mut Rng) -> Ask {
+/// Returns a request for a scan without the token, or with a wrong one.
+pub(crate) fn unauthorized_scan(rng: &mut Rng) -> Request {
     let field =
         rng.pick(&["", "Authorization: Bearer guessed\r\n", "Authorization: Basic eA==\r\n"]);
     let method = rng.pick(&["GET", "HEAD"]);

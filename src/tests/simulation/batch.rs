@@ -1,4 +1,5 @@
-//! Uses from the shell: lists of targets on the same core and loop, in shards, and what they print.
+//! Batches of the command line: lists of targets, in shards, on the same core and loop, and the
+//! output that they print.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,20 +22,20 @@ use crate::network::Port;
 use crate::rng::Rng;
 use crate::run::{End, Simulation};
 use crate::scenario;
-use crate::world::Happening;
+use crate::world::WorldEvent;
 
-/// What a use from the shell has printed, and how it ended.
+/// The output of a batch, and its exit code.
 #[derive(Debug, Default)]
 pub(crate) struct Printed {
     pub(crate) text: Vec<u8>,
     pub(crate) exit_code: Option<u8>,
-    /// After so many bytes nobody reads on, or the disk is full.
-    pub(crate) ends: Option<(usize, PrintFailure)>,
+    /// The number of bytes after which writes fail, and how.
+    pub(crate) fails_after: Option<(usize, PrintFailure)>,
 }
 
-/// What one shard of a list came to: how many ports were told of each target, and which are open.
+/// The parsed output of one shard: the number of reported ports and the open ports of each target.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct ShardOutput {
     totals: BTreeMap<String, u64>,
     open: BTreeMap<String, BTreeSet<u16>>,
     failed: BTreeSet<String>,
@@ -51,7 +52,7 @@ const TARGETS: [&str; 8] = [
     "169.254.169.254",
 ];
 
-/// The targets of a seed, each with its ports.
+/// Returns random targets, each with its ports.
 fn targets(rng: &mut Rng) -> BTreeMap<&'static str, BTreeSet<u16>> {
     let some = TARGETS.iter().filter(|target| **target == TARGETS[0] || rng.chance(60)).copied();
     let some: Vec<_> = some.collect();
@@ -63,7 +64,7 @@ fn list(targets: &BTreeMap<&str, BTreeSet<u16>>) -> String {
     targets.iter().map(line).collect()
 }
 
-/// The world of a seed, in which this shard of its list is scanned.
+/// Returns the world of a seed with a batch for this shard of the list.
 fn world(seed: u64, (list, shard): (&str, &str), format: Format) -> Simulation {
     let mut world = scenario::world_of_shell(seed);
     let mut targets = TargetList::new(PortSet::from_range(1, 9), PortSet::new());
@@ -98,32 +99,32 @@ fn world(seed: u64, (list, shard): (&str, &str), format: Format) -> Simulation {
     world
 }
 
-/// Reads what was printed: whole lines of JSON, each target told once.
-fn read(printed: &Printed) -> Told {
+/// Parses the output, which must consist of whole lines of JSON and report each target once.
+fn read(printed: &Printed) -> ShardOutput {
     let text = std::str::from_utf8(&printed.text).expect("text");
-    assert!(text.is_empty() || text.ends_with('\n'), "whole lines");
-    let mut told = Told::default();
+    assert!(text.is_empty() || text.ends_with('\n'), "the last line is incomplete");
+    let mut output = ShardOutput::default();
     for line in text.lines() {
         let event: Value = serde_json::from_str(line).expect("each line is JSON");
         let domain = event["domain"].as_str().unwrap_or_default().to_owned();
         if event.get("open_ports").is_some() {
             let counts = event["counts"].as_object().expect("counts");
             let total = counts.values().map(|count| count.as_u64().expect("a count")).sum();
-            let is_new = told.totals.insert(domain.clone(), total).is_none();
-            assert!(is_new, "{domain} is told twice");
+            let is_new = output.totals.insert(domain.clone(), total).is_none();
+            assert!(is_new, "{domain} is reported twice");
             let ports = serde_json::from_value(event["open_ports"].clone()).expect("ports");
-            told.open.insert(domain, ports);
+            output.open.insert(domain, ports);
         } else if event.get("cause").is_some() {
-            assert!(told.failed.insert(domain), "{line} is told twice");
+            assert!(output.failed.insert(domain), "two failures: {line}");
         } else {
             let kind = event["event"].as_str();
             assert!(matches!(kind, Some("start" | "open" | "progress")), "{line}");
         }
     }
-    told
+    output
 }
 
-/// All shards of a list together tell each port of each target once, and the truth of it.
+/// Checks that all shards of a list together report each port of each target once and correctly.
 pub(crate) fn run(seed: u64) {
     let mut rng = Rng::new(seed);
     let targets = targets(&mut rng);
@@ -134,28 +135,28 @@ pub(crate) fn run(seed: u64) {
     let (mut failed, mut hosts) = (BTreeSet::new(), None);
     for shard in 1..=shards {
         let mut world = world(seed, (&list, &format!("{shard}/{shards}")), format);
-        assert_eq!(world.run(), End::Exit, "seed {seed}: it ends by itself");
-        let printed = world.printed.take().expect("it was there");
-        let told = read(&printed);
-        assert_eq!(printed.exit_code, Some(u8::from(!told.failed.is_empty())), "seed {seed}");
-        for (domain, total) in told.totals {
+        assert_eq!(world.run(), End::Exit, "seed {seed}: the batch does not end");
+        let printed = world.printed.take().expect("a batch has output");
+        let output = read(&printed);
+        assert_eq!(printed.exit_code, Some(u8::from(!output.failed.is_empty())), "seed {seed}");
+        for (domain, total) in output.totals {
             *totals.entry(domain).or_insert(0) += total;
         }
-        for (domain, ports) in told.open {
+        for (domain, ports) in output.open {
             open.entry(domain).or_default().extend(ports);
         }
-        failed.extend(told.failed);
+        failed.extend(output.failed);
         hosts = Some(std::mem::take(&mut world.hosts));
     }
     let hosts = hosts.expect("a shard");
     for (target, ports) in &targets {
         let is_denied = *target == "169.254.169.254";
-        assert!(!is_denied || failed.contains(*target), "seed {seed}: {target} is scanned");
+        assert!(!is_denied || failed.contains(*target), "seed {seed}: {target} was not denied");
         let Ok(address) = target.parse::<IpAddr>() else { continue };
         if is_denied {
             continue;
         }
-        assert_eq!(totals[*target], ports.len() as u64, "seed {seed}: each port once");
+        assert_eq!(totals[*target], ports.len() as u64, "seed {seed}: number of ports");
         let is_open = |port: &&u16| hosts[&address].port(**port) == Port::Open;
         let truth: BTreeSet<u16> = ports.iter().filter(is_open).copied().collect();
         let is_lossy = hosts[&address].loss > 0;
@@ -169,26 +170,28 @@ pub(crate) fn run(seed: u64) {
     }
 }
 
-/// Whoever interrupts it, stops reading or fills the disk ends it, and what was printed is whole.
-pub(crate) fn run_cut_short(seed: u64) {
+/// Checks that a batch ends after an interrupt, a closed pipe or a full disk, and that its output
+/// is complete after a single interrupt.
+pub(crate) fn run_interrupted(seed: u64) {
     let mut rng = Rng::new(seed ^ 0x5eed);
     let list = list(&targets(&mut rng));
     let mut world = world(seed, (&list, "1/1"), Format::Ndjson);
     let at = rng.time(Duration::from_secs(2));
     let how = rng.below(4);
-    let printed = world.printed.as_mut().expect("it was just begun");
+    let printed = world.printed.as_mut().expect("a batch has output");
     match how {
-        0 => printed.ends = Some((rng.below(2_000), PrintFailure::ReaderGone)),
-        1 => printed.ends = Some((rng.below(2_000), PrintFailure::Broken)),
-        _ => world.plan(at, Happening::Signal(Signal::Interrupt)),
+        0 => printed.fails_after = Some((rng.below(2_000), PrintFailure::ReaderGone)),
+        1 => printed.fails_after = Some((rng.below(2_000), PrintFailure::Broken)),
+        _ => world.schedule(at, WorldEvent::Signal(Signal::Interrupt)),
     }
     if how == 3 {
-        world.plan(at + rng.time(Duration::from_secs(1)), Happening::Signal(Signal::Interrupt));
+        world
+            .schedule(at + rng.time(Duration::from_secs(1)), WorldEvent::Signal(Signal::Interrupt));
     }
-    assert_eq!(world.run(), End::Exit, "seed {seed}: it ends");
-    let printed = world.printed.take().expect("it was there");
+    assert_eq!(world.run(), End::Exit, "seed {seed}: the batch does not end");
+    let printed = world.printed.take().expect("a batch has output");
     assert!(printed.exit_code.is_some());
-    if printed.ends.is_none() && how == 2 {
+    if printed.fails_after.is_none() && how == 2 {
         read(&printed);
     }
 }

@@ -1,9 +1,9 @@
-//! One simulated host: what it does with each segment that our side sends.
+//! One simulated host, which responds to each segment that our side sends.
 //!
-//! Pure: `now` comes in, packets go out. The TCP it speaks keeps no state per connection: the
-//! sequence number of its SYN-ACK follows from the port, and every later answer from the segment
-//! it answers. So it never repeats a lost SYN-ACK by itself: our kernel's repeated SYN asks for a
-//! new one. It never sends data and never closes first.
+//! Pure: the time is an argument, and packets are return values. Its TCP has no state per
+//! connection: the sequence number of a SYN-ACK follows from the port, and every later answer from
+//! the segment that it answers. So the host never repeats a lost SYN-ACK; it sends a new one when
+//! our kernel repeats the SYN. It never sends data and never closes first.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use super::link::Random;
 use super::ports::{Port, Ports};
 use super::wire::{Packet, Segment, flag};
 
-/// When a host falls silent for good.
+/// When a host stops to answer for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Death {
-    /// So long after the first packet that it saw.
+    /// After this time since its first packet.
     After(Duration),
-    /// After so many packets.
+    /// After this number of packets.
     Packets(u64),
 }
 
 /// A change of the route to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RttChange {
-    /// So long after the first packet,
+    /// The time of the change since the first packet.
     pub(crate) after: Duration,
-    /// the round trip is this one.
+    /// The new round trip.
     pub(crate) rtt: Duration,
 }
 
-/// The rhythm of a host that falls silent and comes back, counted from its first packet.
+/// The periods of a host that is silent from time to time. They start at its first packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Naps {
-    /// First it answers for so long,
+    /// The time in which the host answers. Each period begins with it.
     pub(crate) awake: Duration,
-    /// then it is silent for so long, and so on.
+    /// The time in which the host is silent.
     pub(crate) asleep: Duration,
 }
 
@@ -47,39 +47,35 @@ impl Naps {
     }
 }
 
-/// A host of the lab, as a test describes it. Starts as one that answers at once, loses nothing
-/// and has every port closed.
+/// The description of a host.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
-    /// Inside 10.99.0.0/16 or fd99::/64, and not the lab's own address.
+    /// An address in 10.99.0.0/16 or fd99::/64, but not our own.
     pub(crate) address: IpAddr,
-    /// From a segment's arrival to its answer's departure.
+    /// The time from the arrival of a segment at the host to the arrival of its answer at our side.
     pub(crate) rtt: Duration,
-    /// The share of packets that never reach it, 0 to 1.
+    /// The share of packets that are lost before they reach the host, 0 to 1.
     pub(crate) loss_to: f64,
-    /// The share of its answers that never reach us, 0 to 1.
+    /// The share of answers that are lost before they reach us, 0 to 1.
     pub(crate) loss_from: f64,
-    /// What stands behind each port; hosts that are alike share it.
+    /// The state of each port. Equal hosts share it.
     pub(crate) ports: Arc<Ports>,
-    /// RSTs in any one second; what is above is not sent. Counted as FreeBSD's
-    /// `net.inet.icmp.icmplim` does: the first so many of each second.
+    /// The maximum number of RSTs per second. Like FreeBSD with `net.inet.icmp.icmplim`, the host
+    /// sends the first ones of each second.
     pub(crate) rst_per_second: Option<u32>,
-    /// SYNs let through in any one second; what is above is dropped, as a firewall's limit does.
+    /// The maximum number of SYNs per second. Further ones are dropped, as by a firewall.
     pub(crate) syn_per_second: Option<u32>,
-    /// When it falls silent for good.
     pub(crate) dies: Option<Death>,
-    /// It begins to answer so long after its first packet.
+    /// The time since its first packet after which the host begins to answer.
     pub(crate) wakes_after: Option<Duration>,
-    /// When it falls silent and comes back.
     pub(crate) naps: Option<Naps>,
-    /// When its round trip changes.
     pub(crate) rtt_change: Option<RttChange>,
-    /// Decides which packets are lost; equal seeds and equal packets lose the same ones.
+    /// The seed of the random losses. With equal seeds and packets, the same packets are lost.
     pub(crate) seed: u64,
 }
 
 impl Host {
-    /// A host that answers at once, loses nothing and has every port closed.
+    /// Returns a host that answers at once, loses no packet and has only closed ports.
     pub(crate) fn new(address: impl Into<IpAddr>) -> Self {
         Self {
             address: address.into(),
@@ -97,62 +93,61 @@ impl Host {
         }
     }
 
-    /// The same, so far away.
     pub(crate) fn rtt(self, rtt: Duration) -> Self {
         Self { rtt, ..self }
     }
 
-    /// The same, with this share of the packets lost, each way.
+    /// Sets the share of packets lost in each direction.
     pub(crate) fn loss(self, share: f64) -> Self {
-        assert!((0.0..=1.0).contains(&share), "a loss is a share, not a percentage");
+        assert!((0.0..=1.0).contains(&share), "the loss must be from 0 to 1");
         Self { loss_to: share, loss_from: share, ..self }
     }
 
-    /// The same, with these ports behaving so.
+    /// Sets the state of these ports.
     pub(crate) fn ports(mut self, numbers: &[u16], port: Port) -> Self {
         Arc::make_mut(&mut self.ports).name(numbers, port);
         self
     }
 
-    /// The same, with every `step`-th port that is not named behaving so.
+    /// Sets the state of every `step`-th port that is not named.
     pub(crate) fn every(mut self, step: u16, port: Port) -> Self {
         Arc::make_mut(&mut self.ports).every(step, port);
         self
     }
 
-    /// The same, with this share of the ports that are not named, spread at random, behaving so.
+    /// Sets the state of this share of the ports that are not named, chosen at random.
     pub(crate) fn share(mut self, share: f64, port: Port) -> Self {
         Arc::make_mut(&mut self.ports).share(share, port);
         self
     }
 
-    /// The same, with all ports that nothing else is said of behaving so.
+    /// Sets the state of all remaining ports.
     pub(crate) fn rest(mut self, rest: Port) -> Self {
         Arc::make_mut(&mut self.ports).rest(rest);
         self
     }
 }
 
-/// What became of a segment.
+/// What happens to a segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fate {
-    /// Answered; the packet leaves one round trip after the segment came.
+    /// The host answers with this packet, which arrives one round trip later.
     Answered(Packet),
-    /// It asks for no answer, or what it came to gives none.
+    /// The segment needs no answer, or its port is silent.
     Ignored,
-    /// The segment was lost on its way.
+    /// The segment is lost.
     LostTo,
-    /// The answer was lost on its way.
+    /// The answer is lost.
     LostFrom,
-    /// A limit of the host's was reached.
+    /// A limit of the host is reached.
     Limited,
-    /// The host is dead, or asleep.
+    /// The host does not answer at this time.
     Dead,
 }
 
-/// A host at work.
+/// The state of a host.
 #[derive(Debug)]
-pub(super) struct Player {
+pub(super) struct HostModel {
     host: Host,
     random: Random,
     syns: Window,
@@ -161,7 +156,7 @@ pub(super) struct Player {
     first_packet_at: Option<Instant>,
 }
 
-impl Player {
+impl HostModel {
     pub(super) fn new(host: Host) -> Self {
         let random = Random::new(host.seed);
         let (syns, resets) = (Window::default(), Window::default());
@@ -172,7 +167,7 @@ impl Player {
         self.host.address
     }
 
-    /// How long the answer to what came `now` travels.
+    /// Returns the round trip of a segment that arrives `now`.
     pub(super) fn rtt(&self, now: Instant) -> Duration {
         let age = self.first_packet_at.map_or(Duration::ZERO, |first| now.duration_since(first));
         match self.host.rtt_change {
@@ -181,9 +176,9 @@ impl Player {
         }
     }
 
-    /// A segment for this host has come.
+    /// Handles a segment for this host.
     pub(super) fn handle(&mut self, now: Instant, segment: &Segment<'_>) -> Fate {
-        assert_eq!(segment.target.ip(), self.host.address, "the segment is for this host");
+        assert_eq!(segment.target.ip(), self.host.address, "the segment is for another host");
         let first_packet_at = *self.first_packet_at.get_or_insert(now);
         let is_dead = match self.host.dies {
             None => false,
@@ -208,8 +203,8 @@ impl Player {
         if is_lost { Fate::LostFrom } else { fate }
     }
 
-    /// What the port answers. RFC 9293 section 3.10.7 for CLOSED and LISTEN, and as much of the
-    /// later states as a connection without data needs.
+    /// Returns the response of the port. It follows RFC 9293 section 3.10.7 for CLOSED and LISTEN,
+    /// and implements the later states only for connections without data.
     fn respond(&mut self, now: Instant, segment: &Segment<'_>) -> Fate {
         if segment.has(flag::RST) {
             return Fate::Ignored;
@@ -238,7 +233,7 @@ impl Player {
     }
 }
 
-/// Counts what happened within the current second.
+/// A counter of the current second.
 #[derive(Debug, Default)]
 struct Window {
     since: Option<Instant>,
@@ -246,7 +241,7 @@ struct Window {
 }
 
 impl Window {
-    /// True exactly when one more stays within `limit` a second; counts it then.
+    /// Counts one more and returns true, unless the count would exceed `limit` per second.
     fn admits(&mut self, now: Instant, limit: Option<u32>) -> bool {
         let Some(limit) = limit else { return true };
         let is_over = |since| now.duration_since(since) >= Duration::from_secs(1);

@@ -1,50 +1,47 @@
-//! The link between our side and the hosts: a bottleneck with a queue for each direction, loss at
-//! random and in bursts, jitter, a middlebox and a firewall.
+//! The link between our side and the hosts: a bottleneck with a queue for each direction, random
+//! loss and bursts of loss, jitter, a middlebox and a firewall.
 //!
-//! Pure: it has no descriptor and no clock. The time comes in with each packet, and what comes out
-//! is when the packet arrives, or why it does not. The simulation includes this file too, by
-//! `#[path]`, so it imports nothing of the lab.
+//! Pure: it has no descriptor and no clock. The time of each packet is an argument, and the result
+//! is its time of arrival or the reason of its loss. The test `lab_link` includes this file by
+//! `#[path]`, so it imports nothing from the lab.
 //!
-//! All hosts share one link, and it ends where they are: a packet for a host is queued, then
-//! handled by the host at the time that [`LinkModel::forward`] returns; its answer enters the
-//! other direction at that same time, and only then travels for the round trip. So each direction
-//! sees its packets in the order of their times, however different the round trips are. Jitter,
-//! reordering and duplication are those of both ways together, and applied to the answer.
+//! All hosts share one link, which ends at the hosts: a packet for a host is queued, and the host
+//! handles it at the time that [`LinkModel::forward`] returns. The answer enters the other
+//! direction at that same time, and the round trip is added after it. So each direction handles its
+//! packets in the order of their times, even if the round trips differ. Jitter, reordering and
+//! duplication stand for both directions, and apply to the answer.
 //!
-//! The queue is virtual: a packet departs at `max(now, departure of the one before) + 1/rate`,
-//! and it is dropped if more than the queue's length would wait before it. Nothing is stored.
+//! The queue is virtual: a packet departs at `max(now, departure of the previous one) + 1/rate`,
+//! and it is dropped if the queue before it would be too long. No packet is stored.
 #![allow(dead_code, reason = "each program that includes the link uses a part of it")]
 
-#[path = "link/gates.rs"]
-mod gates;
+#[path = "link/middlebox.rs"]
+mod middlebox;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "each program that includes the link uses a part of it")]
-pub(crate) use gates::{Ban, HalfOpenTable};
+pub(crate) use middlebox::{Ban, HalfOpenTable};
 
-use gates::{Firewall, Middlebox};
+use middlebox::{Firewall, Middlebox};
 
-/// A link, as a test describes it. The default has no limits and loses nothing.
+/// The description of a link. The default has no limits and no loss.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Link {
     /// From our side to the hosts.
     pub(crate) to: Direction,
     /// From the hosts to our side.
     pub(crate) from: Direction,
-    /// Each answer travels longer by a time between zero and this one, evenly spread, so that it
-    /// may arrive before an earlier one.
+    /// The maximum of a uniformly distributed delay of each answer, which may so arrive before an
+    /// earlier one.
     pub(crate) jitter: Duration,
-    /// Some answers are held back.
     pub(crate) reorder: Option<Reorder>,
-    /// The share of the answers that arrive twice.
+    /// The share of answers that arrive twice.
     pub(crate) duplicates: f64,
-    /// A middlebox on it.
     pub(crate) half_open: Option<HalfOpenTable>,
-    /// A firewall on it.
     pub(crate) ban: Option<Ban>,
-    /// Decides what is random; equal seeds and equal packets come to the same.
+    /// The seed of everything random. Equal seeds and packets give equal results.
     pub(crate) seed: u64,
 }
 
@@ -53,41 +50,39 @@ pub(crate) struct Link {
 pub(crate) struct Direction {
     /// The bottleneck's rate; `None` has no bottleneck.
     pub(crate) packets_per_second: Option<u32>,
-    /// How many packets may wait behind the one that is being sent.
+    /// The maximum number of packets that wait behind the one that is being sent.
     pub(crate) queue_packets: u32,
-    /// The share of the packets lost at random, 0 to 1, behind the queue.
+    /// The share of packets lost at random after the queue, 0 to 1.
     pub(crate) loss: f64,
-    /// Loss in bursts, beside that at random.
+    /// Bursts of loss, in addition to `loss`.
     pub(crate) bursts: Option<Bursts>,
 }
 
-/// Loss by the model of Gilbert and Elliott, in continuous time: the direction is in a good state
-/// or in a bad one, for times that are exponentially distributed.
+/// The loss model of Gilbert and Elliott in continuous time: the direction is in a good or in a bad
+/// state, and the durations of both are exponentially distributed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Bursts {
-    /// The share of the time spent in the bad state, above 0 and below 1.
+    /// The share of time in the bad state, above 0 and below 1.
     pub(crate) time: f64,
-    /// The share of the packets that is lost in it.
+    /// The share of packets that are lost in the bad state.
     pub(crate) loss: f64,
-    /// How long it lasts on average.
+    /// The mean duration of the bad state.
     pub(crate) duration: Duration,
 }
 
-/// Answers that arrive behind later ones.
+/// Answers that arrive after later ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Reorder {
-    /// The share of the answers held back.
+    /// The share of answers that are delayed.
     pub(crate) share: f64,
-    /// For how long.
     pub(crate) delay: Duration,
 }
 
-/// What the link knows of a packet for a host.
+/// The fields of a packet that the link uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) source: SocketAddr,
     pub(crate) target: SocketAddr,
-    /// It asks for a connection.
     pub(crate) is_syn: bool,
 }
 
@@ -95,7 +90,7 @@ pub(crate) struct Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival {
     pub(crate) at: Instant,
-    /// When its copy does, if there is one.
+    /// The time at which a duplicate arrives.
     pub(crate) copy_at: Option<Instant>,
 }
 
@@ -104,15 +99,13 @@ pub(crate) struct Arrival {
 pub(crate) enum Dropped {
     /// The queue of the bottleneck was full.
     QueueFull,
-    /// It was lost at random.
     Lost,
-    /// It was lost in a burst.
     LostInBurst,
     /// The firewall has banned its source.
     Banned,
-    /// The middlebox had no room for another half-open connection.
+    /// The middlebox's table of half-open connections was full.
     TableFull,
-    /// The middlebox had forgotten the connection that it answers.
+    /// The middlebox's entry for the connection had expired.
     Expired,
 }
 
@@ -127,44 +120,44 @@ impl Dropped {
     ];
 }
 
-/// What one direction did since it was made.
+/// The counters of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DirectionCounts {
-    /// Packets that came to it.
+    /// Packets that entered the direction.
     pub(crate) packets: u64,
-    /// Those that did not arrive, in the order of [`Dropped`].
+    /// Dropped packets, in the order of [`Dropped`].
     drops: [u64; Dropped::ALL.len()],
-    /// The longest that one waited in the queue, its own transmission included.
+    /// The longest time of a packet in the queue, including its own transmission.
     pub(crate) queue_delay_max: Duration,
 }
 
 impl DirectionCounts {
-    /// Packets that did not arrive.
+    /// Returns the number of dropped packets.
     pub(crate) fn dropped(&self) -> u64 {
         self.drops.iter().sum()
     }
 
-    /// Those of them that did not for this reason.
+    /// Returns the number of packets that were dropped for this reason.
     pub(crate) fn dropped_by(&self, reason: Dropped) -> u64 {
         self.drops[reason as usize]
     }
 }
 
-/// What a link did since it was made.
+/// The counters of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkCounts {
-    /// On the way to the hosts.
+    /// The direction to the hosts.
     pub(crate) to: DirectionCounts,
-    /// On the way back.
+    /// The direction to our side.
     pub(crate) from: DirectionCounts,
-    /// Answers that were held back.
+    /// Answers that were delayed by [`Reorder`].
     pub(crate) reordered: u64,
     /// Answers that arrived twice.
     pub(crate) duplicated: u64,
 }
 
 impl LinkCounts {
-    /// Packets of both directions that did not arrive for this reason.
+    /// Returns the number of packets of both directions that were dropped for this reason.
     pub(crate) fn dropped_by(&self, reason: Dropped) -> u64 {
         self.to.dropped_by(reason) + self.from.dropped_by(reason)
     }
@@ -185,15 +178,15 @@ impl std::fmt::Display for LinkCounts {
     }
 }
 
-/// A link at work.
+/// The state of a link.
 #[derive(Debug)]
 pub(crate) struct LinkModel {
-    to: Lane,
-    from: Lane,
+    to: DirectionModel,
+    from: DirectionModel,
     firewall: Option<Firewall>,
     middlebox: Option<Middlebox>,
     link: Link,
-    /// Of what delays and copies answers.
+    /// The random numbers for delays and duplicates.
     random: Random,
     reordered: u64,
     duplicated: u64,
@@ -202,10 +195,10 @@ pub(crate) struct LinkModel {
 impl LinkModel {
     pub(crate) fn new(link: &Link) -> Self {
         let mut seeds = Random::new(link.seed);
-        let mut lane = |direction| Lane::new(direction, Random::new(seeds.next()));
+        let mut model = |direction| DirectionModel::new(direction, Random::new(seeds.next()));
         Self {
-            to: lane(link.to),
-            from: lane(link.from),
+            to: model(link.to),
+            from: model(link.from),
             firewall: link.ban.map(Firewall::new),
             middlebox: link.half_open.map(Middlebox::new),
             link: link.clone(),
@@ -215,7 +208,7 @@ impl LinkModel {
         }
     }
 
-    /// A packet leaves for a host; returns when it is there. `now` never goes back.
+    /// Sends a packet to a host, and returns its time of arrival. `now` must not decrease.
     pub(crate) fn forward(&mut self, now: Instant, header: &Header) -> Result<Instant, Dropped> {
         let at = self.to.carry(now)?;
         if self.firewall.as_mut().is_some_and(|firewall| !firewall.admits(at, header)) {
@@ -227,8 +220,8 @@ impl LinkModel {
         Ok(at)
     }
 
-    /// A host answers the packet of this header; returns when the answer has passed the link, from
-    /// where it travels for the round trip. `now` never goes back.
+    /// Sends the answer to the packet with this header, and returns the time at which it has passed
+    /// the link. The caller adds the round trip. `now` must not decrease.
     pub(crate) fn back(&mut self, now: Instant, header: &Header) -> Result<Arrival, Dropped> {
         let middlebox = &mut self.middlebox;
         if middlebox.as_mut().is_some_and(|middlebox| !middlebox.admits_answer(now, header)) {
@@ -242,49 +235,48 @@ impl LinkModel {
         Ok(Arrival { at, copy_at: is_copied.then(|| departs_at + self.delay()) })
     }
 
-    /// What was counted up to now.
     pub(crate) fn counts(&self) -> LinkCounts {
         let (to, from) = (self.to.counts, self.from.counts);
         LinkCounts { to, from, reordered: self.reordered, duplicated: self.duplicated }
     }
 
-    /// How much longer than the round trip an answer travels.
+    /// Returns the delay of an answer in addition to the round trip.
     fn delay(&mut self) -> Duration {
         let jitter = match self.link.jitter {
             Duration::ZERO => Duration::ZERO,
             jitter => jitter.mul_f64(self.random.share()),
         };
         let Some(reorder) = self.link.reorder else { return jitter };
-        let is_held_back = self.random.is_hit(reorder.share);
-        self.reordered += u64::from(is_held_back);
-        jitter + if is_held_back { reorder.delay } else { Duration::ZERO }
+        let is_delayed = self.random.is_hit(reorder.share);
+        self.reordered += u64::from(is_delayed);
+        jitter + if is_delayed { reorder.delay } else { Duration::ZERO }
     }
 }
 
-/// One direction at work.
+/// The state of one direction.
 #[derive(Debug)]
-struct Lane {
+struct DirectionModel {
     direction: Direction,
-    /// The time that one packet takes; zero without a bottleneck.
+    /// The time to send one packet; zero without a bottleneck.
     transmission: Duration,
-    /// When the last packet that was accepted departs.
+    /// The departure of the last accepted packet.
     free_at: Option<Instant>,
-    weather: Option<Weather>,
+    burst_state: Option<BurstState>,
     random: Random,
     counts: DirectionCounts,
 }
 
-impl Lane {
+impl DirectionModel {
     fn new(direction: Direction, random: Random) -> Self {
-        assert!((0.0..=1.0).contains(&direction.loss), "a loss is a share, not a percentage");
-        assert_ne!(direction.packets_per_second, Some(0), "a bottleneck lets something through");
+        assert!((0.0..=1.0).contains(&direction.loss), "the loss must be from 0 to 1");
+        assert_ne!(direction.packets_per_second, Some(0), "the rate must not be zero");
         Self {
             direction,
             transmission: direction
                 .packets_per_second
                 .map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate),
             free_at: None,
-            weather: direction.bursts.map(Weather::new),
+            burst_state: direction.bursts.map(BurstState::new),
             random,
             counts: DirectionCounts::default(),
         }
@@ -295,11 +287,12 @@ impl Lane {
         let Some(departs_at) = self.enqueue(now) else {
             return self.drop(Dropped::QueueFull);
         };
-        assert!(departs_at >= now, "no packet departs before it comes");
+        assert!(departs_at >= now, "a packet departs before its arrival");
         if self.random.is_hit(self.direction.loss) {
             return self.drop(Dropped::Lost);
         }
-        let loss = self.weather.as_mut().map_or(0.0, |it| it.loss(departs_at, &mut self.random));
+        let loss =
+            self.burst_state.as_mut().map_or(0.0, |it| it.loss(departs_at, &mut self.random));
         if self.random.is_hit(loss) {
             return self.drop(Dropped::LostInBurst);
         }
@@ -311,13 +304,13 @@ impl Lane {
         Err(reason)
     }
 
-    /// When a packet that comes `now` departs; `None` if the queue is full.
+    /// Returns the departure of a packet that arrives `now`, or `None` if the queue is full.
     fn enqueue(&mut self, now: Instant) -> Option<Instant> {
         if self.transmission.is_zero() {
             return Some(now);
         }
         let starts_at = self.free_at.map_or(now, |free_at| free_at.max(now));
-        // The packets before this one are sent by `starts_at`: the one being sent, and the queue.
+        // At `starts_at`, all packets in the queue and the one being sent have departed.
         if starts_at - now > self.transmission * self.direction.queue_packets {
             return None;
         }
@@ -328,24 +321,27 @@ impl Lane {
     }
 }
 
-/// [`Bursts`] at work.
+/// The state of [`Bursts`].
 #[derive(Debug)]
-struct Weather {
+struct BurstState {
     bursts: Bursts,
     is_bad: bool,
-    /// When the state ends; `None` before the first packet.
+    /// The end of the current state; `None` before the first packet.
     changes_at: Option<Instant>,
 }
 
-impl Weather {
+impl BurstState {
     fn new(bursts: Bursts) -> Self {
-        assert!(bursts.time > 0.0 && bursts.time < 1.0, "both states take some of the time");
-        assert!((0.0..=1.0).contains(&bursts.loss), "a loss is a share, not a percentage");
-        assert!(!bursts.duration.is_zero(), "a burst lasts some time");
+        assert!(
+            bursts.time > 0.0 && bursts.time < 1.0,
+            "the share of time must be above 0 and below 1"
+        );
+        assert!((0.0..=1.0).contains(&bursts.loss), "the loss must be from 0 to 1");
+        assert!(!bursts.duration.is_zero(), "the duration must not be zero");
         Self { bursts, is_bad: false, changes_at: None }
     }
 
-    /// The share of packets that is lost at `now`, which never goes back.
+    /// Returns the share of packets that are lost at `now`, which must not decrease.
     fn loss(&mut self, now: Instant, random: &mut Random) -> f64 {
         let mut changes_at = match self.changes_at {
             Some(changes_at) => changes_at,
@@ -362,7 +358,7 @@ impl Weather {
         if self.is_bad { self.bursts.loss } else { 0.0 }
     }
 
-    /// How long the state that begins now lasts: exponentially distributed, and never zero.
+    /// Returns the duration of the state that begins now: exponentially distributed, never zero.
     fn state_duration(&self, random: &mut Random) -> Duration {
         let Bursts { time, duration, .. } = self.bursts;
         let mean = if self.is_bad { duration } else { duration.mul_f64((1.0 - time) / time) };
@@ -376,7 +372,7 @@ impl Default for Direction {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to lose packets by.
+/// SplitMix64 (Steele, Lea, Flood 2014), which is small and good enough to select packets.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -393,13 +389,13 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Evenly spread from 0 to just below 1.
+    /// Returns a uniformly distributed number from 0 up to, but not including, 1.
     pub(crate) fn share(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// True with this probability. Draws no number for 0, so that what loses nothing is the same
-    /// whatever its seed.
+    /// Returns true with this probability. A probability of 0 does not advance the generator, so
+    /// that the result without loss does not depend on the seed.
     pub(crate) fn is_hit(&mut self, probability: f64) -> bool {
         probability > 0.0 && self.share() < probability
     }

@@ -1,6 +1,6 @@
-//! Runs a command against simulated hosts, from a shell.
+//! Runs a command against simulated hosts.
 #![expect(clippy::print_stdout, reason = "a command line program reports on stdout")]
-#![expect(clippy::print_stderr, reason = "what the lab counted must not mix with the command's")]
+#![expect(clippy::print_stderr, reason = "stdout belongs to the command")]
 
 #[path = "mod.rs"]
 mod lab;
@@ -13,15 +13,15 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use lab::Lab;
-use options::{Errand, Request};
+use options::{Action, Options};
 
 fn main() -> ExitCode {
-    // `cargo bench` adds the flag `--bench`, behind whatever was given.
+    // `cargo bench` appends the flag `--bench`.
     let mut words: Vec<OsString> = std::env::args_os().skip(1).collect();
     if words.last().is_some_and(|word| word == "--bench") {
         words.pop();
     }
-    match Request::parse(words).and_then(run) {
+    match Options::parse(words).and_then(run) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("lab: {error}");
@@ -30,21 +30,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(request: Request) -> Result<ExitCode, Box<dyn Error>> {
-    match &request.errand {
-        Errand::Help => println!("{}", options::HELP),
-        Errand::Capacity => measure_capacity(request)?,
-        Errand::Command(program, arguments) => return run_command(&request, program, arguments),
+fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
+    match &options.action {
+        Action::Help => println!("{}", options::HELP),
+        Action::Capacity => measure_capacity(options)?,
+        Action::Command(program, arguments) => return run_command(&options, program, arguments),
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn run_command(
-    request: &Request,
+    options: &Options,
     program: &OsString,
     arguments: &[OsString],
 ) -> Result<ExitCode, Box<dyn Error>> {
-    let (hosts, addresses) = (request.hosts()?, request.addresses()?);
+    let (hosts, addresses) = (options.hosts()?, options.addresses()?);
     let lines: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
     let list = std::env::temp_dir().join(format!("openports-lab-{}", std::process::id()));
     let replacements = [
@@ -58,28 +58,30 @@ fn run_command(
     };
     let mut command = Command::new(program);
     command.args(arguments.iter().map(|word| word.to_str().map_or(word.clone(), fill)));
-    let lab = Lab::enter_by(request.medium)?.link(request.link.clone()).start(hosts)?;
+    let lab = Lab::enter_by(options.medium)?.link(options.link.clone()).start(hosts)?;
     std::fs::write(&list, lines.join("\n") + "\n")?;
     let start = Instant::now();
     let status = command.status();
     let elapsed = start.elapsed();
     std::fs::remove_file(&list)?;
     eprintln!("lab: elapsed={elapsed:?} {}", lab.stop()?);
-    // A signal's death is told as the shell tells it, less the number: that it failed is enough.
+    // A command that a signal ended gets 128, the base of a shell's code, without the number.
     Ok(status?.code().map_or(ExitCode::from(128), |code| ExitCode::from(code as u8)))
 }
 
-/// Sends one SYN to each port as fast as one thread can, past the kernel's TCP, and says how long
-/// the lab took to deal with them all.
-fn measure_capacity(request: Request) -> Result<(), Box<dyn Error>> {
+/// Sends one SYN to each port as fast as one thread can, without the kernel's TCP, and prints how
+/// long the lab took to handle all of them.
+fn measure_capacity(options: Options) -> Result<(), Box<dyn Error>> {
     use socket2::{Domain, Protocol, SockAddr, Socket, Type};
     const SYNS: u64 = 65_535;
-    let IpAddr::V4(target) = request.host.address else { return Err("over IPv4 only".into()) };
-    let lab = Lab::enter()?.link(request.link).start(vec![request.host])?;
+    let IpAddr::V4(target) = options.host.address else {
+        return Err("the capacity is measured over IPv4 only".into());
+    };
+    let lab = Lab::enter()?.link(options.link).start(vec![options.host])?;
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
     let to = SockAddr::from(std::net::SocketAddrV4::new(target, 0));
-    // An IPv4 and a TCP header; the kernel fills in the former's source, id and checksum
-    // (raw(7)), and the lab checks no checksum of ours.
+    // An IPv4 and a TCP header. The kernel fills in the source, the id and the checksum of IPv4
+    // (raw(7)), and the lab does not verify the checksum of TCP.
     let mut packet = [0; 40];
     (packet[0], packet[8], packet[9]) = (0x45, 64, 6);
     packet[16..20].copy_from_slice(&target.octets());
@@ -95,12 +97,12 @@ fn measure_capacity(request: Request) -> Result<(), Box<dyn Error>> {
     while lab.stats().syns < SYNS && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let played = start.elapsed();
+    let handled = start.elapsed();
     let stats = lab.stop()?;
     println!(
-        "{} SYNs sent in {sent:.3?}, played in {played:.3?}: {:.0} a second; {stats}",
+        "{} SYNs sent in {sent:.3?}, handled in {handled:.3?}: {:.0} a second; {stats}",
         stats.syns,
-        stats.syns as f64 / played.as_secs_f64()
+        stats.syns as f64 / handled.as_secs_f64()
     );
     Ok(())
 }

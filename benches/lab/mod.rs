@@ -1,23 +1,23 @@
 //! The lab: a network of simulated hosts, with the real kernel's TCP on our side.
 //!
-//! [`Lab::enter`] takes this process into user and network namespaces of its own (no rights
-//! needed but that of making one), where a TUN device at 10.99.0.1/16 and fd99::1/64 is the only
-//! way out. [`Network::start`] spawns one thread that reads what the kernel sends into the device
-//! and plays every [`Host`] behind it: any round trip, loss, silence, limit or ICMP error.
-//! Children inherit the namespace, so any program can be measured in it. Nothing in here can
-//! reach the outside, and what is outside cannot reach in.
+//! [`Lab::enter`] moves this process into its own user and network namespaces, which needs only the
+//! permission to create a user namespace. There, a TUN device at 10.99.0.1/16 and fd99::1/64 is the
+//! only network. [`Network::start`] spawns one thread that reads the packets of the kernel from the
+//! device and simulates every [`Host`] behind it: round trip, loss, silence, limits, ICMP errors.
+//! Child processes inherit the namespace, so any program can be measured in it. No packet can leave
+//! the namespace or enter it.
 //!
 //! Include it with `#[path = "…/benches/lab/mod.rs"] mod lab;`.
 //!
-//! Invariants: every segment read is counted under exactly one fate; nothing that was to be sent
-//! is dropped by the lab itself, which [`Stats::own_losses`] shows.
+//! Invariants: every segment read is counted under exactly one fate. The lab itself loses no
+//! packet, or [`Stats::own_losses`] shows it.
 #![allow(dead_code, reason = "each program that includes the lab uses a part of it")]
 
 mod ethernet;
 mod host;
 mod link;
 mod ports;
-mod stage;
+mod simulator;
 mod stats;
 mod sys;
 mod wire;
@@ -41,28 +41,28 @@ pub(crate) use stats::Stats;
 #[allow(unused_imports, reason = "each program that includes the lab uses a part of it")]
 pub(crate) use wire::Unreachable;
 
-use stage::{SLEEP_MAX, Stage};
+use simulator::{SLEEP_MAX, Simulator};
 
-/// Our own address in the lab; the hosts live in the rest of 10.99.0.0/16.
+/// Our own address in the lab; the hosts are in the rest of 10.99.0.0/16.
 pub(crate) const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// Our own address in fd99::/64.
 pub(crate) const OWN_ADDRESS_6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1);
-/// Where programs put the one host they need.
+/// The address for a single host.
 pub(crate) const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 1);
-/// Ten ports that a host may have open: both ends, well-known ones, and one of the kernel's
-/// ephemeral range.
+/// Ten ports that a host may have open: the first and the last, well-known ones, and some of the
+/// kernel's ephemeral range.
 pub(crate) const TEN_PORTS: [u16; 10] =
     [1, 22, 80, 443, 3306, 8080, 20_000, 33_333, 50_000, 65_535];
 
 const DEVICE: &str = "lab0";
-/// More than three SYNs for each port that there is: the device never drops one.
+/// The device's queue. It holds more than three SYNs for each port, so that it never drops one.
 const QUEUE_PACKETS: u32 = 200_000;
-/// What the kernel gives loopback, which has no queue to fill.
+/// The kernel's default for loopback, which does not use its queue.
 const LOOPBACK_QUEUE_PACKETS: u32 = 1000;
-/// How long the kernel may take to make a route; it takes milliseconds.
+/// The maximum time until the kernel has created a route, which usually takes milliseconds.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why there can be no lab here. Its text is for a person, and says what to change.
+/// The reason why the lab cannot start on this system.
 #[derive(Debug)]
 pub(crate) struct Unavailable {
     step: &'static str,
@@ -77,7 +77,7 @@ impl std::fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-/// The namespace with its device, without hosts yet. Packets that leave now wait for them.
+/// The namespace with its device, before the hosts start. Packets wait in the device until then.
 #[derive(Debug)]
 pub(crate) struct Network {
     device: File,
@@ -85,20 +85,20 @@ pub(crate) struct Network {
     link: Link,
 }
 
-/// How our side is connected with the hosts.
+/// How our side is connected to the hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Medium {
-    /// A TUN device: IP packets, and no hardware addresses.
+    /// A TUN device: IP packets without hardware addresses.
     PointToPoint,
-    /// A TAP device: the kernel keeps a table of neighbours, and asks for the hardware address of
-    /// each. Only hosts of the lab answer; every other address stays unresolved.
+    /// A TAP device: the kernel keeps a table of neighbours, and requests the hardware address of
+    /// each. Only hosts of the lab reply; every other address stays unresolved.
     Ethernet,
 }
 
-/// A running network of hosts. Dropping it stops them; the namespace stays.
+/// A running network of hosts. Dropping it stops the hosts; the namespace remains.
 #[derive(Debug)]
 pub(crate) struct Lab {
-    /// Kept so that the device, and with it its count of drops, outlives the thread.
+    /// Keeps the device and its counter of drops after the end of the thread.
     _device: Arc<File>,
     stats: Arc<Mutex<Stats>>,
     must_stop: Arc<AtomicBool>,
@@ -106,12 +106,13 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Takes this process into namespaces of its own. Must be called while it has one thread.
+    /// Moves this process into its own namespaces, with a TUN device. The process must have only
+    /// one thread.
     pub(crate) fn enter() -> Result<Network, Unavailable> {
         Self::enter_by(Medium::PointToPoint)
     }
 
-    /// The same, with hosts that are connected so.
+    /// Like [`Lab::enter`], with this kind of device.
     pub(crate) fn enter_by(medium: Medium) -> Result<Network, Unavailable> {
         let failed = |step| move |error| Unavailable { step, error };
         let (user, group) = sys::ids();
@@ -129,14 +130,13 @@ impl Lab {
         Ok(Network { device, medium, link: Link::default() })
     }
 
-    /// What was counted up to now.
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = *self.stats.lock().unwrap_or_else(PoisonError::into_inner);
         stats.device_drops = device_drops().unwrap_or(u64::MAX);
         stats
     }
 
-    /// Stops the hosts. An error is what ended their thread before its time.
+    /// Stops the hosts. Returns the error with which their thread ended, if it failed.
     pub(crate) fn stop(mut self) -> io::Result<Stats> {
         self.join()?;
         Ok(self.stats())
@@ -146,7 +146,7 @@ impl Lab {
         self.must_stop.store(true, Ordering::Relaxed);
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
-            Some(Err(_)) => Err(io::Error::other("the thread that plays the hosts panicked")),
+            Some(Err(_)) => Err(io::Error::other("the thread that simulates the hosts panicked")),
             None => Ok(()),
         }
     }
@@ -155,30 +155,30 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if let Err(error) = self.join() {
-            assert!(std::thread::panicking(), "the lab broke: {error}");
+            assert!(std::thread::panicking(), "the lab failed: {error}");
         }
     }
 }
 
 impl Network {
-    /// The same, with all hosts behind this link.
+    /// Puts all hosts behind this link.
     pub(crate) fn link(self, link: Link) -> Self {
         Self { link, ..self }
     }
 
-    /// Brings the hosts to life.
+    /// Starts the hosts.
     pub(crate) fn start(self, hosts: Vec<Host>) -> io::Result<Lab> {
         let stats = Arc::new(Mutex::new(Stats::default()));
         let must_stop = Arc::new(AtomicBool::new(false));
         let device = Arc::new(self.device);
         let read_from = Arc::clone(&device);
-        let mut stage = Stage::new(Arc::clone(&device), self.medium, hosts, &self.link);
+        let mut simulator = Simulator::new(Arc::clone(&device), self.medium, hosts, &self.link);
         let (shared, is_over) = (Arc::clone(&stats), Arc::clone(&must_stop));
         let thread = std::thread::Builder::new().name("lab".into()).spawn(move || {
             sys::sleep_precisely()?;
             while !is_over.load(Ordering::Relaxed) {
-                let pause = stage.turn()?;
-                *shared.lock().unwrap_or_else(PoisonError::into_inner) = stage.stats();
+                let pause = simulator.run_once()?;
+                *shared.lock().unwrap_or_else(PoisonError::into_inner) = simulator.stats();
                 if !pause.is_zero() {
                     sys::wait_readable(read_from.as_fd(), pause.min(SLEEP_MAX))?;
                 }
@@ -189,13 +189,13 @@ impl Network {
     }
 }
 
-/// Addresses and queue of the device; loopback too, which a new namespace has, but down.
+/// Configures the device, and loopback, which is down in a new namespace.
 fn set_up() -> io::Result<()> {
     sys::bring_up("lo", LOOPBACK_QUEUE_PACKETS)?;
     sys::bring_up(DEVICE, QUEUE_PACKETS)?;
     sys::add_address(DEVICE, OWN_ADDRESS.into(), 16)?;
     sys::add_address(DEVICE, OWN_ADDRESS_6.into(), 64)?;
-    // The kernel makes the route by which IPv6 answers come in later, by a worker of its own.
+    // The kernel creates the route for incoming IPv6 packets asynchronously.
     let route = format!("{:032x} 80 ", u128::from(OWN_ADDRESS_6));
     let deadline = Instant::now() + ROUTE_TIMEOUT;
     while !fs::read_to_string("/proc/thread-self/net/ipv6_route")?.contains(&route) {
@@ -207,8 +207,8 @@ fn set_up() -> io::Result<()> {
     Ok(())
 }
 
-/// What the device dropped on our way to the hosts: the fourth number of the transmitting half of
-/// its line (proc_pid_net(5)).
+/// Returns the number of packets for the hosts that the device dropped: the fourth number of the
+/// transmitting half of its line (proc_pid_net(5)).
 fn device_drops() -> Option<u64> {
     let table = fs::read_to_string("/proc/thread-self/net/dev").ok()?;
     let line = table.lines().find_map(|line| line.trim_start().strip_prefix("lab0:"))?;

@@ -1,4 +1,4 @@
-//! The command line of the lab: what its options mean.
+//! Parses the command line of the lab.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -14,110 +14,109 @@ use crate::lab::{
 };
 
 pub(crate) const HELP: &str = "\
-Runs a command in a network of its own, where simulated hosts are.
+Runs a command in its own network namespace with simulated hosts.
 
     cargo bench --bench lab -- [OPTION…] -- COMMAND [ARGUMENT…]
     cargo bench --bench lab -- [OPTION…] --capacity
 
-In an argument, {target} is replaced by the host's address, {last} by the last one of many, and
-{targets} by the path of a file with one address a line. Nothing leaves this machine.
+In an argument, {target} is replaced by the first address, {last} by the last one, and {targets} by
+the path of a file with one address per line. No packet leaves this machine.
 
-The hosts, which are all alike:
-    --hosts N           so many addresses to scan, one after the other [1]
-    --alive N           only so many of them, evenly spread, have a host [all]
-    --on-link           they are neighbours: an Ethernet device, and ARP or neighbour discovery,
-                        which addresses without a host do not answer
+The hosts, which are all equal:
+    --hosts N           number of consecutive addresses to scan [1]
+    --alive N           number of these addresses that have a host, evenly spread [all]
+    --on-link           the addresses are neighbours on an Ethernet device, with ARP or neighbour
+                        discovery, which only addresses with a host answer
     --address A         the first address, of 10.99.0.0/16 or fd99::/64 [10.99.1.1]
     --rtt D             round trip, as 50ms or 1.5s [0]
-    --rtt-change T:D    from T after the first packet on, the round trip is D
-    --loss S            share of the packets lost each way, as 5% or 0.05 [0]
-    --loss-to S         only on the way to the host
-    --loss-from S       only on the way back
+    --rtt-change T:D    the round trip changes to D at T after the first packet
+    --loss S            share of packets lost in each direction, as 5% or 0.05 [0]
+    --loss-to S         the same, only in the direction to the host
+    --loss-from S       the same, only in the direction back
     --open PORTS        open ports [none]
-    --ports PORTS=KIND  these behave so; may be repeated. A named port beats every: and share:,
-                        and of those the first beats the next
-    --rest KIND         all other ports [closed]
-    --rst-limit N       RSTs a second at most
-    --syn-limit N       SYNs a second let through
-    --dies-after D|N    falls silent so long after the first packet, or after N packets
-    --wakes-after D     is silent until so long after the first packet
-    --naps D:D          answers for so long, is silent for so long, and so on
+    --ports PORTS=KIND  kind of these ports; may be repeated. A named port takes precedence over
+                        every: and share:, and an earlier one of these over a later one
+    --rest KIND         kind of all other ports [closed]
+    --rst-limit N       maximum RSTs per second
+    --syn-limit N       maximum SYNs per second that reach the host
+    --dies-after D|N    silent from D after the first packet, or after N packets
+    --wakes-after D     silent until D after the first packet
+    --naps D:D          answers for the first time, is silent for the second, and repeats this
 
 The link, which all hosts share:
-    --rate N            a bottleneck: packets a second, each way [none]
-    --rate-to N         only on the way to the host
-    --rate-from N       only on the way back
-    --queue N           packets that wait there, each way; what comes then is dropped [100]
-    --burst-loss T:S:D  for a share T of the time, in bursts of D on average, a share S of the
-                        packets is lost, each way: 1%:80%:200ms
-    --burst-loss-to, --burst-loss-from  only on one way
-    --jitter D          each answer takes up to D longer, at random, and may so overtake
+    --rate N            a bottleneck of N packets per second in each direction [none]
+    --rate-to N         the same, only in the direction to the host
+    --rate-from N       the same, only in the direction back
+    --queue N           maximum packets that wait in each direction; more are dropped [100]
+    --burst-loss T:S:D  for a share T of the time, in bursts with a mean of D, a share S of the
+                        packets is lost in each direction: 1%:80%:200ms
+    --burst-loss-to, --burst-loss-from  the same, only in one direction
+    --jitter D          random delay of each answer, at most D, which can reorder answers
     --reorder S:D       a share S of the answers takes D longer
     --duplicate S       a share S of the answers arrives twice
-    --half-open N:D     a middlebox with room for N half-open connections, each kept for D
-    --ban N:D           a firewall that drops everything for D once more than N SYNs came in a
-                        second
+    --half-open N:D     a middlebox with N entries for half-open connections, each for D
+    --ban N:D           a firewall that drops all packets for D after more than N SYNs in a second
 
-    --seed N            of everything random [1]
-    --capacity          no command: measures how many SYNs a second the lab itself plays
+    --seed N            seed of the random numbers [1]
+    --capacity          measures how many SYNs per second the lab can handle; needs no command
 
 KIND is closed, silent, open, network-unreachable, host-unreachable, port-unreachable or
 prohibited. PORTS is 10 (ten ports spread over all), a list with ranges (22,80,8000-8100),
 every:N (each N-th port) or share:S (that share of them, at random).
 
-What the lab saw goes to stderr. The exit code is the command's; 69: no lab here.";
+The lab's statistics go to stderr. The exit code is that of the command, or 69 if the lab is not
+available.";
 
-/// What was asked for.
-pub(crate) struct Request {
+pub(crate) struct Options {
     /// The first host.
     pub(crate) host: Host,
-    /// How many addresses, from the first host's on, there are to scan,
+    /// The number of addresses to scan, beginning with that of the first host.
     addresses: u32,
-    /// and how many of them, evenly spread, have a host. `None`: all.
+    /// The number of addresses that have a host, evenly spread. `None` means all.
     alive: Option<u32>,
     pub(crate) medium: Medium,
     pub(crate) link: Link,
-    pub(crate) errand: Errand,
+    pub(crate) action: Action,
 }
 
-pub(crate) enum Errand {
+pub(crate) enum Action {
     Help,
     Capacity,
-    /// The program and its arguments, `{target}` not yet replaced.
+    /// The program and its arguments, in which `{target}` is not replaced yet.
     Command(OsString, Vec<OsString>),
 }
 
-impl Request {
+impl Options {
     pub(crate) fn parse(words: Vec<OsString>) -> Result<Self, Box<dyn Error>> {
         let mut parser = lexopt::Parser::from_args(words);
-        let mut request = Self {
+        let mut options = Self {
             host: Host::new(HOST_ADDRESS),
             addresses: 1,
             alive: None,
             medium: Medium::PointToPoint,
             link: Link::default(),
-            errand: Errand::Help,
+            action: Action::Help,
         };
         while let Some(argument) = parser.next()? {
             let name = match argument {
                 Arg::Long("help") | Arg::Short('h') => break,
-                Arg::Long("capacity") => return Ok(Self { errand: Errand::Capacity, ..request }),
+                Arg::Long("capacity") => return Ok(Self { action: Action::Capacity, ..options }),
                 Arg::Long("on-link") => {
-                    request.medium = Medium::Ethernet;
+                    options.medium = Medium::Ethernet;
                     continue;
                 }
                 Arg::Long(name) => name.to_owned(),
                 Arg::Short(_) => return Err(argument.unexpected().into()),
                 Arg::Value(program) => {
-                    let errand = Errand::Command(program, parser.raw_args()?.collect());
-                    return Ok(Self { errand, ..request });
+                    let action = Action::Command(program, parser.raw_args()?.collect());
+                    return Ok(Self { action, ..options });
                 }
             };
             let value = parser.value()?.string()?;
-            let applied = request.apply(&name, &value);
+            let applied = options.apply(&name, &value);
             applied.map_err(|error| format!("--{name} {value}: {error}"))?;
         }
-        Ok(request)
+        Ok(options)
     }
 
     fn apply(&mut self, name: &str, value: &str) -> Result<(), Box<dyn Error>> {
@@ -129,7 +128,7 @@ impl Request {
                 self.link.seed = self.host.seed;
             }
             _ if name.starts_with("rate") || name == "queue" => {
-                shape(&mut self.link, name, value)?;
+                apply_to_bottleneck(&mut self.link, name, value)?;
             }
             _ if apply_to_link(&mut self.link, name, value)? => {}
             _ => apply_to_host(&mut self.host, name, value)?,
@@ -137,7 +136,7 @@ impl Request {
         Ok(())
     }
 
-    /// The addresses to scan, in order.
+    /// Returns the addresses to scan, in order.
     pub(crate) fn addresses(&self) -> Result<Vec<IpAddr>, Box<dyn Error>> {
         let first = self.host.address;
         let addresses: Vec<IpAddr> = (0..self.addresses)
@@ -155,7 +154,7 @@ impl Request {
         }
     }
 
-    /// The hosts at those addresses, all alike but for their losses.
+    /// Returns the hosts at those addresses, which differ only in the seed of their losses.
     pub(crate) fn hosts(&self) -> Result<Vec<Host>, Box<dyn Error>> {
         let addresses = self.addresses()?;
         let count = self.alive.map_or(addresses.len(), |alive| alive as usize);
@@ -212,8 +211,8 @@ fn apply_to_host(host: &mut Host, name: &str, value: &str) -> Result<(), Box<dyn
     Ok(())
 }
 
-/// The bottleneck's options.
-fn shape(link: &mut Link, name: &str, value: &str) -> Result<(), Box<dyn Error>> {
+/// Applies an option of the bottleneck.
+fn apply_to_bottleneck(link: &mut Link, name: &str, value: &str) -> Result<(), Box<dyn Error>> {
     let rate = || Ok::<_, Box<dyn Error>>(value.parse::<NonZeroU32>()?.get());
     match name {
         "rate" => {
@@ -231,7 +230,7 @@ fn shape(link: &mut Link, name: &str, value: &str) -> Result<(), Box<dyn Error>>
     Ok(())
 }
 
-/// The other options of the link; false if it has none of this name.
+/// Applies another option of the link. Returns false if the link has no option of this name.
 fn apply_to_link(link: &mut Link, name: &str, value: &str) -> Result<bool, Box<dyn Error>> {
     match name {
         "burst-loss" => {
@@ -265,14 +264,14 @@ fn halves<'a>(text: &'a str, form: &str) -> Result<(&'a str, &'a str), Box<dyn E
     text.split_once(':').ok_or_else(|| format!("it is not {form}").into())
 }
 
-/// `1%:80%:200ms`: the share of the time, the share of the packets lost in it, and how long.
+/// Parses `1%:80%:200ms`: the share of time, the share of packets lost, and the mean duration.
 fn bursts(text: &str) -> Result<Bursts, Box<dyn Error>> {
     let form = "TIME:LOSS:D";
     let (time, rest) = halves(text, form)?;
     let (loss, mean) = halves(rest, form)?;
     let bursts = Bursts { time: share(time)?, loss: share(loss)?, duration: duration(mean)? };
     if bursts.time == 0.0 || bursts.time == 1.0 || bursts.duration.is_zero() {
-        return Err("the time is above 0 and below 100%, and a burst takes some time".into());
+        return Err("the time must be above 0 and below 100%, and D above 0".into());
     }
     Ok(bursts)
 }

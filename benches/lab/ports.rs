@@ -1,27 +1,27 @@
-//! The ports of a simulated host: which of them are open, closed, silent or rejected.
+//! The states of a simulated host's ports: open, closed, silent or rejected.
 //!
-//! Pure. A named port beats every rule, an earlier rule beats a later one, and what is left
-//! behaves like the rest.
+//! Pure. A named port takes precedence over every rule, and an earlier rule over a later one. All
+//! other ports have the state `rest`.
 
 use std::collections::BTreeMap;
 
 use super::link::Random;
 use super::wire::Unreachable;
 
-/// What stands behind a port.
+/// The state of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Port {
-    /// Completes the handshake, and answers a FIN.
+    /// The port completes the handshake, and answers a FIN.
     Open,
-    /// Answers with a RST.
+    /// The port answers with a RST.
     Closed,
-    /// Answers nothing: a firewall that drops.
+    /// The port does not answer, like behind a firewall that drops packets.
     Silent,
-    /// Answers with an ICMP error: a firewall that rejects, or a router.
+    /// A router or a firewall answers with an ICMP error.
     Unreachable(Unreachable),
 }
 
-/// What stands behind each of a host's ports.
+/// The states of all ports of a host.
 #[derive(Clone, Debug)]
 pub(crate) struct Ports {
     named: BTreeMap<u16, Port>,
@@ -29,17 +29,17 @@ pub(crate) struct Ports {
     rest: Port,
 }
 
-/// Which ports a rule is about.
+/// The ports to which a rule applies.
 #[derive(Clone, Copy, Debug)]
 enum Rule {
-    /// Those whose number this divides.
+    /// Ports whose number is a multiple of this one.
     Every(u16),
-    /// Those whose place is in here; the places of all ports are spread evenly over 0 to 1.
-    Places { from: f64, to: f64 },
+    /// Ports whose hash is in this range; the hashes are uniformly distributed from 0 to 1.
+    Hashes { from: f64, to: f64 },
 }
 
 impl Ports {
-    /// Every port behaves so.
+    /// Returns ports that all have this state.
     pub(crate) fn new(rest: Port) -> Self {
         Self { named: BTreeMap::new(), rules: Vec::new(), rest }
     }
@@ -48,37 +48,37 @@ impl Ports {
         self.named.extend(numbers.iter().map(|number| (*number, port)));
     }
 
-    /// Every `step`-th port behaves so.
+    /// Adds a rule for every `step`-th port.
     pub(crate) fn every(&mut self, step: u16, port: Port) {
-        assert_ne!(step, 0, "every port is a step of one");
+        assert_ne!(step, 0, "the step must not be zero");
         self.rules.push((Rule::Every(step), port));
     }
 
-    /// This share of the ports, spread at random, behaves so. Shares add up: a second one takes
-    /// other ports, as long as there are some.
+    /// Adds a rule for this share of the ports, chosen at random. Shares add up: a second one
+    /// applies to other ports, as long as some are left.
     pub(crate) fn share(&mut self, share: f64, port: Port) {
         let ends = self.rules.iter().map(|(rule, _)| match rule {
             Rule::Every(_) => 0.0,
-            Rule::Places { to, .. } => *to,
+            Rule::Hashes { to, .. } => *to,
         });
         let from = ends.fold(0.0, f64::max);
-        self.rules.push((Rule::Places { from, to: from + share }, port));
+        self.rules.push((Rule::Hashes { from, to: from + share }, port));
     }
 
     pub(crate) fn rest(&mut self, rest: Port) {
         self.rest = rest;
     }
 
-    /// What stands behind the port of this number.
+    /// Returns the state of a port.
     pub(super) fn find(&self, number: u16) -> Port {
         if let Some(port) = self.named.get(&number) {
             return *port;
         }
-        let is_meant = |rule: &Rule| match *rule {
+        let applies = |rule: &Rule| match *rule {
             Rule::Every(step) => number.is_multiple_of(step),
-            Rule::Places { from, to } => (from..to).contains(&Random::new(number.into()).share()),
+            Rule::Hashes { from, to } => (from..to).contains(&Random::new(number.into()).share()),
         };
-        let rule = self.rules.iter().find(|(rule, _)| is_meant(rule));
+        let rule = self.rules.iter().find(|(rule, _)| applies(rule));
         rule.map_or(self.rest, |(_, port)| *port)
     }
 }

@@ -1,57 +1,58 @@
-//! What the lab counts.
+//! The counters of the lab.
 
 use std::time::Duration;
 
 use super::link::LinkCounts;
 
-/// What the lab saw and did since it was started.
+/// The packets that the lab handled since its start, and their fates.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stats {
     /// TCP segments for its hosts.
     pub(crate) segments: u64,
-    /// Those of them that ask for a connection, the kernel's repetitions included.
+    /// SYNs among these segments, including the kernel's retransmissions.
     pub(crate) syns: u64,
-    /// Those that have or will have an answer, as far as the link does not drop it.
+    /// Segments that a host answered, even if the link dropped the answer.
     pub(crate) answered: u64,
-    /// Those that silence, or nothing to say, left without one.
+    /// Segments without an answer because the port is silent or none is needed.
     pub(crate) ignored: u64,
-    /// Those lost on the way to a host.
+    /// Segments that were lost before they reached a host.
     pub(crate) lost_to: u64,
-    /// Those whose answer was lost on the way back.
+    /// Segments whose answer was lost.
     pub(crate) lost_from: u64,
-    /// Those that a host's limit left without an answer.
+    /// Segments without an answer because of a limit of the host.
     pub(crate) limited: u64,
-    /// Those that came to a host dead or asleep.
+    /// Segments for a host that did not answer at that time.
     pub(crate) dead: u64,
-    /// Questions for the hardware address of a neighbour.
+    /// Requests for the hardware address of a neighbour.
     pub(crate) neighbours_asked: u64,
-    /// Those of them that asked for a host of the lab.
+    /// Requests for the hardware address of a host of the lab.
     pub(crate) neighbours_answered: u64,
-    /// Packets that are no TCP segment, or for no host of the lab.
+    /// Packets that are not TCP segments or not for a host of the lab.
     pub(crate) astray: u64,
-    /// Packets that the device dropped since its queue was full.
+    /// Packets that the device dropped because its queue was full.
     pub(crate) device_drops: u64,
-    /// Answers that the kernel did not take.
+    /// Answers that the kernel did not accept.
     pub(crate) write_failures: u64,
-    /// What the link between our side and the hosts did.
+    /// The counters of the link between our side and the hosts.
     pub(crate) link: LinkCounts,
-    /// The longest that an answer was sent after its time.
+    /// The longest delay of an answer beyond its due time.
     pub(crate) late_max: Duration,
 }
 
 impl Stats {
-    /// Segments that one fate or another was counted for.
+    /// Returns the number of segments that were counted under a fate.
     pub(super) fn decided(&self) -> u64 {
         let unanswered = self.ignored + self.lost_to + self.lost_from + self.limited + self.dead;
         self.answered + unanswered + self.link.to.dropped()
     }
 
-    /// Answers that the kernel was given, or will be.
+    /// Returns the number of answers that the link did not drop.
     pub(crate) fn delivered(&self) -> u64 {
         self.answered - self.link.from.dropped()
     }
 
-    /// Packets that were lost and should not have been: 0, or what was measured means nothing.
+    /// Returns the number of packets that the lab itself lost. A measurement is valid only if this
+    /// is 0.
     pub(crate) fn own_losses(&self) -> u64 {
         self.device_drops + self.write_failures
     }

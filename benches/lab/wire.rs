@@ -1,8 +1,8 @@
-//! The bytes of the lab: TCP segments in, TCP segments and ICMP errors out, over IPv4 and IPv6.
+//! Parses TCP segments, and writes TCP segments and ICMP errors, over IPv4 and IPv6.
 //!
-//! Pure. Understands what a kernel's TCP sends over a point-to-point device: no fragments, no
-//! IPv6 extension headers, no verification of the kernel's checksums. What it writes bears
-//! correct checksums: the kernel throws away what does not.
+//! Pure. It parses what a kernel's TCP sends over a point-to-point device: it handles no fragments
+//! and no IPv6 extension headers, and does not verify the kernel's checksums. The checksums that it
+//! writes are correct, because the kernel drops packets with wrong ones.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -18,30 +18,28 @@ const TCP_HEADER_BYTES: usize = 20;
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_ICMP6: u8 = 58;
-/// As good as any: the device is one hop.
+/// The value is arbitrary, because the device is one hop.
 const HOP_LIMIT: u8 = 64;
 
 /// A TCP segment that our side sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment<'a> {
-    /// Who sent it.
     pub(super) source: SocketAddr,
-    /// The host and port it is for.
     pub(super) target: SocketAddr,
-    /// The number of its first byte.
+    /// The sequence number of its first byte.
     pub(super) sequence: u32,
-    /// The number that its sender expects next.
+    /// The sequence number that its sender expects next.
     pub(super) acknowledgement: u32,
     /// Bits of [`flag`].
     pub(super) flags: u8,
-    /// How many sequence numbers it takes: its bytes, and one each for SYN and FIN.
+    /// The number of its sequence numbers: its bytes, and one each for SYN and FIN.
     pub(super) length: u32,
-    /// Its IP header and the first eight bytes of TCP: what an ICMP error quotes.
+    /// The IP header and the first eight bytes of TCP, which an ICMP error quotes.
     quote: &'a [u8],
 }
 
 impl<'a> Segment<'a> {
-    /// Reads one IP packet; `None` if it is no TCP segment, or cut short.
+    /// Parses an IP packet. Returns `None` if it is not a TCP segment or is truncated.
     pub(super) fn parse(packet: &'a [u8]) -> Option<Self> {
         let (source, target, header_bytes) = match packet.first()? >> 4 {
             4 if packet.len() >= 20 && packet[9] == PROTOCOL_TCP => {
@@ -75,13 +73,13 @@ impl<'a> Segment<'a> {
         })
     }
 
-    /// True exactly when all bits of `flags` are set.
+    /// Returns whether all bits of `flags` are set.
     pub(super) const fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags
     }
 
-    /// The segment that answers this one, with these flags, from this sequence number on. It
-    /// acknowledges everything that this one holds.
+    /// Returns the segment that answers this one, with these flags and this sequence number. It
+    /// acknowledges the whole segment.
     pub(super) fn answer(&self, flags: u8, sequence: u32) -> Packet {
         let mut tcp = [0; TCP_HEADER_BYTES];
         tcp[0..2].copy_from_slice(&self.target.port().to_be_bytes());
@@ -100,7 +98,7 @@ impl<'a> Segment<'a> {
         Packet::new(self.target.ip(), self.source.ip(), (PROTOCOL_TCP, &tcp))
     }
 
-    /// The ICMP error that answers this segment (RFC 792; RFC 4443 section 3.1).
+    /// Returns the ICMP error that answers this segment (RFC 792; RFC 4443 section 3.1).
     pub(super) fn unreachable(&self, why: Unreachable) -> Packet {
         let mut icmp = [0; 8 + 48];
         let (protocol, kind, code) = match (self.target.ip(), why) {
@@ -113,8 +111,7 @@ impl<'a> Segment<'a> {
             (IpAddr::V6(_), Unreachable::Port) => (PROTOCOL_ICMP6, 1, 4),
             (IpAddr::V6(_), Unreachable::Prohibited) => (PROTOCOL_ICMP6, 1, 1),
         };
-        // IPv4 options would make the quote longer than what `Packet::BYTES_MAX` allows for; the
-        // kernel adds none.
+        // `Packet::BYTES_MAX` has no space for IPv4 options in the quote; the kernel adds none.
         let quote = &self.quote[..self.quote.len().min(48)];
         icmp[0] = kind;
         icmp[1] = code;
@@ -130,20 +127,20 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// What an ICMP error says cannot be reached, and how connect(2) then fails, over IPv4 and IPv6.
+/// The kind of an ICMP error, and the error of connect(2) that it causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unreachable {
     /// ENETUNREACH.
     Network,
     /// EHOSTUNREACH.
     Host,
-    /// ECONNREFUSED: no more than a RST would say.
+    /// ECONNREFUSED, as for a RST.
     Port,
-    /// A firewall that says so: EHOSTUNREACH over IPv4, EACCES over IPv6.
+    /// A firewall rejects the packet: EHOSTUNREACH over IPv4, EACCES over IPv6.
     Prohibited,
 }
 
-/// One IP packet, in place: tens of thousands wait in queues.
+/// An IP packet. It is stored inline, because tens of thousands wait in queues.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packet {
     bytes: [u8; Packet::BYTES_MAX],
@@ -151,34 +148,35 @@ pub(super) struct Packet {
 }
 
 impl Packet {
-    /// An IPv6 header, an ICMP header, and an IPv6 header with eight bytes of what it carried.
+    /// An IPv6 header, an ICMP header, and the quote: an IPv6 header and eight bytes of TCP.
     pub(super) const BYTES_MAX: usize = 40 + 8 + 40 + 8;
 
-    /// Tells `asker` that `neighbour` has this hardware address (RFC 4861 section 4.4).
+    /// Returns the packet that advertises the hardware address of `neighbour` to `receiver` (RFC
+    /// 4861 section 4.4).
     pub(super) fn neighbour_advertisement(
         neighbour: Ipv6Addr,
-        asker: Ipv6Addr,
+        receiver: Ipv6Addr,
         mac: [u8; 6],
     ) -> Self {
         let mut icmp = [0; 32];
         icmp[0] = 136;
-        // Solicited, and it overrides what was known before.
+        // The flags "solicited" and "override".
         icmp[4] = 0x60;
         icmp[8..24].copy_from_slice(&neighbour.octets());
-        // An option: the sender's own address, in units of eight bytes.
+        // The option "target link-layer address", with a length in units of eight bytes.
         (icmp[24], icmp[25]) = (2, 1);
         icmp[26..32].copy_from_slice(&mac);
-        let (source, target) = (IpAddr::V6(neighbour), IpAddr::V6(asker));
+        let (source, target) = (IpAddr::V6(neighbour), IpAddr::V6(receiver));
         let sum = pseudo_sum(source, target, (PROTOCOL_ICMP6, icmp.len()));
         let checksum = checksum(sum, &icmp);
         icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
         let mut packet = Self::new(source, target, (PROTOCOL_ICMP6, &icmp));
-        // The kernel takes no advertisement that a router may have passed on.
+        // The kernel ignores advertisements that a router may have forwarded.
         packet.bytes[7] = 255;
         packet
     }
 
-    /// Puts `(protocol, payload)` into an IP packet. Both addresses are of one family.
+    /// Puts `(protocol, payload)` into an IP packet. Both addresses must be of one family.
     fn new(source: IpAddr, target: IpAddr, (protocol, payload): (u8, &[u8])) -> Self {
         let mut bytes = [0; Packet::BYTES_MAX];
         let header_bytes = match (source, target) {
@@ -207,12 +205,15 @@ impl Packet {
             }
         };
         let length = header_bytes + payload.len();
-        assert!(length <= Packet::BYTES_MAX, "the longest is an ICMPv6 error with its quote");
+        assert!(
+            length <= Packet::BYTES_MAX,
+            "the packet is longer than an ICMPv6 error with its quote"
+        );
         bytes[header_bytes..length].copy_from_slice(payload);
         Self { bytes, length: length as u8 }
     }
 
-    /// The address of the host that sends it.
+    /// Returns the address of the host that sends the packet.
     pub(super) fn source(&self) -> IpAddr {
         let octets = |from: usize| &self.bytes[from..];
         match self.bytes[0] >> 4 {
@@ -222,14 +223,13 @@ impl Packet {
         .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
     }
 
-    /// The packet from its first header byte to its last byte.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
     }
 }
 
-/// The sum over what TCP and ICMPv6 check besides their own bytes: both addresses, the protocol
-/// and the length (RFC 9293 section 3.1, RFC 8200 section 8.1).
+/// Returns the sum over the pseudo header of TCP and ICMPv6: both addresses, the protocol and the
+/// length (RFC 9293 section 3.1, RFC 8200 section 8.1).
 fn pseudo_sum(source: IpAddr, target: IpAddr, (protocol, length): (u8, usize)) -> u32 {
     let addresses = match (source, target) {
         (IpAddr::V4(source), IpAddr::V4(target)) => sum(&source.octets()) + sum(&target.octets()),
@@ -241,7 +241,7 @@ fn pseudo_sum(source: IpAddr, target: IpAddr, (protocol, length): (u8, usize)) -
     addresses + u32::from(protocol) + length as u32
 }
 
-/// The Internet checksum (RFC 1071) of `bytes`, whose own checksum field is still zero.
+/// Returns the Internet checksum (RFC 1071) of `bytes`, whose own checksum field is still zero.
 fn checksum(start: u32, bytes: &[u8]) -> u16 {
     let mut total = start + sum(bytes);
     while total > 0xffff {
@@ -250,8 +250,8 @@ fn checksum(start: u32, bytes: &[u8]) -> u16 {
     !(total as u16)
 }
 
-/// The plain sum of the 16-bit words of `bytes`, of which there is an even number.
+/// Returns the sum of the 16-bit words of `bytes`, whose length must be even.
 fn sum(bytes: &[u8]) -> u32 {
-    debug_assert!(bytes.len().is_multiple_of(2), "no header of ours has an odd length");
+    debug_assert!(bytes.len().is_multiple_of(2), "the length is odd");
     bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum()
 }

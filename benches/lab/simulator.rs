@@ -1,7 +1,6 @@
-//! The hosts behind their link, and the answers that are under way from them.
+//! Simulates the hosts behind their link, and sends their answers when they are due.
 //!
-//! Owned by the one thread that plays the hosts. Each turn it sends what is due and reads what has
-//! come, neither without end.
+//! One thread drives it. Each round sends due answers and reads packets, up to a limit for each.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -13,50 +12,50 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ethernet::{self, Frame, Mac};
-use super::host::{Fate, Host, Player};
+use super::host::{Fate, Host, HostModel};
 use super::link::{Header, Link, LinkModel};
 use super::stats::Stats;
 use super::wire::{Packet, Segment, flag};
 use super::{Medium, OWN_ADDRESS};
 
-/// Packets read, and packets sent, before the other of both has its turn.
-const PACKETS_PER_TURN: usize = 64;
-/// How long the thread sleeps at most: when it sees that it is to stop.
+/// The maximum number of packets read, and of packets sent, in one round.
+const PACKETS_PER_ROUND: usize = 64;
+/// The maximum time that the thread sleeps before it checks whether it must stop.
 pub(super) const SLEEP_MAX: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct Simulator {
     device: Arc<File>,
     medium: Medium,
-    /// The device's own hardware address, as its frames have it.
+    /// The hardware address of our side, from its last frame.
     own_mac: Mac,
     link: LinkModel,
-    hosts: Vec<Player>,
+    hosts: Vec<HostModel>,
     index: HashMap<IpAddr, usize>,
     deliveries: Deliveries,
     stats: Stats,
 }
 
-impl Stage {
+impl Simulator {
     pub(super) fn new(device: Arc<File>, medium: Medium, hosts: Vec<Host>, link: &Link) -> Self {
         let index: HashMap<IpAddr, usize> =
             hosts.iter().enumerate().map(|(place, host)| (host.address, place)).collect();
-        assert_eq!(index.len(), hosts.len(), "no two hosts share an address");
-        assert!(!index.contains_key(&IpAddr::V4(OWN_ADDRESS)), "our own address is no host's");
-        let hosts = hosts.into_iter().map(Player::new).collect();
+        assert_eq!(index.len(), hosts.len(), "two hosts have the same address");
+        assert!(!index.contains_key(&IpAddr::V4(OWN_ADDRESS)), "a host has our own address");
+        let hosts = hosts.into_iter().map(HostModel::new).collect();
         let (link, deliveries) = (LinkModel::new(link), Deliveries::default());
         let (own_mac, stats) = (Mac::default(), Stats::default());
         Self { device, medium, own_mac, link, hosts, index, deliveries, stats }
     }
 
-    /// Sends what is due, reads what has come; returns how long nothing will be due, or zero if
-    /// there is work left.
-    pub(super) fn turn(&mut self) -> io::Result<Duration> {
+    /// Sends due answers and reads packets. Returns the time until the next answer is due, or zero
+    /// if packets may be left to read.
+    pub(super) fn run_once(&mut self) -> io::Result<Duration> {
         self.send_due();
         let mut buffer = [0; 2048];
-        for _ in 0..PACKETS_PER_TURN {
+        for _ in 0..PACKETS_PER_ROUND {
             match self.device.as_ref().read(&mut buffer) {
-                Ok(length) => self.take(Instant::now(), &buffer[..length]),
+                Ok(length) => self.handle_frame(Instant::now(), &buffer[..length]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let now = Instant::now();
                     let first = self.deliveries.next_at();
@@ -68,13 +67,12 @@ impl Stage {
         Ok(Duration::ZERO)
     }
 
-    /// What was counted up to now.
     pub(super) fn stats(&self) -> Stats {
         Stats { link: self.link.counts(), ..self.stats }
     }
 
     fn send_due(&mut self) {
-        for _ in 0..PACKETS_PER_TURN {
+        for _ in 0..PACKETS_PER_ROUND {
             let Some((late, packet)) = self.deliveries.pop_due(Instant::now()) else { break };
             self.stats.late_max = self.stats.late_max.max(late);
             match self.medium {
@@ -88,8 +86,8 @@ impl Stage {
         self.stats.write_failures += u64::from(self.device.as_ref().write(bytes).is_err());
     }
 
-    /// One packet or frame has come from our side.
-    fn take(&mut self, now: Instant, bytes: &[u8]) {
+    /// Handles a packet or frame from our side.
+    fn handle_frame(&mut self, now: Instant, bytes: &[u8]) {
         match self.medium {
             Medium::PointToPoint => self.receive(now, bytes),
             Medium::Ethernet => match Frame::parse(bytes) {
@@ -97,11 +95,11 @@ impl Stage {
                     self.own_mac = mac;
                     self.receive(now, packet);
                 }
-                Some((_, Frame::Question(question))) => {
+                Some((_, Frame::NeighbourRequest(request))) => {
                     self.stats.neighbours_asked += 1;
-                    if self.index.contains_key(&question.neighbour) {
+                    if self.index.contains_key(&request.neighbour) {
                         self.stats.neighbours_answered += 1;
-                        self.write(&question.answer());
+                        self.write(&request.answer());
                     }
                 }
                 None => self.stats.astray += 1,
@@ -121,20 +119,24 @@ impl Stage {
         self.stats.syns += u64::from(is_syn);
         let header = Header { source: segment.source, target: segment.target, is_syn };
         if let Ok(arrived_at) = self.link.forward(now, &header) {
-            self.reach(arrived_at, (&header, &segment), place);
+            self.handle_segment(arrived_at, (&header, &segment), place);
         }
-        assert_eq!(self.stats().decided(), self.stats.segments, "each segment has one fate");
+        assert_eq!(
+            self.stats().decided(),
+            self.stats.segments,
+            "a segment was not counted under exactly one fate"
+        );
     }
 
-    /// The segment has passed the link and is with its host.
-    fn reach(&mut self, now: Instant, what: (&Header, &Segment<'_>), place: usize) {
+    /// Handles a segment that has passed the link and reached its host.
+    fn handle_segment(&mut self, now: Instant, what: (&Header, &Segment<'_>), place: usize) {
         let (header, segment) = what;
-        let player = &mut self.hosts[place];
-        match player.handle(now, segment) {
+        let host = &mut self.hosts[place];
+        match host.handle(now, segment) {
             Fate::Answered(packet) => {
                 self.stats.answered += 1;
                 if let Ok(arrival) = self.link.back(now, header) {
-                    let rtt = player.rtt(now);
+                    let rtt = host.rtt(now);
                     for at in iter::once(arrival.at).chain(arrival.copy_at) {
                         self.deliveries.push(at + rtt, packet);
                     }
@@ -149,15 +151,15 @@ impl Stage {
     }
 }
 
-/// Answers under way, by when they arrive.
+/// Answers on their way to our side, in the order of their due times.
 ///
-/// Nearly all are added in the order in which they arrive, so they wait in a queue; those that
-/// would arrive before its last one wait in a heap beside it.
+/// Most answers are added in this order, so they wait in a queue. An answer that is due before the
+/// last one in the queue waits in a heap.
 #[derive(Debug, Default)]
 struct Deliveries {
     in_order: VecDeque<(Instant, Packet)>,
     out_of_order: BinaryHeap<Reverse<Delivery>>,
-    /// How many were ever added out of order: it tells apart those due at the same time.
+    /// The number of answers that were added to the heap, which orders those with equal due times.
     added: u64,
 }
 
@@ -177,14 +179,13 @@ impl Deliveries {
         }
     }
 
-    /// When the next one arrives.
     fn next_at(&self) -> Option<Instant> {
         let in_order = self.in_order.front().map(|(due, _)| *due);
         let out_of_order = self.out_of_order.peek().map(|Reverse(delivery)| delivery.due.0);
         in_order.into_iter().chain(out_of_order).min()
     }
 
-    /// One that has arrived by `now`, and how long ago.
+    /// Returns the next due answer, and how late it is.
     fn pop_due(&mut self, now: Instant) -> Option<(Duration, Packet)> {
         let due = self.next_at()?;
         let late = now.checked_duration_since(due)?;

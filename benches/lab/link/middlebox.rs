@@ -1,7 +1,7 @@
-//! What stands on the link and looks into packets: a middlebox with a table of half-open
-//! connections, and a firewall that bans a source.
+//! The devices on the link that inspect packets: a middlebox with a table of half-open connections,
+//! and a firewall that bans sources.
 //!
-//! Pure. Both stand at the hosts' end, behind the queue, so the times that come in never go back.
+//! Pure. Both are at the hosts' end of the link, after the queue, so their times never decrease.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -9,37 +9,37 @@ use std::time::{Duration, Instant};
 
 use super::Header;
 
-/// A middlebox (a NAT, a stateful firewall) that keeps an entry for each half-open connection.
+/// A middlebox (a NAT, a stateful firewall) with an entry for each half-open connection.
 ///
-/// A SYN that finds no room is dropped, as Linux does ("nf_conntrack: table full, dropping
-/// packet"). A repeated SYN keeps its entry and renews it. The answer frees it; an answer whose
-/// entry has expired is dropped.
+/// While the table is full, a SYN without an entry is dropped, as Linux does ("nf_conntrack: table
+/// full, dropping packet"). A repeated SYN renews its entry. An answer removes the entry, and an
+/// answer whose entry has expired is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HalfOpenTable {
-    /// How many there are room for.
+    /// The maximum number of entries.
     pub(crate) entries: usize,
-    /// How long an entry is kept without an answer.
+    /// The lifetime of an entry without an answer.
     pub(crate) lifetime: Duration,
 }
 
-/// A firewall that drops everything from a source for some time, once it sent too many SYNs.
+/// A firewall that drops all packets of a source for some time after it sent too many SYNs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ban {
-    /// SYNs that one source may send within a second. One more, and the ban begins.
+    /// The maximum number of SYNs per second and source. The next one starts the ban.
     pub(crate) syns_per_second: u32,
-    /// How long it lasts; what is sent meanwhile does not prolong it.
+    /// The duration of the ban. Packets in this time do not extend it.
     pub(crate) duration: Duration,
 }
 
 type Flow = (SocketAddr, SocketAddr);
 
-/// A [`HalfOpenTable`] at work.
+/// The state of a [`HalfOpenTable`].
 #[derive(Debug)]
 pub(super) struct Middlebox {
     table: HalfOpenTable,
-    /// When each half-open connection expires.
+    /// The expiry of each half-open connection.
     entries: HashMap<Flow, Instant>,
-    /// In the order of expiry; an entry that was renewed is in here more than once.
+    /// All expiries in order. A renewed entry has several.
     expiries: VecDeque<(Instant, Flow)>,
 }
 
@@ -48,7 +48,7 @@ impl Middlebox {
         Self { table, entries: HashMap::new(), expiries: VecDeque::new() }
     }
 
-    /// True exactly when a packet for a host may pass.
+    /// Returns whether a packet for a host may pass.
     pub(super) fn admits(&mut self, now: Instant, header: &Header) -> bool {
         if !header.is_syn {
             return true;
@@ -61,11 +61,11 @@ impl Middlebox {
         let expires_at = now + self.table.lifetime;
         self.entries.insert(flow, expires_at);
         self.expiries.push_back((expires_at, flow));
-        assert!(self.entries.len() <= self.table.entries, "the table has a limit");
+        assert!(self.entries.len() <= self.table.entries, "the table exceeds its limit");
         true
     }
 
-    /// True exactly when the answer to a packet with this header may pass.
+    /// Returns whether the answer to a packet with this header may pass.
     pub(super) fn admits_answer(&mut self, now: Instant, header: &Header) -> bool {
         self.expire(now);
         !header.is_syn || self.entries.remove(&(header.source, header.target)).is_some()
@@ -83,7 +83,7 @@ impl Middlebox {
     }
 }
 
-/// A [`Ban`] at work.
+/// The state of a [`Ban`].
 #[derive(Debug)]
 pub(super) struct Firewall {
     ban: Ban,
@@ -92,7 +92,7 @@ pub(super) struct Firewall {
 
 #[derive(Clone, Copy, Debug)]
 enum Source {
-    /// Sent so many SYNs within the second that began then.
+    /// The source sent this number of SYNs in the second that began at `since`.
     Counted {
         since: Instant,
         syns: u32,
@@ -107,7 +107,7 @@ impl Firewall {
         Self { ban, sources: HashMap::new() }
     }
 
-    /// True exactly when a packet for a host may pass.
+    /// Returns whether a packet for a host may pass.
     pub(super) fn admits(&mut self, now: Instant, header: &Header) -> bool {
         let fresh = Source::Counted { since: now, syns: 0 };
         let source = self.sources.entry(header.source.ip()).or_insert(fresh);

@@ -1,48 +1,46 @@
-//! The attacks: what is sent, how often, and to what kind of service.
+//! The attacks: what the attackers send, how many they are, and the flags of the service.
 
 use std::time::Duration;
 
 use openports::limits::Settings;
 
-use crate::swarm::{Parting, Reading, Script, Size};
-use crate::victim::Log;
+use crate::attackers::{CloseMode, Reading, Script, Size};
+use crate::service::Log;
 
-/// One attack.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attack {
-    /// One word, for the command line.
+    /// The name on the command line.
     pub(crate) name: &'static str,
-    /// What the attackers send, for a reader.
+    /// The description in the report.
     pub(crate) about: &'static str,
-    /// `None`: nobody attacks.
+    /// `None` is the baseline without attackers.
     pub(crate) script: Option<Script>,
     pub(crate) size: Size,
-    /// Flags of the service beside the usual ones.
+    /// Further flags of the service.
     pub(crate) flags: &'static [&'static str],
-    /// The service's limit of descriptors, where it is to be short of them.
+    /// The service's limit of descriptors, if the attack needs a low one.
     pub(crate) descriptors: Option<u32>,
     pub(crate) log: Log,
-    /// True exactly when the attackers may fill every place for scans, so that a small scan may be
-    /// told to come again (429 or 503).
+    /// The attackers may use all permitted scans, so a small scan may get 429 or 503.
     pub(crate) may_refuse_scans: bool,
-    /// True exactly when places are so few that attackers may push out a newcomer that has not
-    /// spoken yet: then one request in fifty may be lost.
+    /// The maximum number of connections is so small that a new connection may be evicted before
+    /// its request arrives. Then one request in fifty may be lost.
     pub(crate) is_tight: bool,
-    /// True exactly when it is part of the short form.
+    /// The attack is part of the short form.
     pub(crate) is_short: bool,
 }
 
 impl Attack {
-    /// True exactly when the attackers alone are more than there are places, so that a client may
-    /// wait in the kernel's queue when the service ends.
-    pub(crate) fn fills_every_place(&self) -> bool {
+    /// Returns whether the attackers exceed the maximum number of connections, so that a client may
+    /// still wait in the backlog when the service ends.
+    pub(crate) fn exceeds_connections_max(&self) -> bool {
         self.descriptors.is_some() || self.size.connections > Settings::default().connections_max
     }
 }
 
-const CALM: Attack = Attack {
+const BASELINE: Attack = Attack {
     name: "none",
-    about: "nothing: the baseline",
+    about: "no attack: the baseline",
     script: None,
     size: Size { connections: 0, sources: 1 },
     flags: &[],
@@ -57,203 +55,206 @@ const fn size(connections: usize) -> Size {
     Size { connections, sources: 1 }
 }
 
-/// Sends its opening and waits for whatever comes.
-const fn asks(opening: fn(u64) -> Vec<u8>) -> Script {
-    Script { opening, drip: None, reading: Reading::All, leaving: None }
+/// Returns a script that sends an opening, and then only reads.
+const fn send_once(opening: fn(u64) -> Vec<u8>) -> Script {
+    Script { opening, repeated: None, reading: Reading::All, close_after: None }
 }
 
 const MS: Duration = Duration::from_millis(1);
 const SILENT_SCAN: &str = "/open-ports?domain=10.99.1.3&toPort=65535";
 
-/// Every attack, in the order of the table.
+/// Returns all attacks in the order of the table.
 pub(crate) fn attacks() -> Vec<Attack> {
-    [slow(), crowds(), pipelines(), scans(), shortages()].concat()
+    [slow(), many_connections(), pipelines(), scans(), shortages()].concat()
 }
 
-/// What comes too slowly.
+/// Attacks by clients that send or read slowly.
 fn slow() -> Vec<Attack> {
     vec![
-        CALM,
+        BASELINE,
         Attack {
             name: "slow-heads",
-            about: "1,200 heads that never end, a field each 100 ms",
+            about: "1,200 endless heads, one field every 100 ms",
             script: Some(Script {
                 opening: |_| b"GET / HTTP/1.1\r\nHost: a\r\n".to_vec(),
-                drip: Some((|n| format!("X-{n}: a\r\n").into_bytes(), MS * 100)),
-                ..asks(nothing)
+                repeated: Some((|n| format!("X-{n}: a\r\n").into_bytes(), MS * 100)),
+                ..send_once(nothing)
             }),
             size: size(1200),
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "heads-by-bytes",
-            about: "500 heads of 16 KB, a byte each 5 ms",
+            about: "500 heads of 16 KB, one byte every 5 ms",
             script: Some(Script {
                 opening: |_| b"GET / HTTP/1.1\r\nHost: a\r\nX: ".to_vec(),
-                drip: Some((|_| b"a".to_vec(), MS * 5)),
-                ..asks(nothing)
+                repeated: Some((|_| b"a".to_vec(), MS * 5)),
+                ..send_once(nothing)
             }),
             size: size(500),
             is_short: false,
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "slow-bodies",
-            about: "1,200 bodies of 60,000 bytes, one each 100 ms",
+            about: "1,200 bodies of 60,000 bytes, one byte every 100 ms",
             script: Some(Script {
                 opening: |_| request("POST", "/", "Content-Length: 60000\r\n"),
-                drip: Some((|_| b"x".to_vec(), MS * 100)),
-                ..asks(nothing)
+                repeated: Some((|_| b"x".to_vec(), MS * 100)),
+                ..send_once(nothing)
             }),
             size: size(1200),
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "tiny-chunks",
             about: "200 bodies in chunks of one byte, 2,000 at a time",
             script: Some(Script {
                 opening: |_| request("POST", "/", "Transfer-Encoding: chunked\r\n"),
-                drip: Some((|_| b"1\r\nx\r\n".repeat(2000), Duration::ZERO)),
-                ..asks(nothing)
+                repeated: Some((|_| b"1\r\nx\r\n".repeat(2000), Duration::ZERO)),
+                ..send_once(nothing)
             }),
             size: size(200),
             is_short: false,
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "slow-readers",
-            about: "1,200 readers of 20 pages each, 64 bytes each 500 ms",
+            about: "1,200 readers of 20 pages each, 64 bytes every 500 ms",
             script: Some(Script {
                 opening: |_| request("GET", "/openapi.json", "").repeat(20),
                 reading: Reading::Slow(64, MS * 500),
-                ..asks(nothing)
+                ..send_once(nothing)
             }),
             size: size(1200),
-            ..CALM
+            ..BASELINE
         },
     ]
 }
 
-/// What comes in great number.
-fn crowds() -> Vec<Attack> {
+/// Attacks by a large number of connections.
+fn many_connections() -> Vec<Attack> {
     vec![
         Attack {
             name: "idle",
-            about: "10,000 connections without a word, at a cap of 1,024",
-            script: Some(asks(nothing)),
+            about: "10,000 idle connections, with a maximum of 1,024",
+            script: Some(send_once(nothing)),
             size: size(10_000),
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "connect-close",
-            about: "500 at a time connect and go, with FIN",
-            script: Some(Script { leaving: Some((Duration::ZERO, Parting::Fin)), ..asks(nothing) }),
+            about: "500 at a time connect and close with FIN",
+            script: Some(Script {
+                close_after: Some((Duration::ZERO, CloseMode::Fin)),
+                ..send_once(nothing)
+            }),
             size: Size { connections: 500, sources: 8 },
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "connect-reset",
-            about: "500 at a time connect and go, with RST",
+            about: "500 at a time connect and close with RST",
             script: Some(Script {
-                leaving: Some((Duration::ZERO, Parting::Reset)),
-                ..asks(nothing)
+                close_after: Some((Duration::ZERO, CloseMode::Reset)),
+                ..send_once(nothing)
             }),
             size: Size { connections: 500, sources: 8 },
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "one-shot",
-            about: "200 at a time ask for `/healthz`, each on a new connection",
-            script: Some(asks(|_| request("GET", "/healthz", "Connection: close\r\n"))),
+            about: "200 at a time request `/healthz`, each on a new connection",
+            script: Some(send_once(|_| request("GET", "/healthz", "Connection: close\r\n"))),
             size: Size { connections: 200, sources: 8 },
             is_short: false,
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "many-hosts",
             about: "200 at a time, each with another Host and 90 other fields",
-            script: Some(asks(|n| {
+            script: Some(send_once(|n| {
                 let fields: String = (0..90).map(|field| format!("X-{field}: {n}\r\n")).collect();
                 let line = format!("GET /{n} HTTP/1.1\r\nHost: h{n}.example\r\n");
                 format!("{line}{fields}Connection: close\r\n\r\n").into_bytes()
             })),
             size: Size { connections: 200, sources: 8 },
             is_short: false,
-            ..CALM
+            ..BASELINE
         },
     ]
 }
 
-/// Requests without waiting for answers.
+/// Attacks by pipelined requests.
 fn pipelines() -> Vec<Attack> {
     let flood = |piece: fn(u64) -> Vec<u8>| {
-        Some(Script { drip: Some((piece, Duration::ZERO)), ..asks(nothing) })
+        Some(Script { repeated: Some((piece, Duration::ZERO)), ..send_once(nothing) })
     };
     vec![
         Attack {
             name: "pipelines",
-            about: "100 connections, 2,000 `/healthz` a write, answers read",
+            about: "100 connections, 2,000 `/healthz` per write, responses read",
             script: flood(|_| request("GET", "/healthz", "").repeat(2000)),
             size: size(100),
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "many-pipelines",
-            about: "1,200 connections, 2,000 `/healthz` a write, answers read",
+            about: "1,200 connections, 2,000 `/healthz` per write, responses read",
             script: flood(|_| request("GET", "/healthz", "").repeat(2000)),
             size: size(1200),
             is_short: false,
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "metrics-pipelines",
-            about: "100 connections, 500 `/metrics` a write, answers read",
+            about: "100 connections, 500 `/metrics` per write, responses read",
             script: flood(|_| request("GET", "/metrics", "").repeat(500)),
             size: size(100),
             is_short: false,
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "long-queries",
-            about: "100 connections, HEAD with a list of 8,000 bytes, answers read",
+            about: "100 connections, HEAD with a list of 8,000 bytes, responses read",
             script: flood(long_queries),
             size: size(100),
             is_short: false,
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "many-long-queries",
-            about: "1,200 connections do the same",
+            about: "1,200 connections, HEAD with a list of 8,000 bytes, responses read",
             script: flood(long_queries),
             size: size(1200),
             is_short: false,
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "unread-pipelines",
-            about: "1,200 connections, 2,000 `/healthz` a write, no answer read",
+            about: "1,200 connections, 2,000 `/healthz` per write, no response read",
             script: flood(|_| request("GET", "/healthz", "").repeat(2000))
                 .map(|script| Script { reading: Reading::Never, ..script }),
             size: size(1200),
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "unread-pages",
-            about: "1,200 connections, 500 `/openapi.json` a write, no answer read",
+            about: "1,200 connections, 500 `/openapi.json` per write, no response read",
             script: flood(|_| request("GET", "/openapi.json", "").repeat(500))
                 .map(|script| Script { reading: Reading::Never, ..script }),
             size: size(1200),
-            ..CALM
+            ..BASELINE
         },
     ]
 }
 
-/// Work that a stranger gives.
+/// Attacks by scans.
 fn scans() -> Vec<Attack> {
-    let gone_after = |parting| {
+    let gone_after = |mode| {
         Some(Script {
-            leaving: Some((MS * 200, parting)),
-            ..asks(|_| request("GET", SILENT_SCAN, ""))
+            close_after: Some((MS * 200, mode)),
+            ..send_once(|_| request("GET", SILENT_SCAN, ""))
         })
     };
     let all_of_loopback: fn(u64) -> Vec<u8> =
@@ -261,130 +262,130 @@ fn scans() -> Vec<Attack> {
     vec![
         Attack {
             name: "scans-here",
-            about: "1,000 clients of one address want 65,535 ports of loopback",
-            script: Some(asks(all_of_loopback)),
+            about: "1,000 clients of one address scan 65,535 ports of loopback",
+            script: Some(send_once(all_of_loopback)),
             size: size(1000),
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "scans-everybody",
-            about: "1,000 clients of 200 addresses want 65,535 ports of loopback",
-            script: Some(asks(all_of_loopback)),
+            about: "1,000 clients of 200 addresses scan 65,535 ports of loopback",
+            script: Some(send_once(all_of_loopback)),
             size: Size { connections: 1000, sources: 200 },
             may_refuse_scans: true,
             is_short: false,
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "scans-silent",
-            about: "1,000 clients of one address want 65,535 ports of a silent host",
-            script: Some(asks(|_| request("GET", SILENT_SCAN, ""))),
+            about: "1,000 clients of one address scan 65,535 ports of a silent host",
+            script: Some(send_once(|_| request("GET", SILENT_SCAN, ""))),
             size: size(1000),
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "vanish-fin",
-            about: "100 clients want them and go after 200 ms, with FIN",
-            script: gone_after(Parting::Fin),
+            about: "100 clients scan the silent host and close with FIN after 200 ms",
+            script: gone_after(CloseMode::Fin),
             size: Size { connections: 100, sources: 3 },
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "vanish-reset",
-            about: "100 clients want them and go after 200 ms, with RST",
-            script: gone_after(Parting::Reset),
+            about: "100 clients scan the silent host and close with RST after 200 ms",
+            script: gone_after(CloseMode::Reset),
             size: Size { connections: 100, sources: 3 },
             is_short: false,
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "unread-streams",
-            about: "48 streams of 65,535 open ports, unread",
+            about: "48 streams of 65,535 open ports, not read",
             script: Some(Script {
                 reading: Reading::Never,
-                ..asks(|_| {
+                ..send_once(|_| {
                     let target = "/open-ports?domain=10.99.1.7&toPort=65535";
                     request("GET", target, "Accept: application/x-ndjson\r\n")
                 })
             }),
             size: Size { connections: 48, sources: 3 },
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "unread-answers",
-            about: "200 clients want 10,000 open ports each and read nothing",
+            about: "200 clients scan 10,000 open ports each and do not read",
             script: Some(Script {
                 reading: Reading::Never,
-                ..asks(|_| request("GET", "/open-ports?domain=10.99.1.7&toPort=10000", ""))
+                ..send_once(|_| request("GET", "/open-ports?domain=10.99.1.7&toPort=10000", ""))
             }),
             size: Size { connections: 200, sources: 3 },
             is_short: false,
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "many-addresses",
-            about: "48 clients want 65,535 ports of each of a name's 64 addresses",
-            script: Some(asks(|_| {
+            about: "48 clients scan 65,535 ports of each of a name's 64 addresses",
+            script: Some(send_once(|_| {
                 request("GET", "/open-ports?domain=many.example&addresses=all&toPort=65535", "")
             })),
             size: Size { connections: 48, sources: 3 },
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "dead-names",
-            about: "1,000 clients want names that no server answers for, 300 scans at a time",
-            script: Some(asks(|n| {
+            about: "1,000 clients scan names that no server answers for, 300 at a time",
+            script: Some(send_once(|n| {
                 let target = format!("/open-ports?domain=n{n}.example.&toPort=1&deadline=2s");
                 request("GET", &target, "Connection: close\r\n")
             })),
             size: size(1000),
             flags: &["--max-scans", "320", "--max-scans-per-client", "300"],
-            ..CALM
+            ..BASELINE
         },
     ]
 }
 
-/// What is short on the service's side.
+/// Attacks on a service that lacks a resource.
 fn shortages() -> Vec<Attack> {
-    let silent = Some(asks(|_| request("GET", SILENT_SCAN, "")));
+    let silent = Some(send_once(|_| request("GET", SILENT_SCAN, "")));
     vec![
         Attack {
             name: "64-descriptors",
-            about: "10 clients want 65,535 silent ports, at RLIMIT_NOFILE 64",
+            about: "10 clients scan 65,535 silent ports, with RLIMIT_NOFILE 64",
             script: silent,
             size: size(10),
             descriptors: Some(64),
             may_refuse_scans: true,
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "64-idle",
-            about: "1,000 connections without a word, at RLIMIT_NOFILE 64",
-            script: Some(asks(nothing)),
+            about: "1,000 idle connections, with RLIMIT_NOFILE 64",
+            script: Some(send_once(nothing)),
             size: size(1000),
             descriptors: Some(64),
             is_short: false,
             is_tight: true,
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "256-descriptors",
-            about: "1,000 clients want 65,535 silent ports, at RLIMIT_NOFILE 256",
+            about: "1,000 clients scan 65,535 silent ports, with RLIMIT_NOFILE 256",
             script: silent,
             size: size(1000),
             descriptors: Some(256),
             is_short: false,
             is_tight: true,
-            ..CALM
+            ..BASELINE
         },
         Attack {
             name: "unread-log",
-            about: "200 at a time ask for what is not there, and nobody reads the log",
-            script: Some(asks(|n| request("GET", &format!("/{n}"), "Connection: close\r\n"))),
+            about: "200 at a time request unknown paths, and the log is not read",
+            script: Some(send_once(|n| request("GET", &format!("/{n}"), "Connection: close\r\n"))),
             size: Size { connections: 200, sources: 8 },
             flags: &["--log-level", "debug"],
             log: Log::Unread,
-            ..CALM
+            ..BASELINE
         },
     ]
 }

@@ -1,4 +1,4 @@
-//! The little HTTP that a well-behaved client speaks: one request, one whole answer, a deadline.
+//! A minimal HTTP client: one request, one complete response, and a deadline.
 #![allow(dead_code, reason = "each program that includes it uses a part of it")]
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -7,26 +7,26 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-/// An answer, complete.
+/// A complete response.
 #[derive(Clone, Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     /// The lines of the head, from the status line on.
     pub(crate) head: String,
-    /// Chunks put together.
+    /// The body without its chunked coding.
     pub(crate) body: String,
 }
 
-/// A connection with a deadline on every step.
+/// A connection with a deadline for every read and write.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct Connection {
     stream: TcpStream,
-    /// Read, but of a later answer.
+    /// Bytes that were read, but belong to the next response.
     kept: Vec<u8>,
 }
 
-impl Link {
-    /// Connects from `source`, or from where the kernel likes.
+impl Connection {
+    /// Connects from `source`, or from an address that the kernel chooses.
     pub(crate) fn open(
         to: SocketAddr,
         source: Option<IpAddr>,
@@ -44,20 +44,19 @@ impl Link {
         Ok(Self { stream, kept: Vec::new() })
     }
 
-    /// Sends bytes as they are.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }
 
-    /// Asks with GET, and reads the whole answer.
-    pub(crate) fn get(&mut self, target: &str, fields: &str) -> io::Result<Answer> {
+    /// Sends a GET, and reads the complete response.
+    pub(crate) fn get(&mut self, target: &str, fields: &str) -> io::Result<Response> {
         let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         self.send(head.as_bytes())?;
-        self.answer()
+        self.read_response()
     }
 
-    /// Reads one whole answer to a GET.
-    pub(crate) fn answer(&mut self) -> io::Result<Answer> {
+    /// Reads a complete response to a GET.
+    pub(crate) fn read_response(&mut self) -> io::Result<Response> {
         let mut bytes = std::mem::take(&mut self.kept);
         let end = loop {
             if let Some(at) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
@@ -67,12 +66,12 @@ impl Link {
         };
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
         bytes.drain(..end);
-        let status = head.get(9..12).and_then(|it| it.parse().ok()).ok_or_else(nonsense)?;
+        let status = head.get(9..12).and_then(|it| it.parse().ok()).ok_or_else(invalid_response)?;
         let body = if status == 100 {
             self.kept = bytes;
             Vec::new()
         } else if let Some(length) = field(&head, "content-length") {
-            let length: usize = length.parse().map_err(|_| nonsense())?;
+            let length: usize = length.parse().map_err(|_| invalid_response())?;
             while bytes.len() < length {
                 self.more(&mut bytes)?;
             }
@@ -84,18 +83,18 @@ impl Link {
             while self.read(&mut bytes)? > 0 {}
             bytes
         };
-        Ok(Answer { status, head, body: String::from_utf8_lossy(&body).into_owned() })
+        Ok(Response { status, head, body: String::from_utf8_lossy(&body).into_owned() })
     }
 
-    /// Has the kernel send a RST in the place of a FIN.
+    /// Makes the kernel send a RST instead of a FIN.
     pub(crate) fn reset_when_dropped(&self) -> io::Result<()> {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))
     }
 
-    /// Reads one whole answer, with another limit for each step.
-    pub(crate) fn answer_within(&mut self, limit: Duration) -> io::Result<Answer> {
+    /// Reads a complete response, with another limit for each read.
+    pub(crate) fn read_response_within(&mut self, limit: Duration) -> io::Result<Response> {
         self.stream.set_read_timeout(Some(limit))?;
-        self.answer()
+        self.read_response()
     }
 
     fn chunks(&mut self, mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
@@ -107,8 +106,8 @@ impl Link {
                 }
                 self.more(&mut bytes)?;
             };
-            let size = std::str::from_utf8(&bytes[..line]).map_err(|_| nonsense())?;
-            let size = usize::from_str_radix(size, 16).map_err(|_| nonsense())?;
+            let size = std::str::from_utf8(&bytes[..line]).map_err(|_| invalid_response())?;
+            let size = usize::from_str_radix(size, 16).map_err(|_| invalid_response())?;
             while bytes.len() < line + 2 + size + 2 {
                 self.more(&mut bytes)?;
             }
@@ -140,20 +139,21 @@ impl Link {
     }
 }
 
-/// One request on a connection of its own: the answer, and how long it took from SYN to FIN.
-pub(crate) fn ask(
+/// Sends one request on a new connection, and returns the response and the time from the connect to
+/// the end of the response.
+pub(crate) fn request_once(
     to: SocketAddr,
     source: Option<IpAddr>,
     target: &str,
     (fields, limit): (&str, Duration),
-) -> io::Result<(Answer, Duration)> {
+) -> io::Result<(Response, Duration)> {
     let begun = Instant::now();
-    let mut link = Link::open(to, source, limit)?;
-    let answer = link.get(target, &format!("{fields}Connection: close\r\n"))?;
-    Ok((answer, begun.elapsed()))
+    let mut connection = Connection::open(to, source, limit)?;
+    let response = connection.get(target, &format!("{fields}Connection: close\r\n"))?;
+    Ok((response, begun.elapsed()))
 }
 
-/// A field of a head, by its name in lower case.
+/// Returns the value of a field of a head.
 pub(crate) fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| {
         let (found, value) = line.split_once(':')?;
@@ -161,12 +161,13 @@ pub(crate) fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-fn nonsense() -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, "the answer makes no sense")
+fn invalid_response() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "the response is invalid")
 }
 
-/// What so many percent of the numbers stay within; 50 is the median, 100 the most. 0 of none.
-pub(crate) fn share(numbers: &[f64], percent: usize) -> f64 {
+/// Returns a percentile of the numbers: 50 is the median, 100 the maximum. Returns 0 without
+/// numbers.
+pub(crate) fn percentile(numbers: &[f64], percent: usize) -> f64 {
     let mut numbers = numbers.to_vec();
     numbers.sort_by(f64::total_cmp);
     let last = numbers.len().saturating_sub(1);

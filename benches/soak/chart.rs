@@ -1,4 +1,4 @@
-//! Three lines over the time, as a picture: memory, descriptors, latency.
+//! Draws memory, descriptors and latency over the time as an SVG.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 110.0;
 const LEFT: f64 = 90.0;
 
-/// One line: its title, its unit, and its value in a measurement.
+/// A line of the chart: its title, its unit, and its value in a sample.
 type Line = (&'static str, &'static str, fn(&Sample) -> f64);
 
 const LINES: [Line; 4] = [
@@ -18,7 +18,7 @@ const LINES: [Line; 4] = [
     ("/healthz 99 %", "ms", |it| it.health_99),
 ];
 
-/// An SVG with one field for each line; each begins at zero.
+/// Returns an SVG with one field for each line. The value axes begin at zero.
 pub(crate) fn draw(samples: &[Sample]) -> String {
     let height = HEIGHT * LINES.len() as f64 + 20.0;
     let mut text = format!(
@@ -31,12 +31,12 @@ pub(crate) fn draw(samples: &[Sample]) -> String {
     for (row, (title, unit, value)) in LINES.into_iter().enumerate() {
         let bottom = HEIGHT * (row as f64 + 1.0);
         let most = samples.iter().map(value).fold(f64::MIN_POSITIVE, f64::max);
-        let room = HEIGHT - 30.0;
+        let scale = HEIGHT - 30.0;
         let points: Vec<String> = samples
             .iter()
             .map(|it| {
                 let x = LEFT + WIDTH * it.at / end;
-                format!("{x:.1},{:.1}", bottom - room * value(it) / most)
+                format!("{x:.1},{:.1}", bottom - scale * value(it) / most)
             })
             .collect();
         // Writing to a String never fails.
@@ -47,9 +47,9 @@ pub(crate) fn draw(samples: &[Sample]) -> String {
              <text x=\"{:.1}\" y=\"{bottom:.1}\" text-anchor=\"end\">0</text>\n\
              <path d=\"M{LEFT} {bottom:.1}h{WIDTH}\" stroke=\"#999\"/>\n\
              <polyline points=\"{}\" fill=\"none\" stroke=\"#0a58a8\"/>\n",
-            bottom - room - 5.0,
+            bottom - scale - 5.0,
             LEFT - 6.0,
-            bottom - room + 5.0,
+            bottom - scale + 5.0,
             LEFT - 6.0,
             points.join(" ")
         );

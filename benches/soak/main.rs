@@ -1,13 +1,14 @@
-//! An hour of everything at once, and whether anything grows, slows down or lies.
+//! Uses a service for a long time, and records its memory, descriptors and latency. It fails only
+//! on a wrong response, an open descriptor at the end or a failed exit.
 //!
-//! In a network of its own a service is asked for whatever it can do, round after round, while a
-//! health check asks it the whole time. Each round knows what must come out of it. Between rounds
-//! it sleeps, so that it takes a quarter of a core. Every ten seconds, at rest, it is measured.
+//! It runs in its own network namespace. Each round uses one feature and checks the result, while a
+//! thread sends health checks. Pauses between rounds limit the CPU time to a share of one core, a
+//! quarter by default. The service is measured every ten seconds, between two rounds.
 #![expect(clippy::print_stdout, reason = "a command line program reports on stdout")]
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
-    reason = "the tests' name server, which it shares, fails where it is not understood"
+    reason = "the name server of the tests panics on queries that it does not understand"
 )]
 
 mod chart;
@@ -18,8 +19,8 @@ mod lab;
 mod nameserver;
 mod rounds;
 mod samples;
-#[path = "../abuse/victim.rs"]
-mod victim;
+#[path = "../abuse/service.rs"]
+mod service;
 #[path = "../abuse/web.rs"]
 mod web;
 
@@ -32,25 +33,25 @@ use std::time::{Duration, Instant};
 
 use lexopt::{Arg, ValueExt};
 
-use rounds::{Dice, ROUNDS, World};
+use rounds::{ROUNDS, Rng, World};
 use samples::{Sample, Samples};
-use victim::{Log, Victim};
+use service::{Log, Service};
 
 const HELP: &str = "\
-Mixed traffic and scans for a long time: memory, descriptors and latency, and no wrong answer.
+Mixed traffic and scans for a long time: memory, descriptors and latency, and no wrong response.
 
     cargo bench --bench soak -- [OPTION…]
 
-    --seconds N    how long [60]
-    --share P      percent of one core that the service and this program take together [25]
-    --seed N       of the order of the rounds [1]
-    --out FOLDER   for samples.csv, soak.md and a chart [target/soak]";
+    --seconds N    duration [60]
+    --share P      CPU time of the service and this program, in percent of one core [25]
+    --seed N       seed of the order of the rounds [1]
+    --out FOLDER   folder for samples.csv, soak.md and a chart [target/soak]";
 
-/// Between two measurements.
+/// The time between two measurements.
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
-/// Between two health checks.
+/// The time between two health checks.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
-/// How long anything may take, or it hangs.
+/// The maximum time of a request or an exit.
 const LIMIT: Duration = Duration::from_secs(60);
 
 struct Plan {
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
 }
 
 fn parse() -> Result<Option<Plan>, Box<dyn Error>> {
-    // `cargo bench` adds the flag.
+    // `cargo bench` appends the flag.
     let words = std::env::args().skip(1).filter(|word| word != "--bench");
     let mut plan = Plan {
         length: Duration::from_secs(60),
@@ -109,7 +110,7 @@ fn soak(plan: &Plan) -> Result<(), Box<dyn Error>> {
     let file = |name: &str| files.join(name).to_string_lossy().into_owned();
     let (resolv, token) = (file("resolv.conf"), file("token"));
     let flags = ["--resolv-conf", &resolv, "--token-file", &token, "--max-scans-per-client", "32"];
-    let mut service = Victim::start(&flags, None, Log::Read)?;
+    let mut service = Service::start(&flags, None, Log::Read)?;
     let address = service.address;
     world.service = address;
     let checks = Arc::new(Mutex::new(Checks::default()));
@@ -120,26 +121,26 @@ fn soak(plan: &Plan) -> Result<(), Box<dyn Error>> {
     };
     let mut run = Run {
         samples: Samples::default(),
-        dice: Dice(plan.seed),
+        rng: Rng(plan.seed),
         at_rest: 0,
         counts: vec![0; ROUNDS.len()],
         wrong: Vec::new(),
     };
-    let ended = run.turn(plan, &service, (&world, &checks));
+    let ended = run.run_rounds(plan, &service, (&world, &checks));
     is_over.store(true, Ordering::Relaxed);
     drop(checker.join());
     ended?;
     let own_losses = lab.stats().own_losses();
     service.terminate()?;
-    let exit = service.wait(LIMIT).ok_or("it does not end after SIGTERM")?;
+    let exit = service.wait(LIMIT).ok_or("the service does not exit after SIGTERM")?;
     println!("{}", run.report());
-    println!("the lab lost {own_losses} packets of its own; the service ended with {}", exit.0);
+    println!("the lab itself lost {own_losses} packets; the service exited with {}", exit.0);
     std::fs::write(plan.out.join("soak.md"), run.report())?;
     std::fs::write(plan.out.join("soak.svg"), chart::draw(run.samples.all()))?;
     let faults = run.faults(&checks.lock().unwrap_or_else(PoisonError::into_inner));
     match (faults, exit.0.success()) {
         (faults, true) if faults.is_empty() => {
-            // In the words by which the steps are counted.
+            // CI counts steps by lines of this form.
             println!("soak result: {} passed, 0 failed", ROUNDS.len());
             Ok(())
         }
@@ -147,34 +148,34 @@ fn soak(plan: &Plan) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// What the health check has seen since the last measurement.
+/// The results of the health checks since the last measurement.
 #[derive(Debug, Default)]
 struct Checks {
     millis: Vec<f64>,
     failures: Vec<String>,
 }
 
-/// Asks for `/healthz` on one connection, from time to time on a new one, until it is over.
+/// Requests `/healthz` until `is_over`, on one connection that is sometimes replaced.
 fn check_health(to: std::net::SocketAddr, checks: &Mutex<Checks>, is_over: &AtomicBool) {
-    let mut link = None;
+    let mut connection = None;
     while !is_over.load(Ordering::Relaxed) {
         let begun = Instant::now();
-        let asked = match link.take() {
-            Some(link) => Ok(link),
-            None => web::Link::open(to, None, LIMIT),
+        let opened = match connection.take() {
+            Some(connection) => Ok(connection),
+            None => web::Connection::open(to, None, LIMIT),
         };
-        let answered = asked.and_then(|mut open| {
-            let answer = open.get("/healthz", "")?;
-            Ok((open, answer))
+        let result = opened.and_then(|mut open| {
+            let response = open.get("/healthz", "")?;
+            Ok((open, response))
         });
         let mut checks = checks.lock().unwrap_or_else(PoisonError::into_inner);
-        match answered {
-            Ok((open, answer)) if answer.status == 200 => {
+        match result {
+            Ok((open, response)) if response.status == 200 => {
                 checks.millis.push(begun.elapsed().as_secs_f64() * 1e3);
-                // A hundred on one connection, then anew.
-                link = (!checks.millis.len().is_multiple_of(100)).then_some(open);
+                // After a hundred requests, the connection is replaced.
+                connection = (!checks.millis.len().is_multiple_of(100)).then_some(open);
             }
-            Ok((_, answer)) => checks.failures.push(format!("/healthz says {}", answer.status)),
+            Ok((_, response)) => checks.failures.push(format!("/healthz says {}", response.status)),
             Err(error) => checks.failures.push(format!("/healthz: {error}")),
         }
         drop(checks);
@@ -184,38 +185,38 @@ fn check_health(to: std::net::SocketAddr, checks: &Mutex<Checks>, is_over: &Atom
 
 struct Run {
     samples: Samples,
-    dice: Dice,
-    /// Descriptors of the service before the first round.
+    rng: Rng,
+    /// The descriptors of the service before the first round.
     at_rest: usize,
-    /// How often each round ran.
+    /// The number of times that each round ran.
     counts: Vec<u64>,
     wrong: Vec<String>,
 }
 
 impl Run {
-    /// Rounds by chance until time is up, with a pause behind each.
-    fn turn(
+    /// Runs random rounds until the time is over, with a pause after each.
+    fn run_rounds(
         &mut self,
         plan: &Plan,
-        service: &Victim,
+        service: &Service,
         (world, checks): (&World, &Mutex<Checks>),
     ) -> Result<(), Box<dyn Error>> {
         let begun = Instant::now();
         std::thread::sleep(Duration::from_millis(500));
-        self.at_rest = service.descriptors().ok_or("the service is gone")?;
+        self.at_rest = service.descriptors().ok_or("the service has exited")?;
         let mut sampled = begun;
         while begun.elapsed() < plan.length {
-            let (cpu, round_began) = (both(service), Instant::now());
-            let place = self.dice.below(ROUNDS.len());
+            let (cpu, round_began) = (cpu_of_both(service), Instant::now());
+            let place = self.rng.below(ROUNDS.len());
             let (name, round) = ROUNDS[place];
             self.counts[place] += 1;
-            if let Err(error) = round(world, &mut self.dice) {
+            if let Err(error) = round(world, &mut self.rng) {
                 println!("{:.0} s: WRONG: {name}: {error}", begun.elapsed().as_secs_f64());
                 self.wrong.push(format!("{name}: {error}"));
             }
-            let worked = both(service).saturating_sub(cpu);
-            let fair = worked.div_f64(plan.share).saturating_sub(round_began.elapsed());
-            std::thread::sleep(fair.max(Duration::from_millis(20)));
+            let worked = cpu_of_both(service).saturating_sub(cpu);
+            let pause = worked.div_f64(plan.share).saturating_sub(round_began.elapsed());
+            std::thread::sleep(pause.max(Duration::from_millis(20)));
             if sampled.elapsed() >= SAMPLE_EVERY || begun.elapsed() >= plan.length {
                 sampled = Instant::now();
                 self.sample(service, (checks, begun.elapsed()))?;
@@ -225,15 +226,15 @@ impl Run {
         Ok(())
     }
 
-    /// Measures, once what the last round left has gone.
+    /// Measures the service after it has closed the connections of the last round.
     fn sample(
         &mut self,
-        service: &Victim,
+        service: &Service,
         (checks, at): (&Mutex<Checks>, Duration),
     ) -> Result<(), Box<dyn Error>> {
-        // One more: a health check may be between two connections.
+        // One more descriptor is permitted, because the health check may open a new connection.
         service.wait_for_descriptors(self.at_rest + 1, Duration::from_secs(5));
-        let gone = || "the service is gone";
+        let gone = || "the service has exited";
         let mut checks = checks.lock().unwrap_or_else(PoisonError::into_inner);
         let millis = std::mem::take(&mut checks.millis);
         self.samples.push(Sample {
@@ -242,8 +243,8 @@ impl Run {
             own_kb: service.memory_kb("RssAnon").ok_or_else(gone)?,
             descriptors: service.descriptors().ok_or_else(gone)?,
             cpu: service.cpu().ok_or_else(gone)?.as_secs_f64(),
-            health_50: web::share(&millis, 50),
-            health_99: web::share(&millis, 99),
+            health_50: web::percentile(&millis, 50),
+            health_99: web::percentile(&millis, 99),
             rounds: self.counts.iter().sum(),
             wrong: self.wrong.len() + checks.failures.len(),
         });
@@ -260,18 +261,18 @@ impl Run {
         text
     }
 
-    /// What must not be: an answer that is wrong, a descriptor that stays.
+    /// Returns the wrong responses, and a fault if descriptors were not released.
     fn faults(&self, checks: &Checks) -> Vec<String> {
         let mut faults: Vec<String> = self.wrong.iter().chain(&checks.failures).cloned().collect();
         let left = self.samples.all().last().map_or(0, |sample| sample.descriptors);
         if left > self.at_rest + 1 {
-            faults.push(format!("{} descriptors at first, {left} at last", self.at_rest));
+            faults.push(format!("{left} descriptors at the end, {} at first", self.at_rest));
         }
         faults
     }
 }
 
-/// CPU of the service and of this program.
-fn both(service: &Victim) -> Duration {
-    service.cpu().unwrap_or_default() + victim::cpu_of("self").unwrap_or_default()
+/// Returns the CPU time of the service and of this program.
+fn cpu_of_both(service: &Service) -> Duration {
+    service.cpu().unwrap_or_default() + service::cpu_of("self").unwrap_or_default()
 }

@@ -1,33 +1,33 @@
-//! What was measured, and what it comes to: the first quarter of the time against the last.
+//! The samples of a run, and a table that compares the quarters of its time.
 
 use std::fmt::Write;
 
-use crate::web::share;
+use crate::web::percentile;
 
-/// One measurement.
+/// One sample.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
-    /// Seconds since the begin.
+    /// Seconds since the start.
     pub(crate) at: f64,
     /// VmRSS.
     pub(crate) resident_kb: u64,
-    /// RssAnon: what is not the binary's pages.
+    /// RssAnon, which excludes the pages of the binary.
     pub(crate) own_kb: u64,
-    /// Open descriptors, at rest.
+    /// Open descriptors between two rounds.
     pub(crate) descriptors: usize,
-    /// CPU seconds since the begin.
+    /// CPU seconds since the start.
     pub(crate) cpu: f64,
-    /// Milliseconds of the health checks since the last measurement, median.
+    /// The median of the health checks since the last sample, in milliseconds.
     pub(crate) health_50: f64,
-    /// What 99 % of them stay within.
+    /// The 99th percentile of the same.
     pub(crate) health_99: f64,
-    /// Rounds so far.
+    /// Rounds since the start.
     pub(crate) rounds: u64,
-    /// Wrong answers so far.
+    /// Wrong responses since the start.
     pub(crate) wrong: usize,
 }
 
-/// All of them, in their order.
+/// All samples in order.
 #[derive(Debug, Default)]
 pub(crate) struct Samples(Vec<Sample>);
 
@@ -40,7 +40,7 @@ impl Samples {
         &self.0
     }
 
-    /// The last one, for whoever watches.
+    /// Returns the last sample as a line of text.
     pub(crate) fn last_line(&self) -> String {
         self.0.last().map(|it| format!("{it:?}")).unwrap_or_default()
     }
@@ -68,7 +68,7 @@ impl Samples {
         text
     }
 
-    /// A row for each quarter of the time: medians, and the most.
+    /// Returns a table with a row for each quarter of the time.
     pub(crate) fn quarters(&self) -> String {
         let mut text = String::from(
             "| quarter | RSS, median | own pages, median | most | descriptors at rest | CPU | \
@@ -82,7 +82,7 @@ impl Samples {
                 self.0.iter().filter(|it| it.at > from && it.at <= to).copied().collect();
             let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
             let of = |value: fn(&Sample) -> f64, percent| {
-                share(&part.iter().map(value).collect::<Vec<f64>>(), percent)
+                percentile(&part.iter().map(value).collect::<Vec<f64>>(), percent)
             };
             let own = |it: &Sample| it.own_kb as f64;
             let descriptors = |it: &Sample| it.descriptors as f64;

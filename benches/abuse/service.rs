@@ -1,5 +1,5 @@
-//! The service as a child process: started on a port of the kernel's choice, watched through
-//! proc(5), ended by its id.
+//! The service as a child process. It listens on a port that the kernel chooses, is observed
+//! through proc(5), and is ended by its process id.
 #![allow(dead_code, reason = "each program that includes it uses a part of it")]
 
 use std::io::{BufRead, BufReader};
@@ -8,30 +8,30 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How long it may take to say where it listens. A busy machine takes its time.
+/// The maximum time until the service logs its address, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
-/// What becomes of what it logs.
+/// How the log is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Log {
-    /// Read and dropped.
+    /// A thread reads and discards it.
     Read,
-    /// Left in the pipe, which is full soon.
+    /// It stays in the pipe, which is soon full.
     Unread,
 }
 
 /// A running service.
 #[derive(Debug)]
-pub(crate) struct Victim {
+pub(crate) struct Service {
     child: Child,
-    /// The pipe that nobody reads, kept open.
+    /// The unread pipe, which must stay open.
     _log: Option<BufReader<ChildStderr>>,
-    /// Where it listens, as its log said.
+    /// The address on which it listens, from its log.
     pub(crate) address: SocketAddr,
 }
 
-impl Victim {
-    /// Starts the service with these flags; `descriptors` is its hard limit, if it is to have one.
+impl Service {
+    /// Starts the service with these flags and an optional hard limit of descriptors.
     pub(crate) fn start(
         flags: &[&str],
         descriptors: Option<u32>,
@@ -49,11 +49,14 @@ impl Victim {
         };
         command.args(["--listen", "127.0.0.1:0"]).args(flags);
         let command = command.stdin(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| format!("it does not start: {error}"))?;
-        let Some(stderr) = child.stderr.take() else { return Err("it has no stderr".into()) };
+        let mut child =
+            command.spawn().map_err(|error| format!("the service does not start: {error}"))?;
+        let Some(stderr) = child.stderr.take() else {
+            return Err("the service has no stderr".into());
+        };
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        // From here on its end is seen to.
-        let mut victim = Self { child, _log: None, address: nowhere };
+        // From here on, `Drop` ends the process.
+        let mut service = Self { child, _log: None, address: nowhere };
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
             let mut reader = BufReader::new(stderr);
@@ -64,46 +67,45 @@ impl Victim {
                         drop(sender.send((address, Some(reader))));
                         return;
                     }
-                    // Only the first is waited for.
+                    // Only the first address has a receiver.
                     drop(sender.send((address, None)));
                 }
                 line.clear();
             }
         });
-        let told = receiver.recv_timeout(START_LIMIT);
-        (victim.address, victim._log) = told.map_err(|_| "it does not say where it listens")?;
-        Ok(victim)
+        let logged = receiver.recv_timeout(START_LIMIT);
+        (service.address, service._log) = logged.map_err(|_| "the service logs no address")?;
+        Ok(service)
     }
 
-    /// The process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// True exactly while the process runs.
     pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// How many descriptors it has open; `None` once it is gone.
+    /// Returns the number of open descriptors, or `None` after the process has exited.
     pub(crate) fn descriptors(&self) -> Option<usize> {
         std::fs::read_dir(format!("/proc/{}/fd", self.id())).ok().map(Iterator::count)
     }
 
-    /// A line of proc_pid_status(5) in kB, such as `VmHWM`; `None` once it is gone.
+    /// Returns a line of proc_pid_status(5) in kB, such as `VmHWM`, or `None` after the process has
+    /// exited.
     pub(crate) fn memory_kb(&self, name: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         line.split_whitespace().next()?.parse().ok()
     }
 
-    /// User and system time so far; `None` once it is gone.
+    /// Returns the user and system time, or `None` after the process has exited.
     pub(crate) fn cpu(&self) -> Option<Duration> {
         cpu_of(&self.id().to_string())
     }
 
-    /// Waits until it has at most so many descriptors; how long that took, `None` if it did not
-    /// come to it within `limit`.
+    /// Waits until the process has at most `most` descriptors, and returns the time that this took,
+    /// or `None` after `limit`.
     pub(crate) fn wait_for_descriptors(&self, most: usize, limit: Duration) -> Option<Duration> {
         let begun = Instant::now();
         loop {
@@ -117,7 +119,6 @@ impl Victim {
         }
     }
 
-    /// Sends SIGTERM.
     pub(crate) fn terminate(&self) -> Result<(), String> {
         let sent = Command::new("kill").args(["-TERM", &self.id().to_string()]).status();
         match sent {
@@ -126,7 +127,7 @@ impl Victim {
         }
     }
 
-    /// Waits for its end; `None` if it has not come within `limit`.
+    /// Waits for the exit of the process. Returns `None` after `limit`.
     pub(crate) fn wait(&mut self, limit: Duration) -> Option<(ExitStatus, Duration)> {
         let begun = Instant::now();
         while begun.elapsed() < limit {
@@ -139,18 +140,20 @@ impl Victim {
     }
 }
 
-impl Drop for Victim {
+impl Drop for Service {
     fn drop(&mut self) {
-        // Both fail only where it has ended and was waited for.
+        // Both calls fail only if the process has already exited.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// User and system time of a process, or of `self` (proc_pid_stat(5), in ticks of 10 ms).
+/// Returns the user and system time of a process, or of `self` (proc_pid_stat(5), in ticks of
+/// 10 ms).
 pub(crate) fn cpu_of(process: &str) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name, second of all, may hold anything; the times are the 14th and the 15th.
+    // The second field is the name, which may contain any character. The times are the fields 14
+    // and 15.
     let (_, rest) = stat.rsplit_once(')')?;
     let times = rest.split_whitespace().skip(11).take(2);
     Some(Duration::from_millis(times.flat_map(str::parse::<u64>).sum::<u64>() * 10))

@@ -1,5 +1,5 @@
-//! The attackers: one thread, one poller, as many connections as a script wants, each opened anew
-//! whenever it ends.
+//! The attackers: one thread with one poller and a fixed number of connections. A connection that
+//! ends is replaced by a new one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -15,72 +15,70 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, Socket, Type};
 
-/// Makes what is sent from a number.
+/// Returns the bytes to send for a number.
 pub(crate) type Piece = fn(u64) -> Vec<u8>;
 
-/// What each connection of a swarm does.
+/// The behaviour of each connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Script {
-    /// Sent at once; the number counts the connections.
+    /// The bytes that are sent first. Their number counts the connections.
     pub(crate) opening: Piece,
-    /// Sent behind it, a piece each time so much time has passed; the number counts the pieces.
-    /// With no time between, whenever the kernel has taken the last.
-    pub(crate) drip: Option<(Piece, Duration)>,
+    /// The pieces that are sent after the opening, and the time between two. Their number counts
+    /// the pieces. With a time of zero, a piece is sent as soon as the kernel accepts it.
+    pub(crate) repeated: Option<(Piece, Duration)>,
     pub(crate) reading: Reading,
-    /// When it goes by itself, counted from the opening's end.
-    pub(crate) leaving: Option<(Duration, Parting)>,
+    /// The time after the opening at which the attacker closes the connection, and how.
+    pub(crate) close_after: Option<(Duration, CloseMode)>,
 }
 
-/// What becomes of answers.
+/// How responses are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// Read as they come.
+    /// As soon as they arrive.
     All,
-    /// So many bytes, then a pause; into a small receive buffer.
+    /// A number of bytes, then a pause; the receive buffer is small.
     Slow(usize, Duration),
-    /// Never read; into a small receive buffer.
+    /// Never; the receive buffer is small.
     Never,
 }
 
-/// How a client goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Parting {
+pub(crate) enum CloseMode {
     Fin,
     Reset,
 }
 
-/// What the attackers got.
+/// The results of the attackers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
-    /// Connections that were established.
+    /// Established connections.
     pub(crate) opened: u64,
-    /// Connects that failed.
+    /// Failed connects.
     pub(crate) refused: u64,
-    /// Connections that the service ended.
+    /// Connections that the service closed.
     pub(crate) ended: u64,
     pub(crate) sent: u64,
     pub(crate) received: u64,
-    /// Answers that were read, by status.
+    /// The number of responses that were read, by status.
     pub(crate) statuses: BTreeMap<u16, u64>,
 }
 
-/// A swarm at work, until it is stopped or dropped.
+/// Running attackers, until they are stopped or dropped.
 #[derive(Debug)]
-pub(crate) struct Swarm {
+pub(crate) struct Attackers {
     must_stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<Tally>>>,
 }
 
-/// How many there are, and from how many addresses they come. Each swarm has a block of its own,
-/// so that the TIME_WAITs of one do not slow down the next.
+/// The number of connections, and of addresses from which they come. Each run uses its own block of
+/// addresses, so that sockets in TIME_WAIT do not slow down the next run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) connections: usize,
     pub(crate) sources: u16,
 }
 
-impl Swarm {
-    /// Begins the attack.
+impl Attackers {
     pub(crate) fn start(to: SocketAddr, script: Script, size: Size) -> io::Result<Self> {
         static BLOCKS: AtomicU8 = AtomicU8::new(1);
         let block = BLOCKS.fetch_add(1, Ordering::Relaxed).max(1);
@@ -95,20 +93,20 @@ impl Swarm {
             vacant: (0..size.connections).rev().collect(),
             due: BinaryHeap::new(),
             serial: 0,
-            rest_until: Instant::now(),
+            backoff_until: Instant::now(),
             tally: Tally::default(),
         };
         let is_over = Arc::clone(&must_stop);
         let thread = std::thread::spawn(move || {
             while !is_over.load(Ordering::Relaxed) {
-                state.turn()?;
+                state.run_once()?;
             }
             Ok(state.tally)
         });
         Ok(Self { must_stop, thread: Some(thread) })
     }
 
-    /// Ends it: every connection is closed.
+    /// Stops the attack and closes every connection.
     pub(crate) fn stop(mut self) -> Result<Tally, String> {
         self.must_stop.store(true, Ordering::Relaxed);
         let ended = self.thread.take().map(JoinHandle::join);
@@ -119,7 +117,7 @@ impl Swarm {
     }
 }
 
-impl Drop for Swarm {
+impl Drop for Attackers {
     fn drop(&mut self) {
         self.must_stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -135,45 +133,45 @@ struct Attacker {
     out: Vec<u8>,
     sent: usize,
     pieces: u64,
-    is_leaving: bool,
-    /// The last bytes read: a status line may be cut.
+    is_closing: bool,
+    /// The last bytes read, which may be an incomplete status line.
     tail: Vec<u8>,
 }
 
 struct State {
     to: SocketAddr,
-    /// The address before the first that they come from.
+    /// The address before the first source address.
     block: u32,
     script: Script,
     size: Size,
     poll: Poll,
     slots: Vec<Option<Attacker>>,
     vacant: Vec<usize>,
-    /// When a connection has something to do by time: its place and its serial number.
+    /// The timers: the due time, the index and the serial number of a connection.
     due: BinaryHeap<Reverse<(Instant, usize, u64)>>,
     serial: u64,
-    /// After a connect that failed no other is tried before.
-    rest_until: Instant,
+    /// The time before which no connect is tried, after one failed.
+    backoff_until: Instant,
     tally: Tally,
 }
 
-/// Connections opened before events are looked at again.
-const OPENINGS_PER_TURN: usize = 64;
-/// After the kernel or the service has refused.
-const REST: Duration = Duration::from_millis(5);
-/// Long enough for nothing to be late, short enough to stop soon.
+/// The maximum number of connections that are opened between two polls.
+const OPENINGS_PER_ROUND: usize = 64;
+/// The pause after a failed connect.
+const BACKOFF: Duration = Duration::from_millis(5);
+/// The maximum timeout of a poll, after which the thread checks whether it must stop.
 const PAUSE_MAX: Duration = Duration::from_millis(10);
-/// The smallest that the kernel grants is about twice as much.
+/// The size of a small receive buffer. The kernel's minimum is about twice as large.
 const SMALL_BUFFER: usize = 2048;
 
 impl State {
-    fn turn(&mut self) -> io::Result<()> {
-        let mut budget = OPENINGS_PER_TURN;
-        while budget > 0 && !self.vacant.is_empty() && self.rest_until <= Instant::now() {
+    fn run_once(&mut self) -> io::Result<()> {
+        let mut budget = OPENINGS_PER_ROUND;
+        while budget > 0 && !self.vacant.is_empty() && self.backoff_until <= Instant::now() {
             budget -= 1;
             if self.open().is_err() {
                 self.tally.refused += 1;
-                self.rest_until = Instant::now() + REST;
+                self.backoff_until = Instant::now() + BACKOFF;
             }
         }
         let now = Instant::now();
@@ -234,7 +232,7 @@ impl State {
             out: (self.script.opening)(self.serial),
             sent: 0,
             pieces: 0,
-            is_leaving: false,
+            is_closing: false,
             tail: Vec::new(),
         });
         Ok(())
@@ -246,7 +244,7 @@ impl State {
         match (attacker.is_open, is_ours) {
             (false, _) => {
                 self.tally.refused += 1;
-                self.rest_until = Instant::now() + REST;
+                self.backoff_until = Instant::now() + BACKOFF;
             }
             (true, false) => self.tally.ended += 1,
             (true, true) => {}
@@ -270,7 +268,7 @@ impl State {
                     Err(_) => return self.end(place, false),
                 }
             }
-            match self.script.drip {
+            match self.script.repeated {
                 Some((piece, pause)) if pause.is_zero() => {
                     it.pieces += 1;
                     it.out = piece(it.pieces);
@@ -279,23 +277,23 @@ impl State {
                 Some(_) | None => break,
             }
         }
-        if it.pieces == 0 && !it.is_leaving {
+        if it.pieces == 0 && !it.is_closing {
             self.on_opened(place);
         }
     }
 
-    /// The opening is sent.
+    /// Sets the timers of a connection whose opening is sent.
     fn on_opened(&mut self, place: usize) {
         let Some(it) = self.slots[place].as_mut() else { return };
         let now = Instant::now();
         let serial = it.serial;
-        if let Some((after, parting)) = self.script.leaving {
-            it.is_leaving = true;
+        if let Some((after, mode)) = self.script.close_after {
+            it.is_closing = true;
             if after.is_zero() {
-                return self.leave(place, parting);
+                return self.leave(place, mode);
             }
             self.due.push(Reverse((now + after, place, serial)));
-        } else if let Some((_, pause)) = self.script.drip {
+        } else if let Some((_, pause)) = self.script.repeated {
             self.due.push(Reverse((now + pause, place, serial)));
         }
         if let Reading::Slow(_, pause) = self.script.reading {
@@ -303,17 +301,17 @@ impl State {
         }
     }
 
-    fn leave(&mut self, place: usize, parting: Parting) {
-        if let (Some(it), Parting::Reset) = (&self.slots[place], parting) {
-            // Where it fails the connection is gone already.
+    fn leave(&mut self, place: usize, mode: CloseMode) {
+        if let (Some(it), CloseMode::Reset) = (&self.slots[place], mode) {
+            // It fails only if the connection is already closed.
             drop(it.stream.set_linger(Some(Duration::ZERO)));
         }
         self.end(place, true);
     }
 
     fn on_due(&mut self, place: usize) {
-        if let Some((_, parting)) = self.script.leaving {
-            return self.leave(place, parting);
+        if let Some((_, mode)) = self.script.close_after {
+            return self.leave(place, mode);
         }
         let Some(it) = self.slots[place].as_mut() else { return };
         let (now, serial) = (Instant::now(), it.serial);
@@ -326,7 +324,7 @@ impl State {
                 Err(_) => return self.end(place, false),
             }
             self.due.push(Reverse((now + pause, place, serial)));
-        } else if let Some((piece, pause)) = self.script.drip {
+        } else if let Some((piece, pause)) = self.script.repeated {
             if it.sent == it.out.len() {
                 it.pieces += 1;
                 it.out = piece(it.pieces);
@@ -339,7 +337,7 @@ impl State {
 
     fn read(&mut self, place: usize, is_read_closed: bool) {
         if self.script.reading != Reading::All {
-            // A FIN without a RST: the service has said goodbye, and we have not read it.
+            // Without reading, a FIN from the service is not noticed, only a RST.
             return;
         }
         let mut piece = [0; 64 * 1024];
@@ -356,7 +354,7 @@ impl State {
                 Err(_) => return self.end(place, false),
             }
         }
-        if is_read_closed && self.script.drip.is_none() {
+        if is_read_closed && self.script.repeated.is_none() {
             self.end(place, false);
         }
     }
@@ -364,7 +362,7 @@ impl State {
 
 const STATUS_LINE: &[u8] = b"HTTP/1.1 ";
 
-/// Counts the status lines in `bytes` and keeps what may be the begin of another.
+/// Counts the status lines in `bytes`, and keeps the bytes that may begin another one.
 fn count_statuses(bytes: &mut Vec<u8>, statuses: &mut BTreeMap<u16, u64>) {
     let whole = STATUS_LINE.len() + 3;
     let mut at = 0;

@@ -1,4 +1,4 @@
-//! The networks that the tools are compared over. Most have ten open ports of 65,535.
+//! The networks of the comparison. Most have one host with ten open ports of 65,535.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,46 +8,45 @@ use std::time::Duration;
 use crate::lab::{Bursts, Direction, HOST_ADDRESS, Host, Lab, Link, Network, Port, TEN_PORTS};
 use crate::veth::Veth;
 
-/// One network to scan.
+/// A network to scan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
-    /// One word, for the command line and for file names.
+    /// The name on the command line and in file names.
     pub(crate) name: &'static str,
-    /// What it is, for a reader.
+    /// The description in the report.
     pub(crate) about: &'static str,
     place: Place,
 }
 
-/// Where the ports are.
+/// The kind of network.
 #[derive(Clone, Copy, Debug)]
 enum Place {
     /// Real listeners on loopback.
     Loopback,
-    /// Real listeners of another network namespace, across a veth pair.
+    /// Real listeners in another network namespace, connected by a veth pair.
     Veth,
     /// Hosts of the lab.
     Far(Far),
 }
 
-/// Hosts of the lab, which are all alike, and the link to them.
+/// Equal hosts of the lab, and the link to them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Far {
-    /// How many addresses, from [`HOST_ADDRESS`] on, are scanned; each has a host.
+    /// The number of scanned addresses, from [`HOST_ADDRESS`] on. Each has a host.
     hosts: u32,
-    /// The first and the last port that are scanned.
+    /// The first and the last scanned port.
     ports: (u16, u16),
-    /// The open ports of a host,
+    /// The open ports of every `open_step`-th host.
     open: &'static [u16],
-    /// which only each so-many-th host has.
     open_step: u32,
     rtt_ms: u64,
-    /// Share of the packets lost, each way.
+    /// The share of packets lost in each direction.
     loss: f64,
     rest: Port,
-    /// Every second port is silent, whatever the rest is.
+    /// Every second port is silent.
     is_half_silent: bool,
     rst_per_second: Option<u32>,
-    /// A bottleneck each way: packets a second, and how many wait.
+    /// The bottleneck of each direction: packets per second, and the length of its queue.
     bottleneck: Option<(u32, u32)>,
     bursts: Option<Bursts>,
 }
@@ -72,17 +71,17 @@ const HOSTS: Far =
     Far { hosts: 20_000, ports: (80, 80), open: &[], rtt_ms: 20, rest: Port::Silent, ..NEAR };
 const BURSTS: Bursts = Bursts { time: 0.01, loss: 0.8, duration: Duration::from_millis(200) };
 
-/// Every case, in the order of the report.
+/// All cases in the order of the report.
 pub(crate) const CASES: [Case; 20] = [
     Case { name: "loopback", about: "loopback, rest closed", place: Place::Loopback },
     Case {
         name: "veth",
-        about: "another kernel across a veth pair, rest closed",
+        about: "another network namespace over a veth pair, rest closed",
         place: Place::Veth,
     },
     Case {
         name: "near-closed",
-        about: "another host at no distance, rest closed",
+        about: "another host without delay, rest closed",
         place: Place::Far(NEAR),
     },
     Case {
@@ -180,18 +179,17 @@ pub(crate) const CASES: [Case; 20] = [
     },
     Case {
         name: "network-silent",
-        about: "4,096 hosts at no distance, 256 ports each, all silent",
+        about: "4,096 hosts without delay, 256 ports each, all silent",
         place: Place::Far(Far { hosts: 4096, ports: (1, 256), rtt_ms: 0, ..HOSTS }),
     },
 ];
 
 impl Case {
-    /// The case of this name.
     pub(crate) fn find(name: &str) -> Option<Self> {
         CASES.into_iter().find(|case| case.name == name)
     }
 
-    /// The first address to scan.
+    /// Returns the first address to scan.
     pub(crate) fn target(&self) -> IpAddr {
         match self.place {
             Place::Loopback => Ipv4Addr::LOCALHOST.into(),
@@ -199,7 +197,7 @@ impl Case {
         }
     }
 
-    /// Every address to scan.
+    /// Returns all addresses to scan.
     pub(crate) fn targets(&self) -> Vec<IpAddr> {
         match self.place {
             Place::Loopback | Place::Veth => vec![self.target()],
@@ -207,7 +205,7 @@ impl Case {
         }
     }
 
-    /// The first and the last port to scan.
+    /// Returns the first and the last port to scan.
     pub(crate) fn ports(&self) -> (u16, u16) {
         match self.place {
             Place::Loopback | Place::Veth => NEAR.ports,
@@ -215,7 +213,7 @@ impl Case {
         }
     }
 
-    /// What is open.
+    /// Returns the open ports.
     pub(crate) fn truth(&self) -> BTreeSet<SocketAddr> {
         let (open, step) = match self.place {
             Place::Loopback | Place::Veth => (NEAR.open, NEAR.open_step),
@@ -225,8 +223,8 @@ impl Case {
         hosts.flat_map(|host| open.iter().map(move |port| SocketAddr::new(host, *port))).collect()
     }
 
-    /// True exactly when every port answers at once, so that a tool that waits for one port after
-    /// the other ends at all.
+    /// Returns whether every port answers at once. Only then does a tool that scans one port after
+    /// the other end in time.
     pub(crate) fn is_prompt(&self) -> bool {
         match self.place {
             Place::Loopback | Place::Veth => true,
@@ -234,24 +232,29 @@ impl Case {
         }
     }
 
-    /// Brings the network to life. `round` seeds its losses: the same for every tool of a round.
-    pub(crate) fn start(&self, network: Network, round: u64) -> Result<Scene, String> {
-        let in_short = |error: io::Error| error.to_string();
+    /// Starts the network. `round` is the seed of its losses, which are the same for all tools of a
+    /// round.
+    pub(crate) fn start(&self, network: Network, round: u64) -> Result<RunningNetwork, String> {
+        let to_text = |error: io::Error| error.to_string();
         match self.place {
             Place::Loopback => {
-                let listeners = listen().map_err(in_short)?;
-                let lab = network.start(Vec::new()).map_err(in_short)?;
-                Ok(Scene { lab: Some(lab), _veth: None, _listeners: listeners })
+                let listeners = listen().map_err(to_text)?;
+                let lab = network.start(Vec::new()).map_err(to_text)?;
+                Ok(RunningNetwork { lab: Some(lab), _veth: None, _listeners: listeners })
             }
             Place::Veth => {
-                // Its device would have the address of ours.
+                // The device of the lab has the same address as the veth device.
                 drop(network);
-                Ok(Scene { lab: None, _veth: Some(Veth::start()?), _listeners: Vec::new() })
+                Ok(RunningNetwork {
+                    lab: None,
+                    _veth: Some(Veth::start()?),
+                    _listeners: Vec::new(),
+                })
             }
             Place::Far(far) => {
                 let hosts = (0..far.hosts).map(|number| far.host(number, round)).collect();
-                let lab = network.link(far.link(round)).start(hosts).map_err(in_short)?;
-                Ok(Scene { lab: Some(lab), _veth: None, _listeners: Vec::new() })
+                let lab = network.link(far.link(round)).start(hosts).map_err(to_text)?;
+                Ok(RunningNetwork { lab: Some(lab), _veth: None, _listeners: Vec::new() })
             }
         }
     }
@@ -261,7 +264,7 @@ fn address(number: u32) -> IpAddr {
     Ipv4Addr::from(u32::from(HOST_ADDRESS) + number).into()
 }
 
-/// Opens ten ports on every address of this namespace.
+/// Listens on ten ports of every address of this namespace.
 pub(crate) fn listen() -> io::Result<Vec<TcpListener>> {
     let listen = |port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
     TEN_PORTS.into_iter().map(listen).collect()
@@ -282,15 +285,15 @@ impl Far {
         let (rate, queue_packets) = self.bottleneck.unzip();
         let unlimited = Direction { bursts: self.bursts, ..Direction::default() };
         let queue_packets = queue_packets.unwrap_or(unlimited.queue_packets);
-        let way = Direction { packets_per_second: rate, queue_packets, ..unlimited };
-        Link { to: way, from: way, seed, ..Link::default() }
+        let direction = Direction { packets_per_second: rate, queue_packets, ..unlimited };
+        Link { to: direction, from: direction, seed, ..Link::default() }
     }
 }
 
-/// A network at work, until it is dropped.
+/// A running network, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Scene {
-    /// The lab; on loopback it has no host.
+pub(crate) struct RunningNetwork {
+    /// The lab, which has no hosts for the case of loopback.
     pub(crate) lab: Option<Lab>,
     _veth: Option<Veth>,
     _listeners: Vec<TcpListener>,

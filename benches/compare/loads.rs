@@ -1,8 +1,8 @@
-//! What the service does under load: several scans at once, health checks beside them, memory,
-//! the start, and HTTP without a scan.
+//! Loads of the service: several scans at once, health checks during scans, memory, the start, and
+//! HTTP without scans.
 //!
-//! Each load runs in a process of its own, in a namespace of its own, and comes to a few figures.
-//! Where a figure compares two things, both are measured in that one process, in turns.
+//! Each load runs in its own process and namespace, and returns a few figures. If a figure compares
+//! two values, the same process measures both.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -12,94 +12,91 @@ use std::time::{Duration, Instant};
 
 use crate::http;
 use crate::lab::{HOST_ADDRESS, Host, Lab, Port};
+use crate::network_loads;
 use crate::service::{self, Service};
-use crate::sweeps;
 
-/// One load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
-    /// One word, for the command line.
+    /// The name on the command line.
     pub(crate) name: &'static str,
-    /// Puts it on; an error is a sentence for the report.
+    /// Runs the load. An error is text for the report.
     pub(crate) run: fn() -> Result<Figures, String>,
 }
 
-/// What a load came to, by the names of [`FIGURES`].
+/// The results of a load, with names of [`FIGURES`].
 pub(crate) type Figures = Vec<(&'static str, f64)>;
 
-/// Every load.
 pub(crate) const LOADS: [Load; 8] = [
     Load { name: "start", run: start },
     Load { name: "memory", run: memory },
     Load { name: "many", run: many },
     Load { name: "health", run: health },
     Load { name: "beside", run: beside },
-    Load { name: "narrow", run: sweeps::narrow },
-    Load { name: "neighbours", run: sweeps::neighbours },
+    Load { name: "narrow", run: network_loads::narrow },
+    Load { name: "neighbours", run: network_loads::neighbours },
     Load { name: "http", run: http::throughput },
 ];
 
-/// One figure: its name, what it is, its unit, and what it is to reach.
+/// A figure: its name, its description, its unit, and its target value.
 pub(crate) type Figure = (&'static str, &'static str, &'static str, &'static str);
 
-/// Every figure, in the order of the report.
+/// All figures in the order of the report.
 pub(crate) const FIGURES: [Figure; 38] = [
-    ("start", "start to the first answered request", "ms", ""),
-    ("idle", "memory of its own, idle", "MB", "≤ 2"),
-    ("idle_all", "the same with the pages of its binary and of libc", "MB", ""),
+    ("start", "start to the first response", "ms", ""),
+    ("idle", "anonymous memory, idle", "MB", "≤ 2"),
+    ("idle_all", "the same with the pages of the binary and of libc", "MB", ""),
     ("in_flight", "connects in flight to a silent host", "", ""),
-    ("peak", "peak memory then, those pages included", "MB", "≤ 8"),
-    ("probe", "memory of its own, by each connect in flight", "bytes", "≤ 64"),
+    ("peak", "peak memory then, including those pages", "MB", "≤ 8"),
+    ("probe", "anonymous memory per connect in flight", "bytes", "≤ 64"),
     ("one", "one scan of 2 × 1–51200", "s", ""),
     ("hundred", "100 scans of 1–1024 at once", "s", ""),
     ("hundred_ratio", "the hundred ÷ the one", "", "≤ 1.2"),
-    ("health_idle", "/healthz, nothing runs, 99 % within", "ms", ""),
-    ("health_closed_50", "beside four 1–65535 scans, rest closed, 50 % within", "ms", ""),
-    ("health_closed_99", "… 99 % within", "ms", "≤ 3"),
-    ("health_closed_max", "… all within", "ms", ""),
-    ("health_silent_50", "beside four 1–65535 scans, rest silent, 50 % within", "ms", ""),
-    ("health_silent_99", "… 99 % within", "ms", "≤ 3"),
-    ("health_silent_max", "… all within", "ms", ""),
+    ("health_idle", "/healthz without scans, 99th percentile", "ms", ""),
+    ("health_closed_50", "/healthz during four 1–65535 scans, rest closed, median", "ms", ""),
+    ("health_closed_99", "… 99th percentile", "ms", "≤ 3"),
+    ("health_closed_max", "… maximum", "ms", ""),
+    ("health_silent_50", "/healthz during four 1–65535 scans, rest silent, median", "ms", ""),
+    ("health_silent_99", "… 99th percentile", "ms", "≤ 3"),
+    ("health_silent_max", "… maximum", "ms", ""),
     ("small_alone", "a 1–100 scan 50 ms away, alone", "ms", ""),
-    ("small_beside", "… beside a silent 1–65535 one", "ms", ""),
-    ("small_ratio", "beside ÷ alone", "", "≤ 1.2"),
-    ("near_alone", "a 1–100 scan at no distance, alone", "ms", ""),
-    ("near_beside", "… beside a silent 1–65535 one", "ms", ""),
+    ("small_beside", "… during a silent 1–65535 scan", "ms", ""),
+    ("small_ratio", "during ÷ alone", "", "≤ 1.2"),
+    ("near_alone", "a 1–100 scan without delay, alone", "ms", ""),
+    ("near_beside", "… during a silent 1–65535 scan", "ms", ""),
     ("narrow_alone", "a 1–100 scan through 10,000 packets/s, alone", "ms", ""),
-    ("narrow_beside", "… beside a silent 1–65535 one through the same", "ms", ""),
-    ("narrow_ratio", "beside ÷ alone", "", "≤ 1.5"),
+    ("narrow_beside", "… during a silent 1–65535 scan through the same link", "ms", ""),
+    ("narrow_ratio", "during ÷ alone", "", "≤ 1.5"),
     ("neighbours", "4,000 on-link addresses, port 22", "s", "≤ 20"),
-    ("neighbours_found", "… open ports found on the 61 that are alive", "", "61"),
+    ("neighbours_found", "… open ports found on the 61 hosts", "", "61"),
     ("nginx_1", "nginx `return 200`, 1 connection", "requests/s", ""),
     ("healthz_1", "/healthz, 1 connection", "requests/s", "≥ nginx"),
     ("invalid_1", "a validation error, 1 connection", "requests/s", ""),
-    ("nginx_1_cpu", "CPU of nginx by request, 1 connection", "µs", ""),
+    ("nginx_1_cpu", "CPU of nginx per request, 1 connection", "µs", ""),
     ("healthz_1_cpu", "… of /healthz", "µs", ""),
     ("invalid_1_cpu", "… of a validation error", "µs", ""),
     ("nginx_64", "nginx `return 200`, 64 connections", "requests/s", ""),
     ("healthz_64", "/healthz, 64 connections", "requests/s", "≥ nginx"),
     ("invalid_64", "a validation error, 64 connections", "requests/s", ""),
-    ("nginx_64_cpu", "CPU of nginx by request, 64 connections", "µs", ""),
+    ("nginx_64_cpu", "CPU of nginx per request, 64 connections", "µs", ""),
     ("healthz_64_cpu", "… of /healthz", "µs", ""),
     ("invalid_64_cpu", "… of a validation error", "µs", ""),
 ];
 
 /// A silent host.
 const SILENT: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 2);
-/// A second host with every port closed.
+/// A second host with only closed ports.
 const OTHER: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 3);
-/// A host with every port closed, 50 ms away.
+/// A host with only closed ports, 50 ms away.
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 4);
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Load {
-    /// The load of this name.
     pub(crate) fn find(name: &str) -> Option<Self> {
         LOADS.into_iter().find(|load| load.name == name)
     }
 }
 
-/// Brings the four hosts to life.
+/// Starts the four hosts.
 fn network() -> Result<Lab, String> {
     let hosts = vec![
         Host::new(HOST_ADDRESS),
@@ -117,27 +114,27 @@ fn start() -> Result<Figures, String> {
     for _ in 0..10 {
         let begun = Instant::now();
         let service = Service::start(&[])?;
-        service.ask("/healthz", MINUTE)?;
+        service.get("/healthz", MINUTE)?;
         times.push(begun.elapsed().as_secs_f64() * 1e3);
     }
-    Ok(vec![("start", share(times, 50))])
+    Ok(vec![("start", percentile(times, 50))])
 }
 
 fn memory() -> Result<Figures, String> {
     let _lab = network()?;
     let service = Service::start(&[])?;
-    service.ask("/healthz", MINUTE)?;
-    let read = |line| service.memory_kb(line).map(|kb| kb as f64).ok_or("it died");
+    service.get("/healthz", MINUTE)?;
+    let read = |line| service.memory_kb(line).map(|kb| kb as f64).ok_or("it has exited");
     let (idle_kb, idle_all_kb) = (read("RssAnon")?, read("VmRSS")?);
     let capacity = metric(&service, "openports_connects_in_flight_max")?;
     let address = service.address;
     let target = format!("/open-ports?domain={SILENT}&toPort=65535&timeout=30s");
-    // Its answer is not waited for: the service ends before.
-    std::thread::spawn(move || drop(service::ask(address, &target, MINUTE)));
+    // The thread is not joined, because the service ends before the scan.
+    std::thread::spawn(move || drop(service::get(address, &target, MINUTE)));
     let deadline = Instant::now() + MINUTE;
     while metric(&service, "openports_connects_in_flight")? < capacity {
         if Instant::now() > deadline {
-            return Err("its window does not fill".into());
+            return Err("the scan does not use all permitted connects".into());
         }
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -151,7 +148,8 @@ fn memory() -> Result<Figures, String> {
     ])
 }
 
-/// As many connects in one scan (of a name with two addresses) as in a hundred.
+/// Compares one scan of a name with two addresses with a hundred scans, which together have the
+/// same number of connects.
 fn many() -> Result<Figures, String> {
     let _lab = network()?;
     let hosts = std::env::temp_dir().join(format!("openports-hosts-{}", std::process::id()));
@@ -163,13 +161,13 @@ fn many() -> Result<Figures, String> {
     let (mut one, mut hundred) = (Vec::new(), Vec::new());
     for _ in 0..3 {
         let target = "/open-ports?domain=both&addresses=all&toPort=51200";
-        one.push(service.ask(target, MINUTE)?.0);
+        one.push(service.get(target, MINUTE)?.0);
         let begun = Instant::now();
         let scans: Vec<_> = (0..100)
             .map(|number| {
                 let (address, host) = (service.address, [HOST_ADDRESS, OTHER][number % 2]);
                 let target = format!("/open-ports?domain={host}&toPort=1024");
-                std::thread::spawn(move || service::ask(address, &target, MINUTE))
+                std::thread::spawn(move || service::get(address, &target, MINUTE))
             })
             .collect();
         for scan in scans {
@@ -177,9 +175,9 @@ fn many() -> Result<Figures, String> {
         }
         hundred.push(begun.elapsed().as_secs_f64());
     }
-    // It may be gone already, if the machine is cleaned up beside us.
+    // The file may have been removed by a cleanup of the machine.
     drop(std::fs::remove_file(hosts));
-    let (one, hundred) = (share(one, 50), share(hundred, 50));
+    let (one, hundred) = (percentile(one, 50), percentile(hundred, 50));
     Ok(vec![("one", one), ("hundred", hundred), ("hundred_ratio", hundred / one)])
 }
 
@@ -187,7 +185,7 @@ fn health() -> Result<Figures, String> {
     let _lab = network()?;
     let service = Service::start(&[])?;
     let idle = latencies(service.address, Duration::from_secs(1))?;
-    let mut figures = vec![("health_idle", share(idle, 99))];
+    let mut figures = vec![("health_idle", percentile(idle, 99))];
     for (host, names) in [
         (HOST_ADDRESS, ["health_closed_50", "health_closed_99", "health_closed_max"]),
         (SILENT, ["health_silent_50", "health_silent_99", "health_silent_max"]),
@@ -195,21 +193,21 @@ fn health() -> Result<Figures, String> {
         let target = format!("/open-ports?domain={host}&toPort=65535");
         let times = beside_four(service.address, &target)?;
         for (name, percent) in names.into_iter().zip([50, 99, 100]) {
-            figures.push((name, share(times.clone(), percent)));
+            figures.push((name, percentile(times.clone(), percent)));
         }
     }
     Ok(figures)
 }
 
-/// How long health checks take while four clients ask for `target`, each again and again.
+/// Returns the latencies of health checks while four clients request `target` in a loop.
 fn beside_four(address: SocketAddr, target: &str) -> Result<Vec<f64>, String> {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
-                    // A failure shows in what is measured: nothing then runs beside it.
-                    drop(service::ask(address, target, Duration::from_secs(5)));
+                    // A failed scan is not reported. The latencies are then those without a scan.
+                    drop(service::get(address, target, Duration::from_secs(5)));
                 }
             });
         }
@@ -220,8 +218,8 @@ fn beside_four(address: SocketAddr, target: &str) -> Result<Vec<f64>, String> {
     })
 }
 
-/// How many milliseconds each health check takes, one after the other with pauses of a
-/// millisecond, on one connection.
+/// Returns the milliseconds of each health check. They run on one connection, with pauses of a
+/// millisecond.
 fn latencies(address: SocketAddr, duration: Duration) -> Result<Vec<f64>, String> {
     let exchange = || -> io::Result<Vec<f64>> {
         let mut stream = TcpStream::connect(address)?;
@@ -229,7 +227,7 @@ fn latencies(address: SocketAddr, duration: Duration) -> Result<Vec<f64>, String
         stream.set_read_timeout(Some(MINUTE))?;
         let (begun, mut times) = (Instant::now(), Vec::new());
         while begun.elapsed() < duration {
-            let asked = Instant::now();
+            let start = Instant::now();
             stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
             let mut answer = Vec::new();
             while !answer.ends_with(b"\r\n\r\nok") {
@@ -239,58 +237,58 @@ fn latencies(address: SocketAddr, duration: Duration) -> Result<Vec<f64>, String
                     count => answer.extend_from_slice(&piece[..count]),
                 }
             }
-            times.push(asked.elapsed().as_secs_f64() * 1e3);
+            times.push(start.elapsed().as_secs_f64() * 1e3);
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(times)
     };
-    exchange().map_err(|error| format!("its health check failed: {error}"))
+    exchange().map_err(|error| format!("a health check failed: {error}"))
 }
 
-/// Small scans alone, then while a silent host is scanned.
+/// Measures small scans alone, and then during a scan of a silent host.
 fn beside() -> Result<Figures, String> {
     let _lab = network()?;
     let service = Service::start(&[])?;
     let small = |host| {
         let target = format!("/open-ports?domain={host}&toPort=100");
-        service.ask(&target, MINUTE).map(|(seconds, _)| seconds * 1e3)
+        service.get(&target, MINUTE).map(|(seconds, _)| seconds * 1e3)
     };
     let times = |host, count| (0..count).map(|_| small(host)).collect::<Result<Vec<_>, _>>();
     let (far_alone, near_alone) = (times(FAR, 20)?, times(HOST_ADDRESS, 100)?);
     let address = service.address;
     let target = format!("/open-ports?domain={SILENT}&toPort=65535");
-    let big = std::thread::spawn(move || service::ask(address, &target, MINUTE));
+    let big = std::thread::spawn(move || service::get(address, &target, MINUTE));
     let (mut far, mut near) = (Vec::new(), Vec::new());
     while !big.is_finished() {
         far.push(small(FAR)?);
         near.extend(times(HOST_ADDRESS, 5)?);
     }
     big.join().map_err(|_| "a client panicked")??;
-    let [alone, beside] = [far_alone, far].map(|times| share(times, 50));
+    let [alone, beside] = [far_alone, far].map(|times| percentile(times, 50));
     Ok(vec![
         ("small_alone", alone),
         ("small_beside", beside),
         ("small_ratio", beside / alone),
-        ("near_alone", share(near_alone, 50)),
-        ("near_beside", share(near, 50)),
+        ("near_alone", percentile(near_alone, 50)),
+        ("near_beside", percentile(near, 50)),
     ])
 }
 
-/// One sample of `/metrics`.
+/// Returns one sample of `/metrics`.
 fn metric(service: &Service, name: &str) -> Result<f64, String> {
-    let (_, page) = service.ask("/metrics", MINUTE)?;
+    let (_, page) = service.get("/metrics", MINUTE)?;
     let sample = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     sample.and_then(|value| value.parse().ok()).ok_or_else(|| format!("there is no {name}"))
 }
 
-/// What so many percent of the numbers stay within; 50 is the median, 100 the most.
-pub(crate) fn share(mut numbers: Vec<f64>, percent: usize) -> f64 {
-    assert!(!numbers.is_empty() && percent <= 100, "a share of something");
+/// Returns a percentile of the numbers: 50 is the median, 100 the maximum.
+pub(crate) fn percentile(mut numbers: Vec<f64>, percent: usize) -> f64 {
+    assert!(!numbers.is_empty() && percent <= 100, "no numbers, or a percentage above 100");
     numbers.sort_by(f64::total_cmp);
     numbers[(numbers.len() - 1) * percent / 100]
 }
 
-/// The version of a program that loads need beside the service.
+/// Returns the version of a program that a load needs.
 pub(crate) fn version(program: &str) -> Option<String> {
     let output = Command::new(program).arg("-v").output().ok()?;
     let text = [output.stdout, output.stderr].concat();

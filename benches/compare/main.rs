@@ -1,9 +1,8 @@
-//! Compares this project's service with the floor and with its peers, over the same networks, in
-//! one run, interleaved: machines drift, ratios stay.
+//! Compares this project's service with the floor and with other scanners on the same networks.
 //!
-//! Every single run is in a process of its own (this program again, as `cell`), with a network
-//! namespace of its own: no tool sees another's leavings, and one that breaks takes nothing
-//! along.
+//! The runs of all tools are interleaved, because the speed of a machine changes over time, but
+//! ratios do not. Each run has its own process (this program with the argument `cell`) and its own
+//! network namespace, so that a tool cannot affect the next run.
 #![expect(clippy::print_stdout, reason = "a command line program reports on stdout")]
 
 mod cases;
@@ -13,11 +12,11 @@ mod http;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod loads;
+mod network_loads;
 mod output;
 mod report;
 mod run;
 mod service;
-mod sweeps;
 mod tools;
 mod veth;
 
@@ -30,27 +29,26 @@ use cases::{CASES, Case};
 use lab::Lab;
 use lexopt::{Arg, ValueExt};
 use loads::{LOADS, Load};
-use report::{Row, Run, Strain};
+use report::{LoadRun, Row, Run};
 use run::{Outcome, Usage};
 use serde_json::{Value, json};
 use tools::{Measured, TOOLS, Tool};
 
 const HELP: &str = "\
-Compares scanners over the same networks, and the service under load with what it must reach.
+Compares scanners on the same networks, and the service under load with its target values.
 
     cargo bench --bench compare -- [OPTION…]
 
-    --rounds N     how often each tool scans each network, and each load is put on [3]
+    --rounds N     number of runs of each tool on each network, and of each load [3]
     --case NAME    only this network; may be repeated [all]
     --tool NAME    only this tool; may be repeated [all]
-    --load NAME    only this load; may be repeated [all]; with --case or --tool alone: none
+    --load NAME    only this load; may be repeated [all, or none with --case or --tool]
     --limit S      seconds after which a scan is stopped [100]
-    --out FOLDER   for runs.json, comparison.md and a chart per network [target/compare]
+    --out FOLDER   folder for runs.json, comparison.md and a chart per network [target/compare]
 
-With no option at all a short look: one round of the service beside the floor's loop, over the
-three networks that take no patience. The whole takes more than half an hour a round.";
+Without options, one short round runs: the service and the floor's loop on three fast networks. A
+complete round takes more than half an hour.";
 
-/// What was asked for.
 struct Plan {
     rounds: u64,
     cases: Vec<Case>,
@@ -60,9 +58,9 @@ struct Plan {
     out: PathBuf,
 }
 
-/// What `cargo bench` without an option compares.
+/// The networks of a run without options.
 const SHORT_CASES: [&str; 3] = ["loopback", "near-closed", "far-closed"];
-/// See [`SHORT_CASES`].
+/// The tools of a run without options.
 const SHORT_TOOLS: [&str; 2] = ["openports", "floor-epoll"];
 
 fn main() -> ExitCode {
@@ -72,8 +70,8 @@ fn main() -> ExitCode {
             println!("{HELP}");
             Ok(())
         }
-        ["cell", "far-end"] => veth::play_far_end().map_err(Into::into),
-        ["cell", "load", name] => strain_cell(name),
+        ["cell", "far-end"] => veth::run_far_end().map_err(Into::into),
+        ["cell", "load", name] => load_cell(name),
         ["cell", case, tool, round, limit] => cell([case, tool, round, limit]),
         ["floor", kind, address, first, last] => scan_floor([kind, address, first, last]),
         _ => parse(words).and_then(|plan| compare(&plan)),
@@ -88,7 +86,7 @@ fn main() -> ExitCode {
 }
 
 fn parse(words: Vec<String>) -> Result<Plan, Box<dyn Error>> {
-    // `cargo bench` adds the flag.
+    // `cargo bench` appends the flag.
     let words: Vec<String> = words.into_iter().filter(|word| word != "--bench").collect();
     let is_short = words.is_empty();
     let mut plan = Plan {
@@ -139,8 +137,8 @@ fn parse(words: Vec<String>) -> Result<Plan, Box<dyn Error>> {
 
 fn compare(plan: &Plan) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(&plan.out)?;
-    let (mut runs, mut strains) = (Vec::new(), Vec::new());
-    // Found out once: one of them has to be built.
+    let (mut runs, mut load_runs) = (Vec::new(), Vec::new());
+    // This is determined once, because it builds one of the tools.
     let absences: Vec<Option<String>> = plan.tools.iter().map(Tool::absence).collect();
     for round in 1..=plan.rounds {
         for case in &plan.cases {
@@ -156,12 +154,12 @@ fn compare(plan: &Plan) -> Result<(), Box<dyn Error>> {
             }
         }
         for load in &plan.loads {
-            let result = strain(load);
+            let result = run_load(load);
             println!("round {round}/{}: {} {result:?}", plan.rounds, load.name);
-            strains.push(Strain { load: load.name, round, result });
+            load_runs.push(LoadRun { load: load.name, round, result });
         }
-        // After each round: a run that is broken off leaves what it has.
-        write_report(plan, (&runs, &strains))?;
+        // The report is written after each round, so that an aborted run leaves one.
+        write_report(plan, (&runs, &load_runs))?;
     }
     println!("written to {}", plan.out.display());
     Ok(())
@@ -180,12 +178,12 @@ fn in_short(run: &Run) -> String {
     }
 }
 
-fn write_report(plan: &Plan, what: (&[Run], &[Strain])) -> Result<(), Box<dyn Error>> {
-    let (runs, strains) = what;
+fn write_report(plan: &Plan, what: (&[Run], &[LoadRun])) -> Result<(), Box<dyn Error>> {
+    let (runs, load_runs) = what;
     let write = |name: &str, text: String| std::fs::write(Path::new(&plan.out).join(name), text);
-    write("runs.json", serde_json::to_string_pretty(&report::json(runs, strains))?)?;
+    write("runs.json", serde_json::to_string_pretty(&report::json(runs, load_runs))?)?;
     let scans = report::markdown(&plan.cases, &plan.tools, runs);
-    write("comparison.md", scans + &report::markdown_strains(strains))?;
+    write("comparison.md", scans + &report::markdown_load_runs(load_runs))?;
     for case in &plan.cases {
         let rows: Vec<Row> =
             plan.tools.iter().filter_map(|tool| Row::of(case, tool, runs)).collect();
@@ -194,10 +192,10 @@ fn write_report(plan: &Plan, what: (&[Run], &[Strain])) -> Result<(), Box<dyn Er
     Ok(())
 }
 
-/// One run in a process of its own; whatever goes wrong in there is this run's failure.
+/// Runs a tool in its own process. An error of the process is the failure of this run.
 fn run_cell(case: &Case, tool: &Tool, what: (u64, Duration)) -> Result<Measured, String> {
     let (round, limit) = (what.0.to_string(), what.1.as_secs().to_string());
-    let value = ask_cell(&[case.name, tool.name, &round, &limit])?;
+    let value = run_child(&[case.name, tool.name, &round, &limit])?;
     let measured = || {
         Some(Measured {
             outcome: Outcome {
@@ -212,16 +210,16 @@ fn run_cell(case: &Case, tool: &Tool, what: (u64, Duration)) -> Result<Measured,
             lab_late_ms: value["lab_late_ms"].as_f64()?,
         })
     };
-    measured().ok_or_else(|| format!("the cell's answer lacks something: {value}"))
+    measured().ok_or_else(|| format!("the result of the process is incomplete: {value}"))
 }
 
-/// One load in a process of its own.
-fn strain(load: &Load) -> Result<Value, String> {
-    ask_cell(&["load", load.name])
+/// Runs a load in its own process.
+fn run_load(load: &Load) -> Result<Value, String> {
+    run_child(&["load", load.name])
 }
 
-/// What this program says, run again as a cell.
-fn ask_cell(words: &[&str]) -> Result<Value, String> {
+/// Runs this program with the argument `cell`, and returns its output.
+fn run_child(words: &[&str]) -> Result<Value, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new(program)
         .arg("cell")
@@ -237,31 +235,31 @@ fn ask_cell(words: &[&str]) -> Result<Value, String> {
     }
 }
 
-/// The process of one load: prints its figures by their names.
-fn strain_cell(name: &str) -> Result<(), Box<dyn Error>> {
+/// The process of one load, which prints its figures.
+fn load_cell(name: &str) -> Result<(), Box<dyn Error>> {
     let load = Load::find(name).ok_or("there is no such load")?;
     floor::raise_descriptor_limit()?;
-    let answer: Value = match (load.run)() {
+    let output: Value = match (load.run)() {
         Ok(figures) => figures.into_iter().map(|(name, value)| (name, json!(value))).collect(),
         Err(failure) => json!({"failure": failure}),
     };
-    println!("{answer}");
+    println!("{output}");
     Ok(())
 }
 
-/// The process of one run: enters its namespace, plays the network, runs the tool, prints what
-/// it came to.
+/// The process of one run, which enters a namespace, starts the network, runs the tool and prints
+/// the result.
 fn cell([case, tool, round, limit]: [&str; 4]) -> Result<(), Box<dyn Error>> {
     let case = Case::find(case).ok_or("there is no such case")?;
     let tool = Tool::find(tool).ok_or("there is no such tool")?;
     let limit = Duration::from_secs(limit.parse()?);
-    // For all alike: who does not raise the limit by itself should not lose by it.
+    // The limit is raised for all tools, because some do not raise it themselves.
     floor::raise_descriptor_limit()?;
-    let scene = case.start(Lab::enter_by(tool.medium())?, round.parse()?)?;
+    let network = case.start(Lab::enter_by(tool.medium())?, round.parse()?)?;
     let result = tool.run(&case, limit);
-    let stats = scene.lab.as_ref().map(Lab::stats).unwrap_or_default();
+    let stats = network.lab.as_ref().map(Lab::stats).unwrap_or_default();
     let own_losses = stats.own_losses();
-    let answer = match result {
+    let output = match result {
         Ok(_) if own_losses > 0 => json!({"failure": format!("the lab lost {own_losses} packets")}),
         Ok(Measured { outcome, used, .. }) => json!({
             "seconds": outcome.seconds,
@@ -273,11 +271,11 @@ fn cell([case, tool, round, limit]: [&str; 4]) -> Result<(), Box<dyn Error>> {
         }),
         Err(failure) => json!({"failure": failure}),
     };
-    println!("{answer}");
+    println!("{output}");
     Ok(())
 }
 
-/// The process of a floor's loop.
+/// The process of a loop of the floor, which prints the open ports.
 fn scan_floor([kind, address, first, last]: [&str; 4]) -> Result<(), Box<dyn Error>> {
     let (address, ports) = (address.parse()?, first.parse()?..=last.parse()?);
     let found = match kind {

@@ -1,13 +1,13 @@
-//! What the tools print: the open ports in it, or `None` if it cannot be read.
+//! Parsers for the output of the tools. They return the open ports, or `None` for invalid output.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde_json::Value;
 
-/// Reads what a tool printed that scanned `target`, or several addresses from it on.
+/// Parses the output of a tool that scanned `target`, or consecutive addresses beginning with it.
 pub(crate) type Read = fn(&str, IpAddr) -> Option<Vec<SocketAddr>>;
 
-/// `{"open_ports":[22,80],…}`, as this project's programs print it.
+/// Parses `{"open_ports":[22,80],…}`, as this project's programs print it.
 pub(crate) fn read_json(text: &str, target: IpAddr) -> Option<Vec<SocketAddr>> {
     let value: Value = serde_json::from_str(text).ok()?;
     let ports = value.get("open_ports")?.as_array()?.iter();
@@ -15,8 +15,8 @@ pub(crate) fn read_json(text: &str, target: IpAddr) -> Option<Vec<SocketAddr>> {
     ports.map(|port| Some(SocketAddr::new(target, port?))).collect()
 }
 
-/// `Host: 10.99.1.1 () Ports: 22/open/tcp//ssh///, 80/open/tcp//http///, Ignored State: …` for
-/// each host, and a last line that says it is done; tabs between the parts. Without an open port
+/// Parses `Host: 10.99.1.1 () Ports: 22/open/tcp//ssh///, 80/open/tcp//http///, Ignored State: …`
+/// for each host, with tabs between the parts, and a last line `# Nmap done`. Without an open port
 /// there is no `Ports`.
 pub(crate) fn read_nmap(text: &str, _: IpAddr) -> Option<Vec<SocketAddr>> {
     if !text.contains("# Nmap done") {
@@ -34,7 +34,7 @@ pub(crate) fn read_nmap(text: &str, _: IpAddr) -> Option<Vec<SocketAddr>> {
     Some(open)
 }
 
-/// `10.99.1.1 -> [22,80]`, or nothing.
+/// Parses `10.99.1.1 -> [22,80]`, or empty output.
 pub(crate) fn read_rustscan(text: &str, target: IpAddr) -> Option<Vec<SocketAddr>> {
     let Some((_, list)) = text.split_once("-> [") else {
         return text.trim().is_empty().then(Vec::new);
@@ -43,7 +43,7 @@ pub(crate) fn read_rustscan(text: &str, target: IpAddr) -> Option<Vec<SocketAddr
     ports.map(|port| Some(SocketAddr::new(target, port?))).collect()
 }
 
-/// `open tcp 22 10.99.1.1 1700000000`, between lines that begin with `#`.
+/// Parses `open tcp 22 10.99.1.1 1700000000`, between lines that begin with `#`.
 pub(crate) fn read_masscan(text: &str, _: IpAddr) -> Option<Vec<SocketAddr>> {
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     lines
@@ -54,12 +54,12 @@ pub(crate) fn read_masscan(text: &str, _: IpAddr) -> Option<Vec<SocketAddr>> {
         .collect()
 }
 
-/// `10.99.1.1:22`, as naabu and this project's command line print it.
+/// Parses `10.99.1.1:22`, as naabu and this project's command line print it.
 pub(crate) fn read_host_ports(text: &str, _: IpAddr) -> Option<Vec<SocketAddr>> {
     text.lines().map(|line| line.trim().parse().ok()).collect()
 }
 
-/// `10.99.1.1`, of a scan of port 80.
+/// Parses `10.99.1.1` of a scan of port 80.
 pub(crate) fn read_zmap(text: &str, _: IpAddr) -> Option<Vec<SocketAddr>> {
     let address = |line: &str| line.parse::<Ipv4Addr>().ok();
     text.lines().map(|line| Some(SocketAddr::from((address(line)?, 80)))).collect()

@@ -1,4 +1,4 @@
-//! What the comparison says: JSON with every run, a Markdown table per case, and charts.
+//! The report of the comparison: JSON with every run, a Markdown table per case, and charts.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -9,49 +9,49 @@ use crate::cases::Case;
 use crate::loads::{self, FIGURES};
 use crate::tools::{Measured, Tool};
 
-/// How late the lab may answer before the table says so.
+/// The delay of the lab's answers above which the table has a note.
 const LATE_MS: f64 = 20.0;
 
-/// One run of one tool over one case.
+/// One run of one tool on one case.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) case: Case,
     pub(crate) tool: Tool,
     /// Counted from 1.
     pub(crate) round: u64,
-    /// What it came to, or why to nothing.
+    /// The measured values, or the failure.
     pub(crate) result: Result<Measured, String>,
 }
 
-/// One load, put on once.
+/// One run of a load.
 #[derive(Clone, Debug)]
-pub(crate) struct Strain {
+pub(crate) struct LoadRun {
     pub(crate) load: &'static str,
     /// Counted from 1.
     pub(crate) round: u64,
-    /// The figures by their names, or why there are none.
+    /// The figures by name, or the failure.
     pub(crate) result: Result<Value, String>,
 }
 
-/// All runs of one tool over one case, in short. Medians are of the runs that came to something.
+/// A summary of all runs of one tool on one case. Failed runs are not in the figures.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) tool: &'static str,
-    /// `None`: no run came to something.
+    /// `None` if all runs failed.
     pub(crate) figures: Option<Figures>,
-    /// Why runs came to nothing, each reason once.
+    /// The different failures.
     pub(crate) failures: Vec<String>,
 }
 
 /// The figures of a row.
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
-    /// How many runs they are of.
+    /// The number of successful runs.
     pub(crate) runs: usize,
     pub(crate) seconds: Spread,
-    /// Of the ports that are open.
+    /// Open ports that were found.
     pub(crate) found: Spread,
-    /// Ports called open that are not.
+    /// Ports that were reported as open, but are not.
     pub(crate) wrong: Spread,
     pub(crate) peak_mb: Spread,
     pub(crate) cpu_seconds: Spread,
@@ -59,7 +59,7 @@ pub(crate) struct Figures {
     pub(crate) lab_late_ms: Spread,
 }
 
-/// The least, the middle and the most of several numbers.
+/// The minimum, the median and the maximum of several numbers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spread {
     pub(crate) least: f64,
@@ -69,7 +69,7 @@ pub(crate) struct Spread {
 
 impl Spread {
     fn of(mut numbers: Vec<f64>) -> Self {
-        assert!(!numbers.is_empty(), "a row of figures has runs");
+        assert!(!numbers.is_empty(), "there are no numbers");
         numbers.sort_by(f64::total_cmp);
         let middle = numbers.len() / 2;
         let median = match numbers.len() % 2 {
@@ -81,10 +81,10 @@ impl Spread {
 }
 
 impl Row {
-    /// The row of `tool` in the table of `case`; `None` if it was not run there.
+    /// Returns the row of `tool` in the table of `case`, or `None` without runs.
     pub(crate) fn of(case: &Case, tool: &Tool, runs: &[Run]) -> Option<Self> {
-        let is_wanted = |run: &&Run| run.case.name == case.name && run.tool.name == tool.name;
-        let runs: Vec<&Run> = runs.iter().filter(is_wanted).collect();
+        let belongs = |run: &&Run| run.case.name == case.name && run.tool.name == tool.name;
+        let runs: Vec<&Run> = runs.iter().filter(belongs).collect();
         if runs.is_empty() {
             return None;
         }
@@ -114,16 +114,16 @@ impl Row {
     }
 }
 
-/// How many of the open ports were found.
+/// Returns the number of open ports that were found.
 fn found(measured: &Measured, truth: &BTreeSet<SocketAddr>) -> usize {
     measured.outcome.open.iter().filter(|address| truth.contains(address)).count()
 }
 
-/// Every run, for programs.
-pub(crate) fn json(runs: &[Run], strains: &[Strain]) -> Value {
-    let strains = strains.iter().map(|strain| {
-        let mut value = json!({"load": strain.load, "round": strain.round});
-        match &strain.result {
+/// Returns all runs as JSON.
+pub(crate) fn json(runs: &[Run], load_runs: &[LoadRun]) -> Value {
+    let load_runs = load_runs.iter().map(|load_run| {
+        let mut value = json!({"load": load_run.load, "round": load_run.round});
+        match &load_run.result {
             Ok(figures) => value["figures"] = figures.clone(),
             Err(failure) => value["failure"] = json!(failure),
         }
@@ -150,21 +150,21 @@ pub(crate) fn json(runs: &[Run], strains: &[Strain]) -> Value {
             }
             value
         })
-        .chain(strains)
+        .chain(load_runs)
         .collect()
 }
 
-/// A table per case, for people.
+/// Returns a table per case as Markdown.
 pub(crate) fn markdown(cases: &[Case], tools: &[Tool], runs: &[Run]) -> String {
     let mut text = "# Comparison\n\n".to_owned();
     text += &machine();
-    text += "Times are medians, in brackets the least and the most; found and wrong are the worst \
-             of all runs. Packets are those that left, CPU time that of the tool alone.\n";
+    text += "Times are medians, with minimum and maximum in brackets; found and wrong are the \
+             worst of all runs. Packets are sent packets, and CPU time is that of the tool alone.\n";
     for case in cases {
         let rows: Vec<Row> = tools.iter().filter_map(|tool| Row::of(case, tool, runs)).collect();
         text += &format!("\n## {}\n\n", case.about);
         text += &format!("| tool | runs | seconds | found of {} | wrong ", case.truth().len());
-        text += "| peak memory | CPU seconds | packets | CPU by packet | |\n";
+        text += "| peak memory | CPU seconds | packets | CPU per packet | |\n";
         text += "|---|---|---|---|---|---|---|---|---|---|\n";
         for row in &rows {
             text += &markdown_row(row);
@@ -202,15 +202,15 @@ fn markdown_row(row: &Row) -> String {
     text + &format!("| {} |\n", notes.join("; ").replace('|', "/"))
 }
 
-/// A table of what the loads came to.
-pub(crate) fn markdown_strains(strains: &[Strain]) -> String {
-    if strains.is_empty() {
+/// Returns a table of the load results as Markdown.
+pub(crate) fn markdown_load_runs(load_runs: &[LoadRun]) -> String {
+    if load_runs.is_empty() {
         return String::new();
     }
-    let mut text = "\n## Under load\n\n| what | median (least–most) | | must reach |\n".to_owned();
+    let mut text = "\n## Under load\n\n| figure | median (min–max) | unit | target |\n".to_owned();
     text += "|---|---|---|---|\n";
     for (name, about, unit, aim) in FIGURES {
-        let figures = strains.iter().filter_map(|strain| strain.result.as_ref().ok());
+        let figures = load_runs.iter().filter_map(|load_run| load_run.result.as_ref().ok());
         let numbers: Vec<f64> = figures.filter_map(|figures| figures[name].as_f64()).collect();
         if numbers.is_empty() {
             continue;
@@ -219,16 +219,16 @@ pub(crate) fn markdown_strains(strains: &[Strain]) -> String {
         let [median, least, most] = [median, least, most].map(in_three_digits);
         text += &format!("| {about} | {median} ({least}–{most}) | {unit} | {aim} |\n");
     }
-    let failures = strains.iter().filter_map(|strain| {
-        let failure = strain.result.as_ref().err()?.replace('|', "/");
-        Some(format!("\n{}, round {}: {failure}\n", strain.load, strain.round))
+    let failures = load_runs.iter().filter_map(|load_run| {
+        let failure = load_run.result.as_ref().err()?.replace('|', "/");
+        Some(format!("\n{}, round {}: {failure}\n", load_run.load, load_run.round))
     });
     text.extend(failures);
     let versions = ["nginx", "wrk"].into_iter().filter_map(loads::version);
     text + "\n" + &versions.collect::<Vec<_>>().join("; ") + "\n"
 }
 
-/// A number with the digits that mean something.
+/// Formats a number with about three significant digits.
 fn in_three_digits(number: f64) -> String {
     let digits = match number.abs() {
         100.0.. => 0,
@@ -238,7 +238,7 @@ fn in_three_digits(number: f64) -> String {
     format!("{number:.digits$}")
 }
 
-/// What the figures depend on.
+/// Describes the machine, on which the figures depend.
 fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let kernel = read("/proc/sys/kernel/osrelease");
@@ -253,7 +253,8 @@ fn machine() -> String {
     )
 }
 
-/// A bar per tool: how long it is, is how long it took; the thin line spans all runs.
+/// Returns an SVG with a bar per tool for its median time, and a thin line from the minimum to the
+/// maximum.
 pub(crate) fn chart(case: &Case, rows: &[Row]) -> String {
     const LEFT: f64 = 130.0;
     const WIDTH: f64 = 420.0;
@@ -277,7 +278,7 @@ pub(crate) fn chart(case: &Case, rows: &[Row]) -> String {
             None => (LEFT, row.failures.join("; ")),
             Some(figures) => {
                 let Spread { least, median, most } = figures.seconds;
-                // Green exactly when every run found all there is and nothing else.
+                // The bar is green if every run found exactly the open ports.
                 let is_right = figures.found.least == truth && figures.wrong.most == 0.0;
                 let colour = if is_right { "#2a7f3f" } else { "#b3541e" };
                 text += &format!(
@@ -306,7 +307,7 @@ pub(crate) fn chart(case: &Case, rows: &[Row]) -> String {
     text + "</svg>\n"
 }
 
-/// As XML's character data.
+/// Escapes text for XML.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -1,4 +1,4 @@
-//! The tools compared, and how each is run.
+//! The tools of the comparison, and how each is run.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -10,260 +10,260 @@ use crate::lab::Medium;
 use crate::output::{
     Read, read_host_ports, read_json, read_masscan, read_nmap, read_rustscan, read_zmap,
 };
-use crate::run::{Outcome, Usage, ask_once, run_command};
+use crate::run::{Outcome, Usage, request_once, run_command};
 use crate::service::{self, Service};
 
-/// A tool and its flags. `{target}` stands for the address, `{targets}` for a file with all
-/// addresses, `{ports}` for the range of ports, `{first}` and `{last}` for its ends.
+/// A tool and its arguments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tool {
-    /// One word, for the command line and the report.
+    /// The name on the command line and in the report.
     pub(crate) name: &'static str,
-    /// How it is run.
-    pub(crate) way: Way,
-    /// Its arguments, as the reader shall see them.
+    pub(crate) method: Method,
+    /// The arguments, in which `{target}` is replaced by the address, `{targets}` by a file with
+    /// all addresses, `{ports}` by the range of ports, and `{first}` and `{last}` by its ends.
     pub(crate) arguments: &'static str,
-    /// The only cases that it is for; empty: all with one host that suit its way.
+    /// The cases for this tool. Empty means all cases with one host that its method can scan.
     only: &'static [&'static str],
 }
 
 /// How a tool is run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
-    /// This project's service: started first, then asked; the time is the request's. The
-    /// arguments are the request's target.
+pub(crate) enum Method {
+    /// This project's service, which is started before the time is measured. The arguments are the
+    /// target of the request.
     Service,
     /// This project's command line.
     CommandLine,
-    /// A loop of `benches/floor`, by way of this program.
+    /// A loop of `benches/floor`, run by this program.
     Floor {
-        /// True exactly when it waits for one port after the other.
+        /// The loop scans one port after the other.
         is_sequential: bool,
     },
-    /// A program of the PATH; the time is the whole process's.
+    /// A program in the PATH. The time is that of the whole process.
     Command { program: &'static str, read: Read },
-    /// The same, of a program that writes Ethernet frames: the lab's device is TAP for it, and it
-    /// cannot scan loopback.
+    /// A program that writes Ethernet frames. It needs a TAP device, and cannot scan loopback.
     Ethernet { program: &'static str, read: Read },
-    /// The Go original's design (benches/peers), asked as this project's service is.
+    /// The design of the Go original (benches/peers), used like this project's service.
     Go,
 }
 
 /// The cases with many hosts.
 const HOSTS: &[&str] = &["hosts-silent", "hosts"];
-/// See [`HOSTS`]; of the peers' connect scans, none ends within minutes where there are more.
+/// The same, with a case that is too large for connect scans by other tools.
 const NETWORKS: &[&str] = &["hosts-silent", "hosts", "network-silent"];
-const NMAP: Way = Way::Command { program: "nmap", read: read_nmap };
-const MASSCAN: Way = Way::Ethernet { program: "masscan", read: read_masscan };
+const NMAP: Method = Method::Command { program: "nmap", read: read_nmap };
+const MASSCAN: Method = Method::Ethernet { program: "masscan", read: read_masscan };
 
-/// Every tool, in the order of the report. Peers have the flags that their documentation or the
-/// project's own trials show to be the fastest that still find something.
+/// All tools in the order of the report. Other tools have the fastest flags that still find ports,
+/// from their documentation or from our own trials.
 pub(crate) const TOOLS: [Tool; 22] = [
     Tool {
         name: "openports",
-        way: Way::Service,
+        method: Method::Service,
         arguments: "/open-ports?domain={target}&ports={ports}",
         only: &[],
     },
     Tool {
         name: "openports-auto",
-        way: Way::Service,
+        method: Method::Service,
         arguments: "/open-ports?domain={target}&ports={ports}&timeout=auto",
         only: &["far-silent", "lossy-silent"],
     },
     Tool {
         name: "openports-retries",
-        way: Way::Service,
+        method: Method::Service,
         arguments: "/open-ports?domain={target}&ports={ports}&retries=3",
         only: &["lossy-silent"],
     },
     Tool {
         name: "openports-syn",
-        way: Way::Service,
+        method: Method::Service,
         arguments: "/open-ports?domain={target}&ports={ports}&technique=syn",
         only: &[],
     },
     Tool {
         name: "openports-syn-auto",
-        way: Way::Service,
+        method: Method::Service,
         arguments: "/open-ports?domain={target}&ports={ports}&technique=syn\
                     &timeout=auto",
         only: &["far-silent", "lossy-silent"],
     },
     Tool {
         name: "openports-hosts",
-        way: Way::CommandLine,
+        method: Method::CommandLine,
         arguments: "scan --format host-port --targets {targets} {ports}",
         only: HOSTS,
     },
     Tool {
         name: "openports-hosts-syn",
-        way: Way::CommandLine,
+        method: Method::CommandLine,
         arguments: "scan --format host-port --technique syn --targets {targets} {ports}",
         only: NETWORKS,
     },
     Tool {
         name: "floor-blocking",
-        way: Way::Floor { is_sequential: true },
+        method: Method::Floor { is_sequential: true },
         arguments: "floor blocking {target} {first} {last}",
         only: &[],
     },
     Tool {
         name: "floor-epoll",
-        way: Way::Floor { is_sequential: false },
+        method: Method::Floor { is_sequential: false },
         arguments: "floor epoll {target} {first} {last}",
         only: &[],
     },
     Tool {
         name: "floor-reused",
-        way: Way::Floor { is_sequential: false },
+        method: Method::Floor { is_sequential: false },
         arguments: "floor reused {target} {first} {last}",
         only: &[],
     },
     Tool {
         name: "nmap",
-        way: NMAP,
+        method: NMAP,
         arguments: "-sT -Pn -n -T5 --min-rate 30000 --max-retries 1 -p {ports} -oG - {target}",
         only: &[],
     },
     Tool {
         name: "nmap-defaults",
-        way: NMAP,
+        method: NMAP,
         arguments: "-sT -Pn -n -T4 -p {ports} -oG - {target}",
         only: &[],
     },
     Tool {
         name: "nmap-syn",
-        way: NMAP,
+        method: NMAP,
         arguments: "-sS -Pn -n -T5 --min-rate 30000 --max-retries 1 -p {ports} -oG - {target}",
         only: &[],
     },
     Tool {
         name: "nmap-hosts",
-        way: NMAP,
+        method: NMAP,
         arguments: "-sS -Pn -n -T5 --min-rate 30000 --max-retries 1 -p {ports} -oG - \
                     -iL {targets}",
         only: HOSTS,
     },
     Tool {
         name: "rustscan",
-        way: Way::Command { program: "rustscan", read: read_rustscan },
+        method: Method::Command { program: "rustscan", read: read_rustscan },
         arguments: "-a {target} -r {ports} -b 10000 -t 2000 -g --no-config --no-banner",
         only: &[],
     },
     Tool {
         name: "masscan",
-        way: MASSCAN,
+        method: MASSCAN,
         arguments: "{target} -p{ports} --rate 20000 --wait 2 --interface lab0 \
                     --router-mac 02:04:0a:63:01:01 -oL -",
         only: &[],
     },
     Tool {
         name: "masscan-fast",
-        way: MASSCAN,
+        method: MASSCAN,
         arguments: "{target} -p{ports} --rate 1000000 --wait 2 --interface lab0 \
                     --router-mac 02:04:0a:63:01:01 -oL -",
         only: &["veth", "near-closed"],
     },
     Tool {
         name: "masscan-hosts",
-        way: MASSCAN,
+        method: MASSCAN,
         arguments: "-iL {targets} -p{ports} --rate 20000 --wait 2 --interface lab0 \
                     --router-mac 02:04:0a:63:01:01 -oL -",
         only: HOSTS,
     },
     Tool {
         name: "masscan-hosts-fast",
-        way: MASSCAN,
+        method: MASSCAN,
         arguments: "-iL {targets} -p{ports} --rate 1000000 --wait 2 --interface lab0 \
                     --router-mac 02:04:0a:63:01:01 -oL -",
         only: &["network-silent"],
     },
     Tool {
         name: "zmap",
-        way: Way::Ethernet { program: "zmap", read: read_zmap },
+        method: Method::Ethernet { program: "zmap", read: read_zmap },
         arguments: "-w {targets} -p {first} -r 20000 -c 2 -i lab0 -G 02:04:0a:63:01:01 \
                     -C /dev/null -b /dev/null -q -v 1 -o -",
         only: HOSTS,
     },
     Tool {
         name: "naabu",
-        way: Way::Command { program: "naabu", read: read_host_ports },
+        method: Method::Command { program: "naabu", read: read_host_ports },
         arguments: "-host {target} -p {ports} -s c -c 1000 -rate 30000 -silent -duc",
         only: &[],
     },
     Tool {
         name: "go-original",
-        way: Way::Go,
+        method: Method::Go,
         arguments: "/open-ports?domain={target}&fromPort={first}&toPort={last}",
         only: &[],
     },
 ];
 
-/// What one run of a tool came to.
+/// The result of one run of a tool.
 #[derive(Clone, Debug)]
 pub(crate) struct Measured {
     pub(crate) outcome: Outcome,
-    /// Of the tool alone; the packets are those of its network.
+    /// The CPU time of the tool alone, and the packets of its network.
     pub(crate) used: Usage,
-    /// By how much the lab's latest answer was late; zero until the cell sets it. Where it is
-    /// not small against the round trip, the machine was too busy to measure on.
+    /// The longest delay of an answer by the lab; zero until the cell sets it. If it is not small
+    /// compared with the round trip, the machine was too busy for a measurement.
     pub(crate) lab_late_ms: f64,
 }
 
 impl Tool {
-    /// The tool of this name.
     pub(crate) fn find(name: &str) -> Option<Self> {
         TOOLS.into_iter().find(|tool| tool.name == name)
     }
 
-    /// Why it cannot be run here, if so.
+    /// Returns the reason why the tool is not available, if there is one.
     pub(crate) fn absence(&self) -> Option<String> {
-        match self.way {
-            Way::Service | Way::CommandLine if service::own_path().is_none() => {
-                Some("its binary is not there".into())
+        match self.method {
+            Method::Service | Method::CommandLine if service::own_path().is_none() => {
+                Some("the binary does not exist".into())
             }
-            Way::Command { program, .. } | Way::Ethernet { program, .. }
+            Method::Command { program, .. } | Method::Ethernet { program, .. }
                 if find_program(program).is_none() =>
             {
                 Some(format!("{program} is not installed"))
             }
-            Way::Go => service::build_go().err(),
-            Way::Service
-            | Way::CommandLine
-            | Way::Command { .. }
-            | Way::Ethernet { .. }
-            | Way::Floor { .. } => None,
+            Method::Go => service::build_go().err(),
+            Method::Service
+            | Method::CommandLine
+            | Method::Command { .. }
+            | Method::Ethernet { .. }
+            | Method::Floor { .. } => None,
         }
     }
 
-    /// True exactly when it can be expected to end and to find something.
+    /// Returns whether the tool can scan this case in time.
     pub(crate) fn suits(&self, case: &Case) -> bool {
-        let is_meant = match self.only {
+        let is_listed = match self.only {
             [] => !NETWORKS.contains(&case.name),
             only => only.contains(&case.name),
         };
-        is_meant
-            && match self.way {
-                Way::Floor { is_sequential } => !is_sequential || case.is_prompt(),
-                Way::Ethernet { .. } => !case.target().is_loopback(),
-                Way::Service | Way::CommandLine | Way::Command { .. } | Way::Go => true,
+        is_listed
+            && match self.method {
+                Method::Floor { is_sequential } => !is_sequential || case.is_prompt(),
+                Method::Ethernet { .. } => !case.target().is_loopback(),
+                Method::Service | Method::CommandLine | Method::Command { .. } | Method::Go => true,
             }
     }
 
-    /// What the lab has to be connected by.
+    /// Returns the kind of device that the tool needs.
     pub(crate) fn medium(&self) -> Medium {
-        match self.way {
-            Way::Ethernet { .. } => Medium::Ethernet,
-            Way::Service | Way::CommandLine | Way::Floor { .. } | Way::Command { .. } | Way::Go => {
-                Medium::PointToPoint
-            }
+        match self.method {
+            Method::Ethernet { .. } => Medium::Ethernet,
+            Method::Service
+            | Method::CommandLine
+            | Method::Floor { .. }
+            | Method::Command { .. }
+            | Method::Go => Medium::PointToPoint,
         }
     }
 
-    /// The first line with a digit of what it says of its version.
+    /// Returns the first line with a digit in the output of `--version`.
     pub(crate) fn version(&self) -> Option<String> {
-        let (Way::Command { program, .. } | Way::Ethernet { program, .. }) = self.way else {
+        let (Method::Command { program, .. } | Method::Ethernet { program, .. }) = self.method
+        else {
             return None;
         };
         let output = Command::new(find_program(program)?).arg("--version").output().ok()?;
@@ -272,7 +272,7 @@ impl Tool {
         text.lines().find(|line| line.contains(|c: char| c.is_ascii_digit())).map(str::to_owned)
     }
 
-    /// Scans what the case has, for `limit` at most; an error is a sentence for the report.
+    /// Scans the case for at most `limit`. An error is text for the report.
     pub(crate) fn run(&self, case: &Case, limit: Duration) -> Result<Measured, String> {
         let list = std::env::temp_dir().join(format!("openports-targets-{}", std::process::id()));
         let lines = case.targets().iter().map(|target| format!("{target}\n")).collect::<String>();
@@ -287,13 +287,13 @@ impl Tool {
             .replace("{first}", &first.to_string())
             .replace("{last}", &last.to_string());
         let outcome = self.scan(case.target(), &arguments, limit);
-        // It may be gone already, if the machine is cleaned up beside us.
+        // The file may have been removed by a cleanup of the machine.
         drop(std::fs::remove_file(list));
         let (mut outcome, after) = (outcome?, Usage::now()?);
         outcome.open.sort_unstable();
         outcome.open.dedup();
         let cpu_seconds = after.cpu_seconds - before.cpu_seconds;
-        // A scan of loopback leaves the device alone; the kernel's own packets do not count.
+        // A scan of loopback does not use the device; other packets of the kernel do not count.
         let is_sent = !case.target().is_loopback();
         let packets = if is_sent { after.packets - before.packets } else { 0 };
         let used = Usage { cpu_seconds, packets };
@@ -305,25 +305,26 @@ impl Tool {
         let command = |program: PathBuf, read: Read| {
             run_command(Command::new(program).args(words), |text| read(text, target), limit)
         };
-        let ask = |service| ask_once(service, arguments, |text| read_json(text, target), limit);
-        match self.way {
-            Way::Service => ask(Service::start(&[])?),
-            Way::Go => ask(Service::watch(&mut Command::new(service::go_path()))?),
-            Way::CommandLine => {
-                command(service::own_path().ok_or("its binary is not there")?, read_host_ports)
+        let request =
+            |service| request_once(service, arguments, |text| read_json(text, target), limit);
+        match self.method {
+            Method::Service => request(Service::start(&[])?),
+            Method::Go => request(Service::watch(&mut Command::new(service::go_path()))?),
+            Method::CommandLine => {
+                command(service::own_path().ok_or("the binary does not exist")?, read_host_ports)
             }
-            Way::Floor { .. } => {
+            Method::Floor { .. } => {
                 let program = std::env::current_exe().map_err(|error| error.to_string())?;
                 command(program, read_json)
             }
-            Way::Command { program, read } | Way::Ethernet { program, read } => {
-                command(find_program(program).ok_or("it is not installed")?, read)
+            Method::Command { program, read } | Method::Ethernet { program, read } => {
+                command(find_program(program).ok_or("the program is not installed")?, read)
             }
         }
     }
 }
 
-/// Where a program is: in the PATH, or where Debian has those of the administrator.
+/// Returns the path of a program in the PATH or in /usr/sbin, where Debian has administrative ones.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);

@@ -1,18 +1,18 @@
-//! Another network namespace across a veth pair: Ethernet, and a real kernel that answers.
+//! Another network namespace, connected by a veth pair. A real kernel answers over Ethernet.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
 use crate::cases;
 
-/// The far end, with its ten open ports, until it is dropped.
+/// The process of the far end with its ten open ports. Dropping it ends the process.
 #[derive(Debug)]
 pub(crate) struct Veth {
     child: Child,
 }
 
-/// Connects this namespace (`lab0`, 10.99.0.1) with that of process `$1` (10.99.1.1). The far
-/// end has the hardware address that the lab's host at 10.99.1.1 has.
+/// Connects this namespace (`lab0`, 10.99.0.1) with that of process `$1` (10.99.1.1). The far end
+/// has the same hardware address as the lab's host at 10.99.1.1.
 const CONNECT: &str = "
 set -e
 ip link add lab0 type veth peer name far0 address 02:04:0a:63:01:01 netns $1
@@ -30,7 +30,7 @@ impl Veth {
         let unshare = unshare.arg("--net").arg(program).args(["cell", "far-end"]);
         let unshare = unshare.stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = unshare.spawn().map_err(|error| format!("unshare: {error}"))?;
-        // From here on its handle ends it.
+        // From here on, `Drop` ends the process.
         let mut veth = Self { child };
         let mut ready = [0];
         let stdout = veth.child.stdout.as_mut().ok_or("the far end has no output")?;
@@ -41,21 +41,21 @@ impl Veth {
         if output.status.success() {
             return Ok(veth);
         }
-        let complaint = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ");
-        Err(format!("there is no veth pair: {complaint}"))
+        let message = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " ");
+        Err(format!("the veth pair cannot be created: {message}"))
     }
 }
 
 impl Drop for Veth {
     fn drop(&mut self) {
-        // Both fail only where it has ended and was waited for.
+        // Both calls fail only if the process has already exited.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// The process of the far end: listens until its input ends.
-pub(crate) fn play_far_end() -> std::io::Result<()> {
+/// The process of the far end, which listens until its input ends.
+pub(crate) fn run_far_end() -> std::io::Result<()> {
     let _listeners = cases::listen()?;
     std::io::Write::write_all(&mut std::io::stdout(), b"r")?;
     std::io::Write::flush(&mut std::io::stdout())?;

@@ -1,4 +1,4 @@
-//! The floor's loops from a shell; prints one JSON object.
+//! Runs one loop of the floor, and prints one JSON object.
 #![expect(clippy::print_stdout, reason = "a command line program reports on stdout")]
 
 #[path = "mod.rs"]
@@ -10,19 +10,19 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const HELP: &str = "\
-The least that a connect scan costs: straight loops over the kernel's calls.
+The minimum cost of a connect scan, measured with loops over the system calls.
 
     cargo bench --bench floor -- blocking ADDRESS [FIRST LAST]
     cargo bench --bench floor -- epoll ADDRESS [FIRST LAST]
     cargo bench --bench floor -- reused ADDRESS [FIRST LAST]
 
-blocking: socket, connect, close, one port after the other.
-epoll:    non-blocking connects, as many at once as there are descriptors, 2 s each.
-reused:   the same, but a socket that is free again is connected to the next port.
-Without FIRST and LAST every port. Prints one JSON object.";
+blocking: socket, connect and close, one port after the other
+epoll:    non-blocking connects, as many at once as descriptors permit, 2 s each
+reused:   the same, but an idle socket is connected to the next port
+Without FIRST and LAST, all ports are scanned. The output is one JSON object.";
 
 fn main() -> ExitCode {
-    // `cargo bench` adds the flag `--bench`, behind whatever was given.
+    // `cargo bench` appends the flag `--bench`.
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|word| word != "--bench").collect();
     match run(&arguments) {
@@ -43,7 +43,9 @@ fn run(arguments: &[String]) -> Result<String, Box<dyn Error>> {
         [] | ["--help" | "-h", ..] => return Ok(HELP.into()),
         [kind, address] => (*kind, *address, "1", "65535"),
         [kind, address, first, last] => (*kind, *address, *first, *last),
-        [_] | [_, _, _] | [_, _, _, _, _, ..] => return Err("two or four words are needed".into()),
+        [_] | [_, _, _] | [_, _, _, _, _, ..] => {
+            return Err("two or four arguments are needed".into());
+        }
     };
     let address: IpAddr = address.parse()?;
     let ports = first.parse()?..=last.parse()?;

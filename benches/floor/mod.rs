@@ -1,9 +1,8 @@
-//! The floor: the least that any connect scan costs, in three straight loops over the kernel's
-//! calls. No service, no retries, no fairness; what a scanner takes above this is its own.
+//! The floor: the minimum cost of a connect scan, as three loops over the system calls. They have
+//! no service, no retries and no fairness. Any cost of a scanner above the floor is its own.
 //!
-//! Include it with `#[path = "…/benches/floor/mod.rs"] mod floor;`. Driven by the program beside
-//! it and by the comparison.
-#![allow(unsafe_code, reason = "the floor is the kernel's own calls, without a layer between")]
+//! Include it with `#[path = "…/benches/floor/mod.rs"] mod floor;`.
+#![allow(unsafe_code, reason = "the loops call the kernel without a layer between")]
 
 pub(crate) mod reused;
 
@@ -16,18 +15,18 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// What a loop found. The counts add up to the number of ports.
+/// The result of a loop. The counts add up to the number of ports.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// The ports that completed a handshake with somebody else than ourselves.
+    /// Ports that completed a handshake, except for self-connects.
     pub(crate) open: Vec<u16>,
-    /// Answered with a refusal, or met themselves.
+    /// Refused connects and self-connects.
     pub(crate) closed: usize,
-    /// Silent until their deadline.
+    /// Connects without an answer until their deadline.
     pub(crate) silent: usize,
-    /// Every other error.
+    /// Connects with any other error.
     pub(crate) failed: usize,
-    /// Of those that failed: the poller reported the end, and the socket had no error to tell.
+    /// Failed connects whose end the poller reported although the socket had no error.
     pub(crate) unexplained: usize,
 }
 
@@ -42,36 +41,37 @@ impl Found {
     }
 }
 
-/// socket, connect, close: one port after the other, each waited for.
+/// Connects to one port after the other.
 pub(crate) fn blocking(address: IpAddr, ports: RangeInclusive<u16>) -> Found {
     let mut found = Found::default();
     for port in ports {
         let result = TcpStream::connect(SocketAddr::new(address, port));
-        found.count(port, &result.and_then(|stream| refuse_itself(&stream.into())));
+        found.count(port, &result.and_then(|stream| reject_self_connect(&stream.into())));
     }
     found
 }
 
-/// One connect under way.
+/// A connect in progress.
 struct Probe {
     port: u16,
     deadline: Instant,
-    /// `None` once it has its result.
+    /// `None` after the connect has its result.
     socket: Option<Socket>,
 }
 
-/// Non-blocking connects on one epoll, as many at once as descriptors are left, each with the
-/// same deadline.
+/// Non-blocking connects on one epoll, as many at once as descriptors permit. All have the same
+/// `deadline`.
 pub(crate) fn epoll(
     address: IpAddr,
     ports: RangeInclusive<u16>,
     deadline: Duration,
 ) -> io::Result<Found> {
-    // Less a few, for the poller and the like.
+    // Some descriptors are reserved for the poller and stdio.
     let in_flight_max = raise_descriptor_limit()?.clamp(64, 65_535 + 32) - 32;
     let poller = Poller::new()?;
     let (mut found, mut in_flight) = (Found::default(), 0);
-    // By the number of the connect, oldest first: all have the same deadline.
+    // Oldest first, which is the order of the deadlines. The index is the number of the connect
+    // minus `first_number`.
     let mut probes: VecDeque<Probe> = VecDeque::new();
     let (mut first_number, mut ports) = (0u64, ports.peekable());
     let mut events = Vec::with_capacity(1024);
@@ -123,36 +123,37 @@ pub(crate) fn epoll(
     }
 }
 
-/// A socket on its way to `to`.
+/// Starts a connect.
 fn start(to: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None)?;
     match socket.connect(&SockAddr::from(to)) {
-        // Any other error is this port's result, and `outcome` would not see it again; the
-        // kernel reports none here but for the lack of a route.
+        // Any other error is fatal, because `outcome` could not read it later. The kernel reports
+        // one here only if there is no route.
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         Ok(()) | Err(_) => Ok(socket),
     }
 }
 
-/// The result of a connect, `None` while it is under way.
+/// Returns the result of a connect, or `None` while it is in progress.
 fn outcome(socket: &Socket) -> Option<io::Result<()>> {
     match socket.take_error() {
         Ok(Some(error)) | Err(error) => Some(Err(error)),
-        Ok(None) if socket.peer_addr().is_ok() => Some(refuse_itself(socket)),
+        Ok(None) if socket.peer_addr().is_ok() => Some(reject_self_connect(socket)),
         Ok(None) => None,
     }
 }
 
-/// On loopback a connect can meet itself: then nobody listens there.
-fn refuse_itself(socket: &Socket) -> io::Result<()> {
-    let met_itself = socket.local_addr()?.as_socket() == socket.peer_addr()?.as_socket();
-    if met_itself { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(()) }
+/// Turns a self-connect, which can happen on loopback, into a refused connect.
+fn reject_self_connect(socket: &Socket) -> io::Result<()> {
+    let is_self_connect = socket.local_addr()?.as_socket() == socket.peer_addr()?.as_socket();
+    if is_self_connect { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(()) }
 }
 
-/// Raises the soft limit of descriptors to the hard one, which is always permitted; returns it.
+/// Raises the soft limit of descriptors to the hard limit, which is always permitted, and returns
+/// the limit.
 pub(crate) fn raise_descriptor_limit() -> io::Result<usize> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: one `rlimit` that outlives the call.
+    // SAFETY: the `rlimit` outlives the call.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -164,17 +165,17 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<usize> {
     Ok(limit.rlim_max as usize)
 }
 
-/// epoll, edge-triggered, for the end of connects.
+/// An edge-triggered epoll for the ends of connects.
 struct Poller(OwnedFd);
 
 impl Poller {
     fn new() -> io::Result<Self> {
-        // SAFETY: no pointers.
+        // SAFETY: the call has no pointers.
         let descriptor = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if descriptor < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: a descriptor just opened, which nobody else knows.
+        // SAFETY: the descriptor was just opened and has no other owner.
         Ok(Self(unsafe { OwnedFd::from_raw_fd(descriptor) }))
     }
 
@@ -182,14 +183,14 @@ impl Poller {
         let events = (libc::EPOLLOUT | libc::EPOLLET) as u32;
         let mut event = libc::epoll_event { events, u64: number };
         let poller = self.0.as_raw_fd();
-        // SAFETY: one `epoll_event` that outlives the call.
+        // SAFETY: the `epoll_event` outlives the call.
         match unsafe { libc::epoll_ctl(poller, libc::EPOLL_CTL_ADD, socket, &raw mut event) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     }
 
-    /// Puts the numbers of those that came to an end into `numbers`, as many as it has room for.
+    /// Replaces `numbers` by the numbers of connects that ended, at most 1,024 at a time.
     fn wait(&self, numbers: &mut Vec<u64>, timeout: Duration) -> io::Result<()> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 1024];
         let milliseconds = timeout.as_micros().div_ceil(1000).min(60_000) as libc::c_int;

@@ -1,4 +1,4 @@
-//! The floor with sockets that are used again: a refused or abandoned socket is connected anew.
+//! The floor with reused sockets: after a connect has ended, its socket connects to another port.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Found, Poller, raise_descriptor_limit, refuse_itself};
+use super::{Found, Poller, raise_descriptor_limit, reject_self_connect};
 
-/// A socket, and the port that it is connecting to.
+/// A socket, and the port to which it connects.
 struct Slot {
     socket: Socket,
     /// `None` while the socket is idle.
@@ -19,8 +19,8 @@ struct Slot {
     is_watched: bool,
 }
 
-/// As [`super::epoll`], but each socket probes many ports and is registered once. The outcome is
-/// what a second `connect` returns.
+/// Like [`super::epoll`], but each socket probes many ports and is registered once. A second
+/// `connect` returns the outcome.
 pub(crate) fn reused(
     address: IpAddr,
     ports: RangeInclusive<u16>,
@@ -47,9 +47,9 @@ pub(crate) fn reused(
             let slot = &mut slots[index];
             slot.port = Some(port);
             in_flight += 1;
-            let mut result = look(slot, address)?;
+            let mut result = check(slot, address)?;
             if result.is_none() && address.is_loopback() {
-                result = look(slot, address)?;
+                result = check(slot, address)?;
             }
             if let Some(result) = result {
                 end(&mut found, slot, port, &result)?;
@@ -86,7 +86,7 @@ pub(crate) fn reused(
         for index in events.iter().map(|number| *number as usize) {
             let slot = &mut slots[index];
             let Some(port) = slot.port else { continue };
-            if let Some(result) = look(slot, address)? {
+            if let Some(result) = check(slot, address)? {
                 end(&mut found, slot, port, &result)?;
                 in_flight -= 1;
                 idle.push(index);
@@ -99,19 +99,20 @@ fn to(address: IpAddr, port: u16) -> SockAddr {
     SockAddr::from(SocketAddr::new(address, port))
 }
 
-/// Connects, or asks what became of the connect; `None` while it is under way.
-fn look(slot: &Slot, address: IpAddr) -> io::Result<Option<io::Result<()>>> {
+/// Starts a connect or checks its result. Returns `None` while it is in progress.
+fn check(slot: &Slot, address: IpAddr) -> io::Result<Option<io::Result<()>>> {
     let Some(port) = slot.port else { return Ok(None) };
     let result = slot.socket.connect(&to(address, port));
     Ok(match result.as_ref().err().and_then(io::Error::raw_os_error) {
         Some(libc::EINPROGRESS | libc::EALREADY) => None,
-        Some(libc::EISCONN) => Some(refuse_itself(&slot.socket)),
+        Some(libc::EISCONN) => Some(reject_self_connect(&slot.socket)),
         Some(_) => Some(result),
-        None => Some(refuse_itself(&slot.socket)),
+        None => Some(reject_self_connect(&slot.socket)),
     })
 }
 
-/// Counts a result. The socket is fresh after a failure; a connection is reset.
+/// Counts a result, and resets the connection if there is one. After a failure the socket can be
+/// used again.
 fn end(found: &mut Found, slot: &mut Slot, port: u16, result: &io::Result<()>) -> io::Result<()> {
     found.count(port, result);
     match result {
@@ -124,7 +125,7 @@ fn end(found: &mut Found, slot: &mut Slot, port: u16, result: &io::Result<()>) -
     }
 }
 
-/// Gives a connect up, or resets a connection: `connect` to AF_UNSPEC.
+/// Gives a connect up, or resets a connection, by a `connect` to AF_UNSPEC.
 fn give_up(slot: &mut Slot) -> io::Result<()> {
     slot.port = None;
     let unspecified =

@@ -1,8 +1,8 @@
-// The design of the Go original, written anew for the comparison: a REST service that dials every
-// port with net.DialTimeout from a pool of as many goroutines as there are ports, and takes every
-// failure for a closed port.
+// The design of the Go original, rewritten for the comparison: a REST service that dials every port
+// with net.DialTimeout from a pool with one goroutine per port, and treats every failure as a
+// closed port.
 //
-// It listens on a port of the kernel's choice and says which on stderr.
+// It listens on a port that the kernel chooses, and prints the address on stderr.
 package main
 
 import (
@@ -26,7 +26,7 @@ type answer struct {
 	OpenPorts []int  `json:"open_ports"`
 }
 
-// scan dials each port from a goroutine of its own.
+// scan dials all ports with one goroutine per port.
 func scan(domain string, fromPort, toPort int) []int {
 	ports := make(chan int)
 	results := make(chan int)

@@ -1,9 +1,9 @@
-//! Counts the allocations of the program, so that a case can say what it costs in them.
+//! Counts the allocations of the program.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The system's allocator, with a counter before it.
+/// The system's allocator with a counter.
 struct Counting;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -11,17 +11,17 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// How often memory was asked for since the program began; growing in place counts too.
+/// Returns the number of allocations since the program started, including reallocations in place.
 pub(crate) fn count() -> u64 {
     COUNT.load(Ordering::Relaxed)
 }
 
-#[expect(unsafe_code, reason = "the trait of an allocator is unsafe; every call is passed on")]
-// SAFETY: each method does what the system's allocator does, with the same arguments.
+#[expect(unsafe_code, reason = "the trait of an allocator is unsafe")]
+// SAFETY: each method calls the system's allocator with the same arguments.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps to the trait's contract, which is `System`'s as well.
+        // SAFETY: the caller fulfils the trait's contract, which is also that of `System`.
         unsafe { System.alloc(layout) }
     }
 

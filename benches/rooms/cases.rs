@@ -1,7 +1,7 @@
-//! What is measured: one function per case, which does its work so many times.
+//! The measured cases: one function per case, which does its work a given number of times.
 //!
-//! Each case begins from nothing, so that twice the work minus once the work is the work alone,
-//! whatever was built before. Assertions keep a case from measuring something else than it says.
+//! Each call of a case does the same setup, so the difference between twice and once the rounds is
+//! the work without the setup. Assertions check that a case does the work that it names.
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -37,64 +37,63 @@ use openports::timers::Timers;
 
 use crate::kernel::{event_loop, tick};
 
-/// One thing that is measured.
 pub(crate) struct Case {
-    /// Its name, in the table and in the record.
+    /// The name in the table and in the record.
     pub(crate) name: &'static str,
-    /// What `times` counts.
+    /// The name of a unit of work.
     pub(crate) unit: &'static str,
-    /// Units of one round.
+    /// The number of units in one round.
     pub(crate) units: u64,
-    /// Rounds that are enough to be measured; twice as many are made to subtract.
+    /// The number of rounds that is enough for a measurement.
     pub(crate) rounds: u64,
-    /// What a round may cost at most, whatever was recorded; `None`: nothing was promised.
-    pub(crate) promise: Option<Promise>,
-    /// Does so many rounds.
+    /// The maximum cost of a round, independent of the record.
+    pub(crate) maximum: Option<Maximum>,
+    /// Does this number of rounds.
     pub(crate) run: fn(u64),
 }
 
-/// What a round costs at most.
-pub(crate) struct Promise {
-    /// On the wall's clock.
+/// The maximum cost of a round.
+pub(crate) struct Maximum {
     pub(crate) time_max: Duration,
-    /// Calls of the allocator.
     pub(crate) allocations_max: f64,
 }
 
 const fn case(name: &'static str, unit: &'static str, rounds: u64, run: fn(u64)) -> Case {
-    Case { name, unit, units: 1, rounds, promise: None, run }
+    Case { name, unit, units: 1, rounds, maximum: None, run }
 }
 
 const fn per_port(name: &'static str, run: fn(u64)) -> Case {
-    Case { name, unit: "port", units: 65_535, rounds: 1, promise: None, run }
+    Case { name, unit: "port", units: 65_535, rounds: 1, maximum: None, run }
 }
 
-/// An answer with every port, wherever the ports are: its buffer may grow, twice as large each
-/// time, but no port has an allocation of its own.
-const ANSWER: Option<Promise> =
-    Some(Promise { time_max: Duration::from_millis(5), allocations_max: 32.0 });
+/// The maximum for a response with every port. Its buffer may grow by doubling, but a port must not
+/// have its own allocation.
+const RESPONSE: Option<Maximum> =
+    Some(Maximum { time_max: Duration::from_millis(5), allocations_max: 32.0 });
 
-/// Every case, in the order of the table.
+/// All cases in the order of the table.
 pub(crate) const CASES: [Case; 21] = [
     case("http head, 47 bytes", "head", 1_000, |rounds| parse_head(rounds, SMALL)),
     case("http head, 447 bytes", "head", 1_000, |rounds| parse_head(rounds, BROWSER)),
-    case("conn, request to answer", "request", 1_000, converse),
+    case("conn, request to answer", "request", 1_000, handle_request),
     case("query of a scan", "query", 1_000, parse_query),
     case("problem, rendered", "problem", 1_000, render_problem),
     case("ports, parsed", "list", 1_000, parse_ports),
     case("ports, as ranges", "list", 10, display_ranges),
     Case {
-        promise: ANSWER,
-        ..case("answer, all closed", "answer", 100, |rounds| answer(rounds, |_| false))
+        maximum: RESPONSE,
+        ..case("answer, all closed", "answer", 100, |rounds| write_response(rounds, |_| false))
     },
     Case {
-        promise: ANSWER,
-        ..case("answer, every other open", "answer", 10, |rounds| answer(rounds, |p| p % 2 == 0))
+        maximum: RESPONSE,
+        ..case("answer, every other open", "answer", 10, |rounds| {
+            write_response(rounds, |p| p % 2 == 0)
+        })
     },
     per_port("scan, refused at once", scan_refused),
     per_port("scan, silent", scan_silent),
-    case("service, health check", "request", 300, |rounds| ask(rounds, HEALTH, "200")),
-    case("service, validation error", "request", 300, |rounds| ask(rounds, INVALID, "400")),
+    case("service, health check", "request", 300, |rounds| exchange(rounds, HEALTH, "200")),
+    case("service, validation error", "request", 300, |rounds| exchange(rounds, INVALID, "400")),
     per_port("service, refused at once", service_refused),
     per_port("service, refused, streamed", service_streamed),
     case("timers, moved", "timer", 10_000, move_timers),
@@ -105,10 +104,10 @@ pub(crate) const CASES: [Case; 21] = [
     case("dns, lookup from the cache", "lookup", 1_000, look_up),
 ];
 
-/// As wrk sends it.
+/// A request of wrk.
 const SMALL: &str = "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\r\n";
 
-/// As a browser sends it.
+/// A request of a browser.
 const BROWSER: &str = "GET / HTTP/1.1\r\nHost: localhost:8080\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
     Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/png,*/*;q=0.8\r\n\
@@ -116,7 +115,8 @@ const BROWSER: &str = "GET / HTTP/1.1\r\nHost: localhost:8080\r\n\
     Connection: keep-alive\r\nUpgrade-Insecure-Requests: 1\r\nSec-Fetch-Dest: document\r\n\
     Sec-Fetch-Mode: navigate\r\nSec-Fetch-Site: none\r\nSec-Fetch-User: ?1\r\nX: yyyy\r\n\r\n";
 
-const _: () = assert!(SMALL.len() == 47 && BROWSER.len() == 447, "the names say how long they are");
+const _: () =
+    assert!(SMALL.len() == 47 && BROWSER.len() == 447, "the names of the cases have other lengths");
 
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const INVALID: &str = "GET /open-ports?toPort=+1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -133,7 +133,7 @@ fn parse_head(rounds: u64, head: &str) {
     }
 }
 
-fn converse(rounds: u64) {
+fn handle_request(rounds: u64) {
     let now = Instant::now();
     let mut conn = Conn::new(now);
     for _ in 0..rounds {
@@ -173,7 +173,6 @@ fn parse_ports(rounds: u64) {
     }
 }
 
-/// The ports that `is_in` names.
 fn ports(is_in: impl Fn(u16) -> bool) -> PortSet {
     let mut set = PortSet::new();
     for port in (1..=u16::MAX).filter(|port| is_in(*port)) {
@@ -189,7 +188,7 @@ fn display_ranges(rounds: u64) {
     }
 }
 
-fn answer(rounds: u64, is_open: fn(u16) -> bool) {
+fn write_response(rounds: u64, is_open: fn(u16) -> bool) {
     let (open, closed) = (ports(is_open), ports(|port| !is_open(port)));
     let counts =
         Counts { open: open.len() as u32, closed: closed.len() as u32, ..Counts::default() };
@@ -280,8 +279,8 @@ fn core() -> Core {
     Core::new(options, SystemTime::UNIX_EPOCH)
 }
 
-/// Requests on one connection, each with the ticks until it is answered.
-fn ask(rounds: u64, request: &str, status: &str) {
+/// Sends requests on one connection. The response to each must be complete after one tick.
+fn exchange(rounds: u64, request: &str, status: &str) {
     let mut event_loop = event_loop(core());
     for _ in 0..rounds {
         event_loop.kernel_mut().send(black_box(request.as_bytes()));
@@ -292,8 +291,7 @@ fn ask(rounds: u64, request: &str, status: &str) {
     }
 }
 
-/// A scan through the whole loop and core, every tick of it; each connect is refused within the
-/// call.
+/// Runs a scan through the whole loop and core. Each connect is refused within the call.
 fn service_refused(rounds: u64) {
     let mut event_loop = event_loop(core());
     for _ in 0..rounds {
@@ -307,8 +305,8 @@ fn service_refused(rounds: u64) {
     }
 }
 
-/// The same scan as a stream that reports progress in every other tick, 64 closed ports each time:
-/// the difference to [`service_refused`] is what some 1,000 reports cost, five of them a second.
+/// Runs the same scan as a stream, which reports 64 closed ports in every second tick. The
+/// difference to [`service_refused`] is the cost of about 1,000 progress events, five per second.
 fn service_streamed(rounds: u64) {
     let mut event_loop = event_loop(core());
     let request = SCAN.replace("\r\n\r\n", "\r\nAccept: application/x-ndjson\r\n\r\n");
@@ -327,7 +325,7 @@ fn service_streamed(rounds: u64) {
     }
 }
 
-/// Timers of a thousand clients.
+/// The number of timers, as for a thousand clients.
 const TIMERS: u32 = 1_000;
 
 fn thousand_timers(now: Instant) -> Timers {
@@ -354,7 +352,7 @@ fn pop_timers(rounds: u64) {
     let mut timers = thousand_timers(now);
     for round in 0..rounds {
         let due = timers.pop_due(now + Duration::from_secs(1_000_000));
-        let Some(key) = black_box(due) else { unreachable!("a thousand are armed") };
+        let Some(key) = black_box(due) else { unreachable!("all timers are set") };
         timers.set(key, Some(now + Duration::from_millis(1_000 + round)));
     }
 }
@@ -382,10 +380,10 @@ fn write_queries(rounds: u64) {
     }
 }
 
-/// The query as its answer: an alias and two addresses.
+/// Returns a reply to the query, with an alias and two addresses.
 fn reply_to(query: &[u8]) -> Vec<u8> {
     let mut message = query.to_vec();
-    // QR and RD, RA, three records.
+    // The flags QR, RD and RA, and three records.
     (message[2], message[3], message[7]) = (0x81, 0x80, 3);
     message.extend([0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, 4, 1, b'x', 0xc0, 16]);
     let alias = message.len() as u8 - 4;
@@ -415,14 +413,14 @@ fn look_up(rounds: u64) {
         let addresses = loop {
             match resolver.poll_output(now) {
                 Some(Output::Open { attempt, .. }) => {
-                    assert_eq!(round, 0, "the first lookup alone asks a server");
+                    assert_eq!(round, 0, "a later lookup queries a server");
                     resolver.handle_opened(attempt, Key::from_parts(1, 0));
                     let message = reply_to(resolver.output(attempt));
                     resolver.handle_received(now, attempt, &message);
                 }
                 Some(Output::Answer { result, .. }) => break result,
                 Some(Output::ReadNameFiles | Output::Attend { .. } | Output::Close { .. }) => {}
-                None => unreachable!("everything is told at once"),
+                None => unreachable!("the resolver has no output before the answer"),
             }
         };
         assert!(black_box(addresses).is_ok_and(|found| found.len() == 2));

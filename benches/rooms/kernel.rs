@@ -1,5 +1,5 @@
-//! A kernel that costs next to nothing, so that what is counted is the loop and the core: one
-//! client, whose answers are taken whole, and a network in which every connect is refused at once.
+//! A simulated kernel with almost no cost of its own, so that only the loop and the core are
+//! measured. It has one client, and every connect is refused at once.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,14 +14,13 @@ use openports::kernel::{
     RawReceiveStep, RawSendStep, Readiness, Received, Source, Token,
 };
 
-/// See the module's documentation.
 pub(crate) struct RefusingKernel {
     pub(crate) now: Instant,
     has_arrived: bool,
     client: Option<Token>,
-    /// What the client has sent, and the service has not read.
+    /// Bytes from the client that the service has not read.
     inbox: Vec<u8>,
-    /// What the service has written.
+    /// Bytes that the service has written.
     pub(crate) output: Vec<u8>,
 }
 
@@ -31,10 +30,10 @@ pub(crate) enum Socket {
     Probe,
 }
 
-/// A listener whose queue holds one client.
+/// A listener with one client in its backlog.
 pub(crate) struct Listener;
 
-/// A loop over such a kernel, after its first tick.
+/// Returns an event loop on this kernel, after its first tick.
 pub(crate) fn event_loop(core: Core) -> EventLoop<RefusingKernel> {
     let (client, inbox, output) = (None, Vec::new(), Vec::new());
     let kernel = RefusingKernel { now: Instant::now(), has_arrived: false, client, inbox, output };
@@ -44,14 +43,14 @@ pub(crate) fn event_loop(core: Core) -> EventLoop<RefusingKernel> {
     event_loop
 }
 
-/// One tick, which neither fails nor ends it.
+/// Runs one tick, which must neither fail nor exit.
 pub(crate) fn tick(event_loop: &mut EventLoop<RefusingKernel>) {
     let ticked = event_loop.tick();
     assert!(matches!(ticked, Ok(None)), "{ticked:?}");
 }
 
 impl RefusingKernel {
-    /// The client sends this.
+    /// Sends bytes from the client.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.inbox.extend_from_slice(bytes);
     }
@@ -118,7 +117,7 @@ impl Kernel for RefusingKernel {
     }
 
     fn read(&mut self, socket: &Socket, buffer: &mut [u8]) -> IoStep {
-        assert!(*socket == Socket::Client, "a probe reads nothing");
+        assert!(*socket == Socket::Client, "a read from a probe");
         let count = self.inbox.len().min(buffer.len());
         if count == 0 {
             return IoStep::WouldBlock;
@@ -129,7 +128,7 @@ impl Kernel for RefusingKernel {
     }
 
     fn write(&mut self, socket: &Socket, bytes: &[u8]) -> IoStep {
-        assert!(*socket == Socket::Client, "a probe writes nothing");
+        assert!(*socket == Socket::Client, "a write to a probe");
         self.output.extend_from_slice(bytes);
         IoStep::Done(bytes.len())
     }
@@ -157,19 +156,19 @@ impl Kernel for RefusingKernel {
     fn reset(&mut self, _: Socket) {}
 
     fn secret(&mut self) -> Result<[u64; 2], Shortage> {
-        unreachable!("no SYN is asked for")
+        unreachable!("no case uses SYN scans")
     }
 
     fn reserve_port(&mut self, _: u16) -> Result<u16, Shortage> {
-        unreachable!("no SYN is asked for")
+        unreachable!("no case uses SYN scans")
     }
 
     fn open_raw(&mut self, _: RawOptions) -> Result<(), Outcome> {
-        unreachable!("no SYN is asked for")
+        unreachable!("no case uses SYN scans")
     }
 
     fn send_raw(&mut self, (): &(), _: &[RawPacket]) -> RawSendStep {
-        unreachable!("no SYN is asked for")
+        unreachable!("no case uses SYN scans")
     }
 
     fn receive_raw(
@@ -178,11 +177,11 @@ impl Kernel for RefusingKernel {
         _: RawQueue,
         _: &mut dyn FnMut(Received<'_>),
     ) -> RawReceiveStep {
-        unreachable!("no SYN is asked for")
+        unreachable!("no case uses SYN scans")
     }
 
     fn raw_overflow(&mut self, (): &mut ()) -> u32 {
-        unreachable!("no SYN is asked for")
+        unreachable!("no case uses SYN scans")
     }
 
     fn route(&mut self, _: SocketAddr) -> RouteResult {

@@ -1,10 +1,10 @@
-//! What the pure rooms cost: instructions first, allocations second, wall time third.
+//! Measures the cost of the pure modules: instructions, allocations and wall time.
 //!
-//! Instructions are counted by valgrind, under which this program runs itself, once per case with
-//! some rounds and once with twice as many: the difference is the work alone. They and the
-//! allocations are the same from run to run, and `recorded.json` holds what they were; `--check`
-//! fails where a case has become more than a tenth worse. Wall time differs between machines and
-//! is shown, not recorded.
+//! Valgrind counts the instructions. This program runs itself under valgrind twice for each case,
+//! the second time with twice the rounds, and the difference is the work without the setup.
+//! Instructions and allocations do not vary between runs, so `recorded.json` has their values, and
+//! `--check` fails if a case is more than 10 % worse. Wall time depends on the machine, so it is
+//! printed but not recorded.
 #![expect(clippy::print_stdout, reason = "a command line program reports on stdout")]
 
 mod allocations;
@@ -23,24 +23,24 @@ use cases::{CASES, Case};
 use measure::{Cost, measure};
 
 const HELP: &str = "\
-What the pure rooms cost, in instructions, allocations and time.
+Measures the cost of the pure modules in instructions, allocations and time.
 
-    cargo bench --bench rooms               measures, beside what was recorded
-    cargo bench --bench rooms -- --check    fails where a case is more than 10 % worse
-    cargo bench --bench rooms -- --record   writes benches/rooms/recorded.json anew
+    cargo bench --bench rooms               prints the costs and the recorded ones
+    cargo bench --bench rooms -- --check    fails if a case is more than 10 % worse
+    cargo bench --bench rooms -- --record   writes benches/rooms/recorded.json
 
-Instructions need valgrind. Without it the rest is measured, and with OPENPORTS_REQUIRE_ALL in
-the environment that is a failure.";
+Instructions need valgrind. Without it only the rest is measured, which is a failure if
+OPENPORTS_REQUIRE_ALL is in the environment.";
 
-/// How much worse than recorded a figure may be.
+/// The maximum of a figure as a multiple of its recorded value.
 const WORSE_MAX: f64 = 1.10;
-/// Allocations are few, and often none; so little more than none is none.
+/// The permitted difference of allocations, because many cases have none.
 const ALLOCATIONS_SLACK: f64 = 0.01;
 
-/// The file of what was recorded.
+/// The content of `recorded.json`.
 #[derive(Default, Serialize, Deserialize)]
 struct Record {
-    /// Another compiler makes other code, and another valgrind offers another processor.
+    /// The versions of the compiler and of valgrind, on which the counts depend.
     toolchain: String,
     cases: BTreeMap<String, Cost>,
 }
@@ -53,7 +53,7 @@ enum Mode {
 }
 
 fn main() -> ExitCode {
-    // `cargo bench` adds the flag `--bench`, behind whatever was given.
+    // `cargo bench` appends the flag `--bench`.
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -88,7 +88,7 @@ fn run_one(name: &str, rounds: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Measures every case, and says what is wrong, a fault a line.
+/// Measures all cases, and returns the faults, one line each.
 fn run_all(mode: Mode) -> Result<Vec<String>, Box<dyn Error>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/rooms/recorded.json");
     let recorded: Record = match std::fs::read(&path) {
@@ -97,7 +97,7 @@ fn run_all(mode: Mode) -> Result<Vec<String>, Box<dyn Error>> {
     };
     let valgrind = measure::version("valgrind");
     if valgrind.is_none() {
-        println!("valgrind is missing: NO INSTRUCTION IS COUNTED, only allocations and time.");
+        println!("valgrind is missing: INSTRUCTIONS ARE NOT COUNTED, only allocations and time.");
         if mode == Mode::Record || std::env::var_os("OPENPORTS_REQUIRE_ALL").is_some() {
             return Err("install valgrind (Debian: apt-get install valgrind)".into());
         }
@@ -111,7 +111,7 @@ fn run_all(mode: Mode) -> Result<Vec<String>, Box<dyn Error>> {
         let (cost, nanos) = measure(case, valgrind.is_some())?;
         let then = recorded.cases.get(case.name);
         print_row(case, (&cost, then), nanos);
-        faults.extend(broken_promise(case, &cost, nanos));
+        faults.extend(exceeded_maximum(case, &cost, nanos));
         if mode == Mode::Check {
             faults.extend(worse(case, &cost, then));
         }
@@ -137,7 +137,7 @@ fn print_row(case: &Case, (now, then): (&Cost, Option<&Cost>), nanos: f64) {
     );
 }
 
-/// What became more than a tenth worse.
+/// Returns the figures of a case that are more than 10 % worse.
 fn worse(case: &Case, now: &Cost, then: Option<&Cost>) -> Vec<String> {
     let Some(then) = then else { return vec![format!("{}: record it", case.name)] };
     let mut faults = Vec::new();
@@ -145,21 +145,21 @@ fn worse(case: &Case, now: &Cost, then: Option<&Cost>) -> Vec<String> {
         && now > then * WORSE_MAX
     {
         let (name, unit) = (case.name, case.unit);
-        faults.push(format!("{name}: {now:.0} instructions a {unit}, recorded are {then:.0}"));
+        faults.push(format!("{name}: {now:.0} instructions per {unit}, {then:.0} are recorded"));
     }
     if now.allocations > then.allocations * WORSE_MAX + ALLOCATIONS_SLACK {
         let (name, now, then) = (case.name, now.allocations, then.allocations);
-        faults.push(format!("{name}: {now:.2} allocations, recorded are {then:.2}"));
+        faults.push(format!("{name}: {now:.2} allocations, {then:.2} are recorded"));
     }
     faults
 }
 
-/// What was promised whatever was recorded, and is not kept.
-fn broken_promise(case: &Case, now: &Cost, nanos: f64) -> Option<String> {
-    let promise = case.promise.as_ref()?;
-    let time_max = promise.time_max.as_nanos() as f64;
-    (nanos > time_max || now.allocations > promise.allocations_max).then(|| {
+/// Returns a fault if a case exceeds its maximum.
+fn exceeded_maximum(case: &Case, now: &Cost, nanos: f64) -> Option<String> {
+    let maximum = case.maximum.as_ref()?;
+    let time_max = maximum.time_max.as_nanos() as f64;
+    (nanos > time_max || now.allocations > maximum.allocations_max).then(|| {
         let (name, allocations) = (case.name, now.allocations);
-        format!("{name}: {nanos:.0} ns and {allocations} allocations are more than was promised")
+        format!("{name}: {nanos:.0} ns and {allocations} allocations exceed the maximum")
     })
 }

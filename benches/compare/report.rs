@@ -159,7 +159,7 @@ pub(crate) fn markdown(cases: &[Case], tools: &[Tool], runs: &[Run]) -> String {
     let mut text = "# Comparison\n\n".to_owned();
     text += &machine();
     text += "Times are medians, with minimum and maximum in brackets; found and wrong are the \
-             worst of all runs. Packets are sent packets, and CPU time is that of the tool alone.\n";
+             worst of all runs. Packets are sent packets, CPU time is that of the tool alone.\n";
     for case in cases {
         let rows: Vec<Row> = tools.iter().filter_map(|tool| Row::of(case, tool, runs)).collect();
         text += &format!("\n## {}\n\n", case.about);

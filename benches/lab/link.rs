@@ -9,7 +9,7 @@
 //! handles it at the time that [`LinkModel::forward`] returns. The answer enters the other
 //! direction at that same time, and the round trip is added after it. So each direction handles its
 //! packets in the order of their times, even if the round trips differ. Jitter, reordering and
-//! duplication stand for both directions, and apply to the answer.
+//! duplication are those of both directions, and apply to the answer.
 //!
 //! The queue is virtual: a packet departs at `max(now, departure of the previous one) + 1/rate`,
 //! and it is dropped if the queue before it would be too long. No packet is stored.

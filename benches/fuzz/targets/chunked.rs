@@ -1,4 +1,4 @@
-//! Chunked bodies: the decoder takes exactly the language that a line by line reading takes.
+//! Fuzzes chunked bodies: the decoder must accept the same bodies as a naive line-by-line parser.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -11,11 +11,12 @@ fuzz_target!(|bytes: &[u8]| {
     let whole = decode(&[bytes]);
     assert_eq!(decode(&bytes.chunks(1).collect::<Vec<_>>()), whole);
     assert_eq!(decode(&pieces(bytes)), whole);
-    // A malformed line is refused before it ends, so the two may differ on bodies that do not.
+    // The decoder refuses a malformed line before its end, so errors and incomplete bodies count as
+    // equal.
     assert_eq!(whole.ok().flatten(), read_by_lines(bytes), "{}", bytes.escape_ascii());
 });
 
-/// How many bytes the body has; `None` if it has not ended.
+/// Returns the length of the body, or `None` if it is incomplete.
 fn decode(pieces: &[&[u8]]) -> Result<Option<usize>, Refusal> {
     let (mut decoder, mut taken) = (Chunked::default(), 0);
     for piece in pieces {
@@ -27,14 +28,15 @@ fn decode(pieces: &[&[u8]]) -> Result<Option<usize>, Refusal> {
     Ok(None)
 }
 
-/// How many bytes the body has, if it is well formed and whole (RFC 9112 section 7.1).
+/// Returns the length of the body if it is well formed and complete (RFC 9112 section 7.1).
 fn read_by_lines(bytes: &[u8]) -> Option<usize> {
     let (mut at, mut total) = (0, 0);
     loop {
         let line = line_at(bytes, at).filter(|line| line.len() < CHUNK_LINE_BYTES_MAX)?;
         at += line.len() + 2;
         let (digits, extensions) = split_size(line)?;
-        // As many digits as a line may have, so by hand.
+        // The size may have more leading zeros than an integer type can parse, so it is computed
+        // digit by digit.
         let size = digits.iter().try_fold(0_u64, |size, digit| {
             let digit = (*digit as char).to_digit(16)?;
             Some(size * 16 + u64::from(digit)).filter(|size| *size <= BODY_BYTES_MAX)
@@ -59,7 +61,7 @@ fn read_trailers(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         let line = line_at(bytes, at)?;
         at += line.len() + 2;
-        // The decoder counts a line's CR, but not its LF, and the last line's too.
+        // The decoder counts the CR of each line, including the last one, but not the LF.
         trailer_bytes += line.len() + 1;
         if trailer_bytes > TRAILER_BYTES_MAX {
             return None;
@@ -75,20 +77,20 @@ fn read_trailers(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The line that begins at `at`, without its CR LF.
+/// Returns the line that begins at `at`, without its CR LF.
 fn line_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let rest = bytes.get(at..)?;
     Some(&rest[..rest.windows(2).position(|pair| pair == b"\r\n")?])
 }
 
-/// The digits of a size, one at least, and what follows them.
+/// Splits a line after the digits of its size, of which there must be at least one.
 fn split_size(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     (digits > 0).then(|| line.split_at(digits))
 }
 
-/// True exactly for any number of `;name`, `;name=token` and `;name="quoted"`, with blanks around
-/// `;` and `=`.
+/// Returns whether the text is any number of `;name`, `;name=token` and `;name="quoted"`, with
+/// blanks around `;` and `=`.
 fn are_extensions(mut text: &[u8]) -> bool {
     while let [b';', rest @ ..] = skip_blanks(text) {
         let rest = skip_blanks(rest);
@@ -117,7 +119,7 @@ fn skip_blanks(text: &[u8]) -> &[u8] {
     &text[text.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count()..]
 }
 
-/// The length of what follows an opening quote, the closing one included.
+/// Returns the length of the text after an opening quote, including the closing one.
 fn quoted_len(text: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -134,7 +136,7 @@ fn quoted_len(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// A token of RFC 9110 section 5.6.2.
+/// Returns whether the text is a token (RFC 9110 section 5.6.2).
 fn is_token(text: &[u8]) -> bool {
     let is_byte = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
     !text.is_empty() && text.iter().all(is_byte)

@@ -1,10 +1,9 @@
-//! The whole core under the real event loop: the bytes decide what each system call comes to.
+//! Fuzzes the whole core under the real event loop: the bytes decide the results of system calls.
 //!
-//! [`Machine`] is the kernel that the loop runs on, in virtual time. Beyond the assertions of the
-//! core and those of the loop (`event_loop::contract`, which includes that no key ends twice) it
-//! judges that the loop does not poll without end at the same instant, that a socket is closed once
-//! and none is forgotten, that clients who are gone leave no descriptor behind, and that a signal
-//! ends it all.
+//! The loop runs on [`FuzzKernel`] in virtual time. In addition to the assertions of the core and
+//! of the loop (`event_loop::contract`, which includes that no key ends twice), it checks that the
+//! loop does not spin, that each socket is closed exactly once, that no descriptor remains when all
+//! clients have gone, and that the service exits after a signal.
 #![no_main]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,6 +12,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use libfuzzer_sys::fuzz_target;
+use openports::access::browser::HostGuard;
 use openports::budget::Shares;
 use openports::core::Core;
 use openports::core::options::Options;
@@ -24,9 +24,8 @@ use openports::kernel::{
     RawReceiveStep, RawSendStep, Readiness, Received, Source, Token,
 };
 use openports::limits::{EVENTS_PER_TICK, Settings};
-use openports::access::browser::HostGuard;
-use openports::policy::{Policy, Exposure};
-use openports::report::log::{LogFormat, Level};
+use openports::policy::{Exposure, Policy};
+use openports::report::log::{Level, LogFormat};
 use openports::service_names::Names;
 use openports_fuzz::Feed;
 
@@ -48,34 +47,34 @@ fuzz_target!(|bytes: &[u8]| {
         seed: 7,
     };
     let core = Core::new(options, SystemTime::UNIX_EPOCH);
-    let mut event_loop = EventLoop::new(Machine::new(feed), vec![Listener], core)
-        .expect("nothing fails before the first tick");
+    let mut event_loop = EventLoop::new(FuzzKernel::new(feed), vec![Listener], core)
+        .expect("the kernel has no faults before the first tick");
     if run(&mut event_loop) {
         return;
     }
-    let machine = event_loop.kernel_mut();
-    if machine.sockets.len().is_multiple_of(2) {
-        machine.end = End::ClientsGone { by: machine.now + CLOSE_WITHIN };
-        machine.break_clients();
+    let kernel = event_loop.kernel_mut();
+    if kernel.sockets.len().is_multiple_of(2) {
+        kernel.end = End::ClientsGone { by: kernel.now + CLOSE_WITHIN };
+        kernel.break_clients();
         if !run(&mut event_loop) {
             let left = &event_loop.kernel().sockets;
-            assert!(left.is_empty(), "left behind: {left:?}");
-            assert_eq!(event_loop.keys_len(), 0, "every key has ended");
+            assert!(left.is_empty(), "sockets are left open: {left:?}");
+            assert_eq!(event_loop.keys_len(), 0, "keys are left in use");
         }
         return;
     }
-    machine.end = End::Signalled { by: machine.now + EXIT_WITHIN };
-    machine.signal(Signal::Terminate);
-    assert!(run(&mut event_loop), "it leaves");
+    kernel.end = End::Signalled { by: kernel.now + EXIT_WITHIN };
+    kernel.signal(Signal::Terminate);
+    assert!(run(&mut event_loop), "no exit after a signal");
 });
 
-/// Ticks until the loop exits, which is true, or the machine stops.
-fn run(event_loop: &mut EventLoop<Machine<'_>>) -> bool {
+/// Runs the loop until it exits, and returns true, or until the kernel stops it.
+fn run(event_loop: &mut EventLoop<FuzzKernel<'_>>) -> bool {
     loop {
         match event_loop.tick() {
             Ok(None) => {}
             Ok(Some(code)) => {
-                assert_eq!(code, 0, "a service that was shut down has done its work");
+                assert_eq!(code, 0, "the exit code after a shutdown");
                 return true;
             }
             Err(_) => return false,
@@ -124,15 +123,16 @@ const RESOLV_CONFS: [Option<&[u8]>; 4] = [
 const HOSTS: [Option<&[u8]>; 3] =
     [None, Some(b"192.0.2.9 db.example web\n2001:db8::9 web"), Some(b"127.0.0.1 web")];
 
-/// Polls in a row that neither wait nor bring bytes, beyond which the loop spins.
+/// The maximum number of successive polls that neither wait nor return bytes.
 const POLLS_MAX: usize = 1_000;
-/// Scans end within the drain's 20 s, a client who takes nothing is given up after 10 s more.
+/// The maximum time of a shutdown. Scans end within 20 s, and a client that does not read is
+/// dropped after 10 s more.
 const EXIT_WITHIN: Duration = Duration::from_secs(60);
-/// A client that has gone leaves no descriptor after this time: an interrupted call is repeated
-/// after [`openports::limits::SOCKET_BACKOFF`].
+/// The maximum time until all descriptors of gone clients are closed. An interrupted call is
+/// repeated after [`openports::limits::SOCKET_BACKOFF`].
 const CLOSE_WITHIN: Duration = Duration::from_millis(100);
 
-/// Set in the tokens of the connect engine's sockets.
+/// This bit is set in the tokens of the connect engine's sockets.
 const ENGINE_TOKEN: usize = 1 << 31;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,31 +147,31 @@ enum Kind {
 struct Socket {
     kind: Kind,
     token: Option<Token>,
-    /// A connect is under way; what it came to, once that is known.
+    /// The connect in progress, and its outcome once it is decided.
     connect: Option<Option<Outcome>>,
     is_used: bool,
-    /// What was received: pieces of a stream, or datagrams.
+    /// The received pieces of a stream, or datagrams.
     inbox: VecDeque<Vec<u8>>,
-    /// What was written since the last connect.
+    /// The bytes of the query that the core has written.
     outbox: Vec<u8>,
-    /// Bytes that a client still takes.
-    room: usize,
+    /// The number of bytes that the client still accepts.
+    window: usize,
     has_fin: bool,
     is_broken: bool,
 }
 
-/// What happens once the bytes are used up.
+/// What happens after the last byte of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// They are not.
+    /// Bytes are left.
     Running,
-    /// Every client has gone, and nothing else happens but the retries of interrupted calls.
+    /// All clients have gone, and only interrupted calls are repeated.
     ClientsGone { by: Instant },
-    /// A signal came; time passes as the loop sleeps.
+    /// A signal was sent, and time passes only while the loop sleeps.
     Signalled { by: Instant },
 }
 
-/// A listening socket, of which there is one.
+/// The only listener.
 #[derive(Debug)]
 struct Listener;
 
@@ -179,8 +179,7 @@ struct Listener;
 #[derive(Debug)]
 struct Descriptor(u64);
 
-/// See the module's documentation.
-struct Machine<'a> {
+struct FuzzKernel<'a> {
     feed: Feed<'a>,
     origin: Instant,
     now: Instant,
@@ -188,25 +187,25 @@ struct Machine<'a> {
     sockets: BTreeMap<u64, Socket>,
     sockets_len: u64,
     ready: VecDeque<Readiness>,
-    /// Tokens that were closed lately.
+    /// The tokens of closed sockets.
     closed: Vec<Token>,
     backlog: VecDeque<Option<SocketAddr>>,
     signals: VecDeque<Signal>,
     is_listening: bool,
     listener: Option<Token>,
     signal_token: Option<Token>,
-    /// What the next accept fails with.
+    /// The failure of the next accept.
     accept_fails: Option<Shortage>,
     /// The next read or write is interrupted.
     is_interrupted: bool,
-    /// The poller has no room for the next socket.
+    /// The next registration fails with ENOMEM.
     is_poller_full: bool,
     refuses_reuse: bool,
     polls_at_once: usize,
     readings: u32,
 }
 
-impl<'a> Machine<'a> {
+impl<'a> FuzzKernel<'a> {
     fn new(feed: Feed<'a>) -> Self {
         let now = Instant::now();
         Self {
@@ -232,8 +231,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Lets one thing happen; `deadline` is what the loop sleeps to.
-    fn act(&mut self, deadline: Option<Instant>) {
+    /// Applies one action of the input. `deadline` is the time until which the loop sleeps.
+    fn apply_action(&mut self, deadline: Option<Instant>) {
         match self.feed.byte() % 16 {
             0 => {
                 let v6: SocketAddr = (Ipv6Addr::LOCALHOST, 7).into();
@@ -251,11 +250,11 @@ impl<'a> Machine<'a> {
             }
             5 => {
                 if let Some(socket) = self.choose(|it| it.kind == Kind::Client) {
-                    let room = 1 + usize::from(self.feed.byte()) * 16;
-                    self.change(socket, |it| it.room += room);
+                    let window = 1 + usize::from(self.feed.byte()) * 16;
+                    self.change(socket, |it| it.window += window);
                 }
             }
-            6 => self.part(),
+            6 => self.close_or_break(),
             7..=8 => {
                 if let Some(socket) = self.choose(|it| it.connect == Some(None)) {
                     let outcome = self.feed.pick(&OUTCOMES);
@@ -311,14 +310,14 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// One of the sockets of a kind; `None` if there is none.
-    fn choose(&mut self, is_wanted: fn(&Socket) -> bool) -> Option<u64> {
-        let sockets = self.sockets.iter().filter(|(_, socket)| is_wanted(socket));
+    /// Chooses one of the eligible sockets, or returns `None` without any.
+    fn choose(&mut self, is_eligible: fn(&Socket) -> bool) -> Option<u64> {
+        let sockets = self.sockets.iter().filter(|(_, socket)| is_eligible(socket));
         let numbers: Vec<u64> = sockets.map(|(number, _)| *number).collect();
         if numbers.is_empty() { None } else { Some(self.feed.pick(&numbers)) }
     }
 
-    /// Something becomes of a socket, and the poller reports it.
+    /// Changes a socket, and queues its event for the poller.
     fn change(&mut self, number: u64, change: impl FnOnce(&mut Socket)) {
         let Some(socket) = self.sockets.get_mut(&number) else { return };
         change(socket);
@@ -334,7 +333,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A client says something, in one piece or byte by byte.
+    /// A client sends bytes, in one piece or byte by byte.
     fn send(&mut self, bytes: &[u8]) {
         let can_send = |it: &Socket| it.kind == Kind::Client && !it.has_fin && !it.is_broken;
         let Some(socket) = self.choose(can_send) else { return };
@@ -342,8 +341,8 @@ impl<'a> Machine<'a> {
         self.change(socket, |it| it.inbox.extend(bytes.chunks(piece_len).map(<[u8]>::to_vec)));
     }
 
-    /// A client closes its side, or a socket breaks.
-    fn part(&mut self) {
+    /// A client sends a FIN, or a socket breaks.
+    fn close_or_break(&mut self) {
         if self.feed.byte() % 3 < 2 {
             if let Some(socket) = self.choose(|it| it.kind == Kind::Client) {
                 self.change(socket, |it| it.has_fin = true);
@@ -361,7 +360,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A name server answers: with what the bytes say behind our own question, or with an address.
+    /// A name server replies to a query with an address, or with records from the input.
     fn reply(&mut self) {
         let can_reply = |it: &Socket| matches!(it.kind, Kind::Lookup(_)) && it.outbox.len() > 18;
         let Some(socket) = self.choose(can_reply) else { return };
@@ -396,7 +395,7 @@ impl<'a> Machine<'a> {
             is_used: false,
             inbox: VecDeque::new(),
             outbox: Vec::new(),
-            room: 0,
+            window: 0,
             has_fin: false,
             is_broken: false,
         };
@@ -420,7 +419,7 @@ const fn readiness(token: Token, flags: u8) -> Readiness {
     }
 }
 
-impl Kernel for Machine<'_> {
+impl Kernel for FuzzKernel<'_> {
     type Listener = Listener;
     type RawSocket = ();
     type Socket = Descriptor;
@@ -433,7 +432,8 @@ impl Kernel for Machine<'_> {
         SystemTime::UNIX_EPOCH + (self.now - self.origin)
     }
 
-    /// Where the loop sleeps, the next bytes say what wakes it. An error stops the run.
+    /// If the loop would sleep, the next bytes of the input decide what wakes it. An error stops
+    /// the run.
     fn poll(&mut self, timeout: Option<Duration>, ready: &mut Vec<Readiness>) -> io::Result<()> {
         if timeout == Some(Duration::ZERO) || !self.ready.is_empty() {
             self.polls_at_once += 1;
@@ -443,14 +443,14 @@ impl Kernel for Machine<'_> {
             let deadline = timeout.map(|timeout| self.now + timeout);
             match self.end {
                 End::Running if self.feed.is_empty() => return Err(io::Error::other("the end")),
-                End::Running => self.act(deadline),
+                End::Running => self.apply_action(deadline),
                 End::ClientsGone { by } => match deadline {
                     Some(at) if at <= by => self.now = at,
-                    Some(_) | None => return Err(io::Error::other("it sleeps")),
+                    Some(_) | None => return Err(io::Error::other("the loop sleeps too long")),
                 },
                 End::Signalled { by } => {
-                    let at = deadline.expect("it waits for nothing, and stays");
-                    assert!(at <= by, "clients and scans were told to end");
+                    let at = deadline.expect("no deadline after a signal");
+                    assert!(at <= by, "the shutdown takes too long");
                     self.now = at;
                 }
             }
@@ -467,7 +467,7 @@ impl Kernel for Machine<'_> {
                     return Err(io::ErrorKind::OutOfMemory.into());
                 }
                 let socket = self.socket(*number);
-                assert!(socket.token.is_none(), "a socket is registered once");
+                assert!(socket.token.is_none(), "the socket is already registered");
                 socket.token = Some(token);
                 if socket.connect != Some(None) {
                     self.change(*number, |_| {});
@@ -475,8 +475,8 @@ impl Kernel for Machine<'_> {
             }
             Source::Listener(Listener) => self.listener = Some(token),
             Source::Signals => self.signal_token = Some(token),
-            Source::Raw(()) => panic!("no SYN is asked for"),
-            Source::Stdout => panic!("a service prints nothing"),
+            Source::Raw(()) => panic!("no request uses SYN scans"),
+            Source::Stdout => panic!("a service does not write to stdout"),
         }
         Ok(())
     }
@@ -488,7 +488,7 @@ impl Kernel for Machine<'_> {
     fn notify_manager(&mut self, _: &str) {}
 
     fn accept(&mut self, Listener: &Listener) -> Accepted<Descriptor> {
-        assert!(self.is_listening, "a closed listener is not asked");
+        assert!(self.is_listening, "accept on a closed listener");
         if self.backlog.is_empty() {
             return Accepted::WouldBlock;
         }
@@ -504,7 +504,7 @@ impl Kernel for Machine<'_> {
     }
 
     fn close_listener(&mut self, Listener: Listener) {
-        assert!(self.is_listening, "listeners are closed once");
+        assert!(self.is_listening, "the listener is already closed");
         self.is_listening = false;
         self.backlog.clear();
     }
@@ -544,10 +544,10 @@ impl Kernel for Machine<'_> {
         if count < piece.len() && socket.kind != Kind::Lookup(Transport::Udp) {
             socket.inbox.push_front(piece.split_off(count));
         } else if !socket.inbox.is_empty() {
-            // A short read says that nothing is left: the rest comes as a segment of its own.
+            // After a short read the loop waits for another event, so the rest needs one.
             self.change(*number, |_| {});
         }
-        // A poll that brought bytes is none of a loop that spins: there are finitely many.
+        // A loop that reads bytes does not spin, because their number is finite.
         self.polls_at_once = 0;
         IoStep::Done(count)
     }
@@ -561,19 +561,19 @@ impl Kernel for Machine<'_> {
             return IoStep::Broken;
         }
         let count = match socket.kind {
-            Kind::Client => bytes.len().min(socket.room),
+            Kind::Client => bytes.len().min(socket.window),
             Kind::Lookup(Transport::Udp) => {
                 socket.outbox.clear();
                 bytes.len()
             }
             Kind::Lookup(Transport::Tcp) => bytes.len(),
-            Kind::Probe => panic!("a probe has nothing to say"),
+            Kind::Probe => panic!("probes send no data"),
         };
         if count == 0 {
             return IoStep::WouldBlock;
         }
         match socket.kind {
-            Kind::Client => socket.room -= count,
+            Kind::Client => socket.window -= count,
             Kind::Lookup(_) | Kind::Probe => socket.outbox.extend(bytes),
         }
         IoStep::Done(count)
@@ -584,7 +584,7 @@ impl Kernel for Machine<'_> {
     }
 
     fn close(&mut self, Descriptor(number): Descriptor) {
-        let socket = self.sockets.remove(&number).expect("a socket is closed once");
+        let socket = self.sockets.remove(&number).expect("only open sockets are closed");
         self.closed.extend(socket.token);
     }
 
@@ -604,7 +604,7 @@ impl Kernel for Machine<'_> {
         let is_over = self.feed.byte() % 4 == 3;
         let outcome = is_over.then(|| self.feed.pick(&OUTCOMES));
         let socket = self.socket(*number);
-        assert_eq!(socket.connect, None, "one connect at a time");
+        assert_eq!(socket.connect, None, "the socket is already connecting");
         assert_eq!(socket.is_used, past == Past::Used);
         socket.is_used = true;
         match outcome {
@@ -618,7 +618,7 @@ impl Kernel for Machine<'_> {
 
     fn check_probe(&mut self, Descriptor(number): &Descriptor, _: &SocketAddr) -> ProbeStep {
         let socket = self.socket(*number);
-        match socket.connect.expect("a connect is under way") {
+        match socket.connect.expect("only connecting sockets are checked") {
             Some(outcome) => {
                 socket.connect = None;
                 ProbeStep::Over(outcome)
@@ -637,19 +637,19 @@ impl Kernel for Machine<'_> {
     }
 
     fn secret(&mut self) -> Result<[u64; 2], Shortage> {
-        unreachable!("no SYN is asked for")
+        unreachable!("no request uses SYN scans")
     }
 
     fn reserve_port(&mut self, _: u16) -> Result<u16, Shortage> {
-        unreachable!("no SYN is asked for")
+        unreachable!("no request uses SYN scans")
     }
 
     fn open_raw(&mut self, _: RawOptions) -> Result<(), Outcome> {
-        unreachable!("no SYN is asked for")
+        unreachable!("no request uses SYN scans")
     }
 
     fn send_raw(&mut self, (): &(), _: &[RawPacket]) -> RawSendStep {
-        unreachable!("no SYN is asked for")
+        unreachable!("no request uses SYN scans")
     }
 
     fn receive_raw(
@@ -658,11 +658,11 @@ impl Kernel for Machine<'_> {
         _: RawQueue,
         _: &mut dyn FnMut(Received<'_>),
     ) -> RawReceiveStep {
-        unreachable!("no SYN is asked for")
+        unreachable!("no request uses SYN scans")
     }
 
     fn raw_overflow(&mut self, (): &mut ()) -> u32 {
-        unreachable!("no SYN is asked for")
+        unreachable!("no request uses SYN scans")
     }
 
     fn route(&mut self, _: SocketAddr) -> RouteResult {
@@ -677,14 +677,14 @@ impl Kernel for Machine<'_> {
     }
 
     fn token_file(&mut self) -> Option<Vec<u8>> {
-        panic!("no token is needed")
+        panic!("the service has no token")
     }
 
     fn process_files(&mut self, take: impl FnOnce(ProcessFiles<'_>)) {
         take(ProcessFiles::default());
     }
 
-    /// Takes no byte of the input: what comes of a reading depends on its number.
+    /// The result depends only on the number of the reading, and takes no byte of the input.
     fn local_drops(&mut self) -> Option<LocalDrops> {
         self.readings += 1;
         let number = self.readings;
@@ -701,11 +701,11 @@ impl Kernel for Machine<'_> {
     }
 
     fn write_stdout(&mut self, _: &[u8]) -> IoStep {
-        panic!("a service prints nothing")
+        panic!("a service does not write to stdout")
     }
 
     fn write_log(&mut self, bytes: &[u8]) -> IoStep {
-        assert!(!bytes.contains(&b'\r'), "a service shows no progress");
+        assert!(!bytes.contains(&b'\r'), "a service does not show progress");
         IoStep::Done(bytes.len())
     }
 }

@@ -1,10 +1,9 @@
-//! DNS replies: whatever the bytes, nothing is believed that they do not say, and what two codecs
-//! make of a message is the same.
+//! Fuzzes DNS replies: every address must be in the message, and two codecs must agree.
 //!
-//! The other codec is `simple-dns`. It is laxer with the length of a record's data, so the two are
-//! held to agree on what it has written itself: the records of the very message, each as long as
-//! it must be, with and without compression. On the message as it came they are held to agree
-//! wherever ours has read it to the end.
+//! The other codec is `simple-dns`. It accepts records whose data is too long, so exact agreement
+//! is checked on messages that it has written itself: the records of the input with correct
+//! lengths, with and without compression. On the input itself the codecs must agree if ours parses
+//! it to the end.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,7 +20,7 @@ use openports_fuzz::Feed;
 
 const ID: u16 = 0xbeef;
 const NAME: &str = "www.example.com";
-/// Names that records are made for: the one asked for in several spellings, its aliases, others.
+/// The owner names of records: the name in the question in two spellings, and other names.
 const NAMES: [&str; 6] = [NAME, "WWW.example.COM", "a.example.com", "b.test", "example.com", "."];
 
 fuzz_target!(|bytes: &[u8]| {
@@ -34,8 +33,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// `bytes` as flags, three counts and records behind the question that was asked, so that the
-/// fuzzer need not find out the question by itself.
+/// Returns a message with the right question, whose flags, three counts and records are `bytes`, so
+/// that the fuzzer does not have to find the question.
 fn as_answer(subject: &Question, bytes: &[u8]) -> Vec<u8> {
     let mut message = wire::query(ID, subject);
     let (head, records) = bytes.split_at(bytes.len().min(5));
@@ -47,7 +46,7 @@ fn as_answer(subject: &Question, bytes: &[u8]) -> Vec<u8> {
     message
 }
 
-/// A reply in which each few bytes choose a record.
+/// Returns a reply with records that the bytes choose.
 fn as_records(subject: &Question, bytes: &[u8]) -> Packet<'static> {
     let mut feed = Feed::new(bytes);
     let mut packet = Packet::new_reply(ID);
@@ -96,31 +95,38 @@ fn check(subject: &Question, message: &[u8]) {
     let ours = wire::reply(ID, subject, message);
     if let Ok(packet) = Packet::parse(message) {
         let theirs = walk(subject, &packet);
-        // An extended RCODE says more than the header, which alone is looked at.
+        // Our codec reads the RCODE of the header only, not an extended one.
         let is_extended = packet.opt().is_some();
         assert!(is_extended || is_no_more(&ours, &theirs), "{ours:?}, {theirs:?}: {packet:?}");
         check_encodings(subject, &packet);
     }
     let Ok(reply) = ours else { return };
-    assert_eq!(wire::reply(ID ^ 1, subject, message), Err(ForeignReply), "another id");
+    assert_eq!(
+        wire::reply(ID ^ 1, subject, message),
+        Err(ForeignReply),
+        "a reply with another id was accepted"
+    );
     let Reply::Answer { finding, ttl } = reply else { return };
     match finding {
         Finding::Addresses(addresses) => {
             assert!((1..=ADDRESSES_PER_NAME_MAX).contains(&addresses.len()));
             assert!(ttl.is_some_and(|ttl| (Duration::ZERO..=TTL_MAX).contains(&ttl)));
             for (place, address) in addresses.iter().enumerate() {
-                assert!(!addresses[..place].contains(address), "no address comes twice");
+                assert!(!addresses[..place].contains(address), "a duplicate address");
                 assert_eq!(address.is_ipv4(), subject.kind == RecordKind::A);
                 let octets = octets(*address);
-                assert!(message.windows(octets.len()).any(|bytes| bytes == octets), "it was sent");
+                assert!(
+                    message.windows(octets.len()).any(|bytes| bytes == octets),
+                    "not in the message"
+                );
             }
         }
         Finding::NoData | Finding::NoName => {}
     }
 }
 
-/// True exactly when both say the same, or ours could not use what the other codec could: a record
-/// whose data is longer than it should be.
+/// Returns whether both results are equal, or ours rejected more, such as a record whose data is
+/// too long.
 fn is_no_more(ours: &Result<Reply, ForeignReply>, theirs: &Result<Reply, ForeignReply>) -> bool {
     match (ours, theirs) {
         (Ok(Reply::Failure), _) => true,
@@ -131,8 +137,8 @@ fn is_no_more(ours: &Result<Reply, ForeignReply>, theirs: &Result<Reply, Foreign
     }
 }
 
-/// What the other codec writes is read as its own records say; of the types that a lookup looks at,
-/// since it reads and writes some others (IPSECKEY) so that their lengths do not fit any more.
+/// Checks that our codec parses the messages that the other one writes. They contain only record
+/// types that a lookup uses, because the other codec writes wrong lengths for some (IPSECKEY).
 fn check_encodings(subject: &Question, packet: &Packet<'_>) {
     let types = [TYPE::A, TYPE::AAAA, TYPE::CNAME, TYPE::SOA];
     let mut records = packet.answers.iter().chain(&packet.name_servers);
@@ -147,7 +153,7 @@ fn check_encodings(subject: &Question, packet: &Packet<'_>) {
     }
 }
 
-/// What the records say, read by walking over all of them once for each name.
+/// Returns the expected result, computed by a naive walk over all records for each name.
 fn walk(subject: &Question, packet: &Packet<'_>) -> Result<Reply, ForeignReply> {
     let [question] = &packet.questions[..] else { return Err(ForeignReply) };
     let is_ours = packet.id() == ID
@@ -210,7 +216,7 @@ fn walk(subject: &Question, packet: &Packet<'_>) -> Result<Reply, ForeignReply> 
     Ok(Reply::Failure)
 }
 
-/// The negative TTL: that of the first SOA of the authority section, if it can be read.
+/// Returns the negative TTL, which is that of the first SOA in the authority section.
 fn absence_ttl(packet: &Packet<'_>) -> Option<Duration> {
     let mut soas = packet.name_servers.iter().filter(|it| it.rdata.type_code() == TYPE::SOA);
     let first = soas.find(|it| is_in(it))?;
@@ -230,7 +236,7 @@ fn address(kind: RecordKind, data: &RData<'_>) -> Option<IpAddr> {
     }
 }
 
-/// RFC 2181 section 8: a TTL with its highest bit set is 0.
+/// Converts a TTL. If its highest bit is set, it is 0 (RFC 2181 section 8).
 fn duration(secs: u32) -> Duration {
     Duration::from_secs(if secs >> 31 == 1 { 0 } else { secs.into() })
 }

@@ -1,4 +1,5 @@
-//! Command lines and variables: one line of error at most, and every bound holds for the rest.
+//! Fuzzes command lines and environment variables: an error must be one line, and a valid
+//! configuration must be within all bounds.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -8,12 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 use libfuzzer_sys::fuzz_target;
 use openports::budget::Shares;
 use openports::config::{self, Config, Invocation};
-use openports::listen_address::Listen;
 use openports::interfaces::Interfaces;
 use openports::limits;
+use openports::listen_address::Listen;
 
 fuzz_target!(|bytes: &[u8]| {
-    // A word a line; one that begins so and holds a `=` is a variable.
+    // Each line is an argument, or a variable if it begins with `OPENPORTS_` and contains a `=`.
     let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
     let (mut args, mut env) = (vec![OsString::from("openports")], BTreeMap::new());
     for line in lines {
@@ -30,8 +31,8 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(!config.listen.is_empty());
             check_config(&config);
         }
-        Ok(Invocation::Scan(config, asked)) => {
-            assert!(config.listen.is_empty() && !asked.ports.is_empty());
+        Ok(Invocation::Scan(config, request)) => {
+            assert!(config.listen.is_empty() && !request.ports.is_empty());
             assert!(config.scan.shard.items(1_000) <= 1_000);
             assert!(config.scan.options.deadline <= limits::SCAN_TIME_MAX);
             check_config(&config);

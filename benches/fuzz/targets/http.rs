@@ -1,4 +1,4 @@
-//! Requests, pipelined or not: however they are cut on their way, the same comes of them.
+//! Fuzzes requests, also pipelined: the result must not depend on how the bytes are split.
 #![no_main]
 
 use std::time::Instant;
@@ -17,12 +17,12 @@ fuzz_target!(|bytes: &[u8]| {
     if let Parse::Complete(head) = &whole {
         check_head(bytes, head);
     }
-    let whole = converse(bytes.chunks(usize::MAX));
-    assert_eq!(converse(bytes.chunks(1)), whole);
-    assert_eq!(converse(pieces(bytes).into_iter()), whole);
+    let whole = handle_pieces(bytes.chunks(usize::MAX));
+    assert_eq!(handle_pieces(bytes.chunks(1)), whole);
+    assert_eq!(handle_pieces(pieces(bytes).into_iter()), whole);
 });
 
-/// What a scan says of the first piece, of the first two, and so on: its first decision.
+/// Parses the first piece, the first two and so on, and returns the first complete result.
 fn parse_in_pieces(bytes: &[u8], cut: &[&[u8]]) -> Parse {
     let (mut scan, mut seen) = (HeadScan::default(), 0);
     for piece in cut {
@@ -38,8 +38,12 @@ fn parse_in_pieces(bytes: &[u8], cut: &[&[u8]]) -> Parse {
 fn check_head(bytes: &[u8], head: &Head) {
     let (own, _) = bytes.split_at(head.head_len);
     assert!(own.ends_with(b"\r\n\r\n"));
-    assert_eq!(http::parse(own), Parse::Complete(head.clone()), "what follows changes nothing");
-    assert_eq!(http::parse(&own[..own.len() - 1]), Parse::Partial, "nothing less is a head");
+    assert_eq!(
+        http::parse(own),
+        Parse::Complete(head.clone()),
+        "bytes after the head change the result"
+    );
+    assert_eq!(http::parse(&own[..own.len() - 1]), Parse::Partial, "a truncated head is complete");
     let request = &head.request;
     assert!(request.target.starts_with('/') || &*request.target == "*");
     assert!(request.target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#'));
@@ -54,9 +58,9 @@ fn check_head(bytes: &[u8], head: &Head) {
     }
 }
 
-/// Everything that a connection has done for a client who sends these pieces, reads every answer
-/// at once, and then closes its side.
-fn converse<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Step> {
+/// Returns all steps of a connection whose client sends these pieces, reads every response at once,
+/// and then sends a FIN.
+fn handle_pieces<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Step> {
     let now = Instant::now();
     let mut conn = Conn::new(now);
     let mut steps = Vec::new();
@@ -70,11 +74,11 @@ fn converse<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Vec<Step> {
     }
     conn.handle_read_closed(now);
     serve(now, &mut conn, &mut steps);
-    assert!(matches!(steps.last(), Some(Step::Close(_))), "who has closed is closed: {steps:?}");
+    assert!(matches!(steps.last(), Some(Step::Close(_))), "no close after a FIN: {steps:?}");
     steps
 }
 
-/// Takes every step and every byte; an answer is the same for all.
+/// Takes all steps and all output, and responds to each request in the same way.
 fn serve(now: Instant, conn: &mut Conn, steps: &mut Vec<Step>) {
     loop {
         let step = conn.poll_step(now);

@@ -1,40 +1,40 @@
-//! What the fuzz targets share: how bytes become decisions, and how they are cut into pieces.
+//! Shared code of the fuzz targets: it turns bytes into decisions, and cuts bytes into pieces.
 //!
-//! Each target is a program of libFuzzer's: bytes in, and an assertion fails or none does. Most
-//! judge by a second, naive reading of the same bytes; the rooms' own assertions judge as well,
-//! since the targets are built with them. Inputs are kept as readable as they can be: an input of
-//! `http` is a request, one of `query` a query, and so on.
+//! Each target is a libFuzzer program, which gets bytes and fails if an assertion fails. Most
+//! targets compare the result with that of a second, naive parser. The debug assertions of the
+//! modules are enabled too. Inputs are readable where possible: an input of `http` is a request,
+//! and one of `query` a query.
 
-/// Bytes taken one after the other; zeros once there are no more.
+/// A reader that takes bytes one after the other, and returns zeros after the last.
 #[derive(Debug)]
 pub struct Feed<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> Feed<'a> {
-    /// A feed of all of `bytes`.
+    /// Returns a feed of all of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
 
-    /// The next byte.
+    /// Takes the next byte.
     pub fn byte(&mut self) -> u8 {
         self.take(1).first().copied().unwrap_or(0)
     }
 
-    /// The next `count` bytes, or as many as are left.
+    /// Takes the next `count` bytes, or as many as are left.
     pub fn take(&mut self, count: usize) -> &'a [u8] {
         let (taken, rest) = self.bytes.split_at(count.min(self.bytes.len()));
         self.bytes = rest;
         taken
     }
 
-    /// One of several; the choices must not be empty.
+    /// Takes a byte and returns one of the choices, which must not be empty.
     pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[usize::from(self.byte()) % choices.len()]
     }
 
-    /// True exactly when no byte is left.
+    /// Returns whether no byte is left.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -42,14 +42,14 @@ impl<'a> Feed<'a> {
 
 /// Cuts `bytes` into pieces of 1 to 16 bytes, always in the same way.
 pub fn pieces(bytes: &[u8]) -> Vec<&[u8]> {
-    let mut dice = bytes
+    let mut state = bytes
         .iter()
         .fold(bytes.len() as u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(*byte)));
     let (mut pieces, mut rest) = (Vec::new(), bytes);
     while !rest.is_empty() {
-        // A linear congruential generator: its high bits are good enough to cut by.
-        dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let (piece, behind) = rest.split_at(rest.len().min(1 + (dice >> 28) as usize));
+        // The high bits of a linear congruential generator are random enough for this.
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let (piece, behind) = rest.split_at(rest.len().min(1 + (state >> 28) as usize));
         pieces.push(piece);
         rest = behind;
     }

@@ -1,5 +1,5 @@
-//! resolv.conf and the hosts file: every bound holds for what is read, and a lookup that begins
-//! with it comes to its end.
+//! Fuzzes resolv.conf and the hosts file: the result must be within all bounds, and a lookup that
+//! uses it must end.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -13,7 +13,8 @@ use openports::limits;
 use openports::slots::Key;
 
 fuzz_target!(|bytes: &[u8]| {
-    // Each file is read as both; `nameserver` is no address, and an address no keyword.
+    // The bytes are parsed as both files, because `nameserver` is not an address, and an address is
+    // not a keyword.
     check_resolv_conf(bytes);
     check_hosts(bytes);
     let words = String::from_utf8_lossy(bytes);
@@ -56,10 +57,10 @@ fn check_hosts(bytes: &[u8]) {
         .flat_map(|byte| if *byte == b'\n' { &b"\r\n"[..] } else { std::slice::from_ref(byte) })
         .copied()
         .collect();
-    assert_eq!(Hosts::parse(&from_windows), hosts, "a CR before a LF says nothing");
+    assert_eq!(Hosts::parse(&from_windows), hosts, "a CR before a LF changes the result");
 }
 
-/// A lookup with both files, of which every server stays silent, and every other one refuses.
+/// Runs a lookup with both files, in which every second query is refused, and no query is answered.
 fn resolve(bytes: &[u8], question: LookupRequest) {
     let mut now = Instant::now();
     let ends_by = now + limits::LOOKUP_TIMEOUT;
@@ -70,7 +71,7 @@ fn resolve(bytes: &[u8], question: LookupRequest) {
         match resolver.poll_output(now) {
             Some(Output::Answer { result, .. }) => {
                 assert!(result.is_err() || result.is_ok_and(|found| !found.is_empty()));
-                assert!(now <= ends_by, "no lookup outlasts its deadline");
+                assert!(now <= ends_by, "the lookup exceeds its deadline");
                 return;
             }
             Some(Output::ReadNameFiles) => {
@@ -86,8 +87,8 @@ fn resolve(bytes: &[u8], question: LookupRequest) {
             }
             Some(Output::Attend { .. } | Output::Close { .. }) => {}
             None => {
-                let Some(at) = resolver.deadline() else { panic!("nobody is waited for") };
-                assert!(at > now + Duration::ZERO, "what waits, waits for something to come");
+                let Some(at) = resolver.deadline() else { panic!("no deadline") };
+                assert!(at > now + Duration::ZERO, "the deadline is not in the future");
                 now = at;
                 resolver.handle_timeout(now);
             }

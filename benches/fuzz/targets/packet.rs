@@ -1,9 +1,9 @@
-//! Packets from the network: whatever the bytes, only an answer to our SYN is taken for one.
+//! Fuzzes packets from the network: only a valid answer to a SYN may be accepted.
 //!
-//! The first byte says how the others are used: as a whole packet, as a segment over IPv4 or IPv6,
-//! as the quotation of an ICMP error, or as changes of a right answer whose checksums are then put
-//! right, so that the fuzzer need not compute them. A second, naive reading of the same bytes says
-//! what must be found, and the filter of the raw socket must let every answer pass.
+//! The first byte decides how the others are used: as a packet, as a segment over IPv4 or IPv6, as
+//! the quotation of an ICMP error, or as changes to a valid answer. The checksums of a changed
+//! answer are corrected, so that the fuzzer does not have to compute them. The results must equal
+//! those of a naive parser, and the filter of the raw socket must pass every answer.
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -60,10 +60,11 @@ fn check_segment(local: IpAddr, remote: IpAddr, bytes: &[u8]) {
     }
 }
 
-/// A right answer, changed at some places, with right checksums unless the first byte is odd.
+/// Checks a valid answer that is changed in some bytes, with correct checksums unless the first
+/// byte is odd.
 fn check_changed(family: usize, bytes: &[u8]) {
     let mut feed = Feed::new(bytes);
-    let is_left_wrong = feed.byte() % 2 == 1;
+    let has_wrong_checksums = feed.byte() % 2 == 1;
     let mut segment = vec![0; 20 + usize::from(feed.byte() % 64)];
     segment[..2].copy_from_slice(&443_u16.to_be_bytes());
     segment[2..4].copy_from_slice(&PORT.to_be_bytes());
@@ -77,7 +78,7 @@ fn check_changed(family: usize, bytes: &[u8]) {
             _ => head[place / 2 % 20] = byte,
         }
     }
-    if !is_left_wrong {
+    if !has_wrong_checksums {
         segment[16..18].fill(0);
         let sum = checksum::of_segment([LOCAL[family], REMOTE[family]], &segment);
         segment[16..18].copy_from_slice(&sum.to_be_bytes());
@@ -99,10 +100,10 @@ fn check_quote(family: usize, bytes: &[u8]) {
     assert!(local.is_ipv4() == (family == 0) && remote.is_ipv4() == (family == 0));
     assert!(local.port() > 0 && remote.port() > 0);
     let sequence = quote.sequence.to_be_bytes();
-    assert!(bytes.windows(4).any(|window| window == sequence), "it was quoted");
+    assert!(bytes.windows(4).any(|window| window == sequence), "not in the quotation");
 }
 
-/// What we send can be read, is recognised when it is quoted, and is no answer.
+/// Checks that a SYN of ours can be parsed, is recognised in a quotation, and is not an answer.
 fn check_syn(family: usize, bytes: &[u8]) {
     let mut feed = Feed::new(bytes);
     let mut port = || u16::from_be_bytes([feed.byte(), feed.byte()]).max(1);
@@ -116,14 +117,14 @@ fn check_syn(family: usize, bytes: &[u8]) {
     let (error, segment) = match family {
         0 => (
             IcmpError::V4 { kind: 3, code: 13 },
-            header::ipv4(packet, PacketExtent::Whole).expect("what we send can be read").segment,
+            header::ipv4(packet, PacketExtent::Whole).expect("our SYN is valid").segment,
         ),
         _ => (
             IcmpError::V6 { kind: 1, code: 1 },
-            header::ipv6(packet, PacketExtent::Whole).expect("what we send can be read").segment,
+            header::ipv6(packet, PacketExtent::Whole).expect("our SYN is valid").segment,
         ),
     };
-    let quote = Quote::parse(error, packet).expect("it is quoted whole");
+    let quote = Quote::parse(error, packet).expect("the quotation is complete");
     assert_eq!((quote.tuple, quote.check(numbers)), (tuple, Ok(())));
     let ends = [local.ip(), remote.ip()];
     assert_eq!(checksum::judge(ends, segment), checksum::ChecksumVerdict::Complete);
@@ -182,7 +183,7 @@ fn naive_segment(local: IpAddr, remote: IpAddr, bytes: &[u8]) -> Option<Segment>
     Some(Segment { tuple, answer, acknowledged })
 }
 
-/// The ones' complement sum, a carry at a time.
+/// Returns the ones' complement sum, computed word by word.
 fn naive_sum(bytes: &[u8]) -> u16 {
     bytes.chunks(2).fold(0, |sum: u16, word| {
         let word = u16::from_be_bytes([word[0], word.get(1).copied().unwrap_or(0)]);
@@ -195,10 +196,10 @@ fn check_filter(layer: Layer, segment: Segment, bytes: &[u8]) {
     let block = PortBlock::around(segment.tuple.local.port());
     assert!(passes(&filter::program(layer, block), bytes), "the filter drops an answer");
     let other = PortBlock::around(segment.tuple.local.port() ^ filter::BLOCK_PORTS);
-    assert!(!passes(&filter::program(layer, other), bytes), "the filter looks at the port");
+    assert!(!passes(&filter::program(layer, other), bytes), "the filter ignores the port");
 }
 
-/// Runs a program of classic BPF.
+/// Runs a classic BPF program.
 fn passes(program: &[Instruction], packet: &[u8]) -> bool {
     let (mut accumulator, mut index, mut next) = (0, 0, 0);
     loop {

@@ -1,4 +1,5 @@
-//! Queries of `/open-ports`, and lists of ports: what is read is what a naive reader reads.
+//! Fuzzes queries of `/open-ports` and lists of ports, whose result must equal that of a naive
+//! parser.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -19,23 +20,23 @@ fuzz_target!(|bytes: &[u8]| {
             let response = problem_response(&Problem::invalid(faults));
             let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
             let fields = body["invalid_fields"].as_object().unwrap();
-            assert!(!fields.is_empty(), "a refusal names a field");
+            assert!(!fields.is_empty(), "a refusal without a field");
             for (name, messages) in fields {
-                assert!(name.chars().count() <= 32, "a name is cut");
-                assert!(!messages.as_array().unwrap().is_empty(), "a field has a message");
+                assert!(name.chars().count() <= 32, "a name is too long");
+                assert!(!messages.as_array().unwrap().is_empty(), "a field without a message");
             }
         }
     }
 });
 
-/// What was asked for is what the naive reader reads in the same parameters.
+/// Checks that the request equals the result of a naive parser for the same parameters.
 fn check_request(text: &str, request: &ScanRequest, defaults: &Settings) {
-    let value = |wanted: &str| {
+    let value = |parameter: &str| {
         let mut pairs = form_urlencoded::parse(text.as_bytes());
-        pairs.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
+        pairs.find(|(name, _)| name == parameter).map(|(_, value)| value.into_owned())
     };
     assert_eq!(value("domain").as_deref(), Some(&*request.domain));
-    let asked = match value("ports") {
+    let named = match value("ports") {
         Some(list) => naive(&list).unwrap(),
         None => {
             let from = value("fromPort").unwrap_or_else(|| "1".to_owned());
@@ -43,13 +44,13 @@ fn check_request(text: &str, request: &ScanRequest, defaults: &Settings) {
         }
     };
     let excluded = value("exclude").map(|list| naive(&list).unwrap()).unwrap_or_default();
-    let lowest = asked.iter().position(|is_in| *is_in);
-    let highest = asked.iter().rposition(|is_in| *is_in);
+    let lowest = named.iter().position(|is_in| *is_in);
+    let highest = named.iter().rposition(|is_in| *is_in);
     assert_eq!((lowest, highest), (Some(request.from_port.into()), Some(request.to_port.into())));
     for port in 0..=u16::MAX {
         let at = usize::from(port);
         let is_excluded = excluded.get(at).is_some_and(|is_in| *is_in);
-        assert_eq!(request.ports.contains(port), asked[at] && !is_excluded, "{port}");
+        assert_eq!(request.ports.contains(port), named[at] && !is_excluded, "{port}");
     }
     assert!(!request.ports.is_empty());
     assert!(request.options.deadline <= defaults.scan_time_max);
@@ -71,7 +72,8 @@ fn check_ports(text: &str) {
     assert!(set.ranges().flat_map(|(first, last)| first..=last).eq(ports), "{text:?}");
 }
 
-/// For each number of 0 to 65,535, whether the list names it; `None` if it is no list.
+/// Returns for each number of 0 to 65,535 whether the list contains it, or `None` if the list is
+/// invalid.
 fn naive(text: &str) -> Option<Vec<bool>> {
     let mut named = vec![false; 65_536];
     let items: Vec<&str> = text.split(',').collect();

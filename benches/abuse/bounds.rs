@@ -11,7 +11,7 @@ use crate::attacks::Attack;
 
 /// The memory of an idle process: its pages of code and data, and the empty tables.
 const BASE_BYTES: usize = 4 * 1024 * 1024;
-/// A connection's state, key, timer and entry in the event loop's table; 600 were measured.
+/// A connection's state, key, timer and entry in the event loop's table; 600 bytes were measured.
 const CONNECTION_BYTES: usize = 1024;
 /// The copy of a request's head while its body arrives, and an entry for each field.
 const REQUEST_BYTES: usize = limits::HEAD_BYTES_MAX + limits::HEADERS_MAX * 64;

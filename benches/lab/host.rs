@@ -13,7 +13,7 @@ use super::link::Random;
 use super::ports::{Port, Ports};
 use super::wire::{Packet, Segment, flag};
 
-/// When a host stops to answer for ever.
+/// When a host stops answering for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Death {
     /// After this time since its first packet.

@@ -258,7 +258,7 @@ impl Verdict<'_> {
         let truth = self.truth(scan, scanned);
         assert!(open.is_subset(&truth), "{open:?} of {truth:?} is not open");
         let is_lossy = scanned.iter().any(|address| self.hosts[address].is_lossy());
-        // Text and CSV contain neither the scanned address nor whether the scan is complete.
+        // Neither text nor CSV contains whether the scan is complete, and text has no address.
         let is_bare = matches!(scan.form, Form::Text | Form::Csv);
         let is_vague = (is_bare || scan.expected_ports.is_some())
             && (scanned.len() > 1 || scan.has_deadline || self.was_signalled);

@@ -25,9 +25,9 @@ use measure::{Cost, measure};
 const HELP: &str = "\
 Measures the cost of the pure modules in instructions, allocations and time.
 
-    cargo bench --bench rooms               prints the costs and the recorded ones
-    cargo bench --bench rooms -- --check    fails if a case is more than 10 % worse
-    cargo bench --bench rooms -- --record   writes benches/rooms/recorded.json
+    cargo bench --bench modules             prints the costs and the recorded ones
+    cargo bench --bench modules -- --check  fails if a case is more than 10 % worse
+    cargo bench --bench modules -- --record writes benches/modules/recorded.json
 
 Instructions need valgrind. Without it only the rest is measured, which is a failure if
 OPENPORTS_REQUIRE_ALL is in the environment.";
@@ -90,7 +90,7 @@ fn run_one(name: &str, rounds: &str) -> ExitCode {
 
 /// Measures all cases, and returns the faults, one line each.
 fn run_all(mode: Mode) -> Result<Vec<String>, Box<dyn Error>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/rooms/recorded.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/modules/recorded.json");
     let recorded: Record = match std::fs::read(&path) {
         Ok(bytes) => serde_json::from_slice(&bytes)?,
         Err(_) => Record::default(),

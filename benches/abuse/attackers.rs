@@ -31,10 +31,8 @@ pub(crate) struct Script {
     pub(crate) close_after: Option<(Duration, CloseMode)>,
 }
 
-/// How responses are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// As soon as they arrive.
     All,
     /// A number of bytes, then a pause; the receive buffer is small.
     Slow(usize, Duration),
@@ -48,10 +46,8 @@ pub(crate) enum CloseMode {
     Reset,
 }
 
-/// The results of the attackers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
-    /// Established connections.
     pub(crate) opened: u64,
     /// Failed connects.
     pub(crate) refused: u64,
@@ -63,7 +59,6 @@ pub(crate) struct Tally {
     pub(crate) statuses: BTreeMap<u16, u64>,
 }
 
-/// Running attackers, until they are stopped or dropped.
 #[derive(Debug)]
 pub(crate) struct Attackers {
     must_stop: Arc<AtomicBool>,

@@ -22,7 +22,6 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The source address of the clients. The attackers have other addresses.
 const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// The results of one client.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Measured {
     /// The milliseconds of each request with a response of status 200.
@@ -35,7 +34,6 @@ pub(crate) struct Measured {
     pub(crate) reopened: u64,
 }
 
-/// The results of all clients.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) fresh: Measured,
@@ -43,7 +41,6 @@ pub(crate) struct Report {
     pub(crate) scans: Measured,
 }
 
-/// The running clients.
 #[derive(Debug)]
 pub(crate) struct Clients {
     must_stop: Arc<AtomicBool>,

@@ -64,7 +64,6 @@ struct Plan {
     folder: PathBuf,
 }
 
-/// The results of one attack.
 struct Row {
     attack: Attack,
     report: Report,
@@ -166,7 +165,6 @@ fn run(plan: &Plan) -> Result<(), Box<dyn Error>> {
     if faults.is_empty() { Ok(()) } else { Err(format!("{} faults", faults.len()).into()) }
 }
 
-/// Runs one attack on a new service.
 fn run_attack(plan: &Plan, attack: Attack) -> Result<Row, Box<dyn Error>> {
     let file = |name: &str| plan.folder.join(name).to_string_lossy().into_owned();
     let (resolv, hosts) = (file("resolv.conf"), file("hosts"));

@@ -20,7 +20,6 @@ pub(crate) enum Log {
     Unread,
 }
 
-/// A running service.
 #[derive(Debug)]
 pub(crate) struct Service {
     child: Child,

@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::lab::{Bursts, Direction, HOST_ADDRESS, Host, Lab, Link, Network, Port, TEN_PORTS};
 use crate::veth::Veth;
 
-/// A network to scan.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Case {
     /// The name on the command line and in file names.
@@ -18,14 +17,11 @@ pub(crate) struct Case {
     place: Place,
 }
 
-/// The kind of network.
 #[derive(Clone, Copy, Debug)]
 enum Place {
-    /// Real listeners on loopback.
     Loopback,
     /// Real listeners in another network namespace, connected by a veth pair.
     Veth,
-    /// Hosts of the lab.
     Far(Far),
 }
 
@@ -43,7 +39,6 @@ struct Far {
     /// The share of packets lost in each direction.
     loss: f64,
     rest: Port,
-    /// Every second port is silent.
     is_half_silent: bool,
     rst_per_second: Option<u32>,
     /// The bottleneck of each direction: packets per second, and the length of its queue.
@@ -189,7 +184,6 @@ impl Case {
         CASES.into_iter().find(|case| case.name == name)
     }
 
-    /// Returns the first address to scan.
     pub(crate) fn target(&self) -> IpAddr {
         match self.place {
             Place::Loopback => Ipv4Addr::LOCALHOST.into(),
@@ -197,7 +191,6 @@ impl Case {
         }
     }
 
-    /// Returns all addresses to scan.
     pub(crate) fn targets(&self) -> Vec<IpAddr> {
         match self.place {
             Place::Loopback | Place::Veth => vec![self.target()],
@@ -205,7 +198,6 @@ impl Case {
         }
     }
 
-    /// Returns the first and the last port to scan.
     pub(crate) fn ports(&self) -> (u16, u16) {
         match self.place {
             Place::Loopback | Place::Veth => NEAR.ports,
@@ -290,7 +282,6 @@ impl Far {
     }
 }
 
-/// A running network, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct RunningNetwork {
     /// The lab, which has no hosts for the case of loopback.

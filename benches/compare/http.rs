@@ -26,7 +26,6 @@ http {
 }
 ";
 
-/// A running nginx.
 struct Nginx {
     child: Child,
     address: SocketAddr,

@@ -82,7 +82,6 @@ pub(crate) const FIGURES: [Figure; 38] = [
     ("invalid_64_cpu", "… of a validation error", "µs", ""),
 ];
 
-/// A silent host.
 const SILENT: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 2);
 /// A second host with only closed ports.
 const OTHER: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 3);
@@ -96,7 +95,6 @@ impl Load {
     }
 }
 
-/// Starts the four hosts.
 fn network() -> Result<Lab, String> {
     let hosts = vec![
         Host::new(HOST_ADDRESS),
@@ -274,7 +272,6 @@ fn beside() -> Result<Figures, String> {
     ])
 }
 
-/// Returns one sample of `/metrics`.
 fn metric(service: &Service, name: &str) -> Result<f64, String> {
     let (_, page) = service.get("/metrics", MINUTE)?;
     let sample = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -12,7 +12,6 @@ use crate::tools::{Measured, Tool};
 /// The delay of the lab's answers above which the table has a note.
 const LATE_MS: f64 = 20.0;
 
-/// One run of one tool on one case.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) case: Case,
@@ -23,7 +22,6 @@ pub(crate) struct Run {
     pub(crate) result: Result<Measured, String>,
 }
 
-/// One run of a load.
 #[derive(Clone, Debug)]
 pub(crate) struct LoadRun {
     pub(crate) load: &'static str,
@@ -43,7 +41,6 @@ pub(crate) struct Row {
     pub(crate) failures: Vec<String>,
 }
 
-/// The figures of a row.
 #[derive(Clone, Debug)]
 pub(crate) struct Figures {
     /// The number of successful runs.
@@ -59,7 +56,6 @@ pub(crate) struct Figures {
     pub(crate) lab_late_ms: Spread,
 }
 
-/// The minimum, the median and the maximum of several numbers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spread {
     pub(crate) least: f64,
@@ -119,7 +115,6 @@ fn found(measured: &Measured, truth: &BTreeSet<SocketAddr>) -> usize {
     measured.outcome.open.iter().filter(|address| truth.contains(address)).count()
 }
 
-/// Returns all runs as JSON.
 pub(crate) fn json(runs: &[Run], load_runs: &[LoadRun]) -> Value {
     let load_runs = load_runs.iter().map(|load_run| {
         let mut value = json!({"load": load_run.load, "round": load_run.round});
@@ -307,7 +302,6 @@ pub(crate) fn chart(case: &Case, rows: &[Row]) -> String {
     text + "</svg>\n"
 }
 
-/// Escapes text for XML.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

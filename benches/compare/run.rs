@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use crate::service::{self, Service};
 
-/// The result of a tool.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) seconds: f64,

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 /// The maximum time until the service logs its address.
 const START_LIMIT: Duration = Duration::from_secs(5);
 
-/// A running service.
 #[derive(Debug)]
 pub(crate) struct Service {
     child: Child,
@@ -112,12 +111,10 @@ pub(crate) fn own_path() -> Option<PathBuf> {
     Some(PathBuf::from(env!("CARGO_BIN_EXE_openports"))).filter(|path| path.is_file())
 }
 
-/// Returns the path of the built Go peer.
 pub(crate) fn go_path() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("go-original")
 }
 
-/// Builds the Go peer.
 pub(crate) fn build_go() -> Result<(), String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers/main.go");
     let mut go = Command::new("go");

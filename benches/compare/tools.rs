@@ -13,7 +13,6 @@ use crate::output::{
 use crate::run::{Outcome, Usage, request_once, run_command};
 use crate::service::{self, Service};
 
-/// A tool and its arguments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tool {
     /// The name on the command line and in the report.
@@ -26,13 +25,11 @@ pub(crate) struct Tool {
     only: &'static [&'static str],
 }
 
-/// How a tool is run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Method {
     /// This project's service, which is started before the time is measured. The arguments are the
     /// target of the request.
     Service,
-    /// This project's command line.
     CommandLine,
     /// A loop of `benches/floor`, run by this program.
     Floor {
@@ -40,9 +37,15 @@ pub(crate) enum Method {
         is_sequential: bool,
     },
     /// A program in the PATH. The time is that of the whole process.
-    Command { program: &'static str, read: Read },
+    Command {
+        program: &'static str,
+        read: Read,
+    },
     /// A program that writes Ethernet frames. It needs a TAP device, and cannot scan loopback.
-    Ethernet { program: &'static str, read: Read },
+    Ethernet {
+        program: &'static str,
+        read: Read,
+    },
     /// The design of the Go original (benches/peers), used like this project's service.
     Go,
 }
@@ -198,7 +201,6 @@ pub(crate) const TOOLS: [Tool; 22] = [
     },
 ];
 
-/// The result of one run of a tool.
 #[derive(Clone, Debug)]
 pub(crate) struct Measured {
     pub(crate) outcome: Outcome,

@@ -51,7 +51,6 @@ pub(crate) fn blocking(address: IpAddr, ports: RangeInclusive<u16>) -> Found {
     found
 }
 
-/// A connect in progress.
 struct Probe {
     port: u16,
     deadline: Instant,
@@ -123,7 +122,6 @@ pub(crate) fn epoll(
     }
 }
 
-/// Starts a connect.
 fn start(to: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None)?;
     match socket.connect(&SockAddr::from(to)) {

@@ -22,12 +22,10 @@ pub(crate) enum Death {
     Packets(u64),
 }
 
-/// A change of the route to a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RttChange {
     /// The time of the change since the first packet.
     pub(crate) after: Duration,
-    /// The new round trip.
     pub(crate) rtt: Duration,
 }
 
@@ -47,7 +45,6 @@ impl Naps {
     }
 }
 
-/// The description of a host.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     /// An address in 10.99.0.0/16 or fd99::/64, but not our own.
@@ -103,7 +100,6 @@ impl Host {
         Self { loss_to: share, loss_from: share, ..self }
     }
 
-    /// Sets the state of these ports.
     pub(crate) fn ports(mut self, numbers: &[u16], port: Port) -> Self {
         Arc::make_mut(&mut self.ports).name(numbers, port);
         self
@@ -128,16 +124,13 @@ impl Host {
     }
 }
 
-/// What happens to a segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Fate {
     /// The host answers with this packet, which arrives one round trip later.
     Answered(Packet),
     /// The segment needs no answer, or its port is silent.
     Ignored,
-    /// The segment is lost.
     LostTo,
-    /// The answer is lost.
     LostFrom,
     /// A limit of the host is reached.
     Limited,
@@ -145,7 +138,6 @@ pub(super) enum Fate {
     Dead,
 }
 
-/// The state of a host.
 #[derive(Debug)]
 pub(super) struct HostModel {
     host: Host,
@@ -176,7 +168,6 @@ impl HostModel {
         }
     }
 
-    /// Handles a segment for this host.
     pub(super) fn handle(&mut self, now: Instant, segment: &Segment<'_>) -> Fate {
         assert_eq!(segment.target.ip(), self.host.address, "the segment is for another host");
         let first_packet_at = *self.first_packet_at.get_or_insert(now);

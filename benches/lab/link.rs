@@ -45,7 +45,6 @@ pub(crate) struct Link {
     pub(crate) seed: u64,
 }
 
-/// One direction of a link.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Direction {
     /// The bottleneck's rate; `None` has no bottleneck.
@@ -70,7 +69,6 @@ pub(crate) struct Bursts {
     pub(crate) duration: Duration,
 }
 
-/// Answers that arrive after later ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Reorder {
     /// The share of answers that are delayed.
@@ -86,7 +84,6 @@ pub(crate) struct Header {
     pub(crate) is_syn: bool,
 }
 
-/// When an answer arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Arrival {
     pub(crate) at: Instant,
@@ -94,10 +91,8 @@ pub(crate) struct Arrival {
     pub(crate) copy_at: Option<Instant>,
 }
 
-/// Why a packet does not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dropped {
-    /// The queue of the bottleneck was full.
     QueueFull,
     Lost,
     LostInBurst,
@@ -120,7 +115,6 @@ impl Dropped {
     ];
 }
 
-/// The counters of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DirectionCounts {
     /// Packets that entered the direction.
@@ -132,7 +126,6 @@ pub(crate) struct DirectionCounts {
 }
 
 impl DirectionCounts {
-    /// Returns the number of dropped packets.
     pub(crate) fn dropped(&self) -> u64 {
         self.drops.iter().sum()
     }
@@ -143,7 +136,6 @@ impl DirectionCounts {
     }
 }
 
-/// The counters of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkCounts {
     /// The direction to the hosts.
@@ -152,7 +144,6 @@ pub(crate) struct LinkCounts {
     pub(crate) from: DirectionCounts,
     /// Answers that were delayed by [`Reorder`].
     pub(crate) reordered: u64,
-    /// Answers that arrived twice.
     pub(crate) duplicated: u64,
 }
 
@@ -178,7 +169,6 @@ impl std::fmt::Display for LinkCounts {
     }
 }
 
-/// The state of a link.
 #[derive(Debug)]
 pub(crate) struct LinkModel {
     to: DirectionModel,
@@ -253,7 +243,6 @@ impl LinkModel {
     }
 }
 
-/// The state of one direction.
 #[derive(Debug)]
 struct DirectionModel {
     direction: Direction,
@@ -321,7 +310,6 @@ impl DirectionModel {
     }
 }
 
-/// The state of [`Bursts`].
 #[derive(Debug)]
 struct BurstState {
     bursts: Bursts,

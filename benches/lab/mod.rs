@@ -85,7 +85,6 @@ pub(crate) struct Network {
     link: Link,
 }
 
-/// How our side is connected to the hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Medium {
     /// A TUN device: IP packets without hardware addresses.
@@ -166,7 +165,6 @@ impl Network {
         Self { link, ..self }
     }
 
-    /// Starts the hosts.
     pub(crate) fn start(self, hosts: Vec<Host>) -> io::Result<Lab> {
         let stats = Arc::new(Mutex::new(Stats::default()));
         let must_stop = Arc::new(AtomicBool::new(false));

@@ -211,7 +211,6 @@ fn apply_to_host(host: &mut Host, name: &str, value: &str) -> Result<(), Box<dyn
     Ok(())
 }
 
-/// Applies an option of the bottleneck.
 fn apply_to_bottleneck(link: &mut Link, name: &str, value: &str) -> Result<(), Box<dyn Error>> {
     let rate = || Ok::<_, Box<dyn Error>>(value.parse::<NonZeroU32>()?.get());
     match name {

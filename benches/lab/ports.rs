@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use super::link::Random;
 use super::wire::Unreachable;
 
-/// The state of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Port {
     /// The port completes the handshake, and answers a FIN.
@@ -21,7 +20,6 @@ pub(crate) enum Port {
     Unreachable(Unreachable),
 }
 
-/// The states of all ports of a host.
 #[derive(Clone, Debug)]
 pub(crate) struct Ports {
     named: BTreeMap<u16, Port>,
@@ -29,7 +27,6 @@ pub(crate) struct Ports {
     rest: Port,
 }
 
-/// The ports to which a rule applies.
 #[derive(Clone, Copy, Debug)]
 enum Rule {
     /// Ports whose number is a multiple of this one.
@@ -69,7 +66,6 @@ impl Ports {
         self.rest = rest;
     }
 
-    /// Returns the state of a port.
     pub(super) fn find(&self, number: u16) -> Port {
         if let Some(port) = self.named.get(&number) {
             return *port;

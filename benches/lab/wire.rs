@@ -213,7 +213,6 @@ impl Packet {
         Self { bytes, length: length as u8 }
     }
 
-    /// Returns the address of the host that sends the packet.
     pub(super) fn source(&self) -> IpAddr {
         let octets = |from: usize| &self.bytes[from..];
         match self.bytes[0] >> 4 {

@@ -40,7 +40,6 @@ use crate::kernel::{event_loop, tick};
 pub(crate) struct Case {
     /// The name in the table and in the record.
     pub(crate) name: &'static str,
-    /// The name of a unit of work.
     pub(crate) unit: &'static str,
     /// The number of units in one round.
     pub(crate) units: u64,
@@ -52,7 +51,6 @@ pub(crate) struct Case {
     pub(crate) run: fn(u64),
 }
 
-/// The maximum cost of a round.
 pub(crate) struct Maximum {
     pub(crate) time_max: Duration,
     pub(crate) allocations_max: f64,

@@ -20,7 +20,6 @@ pub(crate) struct RefusingKernel {
     client: Option<Token>,
     /// Bytes from the client that the service has not read.
     inbox: Vec<u8>,
-    /// Bytes that the service has written.
     pub(crate) output: Vec<u8>,
 }
 
@@ -50,7 +49,6 @@ pub(crate) fn tick(event_loop: &mut EventLoop<RefusingKernel>) {
 }
 
 impl RefusingKernel {
-    /// Sends bytes from the client.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.inbox.extend_from_slice(bytes);
     }

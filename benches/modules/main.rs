@@ -37,7 +37,6 @@ const WORSE_MAX: f64 = 1.10;
 /// The permitted difference of allocations, because many cases have none.
 const ALLOCATIONS_SLACK: f64 = 0.01;
 
-/// The content of `recorded.json`.
 #[derive(Default, Serialize, Deserialize)]
 struct Record {
     /// The versions of the compiler and of valgrind, on which the counts depend.
@@ -154,7 +153,6 @@ fn worse(case: &Case, now: &Cost, then: Option<&Cost>) -> Vec<String> {
     faults
 }
 
-/// Returns a fault if a case exceeds its maximum.
 fn exceeded_maximum(case: &Case, now: &Cost, nanos: f64) -> Option<String> {
     let maximum = case.maximum.as_ref()?;
     let time_max = maximum.time_max.as_nanos() as f64;

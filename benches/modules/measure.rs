@@ -14,7 +14,6 @@ use crate::cases::Case;
 pub(crate) struct Cost {
     /// `None` without valgrind.
     pub(crate) instructions: Option<f64>,
-    /// The number of calls of the allocator.
     pub(crate) allocations: f64,
 }
 

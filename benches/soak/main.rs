@@ -47,9 +47,7 @@ Mixed traffic and scans for a long time: memory, descriptors and latency, and no
     --seed N       seed of the order of the rounds [1]
     --out FOLDER   folder for samples.csv, soak.md and a chart [target/soak]";
 
-/// The time between two measurements.
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
-/// The time between two health checks.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// The maximum time of a request or an exit.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -272,7 +270,6 @@ impl Run {
     }
 }
 
-/// Returns the CPU time of the service and of this program.
 fn cpu_of_both(service: &Service) -> Duration {
     service.cpu().unwrap_or_default() + service::cpu_of("self").unwrap_or_default()
 }

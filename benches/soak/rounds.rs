@@ -108,7 +108,6 @@ impl World {
         Ok(Self { service, names: AtomicU64::new(0) })
     }
 
-    /// Returns the open ports of loopback.
     fn here(&self) -> BTreeSet<u16> {
         LISTENERS.into_iter().chain([self.service.port()]).collect()
     }
@@ -131,7 +130,6 @@ impl World {
 pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    /// Returns a number below `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

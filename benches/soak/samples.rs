@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use crate::web::percentile;
 
-/// One sample.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     /// Seconds since the start.
@@ -13,7 +12,6 @@ pub(crate) struct Sample {
     pub(crate) resident_kb: u64,
     /// RssAnon, which excludes the pages of the binary.
     pub(crate) own_kb: u64,
-    /// Open descriptors between two rounds.
     pub(crate) descriptors: usize,
     /// CPU seconds since the start.
     pub(crate) cpu: f64,
@@ -21,13 +19,10 @@ pub(crate) struct Sample {
     pub(crate) health_50: f64,
     /// The 99th percentile of the same.
     pub(crate) health_99: f64,
-    /// Rounds since the start.
     pub(crate) rounds: u64,
-    /// Wrong responses since the start.
     pub(crate) wrong: usize,
 }
 
-/// All samples in order.
 #[derive(Debug, Default)]
 pub(crate) struct Samples(Vec<Sample>);
 
@@ -40,7 +35,6 @@ impl Samples {
         &self.0
     }
 
-    /// Returns the last sample as a line of text.
     pub(crate) fn last_line(&self) -> String {
         self.0.last().map(|it| format!("{it:?}")).unwrap_or_default()
     }

@@ -22,9 +22,7 @@ use service::Service;
 
 /// The maximum time of one step.
 const LIMIT: Duration = Duration::from_secs(30);
-/// The number of streams that are timed.
 const STREAMS: usize = 300;
-/// The number of readers at once.
 const READERS: usize = 32;
 /// A loopback address with [`OPEN_PORTS`], which no other program uses.
 const OPEN_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 9, 77);
@@ -91,7 +89,6 @@ fn time_stream(
     Ok((first.as_secs_f64() * 1e3, open.as_secs_f64() * 1e3))
 }
 
-/// Requests a stream.
 fn request(service: &Service, query: &str) -> Outcome<TcpStream> {
     let mut stream = TcpStream::connect(service.address)?;
     stream.set_read_timeout(Some(LIMIT))?;
@@ -137,7 +134,6 @@ fn stopped_readers(service: &Service) -> Outcome<()> {
     Ok(())
 }
 
-/// How a client handles its stream.
 #[derive(Clone, Copy, PartialEq)]
 enum Reader {
     KeepsReading,
@@ -194,7 +190,6 @@ fn run_readers(service: &Service, reader: Reader) -> Outcome<Cost> {
     })
 }
 
-/// Returns the milliseconds of a health check.
 fn check_health(stream: &mut TcpStream) -> Outcome<f64> {
     let start = Instant::now();
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")?;

@@ -142,7 +142,6 @@ enum Kind {
     Probe,
 }
 
-/// An open socket.
 #[derive(Debug)]
 struct Socket {
     kind: Kind,
@@ -187,14 +186,12 @@ struct FuzzKernel<'a> {
     sockets: BTreeMap<u64, Socket>,
     sockets_len: u64,
     ready: VecDeque<Readiness>,
-    /// The tokens of closed sockets.
     closed: Vec<Token>,
     backlog: VecDeque<Option<SocketAddr>>,
     signals: VecDeque<Signal>,
     is_listening: bool,
     listener: Option<Token>,
     signal_token: Option<Token>,
-    /// The failure of the next accept.
     accept_fails: Option<Shortage>,
     /// The next read or write is interrupted.
     is_interrupted: bool,

@@ -17,7 +17,6 @@ impl<'a> Feed<'a> {
         Self { bytes }
     }
 
-    /// Takes the next byte.
     pub fn byte(&mut self) -> u8 {
         self.take(1).first().copied().unwrap_or(0)
     }
@@ -34,7 +33,6 @@ impl<'a> Feed<'a> {
         choices[usize::from(self.byte()) % choices.len()]
     }
 
-    /// Returns whether no byte is left.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }

@@ -16,7 +16,6 @@ use super::Header;
 /// answer whose entry has expired is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HalfOpenTable {
-    /// The maximum number of entries.
     pub(crate) entries: usize,
     /// The lifetime of an entry without an answer.
     pub(crate) lifetime: Duration,
@@ -33,7 +32,6 @@ pub(crate) struct Ban {
 
 type Flow = (SocketAddr, SocketAddr);
 
-/// The state of a [`HalfOpenTable`].
 #[derive(Debug)]
 pub(super) struct Middlebox {
     table: HalfOpenTable,
@@ -83,7 +81,6 @@ impl Middlebox {
     }
 }
 
-/// The state of a [`Ban`].
 #[derive(Debug)]
 pub(super) struct Firewall {
     ban: Ban,

@@ -52,7 +52,6 @@ const TARGETS: [&str; 8] = [
     "169.254.169.254",
 ];
 
-/// Returns random targets, each with its ports.
 fn targets(rng: &mut Rng) -> BTreeMap<&'static str, BTreeSet<u16>> {
     let some = TARGETS.iter().filter(|target| **target == TARGETS[0] || rng.chance(60)).copied();
     let some: Vec<_> = some.collect();

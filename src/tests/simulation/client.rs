@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::reader::{Reading, Response, read};
 
-/// The media type of a scan's response that a client requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Form {
     #[default]
@@ -81,7 +80,6 @@ impl ScanRequest {
 /// The responses that a request may have.
 #[derive(Clone, Debug)]
 pub(crate) enum Expected {
-    /// One of these statuses.
     Status(Vec<u16>),
     /// Status 200 with the result of the scan, or one of these statuses.
     Scan(Box<ScanRequest>, Vec<u16>),
@@ -155,14 +153,11 @@ fn list(ports: &BTreeSet<u16>) -> String {
 pub(crate) enum Order {
     /// After the response to the previous one.
     OneByOne,
-    /// At once.
     Pipelined,
 }
 
-/// How a client reads responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reads {
-    /// As soon as they arrive.
     Fast,
     /// A limited number of bytes at a time.
     Slowly {
@@ -172,7 +167,6 @@ pub(crate) enum Reads {
     Never,
 }
 
-/// How a client ends its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leave {
     /// It sends a FIN and continues to read.
@@ -181,7 +175,6 @@ pub(crate) enum Leave {
     Reset,
 }
 
-/// The state of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     NotArrived,

@@ -92,7 +92,6 @@ const SITUATIONS: &[&str] = &[
 const RUNS_MIN: usize = 2;
 
 impl Coverage {
-    /// Adds a run that has ended.
     pub(crate) fn add(&mut self, world: &Simulation) {
         let mut found = Found::default();
         found.of_world(world);
@@ -124,7 +123,6 @@ impl Coverage {
         }
     }
 
-    /// Panics if too few runs reached a situation.
     pub(crate) fn check(&self) {
         let runs = |situation: &&&str| self.0.get(**situation).copied().unwrap_or(0);
         let missed: Vec<_> = SITUATIONS.iter().filter(|it| runs(it) < RUNS_MIN).collect();

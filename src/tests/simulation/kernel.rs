@@ -519,7 +519,6 @@ const fn readiness(token: Token, edge: Edge) -> Readiness {
 }
 
 impl World {
-    /// Returns a timeout as the poller rounds it.
     fn rounded(&self, timeout: Duration) -> Duration {
         match self.faults.whole_millis {
             true => Duration::from_millis(timeout.as_nanos().div_ceil(1_000_000) as u64),
@@ -587,7 +586,6 @@ impl World {
         Some(self.faults.shortage.unwrap_or_else(|| self.rng.pick(&Shortage::ALL)))
     }
 
-    /// Opens a socket and returns its number.
     fn insert(&mut self, peer: Peer) -> u64 {
         self.sockets_len += 1;
         let socket = self.sockets_len;

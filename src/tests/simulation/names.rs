@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::rng::Rng;
 
-/// How a server responds to queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behaviour {
     /// It replies with the zone's addresses.
@@ -101,7 +100,6 @@ fn forged_replies(query: &[u8], rng: &mut Rng) -> Vec<Vec<u8>> {
     vec![other_id, other_name, echo, cut]
 }
 
-/// Returns the name and the type in the question of a query.
 fn question(query: &[u8]) -> (String, u16) {
     let mut labels = Vec::new();
     let mut at = 12;

@@ -9,7 +9,6 @@ use openports::event::{Outcome, RouteResult};
 use crate::path::Path;
 use crate::rng::Rng;
 
-/// How a port responds to a SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Port {
     Open,
@@ -21,7 +20,6 @@ pub(crate) enum Port {
     SelfConnect,
 }
 
-/// A host and the path to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     pub(crate) round_trip: Duration,
@@ -65,7 +63,6 @@ impl Host {
         }
     }
 
-    /// Returns whether packets may be lost on the path.
     pub(crate) const fn is_lossy(&self) -> bool {
         self.loss > 0 || self.path.is_some()
     }

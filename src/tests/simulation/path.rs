@@ -25,7 +25,6 @@ pub(crate) struct Bursts {
     pub(crate) loss: f64,
 }
 
-/// The slowest link on the path to the host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bottleneck {
     /// SYNs per second.

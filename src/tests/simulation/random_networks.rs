@@ -26,7 +26,6 @@ use crate::scenario;
 /// The number of networks in an ordinary run.
 const NETWORKS: u64 = 256;
 const TARGET: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1));
-/// The maximum number of ports in one scan.
 const PORTS_MAX: f64 = 1_200.0;
 /// The lowest rate of a scan (`scan::congestion`), in SYNs per second.
 const RATE_MIN: f64 = 500.0;
@@ -44,7 +43,6 @@ const LATE: usize = 2;
 /// A scan treats a silent host as gone after 5 s and a pass of 2 s.
 const GONE_AFTER: Duration = Duration::from_secs(7);
 
-/// A network, and the parameters of its scan.
 #[derive(Clone, Debug)]
 struct Network {
     seed: u64,
@@ -161,7 +159,6 @@ impl Network {
         !is_limited && *presence == Presence::Always
     }
 
-    /// Scans the network with one technique.
     fn scan(&self, technique: &str, is_verbose: bool) -> Report {
         let shares = Shares {
             connections: 8,

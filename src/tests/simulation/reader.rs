@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-/// A complete response.
 #[derive(Clone, Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,

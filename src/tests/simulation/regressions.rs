@@ -41,7 +41,6 @@ fn scan(last_port: u16, parameters: &str) -> Request {
     Request::scan(scan_request(last_port), parameters, vec![])
 }
 
-/// Returns the status of each response that a client received.
 fn statuses(world: &Simulation, client: usize) -> Vec<u16> {
     world.clients[client].responses.iter().map(|answer| answer.status).collect()
 }

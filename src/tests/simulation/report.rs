@@ -35,7 +35,6 @@ pub(crate) struct Report {
     pub(crate) hidden: usize,
     /// Open ports that are reported as filtered.
     pub(crate) missed: usize,
-    /// Open ports of the host.
     pub(crate) open: usize,
     /// Ports that are reported with any other wrong state.
     pub(crate) false_states: usize,
@@ -114,7 +113,6 @@ struct LossClass {
     unwarned: usize,
 }
 
-/// The results of the scans of many networks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Distribution {
     /// Seeds of networks with a wrong state and no warning.
@@ -172,7 +170,6 @@ impl Distribution {
         assert!(median <= MEDIAN_MAX, "the median scan takes {median:.2} times its floor");
     }
 
-    /// Returns the distribution as text.
     pub(crate) fn table(&self, technique: &str) -> String {
         let mut text = format!("{technique}: {} networks\n", self.factors.len());
         let rows = [

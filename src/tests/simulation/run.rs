@@ -83,7 +83,6 @@ impl Simulation {
         self.exit_code.is_some()
     }
 
-    /// Runs until the exit, or until no event is left.
     pub(crate) fn run(&mut self) -> End {
         while self.step() {}
         self.judge_all();

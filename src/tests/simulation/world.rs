@@ -102,7 +102,6 @@ impl Edge {
     }
 }
 
-/// The peer of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     Client(usize),
@@ -121,7 +120,6 @@ pub(crate) struct Attempt {
     pub(crate) answer: Option<(Instant, Outcome)>,
 }
 
-/// An open socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) peer: Peer,
@@ -158,7 +156,6 @@ impl Entry {
         }
     }
 
-    /// Returns the outcome of a probe if it has arrived.
     pub(crate) fn answer(&self, now: Instant) -> Option<Outcome> {
         let (at, outcome) = self.attempt?.answer?;
         (at <= now).then_some(outcome)
@@ -170,7 +167,6 @@ impl Entry {
 pub(crate) struct Seen {
     pub(crate) shortages: usize,
     pub(crate) accepts_failed: usize,
-    /// TCP connections to name servers.
     pub(crate) streams_to_servers: usize,
     pub(crate) interrupted: usize,
     pub(crate) unregistered: usize,
@@ -219,7 +215,6 @@ pub(crate) struct World {
     pub(crate) is_guarded: bool,
     /// The token in the token file, with which the service also started.
     pub(crate) token: Option<String>,
-    /// An address that the policy denies.
     pub(crate) denied: Option<IpAddr>,
     pub(crate) clients: Vec<Client>,
     pub(crate) is_verbose: bool,
@@ -349,7 +344,6 @@ impl World {
         self.events.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Handles all events that are due.
     pub(crate) fn deliver(&mut self) {
         while let Some(entry) = self.events.first_entry() {
             if entry.key().0 > self.now {
@@ -406,7 +400,6 @@ impl World {
         self.now - self.origin
     }
 
-    /// Returns the core's key of a registered socket.
     pub(crate) fn key_of(&self, socket: u64) -> Option<Key> {
         self.table.get(&socket)?.token.map(|token| Key::from_token(token.0))
     }
@@ -452,7 +445,6 @@ impl World {
         self.send_requests(index, count);
     }
 
-    /// The client sends its next requests, in pieces.
     fn send_requests(&mut self, index: usize, count: usize) {
         let client = &mut self.clients[index];
         let end = client.requests.len().min(client.sent_len + count);
@@ -568,7 +560,6 @@ impl World {
         IoStep::Done(count)
     }
 
-    /// send(2).
     pub(crate) fn write_to(&mut self, socket: u64, output: &[u8]) -> IoStep {
         let short_writes = self.faults.short_writes;
         let entry = self.entry(socket).expect("an open socket is written to");

@@ -127,7 +127,7 @@ fn run_all(mode: Mode) -> Result<Vec<String>, Box<dyn Error>> {
 fn print_row(case: &Case, (now, then): (&Cost, Option<&Cost>), nanos: f64) {
     let show = |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |it| format!("{it:.0}"));
     println!(
-        "{:27}{:>13}{:>13}{:>13.2}{nanos:>11.0} a {}",
+        "{:27}{:>13}{:>13}{:>13.2}{nanos:>11.0} per {}",
         case.name,
         show(now.instructions),
         show(then.and_then(|cost| cost.instructions)),

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use super::measure::{
     AnswerRate, BURST_MIN, Doubt, Evidence, GROUP_MAX, GROUP_MIN, LOSS_USUAL, MODERATE_ANSWERED,
     ModerateQueue, PINGS_PER_ROUND, PingWindow, QueueLength, RatePeak, Reduction, Round,
-    RoundTrips, ping_gap, round_len,
+    RoundTrips, Ticks, Trial, ping_gap, round_len,
 };
 use super::pings::{PingFate, PingWeight};
 use super::silent_pace::{self, START_RATE};
@@ -100,13 +100,6 @@ enum RatePhase {
     },
 }
 
-/// An experiment: half the rate, to see whether the loss follows it.
-#[derive(Clone, Copy, Debug)]
-struct Trial {
-    rate_before: f64,
-    loss_before: f64,
-}
-
 /// The pace of one scan. See the module's documentation.
 #[derive(Debug)]
 pub struct Controller {
@@ -115,6 +108,7 @@ pub struct Controller {
     spread: f64,
     /// When the last answer came.
     heard_at: Instant,
+    ticks: Ticks,
     /// SYNs per second.
     rate: f64,
     bucket: TokenBucket,
@@ -146,6 +140,7 @@ impl Controller {
             phase: RatePhase::Silent { since: None },
             spread,
             heard_at: now,
+            ticks: Ticks::new(now),
             rate,
             bucket: TokenBucket::new(now, BURST_MIN),
             round_trips: RoundTrips::new(now),
@@ -173,6 +168,7 @@ impl Controller {
 
     /// A SYN leaves.
     pub fn handle_sent(&mut self, now: Instant) {
+        self.ticks.handle_tick(now);
         self.refill(now);
         match &mut self.phase {
             RatePhase::Silent { since: since @ None } => *since = Some(now),
@@ -215,6 +211,10 @@ impl Controller {
 
     /// An answer came, `rtt` after its SYN left at `sent_at`.
     pub fn handle_answer(&mut self, now: Instant, sent_at: Instant, rtt: Duration) {
+        self.ticks.handle_tick(now);
+        if now > self.heard_at {
+            self.on_tick_end(now);
+        }
         self.heard_at = now;
         self.round_trips.handle_sample(now, rtt);
         if let RatePhase::Silent { .. } = self.phase {
@@ -231,15 +231,10 @@ impl Controller {
             self.round.samples += 1;
             self.round.sampled_at = sent_at;
             self.round.cohort_answered += u32::from(sent_at <= self.round.cohort_ends_at);
-            let is_full = self.round.group.handle_sample(rtt);
-            if is_full
-                && self.round.samples >= SAMPLES_SURE
-                && self.queue() > self.round_trips.queue_max()
-            {
-                self.on_queue_long(now);
-            }
+            // The answer may have waited for this tick since the one before, as while the loop was
+            // held up. The path did not take that time.
+            self.round.group.handle_sample(rtt.saturating_sub(self.ticks.gap));
         }
-        self.judge_round(now);
         self.check_invariants();
     }
 
@@ -318,6 +313,15 @@ impl Controller {
     fn queue(&self) -> Duration {
         let shortest = self.round.group.shortest().unwrap_or_default();
         shortest.saturating_sub(self.round_trips.floor().unwrap_or(shortest))
+    }
+
+    /// Judges the answers of the ticks before, which are complete now.
+    fn on_tick_end(&mut self, now: Instant) {
+        let is_sure = self.round.group.handle_tick_end() && self.round.samples >= SAMPLES_SURE;
+        if is_sure && self.queue() > self.round_trips.queue_max() {
+            self.on_queue_long(now);
+        }
+        self.judge_round(now);
     }
 
     /// Ends the round once its probes had time to be answered and enough of them were.
@@ -609,6 +613,25 @@ mod tests {
         };
         drive(&mut controller, now, ms(3000), one_is_short);
         assert!(controller.rate(now + ms(3000)) > 100_000.0, "{controller:?}");
+    }
+
+    #[test]
+    fn answers_that_wait_for_a_loop_that_was_held_up_show_no_queue() {
+        let now = Instant::now();
+        let mut controller = Controller::new(now, 65_535);
+        drive(&mut controller, now, ms(200), |_| ms(50));
+        let held_up_from = now + ms(270);
+        for step in 200..=270 {
+            controller.handle_sent(now + ms(step));
+        }
+        let before = controller.rate(held_up_from);
+        // The loop stands still for ten milliseconds, at whose start answers have come.
+        let at = held_up_from + ms(10);
+        for _ in 0..16 {
+            controller.handle_answer(at, at - ms(60), ms(60));
+        }
+        controller.handle_answer(at + ms(50), at, ms(50));
+        assert!(controller.rate(at + ms(50)) >= before, "{before}: {controller:?}");
     }
 
     #[test]

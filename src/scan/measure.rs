@@ -29,6 +29,9 @@ const ROUND_MIN: Duration = Duration::from_millis(1);
 pub(super) const BURST_MIN: f64 = 10.0;
 
 /// The shortest of the last round trips.
+///
+/// The answers that the loop reads in one tick have waited for it for different times, the last one
+/// for the shortest. So all of them belong to one group, which can only end with the tick.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RttGroup {
     pub(super) len: u32,
@@ -42,11 +45,14 @@ impl RttGroup {
         Self { len, count: 0, current: Duration::MAX, last: None }
     }
 
-    /// Whether the sample completes a group.
-    pub(super) fn handle_sample(&mut self, rtt: Duration) -> bool {
+    pub(super) fn handle_sample(&mut self, rtt: Duration) {
         self.current = self.current.min(rtt);
         self.count += 1;
-        let is_full = self.count == self.len;
+    }
+
+    /// The samples of a tick are complete; returns whether the group is so too.
+    pub(super) fn handle_tick_end(&mut self) -> bool {
+        let is_full = self.count >= self.len;
         if is_full {
             self.last = Some(self.current);
             (self.count, self.current) = (0, Duration::MAX);
@@ -225,6 +231,34 @@ pub(super) fn round_len(rtt: Duration) -> Duration {
 pub(super) fn ping_gap(rtt: Duration, rate: f64) -> Duration {
     let by_rate = Duration::from_secs_f64(SYNS_PER_PING / rate);
     (round_len(rtt) / PINGS_PER_ROUND).clamp(PING_GAP_MIN, PING_GAP_MAX).max(by_rate)
+}
+
+/// The ticks of the event loop in which a scan sends or hears something.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticks {
+    at: Instant,
+    /// How long the present tick began after the one before.
+    pub(super) gap: Duration,
+}
+
+impl Ticks {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { at: now, gap: Duration::ZERO }
+    }
+
+    pub(super) fn handle_tick(&mut self, now: Instant) {
+        if now > self.at {
+            self.gap = now - self.at;
+            self.at = now;
+        }
+    }
+}
+
+/// An experiment: half the rate, to see whether the loss follows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trial {
+    pub(super) rate_before: f64,
+    pub(super) loss_before: f64,
 }
 
 /// How the round trips of a path differ.

@@ -34,14 +34,12 @@ const SAMPLES_ALIKE_MIN: f64 = 4.0;
 /// The least loss to be assumed where more was sent than at any time of which something is known,
 /// once a loss was seen.
 const LOSS_UNKNOWN: f64 = 0.25;
-/// Pings and answers without any loss that make a first pass certain, if its deadline was asked
-/// for. Fewer may all be answered before the first loss is overdue. More would be safer, but scans
-/// with a short deadline would then make further passes on networks that lose nothing.
-pub const SAMPLES_ASKED: u32 = 4;
-/// The same for a computed deadline, if each port was asked twice.
-pub const SAMPLES_COMPUTED: u32 = 8;
-/// The same for a computed deadline, if each port was asked once.
-pub const SAMPLES_COMPUTED_SINGLE: u32 = 16;
+/// Pings and answers without any loss that make a first pass certain in which each port was asked
+/// twice. Fewer may all be answered before the first loss is overdue, or by chance. A further pass
+/// without any loss is certain too.
+pub const SAMPLES_SURE: u32 = 8;
+/// The same if each port was asked once.
+pub const SAMPLES_SURE_SINGLE: u32 = 16;
 /// Responding ports that may be missed, as far as can be expected: fewer than one scan in a
 /// hundred then misses one.
 pub const MISSED_MAX: f64 = 0.01;
@@ -245,7 +243,7 @@ impl LossMeter {
         }
         let is_sure = match kind {
             PassKind::First { samples_min } => self.is_lossless(samples_min),
-            PassKind::Further => false,
+            PassKind::Further => !self.has_lost(),
         };
         for (place, mut stretch) in std::mem::take(&mut self.present) {
             let all = of_before[place.min(of_before.len() - 1)];
@@ -417,17 +415,15 @@ mod tests {
         let mut meter = LossMeter::default();
         assert_eq!((meter.loss(), meter.missed(0)), (None, None), "nothing responded");
         probe(&mut meter, 1000);
-        (0..SAMPLES_COMPUTED).for_each(|_| meter.handle_answer(answer(1, 2, Duration::ZERO)));
-        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: SAMPLES_COMPUTED });
+        (0..SAMPLES_SURE).for_each(|_| meter.handle_answer(answer(1, 2, Duration::ZERO)));
+        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: SAMPLES_SURE });
         assert_eq!((meter.loss(), meter.missed(50)), (Some(0.0), Some(0.0)));
         assert!(!meter.has_lost());
     }
 
     #[test]
     fn few_observations_without_loss_leave_a_doubt() {
-        let asked = [(2, SAMPLES_ASKED), (1, SAMPLES_ASKED)];
-        let computed = [(2, SAMPLES_COMPUTED), (1, SAMPLES_COMPUTED_SINGLE)];
-        for (exchanges, samples_min) in asked.into_iter().chain(computed) {
+        for (exchanges, samples_min) in [(1, SAMPLES_SURE_SINGLE), (2, SAMPLES_SURE)] {
             for (samples, is_sure) in [(samples_min - 1, false), (samples_min, true)] {
                 let mut meter = LossMeter::default();
                 probe(&mut meter, 100);
@@ -470,7 +466,7 @@ mod tests {
         meter.handle_answer(answer(1, 1, Duration::ZERO));
         let mut passes = 0;
         let mut at = Duration::ZERO;
-        let mut kind = PassKind::First { samples_min: SAMPLES_COMPUTED };
+        let mut kind = PassKind::First { samples_min: SAMPLES_SURE };
         loop {
             for port in 1..=100_u16 {
                 meter.handle_probe(at + ms(port.into()), port, Group::Other);
@@ -499,7 +495,7 @@ mod tests {
             let is_bad = matches!(at, 250..500 | 1250..1500);
             meter.handle_ping(ms(at), fate(is_bad && at % 2 == 0), 1);
         }
-        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: SAMPLES_COMPUTED });
+        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: SAMPLES_SURE });
         let again: Vec<(u16, u16)> =
             meter.begin_pass(10, Extent::Doubtful).iter().map(|it| (it.first, it.last)).collect();
         assert_eq!(again, [(250, 499)]);
@@ -522,7 +518,7 @@ mod tests {
         let mut meter = LossMeter::default();
         probe(&mut meter, 10);
         meter.handle_answer(answer(1, 2, Duration::ZERO));
-        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: SAMPLES_COMPUTED });
+        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: SAMPLES_SURE });
         meter.begin_pass(1, Extent::Every);
         meter.handle_silence_broken(7, Group::Other, SECOND);
         assert_eq!((meter.bins[4].lost, meter.has_lost()), (1, true));

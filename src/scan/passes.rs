@@ -7,9 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::ledger::PortState;
-use super::loss::{
-    Extent, MISSED_MAX, PassKind, SAMPLES_ASKED, SAMPLES_COMPUTED, SAMPLES_COMPUTED_SINGLE,
-};
+use super::loss::{Extent, MISSED_MAX, PassKind, SAMPLES_SURE, SAMPLES_SURE_SINGLE};
 use super::order::Order;
 use super::probes::Probe;
 use super::{Scan, ScanState, rtt};
@@ -118,11 +116,10 @@ impl Scan {
         let sent: Vec<Duration> = (1..=exchanges).map(rtt::syn_at).collect();
         let kind = match (number, self.plan.options.timeout) {
             (0, Timeout::Fixed(_)) if !self.measures_loss() => PassKind::First { samples_min: 0 },
-            (0, Timeout::Fixed(_)) => PassKind::First { samples_min: SAMPLES_ASKED },
-            (0, Timeout::Auto) if exchanges > 1 => {
-                PassKind::First { samples_min: SAMPLES_COMPUTED }
+            (0, Timeout::Fixed(_) | Timeout::Auto) => {
+                let samples_min = if exchanges > 1 { SAMPLES_SURE } else { SAMPLES_SURE_SINGLE };
+                PassKind::First { samples_min }
             }
-            (0, Timeout::Auto) => PassKind::First { samples_min: SAMPLES_COMPUTED_SINGLE },
             (_, Timeout::Fixed(_) | Timeout::Auto) => PassKind::Further,
         };
         self.loss.handle_pass_end(&sent, kind);

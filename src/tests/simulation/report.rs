@@ -11,9 +11,9 @@ use crate::network::Port;
 use crate::path::Traffic;
 use crate::reader::Response;
 
-/// One scan in a hundred may have a wrong state without a warning, because `scan::loss` stops when
-/// the probability that a scan misses a port is below that.
-const SCANS_PER_UNWARNED: usize = 100;
+/// One scan in 150 may have a wrong state without a warning: `scan::loss` stops when fewer than one
+/// scan in a hundred is expected to miss a port.
+const SCANS_PER_UNWARNED: usize = 150;
 /// One scan in 500 may overload a visible queue late, because passes that are too short to measure
 /// the queue begin at the rate of the first pass.
 const SCANS_PER_OVERLOADED: usize = 500;

@@ -7,6 +7,7 @@ is then seen in light, or one of its pictures, such as done-360-dark.
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import stub
 from browser import Browser
@@ -57,26 +58,32 @@ def see(page, name, target, ports, when, folder):
     assert not moved and not is_wide, f"{folder}/{name}: moved {moved}, wider than the window: {is_wide}"
 
 
-def main():
-    folder, words = sys.argv[1], sys.argv[2:]
+def photograph(size, scheme, words, folder):
+    """Every state in one size and colour scheme, by a browser of its own."""
+    width, height, mobile = SIZES[size]
+    into = f"{folder}/{size}-{scheme}"
+    os.makedirs(into, exist_ok=True)
     browser = Browser(scrollbars=True)
     try:
-        for size, (width, height, mobile) in SIZES.items():
-            for scheme in ("light", "dark"):
-                if scheme == "dark" and not words and size in ("768", "1024"):
-                    continue
-                into = f"{folder}/{size}-{scheme}"
-                os.makedirs(into, exist_ok=True)
-                page = browser.page()
-                page.look(width, height, scheme, mobile, 3 if mobile else 1)
-                for state in STATES:
-                    if not words or f"{state[0]}-{size}-{scheme}" in words or state[0] in words and scheme == "light":
-                        see(page, *state, into)
-                assert not page.faults, page.faults
-                browser.call("Target.closeTarget", targetId=page.target)
-        print(f"test result: {sum(len(files) for _, _, files in os.walk(folder))} passed; the pictures are in {folder}")
+        page = browser.page()
+        page.look(width, height, scheme, mobile, 3 if mobile else 1)
+        for state in STATES:
+            if not words or f"{state[0]}-{size}-{scheme}" in words or state[0] in words and scheme == "light":
+                see(page, *state, into)
+        assert not page.faults, page.faults
     finally:
         browser.close()
+
+
+def main():
+    folder, words = sys.argv[1], sys.argv[2:]
+    looks = [(size, scheme) for size in SIZES for scheme in ("light", "dark")
+             if words or scheme == "light" or size not in ("768", "1024")]
+    # Two browsers at a time: one for each processor.
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(photograph, *look, words, folder) for look in looks]:
+            done.result()
+    print(f"test result: {sum(len(files) for _, _, files in os.walk(folder))} passed; the pictures are in {folder}")
 
 
 if __name__ == "__main__":

@@ -552,3 +552,29 @@ fn a_slow_head_is_answered_with_408() {
     world.run();
     assert_eq!(statuses(&world, client), [408]);
 }
+
+/// In most containers RLIMIT_NOFILE is a million, so all ports of two scans are in flight.
+#[test]
+fn a_million_descriptors_hold_all_ports_of_two_scans() {
+    const SCANS: usize = 2;
+    let mut world = world(Port::Silent, 20 * MILLI, 1_000_000);
+    for _ in 0..SCANS {
+        world.add_client(Duration::ZERO, Client::new(vec![scan(65_535, "")]));
+    }
+    let (mut in_flight_max, mut connects_max) = (0, 0);
+    loop {
+        let before = world.connects_len;
+        if !world.step() {
+            break;
+        }
+        connects_max = connects_max.max(world.connects_len - before);
+        in_flight_max = in_flight_max.max(world.sockets.probes);
+    }
+    assert!(connects_max <= limits::LAUNCHES_PER_TICK, "{connects_max} connects in one tick");
+    assert!(in_flight_max > SCANS * 60_000, "{in_flight_max} connects in flight");
+    let took = world.now - world.origin;
+    assert!(took < 4 * SECOND, "{took:?}");
+    for client in 0..SCANS {
+        assert_eq!(statuses(&world, client), [200]);
+    }
+}

@@ -15,8 +15,8 @@
 //!
 //! The loop (`event_loop`, over a `kernel`) turns readiness and errno into events and performs
 //! actions; the core (`core` and the modules below it) decides. Every socket and every probe has a
-//! [`Key`] that the core assigns *before* a descriptor exists; an event with a stale key is
-//! ignored. This module contains only types and has no behaviour.
+//! [`Key`] that the core assigns *before* a descriptor exists (for a client right after it); an
+//! event with a stale key is ignored. This module contains only types and has no behaviour.
 
 pub mod local_drops;
 

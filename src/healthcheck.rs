@@ -1,8 +1,8 @@
 //! `openports healthcheck`: checks the health of a running service, for containers without curl.
 //!
-//! This is the only module that blocks. It does not run in the service, but in a process of its own
-//! that sends one request and exits. Two waits of [`limits::HEALTHCHECK_STEP_TIMEOUT`] bound it.
-//! `main` calls it.
+//! This is the only module of the library that blocks. It does not run in the service, but in a
+//! process of its own that sends one request and exits. Two waits of
+//! [`limits::HEALTHCHECK_STEP_TIMEOUT`] bound it. `main` calls it.
 
 use std::fmt;
 use std::io::{self, Read, Write};

@@ -68,8 +68,8 @@
 //! - Each requested port ends in exactly one state, and a local shortage is never such a state.
 //! - A deadline that was handled is gone or later than `now`, so the loop cannot spin on it.
 //! - A key identifies one socket for ever; a late event is ignored and counted.
-//! - Every queue, buffer, loop and retry has a bound in [`limits`]; at capacity, input is no longer
-//!   requested, instead of being accepted and dropped.
+//! - Every queue, buffer, loop and retry has a bound, in [`limits`] or beside its use; at capacity,
+//!   input is no longer requested, instead of being accepted and dropped.
 //! - There are three kinds of errors: an error of the client becomes a status, an error of the
 //!   network becomes an outcome that is counted, and an error of this program is an assertion.
 

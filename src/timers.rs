@@ -3,7 +3,7 @@
 //! Each key has at most one deadline; setting another one replaces it. The owner computes a
 //! deadline from its state and sets it after every change, so a deadline never outlives its state.
 //! Scans keep the deadlines of their probes themselves (in start order, O(1)); this index is for
-//! clients, lookups and scans, of which there are fewer.
+//! clients, jobs and lookups, of which there are fewer.
 //!
 //! Invariant: `order` and `armed` hold the same pairs.
 

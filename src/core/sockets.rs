@@ -1,10 +1,10 @@
 //! The sockets: the only table of their keys, and the queue of actions for the event loop.
 //!
-//! A key is assigned before a descriptor exists, and every event and action contains it. An event
-//! may arrive for a key whose closing is already decided, or that is free again: such an event is
-//! stale (`stale`), is counted, and has no effect. This module also owns the backoff of `accept`,
-//! because each closed descriptor ends it. `core` drives it, and only `core` has keys assigned and
-//! freed. It does not know what the components do with their sockets.
+//! A key is assigned before a descriptor exists (for a client right after it), and every event and
+//! action contains it. An event may arrive for a key whose closing is already decided, or that is
+//! free again: such an event is stale (`stale`), is counted, and has no effect. This module also
+//! owns the backoff of `accept`, because each closed descriptor ends it. `core` drives it, and only
+//! `core` has keys assigned and freed. It does not know what the components do with their sockets.
 //!
 //! Invariant: a key is closing from the decision until the event loop gets the action, and is then
 //! free.

@@ -1,4 +1,4 @@
-//! SocketTable that wait for time to pass: their call was interrupted or found no memory, and the
+//! Sockets that wait for time to pass: their call was interrupted or found no memory, and the
 //! poller, which has reported their readiness, will not report it again.
 //!
 //! A client whose socket could not be registered with the poller is served all the same: its socket
@@ -12,7 +12,7 @@ use crate::kernel::Kernel;
 use crate::limits;
 use crate::slots::Key;
 
-/// SocketTable that back off, all until the same instant.
+/// Sockets that back off, all until the same instant.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     keys: Vec<Key>,

@@ -3,8 +3,9 @@
 //! An engine is given "probe this address under this key" and "forget this key", and answers each
 //! probe that it was not asked to forget with one [`ProbeOutcome`]. Nothing above knows how it does
 //! that, or about its descriptors. Another engine needs its own module, a field here with its share
-//! of each method below, and a range of tokens; there is no trait for them, since the loop needs
-//! no more than this struct. Driven by `event_loop`.
+//! of each method below, a range of tokens, and an entry in `technique`, `budget`, `limits`,
+//! `core::schedulers` and `main`; there is no trait for them, since the loop needs no more than
+//! this struct. Driven by `event_loop`.
 //!
 //! Invariant: a probe that is started ends with one outcome, or is forgotten.
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 /// When Linux repeats an unanswered SYN for the first time (TCP_TIMEOUT_INIT).
 pub const SYN_REPEAT: Duration = Duration::from_secs(1);
-/// When Linux repeats it, again and again.
+/// When Linux repeats it. Since Linux 6.5 it does so more often, after 1, 2, 3, 4, 5, 7, 11, 19 and
+/// 35 s (net.ipv4.tcp_syn_linear_timeouts). To assume fewer SYNs than were sent is the careful
+/// error.
 const SYN_SECONDS: [u64; 5] = [1, 3, 7, 15, 31];
 /// The shortest deadline that is ever computed: Linux's TCP_RTO_MIN. Below it, a delayed process
 /// or a Wi-Fi beacon interval would pass for silence.

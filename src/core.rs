@@ -137,10 +137,13 @@ impl Core {
     /// latest after the last event of the tick.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Tick { wall, worked, backlog } => {
+            Event::Clock { wall } => {
                 self.telemetry.handle_wall(wall);
+                self.clients().handle_wall(wall);
+            }
+            Event::Tick { worked, backlog } => {
                 self.telemetry.counters().observe_turn(worked);
-                self.on_tick(now, wall, backlog);
+                self.on_tick(now, backlog);
             }
             Event::Signal(signal) => self.on_signal(now, signal),
             Event::Probe { probe, outcome } => self.on_probe(now, probe, outcome),
@@ -306,10 +309,10 @@ impl Core {
         self.batch.stdout()
     }
 
-    fn on_tick(&mut self, now: Instant, wall: SystemTime, backlog: Backlog) {
+    fn on_tick(&mut self, now: Instant, backlog: Backlog) {
         self.sockets.handle_tick(now);
         self.pipeline.handle_lookup_timeout(now);
-        self.clients().handle_tick(now, wall);
+        self.clients().handle_tick(now);
         self.route_outputs(now);
         self.clients().handle_timeout(now);
         self.route_outputs(now);
@@ -529,7 +532,7 @@ mod tests {
         let (mut core, now) = (core(4), Instant::now());
         let mut date_at = |seconds: u64, millis: u64| {
             let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1000 + millis);
-            core.handle(Event::Tick { wall, worked: Duration::ZERO, backlog: Backlog::None }, now);
+            core.handle(Event::Clock { wall }, now);
             let answer = ask(&mut core, now, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
             let date = answer.lines().find_map(|line| line.strip_prefix("Date: "));
             date.expect("a date").to_owned()

@@ -31,11 +31,13 @@ use local_drops::LocalDrops;
 /// An event for the core.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Sent once per tick, after the sockets and before the accepts, with the wall clock of the
-    /// tick.
-    Tick {
+    /// The first event of a tick.
+    Clock {
         /// The wall clock, for `Date` and log records only. No deadline is computed from it.
         wall: SystemTime,
+    },
+    /// Sent once per tick, after the sockets and before the accepts.
+    Tick {
         /// How long the last tick worked, without its wait.
         worked: Duration,
         /// Whether outcomes may still wait in the poller.

@@ -153,6 +153,7 @@ impl<K: Kernel> EventLoop<K> {
             self.poll()?;
             let now = self.kernel.now();
             self.now = now;
+            self.core.handle(Event::Clock { wall: self.kernel.wall() }, now);
             self.tick_number = self.tick_number.checked_add(1).unwrap_or(NonZeroU8::MIN);
             self.dispatch(now);
             self.handle_tick(now, worked);
@@ -225,8 +226,7 @@ impl<K: Kernel> EventLoop<K> {
         if let Some(counts) = self.engines.take_syn_counts() {
             self.core.handle(Event::SynCounts(counts), now);
         }
-        let wall = self.kernel.wall();
-        self.core.handle(Event::Tick { wall, worked, backlog }, now);
+        self.core.handle(Event::Tick { worked, backlog }, now);
     }
 
     /// How long to sleep: not at all while readiness is remembered, and not for long while stdout

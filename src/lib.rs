@@ -49,7 +49,7 @@
 //!
 //! 1. poll until the last [`event::Action::Wait`] deadline (without waiting after a `Yield`, or
 //!    while the ready list is not empty)
-//! 2. `now`, once
+//! 2. `now`, once, and [`event::Event::Clock`]
 //! 3. signals
 //! 4. sockets: the events of the poller, then the ready list, because edge-triggered readiness is
 //!    reported only once

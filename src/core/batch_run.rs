@@ -310,11 +310,7 @@ mod tests {
                 let count = output.len();
                 self.core.handle(Event::Printed { count }, self.now);
             }
-            let tick = Event::Tick {
-                wall: SystemTime::UNIX_EPOCH,
-                worked: Duration::ZERO,
-                backlog: Backlog::None,
-            };
+            let tick = Event::Tick { worked: Duration::ZERO, backlog: Backlog::None };
             self.core.handle(tick, self.now);
             loop {
                 match self.core.poll_action(self.now) {

@@ -99,12 +99,16 @@ impl Clients {
         }
     }
 
-    /// A tick begins.
-    pub(super) fn handle_tick(&mut self, now: Instant, wall: SystemTime) {
-        self.eviction.handle_tick(now);
+    /// The wall clock, for the field `Date`.
+    pub(super) fn handle_wall(&mut self, wall: SystemTime) {
         if self.date.second != Date::second_of(wall) {
             self.date = Date::new(wall);
         }
+    }
+
+    /// A tick begins.
+    pub(super) const fn handle_tick(&mut self, now: Instant) {
+        self.eviction.handle_tick(now);
     }
 
     /// Handles all due deadlines of the clients.

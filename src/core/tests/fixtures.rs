@@ -65,8 +65,7 @@ pub(in crate::core) fn records(core: &mut Core, now: Instant) -> Vec<String> {
 
 /// A tick of the loop begins.
 pub(in crate::core) fn tick(core: &mut Core, now: Instant) {
-    let (wall, worked) = (SystemTime::UNIX_EPOCH, Duration::ZERO);
-    core.handle(Event::Tick { wall, worked, backlog: Backlog::None }, now);
+    core.handle(Event::Tick { worked: Duration::ZERO, backlog: Backlog::None }, now);
 }
 
 /// The client of a socket; `None` once it was closed.

@@ -52,9 +52,9 @@ impl Setup {
 fn both_families_are_queried_and_the_one_with_a_route_is_used() {
     isolated(|| {
         let server = NameServer::start("127.0.0.53", |query| match (&*query.name, query.kind) {
-            ("four.example", A) | ("both.example", A) => query.told(HERE),
-            ("six.example", AAAA) => query.told(Ipv6Addr::LOCALHOST),
-            ("both.example", AAAA) => query.told("2001:db8::1".parse::<Ipv6Addr>().unwrap()),
+            ("four.example", A) | ("both.example", A) => query.answer(HERE),
+            ("six.example", AAAA) => query.answer(Ipv6Addr::LOCALHOST),
+            ("both.example", AAAA) => query.answer("2001:db8::1".parse::<Ipv6Addr>().unwrap()),
             _ => Reply::Records(Vec::new()),
         });
         let setup = Setup::new("nameserver 127.0.0.53\n", "");
@@ -84,18 +84,18 @@ fn the_search_list_and_ndots_determine_the_queried_names() {
     isolated(|| {
         let found = ["db.prod.svc.test", "web.svc.test", "a.b.c", "plain"];
         let server = NameServer::start("127.0.0.53", move |query| {
-            if found.contains(&&*query.name) { query.told(HERE) } else { Reply::Code(3) }
+            if found.contains(&&*query.name) { query.answer(HERE) } else { Reply::Code(3) }
         });
         let setup = Setup::new(
             "nameserver 127.0.0.53\nsearch prod.svc.test svc.test\noptions ndots:2\n",
             "",
         );
-        let mut asked = 0;
+        let mut checked_len = 0;
         let mut check = |name: &str, expected: &[&str]| {
             setup.check_here(name);
             let names = server.names();
-            assert_eq!(&names[asked..], expected, "for {name}");
-            asked = names.len();
+            assert_eq!(&names[checked_len..], expected, "for {name}");
+            checked_len = names.len();
         };
         check("db", &["db.prod.svc.test"]);
         check("web", &["web.prod.svc.test", "web.svc.test"]);
@@ -103,7 +103,7 @@ fn the_search_list_and_ndots_determine_the_queried_names() {
         check("plain.", &["plain"]);
         setup.check_problem("x.y.z", 422, "UNKNOWN_HOST");
         let names = server.names();
-        assert_eq!(names[asked..], ["x.y.z", "x.y.z.prod.svc.test", "x.y.z.svc.test"]);
+        assert_eq!(names[checked_len..], ["x.y.z", "x.y.z.prod.svc.test", "x.y.z.svc.test"]);
     });
 }
 
@@ -111,11 +111,11 @@ fn the_search_list_and_ndots_determine_the_queried_names() {
 fn denied_addresses_of_a_name_are_skipped() {
     isolated(|| {
         let _server = NameServer::start("127.0.0.53", |query| {
-            let told: &[[u8; 4]] = match &*query.name {
+            let addresses: &[[u8; 4]] = match &*query.name {
                 "mixed.example" => &[[169, 254, 169, 254], [127, 0, 0, 1], [0, 0, 0, 0]],
                 _ => &[[169, 254, 169, 254], [224, 0, 0, 1]],
             };
-            let records = told.iter().map(|address| Record::address(&query.name, *address));
+            let records = addresses.iter().map(|address| Record::address(&query.name, *address));
             Reply::Records(if query.kind == A { records.collect() } else { Vec::new() })
         });
         let setup = Setup::new("nameserver 127.0.0.53\n", "");
@@ -175,7 +175,7 @@ fn a_dead_name_server_is_skipped() {
     isolated(|| {
         let dead = NameServer::start("127.0.0.52", |_| Reply::Silence);
         let failing = NameServer::start("127.0.0.54", |_| Reply::Code(2));
-        let server = NameServer::start("127.0.0.53", |query| query.told(HERE));
+        let server = NameServer::start("127.0.0.53", |query| query.answer(HERE));
         let conf = |first: &str| {
             format!("nameserver {first}\nnameserver 127.0.0.53\noptions timeout:1 attempts:1\n")
         };
@@ -194,15 +194,15 @@ fn a_dead_name_server_is_skipped() {
 fn a_truncated_reply_is_requested_again_over_tcp() {
     isolated(|| {
         let server = NameServer::start("127.0.0.53", |query| {
-            if query.is_tcp { query.told(HERE) } else { Reply::Truncated }
+            if query.is_tcp { query.answer(HERE) } else { Reply::Truncated }
         });
         let setup = Setup::new("nameserver 127.0.0.53\n", "");
         setup.check_here("long.example");
-        let asked = |is_tcp| server.seen().iter().filter(|query| query.is_tcp == is_tcp).count();
-        assert_eq!((asked(false), asked(true)), (2, 2));
+        let queries = |is_tcp| server.seen().iter().filter(|query| query.is_tcp == is_tcp).count();
+        assert_eq!((queries(false), queries(true)), (2, 2));
         let setup = Setup::new("nameserver 127.0.0.53\noptions use-vc\n", "");
         setup.check_here("long.example");
-        assert_eq!((asked(false), asked(true)), (2, 4));
+        assert_eq!((queries(false), queries(true)), (2, 4));
     });
 }
 
@@ -210,8 +210,8 @@ fn a_truncated_reply_is_requested_again_over_tcp() {
 fn forged_replies_are_ignored_and_the_genuine_one_is_used() {
     isolated(|| {
         let _server = NameServer::start("127.0.0.53", |query| match query.kind {
-            A => Reply::Lies(vec![Record::address(&query.name, HERE)]),
-            _ => Reply::Lies(Vec::new()),
+            A => Reply::Forged(vec![Record::address(&query.name, HERE)]),
+            _ => Reply::Forged(Vec::new()),
         });
         let setup = Setup::new("nameserver 127.0.0.53\noptions timeout:5\n", "");
         setup.check_here("true.example");
@@ -275,9 +275,9 @@ fn names_in_the_hosts_file_and_localhost_need_no_query() {
 #[test]
 fn changed_files_are_read_again_while_the_service_runs() {
     isolated(|| {
-        let before = NameServer::start("127.0.0.53", |query| query.told(HERE));
+        let before = NameServer::start("127.0.0.53", |query| query.answer(HERE));
         let after =
-            NameServer::start("127.0.0.54", |query| query.told(Ipv4Addr::new(127, 0, 0, 4)));
+            NameServer::start("127.0.0.54", |query| query.answer(Ipv4Addr::new(127, 0, 0, 4)));
         let setup = Setup::new("nameserver 127.0.0.53\n", "127.0.0.1 known\n");
         setup.check_here("first.example");
         setup.check_here("known");
@@ -299,7 +299,7 @@ fn equal_lookups_are_shared_and_cached() {
     isolated(|| {
         let server = NameServer::start("127.0.0.53", |query| {
             std::thread::sleep(Duration::from_millis(300));
-            query.told(HERE)
+            query.answer(HERE)
         });
         let setup = Setup::new("nameserver 127.0.0.53\n", "");
         let port = setup.service.address.port();
@@ -373,7 +373,7 @@ fn a_zone_may_be_the_name_of_an_interface() {
 #[test]
 fn a_network_or_a_range_is_never_resolved_as_a_name() {
     isolated(|| {
-        let server = NameServer::start("127.0.0.53", |query| query.told(HERE));
+        let server = NameServer::start("127.0.0.53", |query| query.answer(HERE));
         let setup = Setup::new("nameserver 127.0.0.53\nsearch wild.example\n", "");
         for domain in ["127.0.0.1-3", "10.0.0.0/24", "10.0.0.1-10.0.1.9", "10.0.0/8", "::/0"] {
             setup.check_problem(domain, 400, "INVALID_REQUEST");

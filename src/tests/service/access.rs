@@ -25,12 +25,12 @@ fn a_scan_needs_the_token_and_nothing_else_does() {
     ];
     for target in &targets {
         for fields in ["", "Authorization: Bearer open-sesam\r\n", "Authorization: Basic x\r\n"] {
-            let answer = service.ask("GET", target, fields);
+            let answer = service.request("GET", target, fields);
             answer.check_problem(401, "UNAUTHORIZED");
             answer.check("WWW-Authenticate", answer.field("WWW-Authenticate"), Some("Bearer"));
         }
         let right = "Authorization: Bearer open-sesame\r\n";
-        service.ask("GET", target, right).check_status(200);
+        service.request("GET", target, right).check_status(200);
     }
     // Without a token, not even the errors of a request are reported.
     service.get("/open-ports").check_problem(401, "UNAUTHORIZED");
@@ -46,7 +46,7 @@ fn a_changed_token_file_replaces_the_token_and_a_bad_one_does_not() {
     let service = Service::start(&["--token-file", &file]);
     let target = format!("/open-ports?domain=127.0.0.1&ports={}", service.address.port());
     let status = |token: &str| {
-        service.ask("GET", &target, &format!("Authorization: Bearer {token}\r\n")).status
+        service.request("GET", &target, &format!("Authorization: Bearer {token}\r\n")).status
     };
     assert_eq!((status("first"), status("second")), (200, 401));
     write_secret(&folder, "second\n");
@@ -92,13 +92,13 @@ fn a_client_behind_a_trusted_proxy_is_identified_by_its_forwarded_address() {
     let service = Service::start(&["--trust-proxy", "127.0.0.0/8"]);
     let target = format!("/open-ports?domain=127.0.0.1&ports={}", service.address.port());
     let fields = "X-Forwarded-For: 203.0.113.5, 198.51.100.9\r\n";
-    Scan::of(service.ask("GET", &target, fields));
+    Scan::of(service.request("GET", &target, fields));
     service.log_line(&["msg=request", "client=198.51.100.9", "route=/open-ports"]);
 
-    let deaf = Service::start(&[]);
-    let target = format!("/open-ports?domain=127.0.0.1&ports={}", deaf.address.port());
-    Scan::of(deaf.ask("GET", &target, fields));
-    deaf.log_line(&["msg=request", "client=127.0.0.1", "route=/open-ports"]);
+    let untrusting = Service::start(&[]);
+    let target = format!("/open-ports?domain=127.0.0.1&ports={}", untrusting.address.port());
+    Scan::of(untrusting.request("GET", &target, fields));
+    untrusting.log_line(&["msg=request", "client=127.0.0.1", "route=/open-ports"]);
 }
 
 #[test]

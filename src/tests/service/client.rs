@@ -36,7 +36,7 @@ impl Client {
     }
 
     /// Sends a complete request without a body.
-    pub(crate) fn ask(&mut self, method: &str, target: &str, fields: &str) {
+    pub(crate) fn send_request(&mut self, method: &str, target: &str, fields: &str) {
         self.send(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
     }
 
@@ -243,8 +243,8 @@ fn diff(expected: &str, actual: &str) -> String {
     let shown = |sign: char, lines: &[&str]| {
         lines.iter().map(|line| format!("{sign} {line}\n")).collect::<String>()
     };
-    let gone = shown('-', &left[..left.len() - tail]);
-    format!("(after {same} equal lines)\n{gone}{}", shown('+', &right[..right.len() - tail]))
+    let removed = shown('-', &left[..left.len() - tail]);
+    format!("(after {same} equal lines)\n{removed}{}", shown('+', &right[..right.len() - tail]))
 }
 
 /// The keys in the order of their first occurrence in the text.
@@ -314,14 +314,14 @@ pub(crate) fn ports(value: &Value) -> Vec<u16> {
 
 impl Service {
     /// Sends one request on its own connection.
-    pub(crate) fn ask(&self, method: &str, target: &str, fields: &str) -> Answer {
+    pub(crate) fn request(&self, method: &str, target: &str, fields: &str) -> Answer {
         let mut client = Client::connect(self);
-        client.ask(method, target, fields);
+        client.send_request(method, target, fields);
         client.receive(method)
     }
 
     pub(crate) fn get(&self, target: &str) -> Answer {
-        self.ask("GET", target, "")
+        self.request("GET", target, "")
     }
 
     /// Runs a scan that must succeed and be answered as JSON.
@@ -332,7 +332,7 @@ impl Service {
     /// Starts a scan and returns the connection from which its answer can be read.
     pub(crate) fn begin_scan(&self, query: &str, fields: &str) -> Client {
         let mut client = Client::connect(self);
-        client.ask("GET", &format!("/open-ports?{query}"), fields);
+        client.send_request("GET", &format!("/open-ports?{query}"), fields);
         client
     }
 

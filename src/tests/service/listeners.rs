@@ -13,7 +13,7 @@ use crate::process::{Folder, PATIENCE, Service, run, run_passing, until};
 use crate::startup::check;
 
 /// The answer of the service at this path to a GET request.
-fn ask(path: &str, target: &str) -> String {
+fn get(path: &str, target: &str) -> String {
     let mut stream = UnixStream::connect(path).expect(path);
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
     let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -24,7 +24,7 @@ fn ask(path: &str, target: &str) -> String {
 }
 
 fn check_answer(path: &str, target: &str, status: &str) {
-    let answer = ask(path, target);
+    let answer = get(path, target);
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
 }
 

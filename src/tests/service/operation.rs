@@ -19,7 +19,7 @@ fn an_idle_service_ends_immediately_with_0() {
     for signal in ["TERM", "INT", "HUP"] {
         let mut service = Service::start(&[]);
         let mut idle = Client::connect(&service);
-        idle.ask("GET", "/healthz", "");
+        idle.send_request("GET", "/healthz", "");
         idle.receive("GET").check_status(200);
         let began = Instant::now();
         service.signal(signal);
@@ -114,7 +114,7 @@ fn requests_that_were_accepted_before_the_signal_are_answered() {
     for _ in 0..10 {
         let mut service = Service::start(&[]);
         let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(&service)).collect();
-        clients.iter_mut().for_each(|client| client.ask("GET", "/healthz", ""));
+        clients.iter_mut().for_each(|client| client.send_request("GET", "/healthz", ""));
         service.signal("TERM");
         for client in &mut clients {
             client.receive("GET").check_status(200);
@@ -173,7 +173,7 @@ fn every_request_has_one_log_record_with_the_numbers_of_its_scan() {
     service.get("/nowhere").check_status(404);
     service.get("/open-ports?domain=%22x%22%0a=y").check_status(400);
     service.get("/healthz").check_status(200);
-    service.ask("OPTIONS", "/metrics", "").check_status(200);
+    service.request("OPTIONS", "/metrics", "").check_status(200);
     service.get("/last").check_status(404);
     until("the last request is logged", || {
         let lines = service.log_lines();
@@ -184,12 +184,12 @@ fn every_request_has_one_log_record_with_the_numbers_of_its_scan() {
         assert!(["ts", "level", "msg"].iter().all(|key| record.contains_key(*key)), "{record:?}");
     }
     let requests: Vec<_> = records.iter().filter(|record| record["msg"] == "request").collect();
-    let told = |key: &str| requests.iter().map(|it| it[key].as_str()).collect::<Vec<_>>();
+    let values = |key: &str| requests.iter().map(|it| it[key].as_str()).collect::<Vec<_>>();
     // Health checks and scrapes are logged at the debug level only.
-    assert_eq!(told("route"), ["/open-ports", "other", "/open-ports", "other"]);
-    assert_eq!(told("status"), ["200", "404", "400", "404"]);
-    assert_eq!(told("client"), ["127.0.0.1"; 4]);
-    assert!(told("elapsed_ms").iter().all(|elapsed| elapsed.parse::<f64>().is_ok()));
+    assert_eq!(values("route"), ["/open-ports", "other", "/open-ports", "other"]);
+    assert_eq!(values("status"), ["200", "404", "400", "404"]);
+    assert_eq!(values("client"), ["127.0.0.1"; 4]);
+    assert!(values("elapsed_ms").iter().all(|elapsed| elapsed.parse::<f64>().is_ok()));
     for (key, value) in [
         ("domain", "127.0.0.1"),
         ("address", "127.0.0.1"),
@@ -238,7 +238,7 @@ fn a_full_log_pipe_does_not_block_the_service() {
     let began = Instant::now();
     // These records need far more space than a pipe and the buffer of the service.
     for _ in 0..3000 {
-        client.ask("GET", "/nowhere", "");
+        client.send_request("GET", "/nowhere", "");
         client.receive("GET").check_status(404);
     }
     assert!(began.elapsed() < PATIENCE, "took {:?}", began.elapsed());
@@ -263,7 +263,7 @@ fn a_closed_log_pipe_does_not_end_the_service() {
 #[test]
 fn a_service_without_a_stderr_serves() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut service = Service::start_mute(free);
+    let mut service = Service::start_without_stderr(free);
     // A file that now has the descriptor number of stderr must not receive the log.
     for _ in 0..10 {
         service.get("/nowhere").check_problem(404, "NOT_FOUND");
@@ -315,8 +315,8 @@ fn the_metrics_are_well_formed_and_count() {
     let kind = Some("text/plain; version=0.0.4; charset=utf-8");
     page.check_status(200).check("the type", page.field("Content-Type"), kind);
     let before = samples(&page.body);
-    let asked = format!("domain=127.0.0.1&ports={},{}&timeout=100ms", open[0], silent.port);
-    service.scan(&asked);
+    let query = format!("domain=127.0.0.1&ports={},{}&timeout=100ms", open[0], silent.port);
+    service.scan(&query);
     service.get("/nowhere").check_status(404);
     let after = samples(&service.get("/metrics").body);
     let value = |page: &BTreeMap<String, f64>, name: &str| page.get(name).copied().unwrap_or(0.0);

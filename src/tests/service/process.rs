@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Polls until there is a value; panics with `what` after the timeout.
-pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(found) = ask() {
+        if let Some(found) = poll() {
             return found;
         }
         assert!(Instant::now() < deadline, "this did not happen within {PATIENCE:?}: {what}");
@@ -83,7 +83,7 @@ impl Service {
     }
 
     /// Starts it without a stderr. It cannot log its port, so the address must be given.
-    pub(crate) fn start_mute(address: SocketAddr) -> Self {
+    pub(crate) fn start_without_stderr(address: SocketAddr) -> Self {
         let mut command = Command::new("sh");
         let script = "exec \"$0\" --listen \"$1\" 2>&-";
         command.args(["-c", script, env!("CARGO_BIN_EXE_openports"), &address.to_string()]);

@@ -17,9 +17,9 @@ fn ports_with_listeners_are_open_and_others_are_closed() {
     let (_listeners, open) = listeners(3);
     let closed = [ClosedPort::new(), ClosedPort::new()];
     let service = Service::start(&[]);
-    let asked = [list(&open), list(&closed.each_ref().map(|closed| closed.port))].join(",");
+    let requested = [list(&open), list(&closed.each_ref().map(|closed| closed.port))].join(",");
     service
-        .scan(&format!("domain=127.0.0.1&ports={asked}&include=closed,filtered,unreachable"))
+        .scan(&format!("domain=127.0.0.1&ports={requested}&include=closed,filtered,unreachable"))
         .check_open(&open)
         .check_counts([3, 2, 0, 0, 0])
         .check_key("address", "127.0.0.1")
@@ -37,8 +37,8 @@ fn from_port_and_to_port_are_inclusive() {
     let scan = service.scan(&format!("domain=127.0.0.1&fromPort={first}&toPort={last}"));
     assert!(scan.open().contains(&first) && scan.open().contains(&last), "{scan:?}");
     scan.check_key("from_port", first).check_key("to_port", last);
-    let asked = u64::from(last - first) + 1;
-    assert_eq!(scan.count("open") + scan.count("closed"), asked, "{scan:?}");
+    let requested = u64::from(last - first) + 1;
+    assert_eq!(scan.count("open") + scan.count("closed"), requested, "{scan:?}");
     service.scan(&format!("domain=127.0.0.1&fromPort={first}&toPort={first}")).check_open(&[first]);
 }
 
@@ -153,23 +153,23 @@ fn all_addresses_of_a_name_are_reported_and_their_union() {
         let folder = Folder::new("all");
         let hosts = folder.write("hosts", "127.0.0.1 many\n127.0.0.2 many\n");
         let service = Service::start(&["--hosts", &hosts]);
-        let mine = service.address.port();
-        let (_listener, theirs) = until("a port with a different number is free", || {
+        let service_port = service.address.port();
+        let (_listener, other_port) = until("a port with a different number is free", || {
             let listener = TcpListener::bind("127.0.0.2:0").unwrap();
             let port = listener.local_addr().unwrap().port();
-            (port != mine).then_some((listener, port))
+            (port != service_port).then_some((listener, port))
         });
-        let mut union = [mine, theirs];
+        let mut union = [service_port, other_port];
         union.sort_unstable();
         let query = format!("domain=many&addresses=all&ports={}", list(&union));
         let scan = service.scan(&query);
         scan.check_open(&union).check_counts([2, 2, 0, 0, 0]);
-        let told = scan.json["results"].as_array().expect("results").iter();
-        let told: Vec<_> =
-            told.map(|one| (one["address"].clone(), ports(&one["open_ports"]))).collect();
-        let expected = [("127.0.0.1", mine), ("127.0.0.2", theirs)];
+        let results = scan.json["results"].as_array().expect("results").iter();
+        let results: Vec<_> =
+            results.map(|one| (one["address"].clone(), ports(&one["open_ports"]))).collect();
+        let expected = [("127.0.0.1", service_port), ("127.0.0.2", other_port)];
         let expected = expected.map(|(address, port)| (Value::from(address), vec![port]));
-        scan.answer.check("the results", told, expected.to_vec());
+        scan.answer.check("the results", results, expected.to_vec());
     });
 }
 
@@ -178,8 +178,8 @@ fn a_port_with_a_full_queue_is_filtered_after_its_timeout() {
     let (_silent, silent) = SilentPort::several(3);
     let (_listeners, open) = listeners(1);
     let service = Service::start(&[]);
-    let asked = list(&[&silent[..], &open].concat());
-    let scan = service.scan(&format!("domain=127.0.0.1&ports={asked}&timeout=300ms"));
+    let requested = list(&[&silent[..], &open].concat());
+    let scan = service.scan(&format!("domain=127.0.0.1&ports={requested}&timeout=300ms"));
     scan.check_open(&open).check_counts([1, 0, 3, 0, 0]);
     assert!((300..2000).contains(&scan.elapsed_ms()), "{scan:?}");
 }
@@ -198,8 +198,8 @@ fn requested_retries_apply_to_silent_ports_only() {
     let (_silent, silent) = SilentPort::several(2);
     let (_listeners, open) = listeners(2);
     let service = Service::start(&[]);
-    let asked = list(&[&silent[..], &open].concat());
-    let scan = service.scan(&format!("domain=127.0.0.1&ports={asked}&timeout=100ms&retries=2"));
+    let requested = list(&[&silent[..], &open].concat());
+    let scan = service.scan(&format!("domain=127.0.0.1&ports={requested}&timeout=100ms&retries=2"));
     scan.check_open(&open).check_counts([2, 0, 2, 0, 0]).check_key("retried", 4);
     assert!(scan.elapsed_ms() >= 300, "{scan:?}");
 }
@@ -373,17 +373,17 @@ fn the_limits_of_scans_per_client_and_of_all_scans_hold() {
     isolated(|| {
         let service = Service::start(&["--max-scans", "2", "--max-scans-per-client", "1"]);
         let query = format!("domain={SILENT}&toPort=10&timeout=60s");
-        let mine = service.begin_scan(&query, "");
+        let running = service.begin_scan(&query, "");
         until("one scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
         let refused = service.get(&format!("/open-ports?{query}"));
         refused.check_problem(429, "TOO_MANY_SCANS");
         refused.check("Retry-After", refused.field("Retry-After"), Some("1"));
         service.get("/readyz").check_status(200);
-        drop(mine);
+        drop(running);
         until("no scan runs", || (service.metric("openports_scans_running") == 0).then_some(()));
 
         let service = Service::start(&["--max-scans", "1"]);
-        let _mine = service.begin_scan(&query, "");
+        let _running = service.begin_scan(&query, "");
         until("one scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
         let refused = service.get(&format!("/open-ports?{query}"));
         refused.check_problem(503, "OVERLOADED");

@@ -131,7 +131,7 @@ fn the_digests_match_the_examples_of_the_standards() {
     }
 }
 
-fn ask(fields: &[(Field, &str)]) -> Response {
+fn request_page(fields: &[(Field, &str)]) -> Response {
     let fields = fields.iter().map(|(name, value)| (*name, (*value).into())).collect();
     page_response(&Request {
         method: Method::Get,
@@ -156,7 +156,7 @@ fn the_fingerprint_is_fnv_1a() {
 
 #[test]
 fn the_page_is_sent_unchanged_with_its_policy() {
-    let response = ask(&[(Field::Accept, "text/html")]);
+    let response = request_page(&[(Field::Accept, "text/html")]);
     assert_eq!((response.status, response.content_type), (200, "text/html; charset=utf-8"));
     assert_eq!(response.body, PAGE.as_bytes());
     assert!(PAGE.starts_with("<!doctype html>"));
@@ -169,9 +169,9 @@ fn the_page_is_sent_unchanged_with_its_policy() {
 
 #[test]
 fn a_client_that_has_the_page_receives_304_without_a_body() {
-    let tag = field(&ask(&[]), "ETag").unwrap().to_owned();
+    let tag = field(&request_page(&[]), "ETag").unwrap().to_owned();
     let check = |list: &str, expected: u16| {
-        let response = ask(&[(Field::IfNoneMatch, list)]);
+        let response = request_page(&[(Field::IfNoneMatch, list)]);
         assert_eq!(response.status, expected, "{list}");
         assert_eq!(response.body.is_empty(), expected == 304);
         assert_eq!(field(&response, "ETag"), Some(&*tag));

@@ -43,7 +43,7 @@ struct Run {
     stderr: String,
 }
 
-fn told(output: Output) -> Run {
+fn decode(output: Output) -> Run {
     Run {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).expect("stdout is text"),
@@ -52,7 +52,7 @@ fn told(output: Output) -> Run {
 }
 
 fn run(args: &[&str]) -> Run {
-    told(openports(args).stdin(Stdio::null()).output().expect("the binary runs"))
+    decode(openports(args).stdin(Stdio::null()).output().expect("the binary runs"))
 }
 
 /// Runs the binary with this text on stdin.
@@ -62,7 +62,7 @@ fn run_with(args: &[&str], input: &str) -> Run {
     let child = command.expect("the binary runs");
     end.write_all(input.as_bytes()).expect("the list is read");
     drop(end);
-    told(child.wait_with_output().expect("the scan ends"))
+    decode(child.wait_with_output().expect("the scan ends"))
 }
 
 /// A listener on this address, and its port.
@@ -172,7 +172,7 @@ fn shards_together_connect_to_each_target_and_port_exactly_once() {
             format!("127.0.4.{} {port},1\n", at + 1)
         };
         let list: String = listeners.iter().enumerate().map(target).collect();
-        let (mut asked, mut sizes) = (BTreeMap::new(), Vec::new());
+        let (mut connects, mut sizes) = (BTreeMap::new(), Vec::new());
         for shard in 1..=shards {
             let part = format!("{shard}/{shards}");
             let run = run_with(&["scan", "--json", "--targets", "-", "--shard", &part], &list);
@@ -183,16 +183,16 @@ fn shards_together_connect_to_each_target_and_port_exactly_once() {
                 let ports = counts["open"].as_u64().zip(counts["closed"].as_u64());
                 let (open, closed) = ports.expect("counts are numbers");
                 size += open + closed;
-                *asked.entry(answer["domain"].to_string()).or_insert(0) += open + closed;
+                *connects.entry(answer["domain"].to_string()).or_insert(0) += open + closed;
             }
             sizes.push(size);
         }
-        assert!(asked.values().all(|ports| *ports == 2) && asked.len() == 20, "{asked:?}");
+        assert!(connects.values().all(|ports| *ports == 2) && connects.len() == 20, "{connects:?}");
         assert!(sizes.iter().max() <= sizes.iter().min().map(|least| least + 1).as_ref());
         for (listener, port) in &listeners {
             listener.set_nonblocking(true).expect("a listener");
-            let connects = std::iter::from_fn(|| listener.accept().ok()).count();
-            assert_eq!(connects, 1, "port {port} in {shards} shards");
+            let accepted = std::iter::from_fn(|| listener.accept().ok()).count();
+            assert_eq!(accepted, 1, "port {port} in {shards} shards");
         }
     }
 }
@@ -262,7 +262,7 @@ fn a_closed_stdout_ends_the_scan_without_a_message() {
     stdout.read_line(&mut first).expect("a line");
     assert_eq!(json(&first)["event"], "start");
     drop(stdout);
-    let run = told(child.wait_with_output().expect("the scan ends"));
+    let run = decode(child.wait_with_output().expect("the scan ends"));
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
 }
 
@@ -271,7 +271,7 @@ fn a_stdout_that_cannot_be_written_is_reported() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
     let mut command = openports(&["scan", "127.0.0.1", "1-9"]);
     let output = command.stdout(full).output().expect("the binary runs");
-    let run = told(output);
+    let run = decode(output);
     assert_eq!(
         (run.code, run.stderr.as_str()),
         (Some(1), "openports: stdout: cannot be written\n")
@@ -323,12 +323,12 @@ fn an_interrupt_prints_what_is_known_so_far() {
         assert!(stdout.read_line(&mut line).expect("a line") > 0, "the open port is reported");
     }
     signal(&child, "-INT");
-    let asked_at = Instant::now();
+    let interrupted_at = Instant::now();
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).expect("text");
-    let run = told(child.wait_with_output().expect("the scan ends"));
+    let run = decode(child.wait_with_output().expect("the scan ends"));
     assert!(
-        asked_at.elapsed() < Duration::from_secs(10),
+        interrupted_at.elapsed() < Duration::from_secs(10),
         "the scan does not wait for the silent port"
     );
     let last = json(rest.lines().last().expect("the last line is an event"));
@@ -381,7 +381,7 @@ fn a_progress_line_is_erased_before_the_table_is_printed() {
         screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
         while screen.contains("open\x1b[K") && queue.accept().is_ok() {}
     }
-    told(child.wait_with_output().expect("the scan ends"));
+    decode(child.wait_with_output().expect("the scan ends"));
     let (before, _) = screen.split_once("127.0.0.1").expect("a table");
     let before = before.trim_end_matches("\x1b[1m");
     assert!(before.ends_with("\r\x1b[K"), "the progress line is still there: {screen:?}");
@@ -486,7 +486,7 @@ fn a_health_check_reports_whether_a_service_answers() {
     let well = run(&["healthcheck", at]);
     assert_eq!((well.code, well.stderr.as_str()), (Some(0), ""), "{at}");
     let by_variable = openports(&["healthcheck"]).env("OPENPORTS_LISTEN", at).output();
-    assert_eq!(told(by_variable.expect("the binary runs")).code, Some(0));
+    assert_eq!(decode(by_variable.expect("the binary runs")).code, Some(0));
     signal(&service, "-TERM");
     assert_eq!(service.wait().expect("the service ends").code(), Some(0));
     let gone = run(&["healthcheck", at]);

@@ -296,7 +296,7 @@ fn upgrades(t: &mut Table) {
 #[test]
 fn the_service_sends_100_continue_only_if_the_client_waits() {
     let service = Service::start(&[]);
-    let ask = |method: &str, fields: &str, body: &str| {
+    let statuses = |method: &str, fields: &str, body: &str| {
         let mut stream = TcpStream::connect(service.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let head =
@@ -316,13 +316,13 @@ fn the_service_sends_100_continue_only_if_the_client_waits() {
     let expect = "Expect: 100-continue\r\n";
     let length = |n: usize| format!("{expect}Content-Length: {n}\r\n");
     let chunked = format!("{expect}Transfer-Encoding: chunked\r\n");
-    assert_eq!(ask("GET", &length(5), "hello"), [100, 200]);
-    assert_eq!(ask("HEAD", &length(5), "hello"), [100, 200]);
-    assert_eq!(ask("POST", &length(5), "hello"), [100, 405]);
-    assert_eq!(ask("GET", &chunked, "0\r\n\r\n"), [100, 200]);
-    assert_eq!(ask("GET", &chunked, "zz\r\n\r\n"), [100, 400]);
-    assert_eq!(ask("GET", &length(0), ""), [200]);
-    assert_eq!(ask("GET", expect, ""), [200]);
-    assert_eq!(ask("GET", &length(100_000), ""), [413]);
-    assert_eq!(ask("GET", "Expect: x\r\nContent-Length: 5\r\n", ""), [417]);
+    assert_eq!(statuses("GET", &length(5), "hello"), [100, 200]);
+    assert_eq!(statuses("HEAD", &length(5), "hello"), [100, 200]);
+    assert_eq!(statuses("POST", &length(5), "hello"), [100, 405]);
+    assert_eq!(statuses("GET", &chunked, "0\r\n\r\n"), [100, 200]);
+    assert_eq!(statuses("GET", &chunked, "zz\r\n\r\n"), [100, 400]);
+    assert_eq!(statuses("GET", &length(0), ""), [200]);
+    assert_eq!(statuses("GET", expect, ""), [200]);
+    assert_eq!(statuses("GET", &length(100_000), ""), [413]);
+    assert_eq!(statuses("GET", "Expect: x\r\nContent-Length: 5\r\n", ""), [417]);
 }

@@ -64,8 +64,8 @@ fn read_request(bytes: &[u8]) -> Option<(bool, bool, usize)> {
             _ => {}
         }
     }
-    let says = |option: &str| options.iter().any(|said| said == option);
-    let is_last = says("close") || (minor == "0" && !says("keep-alive"));
+    let has_option = |option: &str| options.iter().any(|it| it == option);
+    let is_last = has_option("close") || (minor == "0" && !has_option("keep-alive"));
     let body = &bytes[head_len..];
     let body_len = match (&lengths[..], &codings[..]) {
         ([], []) => 0,

@@ -43,7 +43,7 @@ fn the_output_file_is_unchanged_until_the_scan_ends() {
         std::thread::yield_now();
     }
     signal(&child, "-INT");
-    let run = told(child.wait_with_output().expect("the scan ends"));
+    let run = decode(child.wait_with_output().expect("the scan ends"));
     assert_eq!(run.code, Some(1), "{}", run.stderr);
     let text = std::fs::read_to_string(&path).expect("the file exists");
     assert!(text.contains(r#"exit="error""#) && text.ends_with("</nmaprun>\n"), "{text}");
@@ -99,7 +99,7 @@ fn a_full_disk_leaves_the_output_file_unchanged() {
     let binary = openports(&[]).get_program().to_owned();
     let mut command = Command::new("unshare");
     command.args(["-rm", "sh", "-c", script]).arg(binary).arg(scratch.path(""));
-    let run = told(command.output().expect("unshare runs"));
+    let run = decode(command.output().expect("unshare runs"));
     if run.code == Some(99) || run.stderr.contains("unshare failed") {
         return;
     }

@@ -213,7 +213,7 @@ fn a_scan_waits_for_the_writer_of_a_fifo_and_reports_this() {
     stderr.read_line(&mut line).expect("a line");
     assert!(line.ends_with("is a FIFO, waiting for a writer\n"), "{line}");
     std::fs::write(&path, "127.0.0.1\n127.0.0.2\n").expect("the list is read");
-    let run = told(child.wait_with_output().expect("the scan ends"));
+    let run = decode(child.wait_with_output().expect("the scan ends"));
     assert_eq!((run.code, lines(&run.stdout).len()), (Some(0), 2));
 }
 
@@ -224,7 +224,7 @@ fn a_fifo_with_a_writer_is_read_like_a_file() {
     let mut bash = Command::new("bash");
     bash.args(["-c", script]).arg(list).env_remove("OPENPORTS_REQUIRE_ALL");
     let output = bash.output().expect("bash runs");
-    let run = told(output);
+    let run = decode(output);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
     assert_eq!(lines(&run.stdout).len(), 2);
 }

@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use crate::process::PATIENCE;
 
-/// Opens this number of connections, and one more for [`Line::barrier`]. The service has accepted
+/// Opens this number of connections, and one more for [`Client::barrier`]. The service has accepted
 /// all of them.
-pub(crate) fn connect(address: SocketAddr, count: usize) -> (Line, Vec<Line>) {
-    let mut control = Line::connect(address);
-    let lines = (0..count).map(|_| Line::connect(address)).collect();
+pub(crate) fn connect(address: SocketAddr, count: usize) -> (Client, Vec<Client>) {
+    let mut control = Client::connect(address);
+    let clients = (0..count).map(|_| Client::connect(address)).collect();
     // Each tick of the service accepts some connections and answers this one.
     (0..=count / 32).for_each(|_| control.barrier());
-    (control, lines)
+    (control, clients)
 }
 
 /// A connection to the service.
-pub(crate) struct Line {
+pub(crate) struct Client {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
-impl Line {
+impl Client {
     fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the service listens");
         stream.set_nodelay(true).expect("TCP_NODELAY");

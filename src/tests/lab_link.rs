@@ -42,9 +42,9 @@ fn a_bottleneck_sends_one_packet_at_a_time() {
     let start = Instant::now();
     let mut model = LinkModel::new(&Link { to: bottleneck(1000, 100), ..Link::default() });
     // Each pair is the arrival and the departure of a packet in milliseconds.
-    for (comes, departs) in [(0, 1), (0, 2), (0, 3), (2, 4), (10, 11), (11, 12), (11, 13)] {
-        let at = model.forward(start + MS * comes, &syn(1));
-        assert_eq!(at, Ok(start + MS * departs), "the packet that arrived at {comes} ms");
+    for (arrives, departs) in [(0, 1), (0, 2), (0, 3), (2, 4), (10, 11), (11, 12), (11, 13)] {
+        let at = model.forward(start + MS * arrives, &syn(1));
+        assert_eq!(at, Ok(start + MS * departs), "the packet that arrived at {arrives} ms");
     }
     assert_eq!(model.counts().to.queue_delay_max, 3 * MS);
 }
@@ -113,16 +113,16 @@ fn jitter_and_reordering_delay_answers_within_their_limits() {
     let reorder = Some(Reorder { share: 0.1, delay: 50 * MS });
     let link = Link { jitter: 10 * MS, reorder, duplicates: 0.3, ..Link::default() };
     let (now, mut model) = (Instant::now(), LinkModel::new(&link));
-    let (mut held_back, mut copies, mut total) = (0, 0, Duration::ZERO);
+    let (mut reordered, mut copies, mut total) = (0, 0, Duration::ZERO);
     for port in 1..=10_000 {
         let arrival = model.back(now, &syn(port)).expect("no packet is lost");
         copies += arrival.copy_at.iter().count();
-        let late = arrival.at - now;
-        assert!(late <= 60 * MS && !(10 * MS..50 * MS).contains(&late), "{late:?}");
-        held_back += usize::from(late >= 50 * MS);
-        total += late;
+        let delay = arrival.at - now;
+        assert!(delay <= 60 * MS && !(10 * MS..50 * MS).contains(&delay), "{delay:?}");
+        reordered += usize::from(delay >= 50 * MS);
+        total += delay;
     }
-    assert!((900..1100).contains(&held_back), "{held_back} of 10,000");
+    assert!((900..1100).contains(&reordered), "{reordered} of 10,000");
     assert!((2800..3200).contains(&copies), "{copies} of 10,000");
     let mean = total / 10_000;
     assert!(

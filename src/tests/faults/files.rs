@@ -65,7 +65,7 @@ fn check() -> Outcome {
     Ok(format!("{} faults", started.len()))
 }
 
-fn round(world: &World, service: &crate::world::Watched) -> Result<(), String> {
+fn round(world: &World, service: &crate::world::SupervisedService) -> Result<(), String> {
     let requests = world.requests();
     let pending = service.send_all(&requests);
     let mut pairs = requests.iter().zip(pending);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::calls::{Call, EPOLL_WAIT, Errno, RUNNING};
 use crate::process::until;
 use crate::supervisor::{Effect, Rule};
-use crate::world::{Permit, State, Watched, World};
+use crate::world::{Permit, State, SupervisedService, World};
 use crate::{Case, Outcome, stride};
 
 /// The duration of a lasting fault.
@@ -117,7 +117,7 @@ fn is_broken_promise(call: &Call, (name, _): Errno, when: When) -> bool {
 
 fn repeat_if_slow(
     world: &World,
-    service: &mut Watched,
+    service: &mut SupervisedService,
     fault: (&'static Call, Errno, When),
 ) -> Result<Option<Duration>, String> {
     let mut slow = Duration::ZERO;
@@ -134,7 +134,7 @@ fn repeat_if_slow(
 /// service made too few of these calls.
 fn check_fault(
     world: &World,
-    service: &mut Watched,
+    service: &mut SupervisedService,
     (call, errno, when): (&'static Call, Errno, When),
 ) -> Result<Option<Duration>, String> {
     let before = service.supervisor.seen();

@@ -69,17 +69,17 @@ pub(crate) fn spawn(command: &mut Command, numbers: &[i64]) -> Result<(Child, Ca
 
 fn try_spawn(command: &mut Command, numbers: &[i64]) -> io::Result<(Child, Calls)> {
     let mut filter = filter(numbers);
-    let (ours, theirs) = UnixStream::pair()?;
+    let (receiver, sender) = UnixStream::pair()?;
     // SAFETY: only system calls are made between fork and exec, on memory that was allocated
     // before.
     unsafe {
         command.pre_exec(move || {
-            let listener = put_on(&mut filter)?;
-            send_descriptor(theirs.as_raw_fd(), listener)
+            let listener = install(&mut filter)?;
+            send_descriptor(sender.as_raw_fd(), listener)
         });
     }
     let child = command.spawn()?;
-    Ok((child, Calls(receive_descriptor(ours.as_raw_fd())?)))
+    Ok((child, Calls(receive_descriptor(receiver.as_raw_fd())?)))
 }
 
 /// A filter program that reports calls with these numbers and lets all other calls pass.
@@ -101,7 +101,7 @@ fn filter(numbers: &[i64]) -> Vec<libc::sock_filter> {
 }
 
 /// Installs the filter for this process; returns the descriptor that reports its calls.
-fn put_on(filter: &mut [libc::sock_filter]) -> io::Result<RawFd> {
+fn install(filter: &mut [libc::sock_filter]) -> io::Result<RawFd> {
     let program =
         libc::sock_fprog { len: filter.len() as libc::c_ushort, filter: filter.as_mut_ptr() };
     // SAFETY: the program and the filter outlive the calls, which read them.
@@ -238,7 +238,7 @@ pub(crate) fn borrow_descriptor(process: u32, descriptor: RawFd) -> io::Result<O
 
 /// Sends a signal to a child of this process.
 pub(crate) fn kill(process: u32, signal: i32) {
-    // SAFETY: no pointers; the process is a child of ours that has not been waited for yet.
+    // SAFETY: no pointers; the child has not been waited for yet.
     unsafe { libc::kill(process as libc::pid_t, signal) };
 }
 

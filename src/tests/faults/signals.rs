@@ -7,7 +7,7 @@ use crate::calls::{RUNNING, SIGNAL};
 use crate::process::{command, until};
 use crate::seccomp::kill;
 use crate::supervisor::{Effect, Plan, Rule, Supervisor};
-use crate::world::{Permit, Watched, World};
+use crate::world::{Permit, SupervisedService, World};
 use crate::{Case, Outcome, stride};
 
 /// The limit of calls after a second signal until the process ends. It sees the signal within one
@@ -48,7 +48,7 @@ fn while_starting() -> Outcome {
 
 /// Sends a round of requests while the process is held, and sends each signal after its number of
 /// calls.
-fn round(world: &World, service: &Watched, signals: &[(u64, i32)]) -> Result<(), String> {
+fn round(world: &World, service: &SupervisedService, signals: &[(u64, i32)]) -> Result<(), String> {
     let requests = world.requests();
     service.supervisor.hold();
     let pending = service.send_all(&requests);

@@ -1,8 +1,8 @@
-//! The supervisor decides about each call of a watched process: it lets the call pass, lets it
+//! The supervisor decides about each call of a supervised process: it lets the call pass, lets it
 //! fail, or executes a part of it.
 //!
-//! Each watched process has one supervisor thread. Its rules may be replaced at any time, so faults
-//! can begin and end while the process runs.
+//! Each supervised process has one supervisor thread. Its rules may be replaced at any time, so
+//! faults can begin and end while the process runs.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -109,7 +109,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Supervisor(Arc<(Mutex<State>, Condvar)>);
 
-/// The memory and the descriptors of a watched process.
+/// The memory and the descriptors of a supervised process.
 #[derive(Debug)]
 pub(crate) struct Process {
     id: u32,
@@ -209,8 +209,8 @@ impl Supervisor {
         let state = State { plan, ..State::default() };
         let shared = Arc::new((Mutex::new(state), Condvar::new()));
         let process = Process::open(child.id())?;
-        let watched = Arc::clone(&shared);
-        std::thread::spawn(move || watch(&calls, process, &watched));
+        let thread_state = Arc::clone(&shared);
+        std::thread::spawn(move || supervise(&calls, process, &thread_state));
         Ok((child, Self(shared)))
     }
 
@@ -244,11 +244,11 @@ impl Supervisor {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.0.lock().expect("the watching thread does not panic")
+        self.0.0.lock().expect("the supervisor thread does not panic")
     }
 }
 
-fn watch(calls: &Calls, mut process: Process, (state, released): &(Mutex<State>, Condvar)) {
+fn supervise(calls: &Calls, mut process: Process, (state, released): &(Mutex<State>, Condvar)) {
     let nothing = File::open("/dev/null").expect("/dev/null exists");
     while let Some(notice) = calls.next() {
         let mut state = state.lock().expect("no thread panics while it holds the lock");

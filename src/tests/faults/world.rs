@@ -120,7 +120,10 @@ impl World {
     }
 
     /// Starts a supervised service and waits until its log shows its address.
-    pub(crate) fn start(&self, more: &[&str]) -> Result<Watched, Box<dyn std::error::Error>> {
+    pub(crate) fn start(
+        &self,
+        more: &[&str],
+    ) -> Result<SupervisedService, Box<dyn std::error::Error>> {
         let mut arguments = self.arguments();
         arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
         let mut command = command(None, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
@@ -133,7 +136,7 @@ impl World {
     pub(crate) fn await_announcement(
         mut child: Child,
         supervisor: Supervisor,
-    ) -> Result<Watched, Box<dyn std::error::Error>> {
+    ) -> Result<SupervisedService, Box<dyn std::error::Error>> {
         let mut reader = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut address = None;
@@ -157,15 +160,16 @@ impl World {
             }
         });
         let address = address.ok_or("the log shows no address")?;
-        let mut watched = Watched { child, supervisor, address, idle_descriptors: 0, log };
+        let mut service =
+            SupervisedService { child, supervisor, address, idle_descriptors: 0, log };
         // The smallest of a few counts leaves out a file that the service reads at this moment.
         let counts = (0..5).map(|_| {
             std::thread::sleep(Duration::from_millis(2));
-            watched.descriptors()
+            service.descriptors()
         });
         let least = counts.min().unwrap_or_default();
-        watched.idle_descriptors = least - watched.supervisor.seen().leaked;
-        Ok(watched)
+        service.idle_descriptors = least - service.supervisor.seen().leaked;
+        Ok(service)
     }
 
     /// All requests of a round.
@@ -350,7 +354,7 @@ fn parse_response(bytes: &[u8]) -> Option<(u16, String)> {
 }
 
 /// A supervised service. Dropping the handle kills the process.
-pub(crate) struct Watched {
+pub(crate) struct SupervisedService {
     pub(crate) child: Child,
     pub(crate) supervisor: Supervisor,
     pub(crate) address: SocketAddr,
@@ -359,7 +363,7 @@ pub(crate) struct Watched {
     log: Arc<Mutex<Vec<String>>>,
 }
 
-impl Watched {
+impl SupervisedService {
     pub(crate) fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.child.id());
         std::fs::read_dir(path).map_or(0, Iterator::count)
@@ -417,7 +421,7 @@ impl Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for SupervisedService {
     fn drop(&mut self) {
         self.supervisor.release(&[]);
         let _ = self.child.kill();

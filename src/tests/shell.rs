@@ -79,9 +79,9 @@ fn silent_port() -> (Socket, Vec<TcpStream>, u16) {
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port");
     socket.listen(0).expect("the socket listens");
     let at = socket.local_addr().expect("the socket is bound").as_socket().expect("an address");
-    let short = Duration::from_millis(200);
-    let held = std::iter::from_fn(|| TcpStream::connect_timeout(&at, short).ok()).collect();
-    (socket, held, at.port())
+    let timeout = Duration::from_millis(200);
+    let clients = std::iter::from_fn(|| TcpStream::connect_timeout(&at, timeout).ok()).collect();
+    (socket, clients, at.port())
 }
 
 fn json(line: &str) -> Value {
@@ -130,8 +130,8 @@ fn a_scan_prints_the_same_json_and_events_as_the_service() {
 #[test]
 fn every_target_of_a_list_is_scanned_with_its_own_ports_or_the_common_ones() {
     let (_one, port) = listener([127, 0, 0, 1]);
-    let (_two, own) = listener([127, 0, 3, 2]);
-    let list = format!("# ours\n127.0.0.1\n\n127.0.3.2 {own} # its own\nlocalhost\n");
+    let (_two, own_port) = listener([127, 0, 3, 2]);
+    let list = format!("# ours\n127.0.0.1\n\n127.0.3.2 {own_port} # its own\nlocalhost\n");
     let run = run_with(&["scan", "--json", "--targets", "-", &port.to_string()], &list);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
     let mut found: Vec<(Value, Value)> = lines(&run.stdout)
@@ -139,7 +139,7 @@ fn every_target_of_a_list_is_scanned_with_its_own_ports_or_the_common_ones() {
         .map(|summary| (summary["domain"].clone(), summary["open_ports"][0].clone()))
         .collect();
     found.sort_by_key(|(domain, _)| domain.to_string());
-    let expected = [("127.0.0.1", port), ("127.0.3.2", own), ("localhost", port)];
+    let expected = [("127.0.0.1", port), ("127.0.3.2", own_port), ("localhost", port)];
     assert_eq!(found, expected.map(|(domain, port)| (domain.into(), port.into())));
 }
 
@@ -292,11 +292,11 @@ fn a_slow_reader_receives_every_line_completely() {
     end.write_all(list.as_bytes()).expect("the list is read");
     drop(end);
     let mut stdout = child.stdout.take().expect("a pipe");
-    let (mut text, mut some) = (Vec::new(), [0; 30_000]);
+    let (mut text, mut chunk) = (Vec::new(), [0; 30_000]);
     loop {
-        match stdout.read(&mut some).expect("the output is read") {
+        match stdout.read(&mut chunk).expect("the output is read") {
             0 => break,
-            count => text.extend_from_slice(&some[..count]),
+            count => text.extend_from_slice(&chunk[..count]),
         }
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -308,7 +308,7 @@ fn a_slow_reader_receives_every_line_completely() {
 
 #[test]
 fn an_interrupt_prints_what_is_known_so_far() {
-    let (_silent, _held, silent) = silent_port();
+    let (_silent, _clients, silent) = silent_port();
     let (_listener, port) = listener([127, 0, 0, 1]);
     let ports = format!("{port},{silent}");
     let mut child = openports(&["scan", "--ndjson", "127.0.0.1", &ports, "--timeout", "60s"])
@@ -347,28 +347,29 @@ fn terminal() -> (File, File) {
 /// A pseudoterminal: the first file reads what is written to the second.
 #[expect(unsafe_code, reason = "openpty has no safe wrapper")]
 fn terminal_of(columns: u16) -> (File, File) {
-    let (mut here, mut there) = (-1, -1);
+    let (mut controller, mut terminal) = (-1, -1);
     let null = std::ptr::null_mut();
     let size = libc::winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: openpty writes two integers and reads a size; it gets no name and no settings
     // (openpty(3)).
-    let result =
-        unsafe { libc::openpty(&raw mut here, &raw mut there, null, null.cast(), &raw const size) };
+    let result = unsafe {
+        libc::openpty(&raw mut controller, &raw mut terminal, null, null.cast(), &raw const size)
+    };
     assert_eq!(result, 0, "a terminal");
     // SAFETY: both descriptors are open and have no other owner.
-    unsafe { (File::from_raw_fd(here), File::from_raw_fd(there)) }
+    unsafe { (File::from_raw_fd(controller), File::from_raw_fd(terminal)) }
 }
 
 #[test]
 fn a_progress_line_is_erased_before_the_table_is_printed() {
-    let (queue, _held, silent) = silent_port();
+    let (queue, _clients, silent) = silent_port();
     queue.set_nonblocking(true).expect("a socket");
-    let (mut here, there) = terminal();
+    let (mut controller, terminal) = terminal();
     let ports = silent.to_string();
     let mut command = openports(&["scan", "127.0.0.1", &ports, "--timeout", "60s"]);
     command
-        .stdout(there.try_clone().expect("the terminal can be duplicated"))
-        .stderr(there)
+        .stdout(terminal.try_clone().expect("the terminal can be duplicated"))
+        .stderr(terminal)
         .stdin(Stdio::null());
     let child = command.spawn().expect("the binary runs");
     drop(command);
@@ -377,7 +378,7 @@ fn a_progress_line_is_erased_before_the_table_is_printed() {
     let mut screen = String::new();
     while !screen.contains("open of 1 port") {
         let mut piece = [0; 4096];
-        let count = here.read(&mut piece).expect("the terminal is open");
+        let count = controller.read(&mut piece).expect("the terminal is open");
         screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
         while screen.contains("open\x1b[K") && queue.accept().is_ok() {}
     }
@@ -391,15 +392,15 @@ fn a_progress_line_is_erased_before_the_table_is_printed() {
 fn colours_are_printed_on_terminals_unless_no_color_is_set() {
     let (_listener, port) = listener([127, 0, 0, 1]);
     for (no_color, is_coloured) in [(None, true), (Some("1"), false), (Some(""), true)] {
-        let (mut here, there) = terminal();
+        let (mut controller, terminal) = terminal();
         let mut command = openports(&["scan", "127.0.0.1", &port.to_string()]);
         command.env_remove("NO_COLOR").envs(no_color.map(|value| ("NO_COLOR", value)));
-        let mut child = command.stdout(there).spawn().expect("the binary runs");
+        let mut child = command.stdout(terminal).spawn().expect("the binary runs");
         drop(command);
         let mut screen = String::new();
         while !screen.contains(&format!("{port}")) || !screen.ends_with('\n') {
             let mut piece = [0; 4096];
-            let count = here.read(&mut piece).expect("the terminal is open");
+            let count = controller.read(&mut piece).expect("the terminal is open");
             screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
         }
         assert_eq!(screen.contains('\x1b'), is_coloured, "NO_COLOR={no_color:?}: {screen:?}");
@@ -409,14 +410,16 @@ fn colours_are_printed_on_terminals_unless_no_color_is_set() {
 
 #[test]
 fn a_terminal_shows_the_rate_and_the_remaining_time() {
-    let (mut here, there) = terminal();
+    let (mut controller, terminal) = terminal();
     let mut command = openports(&["scan", "127.0.0.1", "1-900", "--rate", "300"]);
-    let mut child = command.stderr(there).stdout(Stdio::null()).spawn().expect("the binary runs");
+    let mut child =
+        command.stderr(terminal).stdout(Stdio::null()).spawn().expect("the binary runs");
     drop(command);
     let mut screen = String::new();
     while !(screen.contains("/s  ") && screen.contains(" s left")) {
         let mut piece = [0; 4096];
-        let count = here.read(&mut piece).unwrap_or_else(|error| panic!("{error}: {screen:?}"));
+        let count =
+            controller.read(&mut piece).unwrap_or_else(|error| panic!("{error}: {screen:?}"));
         screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
     }
     assert!(screen.contains('%'), "{screen:?}");
@@ -427,19 +430,20 @@ fn a_terminal_shows_the_rate_and_the_remaining_time() {
 #[test]
 fn open_ports_are_printed_above_a_progress_line_that_never_wraps() {
     let (_listener, port) = listener([127, 0, 0, 1]);
-    let (_queue, _held, silent) = silent_port();
+    let (_queue, _clients, silent) = silent_port();
     for columns in [20, 40, 200] {
-        let (mut here, there) = terminal_of(columns);
+        let (mut controller, terminal) = terminal_of(columns);
         let ports = format!("{port},{silent}");
         let mut command = openports(&["scan", "localhost", &ports, "--timeout", "60s"]);
-        let child = command.stderr(there).stdout(Stdio::null()).spawn();
+        let child = command.stderr(terminal).stdout(Stdio::null()).spawn();
         let mut child = child.expect("the binary runs");
         drop(command);
         let found = format!("{port:>7}  open");
         let mut screen = String::new();
         while !(screen.contains(&found) && screen.contains("50%")) {
             let mut piece = [0; 4096];
-            let count = here.read(&mut piece).unwrap_or_else(|error| panic!("{error}: {screen:?}"));
+            let count =
+                controller.read(&mut piece).unwrap_or_else(|error| panic!("{error}: {screen:?}"));
             screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
         }
         for line in screen.split('\r').filter(|line| line.contains('%')) {
@@ -483,13 +487,13 @@ fn a_health_check_reports_whether_a_service_answers() {
     let mut line = String::new();
     log.read_line(&mut line).expect("a line");
     let at = line.split("address=").nth(1).expect("the address").trim().trim_matches('"');
-    let well = run(&["healthcheck", at]);
-    assert_eq!((well.code, well.stderr.as_str()), (Some(0), ""), "{at}");
+    let healthy = run(&["healthcheck", at]);
+    assert_eq!((healthy.code, healthy.stderr.as_str()), (Some(0), ""), "{at}");
     let by_variable = openports(&["healthcheck"]).env("OPENPORTS_LISTEN", at).output();
     assert_eq!(decode(by_variable.expect("the binary runs")).code, Some(0));
     signal(&service, "-TERM");
     assert_eq!(service.wait().expect("the service ends").code(), Some(0));
-    let gone = run(&["healthcheck", at]);
-    assert_eq!(gone.code, Some(1));
-    assert_eq!(gone.stderr.lines().count(), 1, "{}", gone.stderr);
+    let stopped = run(&["healthcheck", at]);
+    assert_eq!(stopped.code, Some(1));
+    assert_eq!(stopped.stderr.lines().count(), 1, "{}", stopped.stderr);
 }

@@ -73,11 +73,12 @@ fn service_keeps(service: &Service, status: impl Fn() -> u16) {
 fn a_token_file_that_is_missing_empty_or_world_readable_ends_with_71() {
     let folder = Folder::new("token-bad");
     let empty = write_secret(&folder, "");
-    let everybodys = folder.write("everybodys", "secret\n");
-    std::fs::set_permissions(&everybodys, std::fs::Permissions::from_mode(0o644)).expect("chmod");
+    let world_readable = folder.write("everybodys", "secret\n");
+    std::fs::set_permissions(&world_readable, std::fs::Permissions::from_mode(0o644))
+        .expect("chmod");
     for (file, word) in [
         (empty.as_str(), "holds no token"),
-        (everybodys.as_str(), "everybody can read it"),
+        (world_readable.as_str(), "everybody can read it"),
         ("/nonexistent/token", "No such file"),
     ] {
         let ended = run(None, &["--listen", "127.0.0.1:0", "--token-file", file]);
@@ -110,8 +111,8 @@ fn a_service_that_others_can_reach_without_a_token_warns_at_start() {
     for args in
         [vec!["--listen", "0.0.0.0:0", "--token-file", &file], vec!["--listen", "127.0.0.1:0"]]
     {
-        let quiet = Service::start_exactly(&args);
-        quiet.log_line(&["msg=try"]);
-        assert!(!quiet.log_lines().iter().any(|line| line.contains("open to all")), "{args:?}");
+        let service = Service::start_exactly(&args);
+        service.log_line(&["msg=try"]);
+        assert!(!service.log_lines().iter().any(|line| line.contains("open to all")), "{args:?}");
     }
 }

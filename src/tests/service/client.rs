@@ -121,7 +121,7 @@ impl Client {
     }
 
     /// Reads until the connection is closed or reset, and discards the data.
-    pub(crate) fn drain(&mut self) {
+    pub(crate) fn discard_rest(&mut self) {
         let mut rest = Vec::new();
         if let Err(error) = self.stream.read_to_end(&mut rest) {
             let is_end = error.kind() == ErrorKind::ConnectionReset;

@@ -253,7 +253,7 @@ fn garbage_is_answered_or_closed_and_the_service_continues() {
         let mut client = Client::connect(&service);
         client.send(&bytes);
         client.finish();
-        client.drain();
+        client.discard_rest();
     }
     let mut client = Client::connect(&service);
     client.finish();

@@ -10,7 +10,7 @@ use crate::network::{SilentPort, listeners};
 use crate::process::{PATIENCE, Service, until};
 
 /// Waits until the log of the service shows that the shutdown has begun.
-fn wait_for_drain(service: &Service) {
+fn wait_for_shutdown(service: &Service) {
     service.log_line(&["draining"]);
 }
 
@@ -44,7 +44,7 @@ fn check_running_scan_is_answered(signal: &str) {
     let mut client = service.begin_scan(&query, "");
     until("the scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
     service.signal(signal);
-    wait_for_drain(&service);
+    wait_for_shutdown(&service);
     until("new connections are refused", || std::net::TcpStream::connect(service.address).err());
     let answer = client.receive("GET");
     answer.check("Connection", answer.field("Connection"), Some("close"));
@@ -60,7 +60,7 @@ fn during_the_drain_delay_the_service_serves_but_is_not_ready() {
     service.get("/readyz").check_status(200);
     service.signal("TERM");
     let began = Instant::now();
-    wait_for_drain(&service);
+    wait_for_shutdown(&service);
     let answer = service.get("/readyz");
     answer.check_problem(503, "DRAINING");
     assert!(answer.field("Retry-After").is_some(), "{}", answer.context);
@@ -78,12 +78,12 @@ fn at_the_drain_timeout_scans_are_answered_with_partial_results() {
     let (_listeners, open) = listeners(1);
     let mut service = Service::start(&["--drain-timeout", "500ms"]);
     let query = format!("domain=127.0.0.1&ports={},{}&timeout=60s", silent.port, open[0]);
-    let mut whole = service.begin_scan(&query, "");
+    let mut json = service.begin_scan(&query, "");
     let mut stream = service.begin_scan(&query, "Accept: application/x-ndjson\r\n");
     until("two scans run", || (service.metric("openports_scans_running") == 2).then_some(()));
     service.signal("TERM");
     let began = Instant::now();
-    Scan::of(whole.receive("GET")).check_open(&open).check_counts([1, 0, 0, 0, 1]);
+    Scan::of(json.receive("GET")).check_open(&open).check_counts([1, 0, 0, 0, 1]);
     let answer = stream.receive("GET");
     let end: Value = serde_json::from_str(answer.body.lines().last().unwrap()).unwrap();
     answer.check("the end", (&end["event"], &end["complete"]), (&"end".into(), &false.into()));
@@ -100,7 +100,7 @@ fn a_second_signal_ends_the_process_immediately() {
     let mut client = service.begin_scan(&query, "");
     until("the scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
     service.signal("TERM");
-    wait_for_drain(&service);
+    wait_for_shutdown(&service);
     assert!(service.is_running(), "the service waits for the scan");
     let began = Instant::now();
     service.signal("INT");
@@ -262,12 +262,14 @@ fn a_closed_log_pipe_does_not_end_the_service() {
 
 #[test]
 fn a_service_without_a_stderr_serves() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut service = Service::start_without_stderr(free);
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut service = Service::start_without_stderr(unused);
     // A file that now has the descriptor number of stderr must not receive the log.
     for _ in 0..10 {
         service.get("/nowhere").check_problem(404, "NOT_FOUND");
-        service.scan(&format!("domain=127.0.0.1&ports={}", free.port())).check_open(&[free.port()]);
+        service
+            .scan(&format!("domain=127.0.0.1&ports={}", unused.port()))
+            .check_open(&[unused.port()]);
     }
     service.signal("TERM");
     assert_eq!(service.wait(), Some(0));
@@ -275,13 +277,13 @@ fn a_service_without_a_stderr_serves() {
 
 /// Checks the Prometheus text format, version 0.0.4, and returns the samples.
 fn samples(page: &str) -> BTreeMap<String, f64> {
-    let (mut kinds, mut helped) = (BTreeMap::new(), BTreeSet::new());
+    let (mut kinds, mut with_help) = (BTreeMap::new(), BTreeSet::new());
     let mut samples = BTreeMap::new();
     assert!(page.ends_with('\n'));
     for line in page.lines() {
         if let Some(help) = line.strip_prefix("# HELP ") {
             let (name, text) = help.split_once(' ').expect(line);
-            assert!(helped.insert(name.to_owned()) && !text.is_empty(), "{line}");
+            assert!(with_help.insert(name.to_owned()) && !text.is_empty(), "{line}");
         } else if let Some(kind) = line.strip_prefix("# TYPE ") {
             let (name, kind) = kind.split_once(' ').expect(line);
             assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
@@ -302,7 +304,7 @@ fn samples(page: &str) -> BTreeMap<String, f64> {
             );
         }
     }
-    assert!(kinds.keys().all(|name| helped.contains(name)), "every metric has a HELP line");
+    assert!(kinds.keys().all(|name| with_help.contains(name)), "every metric has a HELP line");
     samples
 }
 

@@ -58,27 +58,27 @@ pub(crate) struct Service {
 impl Service {
     /// Starts `openports --listen 127.0.0.1:0 …`.
     pub(crate) fn start(args: &[&str]) -> Self {
-        Self::watch(command(None, &listening(args)))
+        Self::spawn_logged(command(None, &with_listener(args)))
     }
 
     /// Starts it under `ulimit -n limit`.
     pub(crate) fn start_limited(limit: usize, args: &[&str]) -> Self {
-        Self::watch(command(Some(limit), &listening(args)))
+        Self::spawn_logged(command(Some(limit), &with_listener(args)))
     }
 
     /// Starts it with exactly these arguments, which must contain a listening address.
     pub(crate) fn start_exactly(args: &[&str]) -> Self {
-        Self::watch(command(None, args))
+        Self::spawn_logged(command(None, args))
     }
 
     /// Starts it in the way of a service manager, see [`passing`].
     pub(crate) fn start_passing(variables: &str, listener: OwnedFd, args: &[&str]) -> Self {
-        Self::watch(passing(variables, listener, args))
+        Self::spawn_logged(passing(variables, listener, args))
     }
 
     /// Starts it and reads its log only until the end of the announcement.
     pub(crate) fn start_unread(args: &[&str]) -> (Self, BufReader<ChildStderr>) {
-        let (service, reader, _) = Self::spawn(command(None, &listening(args)));
+        let (service, reader, _) = Self::spawn(command(None, &with_listener(args)));
         (service, reader)
     }
 
@@ -98,10 +98,10 @@ impl Service {
     pub(crate) fn start_with(variables: &[(&str, &str)], args: &[&str]) -> Self {
         let mut command = command(None, args);
         command.envs(variables.iter().copied());
-        Self::watch(command)
+        Self::spawn_logged(command)
     }
 
-    fn watch(command: Command) -> Self {
+    fn spawn_logged(command: Command) -> Self {
         let (service, reader, seen) = Self::spawn(command);
         let log = service.log.clone();
         seen.into_iter().for_each(|line| log.push(line));
@@ -236,7 +236,7 @@ pub(crate) fn command(limit: Option<usize>, args: &[&str]) -> Command {
             shell
         }
     };
-    forget_variables(&mut command);
+    remove_variables(&mut command);
     command.args(args).stdin(Stdio::null());
     command
 }
@@ -254,12 +254,12 @@ fn ignores_hangup() -> bool {
 fn passing(variables: &str, descriptor: OwnedFd, args: &[&str]) -> Command {
     let script = format!("export {variables}; exec \"$0\" \"$@\" 3<&0 </dev/null");
     let mut command = Command::new("sh");
-    forget_variables(&mut command);
+    remove_variables(&mut command);
     command.args(["-c", &script, env!("CARGO_BIN_EXE_openports")]).args(args).stdin(descriptor);
     command
 }
 
-fn forget_variables(command: &mut Command) {
+fn remove_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("OPENPORTS_") {
             command.env_remove(name);
@@ -267,7 +267,7 @@ fn forget_variables(command: &mut Command) {
     }
 }
 
-fn listening<'a>(args: &[&'a str]) -> Vec<&'a str> {
+fn with_listener<'a>(args: &[&'a str]) -> Vec<&'a str> {
     ["--listen", "127.0.0.1:0"].into_iter().chain(args.iter().copied()).collect()
 }
 
@@ -304,9 +304,9 @@ impl Folder {
 
     /// Writes a file atomically and returns its path.
     pub(crate) fn write(&self, name: &str, text: &str) -> String {
-        let (path, draft) = (self.0.join(name), self.0.join(format!("{name}.draft")));
-        std::fs::write(&draft, text).expect("the folder is writable");
-        std::fs::rename(&draft, &path).expect("the folder is writable");
+        let (path, temporary) = (self.0.join(name), self.0.join(format!("{name}.draft")));
+        std::fs::write(&temporary, text).expect("the folder is writable");
+        std::fs::rename(&temporary, &path).expect("the folder is writable");
         path.to_str().expect("the path is UTF-8").to_owned()
     }
 }

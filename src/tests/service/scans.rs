@@ -278,13 +278,13 @@ fn an_address_without_a_route_is_skipped() {
 
 /// Starts a scan of silent ports with 1,000 connects in flight, disconnects its client, and checks
 /// that every descriptor is closed immediately.
-fn check_cancelled_by(leave: impl FnOnce(Client)) {
+fn check_cancelled_by(disconnect: impl FnOnce(Client)) {
     let service = Service::start(&["--max-in-flight", "1000"]);
     let idle = service.descriptors();
     let client = service.begin_scan(&format!("domain={SILENT}&toPort=65535&timeout=60s"), "");
     until("1000 connects are in flight", || (service.descriptors() > idle + 1000).then_some(()));
     let began = Instant::now();
-    leave(client);
+    disconnect(client);
     until("the service has closed the descriptors", || {
         (service.descriptors() <= idle).then_some(())
     });
@@ -307,17 +307,17 @@ fn a_reset_connection_frees_every_descriptor_of_its_scan() {
 
 #[test]
 fn a_connection_closed_with_unread_requests_cancels_its_scan() {
-    let leave = |mut client: Client| {
+    let disconnect = |mut client: Client| {
         client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000));
     };
-    isolated(|| check_cancelled_by(leave));
+    isolated(|| check_cancelled_by(disconnect));
 }
 
 #[test]
 fn a_small_scan_is_not_delayed_by_a_large_silent_one() {
     isolated(|| {
         let service = Service::start(&["--max-in-flight", "100"]);
-        let _big = service.begin_scan(&format!("domain={SILENT}&toPort=65535&timeout=30s"), "");
+        let _large = service.begin_scan(&format!("domain={SILENT}&toPort=65535&timeout=30s"), "");
         until("the large scan uses all connects", || {
             (service.metric("openports_connects_in_flight") == 100).then_some(())
         });

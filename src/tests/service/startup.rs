@@ -53,11 +53,11 @@ fn a_port_in_use_ends_with_71_and_no_listener_remains() {
 fn an_unreadable_resolv_conf_or_hosts_file_ends_with_71() {
     let folder = Folder::new("startup");
     let here = folder.write("hosts", "127.0.0.1 here\n");
-    let gone = format!("{here}.gone");
+    let missing = format!("{here}.gone");
     let listen = ["--listen", "127.0.0.1:0"];
     for flag in ["--resolv-conf", "--hosts"] {
-        let ended = run(None, &[&listen[..], &[flag, &gone]].concat());
-        check(&ended, 71, &[flag, &gone]);
+        let ended = run(None, &[&listen[..], &[flag, &missing]].concat());
+        check(&ended, 71, &[flag, &missing]);
         // A directory can be opened, but it cannot be read.
         let ended = run(None, &[&listen[..], &[flag, "/proc"]].concat());
         check(&ended, 71, &[flag, "/proc"]);

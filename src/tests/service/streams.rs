@@ -112,11 +112,11 @@ fn a_slow_reader_receives_each_port_once_and_the_end() {
         client.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
         let request = format!("GET {target} HTTP/1.0\r\nHost: localhost\r\n{NDJSON}\r\n");
         client.write_all(request.as_bytes()).expect("the service reads the request");
-        // The client must sleep less than the stall timeout, however slow the machine is.
-        let wakes_at = Instant::now() + Duration::from_secs(5);
-        until("the scan ends, or the client has slept long enough", || {
+        // The client must wait less than the stall timeout, however slow the machine is.
+        let reads_at = Instant::now() + Duration::from_secs(5);
+        until("the scan ends, or the client has waited long enough", || {
             let has_ended = service.scans_ended("complete") == 1;
-            (has_ended || Instant::now() >= wakes_at).then_some(())
+            (has_ended || Instant::now() >= reads_at).then_some(())
         });
         let mut answer = String::new();
         client.read_to_string(&mut answer).expect("the service answers and closes");

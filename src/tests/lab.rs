@@ -165,7 +165,11 @@ fn silent_port() -> Outcome {
     assert_eq!(result.map_err(|error| error.kind()).err(), Some(ErrorKind::TimedOut));
     assert!(elapsed >= Duration::from_millis(1500));
     let stats = lab.stop()?;
-    assert_eq!((stats.syns, stats.ignored), (2, 2), "one SYN and its repetition: {stats}");
+    assert_eq!(
+        (stats.syns, stats.ignored),
+        (2, 2),
+        "the kernel sends one SYN and repeats it: {stats}"
+    );
     Ok(())
 }
 

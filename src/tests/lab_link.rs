@@ -89,7 +89,7 @@ fn random_loss_has_the_configured_share() {
     let to = Direction { loss: 0.2, ..Direction::default() };
     let (now, mut model) = (Instant::now(), LinkModel::new(&Link { to, ..Link::default() }));
     let lost = (0..100_000).filter(|_| model.forward(now, &syn(1)).is_err()).count();
-    assert!((19_400..20_600).contains(&lost), "{lost} of 100,000");
+    assert!((19_400..20_600).contains(&lost), "{lost} of 100,000 packets were lost");
     assert_eq!(model.counts().to.dropped_by(Dropped::Lost), lost as u64);
 }
 
@@ -105,7 +105,7 @@ fn bursts_have_the_configured_share_of_time_loss_and_duration() {
     assert!((0.007..0.009).contains(&share), "0.8 % should be lost: {share}");
     // Consecutive losses of one burst are nearly always less than half a second apart.
     let bursts = 1 + losses.windows(2).filter(|pair| pair[1] - pair[0] > 50).count();
-    assert!((850..1100).contains(&bursts), "{bursts} bursts");
+    assert!((850..1100).contains(&bursts), "there were {bursts} bursts");
 }
 
 #[test]
@@ -122,8 +122,8 @@ fn jitter_and_reordering_delay_answers_within_their_limits() {
         reordered += usize::from(delay >= 50 * MS);
         total += delay;
     }
-    assert!((900..1100).contains(&reordered), "{reordered} of 10,000");
-    assert!((2800..3200).contains(&copies), "{copies} of 10,000");
+    assert!((900..1100).contains(&reordered), "{reordered} of 10,000 answers were reordered");
+    assert!((2800..3200).contains(&copies), "{copies} of 10,000 answers were duplicated");
     let mean = total / 10_000;
     assert!(
         (9500..10_500).contains(&mean.as_micros()),
@@ -157,11 +157,15 @@ fn a_source_above_the_rate_is_banned_until_the_ban_ends() {
         let header = Header { is_syn, ..syn(1) };
         model.forward(start + MS * ms, &header).is_ok()
     };
-    assert_eq!([0, 400, 900].map(|ms| send(ms, true)), [true; 3], "three SYNs within a second");
+    assert_eq!(
+        [0, 400, 900].map(|ms| send(ms, true)),
+        [true; 3],
+        "three SYNs within a second are allowed"
+    );
     assert_eq!(
         [1000, 1000, 1000].map(|ms| send(ms, true)),
         [true; 3],
-        "three SYNs within the next second"
+        "three SYNs within the next second are allowed"
     );
     assert!(send(1000, false), "only SYNs are counted");
     assert!(!send(1001, true), "the fourth SYN causes the ban");

@@ -73,7 +73,8 @@ fn sha256(message: &[u8]) -> [u8; 32] {
     let length_at = padded.len() - 8;
     padded[length_at..].copy_from_slice(&(message.len() as u64 * 8).to_be_bytes());
     for block in padded.chunks_exact(64) {
-        let word = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
+        let word =
+            |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("the chunk has four bytes"));
         let mut words: Vec<u32> = block.chunks_exact(4).map(word).collect();
         for at in 16..64 {
             let (early, late) = (words[at - 15], words[at - 2]);
@@ -100,7 +101,7 @@ fn sha256(message: &[u8]) -> [u8; 32] {
         }
     }
     let bytes: Vec<u8> = state.iter().flat_map(|word| word.to_be_bytes()).collect();
-    bytes.try_into().expect("eight words")
+    bytes.try_into().expect("the digest has 32 bytes")
 }
 
 /// Base64 by RFC 4648 section 4.

@@ -57,7 +57,7 @@ fn run(args: &[&str]) -> Run {
 
 /// Runs the binary with this text on stdin.
 fn run_with(args: &[&str], input: &str) -> Run {
-    let (pipe, mut end) = std::io::pipe().expect("a pipe");
+    let (pipe, mut end) = std::io::pipe().expect("a pipe can be created");
     let command = openports(args).stdin(pipe).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = command.expect("the binary runs");
     end.write_all(input.as_bytes()).expect("the list is read");
@@ -75,10 +75,14 @@ fn listener(address: [u8; 4]) -> (TcpListener, u16) {
 /// A local port that drops SYNs, because the queue of its listener is full. It stays silent as long
 /// as the returned values live.
 fn silent_port() -> (Socket, Vec<TcpStream>, u16) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port");
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be created");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port is free");
     socket.listen(0).expect("the socket listens");
-    let at = socket.local_addr().expect("the socket is bound").as_socket().expect("an address");
+    let at = socket
+        .local_addr()
+        .expect("the socket is bound")
+        .as_socket()
+        .expect("the socket has an IP address");
     let timeout = Duration::from_millis(200);
     let clients = std::iter::from_fn(|| TcpStream::connect_timeout(&at, timeout).ok()).collect();
     (socket, clients, at.port())
@@ -104,9 +108,9 @@ fn a_scan_prints_a_table_with_every_open_port_and_no_escape_sequence() {
     let run = run(&["scan", "localhost", &format!("{port},1-9"), "--exclude", "1-8"]);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
     let mut table = run.stdout.lines();
-    let heading = table.next().expect("a heading");
+    let heading = table.next().expect("the table has a heading");
     assert!(heading.starts_with("localhost (127.0.0.1): 1 open of 2 ports, 1 closed, in "));
-    assert!(table.next().expect("a port").trim_start().starts_with(&port.to_string()));
+    assert!(table.next().expect("the table has a row").trim_start().starts_with(&port.to_string()));
     assert_eq!(table.next(), None);
     assert!(!run.stdout.contains('\x1b'), "a pipe receives no colours");
 }
@@ -190,7 +194,7 @@ fn shards_together_connect_to_each_target_and_port_exactly_once() {
         assert!(connects.values().all(|ports| *ports == 2) && connects.len() == 20, "{connects:?}");
         assert!(sizes.iter().max() <= sizes.iter().min().map(|least| least + 1).as_ref());
         for (listener, port) in &listeners {
-            listener.set_nonblocking(true).expect("a listener");
+            listener.set_nonblocking(true).expect("the listener is open");
             let accepted = std::iter::from_fn(|| listener.accept().ok()).count();
             assert_eq!(accepted, 1, "port {port} in {shards} shards");
         }
@@ -248,7 +252,7 @@ fn each_command_has_its_own_help() {
 #[test]
 fn a_closed_stdout_ends_the_scan_without_a_message() {
     let list = "127.1.0.0/18 1-2\n";
-    let (pipe, mut end) = std::io::pipe().expect("a pipe");
+    let (pipe, mut end) = std::io::pipe().expect("a pipe can be created");
     let mut child = openports(&["scan", "--ndjson", "--targets", "-"])
         .stdin(pipe)
         .stdout(Stdio::piped())
@@ -257,9 +261,9 @@ fn a_closed_stdout_ends_the_scan_without_a_message() {
         .expect("the binary runs");
     end.write_all(list.as_bytes()).expect("the list is read");
     drop(end);
-    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
     let mut first = String::new();
-    stdout.read_line(&mut first).expect("a line");
+    stdout.read_line(&mut first).expect("the output is UTF-8");
     assert_eq!(json(&first)["event"], "start");
     drop(stdout);
     let run = decode(child.wait_with_output().expect("the scan ends"));
@@ -268,7 +272,8 @@ fn a_closed_stdout_ends_the_scan_without_a_message() {
 
 #[test]
 fn a_stdout_that_cannot_be_written_is_reported() {
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let full =
+        std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full can be opened");
     let mut command = openports(&["scan", "127.0.0.1", "1-9"]);
     let output = command.stdout(full).output().expect("the binary runs");
     let run = decode(output);
@@ -283,7 +288,7 @@ fn a_slow_reader_receives_every_line_completely() {
     const TARGETS: usize = 3000;
     let list: String =
         (0..TARGETS).map(|at| format!("127.2.{}.{} 1\n", at / 250, at % 250)).collect();
-    let (pipe, mut end) = std::io::pipe().expect("a pipe");
+    let (pipe, mut end) = std::io::pipe().expect("a pipe can be created");
     let mut child = openports(&["scan", "--ndjson", "--targets", "-"])
         .stdin(pipe)
         .stdout(Stdio::piped())
@@ -291,7 +296,7 @@ fn a_slow_reader_receives_every_line_completely() {
         .expect("the binary runs");
     end.write_all(list.as_bytes()).expect("the list is read");
     drop(end);
-    let mut stdout = child.stdout.take().expect("a pipe");
+    let mut stdout = child.stdout.take().expect("stdout is piped");
     let (mut text, mut chunk) = (Vec::new(), [0; 30_000]);
     loop {
         match stdout.read(&mut chunk).expect("the output is read") {
@@ -301,7 +306,7 @@ fn a_slow_reader_receives_every_line_completely() {
         std::thread::sleep(Duration::from_millis(2));
     }
     assert_eq!(child.wait().expect("the scan ends").code(), Some(0));
-    let events = lines(std::str::from_utf8(&text).expect("text"));
+    let events = lines(std::str::from_utf8(&text).expect("the output is UTF-8"));
     let ends = events.iter().filter(|event| event["event"] == "end").count();
     assert_eq!(ends, TARGETS);
 }
@@ -316,16 +321,19 @@ fn an_interrupt_prints_what_is_known_so_far() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary runs");
-    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
     let mut line = String::new();
     while !line.contains(r#""open""#) {
         line.clear();
-        assert!(stdout.read_line(&mut line).expect("a line") > 0, "the open port is reported");
+        assert!(
+            stdout.read_line(&mut line).expect("the output is UTF-8") > 0,
+            "the open port is reported"
+        );
     }
     signal(&child, "-INT");
     let interrupted_at = Instant::now();
     let mut rest = String::new();
-    stdout.read_to_string(&mut rest).expect("text");
+    stdout.read_to_string(&mut rest).expect("the output is UTF-8");
     let run = decode(child.wait_with_output().expect("the scan ends"));
     assert!(
         interrupted_at.elapsed() < Duration::from_secs(10),
@@ -355,7 +363,7 @@ fn terminal_of(columns: u16) -> (File, File) {
     let result = unsafe {
         libc::openpty(&raw mut controller, &raw mut terminal, null, null.cast(), &raw const size)
     };
-    assert_eq!(result, 0, "a terminal");
+    assert_eq!(result, 0, "a terminal can be opened");
     // SAFETY: both descriptors are open and have no other owner.
     unsafe { (File::from_raw_fd(controller), File::from_raw_fd(terminal)) }
 }
@@ -363,7 +371,7 @@ fn terminal_of(columns: u16) -> (File, File) {
 #[test]
 fn a_progress_line_is_erased_before_the_table_is_printed() {
     let (queue, _clients, silent) = silent_port();
-    queue.set_nonblocking(true).expect("a socket");
+    queue.set_nonblocking(true).expect("the socket is open");
     let (mut controller, terminal) = terminal();
     let ports = silent.to_string();
     let mut command = openports(&["scan", "127.0.0.1", &ports, "--timeout", "60s"]);
@@ -379,11 +387,11 @@ fn a_progress_line_is_erased_before_the_table_is_printed() {
     while !screen.contains("open of 1 port") {
         let mut piece = [0; 4096];
         let count = controller.read(&mut piece).expect("the terminal is open");
-        screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
+        screen.push_str(std::str::from_utf8(&piece[..count]).expect("the output is UTF-8"));
         while screen.contains("open\x1b[K") && queue.accept().is_ok() {}
     }
     decode(child.wait_with_output().expect("the scan ends"));
-    let (before, _) = screen.split_once("127.0.0.1").expect("a table");
+    let (before, _) = screen.split_once("127.0.0.1").expect("the table is printed");
     let before = before.trim_end_matches("\x1b[1m");
     assert!(before.ends_with("\r\x1b[K"), "the progress line is still there: {screen:?}");
 }
@@ -401,7 +409,7 @@ fn colours_are_printed_on_terminals_unless_no_color_is_set() {
         while !screen.contains(&format!("{port}")) || !screen.ends_with('\n') {
             let mut piece = [0; 4096];
             let count = controller.read(&mut piece).expect("the terminal is open");
-            screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
+            screen.push_str(std::str::from_utf8(&piece[..count]).expect("the output is UTF-8"));
         }
         assert_eq!(screen.contains('\x1b'), is_coloured, "NO_COLOR={no_color:?}: {screen:?}");
         assert_eq!(child.wait().expect("the scan ends").code(), Some(0));
@@ -420,7 +428,7 @@ fn a_terminal_shows_the_rate_and_the_remaining_time() {
         let mut piece = [0; 4096];
         let count =
             controller.read(&mut piece).unwrap_or_else(|error| panic!("{error}: {screen:?}"));
-        screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
+        screen.push_str(std::str::from_utf8(&piece[..count]).expect("the output is UTF-8"));
     }
     assert!(screen.contains('%'), "{screen:?}");
     signal(&child, "-INT");
@@ -444,10 +452,10 @@ fn open_ports_are_printed_above_a_progress_line_that_never_wraps() {
             let mut piece = [0; 4096];
             let count =
                 controller.read(&mut piece).unwrap_or_else(|error| panic!("{error}: {screen:?}"));
-            screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
+            screen.push_str(std::str::from_utf8(&piece[..count]).expect("the output is UTF-8"));
         }
         for line in screen.split('\r').filter(|line| line.contains('%')) {
-            let shown = line.split('\x1b').next().expect("a text");
+            let shown = line.split('\x1b').next().expect("a split has a first part");
             assert!(shown.len() < usize::from(columns), "{columns} columns: {shown:?}");
         }
         assert!(screen.contains("localhost (127.0.0.1)"), "{screen:?}");
@@ -474,7 +482,7 @@ fn the_rate_applies_to_all_targets_together() {
     let took = began_at.elapsed();
     assert_eq!((run.code, lines(&run.stdout).len()), (Some(0), 3));
     // There are 60 connects, and the first is made immediately.
-    assert!(took >= Duration::from_millis(585), "60 connects in {took:?}");
+    assert!(took >= Duration::from_millis(585), "60 connects took {took:?}");
 }
 
 #[test]
@@ -483,10 +491,11 @@ fn a_health_check_reports_whether_a_service_answers() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary runs");
-    let mut log = BufReader::new(service.stderr.take().expect("a pipe"));
+    let mut log = BufReader::new(service.stderr.take().expect("stderr is piped"));
     let mut line = String::new();
-    log.read_line(&mut line).expect("a line");
-    let at = line.split("address=").nth(1).expect("the address").trim().trim_matches('"');
+    log.read_line(&mut line).expect("the output is UTF-8");
+    let at =
+        line.split("address=").nth(1).expect("the record has an address").trim().trim_matches('"');
     let healthy = run(&["healthcheck", at]);
     assert_eq!((healthy.code, healthy.stderr.as_str()), (Some(0), ""), "{at}");
     let by_variable = openports(&["healthcheck"]).env("OPENPORTS_LISTEN", at).output();

@@ -35,7 +35,7 @@ impl Expected {
     fn parse(text: &str) -> Self {
         let answer = |word: &str| {
             let digits = word.trim_start_matches('H');
-            let status = digits.parse::<u16>().unwrap_or_else(|_| panic!("bad {text:?}"));
+            let status = digits.parse::<u16>().unwrap_or_else(|_| panic!("{text:?} is not valid"));
             (status, word.starts_with('H'))
         };
         let (mut answers, mut after) = (Vec::new(), After::Open);

@@ -25,8 +25,8 @@ pub(crate) struct Client {
 impl Client {
     fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the service listens");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
+        stream.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
         Self { stream, received: Vec::new() }
     }
 
@@ -42,9 +42,9 @@ impl Client {
 
     /// All bytes that have been received so far.
     pub(crate) fn read_ready(&mut self) -> &[u8] {
-        self.stream.set_nonblocking(true).expect("a socket");
+        self.stream.set_nonblocking(true).expect("the socket is open");
         let _ = self.stream.read_to_end(&mut self.received);
-        self.stream.set_nonblocking(false).expect("a socket");
+        self.stream.set_nonblocking(false).expect("the socket is open");
         &self.received
     }
 

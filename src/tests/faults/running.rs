@@ -83,7 +83,7 @@ fn check_call(call: &'static Call) -> Outcome {
         return Err("the service made none of these calls".into());
     }
     if !faults.is_empty() {
-        return Err(format!("after {done} faults without a failure:\n{faults}").into());
+        return Err(format!("{done} faults were handled, but not these:\n{faults}").into());
     }
     Ok(format!(
         "{done} faults, {not_injected} not injected; recovery {} ms at most",
@@ -159,7 +159,7 @@ fn check_fault(
             let may_spin = call.number != EPOLL_WAIT;
             if may_spin && (ticks > TICKS_MAX || calls > CALLS_MAX || used > FAULT * 3 / 4) {
                 return Err(format!(
-                    "it spins: {ticks} ticks, {calls} calls, {used:?} of {FAULT:?}"
+                    "the service spins: {ticks} ticks, {calls} calls, {used:?} of {FAULT:?}"
                 ));
             }
             service.supervisor.clear_rules();

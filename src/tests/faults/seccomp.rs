@@ -92,7 +92,8 @@ fn filter(numbers: &[i64]) -> Vec<libc::sock_filter> {
     let mut filter = vec![step(load, 0, place)];
     for (index, number) in numbers.iter().enumerate() {
         // The jump skips the remaining comparisons and the instruction that lets the call pass.
-        let jump = u8::try_from(numbers.len() - index).expect("few calls");
+        let jump =
+            u8::try_from(numbers.len() - index).expect("the filter has fewer than 256 calls");
         filter.push(step(equal, jump, *number as u32));
     }
     filter.push(step(end, 0, libc::SECCOMP_RET_ALLOW));

@@ -96,7 +96,10 @@ fn twice() -> Outcome {
             round(&world, &service, &signals)?;
             let (status, seen) = (service.wait(), service.supervisor.seen());
             assert_eq!(status.code(), Some(0), "with calls {first} and {distance} later");
-            assert!(seen.calls_after_signal < LAST_CALLS_MAX, "after the second: {seen:?}");
+            assert!(
+                seen.calls_after_signal < LAST_CALLS_MAX,
+                "the process made too many calls after the second signal: {seen:?}"
+            );
             count += 1;
         }
     }

@@ -52,7 +52,9 @@ fn check_call(call: &'static Call) -> Outcome {
         }
     }
     if !faults.is_empty() {
-        return Err(format!("after {} good starts:\n{faults}", served + refused).into());
+        return Err(
+            format!("{} starts were correct, but not these:\n{faults}", served + refused).into()
+        );
     }
     if served + refused == 0 {
         return Err("the service made none of these calls".into());

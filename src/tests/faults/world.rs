@@ -234,7 +234,9 @@ impl Request {
         let (status, body) = match response {
             Response::Complete(status, body) => (*status, body),
             Response::Broken(_) if permit.broken => return Ok(()),
-            Response::Broken(how) => return Err(format!("lost {}: {how}", self.target)),
+            Response::Broken(how) => {
+                return Err(format!("the connection of {} broke: {how}", self.target));
+            }
             Response::Silence => return Err(format!("no answer to {}", self.target)),
         };
         let wrong = |what: &str| Err(format!("{what} to {}: {status} {body}", self.target));
@@ -266,7 +268,9 @@ impl Request {
         let untested =
             json["counts"]["untested"].as_u64().ok_or("there is no count of untested ports")?;
         if reported.len() as u64 + untested != self.truth.len() as u64 {
-            return Err("the counts do not add up".to_owned());
+            return Err(
+                "the number of reported ports is not the number of requested ports".to_owned()
+            );
         }
         if json["complete"] != Value::Bool(untested == 0) {
             return Err("`complete` contradicts the count of untested ports".to_owned());
@@ -288,7 +292,8 @@ fn expand(ranges: &str) -> Vec<u64> {
     let parts = ranges.split(',').filter(|part| !part.is_empty());
     let ends = parts.map(|part| part.split_once('-').unwrap_or((part, part)));
     ends.flat_map(|(first, last)| {
-        first.parse().expect("a number")..=last.parse::<u64>().expect("a number")
+        first.parse().expect("the text is a number")
+            ..=last.parse::<u64>().expect("the text is a number")
     })
     .collect()
 }

@@ -50,8 +50,8 @@ fn bottleneck() -> Outcome {
     assert!(answered >= 101, "the packets that fit are answered: {answered}, {stats}");
     let most = 101.0 + elapsed.as_secs_f64() * 500.0;
     assert!(stats.answered as f64 <= most, "there are more answers than the rate allows: {stats}");
-    assert!(stats.link.to.queue_delay_max >= 200 * MS, "a full queue delays: {stats}");
-    assert!(stats.link.to.queue_delay_max <= 202 * MS, "the delay has a maximum: {stats}");
+    assert!(stats.link.to.queue_delay_max >= 200 * MS, "a full queue delays packets: {stats}");
+    assert!(stats.link.to.queue_delay_max <= 202 * MS, "the queue limits the delay: {stats}");
     Ok(())
 }
 

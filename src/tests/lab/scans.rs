@@ -221,7 +221,7 @@ fn rate() -> Outcome {
     while syns < 500 {
         syns = lab.stats().syns;
         let due = start.elapsed().as_secs_f64() * 1000.0 + 10.0;
-        assert!(syns as f64 <= due, "{syns} connects, but only {due:.0} are due");
+        assert!(syns as f64 <= due, "there were {syns} connects, but only {due:.0} are due");
         std::thread::sleep(Duration::from_millis(1));
     }
     let scan = Scan::of(client.receive("GET"));

@@ -9,7 +9,7 @@ use crate::process::{Folder, Service, run, until};
 pub(crate) fn write_secret(folder: &Folder, text: &str) -> String {
     let path = folder.write("token", text);
     let owner_only = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(&path, owner_only).expect("chmod");
+    std::fs::set_permissions(&path, owner_only).expect("the test owns the file");
     path
 }
 
@@ -54,7 +54,7 @@ fn a_changed_token_file_replaces_the_token_and_a_bad_one_does_not() {
     assert_eq!(status("first"), 401);
     write_secret(&folder, "");
     service_keeps(&service, || status("second"));
-    std::fs::remove_file(&file).expect("rm");
+    std::fs::remove_file(&file).expect("the file can be removed");
     service_keeps(&service, || status("second"));
 }
 
@@ -75,7 +75,7 @@ fn a_token_file_that_is_missing_empty_or_world_readable_ends_with_71() {
     let empty = write_secret(&folder, "");
     let world_readable = folder.write("everybodys", "secret\n");
     std::fs::set_permissions(&world_readable, std::fs::Permissions::from_mode(0o644))
-        .expect("chmod");
+        .expect("the test owns the file");
     for (file, word) in [
         (empty.as_str(), "holds no token"),
         (world_readable.as_str(), "everybody can read it"),

@@ -69,8 +69,8 @@ impl Collector {
 fn documented(service: &Service) -> BTreeSet<(String, String, u16)> {
     let document = service.get("/openapi.json").json();
     let mut all = BTreeSet::new();
-    for (path, methods) in document["paths"].as_object().expect("paths") {
-        for (method, operation) in methods.as_object().expect("methods") {
+    for (path, methods) in document["paths"].as_object().expect("`paths` is an object") {
+        for (method, operation) in methods.as_object().expect("a path is an object") {
             let Some(responses) = operation["responses"].as_object() else { continue };
             let statuses = responses.keys().filter_map(|status| status.parse().ok());
             all.extend(statuses.map(|status: u16| (path.clone(), method.clone(), status)));
@@ -118,8 +118,11 @@ fn compare(observed: &BTreeSet<ObservedError>, service: &Service) {
         .collect();
     let undocumented: Vec<_> = observed.difference(&documented).collect();
     let unobserved: Vec<_> = documented.difference(&observed).collect();
-    assert!(undocumented.is_empty(), "errors missing from /openapi.json: {undocumented:?}");
-    assert!(unobserved.is_empty(), "errors only in /openapi.json: {unobserved:?}");
+    assert!(
+        undocumented.is_empty(),
+        "these errors are missing from /openapi.json: {undocumented:?}"
+    );
+    assert!(unobserved.is_empty(), "these errors occur only in /openapi.json: {unobserved:?}");
 }
 
 /// Requests that are invalid in themselves.

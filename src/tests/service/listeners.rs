@@ -15,7 +15,7 @@ use crate::startup::check;
 /// The answer of the service at this path to a GET request.
 fn get(path: &str, target: &str) -> String {
     let mut stream = UnixStream::connect(path).expect(path);
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+    stream.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
     let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("the service reads the request");
     let mut answer = String::new();
@@ -219,7 +219,7 @@ fn the_service_manager_is_notified_of_ready_and_stopping() {
         manager.set_read_timeout(Some(PATIENCE)).unwrap();
         let receive = || {
             let mut bytes = [0; 64];
-            let count = manager.recv(&mut bytes).expect("a message in time");
+            let count = manager.recv(&mut bytes).expect("a message arrives in time");
             String::from_utf8_lossy(&bytes[..count]).into_owned()
         };
         let (listener, _) = tcp("127.0.0.1:0");

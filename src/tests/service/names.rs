@@ -124,7 +124,7 @@ fn denied_addresses_of_a_name_are_skipped() {
         let all = format!("domain=mixed.example&ports={port}&addresses=all");
         let scan = setup.service.scan(&all);
         scan.check_counts([1, 0, 0, 0, 0]);
-        let results = scan.json["results"].as_array().expect("results");
+        let results = scan.json["results"].as_array().expect("`results` is a list");
         assert_eq!(results.len(), 1, "{}", scan.answer.context);
         scan.answer.check("the address", &results[0]["address"], &"127.0.0.1".into());
         assert_eq!(

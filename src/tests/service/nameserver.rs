@@ -124,7 +124,7 @@ fn serve_tcp(mut stream: TcpStream, answer: &dyn Fn(&Query) -> Reply) {
         return;
     }
     let mut message = vec![0; u16::from_be_bytes(length).into()];
-    stream.read_exact(&mut message).expect("a complete query");
+    stream.read_exact(&mut message).expect("the query is complete");
     for reply in replies(&message, true, answer) {
         let length =
             u16::try_from(reply.len()).expect("a message has at most 65,535 bytes").to_be_bytes();
@@ -169,7 +169,7 @@ fn replies(message: &[u8], is_tcp: bool, answer: &dyn Fn(&Query) -> Reply) -> Ve
 }
 
 fn encode(id: u16, flags: u16, query: &Query, records: &[Record]) -> Vec<u8> {
-    let count = u16::try_from(records.len()).expect("few records");
+    let count = u16::try_from(records.len()).expect("there are fewer than 65,536 records");
     let authority: &[Record] = if records.is_empty() { &[Record::authority()] } else { &[] };
     let mut bytes = Vec::new();
     for word in [id, flags, 1, count, u16::from(records.is_empty()), 0] {
@@ -182,7 +182,7 @@ fn encode(id: u16, flags: u16, query: &Query, records: &[Record]) -> Vec<u8> {
         bytes.extend_from_slice(&encode_name(&record.owner));
         bytes.extend_from_slice(&record.kind.to_be_bytes());
         bytes.extend_from_slice(&[0, 1, 0, 0, 0, 60]);
-        let length = u16::try_from(record.data.len()).expect("short data");
+        let length = u16::try_from(record.data.len()).expect("the data is shorter than 64 KiB");
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(&record.data);
     }
@@ -192,7 +192,7 @@ fn encode(id: u16, flags: u16, query: &Query, records: &[Record]) -> Vec<u8> {
 fn encode_name(name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for label in name.split('.') {
-        bytes.push(u8::try_from(label.len()).expect("a short label"));
+        bytes.push(u8::try_from(label.len()).expect("the label is shorter than 256 bytes"));
         bytes.extend_from_slice(label.as_bytes());
     }
     bytes.push(0);

@@ -51,7 +51,10 @@ pub(crate) fn isolated<F: FnOnce()>(body: F) {
         .expect("unshare starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains(" 1 passed"), "inside unshare: {text}");
+    assert!(
+        output.status.success() && text.contains(" 1 passed"),
+        "the test failed inside unshare: {text}"
+    );
 }
 
 /// Reports that something could not be tested. It writes to stderr directly, because the harness
@@ -127,9 +130,11 @@ impl SilentPort {
 }
 
 fn bound() -> (Socket, u16) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
+        .expect("a socket can be created");
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("loopback is available");
-    let port = socket.local_addr().unwrap().as_socket().expect("an internet address").port();
+    let port =
+        socket.local_addr().unwrap().as_socket().expect("the socket has an IP address").port();
     (socket, port)
 }
 

@@ -145,7 +145,8 @@ fn requests_in_the_accept_queue_at_the_signal_are_answered() {
 fn logfmt(line: &str) -> BTreeMap<String, String> {
     let (mut pairs, mut rest) = (BTreeMap::new(), line);
     while !rest.is_empty() {
-        let (key, after) = rest.split_once('=').unwrap_or_else(|| panic!("no key: {line}"));
+        let (key, after) =
+            rest.split_once('=').unwrap_or_else(|| panic!("a pair has no key: {line}"));
         let is_key = key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
         assert!(is_key && !key.is_empty(), "{key:?} is not a valid key: {line}");
         let mut value = String::new();
@@ -199,7 +200,7 @@ fn every_request_has_one_log_record_with_the_numbers_of_its_scan() {
         ("filtered", "0"),
         ("untested", "0"),
     ] {
-        assert_eq!(requests[0][key], value, "{key} of {:?}", requests[0]);
+        assert_eq!(requests[0][key], value, "`{key}` differs in {:?}", requests[0]);
     }
 }
 

@@ -37,7 +37,7 @@ fn a_browser_receives_the_page_and_curl_the_help() {
     ] {
         page.check(name, page.field(name), Some(value));
     }
-    let policy = page.field("Content-Security-Policy").expect("a policy");
+    let policy = page.field("Content-Security-Policy").expect("the page has a policy");
     for part in ["default-src 'none'; ", "script-src 'sha256-", "frame-ancestors 'none'"] {
         assert!(policy.contains(part) && !policy.contains("unsafe"), "{policy}");
     }
@@ -53,7 +53,7 @@ fn a_page_in_the_cache_of_the_client_is_not_sent_again() {
         client.send_request("GET", "/", &fields);
         let page = client.receive("GET");
         page.check_status(200).check("the coding", page.field("Content-Encoding"), None);
-        let tag = page.field("ETag").expect("a tag").to_owned();
+        let tag = page.field("ETag").expect("the page has an entity tag").to_owned();
         for method in ["GET", "HEAD"] {
             client.send_request(method, "/", &format!("{fields}If-None-Match: W/{tag}\r\n"));
             let known = client.receive(method);

@@ -26,7 +26,7 @@ fn check(service: &Service, query: &str, fields: &str, failure: Option<&str>) {
 #[test]
 fn a_probe_succeeds_only_if_the_expectation_holds() {
     let (_listeners, open) = listeners(2);
-    let [one, other] = open[..] else { panic!("two") };
+    let [one, other] = open[..] else { panic!("there are two listeners") };
     let (unused, silent) = (ClosedPort::new(), SilentPort::new());
     let (closed, silent) = (unused.port, silent.port);
     let service = Service::start(&[]);

@@ -214,8 +214,18 @@ fn finish(mut command: Command) -> Ended {
         std::thread::sleep(Duration::from_millis(2));
     };
     let (mut stdout, mut stderr) = (String::new(), String::new());
-    child.stdout.take().expect("stdout is piped").read_to_string(&mut stdout).expect("text");
-    child.stderr.take().expect("stderr is piped").read_to_string(&mut stderr).expect("text");
+    child
+        .stdout
+        .take()
+        .expect("stdout is piped")
+        .read_to_string(&mut stdout)
+        .expect("the output is UTF-8");
+    child
+        .stderr
+        .take()
+        .expect("stderr is piped")
+        .read_to_string(&mut stderr)
+        .expect("the output is UTF-8");
     let status = status.unwrap_or_else(|| panic!("{shown} does not end: {stdout}{stderr}"));
     Ended { command: shown, code: status.code(), stdout, stderr }
 }

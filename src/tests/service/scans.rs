@@ -46,7 +46,7 @@ fn from_port_and_to_port_are_inclusive() {
 fn lists_may_overlap_in_any_order_and_exclude_removes_ports() {
     let (_listeners, open) = listeners(3);
     let service = Service::start(&[]);
-    let [first, middle, last] = open[..] else { panic!("three listeners") };
+    let [first, middle, last] = open[..] else { panic!("there are three listeners") };
     let twice = format!("{last},{first},{middle}-{middle},{last}");
     service
         .scan(&format!("domain=127.0.0.1&ports={twice}&exclude={middle}"))
@@ -164,7 +164,7 @@ fn all_addresses_of_a_name_are_reported_and_their_union() {
         let query = format!("domain=many&addresses=all&ports={}", list(&union));
         let scan = service.scan(&query);
         scan.check_open(&union).check_counts([2, 2, 0, 0, 0]);
-        let results = scan.json["results"].as_array().expect("results").iter();
+        let results = scan.json["results"].as_array().expect("`results` is a list").iter();
         let results: Vec<_> =
             results.map(|one| (one["address"].clone(), ports(&one["open_ports"]))).collect();
         let expected = [("127.0.0.1", service_port), ("127.0.0.2", other_port)];

@@ -140,11 +140,11 @@ fn an_empty_variable_is_ignored_and_an_unknown_one_is_reported() {
 /// The target of the example request in the log, and the token file that it names.
 fn example_request(service: &Service) -> (String, Option<String>) {
     let line = service.log_line(&["msg=try ", "command="]);
-    let (_, command) = line.split_once("command=").expect("a command");
+    let (_, command) = line.split_once("command=").expect("the record has a command");
     let mut quoted: Vec<&str> = command.split('\'').skip(1).step_by(2).collect();
-    let url = quoted.pop().expect("a URL");
+    let url = quoted.pop().expect("the command has a URL");
     assert_eq!(command.contains("--oauth2-bearer $(cat '"), !quoted.is_empty(), "{command}");
-    let path = url.splitn(4, '/').nth(3).expect("a path");
+    let path = url.splitn(4, '/').nth(3).expect("the URL has a path");
     // A scan of all ports would take too long.
     let target = format!("/{}", path.replace("toPort=65535", "toPort=9"));
     (target, quoted.pop().map(str::to_owned))

@@ -19,7 +19,7 @@ fn events(text: &str) -> Vec<Value> {
 
 /// Expands a list of port ranges.
 fn ranges(text: &str) -> BTreeSet<u16> {
-    let number = |digits: &str| digits.parse::<u16>().expect("a port");
+    let number = |digits: &str| digits.parse::<u16>().expect("the text is a port");
     let ranges = text.split(',').filter(|range| !range.is_empty());
     let ports = ranges.flat_map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -53,7 +53,7 @@ fn progress_reports_each_closed_port_once_if_requested() {
         let target = format!("/open-ports?domain=127.0.0.1&ports={requested}&rate=3000{include}");
         let events = events(&service.request("GET", &target, NDJSON).check_status(200).body);
         let [start, .., end] = &*events else { panic!("too few events: {events:#?}") };
-        let first = start["ports"].as_str().expect("the requested ports");
+        let first = start["ports"].as_str().expect("`ports` is a string");
         let expected: BTreeSet<u16> = (1..=3000).chain(open.iter().copied()).collect();
         assert_eq!(ranges(first), expected);
         let (reported, events_len) = reported_closed(&events);
@@ -109,7 +109,7 @@ fn a_slow_reader_receives_each_port_once_and_the_end() {
             list(&odd_ports)
         );
         let mut client = UnixStream::connect(&path).expect("the service listens");
-        client.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+        client.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
         let request = format!("GET {target} HTTP/1.0\r\nHost: localhost\r\n{NDJSON}\r\n");
         client.write_all(request.as_bytes()).expect("the service reads the request");
         // The client must wait less than the stall timeout, however slow the machine is.
@@ -120,13 +120,13 @@ fn a_slow_reader_receives_each_port_once_and_the_end() {
         });
         let mut answer = String::new();
         client.read_to_string(&mut answer).expect("the service answers and closes");
-        let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("the answer has a head");
         let events = events(body);
         let (reported, events_len) = reported_closed(&events);
         assert!(events_len > 1, "the socket buffers hold some events");
         let end = &events[events.len() - 1];
         assert_eq!((&end["event"], &end["complete"]), (&"end".into(), &true.into()));
-        let closed = ranges(end["closed_ports"].as_str().expect("closed ports"));
+        let closed = ranges(end["closed_ports"].as_str().expect("`closed_ports` is a string"));
         assert_eq!(closed, odd_ports.iter().copied().collect());
         assert_eq!(end["counts"]["closed"], addresses * odd_ports.len());
         assert!(reported.values().all(|ports| ports.is_subset(&closed)));

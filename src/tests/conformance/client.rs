@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::process::PATIENCE;
+use crate::process::EVENT_TIMEOUT;
 
 /// Opens this number of connections, and one more for [`Client::barrier`]. The service has accepted
 /// all of them.
@@ -26,7 +26,7 @@ impl Client {
     fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the service listens");
         stream.set_nodelay(true).expect("TCP_NODELAY can be set");
-        stream.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
+        stream.set_read_timeout(Some(EVENT_TIMEOUT)).expect("the timeout is not zero");
         Self { stream, received: Vec::new() }
     }
 

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use crate::case::Table;
 use crate::drive;
-use crate::process::{PATIENCE, Service};
+use crate::process::{EVENT_TIMEOUT, Service};
 use crate::reader;
 
 const GET: &str = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -302,7 +302,7 @@ fn the_service_sends_100_continue_only_if_the_client_waits() {
     let service = Service::start(&[]);
     let statuses = |method: &str, fields: &str, body: &str| {
         let mut stream = TcpStream::connect(service.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(EVENT_TIMEOUT)).unwrap();
         let head =
             format!("{method} /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{fields}");
         stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();

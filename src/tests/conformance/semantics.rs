@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::case::Table;
 use crate::drive;
-use crate::process::{Folder, PATIENCE, Service};
+use crate::process::{EVENT_TIMEOUT, Folder, Service};
 use crate::reader::{self, Answer};
 
 #[test]
@@ -164,7 +164,7 @@ fn negotiated(t: &mut Table) {
 /// Sends one request on its own connection.
 fn request(service: &Service, request: &str) -> Answer {
     let mut stream = TcpStream::connect(service.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(EVENT_TIMEOUT)).unwrap();
     let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let head = head.replace("  HTTP/1.1", " HTTP/1.1");
     stream.write_all(head.as_bytes()).unwrap();
@@ -252,7 +252,7 @@ fn a_missing_token_is_answered_with_a_challenge() {
     {
         let fields = if wrong.is_empty() { "" } else { &format!("Authorization: {wrong}\r\n") };
         let mut stream = TcpStream::connect(service.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(EVENT_TIMEOUT)).unwrap();
         let head = format!("{method} {SCAN} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         stream.write_all(format!("{head}{fields}\r\n").as_bytes()).unwrap();
         let mut received = Vec::new();

@@ -40,9 +40,9 @@ fn check_call(call: &'static Call) -> Outcome {
                 continue;
             }
             match check_start(&world, (call, n, *errno)) {
-                Ok(Ended::NotInjected) => continue,
-                Ok(Ended::Serving) => served += 1,
-                Ok(Ended::Refused) => refused += 1,
+                Ok(StartOutcome::NotInjected) => continue,
+                Ok(StartOutcome::Serving) => served += 1,
+                Ok(StartOutcome::Refused) => refused += 1,
                 Err(what) => writeln!(faults, "  {n}. {}: {what}", errno.0)?,
             }
             is_injected = true;
@@ -62,14 +62,14 @@ fn check_call(call: &'static Call) -> Outcome {
     Ok(format!("{served} starts succeeded, {refused} starts ended with {EX_OSERR}"))
 }
 
-enum Ended {
+enum StartOutcome {
     /// The service made fewer calls of this kind.
     NotInjected,
     Serving,
     Refused,
 }
 
-fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<Ended, String> {
+fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<StartOutcome, String> {
     let (call, n, errno) = fault;
     let path = world.folder.path("socket");
     // The file of a socket without a listener: the service replaces it.
@@ -98,7 +98,7 @@ fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<Ende
     let Some(status) = status else {
         let _ = child.kill();
         let _ = child.wait();
-        return Ok(if is_injected { Ended::Serving } else { Ended::NotInjected });
+        return Ok(if is_injected { StartOutcome::Serving } else { StartOutcome::NotInjected });
     };
     let mut stderr = String::new();
     let _ = child.stderr.take().expect("stderr is piped").read_to_string(&mut stderr);
@@ -112,7 +112,7 @@ fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<Ende
     if left.is_some() && left != stale {
         return Err(format!("the file of the socket is left behind: {stderr:?}"));
     }
-    Ok(Ended::Refused)
+    Ok(StartOutcome::Refused)
 }
 
 /// Whether a health check over this socket is answered with 200.

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::lab::{HOST_ADDRESS, Host, Lab, Port, Unreachable};
 use crate::nameserver::{NameServer, Reply};
 use crate::network::{ClosedPort, listeners};
-use crate::process::{Folder, PATIENCE, command, until};
+use crate::process::{EVENT_TIMEOUT, Folder, command, until};
 use crate::supervisor::{Plan, Rule, Supervisor};
 
 /// The ports of the remote host: open, closed, and one that a router reports as unreachable.
@@ -213,7 +213,7 @@ pub(crate) enum Response {
     Complete(u16, String),
     /// The connection ended before the answer was complete.
     Broken(String),
-    /// No answer came within `PATIENCE`.
+    /// No answer came within `EVENT_TIMEOUT`.
     Silence,
 }
 
@@ -311,7 +311,7 @@ impl PendingRequest {
 
     fn send(at: SocketAddr, request: &Request) -> std::io::Result<TcpStream> {
         let mut stream = TcpStream::connect(at)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(EVENT_TIMEOUT))?;
         write!(
             stream,
             "GET {} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\

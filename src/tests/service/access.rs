@@ -96,10 +96,10 @@ fn a_client_behind_a_trusted_proxy_is_identified_by_its_forwarded_address() {
     Scan::of(service.request("GET", &target, fields));
     service.log_line(&["msg=request", "client=198.51.100.9", "route=/open-ports"]);
 
-    let untrusting = Service::start(&[]);
-    let target = format!("/open-ports?domain=127.0.0.1&ports={}", untrusting.address.port());
-    Scan::of(untrusting.request("GET", &target, fields));
-    untrusting.log_line(&["msg=request", "client=127.0.0.1", "route=/open-ports"]);
+    let without_proxies = Service::start(&[]);
+    let target = format!("/open-ports?domain=127.0.0.1&ports={}", without_proxies.address.port());
+    Scan::of(without_proxies.request("GET", &target, fields));
+    without_proxies.log_line(&["msg=request", "client=127.0.0.1", "route=/open-ports"]);
 }
 
 #[test]

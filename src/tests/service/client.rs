@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::process::{PATIENCE, Service};
+use crate::process::{EVENT_TIMEOUT, Service};
 
 /// One connection to the service.
 pub(crate) struct Client {
@@ -20,8 +20,8 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn connect(service: &Service) -> Self {
         let stream = TcpStream::connect(service.address).expect(&service.command);
-        stream.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
-        stream.set_write_timeout(Some(PATIENCE)).expect("the timeout is not zero");
+        stream.set_read_timeout(Some(EVENT_TIMEOUT)).expect("the timeout is not zero");
+        stream.set_write_timeout(Some(EVENT_TIMEOUT)).expect("the timeout is not zero");
         let command = service.command.clone();
         Self { stream, received: Vec::new(), command, sent: String::new() }
     }

@@ -9,13 +9,13 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 
-use crate::process::{Folder, PATIENCE, Service, run, run_passing, until};
+use crate::process::{EVENT_TIMEOUT, Folder, Service, run, run_passing, until};
 use crate::startup::check;
 
 /// The answer of the service at this path to a GET request.
 fn get(path: &str, target: &str) -> String {
     let mut stream = UnixStream::connect(path).expect(path);
-    stream.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
+    stream.set_read_timeout(Some(EVENT_TIMEOUT)).expect("the timeout is not zero");
     let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("the service reads the request");
     let mut answer = String::new();
@@ -106,10 +106,10 @@ fn a_socket_in_use_and_a_regular_file_are_not_replaced() {
     check(&ended, 71, &["--listen", &listen, "another process listens there"]);
     UnixStream::connect(&path).expect("the socket still accepts");
     drop(listener);
-    let file = folder.write("file", "mine");
+    let file = folder.write("file", "content");
     let ended = run(None, &["--listen", &format!("unix:{file}")]);
     check(&ended, 71, &["--listen", &file, "is no socket"]);
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "content");
     let nowhere = format!("unix:{}", folder.path("none/socket"));
     check(&run(None, &["--listen", &nowhere]), 71, &["--listen", &nowhere]);
     let long = format!("unix:/{}", "x".repeat(107));
@@ -216,7 +216,7 @@ fn the_service_manager_is_notified_of_ready_and_stopping() {
         (format!("@{name}"), SocketAddr::from_abstract_name(&name).unwrap()),
     ] {
         let manager = manager_at(address);
-        manager.set_read_timeout(Some(PATIENCE)).unwrap();
+        manager.set_read_timeout(Some(EVENT_TIMEOUT)).unwrap();
         let receive = || {
             let mut bytes = [0; 64];
             let count = manager.recv(&mut bytes).expect("a message arrives in time");

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::client::{Client, Scan};
 use crate::network::{SilentPort, listeners};
-use crate::process::{PATIENCE, Service, until};
+use crate::process::{EVENT_TIMEOUT, Service, until};
 
 /// Waits until the log of the service shows that the shutdown has begun.
 fn wait_for_shutdown(service: &Service) {
@@ -242,7 +242,7 @@ fn a_full_log_pipe_does_not_block_the_service() {
         client.send_request("GET", "/nowhere", "");
         client.receive("GET").check_status(404);
     }
-    assert!(began.elapsed() < PATIENCE, "took {:?}", began.elapsed());
+    assert!(began.elapsed() < EVENT_TIMEOUT, "took {:?}", began.elapsed());
     assert!(service.metric("openports_log_lines_dropped_total") > 0);
     service.signal("TERM");
     assert_eq!(service.wait(), Some(0));

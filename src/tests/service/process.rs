@@ -10,16 +10,16 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// Every expected event happens within this time, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const EVENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Polls until there is a value; panics with `what` after the timeout.
 pub(crate) fn until<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + EVENT_TIMEOUT;
     loop {
         if let Some(found) = poll() {
             return found;
         }
-        assert!(Instant::now() < deadline, "this did not happen within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "this did not happen within {EVENT_TIMEOUT:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -40,7 +40,7 @@ impl Log {
         let find = |lines: &[String]| lines.iter().find(|line| is_wanted(line)).cloned();
         let lines = lines.lock().unwrap();
         let (lines, _) =
-            more.wait_timeout_while(lines, PATIENCE, |lines| find(lines).is_none()).unwrap();
+            more.wait_timeout_while(lines, EVENT_TIMEOUT, |lines| find(lines).is_none()).unwrap();
         find(&lines)
     }
 }
@@ -180,28 +180,28 @@ impl Drop for Service {
 }
 
 /// The exit code and the output of a process.
-pub(crate) struct Ended {
+pub(crate) struct FinishedProcess {
     pub(crate) command: String,
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// Runs the binary until it ends, which must be within `PATIENCE`.
-pub(crate) fn run(limit: Option<usize>, args: &[&str]) -> Ended {
+/// Runs the binary until it ends, which must be within `EVENT_TIMEOUT`.
+pub(crate) fn run(limit: Option<usize>, args: &[&str]) -> FinishedProcess {
     finish(command(limit, args))
 }
 
 /// Runs the binary with a passed descriptor, see [`passing`].
-pub(crate) fn run_passing(variables: &str, descriptor: OwnedFd, args: &[&str]) -> Ended {
+pub(crate) fn run_passing(variables: &str, descriptor: OwnedFd, args: &[&str]) -> FinishedProcess {
     finish(passing(variables, descriptor, args))
 }
 
-fn finish(mut command: Command) -> Ended {
+fn finish(mut command: Command) -> FinishedProcess {
     let shown = format!("{command:?}");
     let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect(&shown);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + EVENT_TIMEOUT;
     let status = loop {
         if let Some(status) = child.try_wait().expect("the child can be waited for") {
             break Some(status);
@@ -227,7 +227,7 @@ fn finish(mut command: Command) -> Ended {
         .read_to_string(&mut stderr)
         .expect("the output is UTF-8");
     let status = status.unwrap_or_else(|| panic!("{shown} does not end: {stdout}{stderr}"));
-    Ended { command: shown, code: status.code(), stdout, stderr }
+    FinishedProcess { command: shown, code: status.code(), stdout, stderr }
 }
 
 /// The command line, without the variables that configure the service.

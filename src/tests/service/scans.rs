@@ -10,7 +10,7 @@ use crate::network::{
     ClosedPort, SILENT, SilentPort, UNREACHABLE, has_ipv6, isolated, kernel_listeners, list,
     listeners, rounds,
 };
-use crate::process::{Folder, PATIENCE, Service, until};
+use crate::process::{EVENT_TIMEOUT, Folder, Service, until};
 
 #[test]
 fn ports_with_listeners_are_open_and_others_are_closed() {
@@ -362,7 +362,7 @@ fn two_scans_share_the_connects_fairly() {
             scan.check_open(&[]).check_counts([0, 0, 100, 0, 0]);
         }
         // There are 200 ports, 50 of them at a time, with 300 ms each.
-        assert!((Duration::from_millis(1200)..PATIENCE).contains(&began.elapsed()));
+        assert!((Duration::from_millis(1200)..EVENT_TIMEOUT).contains(&began.elapsed()));
         let [first, second] = scans.map(|scan| scan.elapsed_ms());
         assert!(first.abs_diff(second) < 700, "{first} and {second} ms are not fair shares");
     });

@@ -3,11 +3,11 @@
 use std::net::TcpListener;
 
 use crate::network::has_ipv6;
-use crate::process::{Ended, Folder, Service, run};
+use crate::process::{FinishedProcess, Folder, Service, run};
 
 /// Checks that stderr has one line with these words and that stdout is empty.
-pub(crate) fn check(ended: &Ended, code: i32, words: &[&str]) {
-    let Ended { command, stderr, .. } = ended;
+pub(crate) fn check(ended: &FinishedProcess, code: i32, words: &[&str]) {
+    let FinishedProcess { command, stderr, .. } = ended;
     assert_eq!((ended.code, &*ended.stdout), (Some(code), ""), "{command}: {stderr}");
     assert_eq!(stderr.lines().count(), 1, "{command}: {stderr}");
     assert!(stderr.starts_with("openports: "), "{command}: {stderr}");

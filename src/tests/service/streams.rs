@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::client::ports;
 use crate::network::{isolated, list, listeners};
-use crate::process::{Folder, PATIENCE, Service, until};
+use crate::process::{EVENT_TIMEOUT, Folder, Service, until};
 
 const NDJSON: &str = "Accept: application/x-ndjson\r\n";
 
@@ -71,7 +71,7 @@ fn progress_reports_each_closed_port_once_if_requested() {
 #[test]
 fn with_all_addresses_each_event_names_its_address() {
     isolated(|| {
-        let folder = Folder::new("whose");
+        let folder = Folder::new("addresses");
         let hosts = folder.write("hosts", "127.0.0.1 many\n127.0.0.2 many\n");
         let service = Service::start(&["--hosts", &hosts]);
         let port = service.address.port();
@@ -97,7 +97,7 @@ fn with_all_addresses_each_event_names_its_address() {
 #[test]
 fn a_slow_reader_receives_each_port_once_and_the_end() {
     isolated(|| {
-        let folder = Folder::short("sleepy");
+        let folder = Folder::short("slow-reader");
         let (path, addresses) = (folder.path("socket"), 64);
         let many: String = (1..=addresses).map(|last| format!("127.0.0.{last} many\n")).collect();
         let hosts = folder.write("hosts", &many);
@@ -109,7 +109,7 @@ fn a_slow_reader_receives_each_port_once_and_the_end() {
             list(&odd_ports)
         );
         let mut client = UnixStream::connect(&path).expect("the service listens");
-        client.set_read_timeout(Some(PATIENCE)).expect("the timeout is not zero");
+        client.set_read_timeout(Some(EVENT_TIMEOUT)).expect("the timeout is not zero");
         let request = format!("GET {target} HTTP/1.0\r\nHost: localhost\r\n{NDJSON}\r\n");
         client.write_all(request.as_bytes()).expect("the service reads the request");
         // The client must wait less than the stall timeout, however slow the machine is.

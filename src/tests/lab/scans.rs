@@ -164,7 +164,7 @@ fn check_limit(host: Host) -> Outcome {
 
 fn unreachable() -> Outcome {
     // The kernel drops an ICMP error that arrives before `connect` returns, so the host has a
-    // distance.
+    // round-trip time.
     let mut host = host().rtt(Duration::from_millis(5));
     for (first, why) in [
         (101, Unreachable::Network),
@@ -214,9 +214,9 @@ fn rate() -> Outcome {
     let service = Service::start(&[]);
     let start = Instant::now();
     let mut client = service.begin_scan(&format!("domain={HOST_ADDRESS}&toPort=500&rate=1000"), "");
-    // The SYNs are counted before the clock is read. So a machine that pauses in between can hide a
-    // burst, but it can never feign one. A late event loop may send the SYNs of up to five
-    // milliseconds at once.
+    // The SYNs are counted before the clock is read. A pause in between can therefore hide a burst,
+    // but it cannot make an even rate look like a burst. A late event loop may send the SYNs of up
+    // to five milliseconds at once.
     let mut syns = 0;
     while syns < 500 {
         syns = lab.stats().syns;
@@ -235,7 +235,7 @@ fn simultaneous() -> Outcome {
     let hosts = vec![host(), Host::new(silent).rest(Port::Silent)];
     let lab = Lab::enter()?.start(hosts)?;
     let service = Service::start(&[]);
-    let _big = service.begin_scan(&format!("domain={silent}&toPort=65535&timeout=20s"), "");
+    let _large = service.begin_scan(&format!("domain={silent}&toPort=65535&timeout=20s"), "");
     let capacity = service.metric("openports_connects_in_flight_max");
     until("the large scan uses all connects", || {
         (service.metric("openports_connects_in_flight") == capacity).then_some(())

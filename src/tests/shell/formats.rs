@@ -94,7 +94,7 @@ const NMAP_DTD: &str = "/usr/share/nmap/nmap.dtd";
 #[test]
 fn xml_is_valid_against_the_dtd_of_nmap() {
     let (_listener, port) = listener([127, 0, 7, 1]);
-    let (_silent, _held, silent) = silent_port();
+    let (_silent, _clients, silent) = silent_port();
     let scratch = Scratch::new("xml");
     let ports = format!("{port},9,{silent}");
     let scans: [&[&str]; 5] = [

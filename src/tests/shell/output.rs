@@ -29,7 +29,7 @@ fn with_an_output_file_nothing_is_printed_on_stdout() {
 fn the_output_file_is_unchanged_until_the_scan_ends() {
     let scratch = Scratch::new("until");
     let path = scratch.file("out", "before");
-    let (_silent, _held, silent) = silent_port();
+    let (_silent, _clients, silent) = silent_port();
     let silent = silent.to_string();
     let args = ["scan", "127.0.0.1", &silent, "--timeout", "60s", "--format", "xml", "-o", &path];
     let child = openports(&args).stderr(Stdio::piped()).spawn().expect("the binary runs");

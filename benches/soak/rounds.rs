@@ -87,12 +87,12 @@ impl World {
             std::thread::spawn(move || listener.incoming().for_each(drop));
         }
         NameServer::start("127.0.0.53", |query| match query.name.split('.').next() {
-            Some(name) if name.starts_with("host") && query.kind == A => query.told(HOST_ADDRESS),
+            Some(name) if name.starts_with("host") && query.kind == A => query.answer(HOST_ADDRESS),
             Some(name) if name.starts_with("host") => Reply::Records(Vec::new()),
-            Some("cut") if query.is_tcp => query.told(HOST_ADDRESS),
+            Some("cut") if query.is_tcp => query.answer(HOST_ADDRESS),
             Some("cut") => Reply::Truncated,
             Some("liar") if query.kind == A => {
-                Reply::Lies(vec![Record::address(&query.name, HOST_ADDRESS)])
+                Reply::Forged(vec![Record::address(&query.name, HOST_ADDRESS)])
             }
             Some("liar") => Reply::Records(Vec::new()),
             Some("broken") => Reply::Code(2),

@@ -19,6 +19,8 @@ mod bytes;
 mod case;
 #[path = "conformance/chunks.rs"]
 mod chunks;
+#[path = "conformance/client.rs"]
+mod client;
 #[path = "conformance/codings.rs"]
 mod codings;
 #[path = "conformance/connection.rs"]
@@ -29,8 +31,6 @@ mod drive;
 mod fields;
 #[path = "conformance/framing.rs"]
 mod framing;
-#[path = "conformance/line.rs"]
-mod line;
 #[path = "conformance/lines.rs"]
 mod lines;
 #[path = "conformance/mutations.rs"]

@@ -53,10 +53,10 @@ const LAB_CASES: &[Case] = &[
     ("after_a_lost_packet_the_kernel_repeats_the_syn_after_a_second", loss),
     ("a_rst_limit_allows_a_number_of_answers_per_second", rst_limit),
     ("a_syn_limit_allows_a_number_of_syns_per_second", syn_limit),
-    ("a_host_that_dies_does_not_answer_any_more", death),
-    ("a_host_that_sleeps_answers_again_afterwards", naps),
-    ("connects_to_all_ports_are_answered_without_loss", sweep),
-    ("no_route_leads_out_of_the_lab", sealed),
+    ("a_host_that_dies_does_not_answer_any_more", dying_host),
+    ("a_host_that_sleeps_answers_again_afterwards", sleeping_host),
+    ("connects_to_all_ports_are_answered_without_loss", all_ports),
+    ("no_route_leads_out_of_the_lab", no_route),
 ];
 
 /// The exit code of a case where no lab is possible (sysexits(3): EX_UNAVAILABLE).
@@ -165,7 +165,11 @@ fn silent_port() -> Outcome {
     assert_eq!(result.map_err(|error| error.kind()).err(), Some(ErrorKind::TimedOut));
     assert!(elapsed >= Duration::from_millis(1500));
     let stats = lab.stop()?;
-    assert_eq!((stats.syns, stats.ignored), (2, 2), "one SYN and its repetition: {stats}");
+    assert_eq!(
+        (stats.syns, stats.ignored),
+        (2, 2),
+        "the kernel sends one SYN and repeats it: {stats}"
+    );
     Ok(())
 }
 
@@ -233,7 +237,7 @@ fn round_trip() -> Outcome {
 fn loss() -> Outcome {
     let host = Host::new(HOST_ADDRESS).loss(0.3).rest(Port::Open);
     let lab = Lab::enter()?.start(vec![host])?;
-    let (first, repeated) = sweep_at_once(100, |times| {
+    let (first, repeated) = connect_all(100, |times| {
         let second = Duration::from_secs(1);
         let is_repeated = |time: &&Duration| **time >= second - Duration::from_millis(5);
         let repeated = times.iter().filter(is_repeated).count();
@@ -251,8 +255,8 @@ fn loss() -> Outcome {
 fn rst_limit() -> Outcome {
     let host = Host { rst_per_second: Some(100), ..Host::new(HOST_ADDRESS) };
     let lab = Lab::enter()?.start(vec![host])?;
-    let at_once = sweep_at_once(300, count_within_half_a_second)?;
-    assert_eq!(at_once, 100);
+    let answered = connect_all(300, count_within_half_a_second)?;
+    assert_eq!(answered, 100);
     assert!(lab.stop()?.limited >= 200);
     Ok(())
 }
@@ -260,13 +264,13 @@ fn rst_limit() -> Outcome {
 fn syn_limit() -> Outcome {
     let host = Host { syn_per_second: Some(100), ..Host::new(HOST_ADDRESS).rest(Port::Open) };
     let lab = Lab::enter()?.start(vec![host])?;
-    let at_once = sweep_at_once(300, count_within_half_a_second)?;
-    assert_eq!(at_once, 100);
+    let answered = connect_all(300, count_within_half_a_second)?;
+    assert_eq!(answered, 100);
     assert!(lab.stop()?.limited >= 200);
     Ok(())
 }
 
-fn death() -> Outcome {
+fn dying_host() -> Outcome {
     let other = std::net::Ipv4Addr::new(10, 99, 1, 2);
     let hosts = vec![
         Host { dies: Some(Death::Packets(2)), ..Host::new(HOST_ADDRESS) },
@@ -283,7 +287,7 @@ fn death() -> Outcome {
     Ok(())
 }
 
-fn naps() -> Outcome {
+fn sleeping_host() -> Outcome {
     let naps = Naps { awake: Duration::from_secs(2), asleep: Duration::from_secs(2) };
     let _lab = Lab::enter()?.start(vec![Host { naps: Some(naps), ..Host::new(HOST_ADDRESS) }])?;
     let begun = Instant::now();
@@ -301,7 +305,7 @@ fn naps() -> Outcome {
     Ok(())
 }
 
-fn sweep() -> Outcome {
+fn all_ports() -> Outcome {
     let lab = Lab::enter()?.start(vec![Host::new(HOST_ADDRESS)])?;
     for port in 1..=u16::MAX {
         let kind = connect(HOST_ADDRESS, port, 900).0.map_err(|error| error.kind()).err();
@@ -312,7 +316,7 @@ fn sweep() -> Outcome {
     Ok(())
 }
 
-fn sealed() -> Outcome {
+fn no_route() -> Outcome {
     let _lab = Lab::enter()?.start(vec![Host::new(HOST_ADDRESS)])?;
     let address = std::net::Ipv4Addr::new(192, 0, 2, 1);
     let kind = connect(address, 80, 1000).0.map_err(|error| error.kind()).err();
@@ -341,7 +345,7 @@ fn connect(
 /// Connects to the ports from 1 to `ports` at the same time and polls them for 2.5 s, which is
 /// enough for one repeated SYN. `view` receives the times of all ports that answered (opened or
 /// refused).
-fn sweep_at_once<T>(ports: u16, view: impl FnOnce(&[Duration]) -> T) -> io::Result<T> {
+fn connect_all<T>(ports: u16, view: impl FnOnce(&[Duration]) -> T) -> io::Result<T> {
     use socket2::{Domain, Socket, Type};
     let start = Instant::now();
     let mut waiting = Vec::new();

@@ -42,9 +42,9 @@ fn a_bottleneck_sends_one_packet_at_a_time() {
     let start = Instant::now();
     let mut model = LinkModel::new(&Link { to: bottleneck(1000, 100), ..Link::default() });
     // Each pair is the arrival and the departure of a packet in milliseconds.
-    for (comes, departs) in [(0, 1), (0, 2), (0, 3), (2, 4), (10, 11), (11, 12), (11, 13)] {
-        let at = model.forward(start + MS * comes, &syn(1));
-        assert_eq!(at, Ok(start + MS * departs), "the packet that arrived at {comes} ms");
+    for (arrives, departs) in [(0, 1), (0, 2), (0, 3), (2, 4), (10, 11), (11, 12), (11, 13)] {
+        let at = model.forward(start + MS * arrives, &syn(1));
+        assert_eq!(at, Ok(start + MS * departs), "the packet that arrived at {arrives} ms");
     }
     assert_eq!(model.counts().to.queue_delay_max, 3 * MS);
 }
@@ -89,7 +89,7 @@ fn random_loss_has_the_configured_share() {
     let to = Direction { loss: 0.2, ..Direction::default() };
     let (now, mut model) = (Instant::now(), LinkModel::new(&Link { to, ..Link::default() }));
     let lost = (0..100_000).filter(|_| model.forward(now, &syn(1)).is_err()).count();
-    assert!((19_400..20_600).contains(&lost), "{lost} of 100,000");
+    assert!((19_400..20_600).contains(&lost), "{lost} of 100,000 packets were lost");
     assert_eq!(model.counts().to.dropped_by(Dropped::Lost), lost as u64);
 }
 
@@ -105,7 +105,7 @@ fn bursts_have_the_configured_share_of_time_loss_and_duration() {
     assert!((0.007..0.009).contains(&share), "0.8 % should be lost: {share}");
     // Consecutive losses of one burst are nearly always less than half a second apart.
     let bursts = 1 + losses.windows(2).filter(|pair| pair[1] - pair[0] > 50).count();
-    assert!((850..1100).contains(&bursts), "{bursts} bursts");
+    assert!((850..1100).contains(&bursts), "there were {bursts} bursts");
 }
 
 #[test]
@@ -113,17 +113,17 @@ fn jitter_and_reordering_delay_answers_within_their_limits() {
     let reorder = Some(Reorder { share: 0.1, delay: 50 * MS });
     let link = Link { jitter: 10 * MS, reorder, duplicates: 0.3, ..Link::default() };
     let (now, mut model) = (Instant::now(), LinkModel::new(&link));
-    let (mut held_back, mut copies, mut total) = (0, 0, Duration::ZERO);
+    let (mut reordered, mut copies, mut total) = (0, 0, Duration::ZERO);
     for port in 1..=10_000 {
         let arrival = model.back(now, &syn(port)).expect("no packet is lost");
         copies += arrival.copy_at.iter().count();
-        let late = arrival.at - now;
-        assert!(late <= 60 * MS && !(10 * MS..50 * MS).contains(&late), "{late:?}");
-        held_back += usize::from(late >= 50 * MS);
-        total += late;
+        let delay = arrival.at - now;
+        assert!(delay <= 60 * MS && !(10 * MS..50 * MS).contains(&delay), "{delay:?}");
+        reordered += usize::from(delay >= 50 * MS);
+        total += delay;
     }
-    assert!((900..1100).contains(&held_back), "{held_back} of 10,000");
-    assert!((2800..3200).contains(&copies), "{copies} of 10,000");
+    assert!((900..1100).contains(&reordered), "{reordered} of 10,000 answers were reordered");
+    assert!((2800..3200).contains(&copies), "{copies} of 10,000 answers were duplicated");
     let mean = total / 10_000;
     assert!(
         (9500..10_500).contains(&mean.as_micros()),
@@ -157,11 +157,15 @@ fn a_source_above_the_rate_is_banned_until_the_ban_ends() {
         let header = Header { is_syn, ..syn(1) };
         model.forward(start + MS * ms, &header).is_ok()
     };
-    assert_eq!([0, 400, 900].map(|ms| send(ms, true)), [true; 3], "three SYNs within a second");
+    assert_eq!(
+        [0, 400, 900].map(|ms| send(ms, true)),
+        [true; 3],
+        "three SYNs within a second are allowed"
+    );
     assert_eq!(
         [1000, 1000, 1000].map(|ms| send(ms, true)),
         [true; 3],
-        "three SYNs within the next second"
+        "three SYNs within the next second are allowed"
     );
     assert!(send(1000, false), "only SYNs are counted");
     assert!(!send(1001, true), "the fourth SYN causes the ban");

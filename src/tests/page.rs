@@ -73,7 +73,8 @@ fn sha256(message: &[u8]) -> [u8; 32] {
     let length_at = padded.len() - 8;
     padded[length_at..].copy_from_slice(&(message.len() as u64 * 8).to_be_bytes());
     for block in padded.chunks_exact(64) {
-        let word = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
+        let word =
+            |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("the chunk has four bytes"));
         let mut words: Vec<u32> = block.chunks_exact(4).map(word).collect();
         for at in 16..64 {
             let (early, late) = (words[at - 15], words[at - 2]);
@@ -100,7 +101,7 @@ fn sha256(message: &[u8]) -> [u8; 32] {
         }
     }
     let bytes: Vec<u8> = state.iter().flat_map(|word| word.to_be_bytes()).collect();
-    bytes.try_into().expect("eight words")
+    bytes.try_into().expect("the digest has 32 bytes")
 }
 
 /// Base64 by RFC 4648 section 4.
@@ -131,7 +132,7 @@ fn the_digests_match_the_examples_of_the_standards() {
     }
 }
 
-fn ask(fields: &[(Field, &str)]) -> Response {
+fn request_page(fields: &[(Field, &str)]) -> Response {
     let fields = fields.iter().map(|(name, value)| (*name, (*value).into())).collect();
     page_response(&Request {
         method: Method::Get,
@@ -156,7 +157,7 @@ fn the_fingerprint_is_fnv_1a() {
 
 #[test]
 fn the_page_is_sent_unchanged_with_its_policy() {
-    let response = ask(&[(Field::Accept, "text/html")]);
+    let response = request_page(&[(Field::Accept, "text/html")]);
     assert_eq!((response.status, response.content_type), (200, "text/html; charset=utf-8"));
     assert_eq!(response.body, PAGE.as_bytes());
     assert!(PAGE.starts_with("<!doctype html>"));
@@ -169,9 +170,9 @@ fn the_page_is_sent_unchanged_with_its_policy() {
 
 #[test]
 fn a_client_that_has_the_page_receives_304_without_a_body() {
-    let tag = field(&ask(&[]), "ETag").unwrap().to_owned();
+    let tag = field(&request_page(&[]), "ETag").unwrap().to_owned();
     let check = |list: &str, expected: u16| {
-        let response = ask(&[(Field::IfNoneMatch, list)]);
+        let response = request_page(&[(Field::IfNoneMatch, list)]);
         assert_eq!(response.status, expected, "{list}");
         assert_eq!(response.body.is_empty(), expected == 304);
         assert_eq!(field(&response, "ETag"), Some(&*tag));

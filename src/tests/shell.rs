@@ -43,7 +43,7 @@ struct Run {
     stderr: String,
 }
 
-fn told(output: Output) -> Run {
+fn decode(output: Output) -> Run {
     Run {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).expect("stdout is text"),
@@ -52,17 +52,17 @@ fn told(output: Output) -> Run {
 }
 
 fn run(args: &[&str]) -> Run {
-    told(openports(args).stdin(Stdio::null()).output().expect("the binary runs"))
+    decode(openports(args).stdin(Stdio::null()).output().expect("the binary runs"))
 }
 
 /// Runs the binary with this text on stdin.
 fn run_with(args: &[&str], input: &str) -> Run {
-    let (pipe, mut end) = std::io::pipe().expect("a pipe");
+    let (pipe, mut end) = std::io::pipe().expect("a pipe can be created");
     let command = openports(args).stdin(pipe).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = command.expect("the binary runs");
     end.write_all(input.as_bytes()).expect("the list is read");
     drop(end);
-    told(child.wait_with_output().expect("the scan ends"))
+    decode(child.wait_with_output().expect("the scan ends"))
 }
 
 /// A listener on this address, and its port.
@@ -75,13 +75,17 @@ fn listener(address: [u8; 4]) -> (TcpListener, u16) {
 /// A local port that drops SYNs, because the queue of its listener is full. It stays silent as long
 /// as the returned values live.
 fn silent_port() -> (Socket, Vec<TcpStream>, u16) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port");
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be created");
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a port is free");
     socket.listen(0).expect("the socket listens");
-    let at = socket.local_addr().expect("the socket is bound").as_socket().expect("an address");
-    let short = Duration::from_millis(200);
-    let held = std::iter::from_fn(|| TcpStream::connect_timeout(&at, short).ok()).collect();
-    (socket, held, at.port())
+    let at = socket
+        .local_addr()
+        .expect("the socket is bound")
+        .as_socket()
+        .expect("the socket has an IP address");
+    let timeout = Duration::from_millis(200);
+    let clients = std::iter::from_fn(|| TcpStream::connect_timeout(&at, timeout).ok()).collect();
+    (socket, clients, at.port())
 }
 
 fn json(line: &str) -> Value {
@@ -104,9 +108,9 @@ fn a_scan_prints_a_table_with_every_open_port_and_no_escape_sequence() {
     let run = run(&["scan", "localhost", &format!("{port},1-9"), "--exclude", "1-8"]);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
     let mut table = run.stdout.lines();
-    let heading = table.next().expect("a heading");
+    let heading = table.next().expect("the table has a heading");
     assert!(heading.starts_with("localhost (127.0.0.1): 1 open of 2 ports, 1 closed, in "));
-    assert!(table.next().expect("a port").trim_start().starts_with(&port.to_string()));
+    assert!(table.next().expect("the table has a row").trim_start().starts_with(&port.to_string()));
     assert_eq!(table.next(), None);
     assert!(!run.stdout.contains('\x1b'), "a pipe receives no colours");
 }
@@ -130,8 +134,8 @@ fn a_scan_prints_the_same_json_and_events_as_the_service() {
 #[test]
 fn every_target_of_a_list_is_scanned_with_its_own_ports_or_the_common_ones() {
     let (_one, port) = listener([127, 0, 0, 1]);
-    let (_two, own) = listener([127, 0, 3, 2]);
-    let list = format!("# ours\n127.0.0.1\n\n127.0.3.2 {own} # its own\nlocalhost\n");
+    let (_two, own_port) = listener([127, 0, 3, 2]);
+    let list = format!("# ours\n127.0.0.1\n\n127.0.3.2 {own_port} # its own\nlocalhost\n");
     let run = run_with(&["scan", "--json", "--targets", "-", &port.to_string()], &list);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
     let mut found: Vec<(Value, Value)> = lines(&run.stdout)
@@ -139,7 +143,7 @@ fn every_target_of_a_list_is_scanned_with_its_own_ports_or_the_common_ones() {
         .map(|summary| (summary["domain"].clone(), summary["open_ports"][0].clone()))
         .collect();
     found.sort_by_key(|(domain, _)| domain.to_string());
-    let expected = [("127.0.0.1", port), ("127.0.3.2", own), ("localhost", port)];
+    let expected = [("127.0.0.1", port), ("127.0.3.2", own_port), ("localhost", port)];
     assert_eq!(found, expected.map(|(domain, port)| (domain.into(), port.into())));
 }
 
@@ -172,7 +176,7 @@ fn shards_together_connect_to_each_target_and_port_exactly_once() {
             format!("127.0.4.{} {port},1\n", at + 1)
         };
         let list: String = listeners.iter().enumerate().map(target).collect();
-        let (mut asked, mut sizes) = (BTreeMap::new(), Vec::new());
+        let (mut connects, mut sizes) = (BTreeMap::new(), Vec::new());
         for shard in 1..=shards {
             let part = format!("{shard}/{shards}");
             let run = run_with(&["scan", "--json", "--targets", "-", "--shard", &part], &list);
@@ -183,16 +187,16 @@ fn shards_together_connect_to_each_target_and_port_exactly_once() {
                 let ports = counts["open"].as_u64().zip(counts["closed"].as_u64());
                 let (open, closed) = ports.expect("counts are numbers");
                 size += open + closed;
-                *asked.entry(answer["domain"].to_string()).or_insert(0) += open + closed;
+                *connects.entry(answer["domain"].to_string()).or_insert(0) += open + closed;
             }
             sizes.push(size);
         }
-        assert!(asked.values().all(|ports| *ports == 2) && asked.len() == 20, "{asked:?}");
+        assert!(connects.values().all(|ports| *ports == 2) && connects.len() == 20, "{connects:?}");
         assert!(sizes.iter().max() <= sizes.iter().min().map(|least| least + 1).as_ref());
         for (listener, port) in &listeners {
-            listener.set_nonblocking(true).expect("a listener");
-            let connects = std::iter::from_fn(|| listener.accept().ok()).count();
-            assert_eq!(connects, 1, "port {port} in {shards} shards");
+            listener.set_nonblocking(true).expect("the listener is open");
+            let accepted = std::iter::from_fn(|| listener.accept().ok()).count();
+            assert_eq!(accepted, 1, "port {port} in {shards} shards");
         }
     }
 }
@@ -248,7 +252,7 @@ fn each_command_has_its_own_help() {
 #[test]
 fn a_closed_stdout_ends_the_scan_without_a_message() {
     let list = "127.1.0.0/18 1-2\n";
-    let (pipe, mut end) = std::io::pipe().expect("a pipe");
+    let (pipe, mut end) = std::io::pipe().expect("a pipe can be created");
     let mut child = openports(&["scan", "--ndjson", "--targets", "-"])
         .stdin(pipe)
         .stdout(Stdio::piped())
@@ -257,21 +261,22 @@ fn a_closed_stdout_ends_the_scan_without_a_message() {
         .expect("the binary runs");
     end.write_all(list.as_bytes()).expect("the list is read");
     drop(end);
-    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
     let mut first = String::new();
-    stdout.read_line(&mut first).expect("a line");
+    stdout.read_line(&mut first).expect("the output is UTF-8");
     assert_eq!(json(&first)["event"], "start");
     drop(stdout);
-    let run = told(child.wait_with_output().expect("the scan ends"));
+    let run = decode(child.wait_with_output().expect("the scan ends"));
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
 }
 
 #[test]
 fn a_stdout_that_cannot_be_written_is_reported() {
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let full =
+        std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full can be opened");
     let mut command = openports(&["scan", "127.0.0.1", "1-9"]);
     let output = command.stdout(full).output().expect("the binary runs");
-    let run = told(output);
+    let run = decode(output);
     assert_eq!(
         (run.code, run.stderr.as_str()),
         (Some(1), "openports: stdout: cannot be written\n")
@@ -283,7 +288,7 @@ fn a_slow_reader_receives_every_line_completely() {
     const TARGETS: usize = 3000;
     let list: String =
         (0..TARGETS).map(|at| format!("127.2.{}.{} 1\n", at / 250, at % 250)).collect();
-    let (pipe, mut end) = std::io::pipe().expect("a pipe");
+    let (pipe, mut end) = std::io::pipe().expect("a pipe can be created");
     let mut child = openports(&["scan", "--ndjson", "--targets", "-"])
         .stdin(pipe)
         .stdout(Stdio::piped())
@@ -291,24 +296,24 @@ fn a_slow_reader_receives_every_line_completely() {
         .expect("the binary runs");
     end.write_all(list.as_bytes()).expect("the list is read");
     drop(end);
-    let mut stdout = child.stdout.take().expect("a pipe");
-    let (mut text, mut some) = (Vec::new(), [0; 30_000]);
+    let mut stdout = child.stdout.take().expect("stdout is piped");
+    let (mut text, mut chunk) = (Vec::new(), [0; 30_000]);
     loop {
-        match stdout.read(&mut some).expect("the output is read") {
+        match stdout.read(&mut chunk).expect("the output is read") {
             0 => break,
-            count => text.extend_from_slice(&some[..count]),
+            count => text.extend_from_slice(&chunk[..count]),
         }
         std::thread::sleep(Duration::from_millis(2));
     }
     assert_eq!(child.wait().expect("the scan ends").code(), Some(0));
-    let events = lines(std::str::from_utf8(&text).expect("text"));
+    let events = lines(std::str::from_utf8(&text).expect("the output is UTF-8"));
     let ends = events.iter().filter(|event| event["event"] == "end").count();
     assert_eq!(ends, TARGETS);
 }
 
 #[test]
 fn an_interrupt_prints_what_is_known_so_far() {
-    let (_silent, _held, silent) = silent_port();
+    let (_silent, _clients, silent) = silent_port();
     let (_listener, port) = listener([127, 0, 0, 1]);
     let ports = format!("{port},{silent}");
     let mut child = openports(&["scan", "--ndjson", "127.0.0.1", &ports, "--timeout", "60s"])
@@ -316,19 +321,22 @@ fn an_interrupt_prints_what_is_known_so_far() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary runs");
-    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
     let mut line = String::new();
     while !line.contains(r#""open""#) {
         line.clear();
-        assert!(stdout.read_line(&mut line).expect("a line") > 0, "the open port is reported");
+        assert!(
+            stdout.read_line(&mut line).expect("the output is UTF-8") > 0,
+            "the open port is reported"
+        );
     }
     signal(&child, "-INT");
-    let asked_at = Instant::now();
+    let interrupted_at = Instant::now();
     let mut rest = String::new();
-    stdout.read_to_string(&mut rest).expect("text");
-    let run = told(child.wait_with_output().expect("the scan ends"));
+    stdout.read_to_string(&mut rest).expect("the output is UTF-8");
+    let run = decode(child.wait_with_output().expect("the scan ends"));
     assert!(
-        asked_at.elapsed() < Duration::from_secs(10),
+        interrupted_at.elapsed() < Duration::from_secs(10),
         "the scan does not wait for the silent port"
     );
     let last = json(rest.lines().last().expect("the last line is an event"));
@@ -347,28 +355,29 @@ fn terminal() -> (File, File) {
 /// A pseudoterminal: the first file reads what is written to the second.
 #[expect(unsafe_code, reason = "openpty has no safe wrapper")]
 fn terminal_of(columns: u16) -> (File, File) {
-    let (mut here, mut there) = (-1, -1);
+    let (mut controller, mut terminal) = (-1, -1);
     let null = std::ptr::null_mut();
     let size = libc::winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: openpty writes two integers and reads a size; it gets no name and no settings
     // (openpty(3)).
-    let result =
-        unsafe { libc::openpty(&raw mut here, &raw mut there, null, null.cast(), &raw const size) };
-    assert_eq!(result, 0, "a terminal");
+    let result = unsafe {
+        libc::openpty(&raw mut controller, &raw mut terminal, null, null.cast(), &raw const size)
+    };
+    assert_eq!(result, 0, "a terminal can be opened");
     // SAFETY: both descriptors are open and have no other owner.
-    unsafe { (File::from_raw_fd(here), File::from_raw_fd(there)) }
+    unsafe { (File::from_raw_fd(controller), File::from_raw_fd(terminal)) }
 }
 
 #[test]
 fn a_progress_line_is_erased_before_the_table_is_printed() {
-    let (queue, _held, silent) = silent_port();
-    queue.set_nonblocking(true).expect("a socket");
-    let (mut here, there) = terminal();
+    let (queue, _clients, silent) = silent_port();
+    queue.set_nonblocking(true).expect("the socket is open");
+    let (mut controller, terminal) = terminal();
     let ports = silent.to_string();
     let mut command = openports(&["scan", "127.0.0.1", &ports, "--timeout", "60s"]);
     command
-        .stdout(there.try_clone().expect("the terminal can be duplicated"))
-        .stderr(there)
+        .stdout(terminal.try_clone().expect("the terminal can be duplicated"))
+        .stderr(terminal)
         .stdin(Stdio::null());
     let child = command.spawn().expect("the binary runs");
     drop(command);
@@ -377,12 +386,12 @@ fn a_progress_line_is_erased_before_the_table_is_printed() {
     let mut screen = String::new();
     while !screen.contains("open of 1 port") {
         let mut piece = [0; 4096];
-        let count = here.read(&mut piece).expect("the terminal is open");
-        screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
+        let count = controller.read(&mut piece).expect("the terminal is open");
+        screen.push_str(std::str::from_utf8(&piece[..count]).expect("the output is UTF-8"));
         while screen.contains("open\x1b[K") && queue.accept().is_ok() {}
     }
-    told(child.wait_with_output().expect("the scan ends"));
-    let (before, _) = screen.split_once("127.0.0.1").expect("a table");
+    decode(child.wait_with_output().expect("the scan ends"));
+    let (before, _) = screen.split_once("127.0.0.1").expect("the table is printed");
     let before = before.trim_end_matches("\x1b[1m");
     assert!(before.ends_with("\r\x1b[K"), "the progress line is still there: {screen:?}");
 }
@@ -391,16 +400,16 @@ fn a_progress_line_is_erased_before_the_table_is_printed() {
 fn colours_are_printed_on_terminals_unless_no_color_is_set() {
     let (_listener, port) = listener([127, 0, 0, 1]);
     for (no_color, is_coloured) in [(None, true), (Some("1"), false), (Some(""), true)] {
-        let (mut here, there) = terminal();
+        let (mut controller, terminal) = terminal();
         let mut command = openports(&["scan", "127.0.0.1", &port.to_string()]);
         command.env_remove("NO_COLOR").envs(no_color.map(|value| ("NO_COLOR", value)));
-        let mut child = command.stdout(there).spawn().expect("the binary runs");
+        let mut child = command.stdout(terminal).spawn().expect("the binary runs");
         drop(command);
         let mut screen = String::new();
         while !screen.contains(&format!("{port}")) || !screen.ends_with('\n') {
             let mut piece = [0; 4096];
-            let count = here.read(&mut piece).expect("the terminal is open");
-            screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
+            let count = controller.read(&mut piece).expect("the terminal is open");
+            screen.push_str(std::str::from_utf8(&piece[..count]).expect("the output is UTF-8"));
         }
         assert_eq!(screen.contains('\x1b'), is_coloured, "NO_COLOR={no_color:?}: {screen:?}");
         assert_eq!(child.wait().expect("the scan ends").code(), Some(0));
@@ -409,15 +418,17 @@ fn colours_are_printed_on_terminals_unless_no_color_is_set() {
 
 #[test]
 fn a_terminal_shows_the_rate_and_the_remaining_time() {
-    let (mut here, there) = terminal();
+    let (mut controller, terminal) = terminal();
     let mut command = openports(&["scan", "127.0.0.1", "1-900", "--rate", "300"]);
-    let mut child = command.stderr(there).stdout(Stdio::null()).spawn().expect("the binary runs");
+    let mut child =
+        command.stderr(terminal).stdout(Stdio::null()).spawn().expect("the binary runs");
     drop(command);
     let mut screen = String::new();
     while !(screen.contains("/s  ") && screen.contains(" s left")) {
         let mut piece = [0; 4096];
-        let count = here.read(&mut piece).unwrap_or_else(|error| panic!("{error}: {screen:?}"));
-        screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
+        let count =
+            controller.read(&mut piece).unwrap_or_else(|error| panic!("{error}: {screen:?}"));
+        screen.push_str(std::str::from_utf8(&piece[..count]).expect("the output is UTF-8"));
     }
     assert!(screen.contains('%'), "{screen:?}");
     signal(&child, "-INT");
@@ -427,23 +438,24 @@ fn a_terminal_shows_the_rate_and_the_remaining_time() {
 #[test]
 fn open_ports_are_printed_above_a_progress_line_that_never_wraps() {
     let (_listener, port) = listener([127, 0, 0, 1]);
-    let (_queue, _held, silent) = silent_port();
+    let (_queue, _clients, silent) = silent_port();
     for columns in [20, 40, 200] {
-        let (mut here, there) = terminal_of(columns);
+        let (mut controller, terminal) = terminal_of(columns);
         let ports = format!("{port},{silent}");
         let mut command = openports(&["scan", "localhost", &ports, "--timeout", "60s"]);
-        let child = command.stderr(there).stdout(Stdio::null()).spawn();
+        let child = command.stderr(terminal).stdout(Stdio::null()).spawn();
         let mut child = child.expect("the binary runs");
         drop(command);
         let found = format!("{port:>7}  open");
         let mut screen = String::new();
         while !(screen.contains(&found) && screen.contains("50%")) {
             let mut piece = [0; 4096];
-            let count = here.read(&mut piece).unwrap_or_else(|error| panic!("{error}: {screen:?}"));
-            screen.push_str(std::str::from_utf8(&piece[..count]).expect("text"));
+            let count =
+                controller.read(&mut piece).unwrap_or_else(|error| panic!("{error}: {screen:?}"));
+            screen.push_str(std::str::from_utf8(&piece[..count]).expect("the output is UTF-8"));
         }
         for line in screen.split('\r').filter(|line| line.contains('%')) {
-            let shown = line.split('\x1b').next().expect("a text");
+            let shown = line.split('\x1b').next().expect("a split has a first part");
             assert!(shown.len() < usize::from(columns), "{columns} columns: {shown:?}");
         }
         assert!(screen.contains("localhost (127.0.0.1)"), "{screen:?}");
@@ -470,7 +482,7 @@ fn the_rate_applies_to_all_targets_together() {
     let took = began_at.elapsed();
     assert_eq!((run.code, lines(&run.stdout).len()), (Some(0), 3));
     // There are 60 connects, and the first is made immediately.
-    assert!(took >= Duration::from_millis(585), "60 connects in {took:?}");
+    assert!(took >= Duration::from_millis(585), "60 connects took {took:?}");
 }
 
 #[test]
@@ -479,17 +491,18 @@ fn a_health_check_reports_whether_a_service_answers() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary runs");
-    let mut log = BufReader::new(service.stderr.take().expect("a pipe"));
+    let mut log = BufReader::new(service.stderr.take().expect("stderr is piped"));
     let mut line = String::new();
-    log.read_line(&mut line).expect("a line");
-    let at = line.split("address=").nth(1).expect("the address").trim().trim_matches('"');
-    let well = run(&["healthcheck", at]);
-    assert_eq!((well.code, well.stderr.as_str()), (Some(0), ""), "{at}");
+    log.read_line(&mut line).expect("the output is UTF-8");
+    let at =
+        line.split("address=").nth(1).expect("the record has an address").trim().trim_matches('"');
+    let healthy = run(&["healthcheck", at]);
+    assert_eq!((healthy.code, healthy.stderr.as_str()), (Some(0), ""), "{at}");
     let by_variable = openports(&["healthcheck"]).env("OPENPORTS_LISTEN", at).output();
-    assert_eq!(told(by_variable.expect("the binary runs")).code, Some(0));
+    assert_eq!(decode(by_variable.expect("the binary runs")).code, Some(0));
     signal(&service, "-TERM");
     assert_eq!(service.wait().expect("the service ends").code(), Some(0));
-    let gone = run(&["healthcheck", at]);
-    assert_eq!(gone.code, Some(1));
-    assert_eq!(gone.stderr.lines().count(), 1, "{}", gone.stderr);
+    let stopped = run(&["healthcheck", at]);
+    assert_eq!(stopped.code, Some(1));
+    assert_eq!(stopped.stderr.lines().count(), 1, "{}", stopped.stderr);
 }

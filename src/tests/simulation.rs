@@ -102,8 +102,8 @@ fn a_seed_always_gives_the_same_run() {
     let replay = |seed: u64| {
         let mut world = scenario::world(seed);
         world.run();
-        let said: Vec<Vec<u8>> = world.clients.iter().map(|it| it.received.clone()).collect();
-        (world.steps, world.connects_len, world.now - world.origin, said)
+        let received: Vec<Vec<u8>> = world.clients.iter().map(|it| it.received.clone()).collect();
+        (world.steps, world.connects_len, world.now - world.origin, received)
     };
     for seed in 0..4 {
         assert_eq!(replay(seed), replay(seed), "seed {seed}");

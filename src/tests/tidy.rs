@@ -201,7 +201,7 @@ fn the_top_level_has_only_the_permitted_names() {
 fn the_map_of_lib_rs_names_every_module_once() {
     let lib = read("src/lib.rs");
     let modules = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
-    let mut mapped = floors();
+    let mut mapped = layers();
     mapped.sort_unstable();
     let mut modules: Vec<&str> = modules.collect();
     modules.sort_unstable();
@@ -212,10 +212,10 @@ fn the_map_of_lib_rs_names_every_module_once() {
 fn the_architecture_names_every_module_and_no_file_that_does_not_exist() {
     let page = read("docs/architecture.md");
     let mut faults = Vec::new();
-    for module in floors().iter().filter(|module| !page.contains(&format!("`{module}`"))) {
+    for module in layers().iter().filter(|module| !page.contains(&format!("`{module}`"))) {
         faults.push(format!("docs/architecture.md:1: describe `{module}`"));
     }
-    for (line, text) in numbered(&page) {
+    for (line, text) in numbered_lines(&page) {
         let named = text.split('`').skip(1).step_by(2).filter(|code| code.ends_with(".rs"));
         for name in named.filter(|name| !root().join("src").join(name).exists()) {
             if !root().join(name).exists() {
@@ -232,7 +232,7 @@ fn the_architecture_gives_a_reason_for_every_dependency() {
     let manifest = read("Cargo.toml");
     let mut is_dependency = false;
     let mut faults = Vec::new();
-    for (line, text) in numbered(&manifest) {
+    for (line, text) in numbered_lines(&manifest) {
         if text.starts_with('[') {
             is_dependency = text.ends_with("dependencies]");
         } else if is_dependency
@@ -284,7 +284,7 @@ fn the_api_document_names_no_metric_that_does_not_exist() {
     let page = read("docs/api.md");
     let metrics = metrics();
     let mut faults = Vec::new();
-    for (line, text) in numbered(&page) {
+    for (line, text) in numbered_lines(&page) {
         for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end));
             let is_metric = word.starts_with("openports_");
@@ -334,19 +334,20 @@ impl Source {
 
     /// The production lines without comments.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        numbered(self.production()).filter_map(|(line, text)| {
+        numbered_lines(self.production()).filter_map(|(line, text)| {
             let code = text.split(" // ").next().unwrap_or(text);
             (!code.trim_start().starts_with("//")).then_some((line, code))
         })
     }
 }
 
-fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
+fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().map(|(index, line)| (index + 1, line))
 }
 
 fn check_width(source: &Source) -> Vec<Fault> {
-    let wide = numbered(&source.text).filter(|(_, text)| text.chars().count() > LINE_CHARS_MAX);
+    let wide =
+        numbered_lines(&source.text).filter(|(_, text)| text.chars().count() > LINE_CHARS_MAX);
     wide.map(|(line, _)| (line, format!("wrap it at {LINE_CHARS_MAX} characters"))).collect()
 }
 
@@ -378,7 +379,7 @@ fn check_length(source: &Source) -> Vec<Fault> {
             format!("split the module: it has {len} lines, the limit is {MODULE_LINES_MAX}"),
         ));
     }
-    let ends = numbered(&source.text).skip(len).filter(|(_, text)| *text == "}").count();
+    let ends = numbered_lines(&source.text).skip(len).filter(|(_, text)| *text == "}").count();
     if ends > 0 && !source.text.ends_with("\n}\n") || ends > 1 {
         faults.push((source.text.lines().count(), "move the tests to the end of the file".into()));
     }
@@ -420,13 +421,13 @@ fn function_name(line: &str) -> Option<&str> {
 
 /// Checks that a module imports only modules below it in the map of lib.rs.
 fn check_imports(source: &Source) -> Vec<Fault> {
-    let floors = floors();
+    let layers = layers();
     let own = source.module();
     let mut faults = Vec::new();
     if own == "lib" || own == "main" {
         return faults;
     }
-    let floor = floors.iter().position(|module| module == own);
+    let layer = layers.iter().position(|module| module == own);
     for (line, code) in source.code() {
         if source.path == format!("src/{own}.rs") && code.contains("super::") {
             faults.push((line, "use a path from the crate: `crate::module::…`".into()));
@@ -434,8 +435,8 @@ fn check_imports(source: &Source) -> Vec<Fault> {
         for path in code.split("crate::").skip(1) {
             let module = path.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next();
             let module = module.unwrap_or_default();
-            let below = floors.iter().position(|name| name == module);
-            if module != own && (below.is_none() || below <= floor) {
+            let below = layers.iter().position(|name| name == module);
+            if module != own && (below.is_none() || below <= layer) {
                 faults.push((
                     line,
                     format!("`{own}` must not import `{module}`: see the map in src/lib.rs"),
@@ -449,10 +450,10 @@ fn check_imports(source: &Source) -> Vec<Fault> {
 /// Checks that a module of the core imports only modules that are listed after it in the header of
 /// the core, and never the core itself.
 fn check_core_imports(source: &Source) -> Vec<Fault> {
-    let floors = core_floors();
+    let layers = core_layers();
     let path = &source.path["src/core/".len()..];
     let own = path.split(['/', '.']).next().unwrap_or_default();
-    let Some(floor) = floors.iter().position(|module| module == own) else {
+    let Some(layer) = layers.iter().position(|module| module == own) else {
         return vec![(1, format!("list `{own}` in the header of src/core.rs"))];
     };
     // Inside the folder of a module, `super` is this module and `super::super` is the core.
@@ -467,7 +468,7 @@ fn check_core_imports(source: &Source) -> Vec<Fault> {
                 Some(list) => list.split(',').filter_map(first).collect(),
                 None => first(rest).into_iter().collect(),
             };
-            let is_below = |name: &String| floors.iter().skip(floor + 1).any(|it| it == name);
+            let is_below = |name: &String| layers.iter().skip(layer + 1).any(|it| it == name);
             if let Some(name) = names.iter().find(|name| !name.is_empty() && !is_below(name)) {
                 let fault =
                     format!("`{own}` must not import `{name}`: see the header of src/core.rs");
@@ -479,7 +480,7 @@ fn check_core_imports(source: &Source) -> Vec<Fault> {
 }
 
 /// The modules of the core from top to bottom, in the order of its header.
-fn core_floors() -> Vec<String> {
+fn core_layers() -> Vec<String> {
     let text = read("src/core.rs");
     let rest = text.split_once("//! The modules from top to bottom").map_or("", |(_, rest)| rest);
     let list = rest.split("\n//!\n").next().unwrap_or_default();
@@ -487,7 +488,7 @@ fn core_floors() -> Vec<String> {
 }
 
 /// The modules of the crate from top to bottom, in the order of the map in lib.rs.
-fn floors() -> Vec<String> {
+fn layers() -> Vec<String> {
     let lib = read("src/lib.rs");
     let rows = lib.lines().filter_map(|line| line.strip_prefix("//! | [")?.split(" | ").next());
     let names = rows.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned));
@@ -553,7 +554,7 @@ fn check_words(source: &Source) -> Vec<Fault> {
         concat!("gcr", ".io"),
     ];
     let mut faults = Vec::new();
-    for (line, text) in numbered(&source.text) {
+    for (line, text) in numbered_lines(&source.text) {
         let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
         if words.any(|word| UNFINISHED.contains(&word)) {
             faults.push((line, "do this now, or delete the remark".into()));
@@ -578,7 +579,7 @@ fn check_words(source: &Source) -> Vec<Fault> {
 fn check_links(source: &Source) -> Vec<Fault> {
     let folder = Path::new(&source.path).parent().map_or(root(), |folder| root().join(folder));
     let mut faults = Vec::new();
-    for (line, text) in numbered(&source.text) {
+    for (line, text) in numbered_lines(&source.text) {
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             if link.contains("://") {
                 continue;
@@ -611,7 +612,7 @@ fn headings(page: &Path) -> Vec<String> {
 /// Checks that documents contain no line numbers, because these become wrong with the next commit.
 fn check_line_numbers(source: &Source) -> Vec<Fault> {
     let is_numbered = |rest: &&str| rest.starts_with(|c: char| c.is_ascii_digit());
-    let found = numbered(&source.text)
+    let found = numbered_lines(&source.text)
         .filter(|(_, text)| text.split(".rs:").skip(1).any(|rest| is_numbered(&rest)));
     found
         .map(|(line, _)| (line, "name the type or the function instead of its line".into()))

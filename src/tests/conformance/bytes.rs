@@ -9,8 +9,8 @@ use crate::drive;
 fn each_byte_of_the_request_line_is_judged_by_the_grammar() {
     let mut t = Table::default();
     t.section("RFC 9112 3, byte by byte");
-    let healthz = |before: &[u8], byte: u8, behind: &[u8]| {
-        [before, &[byte], behind, b" HTTP/1.1\r\nHost: h\r\n\r\n"].concat()
+    let healthz = |before: &[u8], byte: u8, after: &[u8]| {
+        [before, &[byte], after, b" HTTP/1.1\r\nHost: h\r\n\r\n"].concat()
     };
     each(&mut t, "the first byte", 0, |byte| {
         let expected = match byte {
@@ -80,8 +80,8 @@ fn each_byte_of_a_field_line_is_judged_by_the_grammar() {
     let mut t = Table::default();
     t.section("RFC 9112 5, byte by byte");
     let head = b"GET /healthz HTTP/1.1\r\nHost: h\r\n";
-    let field = |before: &[u8], byte: u8, behind: &[u8]| {
-        [head, before, &[byte], behind, b"\r\n\r\n"].concat()
+    let field = |before: &[u8], byte: u8, after: &[u8]| {
+        [head, before, &[byte], after, b"\r\n\r\n"].concat()
     };
     let tchar = |byte: u8| if is_tchar(byte) { "200" } else { "400!" };
     let start = head.len();
@@ -157,7 +157,7 @@ fn each_byte_of_a_chunked_body_is_judged_by_the_grammar() {
     let mut t = Table::default();
     t.section("RFC 9112 7.1, byte by byte");
     let head = b"GET /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let body = |before: &[u8], byte: u8, behind: &[u8]| [head, before, &[byte], behind].concat();
+    let body = |before: &[u8], byte: u8, after: &[u8]| [head, before, &[byte], after].concat();
     let start = head.len();
     let fine = |is_fine: bool| if is_fine { "200" } else { "400!" };
     each(&mut t, "a digit of a size", start, |byte| {

@@ -35,14 +35,14 @@ impl Expected {
     fn parse(text: &str) -> Self {
         let answer = |word: &str| {
             let digits = word.trim_start_matches('H');
-            let status = digits.parse::<u16>().unwrap_or_else(|_| panic!("bad {text:?}"));
+            let status = digits.parse::<u16>().unwrap_or_else(|_| panic!("{text:?} is not valid"));
             (status, word.starts_with('H'))
         };
         let (mut answers, mut after) = (Vec::new(), After::Open);
         for word in text.split_whitespace() {
             assert_eq!(after, After::Open, "{text:?}: no word may follow the end");
-            if let Some(lack) = word.strip_prefix('?') {
-                after = After::Waits((!lack.is_empty()).then(|| answer(lack)));
+            if let Some(answer_at_end) = word.strip_prefix('?') {
+                after = After::Waits((!answer_at_end.is_empty()).then(|| answer(answer_at_end)));
                 continue;
             }
             answers.push(answer(word.trim_end_matches('!')));
@@ -130,7 +130,7 @@ impl Table {
     pub(crate) fn line(&mut self, line: impl AsRef<[u8]>, expected: &str) -> &mut Case {
         let line = line.as_ref();
         let bytes = [line, b"\r\nHost: localhost\r\n\r\n"].concat();
-        let case = self.raw(&shown(line), bytes, expected);
+        let case = self.raw(&escape(line), bytes, expected);
         case.cuts.retain(|at| *at <= line.len() + 2);
         case
     }
@@ -139,7 +139,7 @@ impl Table {
     pub(crate) fn only_field(&mut self, field: impl AsRef<[u8]>, expected: &str) -> &mut Case {
         let field = field.as_ref();
         let bytes = [field, b"\r\n\r\n"].concat();
-        self.behind(b"GET /healthz HTTP/1.1\r\n", &shown(field), (&bytes, expected))
+        self.after_head(b"GET /healthz HTTP/1.1\r\n", &escape(field), (&bytes, expected))
     }
 
     /// A GET with these fields after Host and without a body.
@@ -157,33 +157,38 @@ impl Table {
         let (fields, body) = (fields.as_ref(), body.as_ref());
         let head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n";
         let name = if body.is_empty() {
-            shown(fields)
+            escape(fields)
         } else {
-            format!("{} with {}", shown(fields), shown(body))
+            format!("{} with {}", escape(fields), escape(body))
         };
-        self.behind(head, &name, (&[fields, b"\r\n\r\n", body].concat(), expected))
+        self.after_head(head, &name, (&[fields, b"\r\n\r\n", body].concat(), expected))
     }
 
     /// A GET with a chunked body.
     pub(crate) fn chunks(&mut self, body: impl AsRef<[u8]>, expected: &str) -> &mut Case {
         let body = body.as_ref();
         let head = b"GET /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
-        self.behind(head, &format!("chunks {}", shown(body)), (body, expected))
+        self.after_head(head, &format!("chunks {}", escape(body)), (body, expected))
     }
 
     /// A case whose head is shared by many cases. The head is split only in other cases.
-    fn behind(&mut self, head: &[u8], name: &str, (bytes, expected): (&[u8], &str)) -> &mut Case {
+    fn after_head(
+        &mut self,
+        head: &[u8],
+        name: &str,
+        (bytes, expected): (&[u8], &str),
+    ) -> &mut Case {
         let case = self.raw(name, [head, bytes].concat(), expected);
         // The hidden request is also split only in other cases.
-        let is_hiding = case.bytes.ends_with(HIDDEN.as_bytes());
-        let end = case.bytes.len() - if is_hiding { HIDDEN.len() - 1 } else { 0 };
+        let has_hidden_request = case.bytes.ends_with(HIDDEN.as_bytes());
+        let end = case.bytes.len() - if has_hidden_request { HIDDEN.len() - 1 } else { 0 };
         case.cuts.retain(|at| (head.len()..=end).contains(at));
         case
     }
 }
 
 /// The bytes as a name: escaped, and shortened if they are long.
-fn shown(bytes: &[u8]) -> String {
+fn escape(bytes: &[u8]) -> String {
     let text = bytes.escape_ascii().to_string();
     match text.get(..90) {
         Some(start) if text.len() > 100 => format!("{start}… ({} bytes)", bytes.len()),

@@ -11,7 +11,7 @@ use crate::drive;
 fn transfer_encoding_is_parsed_strictly() {
     let mut table = Table::default();
     codings(&mut table);
-    both(&mut table);
+    codings_with_length(&mut table);
     drive::check(table.cases);
 }
 
@@ -102,10 +102,10 @@ fn codings(t: &mut Table) {
     }
     for byte in [0, 1, 8, 11, 12, 14, 27, 31, 127, 128, 160, 255] {
         let before = [b"Transfer-Encoding: ", &[byte][..], b"chunked"].concat();
-        let behind = [b"Transfer-Encoding: chunked", &[byte][..]].concat();
+        let after = [b"Transfer-Encoding: chunked", &[byte][..]].concat();
         let at_name = [b"Transfer-Encoding", &[byte][..], b": chunked"].concat();
         let first = [&[byte][..], b"Transfer-Encoding: chunked"].concat();
-        for field in [before, behind, at_name, first] {
+        for field in [before, after, at_name, first] {
             t.body(field, &body, "400!");
         }
     }
@@ -174,7 +174,7 @@ fn codings(t: &mut Table) {
     }
 }
 
-fn both(t: &mut Table) {
+fn codings_with_length(t: &mut Table) {
     t.section("RFC 9112 6.1, 6.3, 11.2");
     let chunked = "Transfer-Encoding: chunked";
     for length in ["0", "3", "5", "6", "100", "x", "-1", "5, 5"] {

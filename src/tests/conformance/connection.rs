@@ -6,30 +6,30 @@ use std::net::TcpStream;
 
 use crate::case::Table;
 use crate::drive;
-use crate::process::{PATIENCE, Service};
+use crate::process::{EVENT_TIMEOUT, Service};
 use crate::reader;
 
 const GET: &str = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
 const HEAD: &str = "HEAD /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
-const MISS: &str = "GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n";
+const NOT_FOUND: &str = "GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n";
 const POST: &str = "POST /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello";
 const LAST: &str = "GET /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
-const BAD: &str = "GET /healthz HTTP/1.1\r\n\r\n";
+const NO_HOST: &str = "GET /healthz HTTP/1.1\r\n\r\n";
 const CHUNKED: &str =
     "PUT /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
 
 #[test]
 fn the_connection_options_determine_the_persistence() {
     let mut table = Table::default();
-    endings(&mut table);
-    old_endings(&mut table);
+    persistence(&mut table);
+    persistence_in_1_0(&mut table);
     drive::check(table.cases);
 }
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let mut table = Table::default();
-    orders(&mut table);
+    pipelines(&mut table);
     scans(&mut table);
     drive::check(table.cases);
 }
@@ -42,7 +42,7 @@ fn expectations_are_checked_and_upgrades_are_ignored() {
     drive::check(table.cases);
 }
 
-fn endings(t: &mut Table) {
+fn persistence(t: &mut Table) {
     t.section("RFC 9112 9.3, 9.6");
     for option in [
         "close",
@@ -106,12 +106,16 @@ fn endings(t: &mut Table) {
     t.body("Connection: close\r\nContent-Length: 5", format!("hello{GET}"), "200!");
     let chunked = "Connection: close\r\nTransfer-Encoding: chunked";
     t.body(chunked, format!("0\r\n\r\n{GET}"), "200!");
-    t.raw("an error of a route keeps the connection", MISS, "404");
-    t.raw("an invalid query keeps the connection", MISS.replace("nowhere", "open-ports"), "400");
-    t.raw("a protocol error closes the connection", format!("{BAD}{GET}"), "400!");
+    t.raw("an error of a route keeps the connection", NOT_FOUND, "404");
+    t.raw(
+        "an invalid query keeps the connection",
+        NOT_FOUND.replace("nowhere", "open-ports"),
+        "400",
+    );
+    t.raw("a protocol error closes the connection", format!("{NO_HOST}{GET}"), "400!");
 }
 
-fn old_endings(t: &mut Table) {
+fn persistence_in_1_0(t: &mut Table) {
     t.section("RFC 9112 9.3, C.2.2");
     for (fields, expected) in [
         ("", "200!"),
@@ -130,7 +134,7 @@ fn old_endings(t: &mut Table) {
         let second = if expected.ends_with('!') { "200!" } else { "200 404" };
         t.raw(
             &format!("a second request after 1.0 with {fields:?}"),
-            format!("{bytes}{MISS}"),
+            format!("{bytes}{NOT_FOUND}"),
             second,
         );
     }
@@ -140,16 +144,16 @@ fn old_endings(t: &mut Table) {
     t.raw("POST of 1.0", "POST /healthz HTTP/1.0\r\nContent-Length: 2\r\n\r\nok", "405!");
 }
 
-fn orders(t: &mut Table) {
+fn pipelines(t: &mut Table) {
     t.section("RFC 9112 9.3.2");
     let parts = [
         (GET, "200"),
         (HEAD, "H200"),
-        (MISS, "404"),
+        (NOT_FOUND, "404"),
         (POST, "405"),
         (CHUNKED, "405"),
         (LAST, "200!"),
-        (BAD, "400!"),
+        (NO_HOST, "400!"),
     ];
     for (first, one) in parts {
         for (second, two) in parts {
@@ -158,11 +162,11 @@ fn orders(t: &mut Table) {
             t.raw(&format!("{one} before {two}: {both:?}"), both, &expected);
         }
     }
-    let three = format!("{GET}{HEAD}{MISS}{POST}{CHUNKED}{HEAD}{GET}");
+    let three = format!("{GET}{HEAD}{NOT_FOUND}{POST}{CHUNKED}{HEAD}{GET}");
     t.raw("seven requests in order", &three, "200 H200 404 405 405 H200 200");
     t.raw(
         "an invalid request in the middle",
-        format!("{three}{BAD}{three}"),
+        format!("{three}{NO_HOST}{three}"),
         "200 H200 404 405 405 H200 200 400!",
     );
     t.raw(
@@ -192,7 +196,7 @@ fn scans(t: &mut Table) {
             ("a scan", scan("1.1", &field), "200"),
             (
                 "a scan between other requests",
-                format!("{GET}{}{MISS}", scan("1.1", &field)),
+                format!("{GET}{}{NOT_FOUND}", scan("1.1", &field)),
                 "200 200 404",
             ),
             ("two scans", scan("1.1", &field).repeat(2), "200 200"),
@@ -260,7 +264,7 @@ fn expectations(t: &mut Table) {
     t.body("Expect: 100-continue\r\nContent-Length: x", "", "400!");
     let smuggled = "Expect: 100-continue\r\nContent-Length: 5\r\nTransfer-Encoding: chunked";
     t.body(smuggled, format!("0\r\n\r\n{GET}"), "400!");
-    t.body("Expect: 100-continue\r\nContent-Length: 5", format!("hello{MISS}"), "200 404");
+    t.body("Expect: 100-continue\r\nContent-Length: 5", format!("hello{NOT_FOUND}"), "200 404");
     let fields = "Host: h\r\nExpect: 100-continue\r\nContent-Length: 5";
     let head = format!("HEAD /healthz HTTP/1.1\r\n{fields}\r\n\r\nhello");
     t.raw("HEAD with an expectation", head, "H200");
@@ -281,7 +285,7 @@ fn upgrades(t: &mut Table) {
         "Connection: upgrade".to_owned(),
     ] {
         t.fields(&fields, "200");
-        t.body(format!("{fields}\r\nContent-Length: 5"), format!("hello{MISS}"), "200 404");
+        t.body(format!("{fields}\r\nContent-Length: 5"), format!("hello{NOT_FOUND}"), "200 404");
         t.raw(
             &format!("POST with {fields:?}"),
             format!("POST /healthz HTTP/1.1\r\nHost: h\r\n{fields}\r\n\r\n"),
@@ -296,9 +300,9 @@ fn upgrades(t: &mut Table) {
 #[test]
 fn the_service_sends_100_continue_only_if_the_client_waits() {
     let service = Service::start(&[]);
-    let ask = |method: &str, fields: &str, body: &str| {
+    let statuses = |method: &str, fields: &str, body: &str| {
         let mut stream = TcpStream::connect(service.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(EVENT_TIMEOUT)).unwrap();
         let head =
             format!("{method} /healthz HTTP/1.1\r\nHost: h\r\nConnection: close\r\n{fields}");
         stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
@@ -316,13 +320,13 @@ fn the_service_sends_100_continue_only_if_the_client_waits() {
     let expect = "Expect: 100-continue\r\n";
     let length = |n: usize| format!("{expect}Content-Length: {n}\r\n");
     let chunked = format!("{expect}Transfer-Encoding: chunked\r\n");
-    assert_eq!(ask("GET", &length(5), "hello"), [100, 200]);
-    assert_eq!(ask("HEAD", &length(5), "hello"), [100, 200]);
-    assert_eq!(ask("POST", &length(5), "hello"), [100, 405]);
-    assert_eq!(ask("GET", &chunked, "0\r\n\r\n"), [100, 200]);
-    assert_eq!(ask("GET", &chunked, "zz\r\n\r\n"), [100, 400]);
-    assert_eq!(ask("GET", &length(0), ""), [200]);
-    assert_eq!(ask("GET", expect, ""), [200]);
-    assert_eq!(ask("GET", &length(100_000), ""), [413]);
-    assert_eq!(ask("GET", "Expect: x\r\nContent-Length: 5\r\n", ""), [417]);
+    assert_eq!(statuses("GET", &length(5), "hello"), [100, 200]);
+    assert_eq!(statuses("HEAD", &length(5), "hello"), [100, 200]);
+    assert_eq!(statuses("POST", &length(5), "hello"), [100, 405]);
+    assert_eq!(statuses("GET", &chunked, "0\r\n\r\n"), [100, 200]);
+    assert_eq!(statuses("GET", &chunked, "zz\r\n\r\n"), [100, 400]);
+    assert_eq!(statuses("GET", &length(0), ""), [200]);
+    assert_eq!(statuses("GET", expect, ""), [200]);
+    assert_eq!(statuses("GET", &length(100_000), ""), [413]);
+    assert_eq!(statuses("GET", "Expect: x\r\nContent-Length: 5\r\n", ""), [417]);
 }

@@ -8,7 +8,7 @@ fn field_lines_are_parsed_strictly() {
     let mut table = Table::default();
     names(&mut table);
     values(&mut table);
-    folds(&mut table);
+    line_folding(&mut table);
     drive::check(table.cases);
 }
 
@@ -192,7 +192,7 @@ fn values(t: &mut Table) {
     t.fields("Connection: , ,\tclose,", "200!");
 }
 
-fn folds(t: &mut Table) {
+fn line_folding(t: &mut Table) {
     t.section("RFC 9112 5.2");
     for field in [
         "X: y\r\n z",

@@ -5,10 +5,10 @@
 //! parser finds requests, and the split of the bytes does not change the answers.
 //! `CONFORMANCE_SEED=n` replays one stream, and `CONFORMANCE_SEEDS=n` sends that many streams.
 
-use crate::line;
+use crate::client::{self, Client};
 use crate::process::{Service, until};
 use crate::reader::{self, Answer};
-use crate::reference::{self, Reading};
+use crate::reference::{self, Element};
 use crate::rng::Rng;
 
 /// The number of streams in a normal run.
@@ -76,8 +76,8 @@ fn mutated_requests_get_well_formed_answers_and_not_too_many() {
     let began = service.descriptors();
     let (mut answered, mut refused) = (0, 0);
     for batch in seeds.clone().collect::<Vec<_>>().chunks(BATCH) {
-        for (seed, fault) in play(&service, batch) {
-            let answers = fault.unwrap_or_else(|fault| {
+        for (seed, result) in send_streams(&service, batch) {
+            let answers = result.unwrap_or_else(|fault| {
                 let bytes = stream(&mut Rng::new(seed));
                 panic!("CONFORMANCE_SEED={seed}: {fault}\nsent {}", bytes.escape_ascii())
             });
@@ -85,7 +85,7 @@ fn mutated_requests_get_well_formed_answers_and_not_too_many() {
             refused += answers.iter().filter(|answer| answer.status == 400).count();
         }
     }
-    println!("seeds {seeds:?}: {answered} requests answered well, {refused} refused");
+    println!("seeds {seeds:?}: {answered} requests answered without an error, {refused} refused");
     assert!(service.is_running(), "the service has ended: {}", service.command);
     until("the service has closed the descriptors", || {
         (service.descriptors() <= began).then_some(())
@@ -124,7 +124,7 @@ fn stream(rng: &mut Rng) -> Vec<u8> {
 }
 
 /// Sends the stream of each seed twice, and judges the answers.
-fn play(service: &Service, seeds: &[u64]) -> Vec<(u64, Result<Vec<Answer>, String>)> {
+fn send_streams(service: &Service, seeds: &[u64]) -> Vec<(u64, Result<Vec<Answer>, String>)> {
     let streams: Vec<(Vec<u8>, [usize; 2])> = seeds
         .iter()
         .map(|seed| {
@@ -135,9 +135,9 @@ fn play(service: &Service, seeds: &[u64]) -> Vec<(u64, Result<Vec<Answer>, Strin
             (bytes, cuts)
         })
         .collect();
-    let (mut control, mut lines) = line::connect(service.address, 2 * streams.len());
+    let (mut control, mut clients) = client::connect(service.address, 2 * streams.len());
     for step in 0..3 {
-        for ((bytes, cuts), pair) in streams.iter().zip(lines.chunks_mut(2)) {
+        for ((bytes, cuts), pair) in streams.iter().zip(clients.chunks_mut(2)) {
             let ends = [0, cuts[0], cuts[1], bytes.len()];
             pair[1].send(&bytes[ends[step]..ends[step + 1]]);
             if step == 0 {
@@ -146,8 +146,8 @@ fn play(service: &Service, seeds: &[u64]) -> Vec<(u64, Result<Vec<Answer>, Strin
         }
         control.barrier();
     }
-    lines.iter_mut().for_each(line::Line::half_close);
-    let mut received = lines.into_iter().map(line::Line::read_to_end);
+    clients.iter_mut().for_each(Client::half_close);
+    let mut received = clients.into_iter().map(Client::read_to_end);
     let mut judged = Vec::new();
     for (seed, (bytes, _)) in seeds.iter().zip(&streams) {
         let whole = received
@@ -167,13 +167,13 @@ fn play(service: &Service, seeds: &[u64]) -> Vec<(u64, Result<Vec<Answer>, Strin
 
 /// Returns the final answers, or an error if these bytes must not have such answers.
 fn judge(bytes: &[u8], received: &[u8]) -> Result<Vec<Answer>, String> {
-    let readings = reference::read(bytes);
+    let elements = reference::read(bytes);
     // A refused head may or may not be a HEAD, depending on how far it was parsed, so both are
     // tried.
     let read = |is_rest_head: bool| {
-        let is_head = |index: usize| match readings.get(index) {
-            Some(Reading::Request { is_head }) => *is_head,
-            Some(Reading::Rest) | None => is_rest_head,
+        let is_head = |index: usize| match elements.get(index) {
+            Some(Element::Request { is_head }) => *is_head,
+            Some(Element::Rest) | None => is_rest_head,
         };
         reader::read(received, is_head, true)
     };
@@ -182,14 +182,14 @@ fn judge(bytes: &[u8], received: &[u8]) -> Result<Vec<Answer>, String> {
     if let Some(own) = answers.iter().find(|answer| answer.status >= 500) {
         return Err(format!("{own:?}"));
     }
-    let is_refused = answers.last().is_some_and(|last| last.status >= 400 && last.says_close());
+    let is_refused = answers.last().is_some_and(|last| last.status >= 400 && last.has_close());
     let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
-    if answers.len() > readings.len() {
-        return Err(format!("{statuses:?} are more answers than {readings:?}"));
+    if answers.len() > elements.len() {
+        return Err(format!("{statuses:?} are more answers than {elements:?}"));
     }
-    let is_cut = answers.len() + 1 == readings.len() && readings.last() == Some(&Reading::Rest);
-    if answers.len() < readings.len() && !is_cut && !is_refused {
-        return Err(format!("{statuses:?} are fewer answers than {readings:?}"));
+    let is_cut = answers.len() + 1 == elements.len() && elements.last() == Some(&Element::Rest);
+    if answers.len() < elements.len() && !is_cut && !is_refused {
+        return Err(format!("{statuses:?} are fewer answers than {elements:?}"));
     }
-    Ok(answers.into_iter().map(Answer::timeless).collect())
+    Ok(answers.into_iter().map(Answer::comparable).collect())
 }

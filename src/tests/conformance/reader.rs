@@ -28,12 +28,12 @@ impl Answer {
     }
 
     /// Whether the answer announces the end of the connection.
-    pub(crate) fn says_close(&self) -> bool {
+    pub(crate) fn has_close(&self) -> bool {
         self.field("Connection") == Some("close")
     }
 
     /// The answer without the fields that may differ between two ways of sending a request.
-    pub(crate) fn timeless(mut self) -> Self {
+    pub(crate) fn comparable(mut self) -> Self {
         self.fields.retain(|(name, _)| name != "Date" && name != "Connection");
         self
     }
@@ -46,15 +46,15 @@ pub(crate) fn read(
     is_head: impl Fn(usize) -> bool,
     is_ended: bool,
 ) -> Result<Vec<Answer>, String> {
-    let (mut rest, mut answers, mut finals) = (bytes, Vec::new(), 0);
+    let (mut rest, mut answers, mut finals_len) = (bytes, Vec::new(), 0);
     while !rest.is_empty() {
         let mut answer = read_head(&mut rest)?;
         if answer.is_interim() {
             check_interim(&answer)?;
         } else {
-            read_body(&mut answer, &mut rest, (is_head(finals), is_ended))?;
-            check_final(&answer, is_head(finals))?;
-            finals += 1;
+            read_body(&mut answer, &mut rest, (is_head(finals_len), is_ended))?;
+            check_final(&answer, is_head(finals_len))?;
+            finals_len += 1;
         }
         answers.push(answer);
     }
@@ -66,8 +66,8 @@ pub(crate) fn read(
 
 fn take_line<'a>(rest: &mut &'a [u8]) -> Result<&'a str, String> {
     let end = rest.windows(2).position(|two| two == b"\r\n").ok_or("a line without an end")?;
-    let (line, behind) = rest.split_at(end);
-    *rest = &behind[2..];
+    let (line, after) = rest.split_at(end);
+    *rest = &after[2..];
     if line.iter().any(|byte| byte.is_ascii_control()) {
         return Err(format!("a control byte in {:?}", line.escape_ascii().to_string()));
     }
@@ -123,7 +123,7 @@ fn read_body(
             answer.body = take(rest, length)?.to_vec();
         }
         (None, Some("chunked")) => read_chunks(answer, rest)?,
-        (None, None) if answer.says_close() && is_ended => {
+        (None, None) if answer.has_close() && is_ended => {
             answer.body = std::mem::take(rest).to_vec();
         }
         other => return Err(format!("unknown framing {other:?}")),
@@ -148,9 +148,9 @@ fn read_chunks(answer: &mut Answer, rest: &mut &[u8]) -> Result<(), String> {
 }
 
 fn take<'a>(rest: &mut &'a [u8], count: usize) -> Result<&'a [u8], String> {
-    let (taken, behind) =
+    let (taken, after) =
         rest.split_at_checked(count).ok_or("the answer is shorter than its length")?;
-    *rest = behind;
+    *rest = after;
     Ok(taken)
 }
 
@@ -208,8 +208,8 @@ fn check_problem(answer: &Answer, is_head: bool) -> Result<(), String> {
     }
     let document: Value = serde_json::from_slice(&answer.body).map_err(|e| e.to_string())?;
     let is_text = |key: &str| document[key].as_str().is_some_and(|text| !text.is_empty());
-    let is_whole = ["type", "title", "cause", "detail"].into_iter().all(is_text);
-    if document["status"] != answer.status || !is_whole {
+    let is_complete = ["type", "title", "cause", "detail"].into_iter().all(is_text);
+    if document["status"] != answer.status || !is_complete {
         return Err(format!("problem {document} with status {} (RFC 9457 3.1)", answer.status));
     }
     Ok(())

@@ -7,7 +7,7 @@
 
 /// An element of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reading {
+pub(crate) enum Element {
     /// A well-formed request.
     Request { is_head: bool },
     /// Bytes that are not a request or not yet one. No element follows.
@@ -15,22 +15,22 @@ pub(crate) enum Reading {
 }
 
 /// Parses up to the last request that must be answered.
-pub(crate) fn read(mut bytes: &[u8]) -> Vec<Reading> {
-    let mut readings = Vec::new();
+pub(crate) fn read(mut bytes: &[u8]) -> Vec<Element> {
+    let mut elements = Vec::new();
     loop {
         while let [b'\r', b'\n', rest @ ..] = bytes {
             bytes = rest;
         }
         if bytes.is_empty() {
-            return readings;
+            return elements;
         }
         let Some((is_head, is_last, len)) = read_request(bytes) else {
-            readings.push(Reading::Rest);
-            return readings;
+            elements.push(Element::Rest);
+            return elements;
         };
-        readings.push(Reading::Request { is_head });
+        elements.push(Element::Request { is_head });
         if is_last {
-            return readings;
+            return elements;
         }
         bytes = &bytes[len..];
     }
@@ -64,8 +64,8 @@ fn read_request(bytes: &[u8]) -> Option<(bool, bool, usize)> {
             _ => {}
         }
     }
-    let says = |option: &str| options.iter().any(|said| said == option);
-    let is_last = says("close") || (minor == "0" && !says("keep-alive"));
+    let has_option = |option: &str| options.iter().any(|it| it == option);
+    let is_last = has_option("close") || (minor == "0" && !has_option("keep-alive"));
     let body = &bytes[head_len..];
     let body_len = match (&lengths[..], &codings[..]) {
         ([], []) => 0,
@@ -115,8 +115,8 @@ fn read_chunks(body: &[u8]) -> Option<usize> {
 
 fn take_line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = rest.windows(2).position(|two| two == b"\r\n")?;
-    let (line, behind) = rest.split_at(len);
-    *rest = &behind[2..];
+    let (line, after) = rest.split_at(len);
+    *rest = &after[2..];
     Some(line)
 }
 
@@ -131,25 +131,25 @@ mod tests {
 
     #[test]
     fn requests_are_counted_up_to_the_first_invalid_one() {
-        let check = |text: &str, expected: &[Reading]| assert_eq!(read(text.as_bytes()), expected);
-        let (get, head) = (Reading::Request { is_head: false }, Reading::Request { is_head: true });
+        let check = |text: &str, expected: &[Element]| assert_eq!(read(text.as_bytes()), expected);
+        let (get, head) = (Element::Request { is_head: false }, Element::Request { is_head: true });
         let one = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
         let last = one.replace("1.1", "1.0");
         let chunked =
             "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n5;a\r\nhello\r\n0\r\n\r\n";
         check("", &[]);
         check(&format!("\r\n{one}{}", one.replace("GET", "HEAD")), &[get, head]);
-        check(&format!("{one}GET /"), &[get, Reading::Rest]);
+        check(&format!("{one}GET /"), &[get, Element::Rest]);
         check(&format!("{last}{one}"), &[get]);
         check(&format!("{chunked}{one}"), &[get, get]);
-        check(&chunked.replace("5;", "6;"), &[Reading::Rest]);
-        check(&one.replace("Host", "Content-Length: 5\r\nHost"), &[Reading::Rest]);
+        check(&chunked.replace("5;", "6;"), &[Element::Rest]);
+        check(&one.replace("Host", "Content-Length: 5\r\nHost"), &[Element::Rest]);
         check(
             &format!("{}hello{one}", one.replace("Host", "Content-Length: 5\r\nHost")),
             &[get, get],
         );
         check(&last.replace("Host: h", "Connection: x, keep-alive"), &[get]);
         assert_eq!(read(b"GET / HTTP/1.0\r\nConnection: \xA0keep-alive\r\n\r\nX"), [get]);
-        check(&one.replace("Host", "Content-Length: +0\r\nHost"), &[Reading::Rest]);
+        check(&one.replace("Host", "Content-Length: +0\r\nHost"), &[Element::Rest]);
     }
 }

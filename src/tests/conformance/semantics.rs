@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::case::Table;
 use crate::drive;
-use crate::process::{Folder, PATIENCE, Service};
+use crate::process::{EVENT_TIMEOUT, Folder, Service};
 use crate::reader::{self, Answer};
 
 #[test]
@@ -162,9 +162,9 @@ fn negotiated(t: &mut Table) {
 }
 
 /// Sends one request on its own connection.
-fn ask(service: &Service, request: &str) -> Answer {
+fn request(service: &Service, request: &str) -> Answer {
     let mut stream = TcpStream::connect(service.address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(EVENT_TIMEOUT)).unwrap();
     let head = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let head = head.replace("  HTTP/1.1", " HTTP/1.1");
     stream.write_all(head.as_bytes()).unwrap();
@@ -189,7 +189,8 @@ fn head_has_the_same_fields_as_get() {
         ["/healthz", "/readyz", "/", "/openapi.json", "/metrics", SCAN].iter().chain(&faulty)
     {
         let (get, head) = (format!("GET {target}"), format!("HEAD {target}"));
-        let (get, head) = (ask(&service, &get).timeless(), ask(&service, &head).timeless());
+        let (get, head) =
+            (request(&service, &get).comparable(), request(&service, &head).comparable());
         assert_eq!(get.status, head.status, "{target}");
         let names = |answer: &Answer| {
             let names = answer.fields.iter().map(|(name, _)| name.clone());
@@ -209,24 +210,32 @@ fn answers_have_the_fields_that_their_status_requires() {
     let service = Service::start(&[]);
     // RFC 9110 section 12.5.5 and RFC 9111 section 4.1: a negotiated answer names the request
     // field.
-    let scan = ask(&service, &format!("GET {SCAN}"));
+    let scan = request(&service, &format!("GET {SCAN}"));
     assert_eq!(scan.field("Vary"), Some("Accept"));
     assert_eq!(scan.field("Cache-Control"), Some("no-store"));
     // RFC 9110 section 10.2.1 and 15.5.6.
     for target in ["/healthz", "/open-ports", "/", "/metrics", "/openapi.json", "/readyz", "/probe"]
     {
         let allow = Some("GET, HEAD, OPTIONS");
-        assert_eq!(ask(&service, &format!("OPTIONS {target}")).field("Allow"), allow, "{target}");
-        assert_eq!(ask(&service, &format!("DELETE {target}")).field("Allow"), allow, "{target}");
+        assert_eq!(
+            request(&service, &format!("OPTIONS {target}")).field("Allow"),
+            allow,
+            "{target}"
+        );
+        assert_eq!(
+            request(&service, &format!("DELETE {target}")).field("Allow"),
+            allow,
+            "{target}"
+        );
     }
     // RFC 9111 section 5.2.2.5: an answer about the current state must not be stored.
     for target in ["/healthz", "/readyz", "/metrics"] {
-        let answer = ask(&service, &format!("GET {target}"));
+        let answer = request(&service, &format!("GET {target}"));
         assert_eq!(answer.field("Cache-Control"), Some("no-store"), "{target}");
     }
     // RFC 9111 section 4.2.2: a cache guesses the lifetime of an answer without Cache-Control.
     for target in ["/", "/openapi.json"] {
-        let answer = ask(&service, &format!("GET {target}"));
+        let answer = request(&service, &format!("GET {target}"));
         assert!(answer.field("Cache-Control").is_some(), "{target}");
     }
 }
@@ -243,7 +252,7 @@ fn a_missing_token_is_answered_with_a_challenge() {
     {
         let fields = if wrong.is_empty() { "" } else { &format!("Authorization: {wrong}\r\n") };
         let mut stream = TcpStream::connect(service.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(EVENT_TIMEOUT)).unwrap();
         let head = format!("{method} {SCAN} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         stream.write_all(format!("{head}{fields}\r\n").as_bytes()).unwrap();
         let mut received = Vec::new();
@@ -258,7 +267,7 @@ fn a_missing_token_is_answered_with_a_challenge() {
 fn a_service_that_shuts_down_sends_retry_after() {
     let service = Service::start(&["--drain-delay", "60s"]);
     service.signal("TERM");
-    let status = || Some(ask(&service, "GET /readyz")).filter(|answer| answer.status == 503);
+    let status = || Some(request(&service, "GET /readyz")).filter(|answer| answer.status == 503);
     let answer = crate::process::until("the service reports the shutdown", status);
     assert!(answer.field("Retry-After").is_some());
 }

@@ -23,7 +23,7 @@ pub(crate) struct Call {
     /// The system call number, one of `libc::SYS_*`.
     pub(crate) number: i64,
     /// Returns whether this call is made for this purpose.
-    pub(crate) is_meant: fn(&Notice, &Process) -> bool,
+    pub(crate) applies: fn(&Notice, &Process) -> bool,
     /// The errnos that its manual pages list.
     pub(crate) errnos: &'static [Errno],
 }
@@ -31,10 +31,10 @@ pub(crate) struct Call {
 const fn call(
     name: &'static str,
     number: i64,
-    is_meant: fn(&Notice, &Process) -> bool,
+    applies: fn(&Notice, &Process) -> bool,
     errnos: &'static [Errno],
 ) -> Call {
-    Call { name, number, is_meant, errnos }
+    Call { name, number, applies, errnos }
 }
 
 fn any(_: &Notice, _: &Process) -> bool {

@@ -11,10 +11,10 @@ use crate::{Case, Outcome, number};
 const PARTS: u64 = 4;
 /// The number of rounds with one seed.
 const ROUNDS: usize = 3;
-/// These errnos are left out. They describe the target or the connection of the client, and only
+/// Errnos that are not injected. They describe the target or the connection of the client, and only
 /// the cases that know which call failed can judge them. EAGAIN is a promise of the kernel (see
 /// `running`).
-const TELLING: &[i32] = &[
+const EXCLUDED: &[i32] = &[
     libc::EAGAIN,
     libc::ECONNREFUSED,
     libc::ETIMEDOUT,
@@ -55,19 +55,19 @@ fn check(part: u64) -> Outcome {
         let rules: Vec<Rule> = (0..4).map(|_| rule(&mut random)).collect();
         let is_broken = rules.iter().any(Rule::is_transfer);
         let shown = format!("FAULT_SEED={seed} FAULT_SEEDS=1: {rules:?}");
-        service.supervisor.begin(rules);
+        service.supervisor.set_rules(rules);
         let permit = Permit { broken: is_broken, failure: true, state: None };
         for round in 0..=ROUNDS {
             let began = Instant::now();
             if round == ROUNDS {
-                service.supervisor.end();
+                service.supervisor.clear_rules();
                 slowest = slowest.max(service.recovery());
             }
             let permit = if round == ROUNDS { Permit::default() } else { permit };
-            let questions = world.questions();
-            let asked = service.ask(&questions);
-            for (question, asked) in questions.iter().zip(asked) {
-                let judged = question.judge(&asked.told(), permit);
+            let requests = world.requests();
+            let pending = service.send_all(&requests);
+            for (request, pending) in requests.iter().zip(pending) {
+                let judged = request.judge(&pending.response(), permit);
                 judged.map_err(|what| {
                     let took = began.elapsed();
                     format!(
@@ -80,7 +80,7 @@ fn check(part: u64) -> Outcome {
         assert!(service.is_running(), "{shown}");
         let seen = service.supervisor.seen();
         faults += seen.faults - before.faults;
-        let expected = service.descriptors_at_rest + seen.kept;
+        let expected = service.idle_descriptors + seen.leaked;
         crate::process::until(&shown, || (service.descriptors() == expected).then_some(()));
     }
     Ok(format!("{faults} faults; recovery {} ms at most", slowest.as_millis()))
@@ -91,5 +91,5 @@ fn rule(random: &mut Random) -> Rule {
     let calls: Vec<&Call> = RUNNING.iter().filter(|call| call.name != "epoll_wait").collect();
     let call = calls[random.below(calls.len() as u64) as usize];
     let (own, one_in) = (Random::new(random.below(u64::MAX)), 4 + random.below(20));
-    Rule::always(call, 1, Effect::Chance { random: own, one_in, but: TELLING })
+    Rule::always(call, 1, Effect::Chance { random: own, one_in, except: EXCLUDED })
 }

@@ -34,23 +34,24 @@ pub(crate) fn cases() -> Vec<Case> {
 fn check() -> Outcome {
     let world = World::enter()?;
     for age in AGES {
-        let mut words = vec!["--time", "--monotonic", age, "--"];
-        let probe = Command::new("unshare").args(&words).arg("true").stderr(Stdio::null()).status();
+        let mut unshare_args = vec!["--time", "--monotonic", age, "--"];
+        let probe =
+            Command::new("unshare").args(&unshare_args).arg("true").stderr(Stdio::null()).status();
         if !probe.is_ok_and(|status| status.success()) {
             return Err(Unavailable.into());
         }
         let arguments = world.arguments();
         let service = command(None, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
         let binary = service.get_program().to_str().ok_or("the path is not UTF-8")?.to_owned();
-        words.push(&binary);
+        unshare_args.push(&binary);
         let mut command = Command::new("unshare");
-        command.args(&words).args(service.get_args()).stderr(Stdio::piped());
+        command.args(&unshare_args).args(service.get_args()).stderr(Stdio::piped());
         let (child, supervisor) = Supervisor::spawn(&mut command, Plan::default())?;
         let service = World::await_announcement(child, supervisor)?;
-        let questions = world.questions();
-        let asked = service.ask(&questions);
-        for (question, asked) in questions.iter().zip(asked) {
-            question.judge(&asked.told(), Permit::default())?;
+        let requests = world.requests();
+        let pending = service.send_all(&requests);
+        for (request, pending) in requests.iter().zip(pending) {
+            request.judge(&pending.response(), Permit::default())?;
         }
     }
     Ok(format!("{} ages", AGES.len()))

@@ -43,7 +43,7 @@ fn check() -> Outcome {
             "EINTR" => Rule::nth(call, 1, effect),
             _ => Rule::always(call, 1, effect),
         };
-        service.begin(rule);
+        service.set_rule(rule);
         let give_up = Instant::now() + READ_WITHIN;
         loop {
             if let Err(what) = round(&world, service) {
@@ -56,7 +56,7 @@ fn check() -> Outcome {
             }
             assert!(Instant::now() < give_up, "{} {} was never injected", call.name, errno.0);
         }
-        service.supervisor.end();
+        service.supervisor.clear_rules();
         round(&world, service)?;
     }
     if !wrong.is_empty() {
@@ -65,9 +65,9 @@ fn check() -> Outcome {
     Ok(format!("{} faults", started.len()))
 }
 
-fn round(world: &World, service: &crate::world::Watched) -> Result<(), String> {
-    let questions = world.questions();
-    let asked = service.ask(&questions);
-    let mut told = questions.iter().zip(asked);
-    told.try_for_each(|(question, asked)| question.judge(&asked.told(), Permit::default()))
+fn round(world: &World, service: &crate::world::SupervisedService) -> Result<(), String> {
+    let requests = world.requests();
+    let pending = service.send_all(&requests);
+    let mut pairs = requests.iter().zip(pending);
+    pairs.try_for_each(|(request, pending)| request.judge(&pending.response(), Permit::default()))
 }

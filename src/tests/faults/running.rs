@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::calls::{Call, EPOLL_WAIT, Errno, RUNNING};
 use crate::process::until;
 use crate::supervisor::{Effect, Rule};
-use crate::world::{Permit, State, Watched, World};
+use crate::world::{Permit, State, SupervisedService, World};
 use crate::{Case, Outcome, stride};
 
 /// The duration of a lasting fault.
@@ -15,8 +15,8 @@ const FAULT: Duration = Duration::from_millis(100);
 const RECOVERY_MAX: Duration = Duration::from_secs(1);
 /// A round has about fifty ticks and 400 calls. A shortage of 100 ms adds ten retries after a
 /// backoff.
-const TURNS_MAX: u64 = 300;
-/// The limit of calls in a round; see [`TURNS_MAX`].
+const TICKS_MAX: u64 = 300;
+/// The limit of calls in a round; see [`TICKS_MAX`].
 const CALLS_MAX: u64 = 2000;
 /// A busy machine is slow once, but a service that sleeps too long is slow in every attempt.
 const ATTEMPTS: usize = 3;
@@ -45,15 +45,15 @@ fn short_writes() -> Outcome {
     let service = world.start(&[])?;
     let one_byte = |call| Rule::always(call, 1, Effect::OneByte);
     let wanted = |call: &&Call| matches!(call.name, "sendto" | "write of the log");
-    service.supervisor.begin(RUNNING.iter().filter(wanted).map(one_byte).collect());
-    let questions = world.questions();
-    let asked = service.ask(&questions);
-    for (question, asked) in questions.iter().zip(asked) {
-        question.judge(&asked.told(), Permit::default())?;
+    service.supervisor.set_rules(RUNNING.iter().filter(wanted).map(one_byte).collect());
+    let requests = world.requests();
+    let pending = service.send_all(&requests);
+    for (request, pending) in requests.iter().zip(pending) {
+        request.judge(&pending.response(), Permit::default())?;
     }
-    let is_told = |line: &String| line.contains("msg=request") && line.contains("retried=0");
+    let is_complete = |line: &String| line.contains("msg=request") && line.contains("retried=0");
     until("every log record is complete", || {
-        (service.log_lines().iter().filter(|line| is_told(line)).count() >= 5).then_some(())
+        (service.log_lines().iter().filter(|line| is_complete(line)).count() >= 5).then_some(())
     });
     Ok(format!("{} writes of one byte", service.supervisor.seen().faults))
 }
@@ -61,7 +61,7 @@ fn short_writes() -> Outcome {
 fn check_call(call: &'static Call) -> Outcome {
     let world = World::enter()?;
     let mut faults = String::new();
-    let (mut done, mut unmet, mut slowest) = (0, 0, Duration::ZERO);
+    let (mut done, mut not_injected, mut slowest) = (0, 0, Duration::ZERO);
     let mut service = world.start(&[])?;
     let pairs = call.errnos.iter().flat_map(|errno| TIMES.map(|when| (*errno, when)));
     let pairs = pairs.filter(|(errno, when)| !is_broken_promise(call, *errno, *when));
@@ -71,7 +71,7 @@ fn check_call(call: &'static Call) -> Outcome {
                 done += 1;
                 slowest = slowest.max(recovery);
             }
-            Ok(None) => unmet += 1,
+            Ok(None) => not_injected += 1,
             Err(what) => {
                 let tail = service.log_tail();
                 let _ = writeln!(faults, "  {when:?} {}: {what}\n{tail}", errno.0);
@@ -83,9 +83,12 @@ fn check_call(call: &'static Call) -> Outcome {
         return Err("the service made none of these calls".into());
     }
     if !faults.is_empty() {
-        return Err(format!("after {done} faults without a failure:\n{faults}").into());
+        return Err(format!("{done} faults were handled, but not these:\n{faults}").into());
     }
-    Ok(format!("{done} faults, {unmet} not met; recovery {} ms at most", slowest.as_millis()))
+    Ok(format!(
+        "{done} faults, {not_injected} not injected; recovery {} ms at most",
+        slowest.as_millis()
+    ))
 }
 
 /// Returns whether the fault would break a promise of the kernel.
@@ -114,7 +117,7 @@ fn is_broken_promise(call: &Call, (name, _): Errno, when: When) -> bool {
 
 fn repeat_if_slow(
     world: &World,
-    service: &mut Watched,
+    service: &mut SupervisedService,
     fault: (&'static Call, Errno, When),
 ) -> Result<Option<Duration>, String> {
     let mut slow = Duration::ZERO;
@@ -131,55 +134,55 @@ fn repeat_if_slow(
 /// service made too few of these calls.
 fn check_fault(
     world: &World,
-    service: &mut Watched,
+    service: &mut SupervisedService,
     (call, errno, when): (&'static Call, Errno, When),
 ) -> Result<Option<Duration>, String> {
     let before = service.supervisor.seen();
-    let questions = world.questions();
+    let requests = world.requests();
     let (mut permit, effect) = (permit(call, errno), Effect::Fail(errno));
-    let mut asked;
+    let mut pending;
     let recovery = match when {
         When::Nth(n) => {
-            service.begin(Rule::nth(call, n, effect));
-            asked = service.ask(&questions);
+            service.set_rule(Rule::nth(call, n, effect));
+            pending = service.send_all(&requests);
             Duration::ZERO
         }
         When::From(n) => {
             permit.failure = true;
-            service.begin(Rule::always(call, n, effect));
-            asked = service.ask(&questions);
+            service.set_rule(Rule::always(call, n, effect));
+            pending = service.send_all(&requests);
             let used = service.processor_time();
             std::thread::sleep(FAULT);
             let seen = service.supervisor.seen();
-            let (turns, calls) = (seen.turns - before.turns, seen.calls - before.calls);
+            let (ticks, calls) = (seen.ticks - before.ticks, seen.calls - before.calls);
             let used = service.processor_time().saturating_sub(used);
-            let may_turn = call.number != EPOLL_WAIT;
-            if may_turn && (turns > TURNS_MAX || calls > CALLS_MAX || used > FAULT * 3 / 4) {
+            let may_spin = call.number != EPOLL_WAIT;
+            if may_spin && (ticks > TICKS_MAX || calls > CALLS_MAX || used > FAULT * 3 / 4) {
                 return Err(format!(
-                    "it spins: {turns} turns, {calls} calls, {used:?} of {FAULT:?}"
+                    "the service spins: {ticks} ticks, {calls} calls, {used:?} of {FAULT:?}"
                 ));
             }
-            service.supervisor.end();
+            service.supervisor.clear_rules();
             service.recovery()
         }
     };
-    for (question, asked) in questions.iter().zip(asked.drain(..)) {
-        question.judge(&asked.told(), permit)?;
+    for (request, pending) in requests.iter().zip(pending.drain(..)) {
+        request.judge(&pending.response(), permit)?;
     }
-    service.supervisor.end();
+    service.supervisor.clear_rules();
     if !service.is_running() {
         return Err("the service has ended".to_owned());
     }
     let after = service.supervisor.seen();
     // Descriptors that a failed close could not free stay open. The harness causes this and counts
     // them.
-    let expected = service.descriptors_at_rest + after.kept;
+    let expected = service.idle_descriptors + after.leaked;
     let mut found = 0;
     for _ in 0..2000 {
         found = service.descriptors();
         if found == expected {
-            let is_met = after.faults > before.faults;
-            return Ok(is_met.then_some(recovery));
+            let is_injected = after.faults > before.faults;
+            return Ok(is_injected.then_some(recovery));
         }
         std::thread::sleep(Duration::from_millis(2));
     }

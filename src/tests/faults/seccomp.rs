@@ -35,7 +35,7 @@ impl Notice {
 
 /// The decision about a call that waits.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Word {
+pub(crate) enum Decision {
     /// The kernel executes the call.
     Continue,
     /// The kernel does not execute the call, which fails with this errno.
@@ -69,17 +69,17 @@ pub(crate) fn spawn(command: &mut Command, numbers: &[i64]) -> Result<(Child, Ca
 
 fn try_spawn(command: &mut Command, numbers: &[i64]) -> io::Result<(Child, Calls)> {
     let mut filter = filter(numbers);
-    let (ours, theirs) = UnixStream::pair()?;
+    let (receiver, sender) = UnixStream::pair()?;
     // SAFETY: only system calls are made between fork and exec, on memory that was allocated
     // before.
     unsafe {
         command.pre_exec(move || {
-            let listener = put_on(&mut filter)?;
-            send_descriptor(theirs.as_raw_fd(), listener)
+            let listener = install(&mut filter)?;
+            send_descriptor(sender.as_raw_fd(), listener)
         });
     }
     let child = command.spawn()?;
-    Ok((child, Calls(receive_descriptor(ours.as_raw_fd())?)))
+    Ok((child, Calls(receive_descriptor(receiver.as_raw_fd())?)))
 }
 
 /// A filter program that reports calls with these numbers and lets all other calls pass.
@@ -92,7 +92,8 @@ fn filter(numbers: &[i64]) -> Vec<libc::sock_filter> {
     let mut filter = vec![step(load, 0, place)];
     for (index, number) in numbers.iter().enumerate() {
         // The jump skips the remaining comparisons and the instruction that lets the call pass.
-        let jump = u8::try_from(numbers.len() - index).expect("few calls");
+        let jump =
+            u8::try_from(numbers.len() - index).expect("the filter has fewer than 256 calls");
         filter.push(step(equal, jump, *number as u32));
     }
     filter.push(step(end, 0, libc::SECCOMP_RET_ALLOW));
@@ -101,7 +102,7 @@ fn filter(numbers: &[i64]) -> Vec<libc::sock_filter> {
 }
 
 /// Installs the filter for this process; returns the descriptor that reports its calls.
-fn put_on(filter: &mut [libc::sock_filter]) -> io::Result<RawFd> {
+fn install(filter: &mut [libc::sock_filter]) -> io::Result<RawFd> {
     let program =
         libc::sock_fprog { len: filter.len() as libc::c_ushort, filter: filter.as_mut_ptr() };
     // SAFETY: the program and the filter outlive the calls, which read them.
@@ -141,7 +142,7 @@ fn with_message<T>(act: impl FnOnce(&mut libc::msghdr) -> T) -> T {
 
 fn send_descriptor(socket: RawFd, descriptor: RawFd) -> io::Result<()> {
     with_message(|message| {
-        // SAFETY: the message's control bytes have room for a header and one descriptor.
+        // SAFETY: the message's control bytes have space for a header and one descriptor.
         unsafe {
             let header = libc::CMSG_FIRSTHDR(message);
             (*header).cmsg_level = libc::SOL_SOCKET;
@@ -172,30 +173,32 @@ impl Calls {
     /// Waits for the next call; `None` when the process has ended.
     pub(crate) fn next(&self) -> Option<Notice> {
         loop {
-            let mut asked =
+            let mut poll =
                 libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
             // SAFETY: one pollfd, which outlives the call.
-            let ready = unsafe { libc::poll(&raw mut asked, 1, -1) };
-            if ready > 0 && asked.revents & libc::POLLIN == 0 {
+            let ready = unsafe { libc::poll(&raw mut poll, 1, -1) };
+            if ready > 0 && poll.revents & libc::POLLIN == 0 {
                 return None;
             }
             // SAFETY: all zeroes is a valid notification, and the kernel requires zeroes.
-            let mut told = unsafe { zeroed::<libc::seccomp_notif>() };
+            let mut notification = unsafe { zeroed::<libc::seccomp_notif>() };
             // SAFETY: the kernel writes one notification, which outlives the call.
-            if unsafe { self.control(libc::SECCOMP_IOCTL_NOTIF_RECV as _, &raw mut told) } >= 0 {
-                let data = told.data;
-                return Some(Notice { id: told.id, call: data.nr.into(), args: data.args });
+            if unsafe { self.control(libc::SECCOMP_IOCTL_NOTIF_RECV as _, &raw mut notification) }
+                >= 0
+            {
+                let data = notification.data;
+                return Some(Notice { id: notification.id, call: data.nr.into(), args: data.args });
             }
         }
     }
 
     /// Sends the decision about a call. It has no effect if the process has ended.
-    pub(crate) fn tell(&self, notice: &Notice, word: Word) {
+    pub(crate) fn respond(&self, notice: &Notice, decision: Decision) {
         let mut answer = libc::seccomp_notif_resp { id: notice.id, val: 0, error: 0, flags: 0 };
-        match word {
-            Word::Continue => answer.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
-            Word::Fail(errno) => answer.error = -errno,
-            Word::Return(value) => answer.val = value,
+        match decision {
+            Decision::Continue => answer.flags = libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+            Decision::Fail(errno) => answer.error = -errno,
+            Decision::Return(value) => answer.val = value,
         }
         // SAFETY: the kernel reads one answer, which outlives the call.
         unsafe { self.control(libc::SECCOMP_IOCTL_NOTIF_SEND as _, &raw mut answer) };
@@ -203,15 +206,15 @@ impl Calls {
 
     /// Replaces the child's descriptor with another file, which closes the file of the descriptor.
     pub(crate) fn replace(&self, notice: &Notice, file: &File) {
-        let mut order = libc::seccomp_notif_addfd {
+        let mut request = libc::seccomp_notif_addfd {
             id: notice.id,
             flags: libc::SECCOMP_ADDFD_FLAG_SETFD as u32,
             srcfd: file.as_raw_fd() as u32,
             newfd: notice.descriptor() as u32,
             newfd_flags: libc::O_CLOEXEC as u32,
         };
-        // SAFETY: the kernel reads one order, which outlives the call.
-        unsafe { self.control(libc::SECCOMP_IOCTL_NOTIF_ADDFD as _, &raw mut order) };
+        // SAFETY: the kernel reads one request, which outlives the call.
+        unsafe { self.control(libc::SECCOMP_IOCTL_NOTIF_ADDFD as _, &raw mut request) };
     }
 
     /// # Safety
@@ -236,7 +239,7 @@ pub(crate) fn borrow_descriptor(process: u32, descriptor: RawFd) -> io::Result<O
 
 /// Sends a signal to a child of this process.
 pub(crate) fn kill(process: u32, signal: i32) {
-    // SAFETY: no pointers; the process is a child of ours that has not been waited for yet.
+    // SAFETY: no pointers; the child has not been waited for yet.
     unsafe { libc::kill(process as libc::pid_t, signal) };
 }
 

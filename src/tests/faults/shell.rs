@@ -11,7 +11,8 @@ use crate::world::World;
 use crate::{Case, Outcome, stride};
 
 /// The output of a scan without faults, except for the duration.
-const RIGHT: &str = r#""counts":{"open":2,"closed":2,"filtered":0,"unreachable":1,"untested":0}"#;
+const EXPECTED: &str =
+    r#""counts":{"open":2,"closed":2,"filtered":0,"unreachable":1,"untested":0}"#;
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![("shell: a scan".to_owned(), Box::new(check))]
@@ -47,9 +48,10 @@ fn check_scan(world: &World, fault: (&'static Call, u64, Errno)) -> Result<i32, 
     let host = HOST_ADDRESS.to_string();
     let conf = [world.folder.path("resolv.conf"), world.folder.path("hosts")];
     let ports = "22,80,21,23,9";
-    let words = ["scan", &host, ports, "--json", "--retries", "0", "--timeout", "8s"];
-    let words = words.iter().copied().chain(["--resolv-conf", &conf[0], "--hosts", &conf[1]]);
-    let mut command = command(None, &words.collect::<Vec<_>>());
+    let arguments = ["scan", &host, ports, "--json", "--retries", "0", "--timeout", "8s"];
+    let arguments =
+        arguments.iter().copied().chain(["--resolv-conf", &conf[0], "--hosts", &conf[1]]);
+    let mut command = command(None, &arguments.collect::<Vec<_>>());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let rules = vec![Rule::nth(call, n, Effect::Fail(errno))];
     let plan = Plan { rules, signals: Vec::new() };
@@ -60,7 +62,8 @@ fn check_scan(world: &World, fault: (&'static Call, u64, Errno)) -> Result<i32, 
     let _ = child.stdout.take().expect("stdout is piped").read_to_string(&mut stdout);
     let _ = child.stderr.take().expect("stderr is piped").read_to_string(&mut stderr);
     let is_unreachable = call.name == "socket" && errno.0 == "EAFNOSUPPORT";
-    let is_right = stdout.contains(RIGHT) || is_unreachable && stdout.contains("\"unreachable\":2");
+    let is_right =
+        stdout.contains(EXPECTED) || is_unreachable && stdout.contains("\"unreachable\":2");
     match status.code() {
         Some(0) if is_right => Ok(0),
         // A reader that closes the pipe wants no more output, for example `head`, so this is no

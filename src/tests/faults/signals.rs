@@ -7,7 +7,7 @@ use crate::calls::{RUNNING, SIGNAL};
 use crate::process::{command, until};
 use crate::seccomp::kill;
 use crate::supervisor::{Effect, Plan, Rule, Supervisor};
-use crate::world::{Permit, Watched, World};
+use crate::world::{Permit, SupervisedService, World};
 use crate::{Case, Outcome, stride};
 
 /// The limit of calls after a second signal until the process ends. It sees the signal within one
@@ -29,8 +29,8 @@ fn while_starting() -> Outcome {
     let calls = world.start(&[])?.supervisor.seen().calls;
     let mut count = 0;
     for at in (1..=calls).step_by(stride()) {
-        let words = world.arguments_for_all();
-        let mut command = command(None, &words.iter().map(String::as_str).collect::<Vec<_>>());
+        let arguments = world.arguments_for_all();
+        let mut command = command(None, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
         command.stderr(Stdio::null());
         let plan = Plan { rules: Vec::new(), signals: vec![(at, libc::SIGTERM)] };
         let (mut child, _supervisor) = Supervisor::spawn(&mut command, plan)?;
@@ -48,15 +48,15 @@ fn while_starting() -> Outcome {
 
 /// Sends a round of requests while the process is held, and sends each signal after its number of
 /// calls.
-fn round(world: &World, service: &Watched, signals: &[(u64, i32)]) -> Result<(), String> {
-    let questions = world.questions();
+fn round(world: &World, service: &SupervisedService, signals: &[(u64, i32)]) -> Result<(), String> {
+    let requests = world.requests();
     service.supervisor.hold();
-    let asked = service.ask(&questions);
+    let pending = service.send_all(&requests);
     service.supervisor.release(signals);
     // An answer at the end of the shutdown may be incomplete, but every request is answered.
     let permit = Permit { failure: true, broken: signals.len() > 1, state: None };
-    for (question, asked) in questions.iter().zip(asked) {
-        question.judge(&asked.told(), permit)?;
+    for (request, pending) in requests.iter().zip(pending) {
+        request.judge(&pending.response(), permit)?;
     }
     Ok(())
 }
@@ -71,12 +71,12 @@ fn while_running() -> Outcome {
     let mut count = 0;
     for at in (1..=calls).step_by(stride()) {
         let mut service = world.start(&[])?;
-        let told = round(&world, &service, &[(at, libc::SIGTERM)]);
-        told.map_err(|what| format!("with call {at}: {what}\n{}", service.log_tail()))?;
+        let outcome = round(&world, &service, &[(at, libc::SIGTERM)]);
+        outcome.map_err(|what| format!("with call {at}: {what}\n{}", service.log_tail()))?;
         // The round may have had fewer calls this time, so the signal may not have been sent.
         service.supervisor.release(&[]);
-        let is_told = service.log_lines().iter().any(|line| line.contains("draining"));
-        if !is_told && service.is_running() {
+        let has_begun = service.log_lines().iter().any(|line| line.contains("draining"));
+        if !has_begun && service.is_running() {
             kill(service.child.id(), libc::SIGTERM);
         }
         let status = service.wait();
@@ -96,7 +96,10 @@ fn twice() -> Outcome {
             round(&world, &service, &signals)?;
             let (status, seen) = (service.wait(), service.supervisor.seen());
             assert_eq!(status.code(), Some(0), "with calls {first} and {distance} later");
-            assert!(seen.calls_after_signal < LAST_CALLS_MAX, "after the second: {seen:?}");
+            assert!(
+                seen.calls_after_signal < LAST_CALLS_MAX,
+                "the process made too many calls after the second signal: {seen:?}"
+            );
             count += 1;
         }
     }
@@ -109,9 +112,9 @@ fn while_short() -> Outcome {
     for errno in ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"] {
         let errno = accept.errnos.iter().find(|(name, _)| *name == errno).ok_or("no such errno")?;
         let mut service = world.start(&[])?;
-        service.begin(Rule::always(accept, 1, Effect::Fail(*errno)));
-        let questions = world.questions();
-        let asked = service.ask(&questions);
+        service.set_rule(Rule::always(accept, 1, Effect::Fail(*errno)));
+        let requests = world.requests();
+        let pending = service.send_all(&requests);
         kill(service.child.id(), libc::SIGTERM);
         until("the shutdown begins", || {
             service.log_lines().iter().any(|line| line.contains("draining")).then_some(())
@@ -121,9 +124,9 @@ fn while_short() -> Outcome {
         until("the service retries accept", || {
             (service.supervisor.seen().faults > faults + 2).then_some(())
         });
-        service.supervisor.end();
-        for (question, asked) in questions.iter().zip(asked) {
-            question.judge(&asked.told(), Permit::default())?;
+        service.supervisor.clear_rules();
+        for (request, pending) in requests.iter().zip(pending) {
+            request.judge(&pending.response(), Permit::default())?;
         }
         assert_eq!(service.wait().code(), Some(0), "{}", errno.0);
     }
@@ -139,12 +142,12 @@ fn unread() -> Outcome {
             continue;
         }
         let mut service = world.start(&[])?;
-        service.begin(Rule::always(&SIGNAL, 1, Effect::Fail(*errno)));
+        service.set_rule(Rule::always(&SIGNAL, 1, Effect::Fail(*errno)));
         kill(service.child.id(), libc::SIGTERM);
         until("the read fails", || (service.supervisor.seen().faults > 0).then_some(()));
         service.recovery();
         assert!(service.is_running(), "{}: the service ended without a signal", errno.0);
-        service.supervisor.end();
+        service.supervisor.clear_rules();
         assert_eq!(service.wait().code(), Some(0), "{}", errno.0);
     }
     Ok(format!("{} errnos", SIGNAL.errnos.len() - 1))

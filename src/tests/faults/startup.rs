@@ -30,29 +30,31 @@ pub(crate) fn cases() -> Vec<Case> {
 fn check_call(call: &'static Call) -> Outcome {
     let world = World::enter()?;
     let (mut served, mut refused, mut faults) = (0, 0, String::new());
-    let mut turn = 0;
+    let mut index = 0;
     for n in 1..=CALLS_MAX {
-        let mut is_met = false;
+        let mut is_injected = false;
         for errno in call.errnos {
-            turn += 1;
+            index += 1;
             // The first errno is always tested, which shows whether the service makes an n-th call.
-            if turn % stride() != 0 && *errno != call.errnos[0] {
+            if index % stride() != 0 && *errno != call.errnos[0] {
                 continue;
             }
             match check_start(&world, (call, n, *errno)) {
-                Ok(Ended::Unmet) => continue,
-                Ok(Ended::Serving) => served += 1,
-                Ok(Ended::Refused) => refused += 1,
+                Ok(StartOutcome::NotInjected) => continue,
+                Ok(StartOutcome::Serving) => served += 1,
+                Ok(StartOutcome::Refused) => refused += 1,
                 Err(what) => writeln!(faults, "  {n}. {}: {what}", errno.0)?,
             }
-            is_met = true;
+            is_injected = true;
         }
-        if !is_met {
+        if !is_injected {
             break;
         }
     }
     if !faults.is_empty() {
-        return Err(format!("after {} good starts:\n{faults}", served + refused).into());
+        return Err(
+            format!("{} starts were correct, but not these:\n{faults}", served + refused).into()
+        );
     }
     if served + refused == 0 {
         return Err("the service made none of these calls".into());
@@ -60,14 +62,14 @@ fn check_call(call: &'static Call) -> Outcome {
     Ok(format!("{served} starts succeeded, {refused} starts ended with {EX_OSERR}"))
 }
 
-enum Ended {
+enum StartOutcome {
     /// The service made fewer calls of this kind.
-    Unmet,
+    NotInjected,
     Serving,
     Refused,
 }
 
-fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<Ended, String> {
+fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<StartOutcome, String> {
     let (call, n, errno) = fault;
     let path = world.folder.path("socket");
     // The file of a socket without a listener: the service replaces it.
@@ -79,8 +81,8 @@ fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<Ende
         Some((file.ino(), file.mtime(), file.mtime_nsec()))
     };
     let stale = identity();
-    let words = world.arguments_for_all();
-    let mut command = command(None, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    let arguments = world.arguments_for_all();
+    let mut command = command(None, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
     command.stderr(Stdio::piped());
     let rules = vec![Rule::nth(call, n, Effect::Fail(errno))];
     let plan = Plan { rules, signals: Vec::new() };
@@ -90,33 +92,33 @@ fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<Ende
         if let Some(status) = child.try_wait().expect("the child can be waited for") {
             return Some(Some(status));
         }
-        is_well(&path).then_some(None)
+        is_healthy(&path).then_some(None)
     });
-    let is_met = supervisor.seen().faults > 0;
+    let is_injected = supervisor.seen().faults > 0;
     let Some(status) = status else {
         let _ = child.kill();
         let _ = child.wait();
-        return Ok(if is_met { Ended::Serving } else { Ended::Unmet });
+        return Ok(if is_injected { StartOutcome::Serving } else { StartOutcome::NotInjected });
     };
-    let mut told = String::new();
-    let _ = child.stderr.take().expect("stderr is piped").read_to_string(&mut told);
+    let mut stderr = String::new();
+    let _ = child.stderr.take().expect("stderr is piped").read_to_string(&mut stderr);
     // The log lines, if there are any, are not counted.
-    let lines: Vec<&str> = told.lines().filter(|line| !line.starts_with("ts=")).collect();
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("ts=")).collect();
     let is_one_line = matches!(lines.as_slice(), [line] if line.starts_with("openports: "));
     if status.code() != Some(EX_OSERR) || !is_one_line {
-        return Err(format!("{status}, and {told:?}"));
+        return Err(format!("{status}, and {stderr:?}"));
     }
     let left = identity();
     if left.is_some() && left != stale {
-        return Err(format!("the file of the socket is left behind: {told:?}"));
+        return Err(format!("the file of the socket is left behind: {stderr:?}"));
     }
-    Ok(Ended::Refused)
+    Ok(StartOutcome::Refused)
 }
 
 /// Whether a health check over this socket is answered with 200.
-fn is_well(path: &str) -> bool {
+fn is_healthy(path: &str) -> bool {
     let Ok(mut stream) = UnixStream::connect(path) else { return false };
-    let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let sent = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     let mut answer = String::new();
-    asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains(" 200 ")
+    sent.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains(" 200 ")
 }

@@ -1,8 +1,8 @@
-//! The supervisor decides about each call of a watched process: it lets the call pass, lets it
+//! The supervisor decides about each call of a supervised process: it lets the call pass, lets it
 //! fail, or executes a part of it.
 //!
-//! Each watched process has one supervisor thread. Its rules may be replaced at any time, so faults
-//! can begin and end while the process runs.
+//! Each supervised process has one supervisor thread. Its rules may be replaced at any time, so
+//! faults can begin and end while the process runs.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use socket2::{Socket, Type};
 
 use crate::calls::{self, Call, Errno};
-use crate::seccomp::{self, Calls, Notice, Word};
+use crate::seccomp::{self, Calls, Decision, Notice};
 
 /// The effect of a rule on a call.
 #[derive(Clone, Debug)]
@@ -22,8 +22,8 @@ pub(crate) enum Effect {
     /// The call is not executed and fails with this errno. (A failed close still closes the file:
     /// Linux frees the descriptor whatever close returns.)
     Fail(Errno),
-    /// One call in `one_in` fails, with a random errno of its manual pages, except those in `but`.
-    Chance { random: Random, one_in: u64, but: &'static [i32] },
+    /// One call in `one_in` fails, with a random errno of its manual pages that is not in `except`.
+    Chance { random: Random, one_in: u64, except: &'static [i32] },
     /// The call transfers one byte of the requested bytes, if it is about a stream or a file.
     OneByte,
 }
@@ -80,11 +80,11 @@ pub(crate) struct Seen {
     /// Calls that were reported to the supervisor.
     pub(crate) calls: u64,
     /// Ticks of the event loop.
-    pub(crate) turns: u64,
+    pub(crate) ticks: u64,
     /// Calls that failed or were shortened by a rule.
     pub(crate) faults: u64,
     /// Descriptors that stay open because their close was made to fail.
-    pub(crate) kept: usize,
+    pub(crate) leaked: usize,
     /// Calls after the last signal.
     pub(crate) calls_after_signal: u64,
 }
@@ -109,7 +109,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Supervisor(Arc<(Mutex<State>, Condvar)>);
 
-/// The memory and the descriptors of a watched process.
+/// The memory and the descriptors of a supervised process.
 #[derive(Debug)]
 pub(crate) struct Process {
     id: u32,
@@ -158,7 +158,7 @@ impl Process {
     }
 
     /// Transfers one byte of a read or a write; `None` if the call is about datagrams.
-    fn do_one_byte(&self, notice: &Notice) -> Option<Word> {
+    fn transfer_one_byte(&self, notice: &Notice) -> Option<Decision> {
         let [_, at, len, flags, ..] = notice.args;
         if len == 0 {
             return None;
@@ -187,9 +187,9 @@ impl Process {
                 if is_read && count == 1 {
                     self.memory.write_all_at(&byte, at).ok()?;
                 }
-                Word::Return(count as i64)
+                Decision::Return(count as i64)
             }
-            Err(error) => Word::Fail(error.raw_os_error()?),
+            Err(error) => Decision::Fail(error.raw_os_error()?),
         })
     }
 }
@@ -209,19 +209,19 @@ impl Supervisor {
         let state = State { plan, ..State::default() };
         let shared = Arc::new((Mutex::new(state), Condvar::new()));
         let process = Process::open(child.id())?;
-        let watched = Arc::clone(&shared);
-        std::thread::spawn(move || watch(&calls, process, &watched));
+        let thread_state = Arc::clone(&shared);
+        std::thread::spawn(move || supervise(&calls, process, &thread_state));
         Ok((child, Self(shared)))
     }
 
     /// Replaces the rules.
-    pub(crate) fn begin(&self, rules: Vec<Rule>) {
+    pub(crate) fn set_rules(&self, rules: Vec<Rule>) {
         self.state().plan.rules = rules;
     }
 
     /// Removes all rules, which ends every fault.
-    pub(crate) fn end(&self) {
-        self.begin(Vec::new());
+    pub(crate) fn clear_rules(&self) {
+        self.set_rules(Vec::new());
     }
 
     /// Makes the process wait at its next call.
@@ -244,11 +244,11 @@ impl Supervisor {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.0.lock().expect("the watching thread does not panic")
+        self.0.0.lock().expect("the supervisor thread does not panic")
     }
 }
 
-fn watch(calls: &Calls, mut process: Process, (state, released): &(Mutex<State>, Condvar)) {
+fn supervise(calls: &Calls, mut process: Process, (state, released): &(Mutex<State>, Condvar)) {
     let nothing = File::open("/dev/null").expect("/dev/null exists");
     while let Some(notice) = calls.next() {
         let mut state = state.lock().expect("no thread panics while it holds the lock");
@@ -260,25 +260,25 @@ fn watch(calls: &Calls, mut process: Process, (state, released): &(Mutex<State>,
         if notice.call == calls::MAIN_BEGINS {
             process = Process::open(process.id).expect("the process waits for this call");
         }
-        let word = state.decide(&notice, &process);
+        let decision = state.decide(&notice, &process);
         // The call returns an error, but its descriptor no longer refers to the socket.
-        if notice.call == libc::SYS_close && matches!(word, Word::Fail(_)) {
+        if notice.call == libc::SYS_close && matches!(decision, Decision::Fail(_)) {
             calls.replace(&notice, &nothing);
-            state.seen.kept += 1;
+            state.seen.leaked += 1;
         }
         drop(state);
-        calls.tell(&notice, word);
+        calls.respond(&notice, decision);
     }
 }
 
 impl State {
-    fn decide(&mut self, notice: &Notice, process: &Process) -> Word {
+    fn decide(&mut self, notice: &Notice, process: &Process) -> Decision {
         if !self.has_begun {
             self.has_begun = notice.call == calls::MAIN_BEGINS && notice.args[0] != 0;
-            return Word::Continue;
+            return Decision::Continue;
         }
         self.seen.calls += 1;
-        self.seen.turns += u64::from(notice.call == calls::EPOLL_WAIT);
+        self.seen.ticks += u64::from(notice.call == calls::EPOLL_WAIT);
         self.seen.calls_after_signal += 1;
         while let Some((at, signal)) = self.plan.signals.first().copied()
             && at <= self.seen.calls
@@ -288,32 +288,32 @@ impl State {
             seccomp::kill(process.id, signal);
         }
         for rule in &mut self.plan.rules {
-            if rule.call.number == notice.call && (rule.call.is_meant)(notice, process) {
+            if rule.call.number == notice.call && (rule.call.applies)(notice, process) {
                 rule.seen += 1;
                 if (rule.from..=rule.to).contains(&rule.seen)
-                    && let Some(word) = apply(rule, notice, process)
+                    && let Some(decision) = apply(rule, notice, process)
                 {
                     self.seen.faults += 1;
-                    return word;
+                    return decision;
                 }
             }
         }
-        Word::Continue
+        Decision::Continue
     }
 }
 
-fn apply(rule: &mut Rule, notice: &Notice, process: &Process) -> Option<Word> {
+fn apply(rule: &mut Rule, notice: &Notice, process: &Process) -> Option<Decision> {
     match &mut rule.effect {
-        Effect::Fail((_, errno)) => Some(Word::Fail(*errno)),
-        Effect::OneByte => process.do_one_byte(notice),
-        Effect::Chance { random, one_in, but } => {
+        Effect::Fail((_, errno)) => Some(Decision::Fail(*errno)),
+        Effect::OneByte => process.transfer_one_byte(notice),
+        Effect::Chance { random, one_in, except } => {
             if random.below(*one_in) != 0 {
                 return None;
             }
-            let errnos = rule.call.errnos.iter().filter(|(_, errno)| !but.contains(errno));
+            let errnos = rule.call.errnos.iter().filter(|(_, errno)| !except.contains(errno));
             let errnos: Vec<i32> = errnos.map(|(_, errno)| *errno).collect();
             let place = random.below(errnos.len() as u64) as usize;
-            Some(Word::Fail(errnos[place]))
+            Some(Decision::Fail(errnos[place]))
         }
     }
 }

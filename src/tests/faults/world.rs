@@ -17,11 +17,11 @@ use serde_json::Value;
 use crate::lab::{HOST_ADDRESS, Host, Lab, Port, Unreachable};
 use crate::nameserver::{NameServer, Reply};
 use crate::network::{ClosedPort, listeners};
-use crate::process::{Folder, PATIENCE, command, until};
+use crate::process::{EVENT_TIMEOUT, Folder, command, until};
 use crate::supervisor::{Plan, Rule, Supervisor};
 
 /// The ports of the remote host: open, closed, and one that a router reports as unreachable.
-const FAR: &[(u16, State)] = &[
+const REMOTE: &[(u16, State)] = &[
     (22, State::Open),
     (80, State::Open),
     (21, State::Closed),
@@ -51,7 +51,7 @@ pub(crate) struct World {
     _names: NameServer,
     _closed: Vec<ClosedPort>,
     pub(crate) folder: Folder,
-    near: Vec<(u16, State)>,
+    local: Vec<(u16, State)>,
     serial: Arc<Mutex<u64>>,
 }
 
@@ -59,7 +59,7 @@ impl World {
     /// Moves this process, which must have one thread, to a network namespace of its own.
     pub(crate) fn enter() -> Result<Self, Box<dyn std::error::Error>> {
         let open = |state| {
-            let ports = FAR.iter().filter(|(_, it)| *it == state).map(|(port, _)| *port);
+            let ports = REMOTE.iter().filter(|(_, it)| *it == state).map(|(port, _)| *port);
             ports.collect::<Vec<u16>>()
         };
         let host = Host::new(HOST_ADDRESS)
@@ -73,7 +73,7 @@ impl World {
                 return Reply::Code(3);
             }
             let is_long = query.name.starts_with('t') && !query.is_tcp;
-            if is_long { Reply::Truncated } else { query.told(HOST_ADDRESS) }
+            if is_long { Reply::Truncated } else { query.answer(HOST_ADDRESS) }
         });
         let (listeners, ports) = listeners(2);
         for listener in listeners {
@@ -82,26 +82,34 @@ impl World {
             std::thread::spawn(move || listener.incoming().for_each(drop));
         }
         let closed: Vec<ClosedPort> = (0..2).map(|_| ClosedPort::new()).collect();
-        let near = ports.iter().map(|port| (*port, State::Open));
-        let near = near.chain(closed.iter().map(|closed| (closed.port, State::Closed))).collect();
+        let local = ports.iter().map(|port| (*port, State::Open));
+        let local = local.chain(closed.iter().map(|closed| (closed.port, State::Closed))).collect();
         let folder = Folder::short("faults");
         let conf = format!("nameserver {NAME_SERVER}\noptions timeout:1 attempts:5\n");
         folder.write("resolv.conf", &conf);
         folder.write("hosts", "10.99.1.1 known.example\n");
         folder.write("token", &format!("{TOKEN}\n"));
         restrict(&folder.path("token"));
-        Ok(Self { _lab: lab, _names: names, _closed: closed, folder, near, serial: Arc::default() })
+        Ok(Self {
+            _lab: lab,
+            _names: names,
+            _closed: closed,
+            folder,
+            local,
+            serial: Arc::default(),
+        })
     }
 
     /// The arguments of a service in this environment.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        let words = ["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8", "--drain-timeout", "5s"];
-        let mut words: Vec<String> = words.map(str::to_owned).into();
+        let arguments =
+            ["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8", "--drain-timeout", "5s"];
+        let mut arguments: Vec<String> = arguments.map(str::to_owned).into();
         for file in ["resolv-conf", "hosts"] {
-            words.push(format!("--{file}"));
-            words.push(self.folder.path(&file.replace('-', ".")));
+            arguments.push(format!("--{file}"));
+            arguments.push(self.folder.path(&file.replace('-', ".")));
         }
-        words
+        arguments
     }
 
     /// The arguments of a service that also listens on a Unix socket and requires a token.
@@ -112,10 +120,13 @@ impl World {
     }
 
     /// Starts a supervised service and waits until its log shows its address.
-    pub(crate) fn start(&self, more: &[&str]) -> Result<Watched, Box<dyn std::error::Error>> {
-        let mut words = self.arguments();
-        words.extend(more.iter().map(|word| (*word).to_owned()));
-        let mut command = command(None, &words.iter().map(String::as_str).collect::<Vec<_>>());
+    pub(crate) fn start(
+        &self,
+        more: &[&str],
+    ) -> Result<SupervisedService, Box<dyn std::error::Error>> {
+        let mut arguments = self.arguments();
+        arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
+        let mut command = command(None, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
         command.stderr(Stdio::piped());
         let (child, supervisor) = Supervisor::spawn(&mut command, Plan::default())?;
         Self::await_announcement(child, supervisor)
@@ -125,7 +136,7 @@ impl World {
     pub(crate) fn await_announcement(
         mut child: Child,
         supervisor: Supervisor,
-    ) -> Result<Watched, Box<dyn std::error::Error>> {
+    ) -> Result<SupervisedService, Box<dyn std::error::Error>> {
         let mut reader = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut address = None;
@@ -149,34 +160,35 @@ impl World {
             }
         });
         let address = address.ok_or("the log shows no address")?;
-        let mut watched = Watched { child, supervisor, address, descriptors_at_rest: 0, log };
+        let mut service =
+            SupervisedService { child, supervisor, address, idle_descriptors: 0, log };
         // The smallest of a few counts leaves out a file that the service reads at this moment.
         let counts = (0..5).map(|_| {
             std::thread::sleep(Duration::from_millis(2));
-            watched.descriptors()
+            service.descriptors()
         });
         let least = counts.min().unwrap_or_default();
-        watched.descriptors_at_rest = least - watched.supervisor.seen().kept;
-        Ok(watched)
+        service.idle_descriptors = least - service.supervisor.seen().leaked;
+        Ok(service)
     }
 
     /// All requests of a round.
-    pub(crate) fn questions(&self) -> Vec<Question> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         let mut serial = self.serial.lock().expect("no thread panics while it holds the lock");
         *serial += 1;
         let serial = *serial;
         let scan = |domain: String, ports: &[(u16, State)]| {
             let list: Vec<String> = ports.iter().map(|(port, _)| port.to_string()).collect();
             let target = format!("/open-ports?domain={domain}&ports={}&{TIMEOUT}", list.join(","));
-            Question { target, truth: ports.iter().copied().collect() }
+            Request { target, truth: ports.iter().copied().collect() }
         };
         vec![
-            Question { target: "/healthz".to_owned(), truth: BTreeMap::new() },
-            scan("127.0.0.1".to_owned(), &self.near),
-            scan(HOST_ADDRESS.to_string(), FAR),
-            scan(format!("n{serial}.example"), FAR),
-            scan(format!("t{serial}.example"), FAR),
-            scan("known.example".to_owned(), FAR),
+            Request { target: "/healthz".to_owned(), truth: BTreeMap::new() },
+            scan("127.0.0.1".to_owned(), &self.local),
+            scan(HOST_ADDRESS.to_string(), REMOTE),
+            scan(format!("n{serial}.example"), REMOTE),
+            scan(format!("t{serial}.example"), REMOTE),
+            scan("known.example".to_owned(), REMOTE),
         ]
     }
 }
@@ -189,19 +201,19 @@ fn restrict(path: &str) {
 
 /// A request, and the true states of its ports.
 #[derive(Clone, Debug)]
-pub(crate) struct Question {
+pub(crate) struct Request {
     pub(crate) target: String,
     truth: BTreeMap<u16, State>,
 }
 
 /// The result of a request.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum Response {
     /// The answer is complete.
-    Answer(u16, String),
+    Complete(u16, String),
     /// The connection ended before the answer was complete.
     Broken(String),
-    /// No answer came within `PATIENCE`.
+    /// No answer came within `EVENT_TIMEOUT`.
     Silence,
 }
 
@@ -216,14 +228,16 @@ pub(crate) struct Permit {
     pub(crate) failure: bool,
 }
 
-impl Question {
+impl Request {
     /// Judges an answer; the error describes the deviation.
-    pub(crate) fn judge(&self, told: &Told, permit: Permit) -> Result<(), String> {
-        let (status, body) = match told {
-            Told::Answer(status, body) => (*status, body),
-            Told::Broken(_) if permit.broken => return Ok(()),
-            Told::Broken(how) => return Err(format!("lost {}: {how}", self.target)),
-            Told::Silence => return Err(format!("no answer to {}", self.target)),
+    pub(crate) fn judge(&self, response: &Response, permit: Permit) -> Result<(), String> {
+        let (status, body) = match response {
+            Response::Complete(status, body) => (*status, body),
+            Response::Broken(_) if permit.broken => return Ok(()),
+            Response::Broken(how) => {
+                return Err(format!("the connection of {} broke: {how}", self.target));
+            }
+            Response::Silence => return Err(format!("no answer to {}", self.target)),
         };
         let wrong = |what: &str| Err(format!("{what} to {}: {status} {body}", self.target));
         match status {
@@ -236,31 +250,33 @@ impl Question {
 
     fn judge_scan(&self, body: &str, permit: Permit) -> Result<(), String> {
         let json: Value = serde_json::from_str(body).map_err(|error| error.to_string())?;
-        let mut told = BTreeMap::new();
+        let mut reported = BTreeMap::new();
         for port in json["open_ports"].as_array().ok_or("open_ports is not a list")? {
-            told.insert(port.as_u64().ok_or("an open port is not a number")?, State::Open);
+            reported.insert(port.as_u64().ok_or("an open port is not a number")?, State::Open);
         }
         for (key, state) in [
             ("closed_ports", State::Closed),
             ("filtered_ports", State::Filtered),
             ("unreachable_ports", State::Unreachable),
         ] {
-            for port in spelled(json[key].as_str().ok_or("the ranges are not a string")?) {
-                if told.insert(port, state).is_some() {
+            for port in expand(json[key].as_str().ok_or("the ranges are not a string")?) {
+                if reported.insert(port, state).is_some() {
                     return Err(format!("port {port} is listed twice"));
                 }
             }
         }
         let untested =
             json["counts"]["untested"].as_u64().ok_or("there is no count of untested ports")?;
-        if told.len() as u64 + untested != self.truth.len() as u64 {
-            return Err("the counts do not add up".to_owned());
+        if reported.len() as u64 + untested != self.truth.len() as u64 {
+            return Err(
+                "the number of reported ports is not the number of requested ports".to_owned()
+            );
         }
         if json["complete"] != Value::Bool(untested == 0) {
             return Err("`complete` contradicts the count of untested ports".to_owned());
         }
         for (port, truth) in &self.truth {
-            let state = told.get(&u64::from(*port)).copied().unwrap_or(State::Untested);
+            let state = reported.get(&u64::from(*port)).copied().unwrap_or(State::Untested);
             let is_permitted = Some(state) == permit.state;
             let is_failure = permit.failure && state == State::Untested;
             if state != *truth && !is_permitted && !is_failure {
@@ -272,68 +288,69 @@ impl Question {
 }
 
 /// Expands ranges such as `"1-3,7"`.
-fn spelled(ranges: &str) -> Vec<u64> {
+fn expand(ranges: &str) -> Vec<u64> {
     let parts = ranges.split(',').filter(|part| !part.is_empty());
     let ends = parts.map(|part| part.split_once('-').unwrap_or((part, part)));
     ends.flat_map(|(first, last)| {
-        first.parse().expect("a number")..=last.parse::<u64>().expect("a number")
+        first.parse().expect("the text is a number")
+            ..=last.parse::<u64>().expect("the text is a number")
     })
     .collect()
 }
 
 /// A request that was sent.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct PendingRequest {
     stream: Result<TcpStream, std::io::Error>,
 }
 
-impl Asked {
-    pub(crate) fn new(at: SocketAddr, question: &Question) -> Self {
-        Self { stream: Self::send(at, question) }
+impl PendingRequest {
+    pub(crate) fn new(at: SocketAddr, request: &Request) -> Self {
+        Self { stream: Self::send(at, request) }
     }
 
-    fn send(at: SocketAddr, question: &Question) -> std::io::Result<TcpStream> {
+    fn send(at: SocketAddr, request: &Request) -> std::io::Result<TcpStream> {
         let mut stream = TcpStream::connect(at)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(EVENT_TIMEOUT))?;
         write!(
             stream,
             "GET {} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\
              Connection: close\r\n\r\n",
-            question.target
+            request.target
         )?;
         Ok(stream)
     }
 
     /// Waits for the answer.
-    pub(crate) fn told(self) -> Told {
+    pub(crate) fn response(self) -> Response {
         let mut stream = match self.stream {
             Ok(stream) => stream,
-            Err(error) => return Told::Broken(error.to_string()),
+            Err(error) => return Response::Broken(error.to_string()),
         };
         let mut bytes = Vec::new();
         loop {
-            if let Some((status, body)) = whole(&bytes) {
-                return Told::Answer(status, body);
+            if let Some((status, body)) = parse_response(&bytes) {
+                return Response::Complete(status, body);
             }
             let mut more = [0; 4096];
             match stream.read(&mut more) {
                 Ok(0) => {
-                    return Told::Broken(format!(
+                    return Response::Broken(format!(
                         "the connection ended after {} bytes",
                         bytes.len()
                     ));
                 }
                 Ok(count) => bytes.extend_from_slice(&more[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Told::Silence,
-                Err(error) => return Told::Broken(error.to_string()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Response::Silence,
+                Err(error) => return Response::Broken(error.to_string()),
             }
         }
     }
 }
 
 /// The status and the body, once both are complete.
-fn whole(bytes: &[u8]) -> Option<(u16, String)> {
+fn parse_response(bytes: &[u8]) -> Option<(u16, String)> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
@@ -342,16 +359,16 @@ fn whole(bytes: &[u8]) -> Option<(u16, String)> {
 }
 
 /// A supervised service. Dropping the handle kills the process.
-pub(crate) struct Watched {
+pub(crate) struct SupervisedService {
     pub(crate) child: Child,
     pub(crate) supervisor: Supervisor,
     pub(crate) address: SocketAddr,
     /// The number of open descriptors while the service is idle.
-    pub(crate) descriptors_at_rest: usize,
+    pub(crate) idle_descriptors: usize,
     log: Arc<Mutex<Vec<String>>>,
 }
 
-impl Watched {
+impl SupervisedService {
     pub(crate) fn descriptors(&self) -> usize {
         let path = format!("/proc/{}/fd", self.child.id());
         std::fs::read_dir(path).map_or(0, Iterator::count)
@@ -379,17 +396,17 @@ impl Watched {
     }
 
     /// Sends all requests at once.
-    pub(crate) fn ask(&self, questions: &[Question]) -> Vec<Asked> {
-        questions.iter().map(|question| Asked::new(self.address, question)).collect()
+    pub(crate) fn send_all(&self, requests: &[Request]) -> Vec<PendingRequest> {
+        requests.iter().map(|request| PendingRequest::new(self.address, request)).collect()
     }
 
     /// Waits until a health check is answered, and returns the time until then.
     pub(crate) fn recovery(&self) -> Duration {
         let began = Instant::now();
-        let question = Question { target: "/healthz".to_owned(), truth: BTreeMap::new() };
+        let request = Request { target: "/healthz".to_owned(), truth: BTreeMap::new() };
         until("a health check is answered", || {
-            let told = Asked::new(self.address, &question).told();
-            question.judge(&told, Permit::default()).ok()
+            let response = PendingRequest::new(self.address, &request).response();
+            request.judge(&response, Permit::default()).ok()
         });
         began.elapsed()
     }
@@ -404,12 +421,12 @@ impl Watched {
         self.child.try_wait().expect("the child can be waited for").is_none()
     }
 
-    pub(crate) fn begin(&self, rule: Rule) {
-        self.supervisor.begin(vec![rule]);
+    pub(crate) fn set_rule(&self, rule: Rule) {
+        self.supervisor.set_rules(vec![rule]);
     }
 }
 
-impl Drop for Watched {
+impl Drop for SupervisedService {
     fn drop(&mut self) {
         self.supervisor.release(&[]);
         let _ = self.child.kill();

@@ -12,17 +12,17 @@ use crate::lab::{
     Ban, Bursts, Direction, Dropped, HOST_ADDRESS, HalfOpenTable, Host, Lab, Link, Medium, Port,
     Reorder, RttChange, Unreachable,
 };
-use crate::{Case, Outcome, connect, count_within_half_a_second, sweep_at_once};
+use crate::{Case, Outcome, connect, connect_all, count_within_half_a_second};
 
 pub(crate) const CASES: &[Case] = &[
     ("a_bottleneck_delays_answers_and_drops_packets_above_its_queue", bottleneck),
     ("a_burst_loses_the_packets_that_are_sent_during_it", bursts),
-    ("jitter_reordering_and_duplicates_lose_no_answer", disorder),
-    ("rules_for_every_nth_port_and_for_shares_of_ports_apply", mix),
+    ("jitter_reordering_and_duplicates_lose_no_answer", jitter_and_reordering),
+    ("rules_for_every_nth_port_and_for_shares_of_ports_apply", rules),
     ("a_rst_limit_counts_closed_ports_but_not_silent_ones", rst_limit),
     ("a_middlebox_drops_syns_when_its_table_is_full", half_open),
     ("a_firewall_bans_a_source_above_its_rate_for_some_time", ban),
-    ("a_host_wakes_up_and_its_round_trip_time_grows", changes),
+    ("a_host_wakes_up_and_its_round_trip_time_grows", waking_host),
     ("each_of_twenty_thousand_hosts_answers", many_hosts),
     ("a_neighbour_is_resolved_and_an_absent_one_is_unreachable", neighbours),
 ];
@@ -36,7 +36,7 @@ fn bottleneck() -> Outcome {
     let network = Lab::enter()?.link(Link { to, ..Link::default() });
     let lab = network.start(vec![Host::new(HOST_ADDRESS)])?;
     let begun = Instant::now();
-    let answered = sweep_at_once(300, |times| {
+    let answered = connect_all(300, |times| {
         for (number, time) in times.iter().enumerate() {
             assert!(*time >= 2 * MS * number as u32, "answer {number} arrived after {time:?}");
         }
@@ -50,8 +50,8 @@ fn bottleneck() -> Outcome {
     assert!(answered >= 101, "the packets that fit are answered: {answered}, {stats}");
     let most = 101.0 + elapsed.as_secs_f64() * 500.0;
     assert!(stats.answered as f64 <= most, "there are more answers than the rate allows: {stats}");
-    assert!(stats.link.to.queue_delay_max >= 200 * MS, "a full queue delays: {stats}");
-    assert!(stats.link.to.queue_delay_max <= 202 * MS, "the delay has a maximum: {stats}");
+    assert!(stats.link.to.queue_delay_max >= 200 * MS, "a full queue delays packets: {stats}");
+    assert!(stats.link.to.queue_delay_max <= 202 * MS, "the queue limits the delay: {stats}");
     Ok(())
 }
 
@@ -71,12 +71,12 @@ fn bursts() -> Outcome {
     Ok(())
 }
 
-fn disorder() -> Outcome {
+fn jitter_and_reordering() -> Outcome {
     let reorder = Some(Reorder { share: 0.2, delay: 30 * MS });
     let link = Link { jitter: 20 * MS, reorder, duplicates: 0.5, ..Link::default() };
     let host = Host::new(HOST_ADDRESS).rtt(20 * MS).every(3, Port::Open);
     let lab = Lab::enter()?.link(link).start(vec![host])?;
-    let answered = sweep_at_once(300, |times| {
+    let answered = connect_all(300, |times| {
         assert!(times.iter().all(|time| *time >= 20 * MS), "{times:?}");
         times.len()
     })?;
@@ -86,7 +86,7 @@ fn disorder() -> Outcome {
     Ok(())
 }
 
-fn mix() -> Outcome {
+fn rules() -> Outcome {
     let host = Host::new(HOST_ADDRESS)
         .rtt(2 * MS)
         .ports(&[2, 22], Port::Open)
@@ -113,7 +113,7 @@ fn mix() -> Outcome {
 fn rst_limit() -> Outcome {
     let host = Host { rst_per_second: Some(100), ..Host::new(HOST_ADDRESS) };
     let lab = Lab::enter()?.start(vec![host.every(2, Port::Silent)])?;
-    assert_eq!(sweep_at_once(600, count_within_half_a_second)?, 100);
+    assert_eq!(connect_all(600, count_within_half_a_second)?, 100);
     let stats = lab.stop()?;
     assert!(stats.limited >= 200 && stats.ignored >= 600, "{stats}");
     Ok(())
@@ -124,7 +124,7 @@ fn half_open() -> Outcome {
     let network = Lab::enter()?.link(Link { half_open, ..Link::default() });
     let host = Host::new(HOST_ADDRESS).ports(&[301], Port::Open).rest(Port::Silent);
     let lab = network.start(vec![host])?;
-    assert_eq!(sweep_at_once(300, <[Duration]>::len)?, 0);
+    assert_eq!(connect_all(300, <[Duration]>::len)?, 0);
     let kind = connect(HOST_ADDRESS, 301, 500).0.map_err(|error| error.kind()).err();
     assert_eq!(kind, Some(ErrorKind::TimedOut), "the table is full of other connections");
     let stats = lab.stop()?;
@@ -137,7 +137,7 @@ fn ban() -> Outcome {
     let ban = Some(Ban { syns_per_second: 50, duration: 3 * SECOND });
     let network = Lab::enter()?.link(Link { ban, ..Link::default() });
     let lab = network.start(vec![Host::new(HOST_ADDRESS)])?;
-    assert_eq!(sweep_at_once(200, count_within_half_a_second)?, 50);
+    assert_eq!(connect_all(200, count_within_half_a_second)?, 50);
     let deadline = Instant::now() + 20 * SECOND;
     while !connect(HOST_ADDRESS, 1000, 100).0.is_err_and(is_refused) {
         assert!(Instant::now() < deadline, "the ban does not end");
@@ -146,7 +146,7 @@ fn ban() -> Outcome {
     Ok(())
 }
 
-fn changes() -> Outcome {
+fn waking_host() -> Outcome {
     let change = RttChange { after: SECOND, rtt: 300 * MS };
     let host =
         Host { wakes_after: Some(500 * MS), rtt_change: Some(change), ..Host::new(HOST_ADDRESS) };
@@ -179,16 +179,17 @@ fn many_hosts() -> Outcome {
 }
 
 fn neighbours() -> Outcome {
-    let there = [IpAddr::V4(HOST_ADDRESS), IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 1, 1))];
+    let present =
+        [IpAddr::V4(HOST_ADDRESS), IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 1, 1))];
     let absent = [
         IpAddr::V4(Ipv4Addr::new(10, 99, 1, 2)),
         IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 1, 2)),
     ];
-    let hosts = there.map(|address| Host::new(address).ports(&[22], Port::Open));
+    let hosts = present.map(|address| Host::new(address).ports(&[22], Port::Open));
     let lab = Lab::enter_by(Medium::Ethernet)?.start(hosts.to_vec())?;
-    for (there, absent) in there.into_iter().zip(absent) {
-        connect(there, 22, 1000).0?;
-        assert!(connect(there, 23, 1000).0.is_err_and(is_refused), "{there}");
+    for (present, absent) in present.into_iter().zip(absent) {
+        connect(present, 22, 1000).0?;
+        assert!(connect(present, 23, 1000).0.is_err_and(is_refused), "{present}");
         // The kernel sends three ARP requests, one second apart (arp(7)).
         let kind = connect(absent, 22, 10_000).0.map_err(|error| error.kind()).err();
         assert_eq!(kind, Some(ErrorKind::HostUnreachable), "{absent}");

@@ -24,15 +24,15 @@ pub(crate) const CASES: &[Case] = &[
     ("another_pass_follows_when_a_syn_limit_was_exhausted", syn_limit),
     ("icmp_errors_make_ports_unreachable_and_not_filtered", unreachable),
     ("all_ports_of_a_tarpit_are_open", tarpit),
-    ("the_remaining_ports_of_a_host_that_dies_are_filtered", death),
+    ("the_remaining_ports_of_a_host_that_dies_are_filtered", dying_host),
     ("a_deadline_ends_the_scan_with_partial_results", deadline),
     ("the_rate_is_kept_from_the_first_connect_on", rate),
-    ("a_small_scan_ends_during_a_large_silent_one", beside),
+    ("a_small_scan_ends_during_a_large_silent_one", simultaneous),
 ];
 
 /// A small set of ports, including the ten open ports, that a debug build scans quickly.
-pub(crate) const FEW: &str = "ports=1-2000,3306,8080,20000,33333,50000,65535";
-pub(crate) const FEW_TOTAL: u64 = 2006;
+pub(crate) const FEW_PORTS: &str = "ports=1-2000,3306,8080,20000,33333,50000,65535";
+pub(crate) const FEW_PORTS_LEN: u64 = 2006;
 
 /// Scans one host; returns the answer and the statistics of the lab.
 pub(crate) fn scan(host: Host, query: &str) -> Result<(Scan, Stats), Box<dyn std::error::Error>> {
@@ -77,13 +77,13 @@ fn pings_max(scan: &Scan) -> u64 {
 
 fn silent() -> Outcome {
     let host = host().rtt(Duration::from_millis(50)).rest(Port::Silent);
-    let (scan, stats) = scan(host, FEW)?;
+    let (scan, stats) = scan(host, FEW_PORTS)?;
     scan.check_open(&TEN_PORTS)
-        .check_counts([10, 0, FEW_TOTAL - 10, 0, 0])
+        .check_counts([10, 0, FEW_PORTS_LEN - 10, 0, 0])
         .check_key("retried", 0)
         .check_key("loss_suspected", false);
     assert!(scan.elapsed_ms() >= 2000, "a silent port should have the full timeout: {scan:?}");
-    let syns = 10 + 2 * (FEW_TOTAL - 10);
+    let syns = 10 + 2 * (FEW_PORTS_LEN - 10);
     assert!(
         stats.syns <= syns + pings_max(&scan),
         "there are more SYNs than those that the kernel repeats: {stats}"
@@ -126,7 +126,7 @@ fn lossy_silent() -> Outcome {
     let service = Service::start(&[]);
     let scans: Vec<_> = (1..=10)
         .map(|number| {
-            let query = format!("domain={}&{FEW}&retries=3", address(number));
+            let query = format!("domain={}&{FEW_PORTS}&retries=3", address(number));
             service.begin_scan(&query, "")
         })
         .collect();
@@ -134,7 +134,7 @@ fn lossy_silent() -> Outcome {
     for mut client in scans {
         let scan = Scan::of(client.receive("GET"));
         assert!(scan.open().iter().all(|port| TEN_PORTS.contains(port)), "{scan:?}");
-        assert_eq!(scan.count("open") + scan.count("filtered"), FEW_TOTAL, "{scan:?}");
+        assert_eq!(scan.count("open") + scan.count("filtered"), FEW_PORTS_LEN, "{scan:?}");
         scan.check_key("loss_suspected", true).check_key("complete", true);
         found += scan.open().len();
     }
@@ -164,7 +164,7 @@ fn check_limit(host: Host) -> Outcome {
 
 fn unreachable() -> Outcome {
     // The kernel drops an ICMP error that arrives before `connect` returns, so the host has a
-    // distance.
+    // round-trip time.
     let mut host = host().rtt(Duration::from_millis(5));
     for (first, why) in [
         (101, Unreachable::Network),
@@ -188,7 +188,7 @@ fn tarpit() -> Outcome {
     Ok(())
 }
 
-fn death() -> Outcome {
+fn dying_host() -> Outcome {
     let host = Host { dies: Some(Death::Packets(1000)), ..Host::new(HOST_ADDRESS) };
     let (scan, _) = scan(host, "toPort=2000")?;
     scan.check_open(&[]).check_key("complete", true).check_key("loss_suspected", true);
@@ -214,14 +214,14 @@ fn rate() -> Outcome {
     let service = Service::start(&[]);
     let start = Instant::now();
     let mut client = service.begin_scan(&format!("domain={HOST_ADDRESS}&toPort=500&rate=1000"), "");
-    // The SYNs are counted before the clock is read. So a machine that pauses in between can hide a
-    // burst, but it can never feign one. A late event loop may send the SYNs of up to five
-    // milliseconds at once.
+    // The SYNs are counted before the clock is read. A pause in between can therefore hide a burst,
+    // but it cannot make an even rate look like a burst. A late event loop may send the SYNs of up
+    // to five milliseconds at once.
     let mut syns = 0;
     while syns < 500 {
         syns = lab.stats().syns;
         let due = start.elapsed().as_secs_f64() * 1000.0 + 10.0;
-        assert!(syns as f64 <= due, "{syns} connects, but only {due:.0} are due");
+        assert!(syns as f64 <= due, "there were {syns} connects, but only {due:.0} are due");
         std::thread::sleep(Duration::from_millis(1));
     }
     let scan = Scan::of(client.receive("GET"));
@@ -230,12 +230,12 @@ fn rate() -> Outcome {
     Ok(())
 }
 
-fn beside() -> Outcome {
+fn simultaneous() -> Outcome {
     let silent = Ipv4Addr::new(10, 99, 1, 2);
     let hosts = vec![host(), Host::new(silent).rest(Port::Silent)];
     let lab = Lab::enter()?.start(hosts)?;
     let service = Service::start(&[]);
-    let _big = service.begin_scan(&format!("domain={silent}&toPort=65535&timeout=20s"), "");
+    let _large = service.begin_scan(&format!("domain={silent}&toPort=65535&timeout=20s"), "");
     let capacity = service.metric("openports_connects_in_flight_max");
     until("the large scan uses all connects", || {
         (service.metric("openports_connects_in_flight") == capacity).then_some(())

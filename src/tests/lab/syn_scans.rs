@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::client::Scan;
 use crate::lab::{HOST_ADDRESS, Host, Lab, Port, Stats, TEN_PORTS, Unreachable};
 use crate::process::Service;
-use crate::scans::{self, FEW, FEW_TOTAL, host};
+use crate::scans::{self, FEW_PORTS, FEW_PORTS_LEN, host};
 use crate::{Case, Outcome};
 
 pub(crate) const CASES: &[Case] = &[
@@ -19,8 +19,8 @@ pub(crate) const CASES: &[Case] = &[
     ("a_syn_scan_works_over_ipv6", ipv6),
     ("a_syn_scan_detects_and_compensates_loss", lossy),
     ("a_syn_scan_of_silent_ports_uses_two_more_descriptors", descriptors),
-    ("both_techniques_can_scan_one_host_at_the_same_time", beside),
-    ("without_cap_net_raw_no_syn_is_sent_and_the_error_names_the_remedy", denied),
+    ("both_techniques_can_scan_one_host_at_the_same_time", simultaneous),
+    ("without_cap_net_raw_no_syn_is_sent_and_the_error_names_the_remedy", without_capability),
 ];
 
 fn scan(host: Host, query: &str) -> Result<(Scan, Stats), Box<dyn std::error::Error>> {
@@ -43,12 +43,12 @@ fn check_closed(host: Host) -> Outcome {
 
 fn silent() -> Outcome {
     let host = host().rtt(Duration::from_millis(50)).rest(Port::Silent);
-    let (scan, stats) = scan(host, FEW)?;
+    let (scan, stats) = scan(host, FEW_PORTS)?;
     scan.check_open(&TEN_PORTS)
-        .check_counts([10, 0, FEW_TOTAL - 10, 0, 0])
+        .check_counts([10, 0, FEW_PORTS_LEN - 10, 0, 0])
         .check_key("loss_suspected", false);
     assert!(scan.elapsed_ms() >= 2000, "a silent port should have the full timeout: {scan:?}");
-    let syns = 10 + 2 * (FEW_TOTAL - 10);
+    let syns = 10 + 2 * (FEW_PORTS_LEN - 10);
     assert!(stats.syns >= syns, "each silent port should be probed twice: {stats}");
     assert!(stats.syns <= syns + scan.elapsed_ms() / 4 + 1, "there are too many SYNs: {stats}");
     Ok(())
@@ -79,8 +79,8 @@ fn ipv6() -> Outcome {
         .ports(&TEN_PORTS, Port::Open)
         .ports(&[2], Port::Silent)
         .ports(&[3], Port::Unreachable(Unreachable::Host));
-    let (scan, _) = scan(host, FEW)?;
-    scan.check_open(&TEN_PORTS).check_counts([10, FEW_TOTAL - 12, 1, 1, 0]);
+    let (scan, _) = scan(host, FEW_PORTS)?;
+    scan.check_open(&TEN_PORTS).check_counts([10, FEW_PORTS_LEN - 12, 1, 1, 0]);
     Ok(())
 }
 
@@ -108,23 +108,23 @@ fn descriptors() -> Outcome {
     Ok(())
 }
 
-fn beside() -> Outcome {
+fn simultaneous() -> Outcome {
     let lab = Lab::enter()?.start(vec![host().rtt(Duration::from_millis(20))])?;
     let service = Service::start(&[]);
     let scans: Vec<_> = ["connect", "syn", "syn", "connect"]
-        .map(|technique| format!("domain={HOST_ADDRESS}&{FEW}&technique={technique}"))
+        .map(|technique| format!("domain={HOST_ADDRESS}&{FEW_PORTS}&technique={technique}"))
         .map(|query| service.begin_scan(&query, ""))
         .into();
     for mut client in scans {
         let scan = Scan::of(client.receive("GET"));
-        scan.check_open(&TEN_PORTS).check_counts([10, FEW_TOTAL - 10, 0, 0, 0]);
+        scan.check_open(&TEN_PORTS).check_counts([10, FEW_PORTS_LEN - 10, 0, 0, 0]);
     }
     drop(service);
     assert_eq!(lab.stop()?.own_losses(), 0);
     Ok(())
 }
 
-fn denied() -> Outcome {
+fn without_capability() -> Outcome {
     let lab = Lab::enter()?.start(vec![host()])?;
     let binary = env!("CARGO_BIN_EXE_openports");
     // setpriv(1) is part of util-linux, like unshare(1).

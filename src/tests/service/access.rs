@@ -9,7 +9,7 @@ use crate::process::{Folder, Service, run, until};
 pub(crate) fn write_secret(folder: &Folder, text: &str) -> String {
     let path = folder.write("token", text);
     let owner_only = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(&path, owner_only).expect("chmod");
+    std::fs::set_permissions(&path, owner_only).expect("the test owns the file");
     path
 }
 
@@ -25,12 +25,12 @@ fn a_scan_needs_the_token_and_nothing_else_does() {
     ];
     for target in &targets {
         for fields in ["", "Authorization: Bearer open-sesam\r\n", "Authorization: Basic x\r\n"] {
-            let answer = service.ask("GET", target, fields);
+            let answer = service.request("GET", target, fields);
             answer.check_problem(401, "UNAUTHORIZED");
             answer.check("WWW-Authenticate", answer.field("WWW-Authenticate"), Some("Bearer"));
         }
         let right = "Authorization: Bearer open-sesame\r\n";
-        service.ask("GET", target, right).check_status(200);
+        service.request("GET", target, right).check_status(200);
     }
     // Without a token, not even the errors of a request are reported.
     service.get("/open-ports").check_problem(401, "UNAUTHORIZED");
@@ -46,7 +46,7 @@ fn a_changed_token_file_replaces_the_token_and_a_bad_one_does_not() {
     let service = Service::start(&["--token-file", &file]);
     let target = format!("/open-ports?domain=127.0.0.1&ports={}", service.address.port());
     let status = |token: &str| {
-        service.ask("GET", &target, &format!("Authorization: Bearer {token}\r\n")).status
+        service.request("GET", &target, &format!("Authorization: Bearer {token}\r\n")).status
     };
     assert_eq!((status("first"), status("second")), (200, 401));
     write_secret(&folder, "second\n");
@@ -54,7 +54,7 @@ fn a_changed_token_file_replaces_the_token_and_a_bad_one_does_not() {
     assert_eq!(status("first"), 401);
     write_secret(&folder, "");
     service_keeps(&service, || status("second"));
-    std::fs::remove_file(&file).expect("rm");
+    std::fs::remove_file(&file).expect("the file can be removed");
     service_keeps(&service, || status("second"));
 }
 
@@ -73,11 +73,12 @@ fn service_keeps(service: &Service, status: impl Fn() -> u16) {
 fn a_token_file_that_is_missing_empty_or_world_readable_ends_with_71() {
     let folder = Folder::new("token-bad");
     let empty = write_secret(&folder, "");
-    let everybodys = folder.write("everybodys", "secret\n");
-    std::fs::set_permissions(&everybodys, std::fs::Permissions::from_mode(0o644)).expect("chmod");
+    let world_readable = folder.write("everybodys", "secret\n");
+    std::fs::set_permissions(&world_readable, std::fs::Permissions::from_mode(0o644))
+        .expect("the test owns the file");
     for (file, word) in [
         (empty.as_str(), "holds no token"),
-        (everybodys.as_str(), "everybody can read it"),
+        (world_readable.as_str(), "everybody can read it"),
         ("/nonexistent/token", "No such file"),
     ] {
         let ended = run(None, &["--listen", "127.0.0.1:0", "--token-file", file]);
@@ -92,13 +93,13 @@ fn a_client_behind_a_trusted_proxy_is_identified_by_its_forwarded_address() {
     let service = Service::start(&["--trust-proxy", "127.0.0.0/8"]);
     let target = format!("/open-ports?domain=127.0.0.1&ports={}", service.address.port());
     let fields = "X-Forwarded-For: 203.0.113.5, 198.51.100.9\r\n";
-    Scan::of(service.ask("GET", &target, fields));
+    Scan::of(service.request("GET", &target, fields));
     service.log_line(&["msg=request", "client=198.51.100.9", "route=/open-ports"]);
 
-    let deaf = Service::start(&[]);
-    let target = format!("/open-ports?domain=127.0.0.1&ports={}", deaf.address.port());
-    Scan::of(deaf.ask("GET", &target, fields));
-    deaf.log_line(&["msg=request", "client=127.0.0.1", "route=/open-ports"]);
+    let without_proxies = Service::start(&[]);
+    let target = format!("/open-ports?domain=127.0.0.1&ports={}", without_proxies.address.port());
+    Scan::of(without_proxies.request("GET", &target, fields));
+    without_proxies.log_line(&["msg=request", "client=127.0.0.1", "route=/open-ports"]);
 }
 
 #[test]
@@ -110,8 +111,8 @@ fn a_service_that_others_can_reach_without_a_token_warns_at_start() {
     for args in
         [vec!["--listen", "0.0.0.0:0", "--token-file", &file], vec!["--listen", "127.0.0.1:0"]]
     {
-        let quiet = Service::start_exactly(&args);
-        quiet.log_line(&["msg=try"]);
-        assert!(!quiet.log_lines().iter().any(|line| line.contains("open to all")), "{args:?}");
+        let service = Service::start_exactly(&args);
+        service.log_line(&["msg=try"]);
+        assert!(!service.log_lines().iter().any(|line| line.contains("open to all")), "{args:?}");
     }
 }

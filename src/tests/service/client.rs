@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::process::{PATIENCE, Service};
+use crate::process::{EVENT_TIMEOUT, Service};
 
 /// One connection to the service.
 pub(crate) struct Client {
@@ -20,8 +20,8 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn connect(service: &Service) -> Self {
         let stream = TcpStream::connect(service.address).expect(&service.command);
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+        stream.set_read_timeout(Some(EVENT_TIMEOUT)).expect("the timeout is not zero");
+        stream.set_write_timeout(Some(EVENT_TIMEOUT)).expect("the timeout is not zero");
         let command = service.command.clone();
         Self { stream, received: Vec::new(), command, sent: String::new() }
     }
@@ -36,7 +36,7 @@ impl Client {
     }
 
     /// Sends a complete request without a body.
-    pub(crate) fn ask(&mut self, method: &str, target: &str, fields: &str) {
+    pub(crate) fn send_request(&mut self, method: &str, target: &str, fields: &str) {
         self.send(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
     }
 
@@ -48,7 +48,7 @@ impl Client {
     /// Closes the connection with a RST.
     pub(crate) fn reset(self) {
         let socket = socket2::SockRef::from(&self.stream);
-        socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+        socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set");
     }
 
     /// Reads one answer. The answer has no body if the request method was HEAD.
@@ -59,14 +59,16 @@ impl Client {
         let status = status_line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
         let status = status.and_then(|digits| digits.parse().ok());
         let status = status.unwrap_or_else(|| panic!("{}status line {status_line:?}", self.at()));
-        let fields = lines.map(|line| line.split_once(": ").expect("name and value")).collect();
+        let fields = lines
+            .map(|line| line.split_once(": ").expect("a field line has a name and a value"))
+            .collect();
         let context = format!("{}answer:\n{head}", self.at());
         let mut answer = Answer::new(status, fields, context);
         if method == "HEAD" || matches!(status, 100 | 204 | 304) {
             return answer;
         }
         let body = match (answer.field("Content-Length"), answer.field("Transfer-Encoding")) {
-            (Some(length), None) => self.take(length.parse().expect("a length")),
+            (Some(length), None) => self.take(length.parse().expect("Content-Length is a number")),
             (None, Some("chunked")) => self.chunks(),
             (None, None) => self.rest(),
             other => panic!("{}unknown framing {other:?}", answer.context),
@@ -121,7 +123,7 @@ impl Client {
     }
 
     /// Reads until the connection is closed or reset, and discards the data.
-    pub(crate) fn drain(&mut self) {
+    pub(crate) fn discard_rest(&mut self) {
         let mut rest = Vec::new();
         if let Err(error) = self.stream.read_to_end(&mut rest) {
             let is_end = error.kind() == ErrorKind::ConnectionReset;
@@ -141,7 +143,7 @@ impl Client {
     }
 
     fn rest(&mut self) -> Vec<u8> {
-        self.stream.read_to_end(&mut self.received).expect("the end of the connection");
+        self.stream.read_to_end(&mut self.received).expect("the service closes the connection");
         std::mem::take(&mut self.received)
     }
 
@@ -243,8 +245,8 @@ fn diff(expected: &str, actual: &str) -> String {
     let shown = |sign: char, lines: &[&str]| {
         lines.iter().map(|line| format!("{sign} {line}\n")).collect::<String>()
     };
-    let gone = shown('-', &left[..left.len() - tail]);
-    format!("(after {same} equal lines)\n{gone}{}", shown('+', &right[..right.len() - tail]))
+    let removed = shown('-', &left[..left.len() - tail]);
+    format!("(after {same} equal lines)\n{removed}{}", shown('+', &right[..right.len() - tail]))
 }
 
 /// The keys in the order of their first occurrence in the text.
@@ -308,20 +310,20 @@ impl Scan {
 }
 
 pub(crate) fn ports(value: &Value) -> Vec<u16> {
-    let ports = value.as_array().expect("a list of ports").iter();
+    let ports = value.as_array().expect("the value is a list").iter();
     ports.map(|port| port.as_u64().and_then(|port| port.try_into().ok()).unwrap()).collect()
 }
 
 impl Service {
     /// Sends one request on its own connection.
-    pub(crate) fn ask(&self, method: &str, target: &str, fields: &str) -> Answer {
+    pub(crate) fn request(&self, method: &str, target: &str, fields: &str) -> Answer {
         let mut client = Client::connect(self);
-        client.ask(method, target, fields);
+        client.send_request(method, target, fields);
         client.receive(method)
     }
 
     pub(crate) fn get(&self, target: &str) -> Answer {
-        self.ask("GET", target, "")
+        self.request("GET", target, "")
     }
 
     /// Runs a scan that must succeed and be answered as JSON.
@@ -332,7 +334,7 @@ impl Service {
     /// Starts a scan and returns the connection from which its answer can be read.
     pub(crate) fn begin_scan(&self, query: &str, fields: &str) -> Client {
         let mut client = Client::connect(self);
-        client.ask("GET", &format!("/open-ports?{query}"), fields);
+        client.send_request("GET", &format!("/open-ports?{query}"), fields);
         client
     }
 
@@ -346,6 +348,6 @@ impl Service {
     pub(crate) fn metric(&self, name: &str) -> u64 {
         let page = self.get("/metrics");
         let sample = page.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        sample.map_or(0, |value| value.parse().expect("a whole number"))
+        sample.map_or(0, |value| value.parse().expect("the sample is an integer"))
     }
 }

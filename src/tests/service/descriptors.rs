@@ -90,8 +90,8 @@ fn idle_connections_are_evicted_for_new_requests() {
 fn a_limit_that_is_too_low_is_reported_in_one_line() {
     for limit in [6, 8, 10] {
         let ended = run(Some(limit), &["--listen", "127.0.0.1:0"]);
-        let told = (ended.code, ended.stderr.lines().count(), &*ended.stdout);
-        assert_eq!(told, (Some(71), 1, ""), "{}: {}", ended.command, ended.stderr);
+        let actual = (ended.code, ended.stderr.lines().count(), &*ended.stdout);
+        assert_eq!(actual, (Some(71), 1, ""), "{}: {}", ended.command, ended.stderr);
     }
     let ended = run(Some(10), &["--listen", "127.0.0.1:0"]);
     assert!(

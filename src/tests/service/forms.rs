@@ -11,8 +11,8 @@ fn ndjson_sends_events_as_they_happen_and_ends_with_the_summary() {
     let (_listeners, open) = listeners(3);
     let silent = SilentPort::new();
     let service = Service::start(&[]);
-    let asked = list(&[&open[..], &[silent.port]].concat());
-    let query = format!("domain=127.0.0.1&ports={asked}&timeout=700ms");
+    let requested = list(&[&open[..], &[silent.port]].concat());
+    let query = format!("domain=127.0.0.1&ports={requested}&timeout=700ms");
     let mut client = service.begin_scan(&query, "Accept: application/x-ndjson\r\n");
     let head = client.head();
     assert!(head.contains("\r\nContent-Type: application/x-ndjson\r\n"), "{head}");
@@ -24,7 +24,7 @@ fn ndjson_sends_events_as_they_happen_and_ends_with_the_summary() {
         assert!(!chunk.is_empty(), "the stream ended before all open ports: {text}");
         assert!(
             !chunk.contains("\"event\":\"end\""),
-            "the open ports were held back until the end: {text}{chunk}"
+            "the open ports were not reported before the end: {text}{chunk}"
         );
         text += &chunk;
     }
@@ -38,7 +38,7 @@ fn ndjson_sends_events_as_they_happen_and_ends_with_the_summary() {
         text.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
     check_events(&events, &open, 4);
     // The connection stays open.
-    client.ask("GET", "/healthz", "");
+    client.send_request("GET", "/healthz", "");
     client.receive("GET").check_status(200);
 }
 
@@ -47,9 +47,9 @@ fn server_sent_events_contain_the_same_events_as_ndjson() {
     let (_listeners, open) = listeners(2);
     let silent = SilentPort::new();
     let service = Service::start(&[]);
-    let asked = list(&[&open[..], &[silent.port]].concat());
-    let target = format!("/open-ports?domain=127.0.0.1&ports={asked}&timeout=500ms");
-    let answer = service.ask("GET", &target, "Accept: text/event-stream\r\n");
+    let requested = list(&[&open[..], &[silent.port]].concat());
+    let target = format!("/open-ports?domain=127.0.0.1&ports={requested}&timeout=500ms");
+    let answer = service.request("GET", &target, "Accept: text/event-stream\r\n");
     answer.check_status(200);
     answer.check("the type", answer.field("Content-Type"), Some("text/event-stream"));
     let mut events = Vec::new();
@@ -72,9 +72,9 @@ fn check_events(events: &[Value], open: &[u16], total: u64) {
     assert_eq!((&start["event"], &start["total"]), (&"start".into(), &total.into()));
     assert_eq!((&start["domain"], &start["address"]), (&"127.0.0.1".into(), &"127.0.0.1".into()));
     let named = |name: &'static str| between.iter().filter(move |event| event["event"] == name);
-    let mut told: Vec<u64> = named("open").filter_map(|event| event["port"].as_u64()).collect();
-    told.sort_unstable();
-    assert_eq!(told, open.iter().map(|port| u64::from(*port)).collect::<Vec<_>>());
+    let mut reported: Vec<u64> = named("open").filter_map(|event| event["port"].as_u64()).collect();
+    reported.sort_unstable();
+    assert_eq!(reported, open.iter().map(|port| u64::from(*port)).collect::<Vec<_>>());
     assert!(named("open").all(|event| event["rtt_ms"].as_f64().is_some_and(|rtt| rtt < 500.0)));
     assert!(
         named("progress").count() > 0,
@@ -95,11 +95,11 @@ fn plain_text_lists_one_open_port_per_line() {
     let (_listeners, open) = listeners(3);
     let service = Service::start(&[]);
     let target = format!("/open-ports?domain=127.0.0.1&ports={}", list(&open));
-    let answer = service.ask("GET", &target, "Accept: text/plain\r\n");
+    let answer = service.request("GET", &target, "Accept: text/plain\r\n");
     let lines: String = open.iter().map(|port| format!("{port}\n")).collect();
     answer.check_status(200).check("the body", &*answer.body, &*lines);
     answer.check("the type", answer.field("Content-Type"), Some("text/plain; charset=utf-8"));
-    let answer = service.ask("GET", "/open-ports?domain=::1&ports=1", "Accept: text/plain\r\n");
+    let answer = service.request("GET", "/open-ports?domain=::1&ports=1", "Accept: text/plain\r\n");
     answer.check_status(200).check("the body", &*answer.body, "");
 }
 
@@ -108,7 +108,7 @@ fn accept_selects_the_format() {
     let service = Service::start(&[]);
     let check = |accept: &str, expected: Option<&str>| {
         let target = "/open-ports?domain=127.0.0.1&toPort=1";
-        let answer = service.ask("GET", target, &format!("Accept: {accept}\r\n"));
+        let answer = service.request("GET", target, &format!("Accept: {accept}\r\n"));
         match expected {
             Some(kind) => {
                 answer.check_status(200).check(
@@ -136,7 +136,7 @@ fn accept_selects_the_format() {
 #[test]
 fn head_checks_the_request_without_a_scan() {
     let service = Service::start(&[]);
-    let head = |target: &str| service.ask("HEAD", target, "");
+    let head = |target: &str| service.request("HEAD", target, "");
     let answer = head("/open-ports?domain=127.0.0.1&toPort=65535");
     answer.check_status(200).check(
         "the type",
@@ -209,9 +209,9 @@ fn csv_lists_open_ports_and_the_included_states() {
     let unused = ClosedPort::new();
     let closed = unused.port;
     let service = Service::start(&[]);
-    let asked = list(&[&open[..], &[closed]].concat());
-    let target = format!("/open-ports?domain=127.0.0.1&ports={asked}&include=closed");
-    let answer = service.ask("GET", &target, "Accept: text/csv\r\n");
+    let requested = list(&[&open[..], &[closed]].concat());
+    let target = format!("/open-ports?domain=127.0.0.1&ports={requested}&include=closed");
+    let answer = service.request("GET", &target, "Accept: text/csv\r\n");
     answer.check_status(200);
     answer.check("the type", answer.field("Content-Type"), Some("text/csv; charset=utf-8"));
     answer.check("complete", answer.field("Openports-Complete"), Some("true"));
@@ -241,7 +241,7 @@ fn text_formats_report_completeness_in_header_fields() {
     let times = "timeout=400ms&deadline=400ms&retries=9";
     let target = format!("/open-ports?domain=127.0.0.1&ports={port}&{times}");
     for form in ["text/plain", "text/csv"] {
-        let answer = service.ask("GET", &target, &format!("Accept: {form}\r\n"));
+        let answer = service.request("GET", &target, &format!("Accept: {form}\r\n"));
         answer.check_status(200);
         answer.check("complete", answer.field("Openports-Complete"), Some("false"));
         assert!(answer.field("Openports-Untested").is_some(), "{}", answer.context);
@@ -256,22 +256,24 @@ fn an_event_source_that_reconnects_after_the_end_gets_204() {
     let service = Service::start(&[]);
     let target = format!("/open-ports?domain=127.0.0.1&ports={closed}");
     let accept = "Accept: text/event-stream\r\n";
-    let answer = service.ask("GET", &target, accept);
+    let answer = service.request("GET", &target, accept);
     answer.check_status(200);
     answer.check("unbuffered", answer.field("X-Accel-Buffering"), Some("no"));
     answer.check("uncached", answer.field("Cache-Control"), Some("no-store"));
     let ids: Vec<&str> = answer.body.lines().filter_map(|it| it.strip_prefix("id: ")).collect();
     let last = ids.last().expect("each event has an id");
-    let again = service.ask("GET", &target, &format!("{accept}Last-Event-ID: {last}\r\n"));
+    let again = service.request("GET", &target, &format!("{accept}Last-Event-ID: {last}\r\n"));
     again.check_status(204);
     assert_eq!((again.body.as_str(), again.field("Content-Length")), ("", None));
     for other in ["start", "progress", "x", "\u{e9}"] {
-        let anew = service.ask("GET", &target, &format!("{accept}Last-Event-ID: {other}\r\n"));
-        anew.check_status(200);
+        let answer =
+            service.request("GET", &target, &format!("{accept}Last-Event-ID: {other}\r\n"));
+        answer.check_status(200);
     }
-    let json = service.ask("GET", &target, &format!("Last-Event-ID: {last}\r\n"));
+    let json = service.request("GET", &target, &format!("Last-Event-ID: {last}\r\n"));
     json.check_status(200);
     assert!(json.body.ends_with("}\n"), "JSON ends with a line end: {}", json.body);
-    let faulty = service.ask("GET", "/open-ports", &format!("{accept}Last-Event-ID: {last}\r\n"));
-    faulty.check_status(400);
+    let invalid =
+        service.request("GET", "/open-ports", &format!("{accept}Last-Event-ID: {last}\r\n"));
+    invalid.check_status(400);
 }

@@ -10,11 +10,11 @@ fn a_connection_stays_open_until_connection_close() {
     let service = Service::start(&[]);
     let mut client = Client::connect(&service);
     for _ in 0..50 {
-        client.ask("GET", "/healthz", "");
+        client.send_request("GET", "/healthz", "");
         let answer = client.receive("GET");
         answer.check_status(200).check("Connection", answer.field("Connection"), None);
     }
-    client.ask("GET", "/healthz", "Connection: close\r\n");
+    client.send_request("GET", "/healthz", "Connection: close\r\n");
     let answer = client.receive("GET");
     answer.check_status(200).check("Connection", answer.field("Connection"), Some("close"));
     client.check_closed();
@@ -86,13 +86,13 @@ fn http_1_0_closes_without_keep_alive_and_is_never_chunked() {
 fn a_request_body_is_read_and_discarded() {
     let service = Service::start(&[]);
     let mut client = Client::connect(&service);
-    client.ask("GET", "/healthz", "Content-Length: 5\r\n");
+    client.send_request("GET", "/healthz", "Content-Length: 5\r\n");
     client.send("GET /");
     client.receive("GET").check_status(200);
-    client.ask("GET", "/healthz", "Transfer-Encoding: chunked\r\n");
+    client.send_request("GET", "/healthz", "Transfer-Encoding: chunked\r\n");
     client.send("3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\nTrailer: t\r\n\r\n");
     client.receive("GET").check_status(200);
-    client.ask("GET", "/healthz", "Content-Length: 65536\r\n");
+    client.send_request("GET", "/healthz", "Content-Length: 65536\r\n");
     client.send("x".repeat(65_536));
     client.receive("GET").check_status(200);
 }
@@ -101,11 +101,11 @@ fn a_request_body_is_read_and_discarded() {
 fn a_client_that_expects_100_continue_receives_it() {
     let service = Service::start(&[]);
     let mut client = Client::connect(&service);
-    client.ask("GET", "/healthz", "Content-Length: 5\r\nExpect: 100-continue\r\n");
+    client.send_request("GET", "/healthz", "Content-Length: 5\r\nExpect: 100-continue\r\n");
     client.receive("GET").check_status(100);
     client.send("hello");
     client.receive("GET").check_status(200);
-    client.ask("GET", "/healthz", "Content-Length: 5\r\nExpect: a miracle\r\n");
+    client.send_request("GET", "/healthz", "Content-Length: 5\r\nExpect: a miracle\r\n");
     client.receive("GET").check_problem(417, "EXPECTATION_FAILED");
 }
 
@@ -114,15 +114,15 @@ fn a_request_before_a_half_close_is_answered() {
     let service = Service::start(&[]);
     for target in ["/healthz", "/metrics", "/"] {
         let mut client = Client::connect(&service);
-        client.ask("GET", target, "");
+        client.send_request("GET", target, "");
         client.finish();
         client.receive("GET").check_status(200);
         client.check_closed();
     }
     // The same holds for several pipelined requests.
     let mut client = Client::connect(&service);
-    client.ask("GET", "/healthz", "");
-    client.ask("GET", "/healthz", "");
+    client.send_request("GET", "/healthz", "");
+    client.send_request("GET", "/healthz", "");
     client.finish();
     client.receive("GET").check_status(200);
     client.receive("GET").check_status(200);
@@ -136,12 +136,12 @@ fn unknown_methods_and_paths_are_refused() {
         service.get(target).check_problem(404, "NOT_FOUND");
     }
     for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "get", "BREW"] {
-        let answer = service.ask(method, "/open-ports?domain=127.0.0.1&toPort=1", "");
+        let answer = service.request(method, "/open-ports?domain=127.0.0.1&toPort=1", "");
         answer.check_problem(405, "METHOD_NOT_ALLOWED");
         answer.check("Allow", answer.field("Allow"), Some("GET, HEAD, OPTIONS"));
     }
     for target in ["/open-ports", "/healthz", "/", "*"] {
-        let answer = service.ask("OPTIONS", target, "");
+        let answer = service.request("OPTIONS", target, "");
         answer.check_status(200).check("Allow", answer.field("Allow"), Some("GET, HEAD, OPTIONS"));
         answer.check("the body", &*answer.body, "");
     }
@@ -253,7 +253,7 @@ fn garbage_is_answered_or_closed_and_the_service_continues() {
         let mut client = Client::connect(&service);
         client.send(&bytes);
         client.finish();
-        client.drain();
+        client.discard_rest();
     }
     let mut client = Client::connect(&service);
     client.finish();
@@ -269,7 +269,7 @@ fn slow_heads_bodies_and_readers_time_out_without_delaying_other_clients() {
     let mut head = Client::connect(&service);
     head.send("GET /healthz HTTP/1.1\r\nHost: ");
     let mut body = Client::connect(&service);
-    body.ask("GET", "/healthz", "Content-Length: 10\r\n");
+    body.send_request("GET", "/healthz", "Content-Length: 10\r\n");
     body.send("only");
     let mut reader = Client::connect(&service);
     reader.send("GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2000));

@@ -9,13 +9,13 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 
-use crate::process::{Folder, PATIENCE, Service, run, run_passing, until};
+use crate::process::{EVENT_TIMEOUT, Folder, Service, run, run_passing, until};
 use crate::startup::check;
 
 /// The answer of the service at this path to a GET request.
-fn ask(path: &str, target: &str) -> String {
+fn get(path: &str, target: &str) -> String {
     let mut stream = UnixStream::connect(path).expect(path);
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+    stream.set_read_timeout(Some(EVENT_TIMEOUT)).expect("the timeout is not zero");
     let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("the service reads the request");
     let mut answer = String::new();
@@ -24,7 +24,7 @@ fn ask(path: &str, target: &str) -> String {
 }
 
 fn check_answer(path: &str, target: &str, status: &str) {
-    let answer = ask(path, target);
+    let answer = get(path, target);
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
 }
 
@@ -47,13 +47,13 @@ fn a_unix_socket_serves_its_owner_and_group_and_is_removed_at_the_end() {
     let file = std::fs::symlink_metadata(&path).unwrap();
     assert!(file.file_type().is_socket());
     assert_eq!(file.permissions().mode() & 0o777, 0o660);
-    let well = run(None, &["healthcheck", &format!("unix:{path}")]);
-    assert_eq!((well.code, &*well.stderr), (Some(0), ""));
+    let healthy = run(None, &["healthcheck", &format!("unix:{path}")]);
+    assert_eq!((healthy.code, &*healthy.stderr), (Some(0), ""));
     service.signal("TERM");
     assert_eq!(service.wait(), Some(0));
     assert!(!Path::new(&path).exists());
-    let unwell = run(None, &["healthcheck", "--listen", &format!("unix:{path}")]);
-    check(&unwell, 1, &[&path, "No such file"]);
+    let unhealthy = run(None, &["healthcheck", "--listen", &format!("unix:{path}")]);
+    check(&unhealthy, 1, &[&path, "No such file"]);
 }
 
 #[test]
@@ -101,15 +101,15 @@ fn a_socket_in_use_and_a_regular_file_are_not_replaced() {
     let folder = Folder::short("taken");
     let path = folder.path("socket");
     let listen = format!("unix:{path}");
-    let live = UnixListener::bind(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
     let ended = run(None, &["--listen", &listen]);
     check(&ended, 71, &["--listen", &listen, "another process listens there"]);
     UnixStream::connect(&path).expect("the socket still accepts");
-    drop(live);
-    let file = folder.write("file", "mine");
+    drop(listener);
+    let file = folder.write("file", "content");
     let ended = run(None, &["--listen", &format!("unix:{file}")]);
     check(&ended, 71, &["--listen", &file, "is no socket"]);
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "content");
     let nowhere = format!("unix:{}", folder.path("none/socket"));
     check(&run(None, &["--listen", &nowhere]), 71, &["--listen", &nowhere]);
     let long = format!("unix:/{}", "x".repeat(107));
@@ -120,10 +120,10 @@ fn a_socket_in_use_and_a_regular_file_are_not_replaced() {
 fn a_failed_start_leaves_no_socket_file() {
     let folder = Folder::short("failed");
     let path = folder.path("socket");
-    let ours = format!("unix:{path}");
-    check(&run(None, &["--listen", &ours, "--listen", "192.0.2.1:0"]), 71, &["192.0.2.1:0"]);
+    let listen = format!("unix:{path}");
+    check(&run(None, &["--listen", &listen, "--listen", "192.0.2.1:0"]), 71, &["192.0.2.1:0"]);
     assert!(!Path::new(&path).exists());
-    check(&run(None, &["--listen", &ours, "--listen", &ours]), 71, &["another process"]);
+    check(&run(None, &["--listen", &listen, "--listen", &listen]), 71, &["another process"]);
     assert!(!Path::new(&path).exists());
 }
 
@@ -139,7 +139,7 @@ fn a_socket_file_that_another_process_replaced_is_not_removed() {
     UnixStream::connect(&path).expect("the file of the other socket remains");
 }
 
-const OURS: &str = "LISTEN_PID=$$ LISTEN_FDS=1";
+const ONE_DESCRIPTOR: &str = "LISTEN_PID=$$ LISTEN_FDS=1";
 
 fn tcp(at: &str) -> (OwnedFd, String) {
     let listener = TcpListener::bind(at).unwrap();
@@ -150,7 +150,7 @@ fn tcp(at: &str) -> (OwnedFd, String) {
 #[test]
 fn a_passed_listener_replaces_the_variable_but_not_the_flag() {
     let (listener, at) = tcp("127.0.0.1:0");
-    let variables = format!("{OURS} OPENPORTS_LISTEN=192.0.2.1:1");
+    let variables = format!("{ONE_DESCRIPTOR} OPENPORTS_LISTEN=192.0.2.1:1");
     let mut service = Service::start_passing(&variables, listener, &[]);
     assert_eq!(service.address.to_string(), at);
     service.scan("domain=127.0.0.1&toPort=1");
@@ -159,7 +159,7 @@ fn a_passed_listener_replaces_the_variable_but_not_the_flag() {
 
     let (listener, at) = tcp("127.0.0.1:0");
     let args = ["--listen", "127.0.0.2:0"];
-    let service = Service::start_passing(OURS, listener, &args);
+    let service = Service::start_passing(ONE_DESCRIPTOR, listener, &args);
     assert_eq!(service.address.to_string(), at);
     let line = service.log_line(&["msg=listening", "address=127.0.0.2:"]);
     let own = line.rsplit_once("address=").map(|(_, at)| at).unwrap();
@@ -169,7 +169,7 @@ fn a_passed_listener_replaces_the_variable_but_not_the_flag() {
 #[test]
 fn the_exposure_of_a_service_follows_from_its_passed_listeners() {
     let (listener, _) = tcp("0.0.0.0:0");
-    let mut service = Service::start_passing(OURS, listener, &[]);
+    let mut service = Service::start_passing(ONE_DESCRIPTOR, listener, &[]);
     service.address.set_ip([127, 0, 0, 1].into());
     service.get("/open-ports?domain=127.0.0.1&toPort=1").check_status(403);
 }
@@ -180,7 +180,7 @@ fn the_file_of_a_passed_unix_socket_is_not_removed() {
     let path = folder.path("socket");
     let listener = UnixListener::bind(&path).unwrap();
     let args = ["--listen", "127.0.0.1:0"];
-    let mut service = Service::start_passing(OURS, listener.into(), &args);
+    let mut service = Service::start_passing(ONE_DESCRIPTOR, listener.into(), &args);
     service.log_line(&["msg=listening", &format!("address=unix:{path}")]);
     check_answer(&path, "/open-ports?domain=127.0.0.1&toPort=1", "200");
     service.signal("TERM");
@@ -195,7 +195,7 @@ fn a_passed_descriptor_that_does_not_listen_ends_with_71() {
     let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let file = File::open("/dev/null").unwrap();
     for descriptor in [stream.into(), datagrams.into(), file.into()] {
-        let ended = run_passing(OURS, descriptor, &[]);
+        let ended = run_passing(ONE_DESCRIPTOR, descriptor, &[]);
         check(&ended, 71, &["LISTEN_FDS", "descriptor 3", "is no listening stream socket"]);
     }
     let two = "LISTEN_PID=$$ LISTEN_FDS=2";
@@ -216,18 +216,18 @@ fn the_service_manager_is_notified_of_ready_and_stopping() {
         (format!("@{name}"), SocketAddr::from_abstract_name(&name).unwrap()),
     ] {
         let manager = manager_at(address);
-        manager.set_read_timeout(Some(PATIENCE)).unwrap();
-        let hear = || {
+        manager.set_read_timeout(Some(EVENT_TIMEOUT)).unwrap();
+        let receive = || {
             let mut bytes = [0; 64];
-            let count = manager.recv(&mut bytes).expect("a message in time");
+            let count = manager.recv(&mut bytes).expect("a message arrives in time");
             String::from_utf8_lossy(&bytes[..count]).into_owned()
         };
         let (listener, _) = tcp("127.0.0.1:0");
-        let variables = format!("{OURS} NOTIFY_SOCKET={variable}");
+        let variables = format!("{ONE_DESCRIPTOR} NOTIFY_SOCKET={variable}");
         let mut service = Service::start_passing(&variables, listener, &[]);
-        assert_eq!(hear(), "READY=1");
+        assert_eq!(receive(), "READY=1");
         service.signal("TERM");
-        assert_eq!(hear(), "STOPPING=1");
+        assert_eq!(receive(), "STOPPING=1");
         assert_eq!(service.wait(), Some(0));
     }
 }
@@ -236,7 +236,7 @@ fn the_service_manager_is_notified_of_ready_and_stopping() {
 fn a_service_manager_that_does_not_listen_is_ignored() {
     for variable in ["/nowhere/notify", "@openports-nobody", "vsock:1:2"] {
         let (listener, _) = tcp("127.0.0.1:0");
-        let variables = format!("{OURS} NOTIFY_SOCKET={variable}");
+        let variables = format!("{ONE_DESCRIPTOR} NOTIFY_SOCKET={variable}");
         let mut service = Service::start_passing(&variables, listener, &[]);
         service.scan("domain=127.0.0.1&toPort=1");
         service.signal("TERM");

@@ -11,7 +11,7 @@ use crate::nameserver::{A, AAAA, NameServer, Query, Record, Reply};
 use crate::network::isolated;
 use crate::process::{Folder, Service, until};
 
-const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// A service with this resolv.conf and this hosts file.
 struct Setup {
@@ -35,7 +35,7 @@ impl Setup {
     }
 
     /// Scans a name that must resolve to 127.0.0.1.
-    fn check_here(&self, name: &str) {
+    fn check_loopback(&self, name: &str) {
         let port = self.service.address.port();
         self.scan(name).check_key("address", "127.0.0.1").check_open(&[port]);
     }
@@ -52,17 +52,17 @@ impl Setup {
 fn both_families_are_queried_and_the_one_with_a_route_is_used() {
     isolated(|| {
         let server = NameServer::start("127.0.0.53", |query| match (&*query.name, query.kind) {
-            ("four.example", A) | ("both.example", A) => query.told(HERE),
-            ("six.example", AAAA) => query.told(Ipv6Addr::LOCALHOST),
-            ("both.example", AAAA) => query.told("2001:db8::1".parse::<Ipv6Addr>().unwrap()),
+            ("four.example", A) | ("both.example", A) => query.answer(LOOPBACK),
+            ("six.example", AAAA) => query.answer(Ipv6Addr::LOCALHOST),
+            ("both.example", AAAA) => query.answer("2001:db8::1".parse::<Ipv6Addr>().unwrap()),
             _ => Reply::Records(Vec::new()),
         });
         let setup = Setup::new("nameserver 127.0.0.53\n", "");
         let listener = TcpListener::bind("[::1]:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        setup.check_here("four.example");
-        setup.check_here("both.example");
-        setup.check_here("FOUR.example.");
+        setup.check_loopback("four.example");
+        setup.check_loopback("both.example");
+        setup.check_loopback("FOUR.example.");
         let scan = setup.service.scan(&format!("domain=six.example&ports={port}"));
         scan.check_key("address", "::1").check_open(&[port]).check_key("domain", "six.example");
         setup.check_problem("neither.example", 422, "UNKNOWN_HOST");
@@ -84,18 +84,18 @@ fn the_search_list_and_ndots_determine_the_queried_names() {
     isolated(|| {
         let found = ["db.prod.svc.test", "web.svc.test", "a.b.c", "plain"];
         let server = NameServer::start("127.0.0.53", move |query| {
-            if found.contains(&&*query.name) { query.told(HERE) } else { Reply::Code(3) }
+            if found.contains(&&*query.name) { query.answer(LOOPBACK) } else { Reply::Code(3) }
         });
         let setup = Setup::new(
             "nameserver 127.0.0.53\nsearch prod.svc.test svc.test\noptions ndots:2\n",
             "",
         );
-        let mut asked = 0;
+        let mut checked_len = 0;
         let mut check = |name: &str, expected: &[&str]| {
-            setup.check_here(name);
+            setup.check_loopback(name);
             let names = server.names();
-            assert_eq!(&names[asked..], expected, "for {name}");
-            asked = names.len();
+            assert_eq!(&names[checked_len..], expected, "for {name}");
+            checked_len = names.len();
         };
         check("db", &["db.prod.svc.test"]);
         check("web", &["web.prod.svc.test", "web.svc.test"]);
@@ -103,7 +103,7 @@ fn the_search_list_and_ndots_determine_the_queried_names() {
         check("plain.", &["plain"]);
         setup.check_problem("x.y.z", 422, "UNKNOWN_HOST");
         let names = server.names();
-        assert_eq!(names[asked..], ["x.y.z", "x.y.z.prod.svc.test", "x.y.z.svc.test"]);
+        assert_eq!(names[checked_len..], ["x.y.z", "x.y.z.prod.svc.test", "x.y.z.svc.test"]);
     });
 }
 
@@ -111,20 +111,20 @@ fn the_search_list_and_ndots_determine_the_queried_names() {
 fn denied_addresses_of_a_name_are_skipped() {
     isolated(|| {
         let _server = NameServer::start("127.0.0.53", |query| {
-            let told: &[[u8; 4]] = match &*query.name {
+            let addresses: &[[u8; 4]] = match &*query.name {
                 "mixed.example" => &[[169, 254, 169, 254], [127, 0, 0, 1], [0, 0, 0, 0]],
                 _ => &[[169, 254, 169, 254], [224, 0, 0, 1]],
             };
-            let records = told.iter().map(|address| Record::address(&query.name, *address));
+            let records = addresses.iter().map(|address| Record::address(&query.name, *address));
             Reply::Records(if query.kind == A { records.collect() } else { Vec::new() })
         });
         let setup = Setup::new("nameserver 127.0.0.53\n", "");
-        setup.check_here("mixed.example");
+        setup.check_loopback("mixed.example");
         let port = setup.service.address.port();
         let all = format!("domain=mixed.example&ports={port}&addresses=all");
         let scan = setup.service.scan(&all);
         scan.check_counts([1, 0, 0, 0, 0]);
-        let results = scan.json["results"].as_array().expect("results");
+        let results = scan.json["results"].as_array().expect("`results` is a list");
         assert_eq!(results.len(), 1, "{}", scan.answer.context);
         scan.answer.check("the address", &results[0]["address"], &"127.0.0.1".into());
         assert_eq!(
@@ -152,9 +152,10 @@ fn each_failure_of_a_lookup_has_its_own_status() {
         setup.check_problem("refused.example", 502, "DNS_FAILURE");
         let took = setup.check_problem("silent.example", 504, "DNS_TIMEOUT");
         assert!((1000..5000).contains(&took.as_millis()), "took {took:?}");
-        let hasty = "/open-ports?domain=silent.example&toPort=1&timeout=100ms&deadline=200ms";
+        let short_deadline =
+            "/open-ports?domain=silent.example&toPort=1&timeout=100ms&deadline=200ms";
         let began = Instant::now();
-        setup.service.get(hasty).check_problem(504, "DNS_TIMEOUT");
+        setup.service.get(short_deadline).check_problem(504, "DNS_TIMEOUT");
         assert!(began.elapsed() < Duration::from_millis(900), "took {:?}", began.elapsed());
         for (result, count) in [("unknown_host", 1), ("server_failure", 2), ("timed_out", 1)] {
             let name = format!("openports_lookups_total{{result=\"{result}\"}}");
@@ -175,14 +176,14 @@ fn a_dead_name_server_is_skipped() {
     isolated(|| {
         let dead = NameServer::start("127.0.0.52", |_| Reply::Silence);
         let failing = NameServer::start("127.0.0.54", |_| Reply::Code(2));
-        let server = NameServer::start("127.0.0.53", |query| query.told(HERE));
+        let server = NameServer::start("127.0.0.53", |query| query.answer(LOOPBACK));
         let conf = |first: &str| {
             format!("nameserver {first}\nnameserver 127.0.0.53\noptions timeout:1 attempts:1\n")
         };
         for (first, at_least) in [("127.0.0.52", 1000), ("127.0.0.54", 0), ("127.0.0.99", 0)] {
             let setup = Setup::new(&conf(first), "");
             let began = Instant::now();
-            setup.check_here("name.example");
+            setup.check_loopback("name.example");
             let took = began.elapsed().as_millis();
             assert!((at_least..at_least + 3000).contains(&took), "{first}: took {took} ms");
         }
@@ -194,15 +195,15 @@ fn a_dead_name_server_is_skipped() {
 fn a_truncated_reply_is_requested_again_over_tcp() {
     isolated(|| {
         let server = NameServer::start("127.0.0.53", |query| {
-            if query.is_tcp { query.told(HERE) } else { Reply::Truncated }
+            if query.is_tcp { query.answer(LOOPBACK) } else { Reply::Truncated }
         });
         let setup = Setup::new("nameserver 127.0.0.53\n", "");
-        setup.check_here("long.example");
-        let asked = |is_tcp| server.seen().iter().filter(|query| query.is_tcp == is_tcp).count();
-        assert_eq!((asked(false), asked(true)), (2, 2));
+        setup.check_loopback("long.example");
+        let queries = |is_tcp| server.seen().iter().filter(|query| query.is_tcp == is_tcp).count();
+        assert_eq!((queries(false), queries(true)), (2, 2));
         let setup = Setup::new("nameserver 127.0.0.53\noptions use-vc\n", "");
-        setup.check_here("long.example");
-        assert_eq!((asked(false), asked(true)), (2, 4));
+        setup.check_loopback("long.example");
+        assert_eq!((queries(false), queries(true)), (2, 4));
     });
 }
 
@@ -210,11 +211,11 @@ fn a_truncated_reply_is_requested_again_over_tcp() {
 fn forged_replies_are_ignored_and_the_genuine_one_is_used() {
     isolated(|| {
         let _server = NameServer::start("127.0.0.53", |query| match query.kind {
-            A => Reply::Lies(vec![Record::address(&query.name, HERE)]),
-            _ => Reply::Lies(Vec::new()),
+            A => Reply::Forged(vec![Record::address(&query.name, LOOPBACK)]),
+            _ => Reply::Forged(Vec::new()),
         });
         let setup = Setup::new("nameserver 127.0.0.53\noptions timeout:5\n", "");
-        setup.check_here("true.example");
+        setup.check_loopback("true.example");
     });
 }
 
@@ -241,12 +242,12 @@ fn aliases_are_followed_but_loops_fail() {
             };
             if query.kind == A {
                 // No alias of the loop leads to this record.
-                records.push(Record::address("host.example", HERE));
+                records.push(Record::address("host.example", LOOPBACK));
             }
             Reply::Records(records)
         });
         let setup = Setup::new("nameserver 127.0.0.53\noptions timeout:1 attempts:1\n", "");
-        setup.check_here("www.example");
+        setup.check_loopback("www.example");
         setup.check_problem("loop.example", 502, "DNS_FAILURE");
         setup.check_problem("self.example", 502, "DNS_FAILURE");
     });
@@ -261,7 +262,7 @@ fn names_in_the_hosts_file_and_localhost_need_no_query() {
             "# comment\n127.0.0.1 box box.lan\n\n127.0.0.1\tother\n",
         );
         for name in ["box", "BOX.lan", "box.lan.", "other"] {
-            setup.check_here(name);
+            setup.check_loopback(name);
         }
         let port = setup.service.address.port();
         for name in ["localhost", "x.localhost", "localhost."] {
@@ -275,12 +276,12 @@ fn names_in_the_hosts_file_and_localhost_need_no_query() {
 #[test]
 fn changed_files_are_read_again_while_the_service_runs() {
     isolated(|| {
-        let before = NameServer::start("127.0.0.53", |query| query.told(HERE));
+        let before = NameServer::start("127.0.0.53", |query| query.answer(LOOPBACK));
         let after =
-            NameServer::start("127.0.0.54", |query| query.told(Ipv4Addr::new(127, 0, 0, 4)));
+            NameServer::start("127.0.0.54", |query| query.answer(Ipv4Addr::new(127, 0, 0, 4)));
         let setup = Setup::new("nameserver 127.0.0.53\n", "127.0.0.1 known\n");
-        setup.check_here("first.example");
-        setup.check_here("known");
+        setup.check_loopback("first.example");
+        setup.check_loopback("known");
         assert_eq!(before.names(), ["first.example"]);
         setup.folder.write("resolv.conf", "nameserver 127.0.0.54\n");
         setup.folder.write("hosts", "127.0.0.2 known\n");
@@ -299,7 +300,7 @@ fn equal_lookups_are_shared_and_cached() {
     isolated(|| {
         let server = NameServer::start("127.0.0.53", |query| {
             std::thread::sleep(Duration::from_millis(300));
-            query.told(HERE)
+            query.answer(LOOPBACK)
         });
         let setup = Setup::new("nameserver 127.0.0.53\n", "");
         let port = setup.service.address.port();
@@ -309,7 +310,7 @@ fn equal_lookups_are_shared_and_cached() {
             Scan::of(client.receive("GET")).check_open(&[port]);
         }
         // Afterwards the cache knows the name.
-        setup.check_here("shared.example");
+        setup.check_loopback("shared.example");
         assert_eq!(server.seen().len(), 2, "{:?}", server.seen());
     });
 }
@@ -373,12 +374,12 @@ fn a_zone_may_be_the_name_of_an_interface() {
 #[test]
 fn a_network_or_a_range_is_never_resolved_as_a_name() {
     isolated(|| {
-        let server = NameServer::start("127.0.0.53", |query| query.told(HERE));
+        let server = NameServer::start("127.0.0.53", |query| query.answer(LOOPBACK));
         let setup = Setup::new("nameserver 127.0.0.53\nsearch wild.example\n", "");
         for domain in ["127.0.0.1-3", "10.0.0.0/24", "10.0.0.1-10.0.1.9", "10.0.0/8", "::/0"] {
             setup.check_problem(domain, 400, "INVALID_REQUEST");
         }
-        setup.check_here("a-");
+        setup.check_loopback("a-");
         drop(server);
     });
 }

@@ -29,7 +29,7 @@ pub(crate) enum Reply {
     /// The server sends no reply.
     Silence,
     /// The server sends forged replies with a false address, and then the true records.
-    Lies(Vec<Record>),
+    Forged(Vec<Record>),
 }
 
 /// A resource record with a TTL of one minute.
@@ -62,8 +62,8 @@ impl Record {
 }
 
 impl Query {
-    /// Answers with this address if the query asks for its family, and otherwise with no records.
-    pub(crate) fn told(&self, address: impl Into<IpAddr>) -> Reply {
+    /// Answers with this address if the query is for its family, and otherwise with no records.
+    pub(crate) fn answer(&self, address: impl Into<IpAddr>) -> Reply {
         let record = Record::address(&self.name, address);
         Reply::Records(if record.kind == self.kind { vec![record] } else { Vec::new() })
     }
@@ -81,15 +81,15 @@ impl NameServer {
         let udp = UdpSocket::bind(at).expect("port 53 is free in the network of the test");
         let tcp = TcpListener::bind(at).expect("port 53 is free in the network of the test");
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let asked = Arc::new({
+        let answer = Arc::new({
             let seen = Arc::clone(&seen);
             move |query: &Query| {
                 seen.lock().unwrap().push(query.clone());
                 reply(query)
             }
         });
-        let by_tcp = Arc::clone(&asked);
-        std::thread::spawn(move || serve_udp(&udp, &*asked));
+        let by_tcp = Arc::clone(&answer);
+        std::thread::spawn(move || serve_udp(&udp, &*answer));
         std::thread::spawn(move || {
             tcp.incoming().flatten().for_each(|stream| serve_tcp(stream, &*by_tcp));
         });
@@ -108,24 +108,24 @@ impl NameServer {
     }
 }
 
-fn serve_udp(socket: &UdpSocket, asked: &dyn Fn(&Query) -> Reply) {
+fn serve_udp(socket: &UdpSocket, answer: &dyn Fn(&Query) -> Reply) {
     let mut bytes = [0; 512];
     while let Ok((count, from)) = socket.recv_from(&mut bytes) {
         let message = &bytes[..count];
-        for reply in replies(message, false, asked) {
+        for reply in replies(message, false, answer) {
             let _ = socket.send_to(&reply, from);
         }
     }
 }
 
-fn serve_tcp(mut stream: TcpStream, asked: &dyn Fn(&Query) -> Reply) {
+fn serve_tcp(mut stream: TcpStream, answer: &dyn Fn(&Query) -> Reply) {
     let mut length = [0; 2];
     if stream.read_exact(&mut length).is_err() {
         return;
     }
     let mut message = vec![0; u16::from_be_bytes(length).into()];
-    stream.read_exact(&mut message).expect("a complete query");
-    for reply in replies(&message, true, asked) {
+    stream.read_exact(&mut message).expect("the query is complete");
+    for reply in replies(&message, true, answer) {
         let length =
             u16::try_from(reply.len()).expect("a message has at most 65,535 bytes").to_be_bytes();
         // The reply is written in pieces, as a network may deliver it.
@@ -136,40 +136,40 @@ fn serve_tcp(mut stream: TcpStream, asked: &dyn Fn(&Query) -> Reply) {
 }
 
 /// The reply messages to a query.
-fn replies(message: &[u8], is_tcp: bool, asked: &dyn Fn(&Query) -> Reply) -> Vec<Vec<u8>> {
+fn replies(message: &[u8], is_tcp: bool, answer: &dyn Fn(&Query) -> Reply) -> Vec<Vec<u8>> {
     let (name, rest) = decode_name(&message[12..]);
     let kind = u16::from_be_bytes([rest[0], rest[1]]);
     let query = Query { name, kind, is_tcp };
     let id = u16::from_be_bytes([message[0], message[1]]);
-    let told = |id, flags, records: &[Record]| encode(id, flags, &query, records);
+    let encoded = |id, flags, records: &[Record]| encode(id, flags, &query, records);
     /// The flags QR, RD and RA.
     const ANSWER: u16 = 0x8180;
     const TRUNCATED: u16 = 0x0200;
-    match asked(&query) {
-        Reply::Records(records) => vec![told(id, ANSWER, &records)],
-        Reply::Code(code) => vec![told(id, ANSWER | u16::from(code), &[])],
-        Reply::Truncated => vec![told(id, ANSWER | TRUNCATED, &[])],
+    match answer(&query) {
+        Reply::Records(records) => vec![encoded(id, ANSWER, &records)],
+        Reply::Code(code) => vec![encoded(id, ANSWER | u16::from(code), &[])],
+        Reply::Truncated => vec![encoded(id, ANSWER | TRUNCATED, &[])],
         Reply::Silence => Vec::new(),
-        Reply::Lies(truth) => {
-            let lie = [Record::address(&query.name, [203, 0, 113, 66])];
+        Reply::Forged(genuine) => {
+            let forged = [Record::address(&query.name, [203, 0, 113, 66])];
             let other = Query { name: "other.example".to_owned(), ..query.clone() };
             let other_kind = Query { kind: 16, ..query.clone() };
             vec![
                 b"short".to_vec(),
                 vec![0xff; 300],
-                told(id ^ 1, ANSWER, &lie),
-                told(id, 0x0100, &lie),
-                told(id, ANSWER | 0x2800, &lie),
-                encode(id, ANSWER, &other, &lie),
-                encode(id, ANSWER, &other_kind, &lie),
-                told(id, ANSWER, &truth),
+                encoded(id ^ 1, ANSWER, &forged),
+                encoded(id, 0x0100, &forged),
+                encoded(id, ANSWER | 0x2800, &forged),
+                encode(id, ANSWER, &other, &forged),
+                encode(id, ANSWER, &other_kind, &forged),
+                encoded(id, ANSWER, &genuine),
             ]
         }
     }
 }
 
 fn encode(id: u16, flags: u16, query: &Query, records: &[Record]) -> Vec<u8> {
-    let count = u16::try_from(records.len()).expect("few records");
+    let count = u16::try_from(records.len()).expect("there are fewer than 65,536 records");
     let authority: &[Record] = if records.is_empty() { &[Record::authority()] } else { &[] };
     let mut bytes = Vec::new();
     for word in [id, flags, 1, count, u16::from(records.is_empty()), 0] {
@@ -182,7 +182,7 @@ fn encode(id: u16, flags: u16, query: &Query, records: &[Record]) -> Vec<u8> {
         bytes.extend_from_slice(&encode_name(&record.owner));
         bytes.extend_from_slice(&record.kind.to_be_bytes());
         bytes.extend_from_slice(&[0, 1, 0, 0, 0, 60]);
-        let length = u16::try_from(record.data.len()).expect("short data");
+        let length = u16::try_from(record.data.len()).expect("the data is shorter than 64 KiB");
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(&record.data);
     }
@@ -192,7 +192,7 @@ fn encode(id: u16, flags: u16, query: &Query, records: &[Record]) -> Vec<u8> {
 fn encode_name(name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for label in name.split('.') {
-        bytes.push(u8::try_from(label.len()).expect("a short label"));
+        bytes.push(u8::try_from(label.len()).expect("the label is shorter than 256 bytes"));
         bytes.extend_from_slice(label.as_bytes());
     }
     bytes.push(0);

@@ -59,13 +59,15 @@ fn unresolved_on_link_addresses_do_not_disturb_the_scan_of_others() {
         let list = folder.write("targets", &list);
         let args = ["scan", "--targets", &list, "22", "--json", "--timeout", "2s"];
         let ended = command(None, &args).output().expect("the scan starts");
-        let stdout = String::from_utf8(ended.stdout).expect("text");
+        let stdout = String::from_utf8(ended.stdout).expect("the output is UTF-8");
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-        let answers: Vec<Value> =
-            stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        let answers: Vec<Value> = stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+            .collect();
         assert_eq!(answers.len(), usize::from(ADDRESSES));
         for answer in &answers {
-            let name = answer["domain"].as_str().expect("a name");
+            let name = answer["domain"].as_str().expect("`domain` is a string");
             let is_closed = answer["counts"]["closed"] == 1;
             assert_eq!(is_closed, alive.contains(name), "{answer}");
             assert_eq!(answer["complete"], true, "{answer}");

@@ -33,25 +33,28 @@ pub(crate) fn isolated<F: FnOnce()>(body: F) {
     }
     let path = type_name::<F>().split("::").filter(|part| !part.starts_with("{{"));
     let test = path.skip(1).collect::<Vec<_>>().join("::");
-    let me = std::env::current_exe().expect("the test has an executable");
-    let under = |namespaces: &str, program: &str, args: &[&str]| {
+    let executable = std::env::current_exe().expect("the test has an executable");
+    let in_namespace = |namespaces: &str, program: &str, args: &[&str]| {
         let mut command = Command::new("unshare");
         command.args([namespaces, "--", "sh", "-c", SETUP, program]).args(args).env(INSIDE, "1");
         command.output()
     };
     let is_permitted = |namespaces: &&str| {
-        under(namespaces, "true", &[]).is_ok_and(|output| output.status.success())
+        in_namespace(namespaces, "true", &[]).is_ok_and(|output| output.status.success())
     };
     let Some(namespaces) = ["-Urn", "-n"].into_iter().find(|it| is_permitted(it)) else {
         skip(&format!("{test} needs `unshare -Urn` and `ip`, which are not available here"));
         return;
     };
-    let program = me.to_str().expect("the path is UTF-8");
-    let output =
-        under(namespaces, program, &["--exact", &test, "--nocapture"]).expect("unshare starts");
+    let program = executable.to_str().expect("the path is UTF-8");
+    let output = in_namespace(namespaces, program, &["--exact", &test, "--nocapture"])
+        .expect("unshare starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains(" 1 passed"), "inside unshare: {text}");
+    assert!(
+        output.status.success() && text.contains(" 1 passed"),
+        "the test failed inside unshare: {text}"
+    );
 }
 
 /// Reports that something could not be tested. It writes to stderr directly, because the harness
@@ -127,9 +130,11 @@ impl SilentPort {
 }
 
 fn bound() -> (Socket, u16) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
+        .expect("a socket can be created");
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("loopback is available");
-    let port = socket.local_addr().unwrap().as_socket().expect("an internet address").port();
+    let port =
+        socket.local_addr().unwrap().as_socket().expect("the socket has an IP address").port();
     (socket, port)
 }
 
@@ -161,9 +166,9 @@ pub(crate) fn list(ports: &[u16]) -> String {
 
 /// Returns whether this machine has `::1`; a missing `::1` is reported.
 pub(crate) fn has_ipv6() -> bool {
-    let is_there = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
-    if !is_there {
+    let is_available = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    if !is_available {
         skip("this machine has no ::1");
     }
-    is_there
+    is_available
 }

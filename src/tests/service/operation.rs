@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::client::{Client, Scan};
 use crate::network::{SilentPort, listeners};
-use crate::process::{PATIENCE, Service, until};
+use crate::process::{EVENT_TIMEOUT, Service, until};
 
 /// Waits until the log of the service shows that the shutdown has begun.
-fn wait_for_drain(service: &Service) {
+fn wait_for_shutdown(service: &Service) {
     service.log_line(&["draining"]);
 }
 
@@ -19,7 +19,7 @@ fn an_idle_service_ends_immediately_with_0() {
     for signal in ["TERM", "INT", "HUP"] {
         let mut service = Service::start(&[]);
         let mut idle = Client::connect(&service);
-        idle.ask("GET", "/healthz", "");
+        idle.send_request("GET", "/healthz", "");
         idle.receive("GET").check_status(200);
         let began = Instant::now();
         service.signal(signal);
@@ -44,7 +44,7 @@ fn check_running_scan_is_answered(signal: &str) {
     let mut client = service.begin_scan(&query, "");
     until("the scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
     service.signal(signal);
-    wait_for_drain(&service);
+    wait_for_shutdown(&service);
     until("new connections are refused", || std::net::TcpStream::connect(service.address).err());
     let answer = client.receive("GET");
     answer.check("Connection", answer.field("Connection"), Some("close"));
@@ -60,7 +60,7 @@ fn during_the_drain_delay_the_service_serves_but_is_not_ready() {
     service.get("/readyz").check_status(200);
     service.signal("TERM");
     let began = Instant::now();
-    wait_for_drain(&service);
+    wait_for_shutdown(&service);
     let answer = service.get("/readyz");
     answer.check_problem(503, "DRAINING");
     assert!(answer.field("Retry-After").is_some(), "{}", answer.context);
@@ -78,12 +78,12 @@ fn at_the_drain_timeout_scans_are_answered_with_partial_results() {
     let (_listeners, open) = listeners(1);
     let mut service = Service::start(&["--drain-timeout", "500ms"]);
     let query = format!("domain=127.0.0.1&ports={},{}&timeout=60s", silent.port, open[0]);
-    let mut whole = service.begin_scan(&query, "");
+    let mut json = service.begin_scan(&query, "");
     let mut stream = service.begin_scan(&query, "Accept: application/x-ndjson\r\n");
     until("two scans run", || (service.metric("openports_scans_running") == 2).then_some(()));
     service.signal("TERM");
     let began = Instant::now();
-    Scan::of(whole.receive("GET")).check_open(&open).check_counts([1, 0, 0, 0, 1]);
+    Scan::of(json.receive("GET")).check_open(&open).check_counts([1, 0, 0, 0, 1]);
     let answer = stream.receive("GET");
     let end: Value = serde_json::from_str(answer.body.lines().last().unwrap()).unwrap();
     answer.check("the end", (&end["event"], &end["complete"]), (&"end".into(), &false.into()));
@@ -100,7 +100,7 @@ fn a_second_signal_ends_the_process_immediately() {
     let mut client = service.begin_scan(&query, "");
     until("the scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
     service.signal("TERM");
-    wait_for_drain(&service);
+    wait_for_shutdown(&service);
     assert!(service.is_running(), "the service waits for the scan");
     let began = Instant::now();
     service.signal("INT");
@@ -114,7 +114,7 @@ fn requests_that_were_accepted_before_the_signal_are_answered() {
     for _ in 0..10 {
         let mut service = Service::start(&[]);
         let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(&service)).collect();
-        clients.iter_mut().for_each(|client| client.ask("GET", "/healthz", ""));
+        clients.iter_mut().for_each(|client| client.send_request("GET", "/healthz", ""));
         service.signal("TERM");
         for client in &mut clients {
             client.receive("GET").check_status(200);
@@ -145,7 +145,8 @@ fn requests_in_the_accept_queue_at_the_signal_are_answered() {
 fn logfmt(line: &str) -> BTreeMap<String, String> {
     let (mut pairs, mut rest) = (BTreeMap::new(), line);
     while !rest.is_empty() {
-        let (key, after) = rest.split_once('=').unwrap_or_else(|| panic!("no key: {line}"));
+        let (key, after) =
+            rest.split_once('=').unwrap_or_else(|| panic!("a pair has no key: {line}"));
         let is_key = key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
         assert!(is_key && !key.is_empty(), "{key:?} is not a valid key: {line}");
         let mut value = String::new();
@@ -173,7 +174,7 @@ fn every_request_has_one_log_record_with_the_numbers_of_its_scan() {
     service.get("/nowhere").check_status(404);
     service.get("/open-ports?domain=%22x%22%0a=y").check_status(400);
     service.get("/healthz").check_status(200);
-    service.ask("OPTIONS", "/metrics", "").check_status(200);
+    service.request("OPTIONS", "/metrics", "").check_status(200);
     service.get("/last").check_status(404);
     until("the last request is logged", || {
         let lines = service.log_lines();
@@ -184,12 +185,12 @@ fn every_request_has_one_log_record_with_the_numbers_of_its_scan() {
         assert!(["ts", "level", "msg"].iter().all(|key| record.contains_key(*key)), "{record:?}");
     }
     let requests: Vec<_> = records.iter().filter(|record| record["msg"] == "request").collect();
-    let told = |key: &str| requests.iter().map(|it| it[key].as_str()).collect::<Vec<_>>();
+    let values = |key: &str| requests.iter().map(|it| it[key].as_str()).collect::<Vec<_>>();
     // Health checks and scrapes are logged at the debug level only.
-    assert_eq!(told("route"), ["/open-ports", "other", "/open-ports", "other"]);
-    assert_eq!(told("status"), ["200", "404", "400", "404"]);
-    assert_eq!(told("client"), ["127.0.0.1"; 4]);
-    assert!(told("elapsed_ms").iter().all(|elapsed| elapsed.parse::<f64>().is_ok()));
+    assert_eq!(values("route"), ["/open-ports", "other", "/open-ports", "other"]);
+    assert_eq!(values("status"), ["200", "404", "400", "404"]);
+    assert_eq!(values("client"), ["127.0.0.1"; 4]);
+    assert!(values("elapsed_ms").iter().all(|elapsed| elapsed.parse::<f64>().is_ok()));
     for (key, value) in [
         ("domain", "127.0.0.1"),
         ("address", "127.0.0.1"),
@@ -199,7 +200,7 @@ fn every_request_has_one_log_record_with_the_numbers_of_its_scan() {
         ("filtered", "0"),
         ("untested", "0"),
     ] {
-        assert_eq!(requests[0][key], value, "{key} of {:?}", requests[0]);
+        assert_eq!(requests[0][key], value, "`{key}` differs in {:?}", requests[0]);
     }
 }
 
@@ -238,10 +239,10 @@ fn a_full_log_pipe_does_not_block_the_service() {
     let began = Instant::now();
     // These records need far more space than a pipe and the buffer of the service.
     for _ in 0..3000 {
-        client.ask("GET", "/nowhere", "");
+        client.send_request("GET", "/nowhere", "");
         client.receive("GET").check_status(404);
     }
-    assert!(began.elapsed() < PATIENCE, "took {:?}", began.elapsed());
+    assert!(began.elapsed() < EVENT_TIMEOUT, "took {:?}", began.elapsed());
     assert!(service.metric("openports_log_lines_dropped_total") > 0);
     service.signal("TERM");
     assert_eq!(service.wait(), Some(0));
@@ -262,12 +263,14 @@ fn a_closed_log_pipe_does_not_end_the_service() {
 
 #[test]
 fn a_service_without_a_stderr_serves() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut service = Service::start_mute(free);
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut service = Service::start_without_stderr(unused);
     // A file that now has the descriptor number of stderr must not receive the log.
     for _ in 0..10 {
         service.get("/nowhere").check_problem(404, "NOT_FOUND");
-        service.scan(&format!("domain=127.0.0.1&ports={}", free.port())).check_open(&[free.port()]);
+        service
+            .scan(&format!("domain=127.0.0.1&ports={}", unused.port()))
+            .check_open(&[unused.port()]);
     }
     service.signal("TERM");
     assert_eq!(service.wait(), Some(0));
@@ -275,13 +278,13 @@ fn a_service_without_a_stderr_serves() {
 
 /// Checks the Prometheus text format, version 0.0.4, and returns the samples.
 fn samples(page: &str) -> BTreeMap<String, f64> {
-    let (mut kinds, mut helped) = (BTreeMap::new(), BTreeSet::new());
+    let (mut kinds, mut with_help) = (BTreeMap::new(), BTreeSet::new());
     let mut samples = BTreeMap::new();
     assert!(page.ends_with('\n'));
     for line in page.lines() {
         if let Some(help) = line.strip_prefix("# HELP ") {
             let (name, text) = help.split_once(' ').expect(line);
-            assert!(helped.insert(name.to_owned()) && !text.is_empty(), "{line}");
+            assert!(with_help.insert(name.to_owned()) && !text.is_empty(), "{line}");
         } else if let Some(kind) = line.strip_prefix("# TYPE ") {
             let (name, kind) = kind.split_once(' ').expect(line);
             assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
@@ -302,7 +305,7 @@ fn samples(page: &str) -> BTreeMap<String, f64> {
             );
         }
     }
-    assert!(kinds.keys().all(|name| helped.contains(name)), "every metric has a HELP line");
+    assert!(kinds.keys().all(|name| with_help.contains(name)), "every metric has a HELP line");
     samples
 }
 
@@ -315,8 +318,8 @@ fn the_metrics_are_well_formed_and_count() {
     let kind = Some("text/plain; version=0.0.4; charset=utf-8");
     page.check_status(200).check("the type", page.field("Content-Type"), kind);
     let before = samples(&page.body);
-    let asked = format!("domain=127.0.0.1&ports={},{}&timeout=100ms", open[0], silent.port);
-    service.scan(&asked);
+    let query = format!("domain=127.0.0.1&ports={},{}&timeout=100ms", open[0], silent.port);
+    service.scan(&query);
     service.get("/nowhere").check_status(404);
     let after = samples(&service.get("/metrics").body);
     let value = |page: &BTreeMap<String, f64>, name: &str| page.get(name).copied().unwrap_or(0.0);

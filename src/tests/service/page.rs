@@ -13,7 +13,7 @@ fn a_browser_receives_the_page_and_curl_the_help() {
     let service = Service::start(&[]);
     let check = |target: &str, fields: &str, kind: &str| {
         for method in ["GET", "HEAD"] {
-            let answer = service.ask(method, target, fields);
+            let answer = service.request(method, target, fields);
             answer.check_status(200).check("the type", answer.field("Content-Type"), Some(kind));
             answer.check("Vary", answer.field("Vary"), Some("Accept"));
             answer.check("the body", answer.body.is_empty(), method == "HEAD");
@@ -26,7 +26,7 @@ fn a_browser_receives_the_page_and_curl_the_help() {
     check("/", "Accept: */*\r\n", text);
     check("/", "", text);
     check("/?domain=localhost", "Accept: text/plain\r\n", text);
-    let page = service.ask("GET", "/", BROWSER);
+    let page = service.request("GET", "/", BROWSER);
     assert!(page.body.to_ascii_lowercase().starts_with("<!doctype html>"), "{}", page.context);
     for (name, value) in [
         ("Cache-Control", "no-cache"),
@@ -37,7 +37,7 @@ fn a_browser_receives_the_page_and_curl_the_help() {
     ] {
         page.check(name, page.field(name), Some(value));
     }
-    let policy = page.field("Content-Security-Policy").expect("a policy");
+    let policy = page.field("Content-Security-Policy").expect("the page has a policy");
     for part in ["default-src 'none'; ", "script-src 'sha256-", "frame-ancestors 'none'"] {
         assert!(policy.contains(part) && !policy.contains("unsafe"), "{policy}");
     }
@@ -50,12 +50,12 @@ fn a_page_in_the_cache_of_the_client_is_not_sent_again() {
     let mut tags = Vec::new();
     for encoding in ["", ENCODINGS, "Accept-Encoding: gzip;q=0\r\n"] {
         let fields = format!("{BROWSER}{encoding}");
-        client.ask("GET", "/", &fields);
+        client.send_request("GET", "/", &fields);
         let page = client.receive("GET");
         page.check_status(200).check("the coding", page.field("Content-Encoding"), None);
-        let tag = page.field("ETag").expect("a tag").to_owned();
+        let tag = page.field("ETag").expect("the page has an entity tag").to_owned();
         for method in ["GET", "HEAD"] {
-            client.ask(method, "/", &format!("{fields}If-None-Match: W/{tag}\r\n"));
+            client.send_request(method, "/", &format!("{fields}If-None-Match: W/{tag}\r\n"));
             let known = client.receive(method);
             known.check_status(304).check("the tag", known.field("ETag"), Some(&*tag));
             known.check("the length", known.field("Content-Length"), None);
@@ -64,7 +64,7 @@ fn a_page_in_the_cache_of_the_client_is_not_sent_again() {
     }
     assert!(tags[0] == tags[1] && tags[0] == tags[2], "{tags:?}");
     // The connection can be used again after an answer without a body.
-    client.ask("GET", "/healthz", "");
+    client.send_request("GET", "/healthz", "");
     let after = client.receive("GET");
     after.check_status(200).check("the body", &*after.body, "ok");
 }
@@ -103,9 +103,9 @@ fn the_page_needs_no_token_but_its_scans_do() {
     let folder = Folder::new("page-token");
     let file = write_secret(&folder, "secret");
     let service = Service::start(&["--token-file", &file]);
-    service.ask("GET", "/", BROWSER).check_status(200);
+    service.request("GET", "/", BROWSER).check_status(200);
     let target = format!("/open-ports?domain=127.0.0.1&ports={}", service.address.port());
     let same = "Sec-Fetch-Site: same-origin\r\n";
-    service.ask("GET", &target, same).check_problem(401, "UNAUTHORIZED");
-    Scan::of(service.ask("GET", &target, &format!("{same}Authorization: Bearer secret\r\n")));
+    service.request("GET", &target, same).check_problem(401, "UNAUTHORIZED");
+    Scan::of(service.request("GET", &target, &format!("{same}Authorization: Bearer secret\r\n")));
 }

@@ -9,15 +9,15 @@ fn value(page: &str, name: &str) -> Option<f64> {
 }
 
 fn check(service: &Service, query: &str, fields: &str, failure: Option<&str>) {
-    let answer = service.ask("GET", &format!("/probe?{query}"), fields);
+    let answer = service.request("GET", &format!("/probe?{query}"), fields);
     answer.check_status(200);
     let success = if failure.is_none() { 1.0 } else { 0.0 };
     answer.check("success", value(&answer.body, "probe_success"), Some(success));
-    let told = answer
+    let reason = answer
         .body
         .lines()
         .find_map(|line| line.strip_prefix("probe_failure_info{reason=\"")?.strip_suffix("\"} 1"));
-    answer.check("the reason", told, failure);
+    answer.check("the reason", reason, failure);
     if let Some(failure) = failure {
         service.log_line(&["msg=request", "route=/probe", &format!("probe_failure={failure}")]);
     }
@@ -26,7 +26,7 @@ fn check(service: &Service, query: &str, fields: &str, failure: Option<&str>) {
 #[test]
 fn a_probe_succeeds_only_if_the_expectation_holds() {
     let (_listeners, open) = listeners(2);
-    let [one, other] = open[..] else { panic!("two") };
+    let [one, other] = open[..] else { panic!("there are two listeners") };
     let (unused, silent) = (ClosedPort::new(), SilentPort::new());
     let (closed, silent) = (unused.port, silent.port);
     let service = Service::start(&[]);
@@ -60,7 +60,7 @@ fn the_shortest_of_timeout_deadline_and_scrape_timeout_applies() {
     check(&service, &format!("{query}&deadline=1s"), "", None);
     let query = format!("target=127.0.0.1&ports={}&timeout=5s&retries=0", silent.port);
     let short = "X-Prometheus-Scrape-Timeout-Seconds: 0.8\r\n";
-    let answer = service.ask("GET", &format!("/probe?{query}"), short);
+    let answer = service.request("GET", &format!("/probe?{query}"), short);
     answer.check_status(200);
     answer.check("success", value(&answer.body, "probe_success"), Some(0.0));
 }
@@ -79,7 +79,7 @@ fn a_silent_unreachable_or_unresolved_host_is_not_a_success() {
         let failed = "target=nowhere.example&ports=22&expect=none";
         check(&service, failed, "", Some("dns_failure"));
         let text = format!("/open-ports?domain={UNREACHABLE}&ports=22-25");
-        let answer = service.ask("GET", &text, "Accept: text/plain\r\n");
+        let answer = service.request("GET", &text, "Accept: text/plain\r\n");
         answer.check("unreachable", answer.field("Openports-Unreachable"), Some("4"));
     });
 }

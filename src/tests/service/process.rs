@@ -10,16 +10,16 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// Every expected event happens within this time, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const EVENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Polls until there is a value; panics with `what` after the timeout.
-pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn until<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + EVENT_TIMEOUT;
     loop {
-        if let Some(found) = ask() {
+        if let Some(found) = poll() {
             return found;
         }
-        assert!(Instant::now() < deadline, "this did not happen within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "this did not happen within {EVENT_TIMEOUT:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -40,7 +40,7 @@ impl Log {
         let find = |lines: &[String]| lines.iter().find(|line| is_wanted(line)).cloned();
         let lines = lines.lock().unwrap();
         let (lines, _) =
-            more.wait_timeout_while(lines, PATIENCE, |lines| find(lines).is_none()).unwrap();
+            more.wait_timeout_while(lines, EVENT_TIMEOUT, |lines| find(lines).is_none()).unwrap();
         find(&lines)
     }
 }
@@ -58,32 +58,32 @@ pub(crate) struct Service {
 impl Service {
     /// Starts `openports --listen 127.0.0.1:0 …`.
     pub(crate) fn start(args: &[&str]) -> Self {
-        Self::watch(command(None, &listening(args)))
+        Self::spawn_logged(command(None, &with_listener(args)))
     }
 
     /// Starts it under `ulimit -n limit`.
     pub(crate) fn start_limited(limit: usize, args: &[&str]) -> Self {
-        Self::watch(command(Some(limit), &listening(args)))
+        Self::spawn_logged(command(Some(limit), &with_listener(args)))
     }
 
     /// Starts it with exactly these arguments, which must contain a listening address.
     pub(crate) fn start_exactly(args: &[&str]) -> Self {
-        Self::watch(command(None, args))
+        Self::spawn_logged(command(None, args))
     }
 
     /// Starts it in the way of a service manager, see [`passing`].
     pub(crate) fn start_passing(variables: &str, listener: OwnedFd, args: &[&str]) -> Self {
-        Self::watch(passing(variables, listener, args))
+        Self::spawn_logged(passing(variables, listener, args))
     }
 
     /// Starts it and reads its log only until the end of the announcement.
     pub(crate) fn start_unread(args: &[&str]) -> (Self, BufReader<ChildStderr>) {
-        let (service, reader, _) = Self::spawn(command(None, &listening(args)));
+        let (service, reader, _) = Self::spawn(command(None, &with_listener(args)));
         (service, reader)
     }
 
     /// Starts it without a stderr. It cannot log its port, so the address must be given.
-    pub(crate) fn start_mute(address: SocketAddr) -> Self {
+    pub(crate) fn start_without_stderr(address: SocketAddr) -> Self {
         let mut command = Command::new("sh");
         let script = "exec \"$0\" --listen \"$1\" 2>&-";
         command.args(["-c", script, env!("CARGO_BIN_EXE_openports"), &address.to_string()]);
@@ -98,10 +98,10 @@ impl Service {
     pub(crate) fn start_with(variables: &[(&str, &str)], args: &[&str]) -> Self {
         let mut command = command(None, args);
         command.envs(variables.iter().copied());
-        Self::watch(command)
+        Self::spawn_logged(command)
     }
 
-    fn watch(command: Command) -> Self {
+    fn spawn_logged(command: Command) -> Self {
         let (service, reader, seen) = Self::spawn(command);
         let log = service.log.clone();
         seen.into_iter().for_each(|line| log.push(line));
@@ -180,28 +180,28 @@ impl Drop for Service {
 }
 
 /// The exit code and the output of a process.
-pub(crate) struct Ended {
+pub(crate) struct FinishedProcess {
     pub(crate) command: String,
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
-/// Runs the binary until it ends, which must be within `PATIENCE`.
-pub(crate) fn run(limit: Option<usize>, args: &[&str]) -> Ended {
+/// Runs the binary until it ends, which must be within `EVENT_TIMEOUT`.
+pub(crate) fn run(limit: Option<usize>, args: &[&str]) -> FinishedProcess {
     finish(command(limit, args))
 }
 
 /// Runs the binary with a passed descriptor, see [`passing`].
-pub(crate) fn run_passing(variables: &str, descriptor: OwnedFd, args: &[&str]) -> Ended {
+pub(crate) fn run_passing(variables: &str, descriptor: OwnedFd, args: &[&str]) -> FinishedProcess {
     finish(passing(variables, descriptor, args))
 }
 
-fn finish(mut command: Command) -> Ended {
+fn finish(mut command: Command) -> FinishedProcess {
     let shown = format!("{command:?}");
     let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect(&shown);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + EVENT_TIMEOUT;
     let status = loop {
         if let Some(status) = child.try_wait().expect("the child can be waited for") {
             break Some(status);
@@ -214,10 +214,20 @@ fn finish(mut command: Command) -> Ended {
         std::thread::sleep(Duration::from_millis(2));
     };
     let (mut stdout, mut stderr) = (String::new(), String::new());
-    child.stdout.take().expect("stdout is piped").read_to_string(&mut stdout).expect("text");
-    child.stderr.take().expect("stderr is piped").read_to_string(&mut stderr).expect("text");
+    child
+        .stdout
+        .take()
+        .expect("stdout is piped")
+        .read_to_string(&mut stdout)
+        .expect("the output is UTF-8");
+    child
+        .stderr
+        .take()
+        .expect("stderr is piped")
+        .read_to_string(&mut stderr)
+        .expect("the output is UTF-8");
     let status = status.unwrap_or_else(|| panic!("{shown} does not end: {stdout}{stderr}"));
-    Ended { command: shown, code: status.code(), stdout, stderr }
+    FinishedProcess { command: shown, code: status.code(), stdout, stderr }
 }
 
 /// The command line, without the variables that configure the service.
@@ -236,7 +246,7 @@ pub(crate) fn command(limit: Option<usize>, args: &[&str]) -> Command {
             shell
         }
     };
-    forget_variables(&mut command);
+    remove_variables(&mut command);
     command.args(args).stdin(Stdio::null());
     command
 }
@@ -254,12 +264,12 @@ fn ignores_hangup() -> bool {
 fn passing(variables: &str, descriptor: OwnedFd, args: &[&str]) -> Command {
     let script = format!("export {variables}; exec \"$0\" \"$@\" 3<&0 </dev/null");
     let mut command = Command::new("sh");
-    forget_variables(&mut command);
+    remove_variables(&mut command);
     command.args(["-c", &script, env!("CARGO_BIN_EXE_openports")]).args(args).stdin(descriptor);
     command
 }
 
-fn forget_variables(command: &mut Command) {
+fn remove_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("OPENPORTS_") {
             command.env_remove(name);
@@ -267,7 +277,7 @@ fn forget_variables(command: &mut Command) {
     }
 }
 
-fn listening<'a>(args: &[&'a str]) -> Vec<&'a str> {
+fn with_listener<'a>(args: &[&'a str]) -> Vec<&'a str> {
     ["--listen", "127.0.0.1:0"].into_iter().chain(args.iter().copied()).collect()
 }
 
@@ -304,9 +314,9 @@ impl Folder {
 
     /// Writes a file atomically and returns its path.
     pub(crate) fn write(&self, name: &str, text: &str) -> String {
-        let (path, draft) = (self.0.join(name), self.0.join(format!("{name}.draft")));
-        std::fs::write(&draft, text).expect("the folder is writable");
-        std::fs::rename(&draft, &path).expect("the folder is writable");
+        let (path, temporary) = (self.0.join(name), self.0.join(format!("{name}.draft")));
+        std::fs::write(&temporary, text).expect("the folder is writable");
+        std::fs::rename(&temporary, &path).expect("the folder is writable");
         path.to_str().expect("the path is UTF-8").to_owned()
     }
 }

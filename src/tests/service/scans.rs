@@ -10,16 +10,16 @@ use crate::network::{
     ClosedPort, SILENT, SilentPort, UNREACHABLE, has_ipv6, isolated, kernel_listeners, list,
     listeners, rounds,
 };
-use crate::process::{Folder, PATIENCE, Service, until};
+use crate::process::{EVENT_TIMEOUT, Folder, Service, until};
 
 #[test]
 fn ports_with_listeners_are_open_and_others_are_closed() {
     let (_listeners, open) = listeners(3);
     let closed = [ClosedPort::new(), ClosedPort::new()];
     let service = Service::start(&[]);
-    let asked = [list(&open), list(&closed.each_ref().map(|closed| closed.port))].join(",");
+    let requested = [list(&open), list(&closed.each_ref().map(|closed| closed.port))].join(",");
     service
-        .scan(&format!("domain=127.0.0.1&ports={asked}&include=closed,filtered,unreachable"))
+        .scan(&format!("domain=127.0.0.1&ports={requested}&include=closed,filtered,unreachable"))
         .check_open(&open)
         .check_counts([3, 2, 0, 0, 0])
         .check_key("address", "127.0.0.1")
@@ -37,8 +37,8 @@ fn from_port_and_to_port_are_inclusive() {
     let scan = service.scan(&format!("domain=127.0.0.1&fromPort={first}&toPort={last}"));
     assert!(scan.open().contains(&first) && scan.open().contains(&last), "{scan:?}");
     scan.check_key("from_port", first).check_key("to_port", last);
-    let asked = u64::from(last - first) + 1;
-    assert_eq!(scan.count("open") + scan.count("closed"), asked, "{scan:?}");
+    let requested = u64::from(last - first) + 1;
+    assert_eq!(scan.count("open") + scan.count("closed"), requested, "{scan:?}");
     service.scan(&format!("domain=127.0.0.1&fromPort={first}&toPort={first}")).check_open(&[first]);
 }
 
@@ -46,7 +46,7 @@ fn from_port_and_to_port_are_inclusive() {
 fn lists_may_overlap_in_any_order_and_exclude_removes_ports() {
     let (_listeners, open) = listeners(3);
     let service = Service::start(&[]);
-    let [first, middle, last] = open[..] else { panic!("three listeners") };
+    let [first, middle, last] = open[..] else { panic!("there are three listeners") };
     let twice = format!("{last},{first},{middle}-{middle},{last}");
     service
         .scan(&format!("domain=127.0.0.1&ports={twice}&exclude={middle}"))
@@ -153,23 +153,23 @@ fn all_addresses_of_a_name_are_reported_and_their_union() {
         let folder = Folder::new("all");
         let hosts = folder.write("hosts", "127.0.0.1 many\n127.0.0.2 many\n");
         let service = Service::start(&["--hosts", &hosts]);
-        let mine = service.address.port();
-        let (_listener, theirs) = until("a port with a different number is free", || {
+        let service_port = service.address.port();
+        let (_listener, other_port) = until("a port with a different number is free", || {
             let listener = TcpListener::bind("127.0.0.2:0").unwrap();
             let port = listener.local_addr().unwrap().port();
-            (port != mine).then_some((listener, port))
+            (port != service_port).then_some((listener, port))
         });
-        let mut union = [mine, theirs];
+        let mut union = [service_port, other_port];
         union.sort_unstable();
         let query = format!("domain=many&addresses=all&ports={}", list(&union));
         let scan = service.scan(&query);
         scan.check_open(&union).check_counts([2, 2, 0, 0, 0]);
-        let told = scan.json["results"].as_array().expect("results").iter();
-        let told: Vec<_> =
-            told.map(|one| (one["address"].clone(), ports(&one["open_ports"]))).collect();
-        let expected = [("127.0.0.1", mine), ("127.0.0.2", theirs)];
+        let results = scan.json["results"].as_array().expect("`results` is a list").iter();
+        let results: Vec<_> =
+            results.map(|one| (one["address"].clone(), ports(&one["open_ports"]))).collect();
+        let expected = [("127.0.0.1", service_port), ("127.0.0.2", other_port)];
         let expected = expected.map(|(address, port)| (Value::from(address), vec![port]));
-        scan.answer.check("the results", told, expected.to_vec());
+        scan.answer.check("the results", results, expected.to_vec());
     });
 }
 
@@ -178,8 +178,8 @@ fn a_port_with_a_full_queue_is_filtered_after_its_timeout() {
     let (_silent, silent) = SilentPort::several(3);
     let (_listeners, open) = listeners(1);
     let service = Service::start(&[]);
-    let asked = list(&[&silent[..], &open].concat());
-    let scan = service.scan(&format!("domain=127.0.0.1&ports={asked}&timeout=300ms"));
+    let requested = list(&[&silent[..], &open].concat());
+    let scan = service.scan(&format!("domain=127.0.0.1&ports={requested}&timeout=300ms"));
     scan.check_open(&open).check_counts([1, 0, 3, 0, 0]);
     assert!((300..2000).contains(&scan.elapsed_ms()), "{scan:?}");
 }
@@ -198,8 +198,8 @@ fn requested_retries_apply_to_silent_ports_only() {
     let (_silent, silent) = SilentPort::several(2);
     let (_listeners, open) = listeners(2);
     let service = Service::start(&[]);
-    let asked = list(&[&silent[..], &open].concat());
-    let scan = service.scan(&format!("domain=127.0.0.1&ports={asked}&timeout=100ms&retries=2"));
+    let requested = list(&[&silent[..], &open].concat());
+    let scan = service.scan(&format!("domain=127.0.0.1&ports={requested}&timeout=100ms&retries=2"));
     scan.check_open(&open).check_counts([2, 0, 2, 0, 0]).check_key("retried", 4);
     assert!(scan.elapsed_ms() >= 300, "{scan:?}");
 }
@@ -278,13 +278,13 @@ fn an_address_without_a_route_is_skipped() {
 
 /// Starts a scan of silent ports with 1,000 connects in flight, disconnects its client, and checks
 /// that every descriptor is closed immediately.
-fn check_cancelled_by(leave: impl FnOnce(Client)) {
+fn check_cancelled_by(disconnect: impl FnOnce(Client)) {
     let service = Service::start(&["--max-in-flight", "1000"]);
     let idle = service.descriptors();
     let client = service.begin_scan(&format!("domain={SILENT}&toPort=65535&timeout=60s"), "");
     until("1000 connects are in flight", || (service.descriptors() > idle + 1000).then_some(()));
     let began = Instant::now();
-    leave(client);
+    disconnect(client);
     until("the service has closed the descriptors", || {
         (service.descriptors() <= idle).then_some(())
     });
@@ -307,17 +307,17 @@ fn a_reset_connection_frees_every_descriptor_of_its_scan() {
 
 #[test]
 fn a_connection_closed_with_unread_requests_cancels_its_scan() {
-    let leave = |mut client: Client| {
+    let disconnect = |mut client: Client| {
         client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000));
     };
-    isolated(|| check_cancelled_by(leave));
+    isolated(|| check_cancelled_by(disconnect));
 }
 
 #[test]
 fn a_small_scan_is_not_delayed_by_a_large_silent_one() {
     isolated(|| {
         let service = Service::start(&["--max-in-flight", "100"]);
-        let _big = service.begin_scan(&format!("domain={SILENT}&toPort=65535&timeout=30s"), "");
+        let _large = service.begin_scan(&format!("domain={SILENT}&toPort=65535&timeout=30s"), "");
         until("the large scan uses all connects", || {
             (service.metric("openports_connects_in_flight") == 100).then_some(())
         });
@@ -362,7 +362,7 @@ fn two_scans_share_the_connects_fairly() {
             scan.check_open(&[]).check_counts([0, 0, 100, 0, 0]);
         }
         // There are 200 ports, 50 of them at a time, with 300 ms each.
-        assert!((Duration::from_millis(1200)..PATIENCE).contains(&began.elapsed()));
+        assert!((Duration::from_millis(1200)..EVENT_TIMEOUT).contains(&began.elapsed()));
         let [first, second] = scans.map(|scan| scan.elapsed_ms());
         assert!(first.abs_diff(second) < 700, "{first} and {second} ms are not fair shares");
     });
@@ -373,17 +373,17 @@ fn the_limits_of_scans_per_client_and_of_all_scans_hold() {
     isolated(|| {
         let service = Service::start(&["--max-scans", "2", "--max-scans-per-client", "1"]);
         let query = format!("domain={SILENT}&toPort=10&timeout=60s");
-        let mine = service.begin_scan(&query, "");
+        let running = service.begin_scan(&query, "");
         until("one scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
         let refused = service.get(&format!("/open-ports?{query}"));
         refused.check_problem(429, "TOO_MANY_SCANS");
         refused.check("Retry-After", refused.field("Retry-After"), Some("1"));
         service.get("/readyz").check_status(200);
-        drop(mine);
+        drop(running);
         until("no scan runs", || (service.metric("openports_scans_running") == 0).then_some(()));
 
         let service = Service::start(&["--max-scans", "1"]);
-        let _mine = service.begin_scan(&query, "");
+        let _running = service.begin_scan(&query, "");
         until("one scan runs", || (service.metric("openports_scans_running") == 1).then_some(()));
         let refused = service.get(&format!("/open-ports?{query}"));
         refused.check_problem(503, "OVERLOADED");

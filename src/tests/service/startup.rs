@@ -3,11 +3,11 @@
 use std::net::TcpListener;
 
 use crate::network::has_ipv6;
-use crate::process::{Ended, Folder, Service, run};
+use crate::process::{FinishedProcess, Folder, Service, run};
 
 /// Checks that stderr has one line with these words and that stdout is empty.
-pub(crate) fn check(ended: &Ended, code: i32, words: &[&str]) {
-    let Ended { command, stderr, .. } = ended;
+pub(crate) fn check(ended: &FinishedProcess, code: i32, words: &[&str]) {
+    let FinishedProcess { command, stderr, .. } = ended;
     assert_eq!((ended.code, &*ended.stdout), (Some(code), ""), "{command}: {stderr}");
     assert_eq!(stderr.lines().count(), 1, "{command}: {stderr}");
     assert!(stderr.starts_with("openports: "), "{command}: {stderr}");
@@ -53,11 +53,11 @@ fn a_port_in_use_ends_with_71_and_no_listener_remains() {
 fn an_unreadable_resolv_conf_or_hosts_file_ends_with_71() {
     let folder = Folder::new("startup");
     let here = folder.write("hosts", "127.0.0.1 here\n");
-    let gone = format!("{here}.gone");
+    let missing = format!("{here}.gone");
     let listen = ["--listen", "127.0.0.1:0"];
     for flag in ["--resolv-conf", "--hosts"] {
-        let ended = run(None, &[&listen[..], &[flag, &gone]].concat());
-        check(&ended, 71, &[flag, &gone]);
+        let ended = run(None, &[&listen[..], &[flag, &missing]].concat());
+        check(&ended, 71, &[flag, &missing]);
         // A directory can be opened, but it cannot be read.
         let ended = run(None, &[&listen[..], &[flag, "/proc"]].concat());
         check(&ended, 71, &[flag, "/proc"]);
@@ -125,12 +125,12 @@ fn an_empty_variable_is_ignored_and_an_unknown_one_is_reported() {
         ("OPENPORTS_PORT_8080_TCP_ADDR", "10.0.0.1"),
     ];
     let service = Service::start_with(&variables, &[]);
-    let told = |name: &str, meant: &str| {
-        let words = ["level=warn", &format!("name={name} "), &format!("did_you_mean={meant}")];
+    let check_warning = |name: &str, suggestion: &str| {
+        let words = ["level=warn", &format!("name={name} "), &format!("did_you_mean={suggestion}")];
         service.log_line(&words);
     };
-    told("OPENPORTS_DENNY", "OPENPORTS_DENY");
-    told("OPENPORTS_TOKENFILE", "OPENPORTS_TOKEN_FILE");
+    check_warning("OPENPORTS_DENNY", "OPENPORTS_DENY");
+    check_warning("OPENPORTS_TOKENFILE", "OPENPORTS_TOKEN_FILE");
     let lines = service.log_lines();
     let warnings = lines.iter().filter(|line| line.contains("unknown variable")).count();
     assert_eq!(warnings, 2, "{lines:#?}");
@@ -138,13 +138,13 @@ fn an_empty_variable_is_ignored_and_an_unknown_one_is_reported() {
 }
 
 /// The target of the example request in the log, and the token file that it names.
-fn line_to_try(service: &Service) -> (String, Option<String>) {
+fn example_request(service: &Service) -> (String, Option<String>) {
     let line = service.log_line(&["msg=try ", "command="]);
-    let (_, command) = line.split_once("command=").expect("a command");
+    let (_, command) = line.split_once("command=").expect("the record has a command");
     let mut quoted: Vec<&str> = command.split('\'').skip(1).step_by(2).collect();
-    let url = quoted.pop().expect("a URL");
+    let url = quoted.pop().expect("the command has a URL");
     assert_eq!(command.contains("--oauth2-bearer $(cat '"), !quoted.is_empty(), "{command}");
-    let path = url.splitn(4, '/').nth(3).expect("a path");
+    let path = url.splitn(4, '/').nth(3).expect("the URL has a path");
     // A scan of all ports would take too long.
     let target = format!("/{}", path.replace("toPort=65535", "toPort=9"));
     (target, quoted.pop().map(str::to_owned))
@@ -164,16 +164,16 @@ fn the_logged_example_request_works_as_printed() {
     ] {
         let mut service = Service::start_exactly(args);
         service.address.set_ip([127, 0, 0, 1].into());
-        let (target, file) = line_to_try(&service);
+        let (target, file) = example_request(&service);
         let is_scan = target.starts_with("/open-ports?");
         assert_eq!(file, (is_scan && has_token).then(|| token.clone()), "{args:?}");
         let fields = if has_token { "Authorization: Bearer sesame\r\n" } else { "" };
-        service.ask("GET", &target, fields).check_status(200);
+        service.request("GET", &target, fields).check_status(200);
         let help = service.get("/");
         for line in help.body.lines().filter(|line| line.contains("/open-ports?")) {
             assert_eq!(line.contains("--oauth2-bearer $TOKEN "), has_token, "{line}");
-            if let Some((_, asked)) = target.split_once("domain=").filter(|_| is_scan) {
-                let domain = asked.split('&').next().unwrap_or_default();
+            if let Some((_, parameters)) = target.split_once("domain=").filter(|_| is_scan) {
+                let domain = parameters.split('&').next().unwrap_or_default();
                 assert!(line.contains(&format!("domain={domain}&")), "{line}");
             }
         }

@@ -20,7 +20,7 @@ fn each_format_prints_the_open_ports_in_its_own_way() {
     let csv = printed(port, &["--format", "csv"]);
     let mut csv = csv.lines();
     assert_eq!(csv.next(), Some("address,port,state,service,rtt_ms"));
-    let line = csv.next().expect("a line");
+    let line = csv.next().expect("the output has a line");
     assert!(line.starts_with(&format!("127.0.7.1,{port},open,")), "{line}");
     assert_eq!(csv.next(), None);
     assert_eq!(printed(port, &["--json"]).lines().count(), 3);
@@ -36,10 +36,10 @@ fn a_table_lists_targets_with_open_ports_and_ends_with_a_summary() {
     let (_listener, port) = listener([127, 0, 7, 1]);
     let table = printed(port, &[]);
     let mut table = table.lines();
-    let heading = table.next().expect("a heading");
+    let heading = table.next().expect("the table has a heading");
     assert!(heading.starts_with("127.0.7.1: 1 open of 2 ports, 1 closed, in "), "{heading}");
-    assert!(table.next().expect("a port").contains(&port.to_string()));
-    let sum = table.next().expect("a sum");
+    assert!(table.next().expect("the table has a row").contains(&port.to_string()));
+    let sum = table.next().expect("the table has a summary");
     assert!(sum.starts_with("3 targets in "), "{sum}");
     assert!(sum.ends_with(": 1 with open ports, 2 without"), "{sum}");
     assert_eq!(table.next(), None);
@@ -80,7 +80,8 @@ fn included_states_are_listed() {
 fn greppable_lines_have_the_format_of_nmap() {
     let (_listener, port) = listener([127, 0, 7, 1]);
     let text = printed(port, &["--format", "greppable"]);
-    let line = text.lines().find(|line| line.contains("Ports:")).expect("an open port");
+    let line =
+        text.lines().find(|line| line.contains("Ports:")).expect("the host has an open port");
     let expected = format!("Host: 127.0.7.1 ()\tPorts: {port}/open/tcp//");
     assert!(line.starts_with(&expected) && line.ends_with("\tIgnored State: closed (1)"), "{line}");
     assert!(text.starts_with("# openports ") && text.ends_with(" seconds\n"), "{text}");
@@ -93,7 +94,7 @@ const NMAP_DTD: &str = "/usr/share/nmap/nmap.dtd";
 #[test]
 fn xml_is_valid_against_the_dtd_of_nmap() {
     let (_listener, port) = listener([127, 0, 7, 1]);
-    let (_silent, _held, silent) = silent_port();
+    let (_silent, _clients, silent) = silent_port();
     let scratch = Scratch::new("xml");
     let ports = format!("{port},9,{silent}");
     let scans: [&[&str]; 5] = [

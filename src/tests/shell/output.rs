@@ -5,9 +5,9 @@ use super::*;
 
 /// The names in a directory.
 fn names(scratch: &Scratch) -> Vec<String> {
-    let entries = std::fs::read_dir(&scratch.0).expect("a directory");
+    let entries = std::fs::read_dir(&scratch.0).expect("the directory is available");
     let name = |entry: std::io::Result<std::fs::DirEntry>| {
-        entry.expect("an entry").file_name().to_string_lossy().into_owned()
+        entry.expect("the directory can be read").file_name().to_string_lossy().into_owned()
     };
     let mut names: Vec<String> = entries.map(name).collect();
     names.sort();
@@ -29,7 +29,7 @@ fn with_an_output_file_nothing_is_printed_on_stdout() {
 fn the_output_file_is_unchanged_until_the_scan_ends() {
     let scratch = Scratch::new("until");
     let path = scratch.file("out", "before");
-    let (_silent, _held, silent) = silent_port();
+    let (_silent, _clients, silent) = silent_port();
     let silent = silent.to_string();
     let args = ["scan", "127.0.0.1", &silent, "--timeout", "60s", "--format", "xml", "-o", &path];
     let child = openports(&args).stderr(Stdio::piped()).spawn().expect("the binary runs");
@@ -43,7 +43,7 @@ fn the_output_file_is_unchanged_until_the_scan_ends() {
         std::thread::yield_now();
     }
     signal(&child, "-INT");
-    let run = told(child.wait_with_output().expect("the scan ends"));
+    let run = decode(child.wait_with_output().expect("the scan ends"));
     assert_eq!(run.code, Some(1), "{}", run.stderr);
     let text = std::fs::read_to_string(&path).expect("the file exists");
     assert!(text.contains(r#"exit="error""#) && text.ends_with("</nmaprun>\n"), "{text}");
@@ -57,14 +57,16 @@ fn a_symbolic_link_and_the_mode_of_its_file_are_kept() {
     let path = scratch.file("real", "before");
     let mode = std::fs::Permissions::from_mode(0o640);
     std::fs::set_permissions(&path, mode).expect("the test owns the file");
-    symlink("real", scratch.path("link")).expect("a link");
+    symlink("real", scratch.path("link")).expect("the link can be created");
     let run = run(&["scan", "127.0.0.1", "9", "--json", "-o", &scratch.path("link")]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     let link = std::fs::symlink_metadata(scratch.path("link")).expect("the link exists");
     assert!(link.is_symlink());
     let real = std::fs::metadata(&path).expect("the file exists");
     assert_eq!(real.permissions().mode() & 0o777, 0o640);
-    assert!(std::fs::read_to_string(&path).expect("text").starts_with("{\"from_port\""));
+    assert!(
+        std::fs::read_to_string(&path).expect("the output is UTF-8").starts_with("{\"from_port\"")
+    );
 }
 
 #[test]
@@ -99,7 +101,7 @@ fn a_full_disk_leaves_the_output_file_unchanged() {
     let binary = openports(&[]).get_program().to_owned();
     let mut command = Command::new("unshare");
     command.args(["-rm", "sh", "-c", script]).arg(binary).arg(scratch.path(""));
-    let run = told(command.output().expect("unshare runs"));
+    let run = decode(command.output().expect("unshare runs"));
     if run.code == Some(99) || run.stderr.contains("unshare failed") {
         return;
     }

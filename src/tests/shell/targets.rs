@@ -8,7 +8,7 @@ pub(crate) struct Scratch(pub(crate) std::path::PathBuf);
 impl Scratch {
     pub(crate) fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("openports-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a directory");
+        std::fs::create_dir_all(&folder).expect("the directory is available");
         Self(folder)
     }
 
@@ -18,7 +18,7 @@ impl Scratch {
 
     pub(crate) fn file(&self, name: &str, text: impl AsRef<[u8]>) -> String {
         let path = self.path(name);
-        std::fs::write(&path, text).expect("a file");
+        std::fs::write(&path, text).expect("the file can be written");
         path
     }
 }
@@ -33,7 +33,8 @@ impl Drop for Scratch {
 fn domains(args: &[&str]) -> Vec<String> {
     let run = run(&[&["scan", "--json"], args].concat());
     assert_eq!(run.code, Some(0), "{args:?}: {}", run.stderr);
-    let domain = |answer: Value| answer["domain"].as_str().expect("a domain").to_owned();
+    let domain =
+        |answer: Value| answer["domain"].as_str().expect("`domain` is a string").to_owned();
     let mut domains: Vec<String> = lines(&run.stdout).into_iter().map(domain).collect();
     domains.sort();
     domains
@@ -79,7 +80,7 @@ fn a_zone_is_the_name_of_an_interface() {
 #[test]
 fn each_port_of_a_target_is_probed_once_however_often_it_is_listed() {
     let (one, port) = listener([127, 0, 5, 1]);
-    one.set_nonblocking(true).expect("a listener");
+    one.set_nonblocking(true).expect("the listener is open");
     let scratch = Scratch::new("once");
     let list = format!("127.0.5.1\n127.0.5.0/30\n127.0.5.1:{port}\n127.0.5.1 1,{port}\n");
     let list = scratch.file("list", list);
@@ -141,7 +142,7 @@ fn a_bad_exclusion_stops_the_scan() {
 #[test]
 fn a_name_that_resolves_to_an_excluded_address_is_not_scanned() {
     let (listener, port) = listener([127, 0, 0, 1]);
-    listener.set_nonblocking(true).expect("a listener");
+    listener.set_nonblocking(true).expect("the listener is open");
     let run = run(&["scan", "-4", "localhost", &port.to_string(), "--exclude-targets=127.0.0.0/8"]);
     assert_eq!(run.code, Some(1), "{}", run.stderr);
     assert!(listener.accept().is_err(), "there is no connect to an excluded address");
@@ -155,19 +156,25 @@ fn a_scan_of_a_large_network_starts_immediately_and_needs_little_memory() {
         .stderr(Stdio::null())
         .spawn()
         .expect("the binary runs");
-    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
     let mut line = String::new();
     for _ in 0..20 {
         line.clear();
-        stdout.read_line(&mut line).expect("a line");
+        stdout.read_line(&mut line).expect("the output is UTF-8");
     }
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("the process runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .expect("the process has a VmHWM");
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("the text is a number");
     signal(&child, "-KILL");
     child.wait().expect("the scan ends");
-    assert!(peak < 24 * 1024, "{peak} kB, although a test build needs only about 10 MB itself");
+    assert!(
+        peak < 24 * 1024,
+        "the peak is {peak} kB, although a test build needs only about 10 MB itself"
+    );
 }
 
 #[test]
@@ -208,12 +215,12 @@ fn a_scan_waits_for_the_writer_of_a_fifo_and_reports_this() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary runs");
-    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
     let mut line = String::new();
-    stderr.read_line(&mut line).expect("a line");
+    stderr.read_line(&mut line).expect("the output is UTF-8");
     assert!(line.ends_with("is a FIFO, waiting for a writer\n"), "{line}");
-    std::fs::write(&path, "127.0.0.1\n127.0.0.2\n").expect("the list is read");
-    let run = told(child.wait_with_output().expect("the scan ends"));
+    std::fs::write(&path, "127.0.0.1\n127.0.0.2\n").expect("the FIFO has a reader");
+    let run = decode(child.wait_with_output().expect("the scan ends"));
     assert_eq!((run.code, lines(&run.stdout).len()), (Some(0), 2));
 }
 
@@ -224,7 +231,7 @@ fn a_fifo_with_a_writer_is_read_like_a_file() {
     let mut bash = Command::new("bash");
     bash.args(["-c", script]).arg(list).env_remove("OPENPORTS_REQUIRE_ALL");
     let output = bash.output().expect("bash runs");
-    let run = told(output);
+    let run = decode(output);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
     assert_eq!(lines(&run.stdout).len(), 2);
 }
@@ -236,7 +243,7 @@ fn connects_come_from_the_requested_source() {
     for (source, expected) in [("127.0.0.77", "127.0.0.77"), ("lo", "127.0.0.1")] {
         let run = run(&["scan", "127.0.0.1", &port, "--source", source]);
         assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{source}");
-        let (_, peer) = listener.accept().expect("a client");
+        let (_, peer) = listener.accept().expect("the scan connects");
         assert_eq!(peer.ip().to_string(), expected, "{source}");
     }
     for (source, expected) in [

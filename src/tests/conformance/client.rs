@@ -4,29 +4,29 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::process::PATIENCE;
+use crate::process::EVENT_TIMEOUT;
 
-/// Opens this number of connections, and one more for [`Line::barrier`]. The service has accepted
+/// Opens this number of connections, and one more for [`Client::barrier`]. The service has accepted
 /// all of them.
-pub(crate) fn connect(address: SocketAddr, count: usize) -> (Line, Vec<Line>) {
-    let mut control = Line::connect(address);
-    let lines = (0..count).map(|_| Line::connect(address)).collect();
+pub(crate) fn connect(address: SocketAddr, count: usize) -> (Client, Vec<Client>) {
+    let mut control = Client::connect(address);
+    let clients = (0..count).map(|_| Client::connect(address)).collect();
     // Each tick of the service accepts some connections and answers this one.
     (0..=count / 32).for_each(|_| control.barrier());
-    (control, lines)
+    (control, clients)
 }
 
 /// A connection to the service.
-pub(crate) struct Line {
+pub(crate) struct Client {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
-impl Line {
+impl Client {
     fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the service listens");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
+        stream.set_read_timeout(Some(EVENT_TIMEOUT)).expect("the timeout is not zero");
         Self { stream, received: Vec::new() }
     }
 
@@ -42,9 +42,9 @@ impl Line {
 
     /// All bytes that have been received so far.
     pub(crate) fn read_ready(&mut self) -> &[u8] {
-        self.stream.set_nonblocking(true).expect("a socket");
+        self.stream.set_nonblocking(true).expect("the socket is open");
         let _ = self.stream.read_to_end(&mut self.received);
-        self.stream.set_nonblocking(false).expect("a socket");
+        self.stream.set_nonblocking(false).expect("the socket is open");
         &self.received
     }
 

@@ -198,8 +198,8 @@ fn health() -> Result<Figures, String> {
     Ok(figures)
 }
 
-/// Returns the latencies of health checks while four clients request `target` in a loop. A scan that
-/// fails is an error, because the health checks are faster without it.
+/// Returns the latencies of health checks while four clients request `target` in a loop. A scan
+/// that fails is an error, because the health checks are faster without it.
 fn beside_four(address: SocketAddr, target: &str) -> Result<Vec<f64>, String> {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {

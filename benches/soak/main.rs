@@ -3,8 +3,9 @@
 //! grows, or a failed exit.
 //!
 //! It runs in its own network namespace. Each round uses one feature and checks the result, while a
-//! thread sends health checks. Every pass runs all rounds in a random order. Pauses between rounds limit the CPU time to a share of one core, a
-//! quarter by default. The service is measured every ten seconds, between two rounds.
+//! thread sends health checks. Every pass runs all rounds in a random order. Pauses between rounds
+//! limit the CPU time to a share of one core, a quarter by default. The service is measured every
+//! ten seconds, between two rounds.
 #![expect(clippy::print_stdout, reason = "a command line program reports on stdout")]
 #![expect(
     clippy::expect_used,

@@ -287,8 +287,10 @@ impl Row {
         if self.recovery.is_none() {
             faults.push(format!("the number of descriptors does not return to {at_rest}"));
         }
-        if let Err(error) = last {
-            faults.push(format!("no response after SIGTERM: {error}"));
+        match last {
+            Ok(None | Some(200 | 429 | 503)) => {}
+            Ok(Some(status)) => faults.push(format!("status {status} after SIGTERM")),
+            Err(error) => faults.push(format!("no response after SIGTERM: {error}")),
         }
         self.faults = faults;
     }

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use openports::batch::Batch;
 use openports::batch::list::TargetList;
 use openports::batch::options::{BatchOptions, Destination, Format, ProgressLine, Shown};
 use openports::batch::printer::RunInfo;
 use openports::batch::shard::Shard;
 use openports::batch::table::Colour;
+use openports::batch::{Batch, EXIT_UNPRINTED};
 use openports::event::{PrintFailure, Signal};
 use openports::host::Family;
 use openports::port_set::PortSet;
@@ -169,28 +169,80 @@ pub(crate) fn run(seed: u64) {
     }
 }
 
-/// Checks that a batch ends after an interrupt, a closed pipe or a full disk, and that its output
-/// is complete after a single interrupt.
+/// An end of a batch before its time.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// A write fails after this number of bytes.
+    Write(usize, PrintFailure),
+    Interrupt(Duration),
+    /// The second interrupt comes at this time after the first.
+    Interrupts(Duration, Duration),
+}
+
+/// Checks the exit codes of docs/cli.md after an interrupt, a second one, a closed pipe and a full
+/// disk, and that the output is complete after one interrupt, and otherwise a prefix of the output
+/// of a run that goes on.
 pub(crate) fn run_interrupted(seed: u64) {
     let mut rng = Rng::new(seed ^ 0x5eed);
     let list = list(&targets(&mut rng));
-    let mut world = world(seed, (&list, "1/1"), Format::Ndjson);
-    let at = rng.time(Duration::from_secs(2));
     let how = rng.below(4);
-    let printed = world.printed.as_mut().expect("a batch has output");
-    match how {
-        0 => printed.fails_after = Some((rng.below(2_000), PrintFailure::ReaderGone)),
-        1 => printed.fails_after = Some((rng.below(2_000), PrintFailure::Broken)),
-        _ => world.schedule(at, WorldEvent::Signal(Signal::Interrupt)),
+    let run = |cut| {
+        let mut world = world(seed, (&list, "1/1"), Format::Ndjson);
+        if how == 3 {
+            // After EINTR, the second signal would end the wait of the loop earlier.
+            world.faults.interrupts = 0;
+        }
+        run_cut(seed, world, cut)
+    };
+    let (whole, time, _) = run(None);
+    let (bytes, at) = (rng.below(whole.text.len().max(1)), rng.time(time));
+    let cut = match how {
+        0 => Cut::Write(bytes, PrintFailure::ReaderGone),
+        1 => Cut::Write(bytes, PrintFailure::Broken),
+        2 => Cut::Interrupt(at),
+        _ => Cut::Interrupts(at, rng.time(Duration::from_millis(20))),
+    };
+    let (printed, _, is_interrupted) = run(Some(cut));
+    let longer = match cut {
+        Cut::Write(..) => &whole,
+        Cut::Interrupt(_) => &printed,
+        Cut::Interrupts(at, _) => &run(Some(Cut::Interrupt(at))).0,
+    };
+    read(longer);
+    assert!(longer.text.starts_with(&printed.text), "seed {seed}, {cut:?}: not a prefix");
+    let has_failed =
+        |printed: &Printed| String::from_utf8_lossy(&printed.text).contains(r#""event":"failed""#);
+    let whole_code = whole.exit_code.expect("the run exits");
+    let codes = match cut {
+        Cut::Write(..) if printed.text.len() == whole.text.len() => [whole_code; 2],
+        // `main` exits with 1 instead of this code.
+        Cut::Write(_, PrintFailure::Broken) => [EXIT_UNPRINTED; 2],
+        Cut::Write(_, PrintFailure::ReaderGone) if has_failed(&printed) => [1; 2],
+        // A target may have failed before the reader closed the pipe.
+        Cut::Write(_, PrintFailure::ReaderGone) => [0, whole_code],
+        Cut::Interrupt(_) | Cut::Interrupts(..) if is_interrupted => [1; 2],
+        Cut::Interrupt(_) | Cut::Interrupts(..) => [whole_code; 2],
+    };
+    let code = printed.exit_code.expect("the run exits");
+    assert!(codes.contains(&code), "seed {seed}, {cut:?}: exit code {code}, not {codes:?}");
+}
+
+/// Runs a batch to its end. Returns its output, its time, and whether it received an interrupt.
+fn run_cut(seed: u64, mut world: Simulation, cut: Option<Cut>) -> (Printed, Duration, bool) {
+    let interrupt = || WorldEvent::Signal(Signal::Interrupt);
+    match cut {
+        None => {}
+        Some(Cut::Write(bytes, failure)) => {
+            let printed = world.printed.as_mut().expect("a batch has output");
+            printed.fails_after = Some((bytes, failure));
+        }
+        Some(Cut::Interrupt(at)) => world.schedule(at, interrupt()),
+        Some(Cut::Interrupts(at, after)) => {
+            world.schedule(at, interrupt());
+            world.schedule(at + after, interrupt());
+        }
     }
-    if how == 3 {
-        world
-            .schedule(at + rng.time(Duration::from_secs(1)), WorldEvent::Signal(Signal::Interrupt));
-    }
-    assert_eq!(world.run(), End::Exit, "seed {seed}: the batch does not end");
-    let printed = world.printed.take().expect("a batch has output");
-    assert!(printed.exit_code.is_some());
-    if printed.fails_after.is_none() && how == 2 {
-        read(&printed);
-    }
+    assert_eq!(world.run(), End::Exit, "seed {seed}, {cut:?}: the batch does not end");
+    let is_interrupted = world.signals_len > world.signals.len();
+    (world.printed.take().expect("a batch has output"), world.elapsed(), is_interrupted)
 }

@@ -1,6 +1,6 @@
 //! Counts the situations that the seeds reach, so that the simulation cannot lose one unnoticed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -46,6 +46,7 @@ const SITUATIONS: &[&str] = &[
     "json",
     "text",
     "csv",
+    "csv with the open ports of several addresses",
     "ndjson",
     "server-sent events",
     "probe as expected",
@@ -133,7 +134,7 @@ impl Coverage {
 const HOSTS_FILE: &str = "a name from the hosts file";
 
 #[derive(Default)]
-struct Found(std::collections::BTreeSet<String>);
+struct Found(BTreeSet<String>);
 
 impl Found {
     fn note_if(&mut self, is_so: bool, situation: &str) {
@@ -198,7 +199,14 @@ impl Found {
         let body = String::from_utf8_lossy(body);
         let (name, last) = match form {
             Form::Text => return self.note_if(true, "text"),
-            Form::Csv => return self.note_if(true, "csv"),
+            Form::Csv => {
+                let open = body.lines().filter(|line| line.contains(",open,"));
+                let addresses: BTreeSet<&str> =
+                    open.filter_map(|it| it.split(',').next()).collect();
+                let has_several = addresses.len() > 1;
+                self.note_if(has_several, "csv with the open ports of several addresses");
+                return self.note_if(true, "csv");
+            }
             Form::Json => ("json", body.lines().last()),
             Form::Ndjson => ("ndjson", body.lines().last()),
             Form::EventStream => ("server-sent events", body.trim_end().lines().last()),

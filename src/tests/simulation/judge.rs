@@ -88,28 +88,58 @@ impl Verdict<'_> {
             Form::Json => self.judge_summary(scan, &json(body)),
             Form::Text => {
                 let open = body.lines().map(|line| line.parse().expect("a port")).collect();
-                self.judge_open(scan, &open, &scan.addresses);
-            }
-            Form::Csv => {
-                let mut lines = body.lines();
-                assert_eq!(lines.next(), Some("address,port,state,service,rtt_ms"));
-                let records = lines.map(|line| line.split(',').collect::<Vec<&str>>());
-                let (mut open, mut scanned) = (BTreeSet::new(), BTreeSet::new());
-                for record in records {
-                    let &[address, port, state, _, _] = &record[..] else {
-                        panic!("{record:?} has five columns");
-                    };
-                    scanned.insert(address.parse::<IpAddr>().expect("an address"));
-                    if state == "open" {
-                        open.insert(port.parse().expect("a port"));
-                    }
+                match (self.is_complete(scan, response), scan.is_for_all) {
+                    (true, true) => self.judge_open(scan, &open, &scan.addresses),
+                    (true, false) => self.judge_open_of_one(scan, &open),
+                    (false, _) => self.judge_incomplete(scan, &open, &scan.addresses),
                 }
-                assert!(scanned.iter().all(|address| scan.addresses.contains(address)));
-                self.judge_open(scan, &open, &scan.addresses);
             }
+            Form::Csv => self.judge_csv(scan, response, body),
             Form::Ndjson => self.judge_events(scan, body.lines().map(json).collect()),
             Form::EventStream => self.judge_events(scan, server_sent(body)),
         }
+    }
+
+    /// Checks the records of each address.
+    fn judge_csv(&self, scan: &ScanRequest, response: &Response, body: &str) {
+        let mut lines = body.lines();
+        assert_eq!(lines.next(), Some("address,port,state,service,rtt_ms"));
+        let addresses = scan.addresses.iter().filter(|_| scan.is_for_all);
+        let mut states: BTreeMap<IpAddr, BTreeMap<u16, &str>> =
+            addresses.map(|address| (*address, BTreeMap::new())).collect();
+        for line in lines {
+            let &[address, port, state, _, _] = &line.split(',').collect::<Vec<&str>>()[..] else {
+                panic!("{line:?} does not have five columns");
+            };
+            let of_address = states.entry(address.parse().expect("an address")).or_default();
+            let is_new = of_address.insert(port.parse().expect("a port"), state).is_none();
+            assert!(is_new, "the second record of a port: {line}");
+        }
+        let is_complete = self.is_complete(scan, response);
+        assert!(scan.is_for_all || states.len() <= 1, "more than one address: {body}");
+        if states.is_empty() && is_complete {
+            assert!(!scan.includes_all, "no port has a record");
+            self.judge_open_of_one(scan, &BTreeSet::new());
+        }
+        for (address, states) in states {
+            assert!(scan.addresses.contains(&address), "{} does not have {address}", scan.domain);
+            let open = states.iter().filter(|(_, state)| **state == "open");
+            let open = open.map(|(port, _)| *port).collect();
+            if is_complete {
+                self.judge_open(scan, &open, &[address]);
+                let has_every_port = states.keys().eq(&scan.ports);
+                assert_eq!(has_every_port, scan.includes_all || open == scan.ports, "{body}");
+            } else {
+                self.judge_incomplete(scan, &open, &[address]);
+            }
+        }
+    }
+
+    /// Returns whether the head of a response without a summary says that the scan is complete.
+    fn is_complete(&self, scan: &ScanRequest, response: &Response) -> bool {
+        let is_complete: bool = response.fields["openports-complete"].parse().expect("a boolean");
+        assert!(is_complete || scan.has_deadline || self.was_signalled, "incomplete: {scan:?}");
+        is_complete
     }
 
     /// Checks that the metrics of the `/probe` route have the right open ports and `probe_success`.
@@ -135,7 +165,7 @@ impl Verdict<'_> {
         let open =
             reported.iter().filter(|(_, is_open)| **is_open).map(|(port, _)| *port).collect();
         if is_complete {
-            self.judge_open(scan, &open, &scan.addresses);
+            self.judge_open_of_one(scan, &open);
         }
         let missing = expected.difference(&open).count();
         let unexpected = if expected.is_empty() { 0 } else { open.difference(expected).count() };
@@ -219,8 +249,7 @@ impl Verdict<'_> {
             self.judge_counts(scan, counts, &scanned);
         } else {
             assert!(scan.has_deadline || self.was_signalled, "incomplete: {summary}");
-            let truth = self.truth(scan, &scanned);
-            assert!(open.is_subset(&truth), "{open:?} of {truth:?} is not open");
+            self.judge_incomplete(scan, &open, &scanned);
         }
         let retried = summary["retried"].as_u64().unwrap();
         let untried = counts["untested"].as_u64().unwrap();
@@ -256,13 +285,25 @@ impl Verdict<'_> {
     /// Checks that these ports are the open ones; some may be missing if the network loses packets.
     fn judge_open(&self, scan: &ScanRequest, open: &BTreeSet<u16>, scanned: &[IpAddr]) {
         let truth = self.truth(scan, scanned);
-        assert!(open.is_subset(&truth), "{open:?} of {truth:?} is not open");
+        assert!(self.may_be_open(scan, open, scanned), "found {open:?} of {truth:?}");
+    }
+
+    /// The same where the response does not say which address of the name was scanned.
+    fn judge_open_of_one(&self, scan: &ScanRequest, open: &BTreeSet<u16>) {
+        let may_be = scan.addresses.iter().any(|it| self.may_be_open(scan, open, &[*it]));
+        assert!(may_be, "{open:?} are not the open ports of an address of {}", scan.domain);
+    }
+
+    fn may_be_open(&self, scan: &ScanRequest, open: &BTreeSet<u16>, scanned: &[IpAddr]) -> bool {
+        let truth = self.truth(scan, scanned);
         let is_lossy = scanned.iter().any(|address| self.hosts[address].is_lossy());
-        // Neither text nor CSV contains whether the scan is complete, and text has no address.
-        let is_bare = matches!(scan.form, Form::Text | Form::Csv);
-        let is_vague = (is_bare || scan.expected_ports.is_some())
-            && (scanned.len() > 1 || scan.has_deadline || self.was_signalled);
-        assert!(is_lossy || is_vague || *open == truth, "found {open:?} of {truth:?}");
+        open.is_subset(&truth) && (is_lossy || *open == truth)
+    }
+
+    /// Checks that all these ports are open.
+    fn judge_incomplete(&self, scan: &ScanRequest, open: &BTreeSet<u16>, scanned: &[IpAddr]) {
+        let truth = self.truth(scan, scanned);
+        assert!(open.is_subset(&truth), "{open:?} of {truth:?} is not open");
     }
 
     fn judge_counts(&self, scan: &ScanRequest, counts: &Value, scanned: &[IpAddr]) {

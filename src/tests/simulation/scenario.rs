@@ -407,7 +407,9 @@ fn choose_output(world: &World, rng: &mut Rng, scan: &mut ScanRequest, parameter
         let others = (0..5).map(|_| 1 + rng.below(200) as u16);
         scan.excluded = others.filter(|port| !scan.ports.contains(port)).collect();
     }
-    scan.is_for_all = world.is_sure_of_names() && !scan.addresses.is_empty() && rng.chance(30);
+    // Only CSV says which address has which ports, and few names have several addresses.
+    let percent = if scan.form == Form::Csv { 100 } else { 30 };
+    scan.is_for_all = world.is_sure_of_names() && !scan.addresses.is_empty() && rng.chance(percent);
     if scan.is_for_all {
         parameters.push_str("&addresses=all");
     }

@@ -149,6 +149,8 @@ impl DropMonitor {
             return None;
         };
         let before = std::mem::replace(&mut self.reading, reading.clone());
+        // A counter that could not be read now is compared with its last value by the next reading.
+        self.reading.conntrack = reading.conntrack.or(before.conntrack);
         self.is_half_full = reading.tables.iter().flatten().any(is_half_full);
         self.on_link = reading
             .networks
@@ -166,7 +168,8 @@ impl DropMonitor {
             let dropped = is.saturating_sub(was);
             dropped > 0 && dropped.saturating_mul(DROPS_SHARE) >= started
         };
-        let is_conntrack_full = is_many(reading.conntrack, before.conntrack);
+        let conntrack = reading.conntrack.zip(before.conntrack);
+        let is_conntrack_full = conntrack.is_some_and(|(is, was)| is_many(is, was));
         let is_queue_full = is_many(reading.queues, before.queues);
         let is_any = is_conntrack_full || is_queue_full || is_table_full.contains(&true);
         since.filter(|_| is_any && started > 0).map(|since| DropVerdict {
@@ -213,7 +216,7 @@ mod tests {
     fn reading(used: u32, refused: u64, conntrack: u64) -> LocalDrops {
         let table = NeighbourTable { entries_max: 1024, used, refused };
         let networks = vec![([10, 77, 15, 254].into(), 20)];
-        LocalDrops { tables: [Some(table), None], networks, conntrack, queues: 0 }
+        LocalDrops { tables: [Some(table), None], networks, conntrack: Some(conntrack), queues: 0 }
     }
 
     fn ms(millis: u64) -> Duration {
@@ -307,6 +310,21 @@ mod tests {
         check(65, 5, 6, None);
         check(65, 6, 6, Some(([true, false], false)));
         check(1, 4, 4, None);
+    }
+
+    #[test]
+    fn a_counter_that_could_not_be_read_once_shows_no_drops() {
+        let (mut monitor, now) = monitor(&reading(0, 0, 500));
+        let mut read = |after, conntrack| {
+            monitor.handle_launch(ON_LINK.into(), LaunchOrder::First);
+            let reading = LocalDrops { conntrack, ..reading(0, 0, 0) };
+            monitor.handle_reading(now + ms(after), Some(&reading))
+        };
+        assert_eq!(read(8, None), None);
+        assert_eq!(read(16, Some(500)), None, "the counter is as before the failure");
+        assert_eq!(read(24, None), None);
+        let verdict = read(32, Some(501)).expect("a packet was dropped meanwhile");
+        assert!(verdict.is_conntrack_full);
     }
 
     #[test]

@@ -14,8 +14,8 @@ pub struct LocalDrops {
     /// no table is half full.
     pub networks: Vec<(IpAddr, u8)>,
     /// The number of packets that connection tracking has dropped since the start of the machine; 0
-    /// if there is no connection tracking.
-    pub conntrack: u64,
+    /// if there is no connection tracking, and `None` if the counter could not be read.
+    pub conntrack: Option<u64>,
     /// The number of packets that the queueing disciplines of all interfaces have dropped since
     /// they were set up.
     pub queues: u64,

@@ -181,7 +181,7 @@ impl Kernel for Linux {
     fn open_raw(&mut self, options: RawOptions) -> Result<RawSocket, Outcome> {
         let socket = RawSocket::open(options).map_err(|error| match error.raw_os_error() {
             // A kernel without IPv6 has no route to an IPv6 address.
-            Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) => Outcome::Unreachable,
+            Some(libc::EAFNOSUPPORT) => Outcome::Unreachable,
             _ => Outcome::Shortage(shortage_of(&error)),
         })?;
         self.receive_buffer.get_or_insert_default();

@@ -20,6 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::capability;
 use super::check;
 use super::errno::outcome_of;
+use crate::event::{Outcome, RouteResult, Shortage};
 use crate::kernel::{
     RAW_BATCH, RawOptions, RawPacket, RawQueue, RawReceiveStep, RawSendStep, Received,
 };
@@ -119,9 +120,10 @@ impl RawSocket {
             match error.raw_os_error() {
                 Some(libc::EAGAIN) => return RawSendStep::WouldBlock,
                 Some(libc::EPERM) => return RawSendStep::Dropped,
-                Some(libc::EINTR) => {}
-                // An ICMP error that came meanwhile, unless it stays.
-                _ if tried >= TRIES => return RawSendStep::Failed(outcome_of(&error)),
+                // An interruption, or an ICMP error that came meanwhile, unless it stays.
+                _ if tried >= TRIES => {
+                    return RawSendStep::Failed(send_failure(&error, packets[0].to));
+                }
                 _ => {}
             }
         }
@@ -384,6 +386,22 @@ fn read_name(name: &libc::sockaddr_in6) -> SocketAddr {
     // SAFETY: the kernel wrote an address of IPv4, or none at all, in which case it is zero.
     let name = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in>() };
     SocketAddr::from((Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes()), 0))
+}
+
+/// The outcome for the target of a packet that was not sent.
+///
+/// Where many ICMP errors arrive, each try may return the error of another probe. So an error says
+/// nothing about this target unless the kernel has no route to it.
+fn send_failure(error: &io::Error, to: SocketAddr) -> Outcome {
+    match outcome_of(error) {
+        Outcome::Shortage(shortage) => Outcome::Shortage(shortage),
+        Outcome::Unreachable if super::route(to) == RouteResult::Nowhere => Outcome::Unreachable,
+        Outcome::Unreachable
+        | Outcome::Connected
+        | Outcome::SelfConnect
+        | Outcome::Refused
+        | Outcome::TimedOut => Outcome::Shortage(Shortage::TryAgain),
+    }
 }
 
 /// Attaches a filter to a socket (SO_ATTACH_FILTER).

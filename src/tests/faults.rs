@@ -51,6 +51,8 @@ mod signals;
 mod startup;
 #[path = "faults/supervisor.rs"]
 mod supervisor;
+#[path = "faults/syn.rs"]
+mod syn;
 #[path = "faults/world.rs"]
 mod world;
 
@@ -125,7 +127,7 @@ fn cases() -> Vec<Case> {
     // The cases that take longest begin first.
     let modules = [chance::cases, files::cases, running::cases, signals::cases, startup::cases];
     let cases = modules.iter().flat_map(|cases| cases());
-    cases.chain(shell::cases()).chain(clock::cases()).collect()
+    cases.chain(shell::cases()).chain(clock::cases()).chain(syn::cases()).collect()
 }
 
 fn begin(name: &str) -> io::Result<Child> {

@@ -149,6 +149,13 @@ impl Process {
         process.kind(notice) == Some(Type::DGRAM)
     }
 
+    /// A duplicate of a socket; `None` if the descriptor is not a socket.
+    pub(crate) fn socket(&self, descriptor: RawFd) -> Option<Socket> {
+        let is_socket = self.link(descriptor).starts_with("socket:");
+        let borrowed = is_socket.then(|| seccomp::borrow_descriptor(self.id, descriptor));
+        Some(Socket::from(borrowed?.ok()?))
+    }
+
     fn kind(&self, notice: &Notice) -> Option<Type> {
         Socket::from(self.borrow(notice)?).r#type().ok()
     }
@@ -205,7 +212,16 @@ impl Supervisor {
         command: &mut Command,
         plan: Plan,
     ) -> Result<(Child, Self), Box<dyn std::error::Error>> {
-        let (child, calls) = seccomp::spawn(command, &calls::numbers())?;
+        Self::spawn_reporting(command, plan, &calls::numbers())
+    }
+
+    /// Like [`Supervisor::spawn`], with the numbers of the calls that the filter reports.
+    pub(crate) fn spawn_reporting(
+        command: &mut Command,
+        plan: Plan,
+        numbers: &[i64],
+    ) -> Result<(Child, Self), Box<dyn std::error::Error>> {
+        let (child, calls) = seccomp::spawn(command, numbers)?;
         let state = State { plan, ..State::default() };
         let shared = Arc::new((Mutex::new(state), Condvar::new()));
         let process = Process::open(child.id())?;

@@ -460,7 +460,7 @@ impl Kernel for World {
         let drops = LocalDrops {
             tables: [Some(table), Some(table)],
             networks,
-            conntrack,
+            conntrack: Some(conntrack),
             queues: conntrack / 3,
         };
         (!number.is_multiple_of(9)).then_some(drops)

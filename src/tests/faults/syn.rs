@@ -17,7 +17,7 @@ use crate::lab::HOST_ADDRESS;
 use crate::process::{command, until};
 use crate::seccomp::{Notice, kill};
 use crate::supervisor::{Effect, Plan, Process, Rule, Supervisor};
-use crate::world::{Permit, Question, State, Told, Watched, World};
+use crate::world::{Permit, Request, Response, State, SupervisedService, World};
 use crate::{Case, Outcome, stride};
 
 /// The duration of a lasting fault.
@@ -30,8 +30,8 @@ const RECOVERY_MAX: Duration = Duration::from_secs(1);
 /// A busy machine is slow once, but a service that sleeps too long is slow in every attempt.
 const ATTEMPTS: usize = 3;
 /// The limits of ticks and of calls during a lasting fault; the retries follow a backoff.
-const TURNS_MAX: u64 = 600;
-/// See [`TURNS_MAX`].
+const TICKS_MAX: u64 = 600;
+/// See [`TICKS_MAX`].
 const CALLS_MAX: u64 = 4000;
 /// The limits of scans that cannot succeed.
 const LIMITS_SHORT: &str = "timeout=500ms&deadline=500ms";
@@ -87,15 +87,10 @@ const OPEN: &[Errno] = errnos![
 ];
 const READ: &[Errno] = errnos![EAGAIN EBADF EFAULT EINTR EINVAL EIO EISDIR];
 
-type IsMeant = fn(&Notice, &Process) -> bool;
+type Applies = fn(&Notice, &Process) -> bool;
 
-const fn call(
-    name: &'static str,
-    number: i64,
-    is_meant: IsMeant,
-    errnos: &'static [Errno],
-) -> Call {
-    Call { name, number, is_meant, errnos }
+const fn call(name: &'static str, number: i64, applies: Applies, errnos: &'static [Errno]) -> Call {
+    Call { name, number, applies, errnos }
 }
 
 /// The calls that open the sockets of the engine. A service makes them once, before the first SYN.
@@ -263,7 +258,7 @@ impl Fault {
     }
 }
 
-fn start(world: &World, more: &[&str]) -> Result<Watched, Box<dyn std::error::Error>> {
+fn start(world: &World, more: &[&str]) -> Result<SupervisedService, Box<dyn std::error::Error>> {
     let words = world.arguments();
     let words: Vec<&str> = words.iter().map(String::as_str).chain(more.iter().copied()).collect();
     let mut command = command(None, &words);
@@ -275,17 +270,17 @@ fn start(world: &World, more: &[&str]) -> Result<Watched, Box<dyn std::error::Er
 
 /// The scans of a round by SYN, and the same scans by connect beside a health check.
 struct Round {
-    by_syn: Vec<Question>,
-    by_connect: Vec<Question>,
+    by_syn: Vec<Request>,
+    by_connect: Vec<Request>,
 }
 
 impl Round {
     fn new(world: &World) -> Self {
-        let by_connect = world.questions();
-        let scans = by_connect.iter().filter(|question| question.target.contains("ports="));
-        let by_syn = scans.cloned().map(|mut question| {
-            question.target.push_str("&technique=syn");
-            question
+        let by_connect = world.requests();
+        let scans = by_connect.iter().filter(|request| request.target.contains("ports="));
+        let by_syn = scans.cloned().map(|mut request| {
+            request.target.push_str("&technique=syn");
+            request
         });
         Self { by_syn: by_syn.collect(), by_connect }
     }
@@ -293,18 +288,18 @@ impl Round {
     /// Asks everything at once, and judges the answers after `meanwhile`.
     fn ask(
         &self,
-        service: &mut Watched,
+        service: &mut SupervisedService,
         permit: Permit,
-        meanwhile: impl FnOnce(&mut Watched) -> Result<(), String>,
+        meanwhile: impl FnOnce(&mut SupervisedService) -> Result<(), String>,
     ) -> Result<(), String> {
-        let by_syn = service.ask(&self.by_syn);
-        let by_connect = service.ask(&self.by_connect);
+        let by_syn = service.send_all(&self.by_syn);
+        let by_connect = service.send_all(&self.by_connect);
         meanwhile(service)?;
-        for (question, asked) in self.by_connect.iter().zip(by_connect) {
-            question.judge(&asked.told(), Permit::default())?;
+        for (request, pending) in self.by_connect.iter().zip(by_connect) {
+            request.judge(&pending.response(), Permit::default())?;
         }
-        for (question, asked) in self.by_syn.iter().zip(by_syn) {
-            question.judge(&asked.told(), permit)?;
+        for (request, pending) in self.by_syn.iter().zip(by_syn) {
+            request.judge(&pending.response(), permit)?;
         }
         Ok(())
     }
@@ -364,7 +359,7 @@ fn call_times(call: &Call) -> &'static [When] {
 
 fn repeat_if_slow(
     world: &World,
-    service: &mut Watched,
+    service: &mut SupervisedService,
     fault: Fault,
 ) -> Result<Option<Duration>, String> {
     let mut slow = Duration::ZERO;
@@ -381,16 +376,16 @@ fn repeat_if_slow(
 /// made too few of these calls.
 fn check_fault(
     world: &World,
-    service: &mut Watched,
+    service: &mut SupervisedService,
     fault: Fault,
 ) -> Result<Option<Duration>, String> {
     let before = service.supervisor.seen();
-    service.begin(fault.rule());
+    service.set_rule(fault.rule());
     Round::new(world).ask(service, fault.permit(), |service| match fault.when {
         When::Nth(_) => Ok(()),
         When::Lasting => check_rest(service),
     })?;
-    service.supervisor.end();
+    service.supervisor.clear_rules();
     let began = Instant::now();
     Round::new(world).ask(service, Permit::default(), |_| Ok(()))?;
     let took = began.elapsed();
@@ -398,7 +393,7 @@ fn check_fault(
         return Err("the service has ended".to_owned());
     }
     let after = service.supervisor.seen();
-    let most = service.descriptors_at_rest + after.kept + SYN_DESCRIPTORS_MAX;
+    let most = service.idle_descriptors + after.leaked + SYN_DESCRIPTORS_MAX;
     let began = Instant::now();
     while service.descriptors() > most {
         if began.elapsed() > ROUND_MAX {
@@ -412,16 +407,16 @@ fn check_fault(
 
 /// Waits during a lasting fault, then ends it. The service must not spin meanwhile, and it answers
 /// a health check afterwards.
-fn check_rest(service: &mut Watched) -> Result<(), String> {
+fn check_rest(service: &mut SupervisedService) -> Result<(), String> {
     let (before, used) = (service.supervisor.seen(), service.processor_time());
     std::thread::sleep(FAULT);
     let seen = service.supervisor.seen();
-    let (turns, calls) = (seen.turns - before.turns, seen.calls - before.calls);
+    let (ticks, calls) = (seen.ticks - before.ticks, seen.calls - before.calls);
     let used = service.processor_time().saturating_sub(used);
-    if turns > TURNS_MAX || calls > CALLS_MAX {
-        return Err(format!("it spins: {turns} turns, {calls} calls, {used:?} of {FAULT:?}"));
+    if ticks > TICKS_MAX || calls > CALLS_MAX {
+        return Err(format!("it spins: {ticks} ticks, {calls} calls, {used:?} of {FAULT:?}"));
     }
-    service.supervisor.end();
+    service.supervisor.clear_rules();
     let recovery = service.recovery();
     if recovery > RECOVERY_MAX {
         return Err(format!("the first health check after the fault took {recovery:?}"));
@@ -438,23 +433,25 @@ fn denied() -> Outcome {
         let call = OPENING.iter().find(|call| call.name == name).ok_or("no such call")?;
         let errno = call.errnos.iter().find(|(name, _)| *name == errno).ok_or("no such errno")?;
         let mut service = start(&world, &[])?;
-        service.begin(Rule::always(call, 1, Effect::Fail(*errno)));
+        service.set_rule(Rule::always(call, 1, Effect::Fail(*errno)));
         let mut round = Round::new(&world);
-        for question in &mut round.by_syn {
-            question.target = question.target.replace("timeout=8s&deadline=40s", LIMITS_SHORT);
+        for request in &mut round.by_syn {
+            request.target = request.target.replace("timeout=8s&deadline=40s", LIMITS_SHORT);
         }
-        let by_syn = service.ask(&round.by_syn);
-        let by_connect = service.ask(&round.by_connect);
-        for (question, asked) in round.by_connect.iter().zip(by_connect) {
-            question.judge(&asked.told(), Permit::default())?;
+        let by_syn = service.send_all(&round.by_syn);
+        let by_connect = service.send_all(&round.by_connect);
+        for (request, pending) in round.by_connect.iter().zip(by_connect) {
+            request.judge(&pending.response(), Permit::default())?;
         }
-        for (question, asked) in round.by_syn.iter().zip(by_syn) {
-            let told = asked.told();
-            question.judge(&told, Permit { failure: true, ..Permit::default() })?;
-            let Told::Answer(_, body) = &told else { return Err(format!("{told:?}").into()) };
+        for (request, pending) in round.by_syn.iter().zip(by_syn) {
+            let response = pending.response();
+            request.judge(&response, Permit { failure: true, ..Permit::default() })?;
+            let Response::Complete(_, body) = &response else {
+                return Err(format!("{response:?}").into());
+            };
             assert!(body.contains(UNTESTED), "{} {}: {body}", call.name, errno.0);
         }
-        service.supervisor.end();
+        service.supervisor.clear_rules();
         Round::new(&world).ask(&mut service, Permit::default(), |_| Ok(()))?;
     }
     Ok(format!("{} denials", denials.len()))
@@ -510,7 +507,7 @@ fn check_start(
             return Some(status.code());
         }
         // The service waits for events once it serves.
-        let serves = !is_scan && supervisor.seen().turns > 0;
+        let serves = !is_scan && supervisor.seen().ticks > 0;
         serves.then(|| {
             kill(child.id(), libc::SIGTERM);
             child.wait().expect("the child can be waited for").code()
@@ -519,11 +516,11 @@ fn check_start(
     let (mut stdout, mut stderr) = (String::new(), String::new());
     let _ = child.stdout.take().expect("stdout is piped").read_to_string(&mut stdout);
     let _ = child.stderr.take().expect("stderr is piped").read_to_string(&mut stderr);
-    let told: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("ts=")).collect();
+    let response: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("ts=")).collect();
     let names = call.name != "socket" || matches!(errno.0, "EPERM" | "EACCES");
     let is_right = match status {
         Some(0) => !is_scan || stdout.contains(RIGHT),
-        Some(EX_OSERR) => match told.as_slice() {
+        Some(EX_OSERR) => match response.as_slice() {
             [line] => {
                 line.starts_with("openports: --technique syn: ")
                     && line.contains("CAP_NET_RAW") == names
@@ -548,8 +545,8 @@ fn signals() -> Outcome {
     let before = start(&world, &[])?;
     let started = before.supervisor.seen().calls;
     let round = Round::new(&world);
-    for (question, asked) in round.by_syn.iter().zip(before.ask(&round.by_syn)) {
-        question.judge(&asked.told(), Permit::default())?;
+    for (request, pending) in round.by_syn.iter().zip(before.send_all(&round.by_syn)) {
+        request.judge(&pending.response(), Permit::default())?;
     }
     let calls = before.supervisor.seen().calls - started;
     drop(before);
@@ -558,11 +555,11 @@ fn signals() -> Outcome {
         let mut service = start(&world, &[])?;
         let round = Round::new(&world);
         service.supervisor.hold();
-        let asked = service.ask(&round.by_syn);
+        let pending = service.send_all(&round.by_syn);
         service.supervisor.release(&[(at, libc::SIGTERM)]);
-        for (question, asked) in round.by_syn.iter().zip(asked) {
-            let told = question.judge(&asked.told(), permit);
-            told.map_err(|what| format!("with call {at}: {what}\n{}", service.log_tail()))?;
+        for (request, pending) in round.by_syn.iter().zip(pending) {
+            let response = request.judge(&pending.response(), permit);
+            response.map_err(|what| format!("with call {at}: {what}\n{}", service.log_tail()))?;
         }
         // The round may have had fewer calls this time, so the signal may not have been sent.
         service.supervisor.release(&[]);

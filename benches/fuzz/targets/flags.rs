@@ -1,5 +1,5 @@
 //! Fuzzes command lines and environment variables: an error must be one line, and a valid
-//! configuration must be within all bounds.
+//! configuration must be within all bounds. The dictionary must have every flag.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -12,6 +12,8 @@ use openports::config::{self, Config, Invocation};
 use openports::interfaces::Interfaces;
 use openports::limits;
 use openports::listen_address::Listen;
+
+const DICTIONARY: &str = include_str!("../dict/flags");
 
 fuzz_target!(|bytes: &[u8]| {
     // Each line is an argument, or a variable if it begins with `OPENPORTS_` and contains a `=`.
@@ -41,7 +43,15 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(Invocation::Healthcheck(Listen::Unix(path))) => {
             assert!((1..=limits::UNIX_PATH_BYTES_MAX).contains(&path.as_os_str().len()));
         }
-        Ok(Invocation::Help(text) | Invocation::Version(text)) => assert!(text.ends_with('\n')),
+        Ok(Invocation::Help(text) | Invocation::Version(text)) => {
+            assert!(text.ends_with('\n'));
+            // `--help` lists one flag per line.
+            for line in text.lines().filter_map(|line| line.strip_prefix("  --")) {
+                let flag = line.split(|c: char| !c.is_ascii_lowercase() && c != '-').next();
+                let word = format!("\"--{}=\"", flag.unwrap_or_default());
+                assert!(DICTIONARY.contains(&word), "dict/flags does not have {word}");
+            }
+        }
         Err(error) => {
             let text = error.to_string();
             assert!(!text.is_empty() && !text.contains(['\n', '\r', '\x1b']), "{text:?}");

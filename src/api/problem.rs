@@ -262,9 +262,9 @@ impl Problem {
             .filter(|label| label.len() > 1 && label.starts_with('/'));
         let detail = match spelling::nearest(path, known) {
             Some((route, _)) => {
-                format!("There is no such path here, did you mean {route}? GET / lists all.")
+                format!("There is no such path, did you mean {route}? GET / lists all.")
             }
-            None => "There is no such path here: GET / lists those there are.".to_owned(),
+            None => "There is no such path: GET / lists the paths.".to_owned(),
         };
         Self::new(Cause::NotFound, detail)
     }

@@ -44,7 +44,7 @@ pub(super) const FLAGS: [Flag; 43] = [
         SERVE,
         "timeout DURATION",
         Held(|it| display(it.settings.timeout)),
-        "deadline of each connect, unless the request says",
+        "default deadline of each connect",
         |it, text| set(&mut it.settings.timeout, duration_within(text, TIMEOUT_MIN, TIMEOUT_MAX)),
     ),
     Flag::row(
@@ -112,7 +112,7 @@ pub(super) const FLAGS: [Flag; 43] = [
         SCAN,
         "exclude-targets-from FILE",
         Unset("none"),
-        "nor to the targets of this list",
+        "the same, from a list of targets",
         |it, text| set(&mut it.scan.exclude_targets_from, path(text).map(Some)),
     ),
     Flag::row(
@@ -288,7 +288,7 @@ pub(super) const FLAGS: [Flag; 43] = [
         SERVE,
         "trust-proxy NETWORK",
         Unset("none"),
-        "believe these peers who asks; repeatable",
+        "take the client's address from these proxies; repeatable",
         |it, text| push(&mut it.proxies, text.parse()),
     )
     .list(),

@@ -21,7 +21,7 @@ pub(super) enum Subcommand {
 impl Subcommand {
     /// Every command with its name and a description of one line.
     pub(super) const ALL: [(&'static str, Self, &'static str); 3] = [
-        ("serve", Self::Serve, "answer scans over HTTP; this is what no command means"),
+        ("serve", Self::Serve, "answer scans over HTTP; the default command"),
         ("scan", Self::Scan, "scan from the shell: TARGET... [PORTS], or --targets FILE"),
         ("healthcheck", Self::Healthcheck, "exit 0 if the service at ADDRESS:PORT is well, else 1"),
     ];
@@ -157,8 +157,8 @@ NO_COLOR turns colours off.
 ";
 
 const HEALTHCHECK_HEAD: &str = "
-Asks GET /healthz; without an address (or unix:PATH), of the
-first that --listen names.
+Requests GET /healthz from an address or unix:PATH, by default
+the first of --listen.
 ";
 
 const LISTS: &str = "
@@ -187,7 +187,7 @@ fn write_help(text: &mut String, command: Subcommand) -> std::fmt::Result {
             writeln!(text, "  {name:12} {about}")?;
         }
     }
-    writeln!(text, "\nFlags, and the variables that hold where a flag is not given:")?;
+    writeln!(text, "\nFlags, and the variables with the same effect:")?;
     for flag in FLAGS.iter().filter(|flag| flag.commands.contains(&command)) {
         let usage = format!("--{} {}", flag.name, flag.metavar);
         writeln!(text, "  {usage:25} {}", flag.help)?;

@@ -1,6 +1,6 @@
 //! HTTP/1.x from clients that follow the rules and from clients that do not.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::client::{Client, Scan};
 use crate::process::{Service, until};
@@ -19,6 +19,22 @@ fn a_connection_stays_open_until_connection_close() {
     answer.check_status(200).check("Connection", answer.field("Connection"), Some("close"));
     client.check_closed();
     assert_eq!(service.metric("openports_connections_accepted_total"), 2);
+}
+
+#[test]
+fn an_answer_after_an_idle_time_has_the_date_of_its_request() {
+    let service = Service::start(&[]);
+    let mut client = Client::connect(&service);
+    client.send_request("GET", "/healthz", "");
+    client.receive("GET").check_status(200);
+    std::thread::sleep(Duration::from_millis(2100));
+    let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let sent = seconds(SystemTime::now());
+    client.send_request("GET", "/healthz", "");
+    let answer = client.receive("GET");
+    let date = answer.field("Date").expect("a service with a clock sends Date");
+    let date = seconds(httpdate::parse_http_date(date).expect("a date of RFC 9110"));
+    assert!(date >= sent, "Date is {} s before the request", sent - date);
 }
 
 #[test]

@@ -492,7 +492,9 @@ impl Core {
 
     fn check_invariants(&self) {
         self.responder.check_invariants();
-        let keyed = self.responder.clients().len() + self.pipeline.jobs().in_flight();
+        // The key of an abandoned probe is free once its outcome has come, before it is forgotten.
+        let jobs = self.pipeline.jobs();
+        let keyed = self.responder.clients().len() + jobs.in_flight() - jobs.abandoned();
         debug_assert!(self.sockets.len() >= keyed, "whatever is in flight has a key");
     }
 }

@@ -402,6 +402,11 @@ impl Jobs {
         self.schedulers.in_flight()
     }
 
+    /// The number of probes that ended scans have left in flight.
+    pub(super) fn abandoned(&self) -> usize {
+        self.schedulers.abandoned()
+    }
+
     /// The number of SYNs in flight.
     pub(super) const fn syns_in_flight(&self) -> usize {
         self.schedulers.of(Technique::Syn).in_flight()

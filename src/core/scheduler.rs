@@ -341,6 +341,11 @@ impl Scheduler {
         self.in_flight
     }
 
+    /// The number of probes that ended scans have left in flight.
+    pub(super) fn abandoned(&self) -> usize {
+        self.abandoned.iter().map(Scan::in_flight).sum()
+    }
+
     /// The number of probes that may be in flight now.
     pub(super) const fn capacity(&self) -> usize {
         self.budget.capacity()
@@ -479,8 +484,8 @@ impl Scheduler {
             return;
         }
         let listed: usize = self.scans.iter().map(|(_, it)| it.scan.in_flight()).sum();
-        let abandoned: usize = self.abandoned.iter().map(Scan::in_flight).sum();
-        debug_assert_eq!(self.in_flight, listed + abandoned, "1: what is in flight is counted");
+        let counted = listed + self.abandoned();
+        debug_assert_eq!(self.in_flight, counted, "1: what is in flight is counted");
         let running = || self.scans.iter().map(|(_, it)| it).filter(|it| it.scan.is_running());
         debug_assert_eq!(running().count(), self.running, "2: running scans are counted");
         let needed: usize = running().map(|it| it.need).sum();

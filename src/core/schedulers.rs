@@ -141,6 +141,11 @@ impl Schedulers {
         self.schedulers[0].in_flight() + self.schedulers[1].in_flight()
     }
 
+    /// The number of probes that ended scans have left in flight.
+    pub(super) fn abandoned(&self) -> usize {
+        self.schedulers.iter().map(Scheduler::abandoned).sum()
+    }
+
     /// The scheduler of a technique.
     pub(super) const fn of(&self, technique: Technique) -> &Scheduler {
         &self.schedulers[technique as usize]

@@ -492,9 +492,8 @@ impl Core {
 
     fn check_invariants(&self) {
         self.responder.check_invariants();
-        // The key of an abandoned probe is free once its outcome has come, before it is forgotten.
-        let jobs = self.pipeline.jobs();
-        let keyed = self.responder.clients().len() + jobs.in_flight() - jobs.abandoned();
+        let (clients, jobs) = (self.responder.clients(), self.pipeline.jobs());
+        let keyed = clients.len() + jobs.in_flight() - jobs.abandoned();
         debug_assert!(self.sockets.len() >= keyed, "whatever is in flight has a key");
     }
 }

@@ -31,7 +31,7 @@ complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l a
 complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l deny -x -d 'never scan these; repeatable'
 complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l host -x -d 'a name this service is known by; repeatable'
 complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l token-file -r -F -d 'the bearer token that scans need; re-read'
-complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l trust-proxy -x -d 'take the client\'s address from these proxies; repeatable'
+complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l trust-proxy -x -d 'proxies that name the client; repeatable'
 complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l log-level -x -a 'error warn info debug' -d 'error, warn, info or debug'
 complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l log-format -x -a 'logfmt json' -d 'logfmt or json'
 complete -c openports -n 'not __fish_seen_subcommand_from scan healthcheck' -l resolv-conf -r -F -d 'the name servers and the search list'

@@ -288,7 +288,7 @@ pub(super) const FLAGS: [Flag; 43] = [
         SERVE,
         "trust-proxy NETWORK",
         Unset("none"),
-        "take the client's address from these proxies; repeatable",
+        "proxies that name the client; repeatable",
         |it, text| push(&mut it.proxies, text.parse()),
     )
     .list(),

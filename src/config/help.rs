@@ -157,8 +157,8 @@ NO_COLOR turns colours off.
 ";
 
 const HEALTHCHECK_HEAD: &str = "
-Requests GET /healthz from an address or unix:PATH, by default
-the first of --listen.
+Requests GET /healthz from an address or unix:PATH, or from the
+first of --listen if none is given.
 ";
 
 const LISTS: &str = "

@@ -34,15 +34,14 @@ pub(super) struct Scheduler {
     queues: LaunchQueues,
     /// The ports that wait and were not reported yet.
     postponed: Postponed,
-    /// When something is due in a scan, as its `armed` has it.
+    /// When something is due in a scan (its `armed`).
     timers: BTreeSet<(Instant, Key)>,
     /// Ended scans with probes still in flight.
     abandoned: Vec<Scan>,
     budget: Budget,
     in_flight: usize,
-    /// The sum of the needs of running scans.
+    /// The sums of what running scans need and were granted.
     demand: usize,
-    /// The sum of what running scans were granted.
     granted: usize,
     launches_left: usize,
     closes_left: usize,
@@ -88,13 +87,12 @@ impl Scheduler {
         }
     }
 
-    /// Limits the rate of new probes of all scans together, per second.
+    /// Limits the new probes of all scans together, per second.
     pub(super) fn set_rate(&mut self, rate: NonZeroU32) {
         self.budget.set_rate(rate);
     }
 
-    /// Sets the number of probes that may be in flight at once. This must be called before there is
-    /// a scan.
+    /// Sets the number of probes that may be in flight at once, before there is a scan.
     pub(super) fn set_capacity(&mut self, probes: usize) {
         assert!(self.scans.is_empty(), "the engines say what they can before a scan begins");
         if probes != self.budget.capacity() {
@@ -108,13 +106,11 @@ impl Scheduler {
         let mut scan = Scan::new(now, plan);
         let need = scan.need();
         let is_enough = !self.is_scarce && self.granted + need <= self.budget.capacity();
-        // A new scan gets an equal part until the next division.
-        let part = (self.budget.capacity() / (self.running + 1)).max(1);
+        let part = (self.budget.capacity() / (self.running + 1)).max(1); // until the next division
         let allowance = if is_enough { need } else { need.min(part) };
         scan.set_allowance(allowance);
         self.queues.handle_begin(now, scan.target().ip());
-        let running = Running::new(scan, job, need, allowance);
-        let key = self.scans.insert(running);
+        let key = self.scans.insert(Running::new(scan, job, need, allowance));
         self.running += 1;
         self.demand += need;
         self.granted += allowance;
@@ -125,7 +121,7 @@ impl Scheduler {
     }
 
     /// Handles the outcome of a probe. Returns `None` if its scan has ended and the outcome is too
-    /// late. A probe of an abandoned scan still counts until [`SchedulerOutput::Forget`].
+    /// late: its key is free, and the probe counts until [`SchedulerOutput::Forget`].
     pub(super) fn handle_outcome(
         &mut self,
         now: Instant,
@@ -291,9 +287,9 @@ impl Scheduler {
             self.queues.handle_launch(now, queue, target, order);
             self.wake(now, key);
             let scan = ScanRef { technique: self.technique, key };
-            let (probe, key) = (ProbeRef { scan, probe: launch.probe }, next_key);
-            let (to, check) = (launch.to, launch.check);
-            return Some(SchedulerOutput::Launch(ProbeLaunch { key, probe, to, check }));
+            let (key, probe) = (next_key, ProbeRef { scan, probe: launch.probe });
+            let launch = ProbeLaunch { key, probe, to: launch.to, check: launch.check };
+            return Some(SchedulerOutput::Launch(launch));
         }
         None
     }
@@ -484,8 +480,7 @@ impl Scheduler {
             return;
         }
         let listed: usize = self.scans.iter().map(|(_, it)| it.scan.in_flight()).sum();
-        let counted = listed + self.abandoned();
-        debug_assert_eq!(self.in_flight, counted, "1: what is in flight is counted");
+        debug_assert_eq!(self.in_flight, listed + self.abandoned(), "1: the number in flight");
         let running = || self.scans.iter().map(|(_, it)| it).filter(|it| it.scan.is_running());
         debug_assert_eq!(running().count(), self.running, "2: running scans are counted");
         let needed: usize = running().map(|it| it.need).sum();

@@ -691,7 +691,7 @@ impl Kernel for FuzzKernel<'_> {
         let drops = LocalDrops {
             tables: [Some(table), Some(table)],
             networks: vec![([192, 0, 2, 254].into(), 24)],
-            conntrack: u64::from(number / 7 * 100),
+            conntrack: Some(u64::from(number / 7 * 100)),
             queues: u64::from(number / 11 * 100),
         };
         (!number.is_multiple_of(9)).then_some(drops)

@@ -133,8 +133,7 @@ impl Core {
         }
     }
 
-    /// Handles one event. [`Core::poll_action`] must be called afterwards until it waits, at the
-    /// latest after the last event of the tick.
+    /// Handles one event. [`Core::poll_action`] must be called until it waits before the tick ends.
     pub fn handle(&mut self, event: Event, now: Instant) {
         match event {
             Event::Clock { wall } => {
@@ -168,9 +167,7 @@ impl Core {
                 self.telemetry.count_if_stale(effect, StaleEvent::Route);
             }
             Event::SynCounts(counts) => self.telemetry.counters().add_syn_counts(&counts),
-            Event::ProbeCapacity { technique, probes } => {
-                self.jobs().set_capacity(technique, probes)
-            }
+            Event::ProbeCapacity { technique: it, probes } => self.jobs().set_capacity(it, probes),
             Event::ReuseRefused => self.telemetry.count_reuse_refused(),
             Event::LocalDrops(reading) => {
                 let (jobs, sockets) = (self.pipeline.jobs_mut(), &mut self.sockets);
@@ -492,8 +489,7 @@ impl Core {
 
     fn check_invariants(&self) {
         self.responder.check_invariants();
-        let (clients, jobs) = (self.responder.clients(), self.pipeline.jobs());
-        let keyed = clients.len() + jobs.in_flight() - jobs.abandoned();
+        let keyed = self.responder.clients().len() + self.pipeline.jobs().attended();
         debug_assert!(self.sockets.len() >= keyed, "whatever is in flight has a key");
     }
 }
@@ -506,9 +502,45 @@ mod fixtures;
 mod tests {
     use std::time::Duration;
 
-    use super::fixtures::{ask, core, core_with, records};
+    use super::fixtures::{acts, ask, core, core_with, records, tick};
     use super::*;
-    use crate::event::ProcessFiles;
+    use crate::event::{ProcessFiles, RouteResult};
+
+    /// Regression: an assertion took the key of such a probe for lost.
+    #[test]
+    fn an_outcome_may_come_before_the_probe_of_a_cancelled_scan_is_forgotten() {
+        let now = Instant::now();
+        let mut core = core_with(1, |options| options.shares.probes = 20_000);
+        let client = core.handle_accepted(None, now);
+        let request =
+            "GET /open-ports?domain=127.0.0.1&ports=1- HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        core.handle(Event::Received { socket: client, bytes: request.as_bytes() }, now);
+        let mut probes = Vec::new();
+        while probes.len() < limits::ABANDONS_PER_TICK + 100 {
+            for action in acts(&mut core, now) {
+                if let Action::Probe { probe, .. } = action {
+                    probes.push(probe);
+                } else if let Action::FindRoute { request, to } = action {
+                    let route = RouteResult::From(to.ip());
+                    core.handle(Event::Route { request, to, route }, now);
+                }
+            }
+            tick(&mut core, now);
+        }
+        core.handle(Event::Broken { socket: client }, now);
+        let forgotten = |core: &mut Core| {
+            let is_forget = |action: &Action| matches!(action, Action::Forget { .. });
+            acts(core, now).iter().filter(|action| is_forget(action)).count()
+        };
+        assert_eq!(forgotten(&mut core), limits::ABANDONS_PER_TICK);
+        for probe in &probes {
+            core.handle(Event::Probe { probe: *probe, outcome: Outcome::Refused }, now);
+        }
+        acts(&mut core, now);
+        tick(&mut core, now);
+        assert_eq!(forgotten(&mut core), 0, "their keys are free");
+        assert_eq!(core.pipeline.jobs().in_flight(), 0);
+    }
 
     #[test]
     fn each_request_is_a_record_with_its_method_route_and_status() {

@@ -402,9 +402,9 @@ impl Jobs {
         self.schedulers.in_flight()
     }
 
-    /// The number of probes that ended scans have left in flight.
-    pub(super) fn abandoned(&self) -> usize {
-        self.schedulers.abandoned()
+    /// The number of probes in flight without those that ended scans have left.
+    pub(super) fn attended(&self) -> usize {
+        self.schedulers.attended()
     }
 
     /// The number of SYNs in flight.

@@ -141,9 +141,9 @@ impl Schedulers {
         self.schedulers[0].in_flight() + self.schedulers[1].in_flight()
     }
 
-    /// The number of probes that ended scans have left in flight.
-    pub(super) fn abandoned(&self) -> usize {
-        self.schedulers.iter().map(Scheduler::abandoned).sum()
+    /// The number of probes in flight without those that ended scans have left.
+    pub(super) fn attended(&self) -> usize {
+        self.schedulers.iter().map(|it| it.in_flight() - it.abandoned()).sum()
     }
 
     /// The scheduler of a technique.

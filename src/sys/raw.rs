@@ -188,16 +188,16 @@ impl RawSocket {
         dropped.wrapping_sub(std::mem::replace(&mut self.dropped, dropped))
     }
 
-    /// What SO_MEMINFO says of packets dropped; 0 where the kernel does not say.
+    /// What SO_MEMINFO says of packets dropped; the last number if the kernel does not say.
     fn drops(&self) -> u32 {
         let mut words = [0_u32; MEMINFO_LEN];
         let mut len = size_of_val(&words) as libc::socklen_t;
         let (level, name) = (libc::SOL_SOCKET, libc::SO_MEMINFO);
         // SAFETY: the kernel writes at most `len` bytes to `words`, and both outlive the call.
-        unsafe {
+        let code = unsafe {
             libc::getsockopt(self.as_raw_fd(), level, name, (&raw mut words).cast(), &raw mut len)
         };
-        words[MEMINFO_DROPS]
+        if code == 0 { words[MEMINFO_DROPS] } else { self.dropped }
     }
 }
 

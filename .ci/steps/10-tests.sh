@@ -2,4 +2,6 @@
 need cc build-essential
 need ip iproute2
 need nft nftables
+need xmllint libxml2-utils
+need nmap nmap
 step tests cargo test

@@ -231,6 +231,15 @@ mod tests {
         assert!(read_ok("HTTP/1.1 200 OK", &format!("{text}Content-Length: 2\r\n\r\nok")).is_ok());
         let chunks = format!("{text}Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n");
         assert_eq!(read_ok("HTTP/1.1 200 OK", &chunks).unwrap()[0].body, b"ok");
+        let refused = |fields: &str| {
+            let body = r#"{"type":"t","title":"t","status":405,"cause":"c","detail":"d"}"#;
+            let length = body.len();
+            let fields = format!("{fields}Content-Type: application/problem+json\r\n");
+            let text = format!("{fields}Content-Length: {length}\r\n\r\n{body}");
+            read_ok("HTTP/1.1 405 Method Not Allowed", &text)
+        };
+        assert!(refused("Allow: GET\r\n").is_ok());
+        assert!(refused("").unwrap_err().contains("405 without Allow"));
         for (head, body) in [
             ("HTTP/1.1 200 OK", "Content-Length: 2\r\n\r\nok!"),
             ("HTTP/1.1 200 OK", "Content-Length: 3\r\n\r\nok"),

@@ -110,11 +110,11 @@ fn xml_is_valid_against_the_dtd_of_nmap() {
         run(&[&["scan"], *targets, &flags[..]].concat());
         let text = std::fs::read_to_string(&file).expect("the file is written");
         assert!(text.contains("<nmaprun") && text.ends_with("</nmaprun>\n"), "{text}");
-        if !std::path::Path::new(NMAP_DTD).exists() {
-            continue;
-        }
         let args = ["--noout", "--dtdvalid", NMAP_DTD, &file];
-        let Ok(lint) = Command::new("xmllint").args(args).output() else { continue };
+        let lint = Command::new("xmllint").args(args).output().ok();
+        let Some(lint) = lint.filter(|_| std::path::Path::new(NMAP_DTD).exists()) else {
+            return skip("this test needs xmllint and the DTD of nmap");
+        };
         let faults = String::from_utf8_lossy(&lint.stderr);
         assert!(lint.status.success(), "{targets:?}: {faults}\n{text}");
     }

@@ -75,6 +75,11 @@ pub enum PastEvent {
         /// The target as the list or the command line spelled it.
         domain: String,
     },
+    /// A target was begun with these ports. A shard does not report them.
+    Started {
+        /// Ranges, as in `22,80-90`.
+        ports: String,
+    },
     /// Any other event.
     Other,
 }
@@ -82,10 +87,14 @@ pub enum PastEvent {
 /// Reads a line that an earlier run printed as NDJSON; `None` if it is not an event.
 pub fn read_past_event(line: &[u8]) -> Option<PastEvent> {
     let event: serde_json::Value = serde_json::from_slice(line).ok()?;
-    if event.get("event")?.as_str()? != "end" || event.get("complete")?.as_bool() != Some(true) {
-        return Some(PastEvent::Other);
-    }
-    Some(PastEvent::Finished { domain: event.get("domain")?.as_str()?.to_owned() })
+    let text = |key: &str| Some(event.get(key)?.as_str()?.to_owned());
+    Some(match event.get("event")?.as_str()? {
+        "start" => text("ports").map_or(PastEvent::Other, |ports| PastEvent::Started { ports }),
+        "end" if event.get("complete")?.as_bool()? => {
+            PastEvent::Finished { domain: text("domain")? }
+        }
+        _ => PastEvent::Other,
+    })
 }
 
 /// The kind of lines that the output consists of.

@@ -176,6 +176,16 @@ impl TargetList {
         }
     }
 
+    /// Whether all ports of some target are among these.
+    pub fn has_ports_within(&self, ports: &PortSet) -> bool {
+        (0..self.ports.lists.len() as u32).any(|number| {
+            let mut left = self.ports.set(number);
+            left.subtract(ports);
+            left.subtract(&self.ports.exclude);
+            left.first().is_none()
+        })
+    }
+
     /// The excluded addresses. A name that resolves to one of them must not be scanned either.
     pub fn excluded_ranges(&self) -> impl Iterator<Item = AddressRange> + '_ {
         self.excluded.ranges()

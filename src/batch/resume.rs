@@ -3,10 +3,12 @@
 //! The file is the output of `--format ndjson`. A target is finished if its `end` event reports it
 //! as complete; a target that failed or was cut short is scanned again. The last line may be
 //! incomplete, because a run that is killed leaves such a line; every other line must be an event.
+//! A file of a scan whose ports do not contain those of any target is refused.
 //! `shell` calls this module, which opens no file.
 
 use super::list::TargetList;
 use crate::api::batch_events::{PastEvent, read_past_event};
+use crate::port_set::PortSet;
 
 /// Marks the finished targets of a list.
 ///
@@ -14,13 +16,23 @@ use crate::api::batch_events::{PastEvent, read_past_event};
 /// One sentence that names the line with the error.
 pub fn mark_finished(list: &mut TargetList, text: &[u8]) -> Result<(), String> {
     let mut lines = text.split(|byte| *byte == b'\n').enumerate().peekable();
+    let mut known_ports = String::new();
     while let Some((index, line)) = lines.next() {
         if line.is_empty() {
             continue;
         }
         match read_past_event(line) {
             Some(PastEvent::Finished { domain }) => list.finish_target(&domain),
-            Some(PastEvent::Other) => {}
+            Some(PastEvent::Started { ports }) if ports != known_ports => {
+                if PortSet::parse(&ports).is_ok_and(|ports| !list.has_ports_within(&ports)) {
+                    let number = index + 1;
+                    return Err(format!(
+                        "line {number}: the earlier scan was of other ports, {ports}"
+                    ));
+                }
+                known_ports = ports;
+            }
+            Some(PastEvent::Started { .. } | PastEvent::Other) => {}
             // Only the last line has no line after it. A killed run was writing it.
             None if lines.peek().is_none() && index > 0 => {}
             None => {
@@ -37,7 +49,6 @@ pub fn mark_finished(list: &mut TargetList, text: &[u8]) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::batch::targets::Cursor;
-    use crate::port_set::PortSet;
 
     fn finished(text: &str) -> Result<Vec<String>, String> {
         let mut list = TargetList::new(PortSet::from_range(80, 80), PortSet::new());
@@ -64,6 +75,16 @@ mod tests {
         check(&format!("{A}\n{CUT}\n{FAILED}\n{MEMBER}\n"), &["a", "10.0.0.2"]);
         check(&format!("{A}\n{}", &MEMBER[..20]), &["a"]);
         check(&format!("{A}\n{MEMBER}"), &["a", "10.0.0.2"]);
+    }
+
+    #[test]
+    fn an_earlier_scan_of_other_ports_is_refused() {
+        let start = |ports: &str| format!(r#"{{"event":"start","domain":"a","ports":"{ports}"}}"#);
+        // The list scans port 80.
+        for (ports, is_fit) in [("80", true), ("22,79-81", true), ("22", false), ("81-", false)] {
+            let result = finished(&format!("{}\n{A}\n", start(ports)));
+            assert_eq!(result.is_ok(), is_fit, "{ports}: {result:?}");
+        }
     }
 
     #[test]

@@ -263,7 +263,7 @@ fn take_value(parser: &mut lexopt::Parser, flag: &Flag) -> Result<OsString, Usag
             None => Ok("true".into()),
             Some(value) => Err(UsageError::Value {
                 source: format!("--{}", flag.name),
-                value: value.to_string_lossy().into_owned(),
+                value: Some(value.to_string_lossy().into_owned()),
                 reason: "the flag takes no value".to_owned(),
             }),
         },
@@ -332,6 +332,7 @@ fn configure(
         let values: Vec<&OsString> = mine.map(|(_, value)| value).collect();
         if let (Arity::Once | Arity::Switch, [_, .., last]) = (flag.arity, values.as_slice()) {
             let value = last.to_string_lossy().into_owned();
+            let value = (flag.arity != Arity::Switch).then_some(value);
             return Err(UsageError::Repeated { flag: flag.name, value });
         }
         if !values.is_empty() {
@@ -360,8 +361,9 @@ fn apply(
     value: &OsString,
 ) -> Result<(), UsageError> {
     let fault = |value: &str, reason| {
-        let (source, value) = (source.to_owned(), value.to_owned());
-        Err(UsageError::Value { source, value, reason })
+        let is_on = flag.arity == Arity::Switch && value == "true";
+        let value = (!is_on).then(|| value.to_owned());
+        Err(UsageError::Value { source: source.to_owned(), value, reason })
     };
     let Some(text) = value.to_str() else {
         return fault(&value.to_string_lossy(), "expected UTF-8".to_owned());
@@ -684,10 +686,10 @@ mod tests {
         check(&["a", "80", "--exclude=1-"], "--exclude \"1-65535\": leaves no port to scan");
         check(
             &["a", "--json", "--ndjson"],
-            "--ndjson \"true\": --format, --json and --ndjson exclude each other",
+            "--ndjson: --format, --json and --ndjson exclude each other",
         );
         check(&["a", "--json=yes"], "--json \"yes\": the flag takes no value");
-        check(&["a", "--json", "--json"], "--json \"true\": expected once, is given several times");
+        check(&["a", "--json", "--json"], "--json: expected once, is given several times");
         for (shard, which) in [("0/4", "\"0\""), ("5/4", "\"5\"")] {
             let expected = format!("--shard {shard:?}: {which} is none: the shards are 1/4 to 4/4");
             check(&["a", "--shard", shard], &expected);

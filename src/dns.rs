@@ -123,7 +123,7 @@ impl std::fmt::Display for LookupFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::UnknownHost => "the name does not exist; check its spelling",
-            Self::NoAddress => "the name exists, but has no address of the family asked for",
+            Self::NoAddress => "the host has no address of the family asked for",
             Self::Overloaded => "too many names are being looked up; try again in a moment",
             Self::Unreachable => "no name server could be reached; check resolv.conf",
             Self::TimedOut => "no name server answered in time; try again, or check resolv.conf",

@@ -337,6 +337,11 @@ mod tests {
         check("22,", "a port is missing at offset 4: write a list such as 22,80-90");
         check("22,,80", "a port is missing at offset 4: write a list such as 22,80-90");
         check("a", "\"a\" at offset 1: invalid decimal string");
+        check(
+            "80,T:22",
+            "\"T:22\" at offset 4: only TCP ports are scanned, and written without a l\
+            etter",
+        );
         check("22, 80", "\" 80\" at offset 4: invalid decimal string");
         check("+22", "\"+22\" at offset 1: invalid decimal string");
         check("0x16", "\"0x16\" at offset 1: invalid decimal string");

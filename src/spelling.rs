@@ -28,19 +28,25 @@ const BEGUN_CHARS_MIN: usize = 4;
 /// The number of characters of an unknown word that are compared. No known word is longer.
 const WRITTEN_CHARS_MAX: usize = 32;
 
-/// The Levenshtein distance, ignoring case: the number of characters to insert, delete or replace,
-/// computed row by row.
+/// The optimal string alignment distance, ignoring case: the number of characters to insert, delete
+/// or replace, and of neighbours to exchange, computed row by row.
 fn edits_between(known: &str, written: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=written.len()).collect();
-    for (above, wanted) in known.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], above + 1);
-        for (column, found) in written.iter().enumerate() {
-            let replaced = diagonal + usize::from(!wanted.eq_ignore_ascii_case(found));
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+    let known: Vec<char> = known.chars().collect();
+    let is_same = |row: usize, column: usize| known[row].eq_ignore_ascii_case(&written[column]);
+    let mut rows = vec![vec![0; written.len() + 1]; known.len() + 1];
+    rows[0] = (0..=written.len()).collect();
+    for row in 0..known.len() {
+        rows[row + 1][0] = row + 1;
+        for column in 0..written.len() {
+            let replaced = rows[row][column] + usize::from(!is_same(row, column));
+            let mut edits = replaced.min(rows[row][column + 1] + 1).min(rows[row + 1][column] + 1);
+            if row > 0 && column > 0 && is_same(row, column - 1) && is_same(row - 1, column) {
+                edits = edits.min(rows[row - 1][column - 1] + 1);
+            }
+            rows[row + 1][column + 1] = edits;
         }
     }
-    let edits = row[written.len()];
+    let edits = rows[known.len()][written.len()];
     assert!(edits >= known.len().abs_diff(written.len()), "each edit changes the length by one");
     assert!(edits <= known.len().max(written.len()), "to replace every character is enough");
     edits
@@ -75,6 +81,8 @@ mod tests {
             ("toPort", "toPrt", 1),
             ("kitten", "sitting", 3),
             ("flaw", "lawn", 2),
+            ("scan", "sacn", 1),
+            ("json", "ojns", 2),
         ] {
             for (known, written) in [(one, other), (other, one)] {
                 let written: Vec<char> = written.chars().collect();
@@ -85,7 +93,7 @@ mod tests {
 
     #[test]
     fn the_first_of_the_nearest_words_is_suggested() {
-        assert_eq!(nearest("prots", ["domain", "ports", "parts"]), Some(("ports", 2)));
+        assert_eq!(nearest("prots", ["domain", "ports", "parts"]), Some(("ports", 1)));
         assert_eq!(nearest("x", []), None);
     }
 
@@ -97,7 +105,7 @@ mod tests {
             ("x", None),
             ("", None),
             ("host", None),
-            ("domian", Some(("domain", 2))),
+            ("domian", Some(("domain", 1))),
             ("TOPORT", Some(("toPort", 0))),
             ("from", Some(("fromPort", 4))),
             ("fro", None),

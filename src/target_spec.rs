@@ -266,7 +266,7 @@ pub enum SpecError {
     PortList,
     /// The text before the slash looks like an address and is not one.
     Network,
-    /// The prefix of a network is not a number, or too long.
+    /// The text after the slash is not the length of a prefix.
     Prefix {
         /// The address of the network.
         family: IpAddr,
@@ -316,7 +316,7 @@ impl fmt::Display for SpecError {
             }
             Self::Prefix { family } => {
                 let most = if family.is_ipv4() { 32 } else { 128 };
-                write!(f, "the prefix of a network has at most {most} bits")
+                write!(f, "the prefix of a network is a number from 0 to {most}")
             }
             Self::Range => {
                 f.write_str("expected a range such as 10.0.0.1-254 or 10.0.0.1-10.0.1.9")
@@ -410,8 +410,8 @@ mod tests {
             ("::ffff:10.0.0.0/120", "10.0.0.0..10.0.0.255"),
             ("2001:db8::/95", "error: has 2^33 addresses, of which 2^32 can be scanned"),
             ("::/0", "error: has 2^128 addresses"),
-            ("10.0.0.0/33", "error: the prefix of a network has at most 32 bits"),
-            ("::/129", "error: the prefix of a network has at most 128 bits"),
+            ("10.0.0.0/33", "error: the prefix of a network is a number from 0 to 32"),
+            ("::/129", "error: the prefix of a network is a number from 0 to 128"),
             ("10.0.0.0/", "error: the prefix"),
             ("10.0.0.0/+8", "error: the prefix"),
             ("10.0.0.0/255.0.0.0", "error: the prefix"),

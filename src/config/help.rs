@@ -83,7 +83,7 @@ impl ReferencePage {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let fault = |given: &str, reason: String| UsageError::Value {
             source: self.name().to_owned(),
-            value: given.to_owned(),
+            value: Some(given.to_owned()),
             reason,
         };
         match (self, words.as_slice()) {

@@ -175,6 +175,14 @@ pub(super) fn excluded_ports(text: &str) -> Result<PortSet, String> {
     })
 }
 
+pub(super) fn excluded_target(text: &str, interfaces: &Interfaces) -> Result<Spec, String> {
+    let spec = Spec::parse_among(text, interfaces).map_err(|error| error.to_string())?;
+    match spec.port {
+        None => Ok(spec),
+        Some(_) => Err("targets are excluded here; for ports write --exclude".to_owned()),
+    }
+}
+
 /// Reads `[ADDRESS:PORT]` or `[unix:PATH]`. The default is the first listener, addressed through
 /// loopback.
 pub(super) fn asked_service(listen: &[Listen], words: &[OsString]) -> Result<Listen, UsageError> {
@@ -208,6 +216,6 @@ fn utf8(word: &OsString) -> Result<&str, UsageError> {
 }
 
 fn fault(source: &str, value: &str, reason: &dyn std::fmt::Display) -> UsageError {
-    let (source, value) = (source.to_owned(), value.to_owned());
+    let (source, value) = (source.to_owned(), Some(value.to_owned()));
     UsageError::Value { source, value, reason: reason.to_string() }
 }

@@ -62,15 +62,15 @@ pub enum UsageError {
     Repeated {
         /// The flag, without dashes.
         flag: &'static str,
-        /// The value that was given last.
-        value: String,
+        /// The value that was given last; none if the flag is a switch.
+        value: Option<String>,
     },
     /// A value is malformed or out of its bounds.
     Value {
         /// The flag with its dashes, or the name of the variable.
         source: String,
-        /// The value.
-        value: String,
+        /// The value; none if the flag is a switch.
+        value: Option<String>,
         /// The values that are expected.
         reason: String,
     },
@@ -108,10 +108,16 @@ impl fmt::Display for UsageError {
                 f.write_str("scan needs a TARGET, or --targets FILE, see openports scan --help")
             }
             Self::MissingValue { flag, metavar } => write!(f, "--{flag} needs a value: {metavar}"),
-            Self::Repeated { flag, value } => {
+            Self::Repeated { flag, value: Some(value) } => {
                 write!(f, "--{flag} {value:?}: expected once, is given several times")
             }
-            Self::Value { source, value, reason } => write!(f, "{source} {value:?}: {reason}"),
+            Self::Repeated { flag, value: None } => {
+                write!(f, "--{flag}: expected once, is given several times")
+            }
+            Self::Value { source, value: Some(value), reason } => {
+                write!(f, "{source} {value:?}: {reason}")
+            }
+            Self::Value { source, value: None, reason } => write!(f, "{source}: {reason}"),
         }
     }
 }

@@ -42,6 +42,11 @@ impl PortSet {
 
     /// Adds the ports of one item of the list.
     fn insert_item(&mut self, item: &str) -> Result<(), PortsReason> {
+        if let [letter, b':', ..] = item.as_bytes()
+            && letter.is_ascii_alphabetic()
+        {
+            return Err(PortsReason::Protocol);
+        }
         let Some(count) = item.strip_prefix("top:") else {
             self.insert_range(parse_range(item)?);
             return Ok(());
@@ -89,6 +94,8 @@ pub struct PortsError {
 pub enum PortsReason {
     /// An end of the range is not a port.
     Port(DecimalError),
+    /// A letter says for which protocol the port is, as in nmap's `T:22` and `U:53`.
+    Protocol,
     /// There is no text before, between or after commas.
     Empty,
     /// The text after `top:` is not a number of ports that the list of [`top`] has.
@@ -115,6 +122,9 @@ impl fmt::Display for PortsError {
             PortsReason::Empty => Ok(()),
             PortsReason::Top => write!(f, "top:N takes an N from 1 to {TOP_PORTS_MAX}"),
             PortsReason::Port(error) => error.fmt(f),
+            PortsReason::Protocol => {
+                f.write_str("only TCP ports are scanned, and written without a letter")
+            }
             PortsReason::NoEnds => f.write_str("the range needs a first or a last port"),
             PortsReason::Backwards => f.write_str("the range runs backwards"),
             PortsReason::TooMany => {

@@ -55,6 +55,9 @@ fn a_wrong_word_is_answered_with_a_suggestion() {
             "unknown command \"10.0.0.0/24\"; to scan it, write openports scan 10.0",
         ),
         (&["scann"], "unknown command \"scann\", did you mean scan?"),
+        (&["sacn", "localhost"], "unknown command \"sacn\", did you mean scan?"),
+        (&["scan", "--jsno", "a"], "unknown flag \"--jsno\", did you mean --json?"),
+        (&["scan", "-p", "T:22", "a"], "--ports \"T:22\": \"T:22\" at offset 1: only TCP ports"),
         (&["a b"], "unknown command \"a b\", see openports --help"),
         (&["scan", "--nope", "a"], "unknown flag \"--nope\", see openports scan --help"),
         (&["healthcheck", "a", "b"], "unexpected argument \"b\""),
@@ -78,7 +81,7 @@ fn bad_input_is_reported_in_one_line_that_names_it() {
     for (args, expected) in [
         (
             &["10.0.0.0/33"][..],
-            "TARGET \"10.0.0.0/33\": the prefix of a network has at most 32 bits",
+            "TARGET \"10.0.0.0/33\": the prefix of a network is a number from 0 to 32",
         ),
         (&["10.0.0.9-1"], "TARGET \"10.0.0.9-1\": the range runs backwards"),
         (&["::/0", "80"], "TARGET \"::/0\": has 2^128 addresses, of which 2^32 can be scanned"),
@@ -93,7 +96,7 @@ fn bad_input_is_reported_in_one_line_that_names_it() {
         (&["a", "--format", "pdf"], "--format \"pdf\": expected one of table, json"),
         (
             &["a", "--json", "--format", "csv"],
-            "--json \"true\": --format, --json and --ndjson excl",
+            "--json: --format, --json and --ndjson exclude each other",
         ),
         (&["a", "--source", "x/y"], "--source \"x/y\": expected an address of this machine"),
         (&["http://a.example/"], "TARGET \"http://a.example/\": give the host alone"),

@@ -4,11 +4,9 @@ use super::*;
 use std::sync::LazyLock;
 
 use crate::api::problem::Cause;
-use crate::host::Family;
 use crate::scan::ledger::Counts;
-use crate::scan::options::{Addresses, Include, Retries, ScanOptions, Timeout};
+use crate::scan::options::{Addresses, ScanOptions, Timeout};
 use crate::scan::summary::Details;
-use crate::technique::Technique;
 use options::{Format, ProgressLine, Shown};
 use printer::RunInfo;
 
@@ -22,15 +20,9 @@ fn batch(list: &str, options: impl FnOnce(&mut BatchOptions)) -> Batch {
     let mut chosen = BatchOptions {
         targets,
         scan: ScanOptions {
-            technique: Technique::Connect,
             timeout: Timeout::Auto,
             deadline: Duration::from_secs(60),
-            retries: Retries::Auto,
-            concurrency: None,
-            rate: None,
-            family: Family::Any,
-            addresses: Addresses::First,
-            include: Include::default(),
+            ..ScanOptions::default()
         },
         shard: Shard::WHOLE,
         format: Format::Json,

@@ -224,12 +224,11 @@ mod tests {
     use crate::core::Core;
     use crate::core::options::Options;
     use crate::event::{Backlog, Event, Outcome, RouteResult, Signal};
-    use crate::host::Family;
     use crate::limits::Settings;
     use crate::policy::{Exposure, Policy};
     use crate::port_set::PortSet;
     use crate::report::log::{Level, LogFormat};
-    use crate::scan::options::{Addresses, Include, Retries, ScanOptions, Timeout};
+    use crate::scan::options::{Retries, ScanOptions};
     use crate::service_names::Names;
 
     /// A service without descriptors and its environment: ports below 10 refuse, port 443 is open,
@@ -257,15 +256,9 @@ mod tests {
         let batch = Batch::new(BatchOptions {
             targets,
             scan: ScanOptions {
-                technique: Technique::Connect,
-                timeout: Timeout::Fixed(Duration::from_secs(2)),
                 deadline: Duration::from_secs(60),
                 retries: Retries::Exactly(0),
-                concurrency: None,
-                rate: None,
-                family: Family::Any,
-                addresses: Addresses::First,
-                include: Include::default(),
+                ..ScanOptions::default()
             },
             shard: Shard::parse(shard).expect("a shard"),
             format,

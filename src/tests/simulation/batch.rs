@@ -12,10 +12,8 @@ use openports::batch::shard::Shard;
 use openports::batch::table::Colour;
 use openports::batch::{Batch, EXIT_UNPRINTED};
 use openports::event::{PrintFailure, Signal};
-use openports::host::Family;
 use openports::port_set::PortSet;
-use openports::scan::options::{Addresses, Include, Retries, ScanOptions, Timeout};
-use openports::technique::Technique;
+use openports::scan::options::{Retries, ScanOptions, Timeout};
 use serde_json::Value;
 
 use crate::network::Port;
@@ -76,15 +74,10 @@ fn world(seed: u64, (list, shard): (&str, &str), format: Format) -> Simulation {
     world.core_mut().begin_batch(Batch::new(BatchOptions {
         targets,
         scan: ScanOptions {
-            technique: Technique::Connect,
             timeout: Timeout::Fixed(Duration::from_millis(400)),
             deadline: Duration::from_secs(3600),
             retries: Retries::Exactly(0),
-            concurrency: None,
-            rate: None,
-            family: Family::Any,
-            addresses: Addresses::First,
-            include: Include::default(),
+            ..ScanOptions::default()
         },
         shard: Shard::parse(shard).expect("a shard"),
         format,

@@ -49,7 +49,7 @@ use pings::{Pings, ResponderKind};
 use plan::Plan;
 use probes::{Probe, ProbeId, Probes};
 use rtt::Rtt;
-use timing::PING_PATIENCE;
+use timing::PING_DELAY_MAX;
 
 /// One probe to be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ enum ScanState {
     /// Left when nothing is in flight, waiting or to come, or at the scan's end.
     Pass(Pass),
     /// Every port has its last state. Nothing armed, nothing leaves it.
-    Ended { complete: bool },
+    Ended { is_complete: bool },
 }
 
 /// One scan. See the module's documentation.
@@ -109,20 +109,20 @@ pub struct Scan {
     /// Probes beyond the first for a port.
     retried: u32,
     /// Passes in a row in which nothing answered, not even pings, and since when.
-    dark: Option<(u32, Instant)>,
+    unanswered_passes: Option<(u32, Instant)>,
     /// When the last answer came.
-    heard_at: Option<Instant>,
+    answered_at: Option<Instant>,
     /// Ports that stayed silent before anything had answered.
     silent_start: SilentStart,
     /// Exchanges of each port of the first pass.
-    exchanges_before: u32,
+    exchanges_of_last_pass: u32,
     /// Probes of ports started, in all passes.
     launched: u32,
     /// Checks in a row that saw nothing.
     checks_missed: u32,
     /// Ports that are still probed before the next ping that is due. SYNs leave in bursts, of which
     /// the first find the queue shorter: a ping stands anywhere in a burst.
-    ping_waits: u32,
+    ports_before_ping: u32,
     /// No ping before this, from the scan's start.
     next_ping_at: Duration,
     /// The rate asked for.
@@ -151,13 +151,13 @@ impl Scan {
             controller: is_paced.then(|| Box::new(Controller::new(now, plan.ports.len()))),
             allowance: 0,
             retried: 0,
-            dark: None,
-            heard_at: None,
+            unanswered_passes: None,
+            answered_at: None,
             silent_start: SilentStart::default(),
-            exchanges_before: 1,
+            exchanges_of_last_pass: 1,
             launched: 0,
             checks_missed: 0,
-            ping_waits: 0,
+            ports_before_ping: 0,
             next_ping_at: Duration::ZERO,
             rate_limit: plan.options.rate.map(RateLimit::new),
             plan,
@@ -167,19 +167,19 @@ impl Scan {
     /// Starts the next probe under the name `key`, if [`Scan::wants_launch`].
     pub fn poll_launch(&mut self, now: Instant, key: Key) -> Option<Launch> {
         let elapsed = now - self.started_at;
-        self.charge_repeats(now, elapsed);
+        self.count_retransmissions(now, elapsed);
         let (port_at, ping_at) = (self.port_at(now), self.ping_at());
-        if ping_at.is_some_and(|at| at + PING_PATIENCE <= now) {
+        if ping_at.is_some_and(|at| at + PING_DELAY_MAX <= now) {
             return self.launch_ping(now, key);
         }
         if port_at.is_some_and(|at| at > now) {
             return None;
         }
         if ping_at.is_some_and(|at| at <= now) {
-            if port_at.is_none() || self.ping_waits == 0 {
+            if port_at.is_none() || self.ports_before_ping == 0 {
                 return self.launch_ping(now, key);
             }
-            self.ping_waits -= 1;
+            self.ports_before_ping -= 1;
         }
         port_at?;
         let ScanState::Pass(pass) = &mut self.state else { return None };
@@ -231,7 +231,7 @@ impl Scan {
             self.checks_missed = 0;
         }
         self.classify(&probe, state);
-        self.settle(now);
+        self.end_finished_pass(now);
         ProbeResult::Port { port: probe.port, state, rtt: elapsed }
     }
 
@@ -260,7 +260,7 @@ impl Scan {
         }
         let probe = self.probes.remove(id);
         self.classify(&probe, PortState::Filtered);
-        self.settle(now);
+        self.end_finished_pass(now);
         Some(probe.key)
     }
 
@@ -296,7 +296,7 @@ impl Scan {
     /// Ends the scan as it stands, if it still runs: what has no state is untested.
     pub fn handle_end(&mut self) {
         if self.is_running() {
-            self.state = ScanState::Ended { complete: false };
+            self.state = ScanState::Ended { is_complete: false };
             self.waiting.clear();
         }
         self.check_invariants();
@@ -304,7 +304,7 @@ impl Scan {
 
     /// Ends the scan if its time is up.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.charge_repeats(now, now - self.started_at);
+        self.count_retransmissions(now, now - self.started_at);
         if now >= self.plan.ends_at {
             self.handle_end();
         }
@@ -345,7 +345,7 @@ impl Scan {
 
     /// Whether every port was probed as planned; false while the scan runs.
     pub const fn is_complete(&self) -> bool {
-        matches!(self.state, ScanState::Ended { complete: true, .. })
+        matches!(self.state, ScanState::Ended { is_complete: true })
     }
 
     /// Whether the network was seen to lose packets.
@@ -427,13 +427,13 @@ impl Scan {
         };
         self.pings.handle_responder(responder, probe.port);
         let exchange = self.rtt.exchange_of(elapsed);
-        let sent = |number: u32| probe.started() + rtt::syn_at(number);
+        let sent_at = |number: u32| probe.started() + rtt::syn_at(number);
         if responder > ResponderKind::Rejected || exchange == 1 {
             self.loss.handle_answer(AnsweredExchange {
                 number: exchange,
-                of: self.rtt.exchanges_within(self.probe_timeout()),
-                sent: sent(exchange),
-                sent_before: (exchange > 1).then(|| sent(exchange - 1)),
+                exchanges_max: self.rtt.exchanges_within(self.probe_timeout()),
+                sent_at: sent_at(exchange),
+                previous_sent_at: (exchange > 1).then(|| sent_at(exchange - 1)),
             });
         }
         if let Some(controller) = &mut self.controller {
@@ -445,7 +445,7 @@ impl Scan {
     }
 
     fn handle_rtt(&mut self, now: Instant, started: Duration, elapsed: Duration) {
-        self.heard_at = Some(now);
+        self.answered_at = Some(now);
         self.rtt.handle_answer(elapsed);
         if let Some(controller) = &mut self.controller {
             controller.handle_answer(now, self.started_at + started, elapsed);

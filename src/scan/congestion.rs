@@ -22,11 +22,11 @@
 use std::time::{Duration, Instant};
 
 use super::measure::{
-    AnswerRate, BURST_MIN, Doubt, Evidence, GROUP_MAX, GROUP_MIN, LOSS_USUAL, MODERATE_ANSWERED,
-    ModerateQueue, PINGS_PER_ROUND, PingWindow, QueueLength, RatePeak, Reduction, Round,
-    RoundTrips, Ticks, Trial, ping_gap, round_len,
+    AnswerRate, BURST_MIN, Evidence, GROUP_MAX, GROUP_MIN, LOSS_USUAL, MODERATE_ANSWERED,
+    ModerateQueue, PINGS_PER_ROUND, PingWindow, QueueLength, RatePeak, Reduction, ReductionVerdict,
+    Round, RttStats, Ticks, Trial, ping_gap, round_len,
 };
-use super::pings::{PingFate, PingWeight};
+use super::pings::{PingResult, PingWeight};
 use super::silent_pace::{self, START_RATE};
 use crate::pacer::TokenBucket;
 
@@ -35,7 +35,7 @@ const RATE_MIN: f64 = 500.0;
 /// Beyond this rate nothing is paced: one thread starts fewer connects.
 const RATE_MAX: f64 = 1_000_000.0;
 /// This part of the rate at which a host was probed while it was silent is kept once it answers.
-const SILENT_KEPT: f64 = 0.9;
+const SILENT_RATE_KEPT: f64 = 0.9;
 /// Growth of the rate in each round of startup: 2 / ln 2, as in BBR.
 const STARTUP_GAIN: f64 = 2.89;
 /// The same where only pings are answered: few round trips show a queue late.
@@ -49,35 +49,35 @@ const GROWTH_ACCELERATION: f64 = 1.25;
 /// Growth of one round in cruise at most.
 const GROWTH_MAX: f64 = 0.5;
 /// A rate below this part of the last limit is well below it; one above its inverse is beyond.
-const NEAR: f64 = 0.85;
+const NEAR_LIMIT: f64 = 0.85;
 /// Reduction of the rate in a round that finds the queue long and not shorter than before.
 const REDUCTION: f64 = 0.8;
 /// Reduction in a round that finds a queue of some length, which may be a short one that is full.
 const CORRECTION: f64 = 0.97;
 /// A queue that shrinks below this part of what it was is left to drain.
-const DRAINS: f64 = 0.8;
+const DRAINING_RATIO: f64 = 0.8;
 /// Reductions in a row that leave the queue as it was show that the path has changed.
-const STANDING_MAX: u32 = 3;
+const UNCHANGED_QUEUE_ROUNDS_MAX: u32 = 3;
 /// Round trips that a round needs to be judged.
 const SAMPLES_MIN: u32 = 4;
 /// Round trips that show a queue as well as if every SYN were answered.
 const SAMPLES_MANY: u32 = 32;
 /// A group of at least so many that shows a long queue ends a round before its time.
-const SAMPLES_SURE: u32 = 4;
+const SAMPLES_EARLY_MIN: u32 = 4;
 /// Nothing was heard for so long: the pace is that of a host that has never answered.
-const DARK: Duration = Duration::from_secs(2);
+const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// The rate is at most so many times the one that was used.
 const USED_FACTOR: f64 = 2.0;
 /// Pings that the second half of an experiment needs.
-const PINGS_TRIAL: u32 = 16;
+const TRIAL_PINGS_MIN: u32 = 16;
 /// A loss that falls below this part of what it was follows the rate, so a limit was met.
-const LOSS_FALLS: f64 = 0.7;
+const LOSS_DROP_RATIO: f64 = 0.7;
 /// A round that is answered so well needs no pings.
-const COHORT_ANSWERED: f64 = 0.9;
+const COHORT_ANSWERED_MIN: f64 = 0.9;
 /// No path loses more than this at random.
 const LOSS_RANDOM_MAX: f64 = 0.6;
 /// Answers of ports, as a part of the SYNs, below which they do not show a limit.
-const DELIVERED_MIN: f64 = 0.05;
+const DELIVERY_RATIO_MIN: f64 = 0.05;
 /// Where a limit allows so many answers in a second, so many times as many SYNs are sent.
 const LIMIT_FACTOR: f64 = 1.5;
 
@@ -105,16 +105,16 @@ enum RatePhase {
 pub struct Controller {
     phase: RatePhase,
     /// SYNs per second that spread all ports while nothing answers.
-    spread: f64,
+    spread_rate: f64,
     /// When the last answer came.
-    heard_at: Instant,
+    answered_at: Instant,
     ticks: Ticks,
     /// SYNs per second.
     rate: f64,
     bucket: TokenBucket,
-    round_trips: RoundTrips,
-    used: RatePeak,
-    delivered: AnswerRate,
+    rtt_stats: RttStats,
+    used_rate: RatePeak,
+    answer_rate: AnswerRate,
     round: Round,
     pings: PingWindow,
     /// When the last ping was sent, and SYNs sent since.
@@ -127,25 +127,25 @@ pub struct Controller {
     /// How long the queue was in the round before.
     queue_before: Duration,
     /// Rounds in a row in which the queue was as long as before, though the rate was reduced.
-    standing: u32,
+    unchanged_queue_rounds: u32,
     moderate: ModerateQueue,
 }
 
 impl Controller {
     /// A controller for a scan that has so many ports to send at once, of which nothing is known.
     pub fn new(now: Instant, ports: usize) -> Self {
-        let spread = silent_pace::spread(ports).min(RATE_MAX);
-        let rate = spread.min(START_RATE);
+        let spread_rate = silent_pace::spread_rate(ports).min(RATE_MAX);
+        let rate = spread_rate.min(START_RATE);
         Self {
             phase: RatePhase::Silent { since: None },
-            spread,
-            heard_at: now,
+            spread_rate,
+            answered_at: now,
             ticks: Ticks::new(now),
             rate,
             bucket: TokenBucket::new(now, BURST_MIN),
-            round_trips: RoundTrips::new(now),
-            delivered: AnswerRate { since: now, current: 0, last: 0 },
-            used: RatePeak { since: now, current: 0.0, previous: 0.0 },
+            rtt_stats: RttStats::new(now),
+            answer_rate: AnswerRate { since: now, current: 0, last: 0 },
+            used_rate: RatePeak { since: now, current: 0.0, previous: 0.0 },
             round: Round::new(now, Duration::ZERO, GROUP_MIN),
             pings: PingWindow::default(),
             pinged_at: now,
@@ -154,7 +154,7 @@ impl Controller {
             trial: None,
             reduction: None,
             queue_before: Duration::ZERO,
-            standing: 0,
+            unchanged_queue_rounds: 0,
             moderate: ModerateQueue::default(),
         }
     }
@@ -163,7 +163,7 @@ impl Controller {
     /// to send faster than they end gains nothing.
     pub fn set_in_flight_max(&mut self, in_flight_max: usize, timeout: Duration) {
         let ended = (in_flight_max as f64 / timeout.as_secs_f64()).max(RATE_MIN);
-        self.spread = self.spread.min(ended);
+        self.spread_rate = self.spread_rate.min(ended);
     }
 
     /// A SYN leaves.
@@ -174,10 +174,10 @@ impl Controller {
             RatePhase::Silent { since: since @ None } => *since = Some(now),
             RatePhase::Silent { since: Some(_) } => {}
             RatePhase::Startup | RatePhase::Cruise { .. } => {
-                if now.saturating_duration_since(self.heard_at) > DARK {
+                if now.saturating_duration_since(self.answered_at) > SILENCE_MAX {
                     self.phase = RatePhase::Silent { since: Some(now) };
                     self.trial = None;
-                    self.set_rate(now, self.spread.min(START_RATE));
+                    self.set_rate(now, self.spread_rate.min(START_RATE));
                 }
             }
         }
@@ -189,7 +189,7 @@ impl Controller {
 
     /// The kernel repeated a SYN by itself: the next of ours waits for its share. While nothing
     /// answers, the spread allows for it.
-    pub fn handle_repeat(&mut self, now: Instant) {
+    pub fn handle_retransmission(&mut self, now: Instant) {
         self.refill(now);
         if !matches!(self.phase, RatePhase::Silent { .. }) {
             self.bucket.owe(self.rate);
@@ -212,20 +212,20 @@ impl Controller {
     /// An answer came, `rtt` after its SYN left at `sent_at`.
     pub fn handle_answer(&mut self, now: Instant, sent_at: Instant, rtt: Duration) {
         self.ticks.handle_tick(now);
-        if now > self.heard_at {
+        if now > self.answered_at {
             self.on_tick_end(now);
         }
-        self.heard_at = now;
-        self.round_trips.handle_sample(now, rtt);
+        self.answered_at = now;
+        self.rtt_stats.handle_sample(now, rtt);
         if let RatePhase::Silent { .. } = self.phase {
             // What was sent so far may stand in a queue, which would hide the round trip.
             let used = self.rate(now);
-            let rate = used.min(START_RATE.max(SILENT_KEPT * used));
+            let rate = used.min(START_RATE.max(SILENT_RATE_KEPT * used));
             self.phase = RatePhase::Startup;
             self.sent_since_ping = 0;
             self.set_rate(now, rate);
         }
-        self.doubt_reduction(now, sent_at, rtt);
+        self.review_reduction(now, sent_at, rtt);
         // The time of a probe is kept in whole microseconds.
         if sent_at + Duration::from_micros(1) > self.round.started_at {
             self.round.samples += 1;
@@ -240,7 +240,7 @@ impl Controller {
 
     /// A port answered, not a ping.
     pub fn handle_port_answer(&mut self, now: Instant) {
-        self.delivered.handle_answer(now);
+        self.answer_rate.handle_answer(now);
     }
 
     /// A ping was answered, or is overdue and counts as lost. To be called in the order in which
@@ -249,7 +249,7 @@ impl Controller {
         &mut self,
         now: Instant,
         sent_at: Instant,
-        fate: PingFate,
+        result: PingResult,
         weight: PingWeight,
     ) {
         self.round.pings += u32::from(sent_at >= self.round.started_at);
@@ -258,9 +258,9 @@ impl Controller {
             return;
         }
         self.pings.sent += 1;
-        self.pings.lost += u32::from(fate == PingFate::Lost);
+        self.pings.lost += u32::from(result == PingResult::Lost);
         match self.trial {
-            Some(trial) if self.pings.sent >= PINGS_TRIAL => self.judge_trial(now, trial),
+            Some(trial) if self.pings.sent >= TRIAL_PINGS_MIN => self.judge_trial(now, trial),
             Some(_) => {}
             None => self.judge_loss(now),
         }
@@ -301,7 +301,7 @@ impl Controller {
     pub fn rate(&self, now: Instant) -> f64 {
         match self.phase {
             RatePhase::Silent { since: Some(since) } => {
-                silent_pace::rate_after(now.saturating_duration_since(since), self.spread)
+                silent_pace::rate_after(now.saturating_duration_since(since), self.spread_rate)
             }
             RatePhase::Silent { since: None } | RatePhase::Startup | RatePhase::Cruise { .. } => {
                 self.rate
@@ -312,13 +312,14 @@ impl Controller {
     /// How long the queue was in this round.
     fn queue(&self) -> Duration {
         let shortest = self.round.group.shortest().unwrap_or_default();
-        shortest.saturating_sub(self.round_trips.floor().unwrap_or(shortest))
+        shortest.saturating_sub(self.rtt_stats.floor().unwrap_or(shortest))
     }
 
     /// Judges the answers of the ticks before, which are complete now.
     fn on_tick_end(&mut self, now: Instant) {
-        let is_sure = self.round.group.handle_tick_end() && self.round.samples >= SAMPLES_SURE;
-        if is_sure && self.queue() > self.round_trips.queue_max() {
+        let may_end_early =
+            self.round.group.handle_tick_end() && self.round.samples >= SAMPLES_EARLY_MIN;
+        if may_end_early && self.queue() > self.rtt_stats.queue_max() {
             self.on_queue_long(now);
         }
         self.judge_round(now);
@@ -326,18 +327,18 @@ impl Controller {
 
     /// Ends the round once its probes had time to be answered and enough of them were.
     fn judge_round(&mut self, now: Instant) {
-        let floor = self.round_trips.floor().unwrap_or_default();
+        let floor = self.rtt_stats.floor().unwrap_or_default();
         let age = now.saturating_duration_since(self.round.started_at);
         if age < round_len(floor) || self.round.samples < SAMPLES_MIN {
             return;
         }
-        self.used.handle_rate(now, f64::from(self.round.sent) / age.as_secs_f64());
-        let (queue, queue_max) = (self.queue(), self.round_trips.queue_max());
+        self.used_rate.handle_rate(now, f64::from(self.round.sent) / age.as_secs_f64());
+        let (queue, queue_max) = (self.queue(), self.rtt_stats.queue_max());
         if queue > queue_max {
             return self.on_queue_long(now);
         }
         let is_answered = f64::from(self.round.cohort_answered)
-            >= COHORT_ANSWERED * f64::from(self.round.cohort_sent);
+            >= COHORT_ANSWERED_MIN * f64::from(self.round.cohort_sent);
         let is_sampled = is_answered || self.round.samples >= SAMPLES_MANY;
         let is_early = !is_sampled && age < 2 * round_len(floor);
         if is_early || !is_answered && self.round.pings < PINGS_PER_ROUND / 2 {
@@ -346,8 +347,8 @@ impl Controller {
         let was_used = f64::from(self.round.sent) >= 0.5 * self.rate * age.as_secs_f64();
         let length =
             if queue <= queue_max / 2 { QueueLength::Short } else { QueueLength::Moderate };
-        let evidence = if is_sampled { Evidence::Ample } else { Evidence::Scant };
-        (self.queue_before, self.standing) = (queue, 0);
+        let evidence = if is_sampled { Evidence::Ample } else { Evidence::Sparse };
+        (self.queue_before, self.unchanged_queue_rounds) = (queue, 0);
         let count = match self.phase {
             RatePhase::Cruise { .. } if is_answered => MODERATE_ANSWERED,
             RatePhase::Cruise { .. } => 1,
@@ -358,7 +359,7 @@ impl Controller {
         }
         let may_grow = was_used && self.trial.is_none();
         let rate = self.rate * if may_grow { self.growth(length, evidence) } else { 1.0 };
-        let tested = (USED_FACTOR * self.used.peak()).max(START_RATE);
+        let tested = (USED_FACTOR * self.used_rate.peak()).max(START_RATE);
         self.set_rate(now, if was_used { rate } else { rate.min(tested) });
     }
 
@@ -368,15 +369,17 @@ impl Controller {
         match &mut self.phase {
             RatePhase::Silent { .. } => 1.0,
             RatePhase::Startup if is_short && evidence == Evidence::Ample => STARTUP_GAIN,
-            RatePhase::Startup if is_short => (STARTUP_GAIN_PINGS * self.spread / self.rate)
+            RatePhase::Startup if is_short => (STARTUP_GAIN_PINGS * self.spread_rate / self.rate)
                 .clamp(STARTUP_GAIN_PINGS, STARTUP_GAIN),
             RatePhase::Startup => {
                 self.phase = RatePhase::Cruise { limit: self.rate, growth: GROWTH };
                 1.0
             }
             RatePhase::Cruise { .. } if !is_short => CORRECTION,
-            RatePhase::Cruise { limit, .. } if self.rate < *limit * NEAR => 1.0 + GROWTH_BELOW,
-            RatePhase::Cruise { limit, growth } if self.rate > *limit / NEAR => {
+            RatePhase::Cruise { limit, .. } if self.rate < *limit * NEAR_LIMIT => {
+                1.0 + GROWTH_BELOW
+            }
+            RatePhase::Cruise { limit, growth } if self.rate > *limit / NEAR_LIMIT => {
                 *growth = (*growth * GROWTH_ACCELERATION).min(GROWTH_MAX);
                 1.0 + *growth
             }
@@ -387,18 +390,19 @@ impl Controller {
     /// The queue is too long: less is sent than it drains.
     fn on_queue_long(&mut self, now: Instant) {
         let queue = self.queue();
-        let drains = queue < self.queue_before.mul_f64(DRAINS);
-        let stands = !drains && self.queue_before > queue.mul_f64(DRAINS);
+        let is_draining = queue < self.queue_before.mul_f64(DRAINING_RATIO);
+        let is_unchanged = !is_draining && self.queue_before > queue.mul_f64(DRAINING_RATIO);
         self.queue_before = queue;
-        self.standing = if stands { self.standing + 1 } else { 0 };
-        if self.standing >= STANDING_MAX {
+        self.unchanged_queue_rounds =
+            if is_unchanged { self.unchanged_queue_rounds + 1 } else { 0 };
+        if self.unchanged_queue_rounds >= UNCHANGED_QUEUE_ROUNDS_MAX {
             return self.on_path_changed(now);
         }
         let (rate, limit) = match self.phase {
             RatePhase::Silent { .. } => (self.rate, self.rate),
             // The limit lies between the last two rates, and the queue has to drain.
             RatePhase::Startup => (self.rate / STARTUP_GAIN, self.rate / STARTUP_GAIN.sqrt()),
-            RatePhase::Cruise { .. } if drains => (self.rate, self.rate),
+            RatePhase::Cruise { .. } if is_draining => (self.rate, self.rate),
             RatePhase::Cruise { .. } => (self.rate * REDUCTION, self.rate),
         };
         if rate < self.rate {
@@ -414,16 +418,16 @@ impl Controller {
     /// Takes a reduction back where the long queue was none of the path. A process that is held up
     /// for a moment, here or there, delays answers as a queue does, but then catches up at once. A
     /// queue that the scan caused drains by the difference of the rates only.
-    fn doubt_reduction(&mut self, now: Instant, sent_at: Instant, rtt: Duration) {
+    fn review_reduction(&mut self, now: Instant, sent_at: Instant, rtt: Duration) {
         let Some((reduction, phase_before)) = self.reduction else { return };
-        let queue = rtt.saturating_sub(self.round_trips.floor().unwrap_or_default());
-        let margin = self.round_trips.deviation();
+        let queue = rtt.saturating_sub(self.rtt_stats.floor().unwrap_or_default());
+        let margin = self.rtt_stats.deviation();
         match reduction.judge(sent_at, queue, self.rate, margin) {
-            Doubt::Open => {}
-            Doubt::Settled => self.reduction = None,
-            Doubt::Wrong => {
+            ReductionVerdict::Pending => {}
+            ReductionVerdict::Kept => self.reduction = None,
+            ReductionVerdict::Wrong => {
                 self.reduction = None;
-                (self.queue_before, self.standing) = (Duration::ZERO, 0);
+                (self.queue_before, self.unchanged_queue_rounds) = (Duration::ZERO, 0);
                 self.phase = phase_before;
                 self.set_rate(now, reduction.rate_before);
             }
@@ -434,8 +438,8 @@ impl Controller {
     /// path has become longer.
     fn on_path_changed(&mut self, now: Instant) {
         let shortest = self.round.group.shortest().unwrap_or(Duration::MAX);
-        self.round_trips.restart(now, shortest);
-        (self.queue_before, self.standing) = (Duration::ZERO, 0);
+        self.rtt_stats.restart(now, shortest);
+        (self.queue_before, self.unchanged_queue_rounds) = (Duration::ZERO, 0);
         self.moderate = ModerateQueue::default();
         self.phase = RatePhase::Startup;
         self.trial = None;
@@ -448,7 +452,7 @@ impl Controller {
         if self.pings.exceeds(self.loss_usual) {
             self.trial = Some(Trial { rate_before: self.rate, loss_before: loss });
             self.pings = PingWindow::default();
-            let used = self.used.peak().max(START_RATE);
+            let used = self.used_rate.peak().max(START_RATE);
             self.set_rate(now, 0.5 * self.rate.min(used));
         } else if self.pings.is_full() {
             self.loss_usual = self.pings.usual_after(self.loss_usual);
@@ -461,15 +465,15 @@ impl Controller {
         let loss = self.pings.loss();
         self.trial = None;
         self.pings = PingWindow::default();
-        let delivered = self.delivered.rate(now);
+        let delivery_rate = self.answer_rate.rate(now);
         if loss > LOSS_RANDOM_MAX {
             // A limit by the second may be spent: what is answered in a second is what it allows.
-            let is_limit = delivered > DELIVERED_MIN * self.rate;
-            let rate = if is_limit { LIMIT_FACTOR * delivered } else { self.rate };
+            let is_limit = delivery_rate > DELIVERY_RATIO_MIN * self.rate;
+            let rate = if is_limit { LIMIT_FACTOR * delivery_rate } else { self.rate };
             let rate = rate.min(self.rate);
             self.phase = RatePhase::Cruise { limit: rate, growth: GROWTH };
             self.set_rate(now, rate);
-        } else if loss > trial.loss_before * LOSS_FALLS {
+        } else if loss > trial.loss_before * LOSS_DROP_RATIO {
             self.loss_usual = f64::midpoint(loss, trial.loss_before);
             self.set_rate(now, trial.rate_before.max(self.rate));
         } else {
@@ -483,7 +487,7 @@ impl Controller {
         self.refill(now);
         self.rate = rate.clamp(RATE_MIN, RATE_MAX);
         let group = (self.round.samples / 8).clamp(GROUP_MIN, GROUP_MAX);
-        self.round = Round::new(now, self.round_trips.floor().unwrap_or_default(), group);
+        self.round = Round::new(now, self.rtt_stats.floor().unwrap_or_default(), group);
     }
 
     fn check_invariants(&self) {
@@ -508,7 +512,7 @@ mod tests {
                     RatePhase::Cruise { limit, growth } => format!("cruise {limit:.0} {growth:.2}"),
                 },
                 self.queue(),
-                self.round_trips.queue_max(),
+                self.rtt_stats.queue_max(),
                 self.round.samples,
                 self.pings.lost,
                 self.pings.sent,
@@ -645,8 +649,8 @@ mod tests {
                 at += ms(1);
                 let loss = if is_random || controller.rate(at) > 0.7 * before { 4 } else { 0 };
                 let weight = PingWeight { syns: 20, tests_rate: true };
-                let fate = if n % 10 < loss { PingFate::Lost } else { PingFate::Answered };
-                controller.handle_ping(at, at - ms(1), fate, weight);
+                let result = if n % 10 < loss { PingResult::Lost } else { PingResult::Answered };
+                controller.handle_ping(at, at - ms(1), result, weight);
             }
             let after = controller.rate(at);
             assert_eq!(after >= before, is_random, "{before} to {after}");
@@ -671,7 +675,7 @@ mod tests {
         let mut controller = Controller::new(now, 65_535);
         controller.handle_answer(now, now, ms(20));
         for _ in 0..50 {
-            controller.handle_repeat(now);
+            controller.handle_retransmission(now);
         }
         let wait = controller.next_at(now) - now;
         assert!((ms(5)..=ms(22)).contains(&wait), "{wait:?}");

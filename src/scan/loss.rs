@@ -14,14 +14,14 @@
 //! A port that responds stays silent through exchanges at the times `t₁ … tₙ` with probability
 //! `L(t₁) × … × L(tₙ)`. Ports that were probed within one bin of time are a *stretch*, for which
 //! this product is kept over all passes. With `responding` ports found so far, a stretch that
-//! holds a share `s` of the ports is expected to miss `(responding + 1) × s × product` of them.
+//! contains a share `s` of the ports is expected to miss `(responding + 1) × s × product` of them.
 //! Stretches are probed again, the worst first, until the sum of the rest is below
 //! `MISSED_MAX`. The module knows neither the present time nor the state of a port.
 
 use std::time::Duration;
 
 use super::order::Group;
-use super::pings::PingFate;
+use super::pings::PingResult;
 
 /// The loss is kept for so much time apart, doubled whenever there are [`BINS_MAX`].
 const BIN: Duration = Duration::from_millis(250);
@@ -30,16 +30,16 @@ const BINS_MAX: usize = 256;
 /// A bin is estimated as if so many more pings had met the mean loss of the whole scan.
 const SAMPLES_PRIOR: f64 = 8.0;
 /// Pings and answers that show how much is lost where so much is sent.
-const SAMPLES_ALIKE_MIN: f64 = 4.0;
+const SIMILAR_SAMPLES_MIN: f64 = 4.0;
 /// The least loss to be assumed where more was sent than at any time of which something is known,
 /// once a loss was seen.
 const LOSS_UNKNOWN: f64 = 0.25;
 /// Pings and answers without any loss that make a first pass certain in which each port was asked
 /// twice. Fewer may all be answered before the first loss is overdue, or by chance. A further pass
 /// without any loss is certain too.
-pub const SAMPLES_SURE: u32 = 8;
+pub const LOSSLESS_SAMPLES_MIN: u32 = 8;
 /// The same if each port was asked once.
-pub const SAMPLES_SURE_SINGLE: u32 = 16;
+pub const LOSSLESS_SAMPLES_MIN_SINGLE: u32 = 16;
 /// Responding ports that may be missed, as far as can be expected: fewer than one scan in a
 /// hundred then misses one.
 pub const MISSED_MAX: f64 = 0.01;
@@ -47,7 +47,7 @@ pub const MISSED_MAX: f64 = 0.01;
 /// What was seen of exchanges in one bin of time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Bin {
-    /// Exchanges whose fate is known, or that a ping stands for.
+    /// Exchanges whose result is known, or that a ping stands for.
     known: u32,
     /// Those lost.
     lost: u32,
@@ -94,18 +94,18 @@ pub struct Stretch {
     /// The popular ports are probed before all others.
     pub group: Group,
     /// When its last exchanges began, from the scan's start.
-    probed: Duration,
+    probed_at: Duration,
     /// Ports probed in the last pass.
     ports: u32,
     /// Its share of all ports of the scan.
     share: f64,
     /// The probability that a responding port stayed silent so far.
-    silent: f64,
+    silence_probability: f64,
 }
 
 impl Stretch {
-    /// Whether the stretch holds this port.
-    pub fn holds(&self, port: u16, group: Group) -> bool {
+    /// Whether the stretch contains this port.
+    pub fn contains(&self, port: u16, group: Group) -> bool {
         let is_within = group == Group::Popular || (self.first..=self.last).contains(&port);
         self.group == group && is_within
     }
@@ -140,13 +140,13 @@ pub struct LossMeter {
     width: Duration,
     has_answer: bool,
     /// The stretches before this pass that are probed in it, in ascending order.
-    before: Vec<Stretch>,
-    /// The place in `before` of the port that was probed last.
+    previous: Vec<Stretch>,
+    /// The index in `before` of the port that was probed last.
     cursor: usize,
-    /// The stretches of this pass so far, each with its place in `before`.
-    present: Vec<(usize, Stretch)>,
+    /// The stretches of this pass so far, each with its index in `before`.
+    current: Vec<(usize, Stretch)>,
     /// The stretches that are not probed again.
-    done: Vec<Stretch>,
+    finished: Vec<Stretch>,
 }
 
 impl Default for LossMeter {
@@ -155,10 +155,10 @@ impl Default for LossMeter {
             bins: Vec::new(),
             width: BIN,
             has_answer: false,
-            before: Vec::new(),
+            previous: Vec::new(),
             cursor: 0,
-            present: Vec::new(),
-            done: Vec::new(),
+            current: Vec::new(),
+            finished: Vec::new(),
         }
     }
 }
@@ -168,118 +168,121 @@ impl LossMeter {
     pub fn handle_probe(&mut self, at: Duration, port: u16, group: Group) {
         let width = nanos(self.width);
         self.seek(port, group);
-        if let Some((place, last)) = self.present.last_mut()
-            && *place == self.cursor
+        if let Some((index, last)) = self.current.last_mut()
+            && *index == self.cursor
             && last.group == group
-            && nanos(last.probed) / width == nanos(at) / width
+            && nanos(last.probed_at) / width == nanos(at) / width
         {
             last.last = port;
             last.ports += 1;
             return;
         }
-        let before = self.before.get(self.cursor);
+        let before = self.previous.get(self.cursor);
         let stretch = Stretch {
             first: port,
             last: port,
             group,
-            probed: at,
+            probed_at: at,
             ports: 1,
             share: before.map_or(1.0, |it| it.share),
-            silent: before.map_or(1.0, |it| it.silent),
+            silence_probability: before.map_or(1.0, |it| it.silence_probability),
         };
-        self.present.push((self.cursor, stretch));
+        self.current.push((self.cursor, stretch));
     }
 
     /// An answer came to exchange `exchange` (1: the first) of `of` that the timeout allows. It
     /// began at `sent`, and the one before at `sent_before`.
     pub fn handle_answer(&mut self, exchange: AnsweredExchange) {
         self.has_answer = true;
-        if exchange.number < exchange.of {
-            self.bin(exchange.sent).add(1, 0);
+        if exchange.number < exchange.exchanges_max {
+            self.bin(exchange.sent_at).add(1, 0);
         }
-        if let Some(before) = exchange.sent_before {
+        if let Some(before) = exchange.previous_sent_at {
             self.bin(before).add(0, 1);
         }
     }
 
     /// A port answered that had been silent in the passes before, in each of which its last
     /// exchange began so long after its probe.
-    pub fn handle_silence_broken(&mut self, port: u16, group: Group, last: Duration) {
-        let before = self.before.iter().find(|it| it.holds(port, group));
+    pub fn handle_answer_after_silence(&mut self, port: u16, group: Group, last: Duration) {
+        let before = self.previous.iter().find(|it| it.contains(port, group));
         if let Some(stretch) = before.copied() {
-            self.bin(stretch.probed + last).add(0, 1);
+            self.bin(stretch.probed_at + last).add(0, 1);
         }
     }
 
     /// The host was not there until `until`: so many ports would have responded.
     pub fn handle_outage(&mut self, until: Duration, ports: u32) {
-        let last = self.bin_of(until);
-        for place in 0..=last {
+        let last = self.bin_index(until);
+        for index in 0..=last {
             let share = (ports / (last as u32 + 1)).max(1);
             let seen = Bin { known: share, lost: share, sent: 0, squares: share.into() };
-            self.bin(self.width * place as u32).merge(seen);
+            self.bin(self.width * index as u32).merge(seen);
         }
     }
 
     /// A ping sent at `sent` was answered, or is lost. It stands for the SYNs sent since the ping
     /// before: a moment in which many were sent weighs more than a quiet one.
-    pub fn handle_ping(&mut self, sent: Duration, fate: PingFate, syns: u32) {
-        let lost = match fate {
-            PingFate::Answered => 0,
-            PingFate::Lost => syns,
+    pub fn handle_ping(&mut self, sent: Duration, result: PingResult, syns: u32) {
+        let lost = match result {
+            PingResult::Answered => 0,
+            PingResult::Lost => syns,
         };
         self.bin(sent).add(syns, lost);
     }
 
     /// A pass is over, in which a port was asked at these times after its probe.
     pub fn handle_pass_end(&mut self, exchanges: &[Duration], kind: PassKind) {
-        for place in 0..self.present.len() {
-            let Stretch { probed, ports, .. } = self.present[place].1;
-            self.bin(probed).sent += ports;
+        for index in 0..self.current.len() {
+            let Stretch { probed_at, ports, .. } = self.current[index].1;
+            self.bin(probed_at).sent += ports;
         }
-        let mut of_before = vec![0_u32; self.before.len().max(1)];
-        for (place, stretch) in &self.present {
-            of_before[(*place).min(self.before.len().saturating_sub(1))] += stretch.ports;
+        let mut ports_by_previous = vec![0_u32; self.previous.len().max(1)];
+        for (index, stretch) in &self.current {
+            ports_by_previous[(*index).min(self.previous.len().saturating_sub(1))] += stretch.ports;
         }
         let is_sure = match kind {
             PassKind::First { samples_min } => self.is_lossless(samples_min),
             PassKind::Further => !self.has_lost(),
         };
-        for (place, mut stretch) in std::mem::take(&mut self.present) {
-            let all = of_before[place.min(of_before.len() - 1)];
+        for (index, mut stretch) in std::mem::take(&mut self.current) {
+            let all = ports_by_previous[index.min(ports_by_previous.len() - 1)];
             stretch.share *= f64::from(stretch.ports) / f64::from(all.max(1));
-            stretch.silent *= if is_sure { 0.0 } else { self.silence(stretch.probed, exchanges) };
-            self.done.push(stretch);
+            stretch.silence_probability *=
+                if is_sure { 0.0 } else { self.silence_probability(stretch.probed_at, exchanges) };
+            self.finished.push(stretch);
         }
-        self.before.clear();
+        self.previous.clear();
         self.cursor = 0;
     }
 
     /// The probability that a port which was probed then and responds stayed silent in a pass.
-    fn silence(&self, probed: Duration, exchanges: &[Duration]) -> f64 {
+    fn silence_probability(&self, probed_at: Duration, exchanges: &[Duration]) -> f64 {
         // The kernel's repeats meet each other as the first SYNs did, in bursts that a ping may
         // slip through: what was lost at first may be lost again.
-        let first = self.loss_at(probed);
-        exchanges.iter().map(|after| self.loss_at(probed + *after).max(first)).product()
+        let first = self.loss_at(probed_at);
+        exchanges.iter().map(|after| self.loss_at(probed_at + *after).max(first)).product()
     }
 
     /// Begins a pass to such an extent, and returns its stretches. To be called after
     /// [`LossMeter::handle_pass_end`].
     pub fn begin_pass(&mut self, responding: u32, extent: Extent) -> &[Stretch] {
         let factor = f64::from(responding) + 1.0;
-        self.done.sort_by(|a, b| (a.share * a.silent).total_cmp(&(b.share * b.silent)));
+        self.finished.sort_by(|a, b| {
+            (a.share * a.silence_probability).total_cmp(&(b.share * b.silence_probability))
+        });
         let mut rest = 0.0;
-        let kept = self.done.iter().take_while(|stretch| {
-            rest += factor * stretch.share * stretch.silent;
+        let kept = self.finished.iter().take_while(|stretch| {
+            rest += factor * stretch.share * stretch.silence_probability;
             rest < MISSED_MAX / 2.0
         });
         let kept = match extent {
             Extent::Every => 0,
             Extent::Doubtful => kept.count(),
         };
-        self.before = self.done.split_off(kept);
-        self.before.sort_by_key(|stretch| (stretch.group == Group::Other, stretch.first));
-        &self.before
+        self.previous = self.finished.split_off(kept);
+        self.previous.sort_by_key(|stretch| (stretch.group == Group::Other, stretch.first));
+        &self.previous
     }
 
     /// The share of exchanges lost, 0 to 1; `None` while nothing responded.
@@ -300,7 +303,8 @@ impl LossMeter {
     /// How many responding ports the passes so far have missed, as far as can be expected;
     /// `None` while nothing responded.
     pub fn missed(&self, responding: u32) -> Option<f64> {
-        let shares = self.done.iter().map(|stretch| stretch.share * stretch.silent);
+        let shares =
+            self.finished.iter().map(|stretch| stretch.share * stretch.silence_probability);
         self.has_answer.then(|| (f64::from(responding) + 1.0) * shares.sum::<f64>())
     }
 
@@ -322,12 +326,12 @@ impl LossMeter {
     /// A moment of which little is known is taken for one in which as much was sent, since a scan
     /// that overloads a queue does so in each of them.
     fn loss_at(&self, at: Duration) -> f64 {
-        let bin = self.bins.get(self.bin_of(at)).copied().unwrap_or_default();
-        let mut alike = Bin::default();
-        let is_alike = |other: &&Bin| other.sent >= bin.sent / 2;
-        self.bins.iter().filter(is_alike).for_each(|other| alike.merge(*other));
-        let is_known = alike.samples() >= SAMPLES_ALIKE_MIN;
-        let total = if is_known { alike } else { self.total() };
+        let bin = self.bins.get(self.bin_index(at)).copied().unwrap_or_default();
+        let mut similar = Bin::default();
+        let is_similar = |other: &&Bin| other.sent >= bin.sent / 2;
+        self.bins.iter().filter(is_similar).for_each(|other| similar.merge(*other));
+        let is_known = similar.samples() >= SIMILAR_SAMPLES_MIN;
+        let total = if is_known { similar } else { self.total() };
         let all = total.samples();
         let mean = (total.loss() * all + 0.5) / (all + 1.0);
         let mean = if is_known || total.lost == 0 { mean } else { mean.max(LOSS_UNKNOWN) };
@@ -336,12 +340,12 @@ impl LossMeter {
         (loss + 0.5 * (loss * (1.0 - loss) / (seen + SAMPLES_PRIOR)).sqrt()).min(1.0)
     }
 
-    fn bin_of(&self, at: Duration) -> usize {
+    fn bin_index(&self, at: Duration) -> usize {
         (nanos(at) / nanos(self.width)) as usize
     }
 
     fn bin(&mut self, at: Duration) -> &mut Bin {
-        while self.bin_of(at) >= BINS_MAX {
+        while self.bin_index(at) >= BINS_MAX {
             self.width *= 2;
             let merged = self.bins.chunks(2).map(|pair| {
                 let mut sum = pair[0];
@@ -350,18 +354,18 @@ impl LossMeter {
             });
             self.bins = merged.collect();
         }
-        let place = self.bin_of(at);
-        if self.bins.len() <= place {
-            self.bins.resize(place + 1, Bin::default());
+        let index = self.bin_index(at);
+        if self.bins.len() <= index {
+            self.bins.resize(index + 1, Bin::default());
         }
-        &mut self.bins[place]
+        &mut self.bins[index]
     }
 
-    /// Moves the cursor to the stretch before this pass that holds the port.
+    /// Moves the cursor to the stretch before this pass that contains the port.
     fn seek(&mut self, port: u16, group: Group) {
         let is_behind =
             |it: &Stretch| group == Group::Other && (it.group == Group::Popular || it.last < port);
-        while self.cursor + 1 < self.before.len() && is_behind(&self.before[self.cursor]) {
+        while self.cursor + 1 < self.previous.len() && is_behind(&self.previous[self.cursor]) {
             self.cursor += 1;
         }
     }
@@ -378,11 +382,11 @@ pub struct AnsweredExchange {
     /// 1 for the first.
     pub number: u32,
     /// How many the timeout allows.
-    pub of: u32,
+    pub exchanges_max: u32,
     /// When its SYN left, from the scan's start.
-    pub sent: Duration,
+    pub sent_at: Duration,
     /// When the SYN before left.
-    pub sent_before: Option<Duration>,
+    pub previous_sent_at: Option<Duration>,
 }
 
 #[cfg(test)]
@@ -396,13 +400,18 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn fate(is_lost: bool) -> PingFate {
-        if is_lost { PingFate::Lost } else { PingFate::Answered }
+    fn result(is_lost: bool) -> PingResult {
+        if is_lost { PingResult::Lost } else { PingResult::Answered }
     }
 
-    fn answer(number: u32, of: u32, at: Duration) -> AnsweredExchange {
-        let sent_before = (number > 1).then_some(at);
-        AnsweredExchange { number, of, sent: at + SECOND * (number - 1), sent_before }
+    fn answer(number: u32, exchanges_max: u32, at: Duration) -> AnsweredExchange {
+        let previous_sent_at = (number > 1).then_some(at);
+        AnsweredExchange {
+            number,
+            exchanges_max,
+            sent_at: at + SECOND * (number - 1),
+            previous_sent_at,
+        }
     }
 
     /// Probes ports 1 to `last`, one a millisecond.
@@ -415,20 +424,22 @@ mod tests {
         let mut meter = LossMeter::default();
         assert_eq!((meter.loss(), meter.missed(0)), (None, None), "nothing responded");
         probe(&mut meter, 1000);
-        (0..SAMPLES_SURE).for_each(|_| meter.handle_answer(answer(1, 2, Duration::ZERO)));
-        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: SAMPLES_SURE });
+        (0..LOSSLESS_SAMPLES_MIN).for_each(|_| meter.handle_answer(answer(1, 2, Duration::ZERO)));
+        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: LOSSLESS_SAMPLES_MIN });
         assert_eq!((meter.loss(), meter.missed(50)), (Some(0.0), Some(0.0)));
         assert!(!meter.has_lost());
     }
 
     #[test]
     fn few_observations_without_loss_leave_a_doubt() {
-        for (exchanges, samples_min) in [(1, SAMPLES_SURE_SINGLE), (2, SAMPLES_SURE)] {
+        for (exchanges, samples_min) in
+            [(1, LOSSLESS_SAMPLES_MIN_SINGLE), (2, LOSSLESS_SAMPLES_MIN)]
+        {
             for (samples, is_sure) in [(samples_min - 1, false), (samples_min, true)] {
                 let mut meter = LossMeter::default();
                 probe(&mut meter, 100);
                 meter.handle_answer(answer(1, 1, Duration::ZERO));
-                (0..samples).for_each(|_| meter.handle_ping(ms(10), PingFate::Answered, 1));
+                (0..samples).for_each(|_| meter.handle_ping(ms(10), PingResult::Answered, 1));
                 meter.handle_pass_end(&BOTH[..exchanges], PassKind::First { samples_min });
                 let missed = meter.missed(5).expect("something responded");
                 assert_eq!(missed == 0.0, is_sure, "{exchanges} exchanges, {samples} pings");
@@ -466,12 +477,12 @@ mod tests {
         meter.handle_answer(answer(1, 1, Duration::ZERO));
         let mut passes = 0;
         let mut at = Duration::ZERO;
-        let mut kind = PassKind::First { samples_min: SAMPLES_SURE };
+        let mut kind = PassKind::First { samples_min: LOSSLESS_SAMPLES_MIN };
         loop {
             for port in 1..=100_u16 {
                 meter.handle_probe(at + ms(port.into()), port, Group::Other);
             }
-            (0..100).for_each(|n| meter.handle_ping(at + ms(n), fate(n % 3 == 0), 1));
+            (0..100).for_each(|n| meter.handle_ping(at + ms(n), result(n % 3 == 0), 1));
             meter.handle_pass_end(&BOTH[..1], kind);
             passes += 1;
             kind = PassKind::Further;
@@ -493,16 +504,16 @@ mod tests {
         meter.handle_answer(answer(1, 1, Duration::ZERO));
         for at in 0..2250 {
             let is_bad = matches!(at, 250..500 | 1250..1500);
-            meter.handle_ping(ms(at), fate(is_bad && at % 2 == 0), 1);
+            meter.handle_ping(ms(at), result(is_bad && at % 2 == 0), 1);
         }
-        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: SAMPLES_SURE });
+        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: LOSSLESS_SAMPLES_MIN });
         let again: Vec<(u16, u16)> =
             meter.begin_pass(10, Extent::Doubtful).iter().map(|it| (it.first, it.last)).collect();
         assert_eq!(again, [(250, 499)]);
         // A pass without any loss settles them.
         (250..500)
             .for_each(|port| meter.handle_probe(3 * SECOND + ms(port.into()), port, Group::Other));
-        (0..250).for_each(|n| meter.handle_ping(3 * SECOND + ms(250 + n), PingFate::Answered, 1));
+        (0..250).for_each(|n| meter.handle_ping(3 * SECOND + ms(250 + n), PingResult::Answered, 1));
         meter.handle_pass_end(&BOTH[..1], PassKind::Further);
         let missed = meter.missed(10).expect("something responded");
         assert!(missed < 0.05, "{missed}");
@@ -518,9 +529,9 @@ mod tests {
         let mut meter = LossMeter::default();
         probe(&mut meter, 10);
         meter.handle_answer(answer(1, 2, Duration::ZERO));
-        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: SAMPLES_SURE });
+        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: LOSSLESS_SAMPLES_MIN });
         meter.begin_pass(1, Extent::Every);
-        meter.handle_silence_broken(7, Group::Other, SECOND);
+        meter.handle_answer_after_silence(7, Group::Other, SECOND);
         assert_eq!((meter.bins[4].lost, meter.has_lost()), (1, true));
         assert_eq!(meter.loss(), Some(1.0), "one known, one lost");
     }
@@ -529,7 +540,7 @@ mod tests {
     fn bins_are_merged_in_a_long_scan() {
         let mut meter = LossMeter::default();
         (0..100_000)
-            .for_each(|second| meter.handle_ping(SECOND * second, fate(second % 4 == 0), 1));
+            .for_each(|second| meter.handle_ping(SECOND * second, result(second % 4 == 0), 1));
         meter.handle_answer(answer(1, 1, Duration::ZERO));
         assert!(meter.bins.len() <= BINS_MAX);
         assert_eq!(meter.loss(), Some(0.25));

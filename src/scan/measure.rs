@@ -263,14 +263,14 @@ pub(super) struct Trial {
 
 /// How the round trips of a path differ.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RoundTrips {
+pub(super) struct RttStats {
     floor: RttFloor,
     /// The mean difference of successive round trips.
     jitter: Duration,
     last: Option<Duration>,
 }
 
-impl RoundTrips {
+impl RttStats {
     pub(super) const fn new(now: Instant) -> Self {
         Self { floor: RttFloor::new(now, Duration::MAX), jitter: Duration::ZERO, last: None }
     }
@@ -317,7 +317,7 @@ pub(super) enum QueueLength {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Evidence {
     Ample,
-    Scant,
+    Sparse,
 }
 
 /// Rounds in which a moderate queue may stand although the rate falls.
@@ -359,11 +359,11 @@ pub(super) struct Reduction {
 
 /// What a round trip shows of a reduction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doubt {
+pub(super) enum ReductionVerdict {
     /// Nothing.
-    Open,
+    Pending,
     /// Even a queue that the scan caused may have drained by then.
-    Settled,
+    Kept,
     /// The queue was gone too soon: the reduction was wrong.
     Wrong,
 }
@@ -377,14 +377,14 @@ impl Reduction {
         queue: Duration,
         rate: f64,
         deviation: Duration,
-    ) -> Doubt {
+    ) -> ReductionVerdict {
         let since = sent_at.saturating_duration_since(self.sent_at);
         let drained = since.mul_f64((1.0 - rate / self.rate_before).max(0.0));
         let least = self.queue.saturating_sub(drained + QUEUE_MARGIN + deviation);
         match least {
-            Duration::ZERO => Doubt::Settled,
-            _ if since > Duration::ZERO && queue < least => Doubt::Wrong,
-            _ => Doubt::Open,
+            Duration::ZERO => ReductionVerdict::Kept,
+            _ if since > Duration::ZERO && queue < least => ReductionVerdict::Wrong,
+            _ => ReductionVerdict::Pending,
         }
     }
 }

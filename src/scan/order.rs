@@ -33,7 +33,7 @@ enum Sorting {
 /// The ports of a pass that were not taken yet. The set itself is passed to each call.
 #[derive(Clone, Debug)]
 pub(super) struct Order {
-    /// The place in [`popular`] to look at next; its length once all were.
+    /// The index in [`popular`] to look at next; its length once all were.
     popular: u8,
     /// The next of the other ports; `None` once all were taken.
     next: Option<u16>,
@@ -56,7 +56,7 @@ impl Order {
     }
 
     /// The ports of these stretches, in a scan whose first pass had this order.
-    pub(super) fn again(&self, ports: &PortSet, stretches: &[Stretch]) -> Self {
+    pub(super) fn for_stretches(&self, ports: &PortSet, stretches: &[Stretch]) -> Self {
         let has_popular = stretches.iter().any(|stretch| stretch.group == Group::Popular);
         let start = if has_popular { Group::Popular } else { Group::Other };
         let ranges = stretches.iter().filter(|stretch| stretch.group == Group::Other);
@@ -130,11 +130,11 @@ impl Order {
 /// Whether the port goes first. A small table rejects most of the others at once.
 fn is_popular(port: u16) -> bool {
     const TABLE: [u64; 4] = {
-        let (mut table, mut place) = ([0; 4], 0);
-        while place < POPULAR_LEN {
-            let port = top_ports::TOP_PORTS[place];
+        let (mut table, mut index) = ([0; 4], 0);
+        while index < POPULAR_LEN {
+            let port = top_ports::TOP_PORTS[index];
             table[port as usize / 64 % 4] |= 1 << (port % 64);
-            place += 1;
+            index += 1;
         }
         table
     };

@@ -7,7 +7,9 @@
 use std::time::{Duration, Instant};
 
 use super::ledger::PortState;
-use super::loss::{Extent, MISSED_MAX, PassKind, SAMPLES_SURE, SAMPLES_SURE_SINGLE};
+use super::loss::{
+    Extent, LOSSLESS_SAMPLES_MIN, LOSSLESS_SAMPLES_MIN_SINGLE, MISSED_MAX, PassKind,
+};
 use super::order::Order;
 use super::probes::Probe;
 use super::{Scan, ScanState, rtt};
@@ -17,12 +19,12 @@ use crate::scan::options::{Retries, Timeout};
 /// Further passes that `retries=auto` makes at most.
 const PASSES_AUTO_MAX: u32 = 40;
 /// Passes in a row without any answer after which `retries=auto` takes the host for gone.
-const DARK_PASSES_MAX: u32 = 3;
+const UNANSWERED_PASSES_MAX: u32 = 3;
 /// How long nothing may answer before `retries=auto` takes the host for gone. Limits count by the
 /// second (FreeBSD's icmplim, most firewalls'): a shorter pass may have met a spent one.
-const DARK_MIN: Duration = Duration::from_secs(1);
+const UNANSWERED_TIME_MIN: Duration = Duration::from_secs(1);
 /// A host that has not answered for so long, and not in a whole pass, is taken for gone.
-const DARK_MAX: Duration = Duration::from_secs(5);
+const UNANSWERED_TIME_MAX: Duration = Duration::from_secs(5);
 /// Ports without an answer before the first answer that make the start of a scan doubtful.
 const SILENT_START_MIN: u32 = 64;
 
@@ -78,7 +80,7 @@ impl SilentStart {
 
     /// A probe of the first pass has stayed silent.
     fn handle_silence(&mut self, probe: &Probe) {
-        let is_before = |(at, probed)| at >= rtt::SYN_REPEAT && probe.started() < probed;
+        let is_before = |(at, probed)| at >= rtt::SYN_RETRANSMIT && probe.started() < probed;
         self.ports += u32::from(self.first_answer.is_none_or(is_before));
     }
 }
@@ -96,14 +98,14 @@ impl Scan {
             pass.answered += 1;
             if was == PortState::Filtered {
                 let group = pass.order.group(port);
-                let last = rtt::syn_at(self.exchanges_before);
-                self.loss.handle_silence_broken(port, group, last);
+                let last = rtt::syn_at(self.exchanges_of_last_pass);
+                self.loss.handle_answer_after_silence(port, group, last);
             }
         }
     }
 
     /// Begins the next pass, or ends the scan, once this pass has nothing left.
-    pub(super) fn settle(&mut self, now: Instant) {
+    pub(super) fn end_finished_pass(&mut self, now: Instant) {
         if !self.probes.is_empty() || self.has_launch() {
             return;
         }
@@ -111,21 +113,22 @@ impl Scan {
         let ScanState::Pass(pass) = &self.state else { return };
         let number = pass.number;
         if number == 0 {
-            self.doubt_silent_start();
+            self.detect_initial_outage();
         }
         let sent: Vec<Duration> = (1..=exchanges).map(rtt::syn_at).collect();
         let kind = match (number, self.plan.options.timeout) {
             (0, Timeout::Fixed(_)) if !self.measures_loss() => PassKind::First { samples_min: 0 },
             (0, Timeout::Fixed(_) | Timeout::Auto) => {
-                let samples_min = if exchanges > 1 { SAMPLES_SURE } else { SAMPLES_SURE_SINGLE };
+                let samples_min =
+                    if exchanges > 1 { LOSSLESS_SAMPLES_MIN } else { LOSSLESS_SAMPLES_MIN_SINGLE };
                 PassKind::First { samples_min }
             }
             (_, Timeout::Fixed(_) | Timeout::Auto) => PassKind::Further,
         };
         self.loss.handle_pass_end(&sent, kind);
-        self.exchanges_before = exchanges;
+        self.exchanges_of_last_pass = exchanges;
         if !self.wants_pass(now) {
-            self.state = ScanState::Ended { complete: true };
+            self.state = ScanState::Ended { is_complete: true };
             self.check_invariants();
             return;
         }
@@ -136,18 +139,18 @@ impl Scan {
         let responding = self.responding();
         let ScanState::Pass(pass) = &self.state else { return };
         let silent = self.ledger.ports(PortState::Filtered);
-        let order = pass.order.again(silent, self.loss.begin_pass(responding, extent));
+        let order = pass.order.for_stretches(silent, self.loss.begin_pass(responding, extent));
         let total = order.count(silent);
         self.state = ScanState::Pass(Pass::new(now, number + 1, order, total));
         self.check_invariants();
         if total == 0 {
-            self.settle(now);
+            self.end_finished_pass(now);
         }
     }
 
     /// A host that answers many ports, but none of the many probed before its first answer, was
     /// not there yet: its silent ports are probed again.
-    pub(super) fn doubt_silent_start(&mut self) {
+    pub(super) fn detect_initial_outage(&mut self) {
         let Some((until, _)) = self.silent_start.first_answer else { return };
         let silent_start = self.silent_start.ports;
         let counts = self.counts();
@@ -168,16 +171,17 @@ impl Scan {
         match self.plan.options.retries {
             Retries::Exactly(passes) => ended.number < u32::from(passes),
             Retries::Auto => {
-                let is_dark = ended.answered == 0 && !ended.has_ping_answer;
-                self.dark = match self.dark {
-                    _ if !is_dark => None,
+                let is_unanswered = ended.answered == 0 && !ended.has_ping_answer;
+                self.unanswered_passes = match self.unanswered_passes {
+                    _ if !is_unanswered => None,
                     None => Some((1, ended.started_at)),
                     Some((passes, since)) => Some((passes + 1, since)),
                 };
-                let quiet = self.heard_at.map_or(Duration::ZERO, |at| now - at);
-                let is_gone = self.dark.is_some_and(|(passes, since)| {
-                    let is_long = passes >= DARK_PASSES_MAX && now - since >= DARK_MIN;
-                    is_long || quiet >= DARK_MAX
+                let quiet = self.answered_at.map_or(Duration::ZERO, |at| now - at);
+                let is_gone = self.unanswered_passes.is_some_and(|(passes, since)| {
+                    let is_long =
+                        passes >= UNANSWERED_PASSES_MAX && now - since >= UNANSWERED_TIME_MIN;
+                    is_long || quiet >= UNANSWERED_TIME_MAX
                 });
                 let missed = self.loss.missed(self.responding());
                 !is_gone

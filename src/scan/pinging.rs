@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::pings::{PingEvent, PingFate, PingWeight};
+use super::pings::{PingEvent, PingResult, PingWeight};
 use super::probes::ProbeId;
 use super::{Launch, ProbeResult, Scan, ScanState};
 use crate::event::{CompletionCheck, Outcome};
@@ -29,7 +29,7 @@ impl Scan {
             None => PingWeight { syns: 1, tests_rate: false },
         };
         let burst = self.controller.as_ref().map_or(1, |controller| controller.burst());
-        self.ping_waits = (scatter(self.launched) >> 8) % (2 * burst);
+        self.ports_before_ping = (fibonacci_hash(self.launched) >> 8) % (2 * burst);
         let elapsed = now - self.started_at;
         let number = self.pings.push(key, elapsed, weight);
         self.next_ping_at = elapsed + self.ping_gap();
@@ -69,20 +69,20 @@ impl Scan {
     /// Whether pings measure the loss: the pinged port shows the loss of the path, and the plan
     /// leaves room for pings while ports are probed.
     pub(super) fn measures_loss(&self) -> bool {
-        self.pings.is_telling()
+        self.pings.shows_path_loss()
             && (!self.is_limited() || self.plan.concurrency() >= PINGED_WINDOW_MIN)
     }
 
-    /// Counts and judges pings whose fate is known by now, up to one that is lost: its name.
+    /// Counts and judges pings whose result is known by now, up to one that is lost: its name.
     pub(super) fn poll_ping_lost(&mut self, now: Instant) -> Option<Key> {
         let elapsed = now - self.started_at;
         while let Some(event) = self.pings.poll_event(elapsed, &self.rtt) {
             match event {
-                PingEvent::Judged { started, weight, fate } => {
-                    self.judge_ping(now, started, weight, fate);
+                PingEvent::Judged { started, weight, result } => {
+                    self.judge_ping(now, started, weight, result);
                 }
-                PingEvent::Counted { started, weight, fate } => {
-                    self.count_ping(started, fate, weight);
+                PingEvent::Counted { started, weight, result } => {
+                    self.count_ping(started, result, weight);
                 }
                 PingEvent::Lost { key } => return Some(key),
             }
@@ -90,19 +90,25 @@ impl Scan {
         None
     }
 
-    fn count_ping(&mut self, started: Duration, fate: PingFate, weight: PingWeight) {
-        if !self.pings.is_telling() {
+    fn count_ping(&mut self, started: Duration, result: PingResult, weight: PingWeight) {
+        if !self.pings.shows_path_loss() {
             return;
         }
-        self.loss.handle_ping(started, fate, weight.syns);
+        self.loss.handle_ping(started, result, weight.syns);
     }
 
-    fn judge_ping(&mut self, now: Instant, started: Duration, weight: PingWeight, fate: PingFate) {
+    fn judge_ping(
+        &mut self,
+        now: Instant,
+        started: Duration,
+        weight: PingWeight,
+        result: PingResult,
+    ) {
         if let Some(controller) = &mut self.controller
-            && self.pings.is_telling()
+            && self.pings.shows_path_loss()
             && !self.pings.has_failed()
         {
-            controller.handle_ping(now, self.started_at + started, fate, weight);
+            controller.handle_ping(now, self.started_at + started, result, weight);
         }
     }
 
@@ -135,12 +141,12 @@ impl Scan {
         };
         let gap = if self.pings.has_failed() { 8 * gap } else { gap };
         // From half to one and a half, so that pings do not leave in step with anything.
-        let gap = gap * (128 + (scatter(self.pings.sent()) >> 24)) / 256;
+        let gap = gap * (128 + (fibonacci_hash(self.pings.sent()) >> 24)) / 256;
         self.plan.options.rate.map_or(gap, |rate| gap.max(Duration::from_secs(16) / rate.get()))
     }
 }
 
 /// A number that looks random, without a generator: the golden ratio's multiples.
-const fn scatter(number: u32) -> u32 {
+const fn fibonacci_hash(number: u32) -> u32 {
     number.wrapping_mul(0x9e37_79b9)
 }

@@ -47,12 +47,12 @@ struct Ping {
     started: Duration,
     weight: PingWeight,
     state: PingState,
-    fate: Fate,
+    result: FinalResult,
 }
 
 /// What became of a ping in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum FinalResult {
     InFlight,
     Answered,
     Lost,
@@ -62,7 +62,7 @@ enum Fate {
 
 /// Whether an answer came to a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PingFate {
+pub enum PingResult {
     /// An answer came in time.
     Answered,
     /// No answer came, or too late.
@@ -99,9 +99,9 @@ pub enum PingEvent {
         /// What it stands for.
         weight: PingWeight,
         /// Lost if no answer came so far.
-        fate: PingFate,
+        result: PingResult,
     },
-    /// Its fate and that of all before are known. An answer comes sooner than its absence: to
+    /// Its result and that of all before are known. An answer comes sooner than its absence: to
     /// count it at once would understate the loss of a moment that has just passed.
     Counted {
         /// When it was sent, from the scan's start.
@@ -109,7 +109,7 @@ pub enum PingEvent {
         /// What it stands for.
         weight: PingWeight,
         /// What became of it in the end.
-        fate: PingFate,
+        result: PingResult,
     },
     /// It is lost; its probe is to be given up.
     Lost {
@@ -153,7 +153,7 @@ impl Pings {
     }
 
     /// Whether a lost ping says something about the path: a router limits what it says.
-    pub fn is_telling(&self) -> bool {
+    pub fn shows_path_loss(&self) -> bool {
         self.responder.is_some_and(|(kind, _)| kind > ResponderKind::Rejected)
     }
 
@@ -165,7 +165,7 @@ impl Pings {
             started,
             weight,
             state: PingState::Waiting,
-            fate: Fate::InFlight,
+            result: FinalResult::InFlight,
         });
         self.in_flight += 1;
         self.front.wrapping_add(self.pings.len() as u32 - 1)
@@ -173,9 +173,9 @@ impl Pings {
 
     /// A ping was answered: when it was sent. `None` if it was lost.
     pub fn handle_answer(&mut self, number: u32) -> Option<Duration> {
-        let place = number.wrapping_sub(self.front) as usize;
-        let ping = self.pings.get_mut(place).filter(|ping| ping.state.is_in_flight())?;
-        ping.fate = Fate::Answered;
+        let index = number.wrapping_sub(self.front) as usize;
+        let ping = self.pings.get_mut(index).filter(|ping| ping.state.is_in_flight())?;
+        ping.result = FinalResult::Answered;
         ping.state =
             if ping.state == PingState::Waiting { PingState::Answered } else { PingState::Over };
         let started = ping.started;
@@ -185,12 +185,12 @@ impl Pings {
         Some(started)
     }
 
-    /// A ping's connect came to nothing: its fate is unknown.
+    /// A ping's connect came to nothing: its result is unknown.
     pub fn handle_failure(&mut self, number: u32) {
-        let place = number.wrapping_sub(self.front) as usize;
-        let ping = self.pings.get_mut(place).filter(|ping| ping.state.is_in_flight());
+        let index = number.wrapping_sub(self.front) as usize;
+        let ping = self.pings.get_mut(index).filter(|ping| ping.state.is_in_flight());
         if let Some(ping) = ping {
-            (ping.state, ping.fate) = (PingState::Over, Fate::Unknown);
+            (ping.state, ping.result) = (PingState::Over, FinalResult::Unknown);
             self.in_flight -= 1;
             self.trim();
         }
@@ -208,41 +208,41 @@ impl Pings {
             return None;
         }
         let key = ping.probe;
-        (ping.state, ping.fate) = (PingState::Over, Fate::Lost);
+        (ping.state, ping.result) = (PingState::Over, FinalResult::Lost);
         self.in_flight -= 1;
         self.lost_in_a_row += 1;
         self.trim();
         Some(PingEvent::Lost { key })
     }
 
-    /// Counts the first ping that was not counted, if its fate is known.
+    /// Counts the first ping that was not counted, if its result is known.
     fn poll_counted(&mut self) -> Option<PingEvent> {
         loop {
             let ping = *self.pings.get(self.uncounted.wrapping_sub(self.front) as usize)?;
-            if ping.fate == Fate::InFlight {
+            if ping.result == FinalResult::InFlight {
                 return None;
             }
             self.uncounted = self.uncounted.wrapping_add(1);
             self.trim();
-            if ping.fate != Fate::Unknown {
+            if ping.result != FinalResult::Unknown {
                 let (started, weight) = (ping.started, ping.weight);
-                let is_lost = ping.fate == Fate::Lost;
-                let fate = if is_lost { PingFate::Lost } else { PingFate::Answered };
-                return Some(PingEvent::Counted { started, weight, fate });
+                let is_lost = ping.result == FinalResult::Lost;
+                let result = if is_lost { PingResult::Lost } else { PingResult::Answered };
+                return Some(PingEvent::Counted { started, weight, result });
             }
         }
     }
 
-    /// Judges the first ping that was not judged, if its fate is known.
+    /// Judges the first ping that was not judged, if its result is known.
     fn poll_judged(&mut self, elapsed: Duration, rtt: &Rtt) -> Option<PingEvent> {
         let overdue_after = overdue_after(rtt);
         loop {
-            let place = self.unjudged.wrapping_sub(self.front) as usize;
-            let ping = self.pings.get_mut(place)?;
-            let (fate, state) = match ping.state {
+            let index = self.unjudged.wrapping_sub(self.front) as usize;
+            let ping = self.pings.get_mut(index)?;
+            let (result, state) = match ping.state {
                 PingState::Waiting if elapsed < ping.started + overdue_after => return None,
-                PingState::Waiting => (PingFate::Lost, PingState::Overdue),
-                PingState::Answered => (PingFate::Answered, PingState::Over),
+                PingState::Waiting => (PingResult::Lost, PingState::Overdue),
+                PingState::Answered => (PingResult::Answered, PingState::Over),
                 PingState::Overdue | PingState::Over => {
                     self.unjudged = self.unjudged.wrapping_add(1);
                     continue;
@@ -252,14 +252,14 @@ impl Pings {
             let (started, weight) = (ping.started, ping.weight);
             self.unjudged = self.unjudged.wrapping_add(1);
             self.trim();
-            return Some(PingEvent::Judged { started, weight, fate });
+            return Some(PingEvent::Judged { started, weight, result });
         }
     }
 
-    /// Gives back one ping in flight, whose fate is then unknown.
+    /// Gives back one ping in flight, whose result is then unknown.
     pub fn poll_given_up(&mut self) -> Option<Key> {
         let ping = self.pings.iter_mut().find(|ping| ping.state.is_in_flight())?;
-        (ping.state, ping.fate) = (PingState::Over, Fate::Unknown);
+        (ping.state, ping.result) = (PingState::Over, FinalResult::Unknown);
         let probe = ping.probe;
         self.in_flight -= 1;
         self.trim();

@@ -68,7 +68,7 @@ pub struct Probes {
     oldest: u16,
     youngest: u16,
     /// The oldest probe that was not repeated; `NONE` if all were.
-    unrepeated: u16,
+    not_retransmitted: u16,
     len: usize,
 }
 
@@ -80,7 +80,7 @@ impl Probes {
             vacant: NONE,
             oldest: NONE,
             youngest: NONE,
-            unrepeated: NONE,
+            not_retransmitted: NONE,
             len: 0,
         }
     }
@@ -105,8 +105,8 @@ impl Probes {
             NONE => self.oldest = index,
             _ => self.entries[previous as usize].next = index,
         }
-        if self.unrepeated == NONE {
-            self.unrepeated = index;
+        if self.not_retransmitted == NONE {
+            self.not_retransmitted = index;
         }
         self.youngest = index;
         self.len += 1;
@@ -126,8 +126,8 @@ impl Probes {
             next => self.entries[next as usize].previous = probe.previous,
         }
         let index = id.0 as u16;
-        if self.unrepeated == index {
-            self.unrepeated = probe.next;
+        if self.not_retransmitted == index {
+            self.not_retransmitted = probe.next;
         }
         self.entries[id.0 as usize].next = self.vacant;
         self.vacant = index;
@@ -138,12 +138,12 @@ impl Probes {
 
     /// Moves the cursor past one probe that was started at `until` or before; false if there is
     /// none.
-    pub fn poll_repeat(&mut self, until: Duration) -> bool {
-        let Some(probe) = self.entries.get(self.unrepeated as usize) else { return false };
+    pub fn poll_retransmission(&mut self, until: Duration) -> bool {
+        let Some(probe) = self.entries.get(self.not_retransmitted as usize) else { return false };
         if probe.started() > until {
             return false;
         }
-        self.unrepeated = probe.next;
+        self.not_retransmitted = probe.next;
         true
     }
 

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 /// When Linux repeats an unanswered SYN for the first time (TCP_TIMEOUT_INIT).
-pub const SYN_REPEAT: Duration = Duration::from_secs(1);
+pub const SYN_RETRANSMIT: Duration = Duration::from_secs(1);
 /// When Linux repeats it. Since Linux 6.5 it does so more often, after 1, 2, 3, 4, 5, 7, 11, 19 and
 /// 35 s (net.ipv4.tcp_syn_linear_timeouts). To assume fewer SYNs than were sent is the careful
 /// error.
@@ -26,7 +26,7 @@ const LONGEST_DECAY: u64 = 4096;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rtt {
     estimate: Option<Estimate>,
-    late: u32,
+    late_answers: u32,
 }
 
 /// All in nanoseconds: this is computed for each answer, and integers are cheap.
@@ -41,8 +41,8 @@ struct Estimate {
 impl Rtt {
     /// Takes in one answer, `elapsed` after its connect was started.
     pub fn handle_answer(&mut self, elapsed: Duration) {
-        if elapsed >= SYN_REPEAT {
-            self.late = self.late.saturating_add(1);
+        if elapsed >= SYN_RETRANSMIT {
+            self.late_answers = self.late_answers.saturating_add(1);
             return;
         }
         // Below one second.
@@ -86,8 +86,8 @@ impl Rtt {
     /// answered by then. Round trips of half a second and more leave that open: 1.
     pub fn exchange_of(&self, elapsed: Duration) -> u32 {
         match self.smoothed() {
-            Some(_) if elapsed < SYN_REPEAT => 1,
-            Some(smoothed) if smoothed < SYN_REPEAT / 2 => {
+            Some(_) if elapsed < SYN_RETRANSMIT => 1,
+            Some(smoothed) if smoothed < SYN_RETRANSMIT / 2 => {
                 let sent = |at: &u64| Duration::from_secs(*at) + smoothed / 2 <= elapsed;
                 1 + SYN_SECONDS.into_iter().filter(sent).count() as u32
             }
@@ -103,7 +103,8 @@ impl Rtt {
     /// Whether an answer came after the kernel's first repeat though the round trip is
     /// too short to explain it.
     pub fn shows_loss(&self) -> bool {
-        self.late > 0 && self.smoothed().is_some_and(|smoothed| smoothed < SYN_REPEAT / 2)
+        self.late_answers > 0
+            && self.smoothed().is_some_and(|smoothed| smoothed < SYN_RETRANSMIT / 2)
     }
 }
 

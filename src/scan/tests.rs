@@ -3,7 +3,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
 use super::pings::PingWeight;
-use super::timing::{CHECK_EVERY, CHECKS_MISSED_MAX};
+use super::timing::{CHECK_INTERVAL, CHECKS_MISSED_MAX};
 use super::*;
 use crate::host::Family;
 use crate::limits;
@@ -97,7 +97,7 @@ impl Run {
     }
 
     /// Reports what has come of connects by now, and ends what is due.
-    fn settle(&mut self) {
+    fn handle_due(&mut self) {
         while let Some(place) = self
             .flights
             .iter()
@@ -126,7 +126,7 @@ impl Run {
             let next = self.next().expect("a scan that runs has a deadline");
             assert!(next > self.now, "what is due was done");
             self.now = next;
-            self.settle();
+            self.handle_due();
         }
     }
 
@@ -258,7 +258,7 @@ fn auto_takes_a_host_that_stopped_answering_for_gone() {
             flight.answer = flight.answer.filter(|(at, _)| *at < run.start + 100 * MILLI);
         }
         run.now = run.next().expect("a scan that runs has a deadline");
-        run.settle();
+        run.handle_due();
     }
     assert!(run.elapsed() < 15_000 * MILLI, "{:?}", run.elapsed());
     assert!(run.scan.loss().is_some_and(|loss| loss > 0.3), "{:?}", run.scan.loss());
@@ -422,13 +422,13 @@ fn the_outcome_is_looked_for_at_once_only_as_long_as_it_is_there() {
             let checked = |flight: &&Flight| flight.launch.check == CompletionCheck::AtOnce;
             at_once += run.flights.iter().filter(checked).count() as u32;
             run.now = run.next().expect("an answer comes");
-            run.settle();
+            run.handle_due();
         }
         at_once
     };
     assert!(checks(true) >= 1990);
     let few = checks(false);
-    let expected = CHECKS_MISSED_MAX..=CHECKS_MISSED_MAX + 2000 / CHECK_EVERY;
+    let expected = CHECKS_MISSED_MAX..=CHECKS_MISSED_MAX + 2000 / CHECK_INTERVAL;
     assert!(expected.contains(&few), "{few} checks at a far target");
 }
 

@@ -11,7 +11,7 @@ use crate::pacer::RateLimit;
 use crate::scan::options::Timeout;
 
 /// A ping waits for the next port for so long at most: the kernel's repeats may take all the pace.
-pub(super) const PING_PATIENCE: Duration = Duration::from_millis(20);
+pub(super) const PING_DELAY_MAX: Duration = Duration::from_millis(20);
 /// The part of the window that is kept free for pings, and how much at most.
 const PING_SHARE: usize = 16;
 /// See [`PING_SHARE`].
@@ -19,7 +19,7 @@ const PING_ROOM_MAX: usize = 8;
 /// Checks in a row that may see nothing before the scan relies on the poller.
 pub(super) const CHECKS_MISSED_MAX: u32 = 16;
 /// Then one launch in so many still checks, for a target that comes nearer.
-pub(super) const CHECK_EVERY: u32 = 256;
+pub(super) const CHECK_INTERVAL: u32 = 256;
 
 impl Scan {
     /// Grants probes in flight; a smaller grant makes a surplus for [`Scan::poll_surplus`].
@@ -55,7 +55,7 @@ impl Scan {
     pub fn launch_at(&self, now: Instant) -> Option<Instant> {
         // A ping leaves among the ports, so that it meets what they meet.
         match (self.port_at(now), self.ping_at()) {
-            (Some(port), Some(ping)) => Some(port.min(ping + PING_PATIENCE)),
+            (Some(port), Some(ping)) => Some(port.min(ping + PING_DELAY_MAX)),
             (port, ping) => port.or(ping),
         }
     }
@@ -108,17 +108,17 @@ impl Scan {
     }
 
     /// Counts the SYNs that the kernel has repeated by now.
-    pub(super) fn charge_repeats(&mut self, now: Instant, elapsed: Duration) {
+    pub(super) fn count_retransmissions(&mut self, now: Instant, elapsed: Duration) {
         let Some(controller) = &mut self.controller else { return };
-        let Some(until) = elapsed.checked_sub(rtt::SYN_REPEAT) else { return };
-        while self.probes.poll_repeat(until) {
-            controller.handle_repeat(now);
+        let Some(until) = elapsed.checked_sub(rtt::SYN_RETRANSMIT) else { return };
+        while self.probes.poll_retransmission(until) {
+            controller.handle_retransmission(now);
         }
     }
 
     /// Whether to look for the outcome right after `connect`: as long as it was there lately.
     pub(super) fn check(&mut self) -> CompletionCheck {
-        if self.checks_missed < CHECKS_MISSED_MAX || self.launched.is_multiple_of(CHECK_EVERY) {
+        if self.checks_missed < CHECKS_MISSED_MAX || self.launched.is_multiple_of(CHECK_INTERVAL) {
             self.checks_missed = self.checks_missed.saturating_add(1);
             return CompletionCheck::AtOnce;
         }

@@ -1,23 +1,24 @@
-//! How fast one scan may send: pacing and congestion control.
+//! The congestion control of one scan: it determines the send rate and paces the SYNs.
 //!
-//! The unit is the SYN: each probe, each ping, and each repeat that the kernel sends for a port
-//! that stays silent. A token bucket spreads them over time. The rate follows what the path shows:
+//! All SYNs count: probes, pings, and the retransmissions that the kernel sends for silent ports. A
+//! token bucket paces them. The rate depends on the answers:
 //!
-//! - While nothing has answered, the pace is that of `silent_pace`.
-//! - **Startup**: while round trips stay short, each round grows the rate by `STARTUP_GAIN`, as
-//!   in BBR.
-//! - **Cruise**: small growth while the queue is short, reduction while it is long. The length of
-//!   the queue is the shortest round trip of a round less the shortest of the last seconds.
-//! - **Loss** alone does not slow a scan down, since radio links lose packets at any rate. Where
-//!   pings are lost more often than before, the rate is halved as an experiment. If that helps, a
-//!   limit was met, and the lower rate stays; if it does not, the loss is random, and the rate is
-//!   restored.
+//! - **Silent**: before the first answer, `silent_pace` determines the rate.
+//! - **Startup**: while the queueing delay is short, the rate is multiplied by `STARTUP_GAIN` in
+//!   each round, as in BBR.
+//! - **Cruise**: the rate grows slowly while the queueing delay is short, and is reduced while it
+//!   is long. The queueing delay is the shortest round-trip time of a round minus the shortest one
+//!   of the last seconds.
+//! - **Loss** alone does not reduce the rate, because radio links lose packets at any rate. If more
+//!   pings are lost than before, the rate is halved as an experiment. If the loss then falls, the
+//!   scan had exceeded a limit, and the lower rate stays. Otherwise the loss is random, and the
+//!   previous rate is restored.
 //!
-//! A round lasts a little longer than a round trip, and only answers to probes of that round count
-//! in it. It knows neither ports nor sockets. Driven by `scan`.
+//! A round lasts a little longer than one round-trip time, and only the answers to probes that were
+//! sent in it count in it. This module knows neither ports nor sockets. `scan` drives it.
 //!
-//! Invariants (`check_invariants`): the rate stays between `RATE_MIN` and `RATE_MAX`; tokens
-//! never exceed one burst.
+//! Invariants (`check_invariants`): the rate stays between `RATE_MIN` and `RATE_MAX`; the number of
+//! tokens never exceeds one burst.
 
 use std::time::{Duration, Instant};
 
@@ -30,86 +31,86 @@ use super::pings::{PingResult, PingWeight};
 use super::silent_pace::{self, START_RATE};
 use crate::pacer::TokenBucket;
 
-/// No measurement makes a scan slower than this: 500 SYNs a second are 30 kB/s.
+/// The minimum rate in SYNs per second, whatever was measured: 500 SYNs per second are 30 kB/s.
 const RATE_MIN: f64 = 500.0;
-/// Beyond this rate nothing is paced: one thread starts fewer connects.
+/// The rate in SYNs per second from which on SYNs are not paced: one thread starts fewer connects.
 const RATE_MAX: f64 = 1_000_000.0;
-/// This part of the rate at which a host was probed while it was silent is kept once it answers.
+/// The part of the rate before the first answer that is kept after it.
 const SILENT_RATE_KEPT: f64 = 0.9;
-/// Growth of the rate in each round of startup: 2 / ln 2, as in BBR.
+/// The factor by which a round of startup multiplies the rate: 2 / ln 2, as in BBR.
 const STARTUP_GAIN: f64 = 2.89;
-/// The same where only pings are answered: few round trips show a queue late.
+/// The same factor if only pings are answered: with few RTT samples a queue is detected late.
 const STARTUP_GAIN_PINGS: f64 = 1.5;
-/// Growth of the rate in a round of cruise near the rate that met a limit last.
+/// The growth of the rate in a round of cruise near the last limit.
 const GROWTH: f64 = 0.04;
-/// Growth well below that rate: the limit is known to be farther up.
+/// The growth well below the last limit, where no limit is expected.
 const GROWTH_BELOW: f64 = 0.2;
-/// The growth accelerates by this factor with each round beyond that rate, as in CUBIC (RFC 9438).
+/// The factor by which the growth rises per round beyond the last limit, as in CUBIC (RFC 9438).
 const GROWTH_ACCELERATION: f64 = 1.25;
-/// Growth of one round in cruise at most.
+/// The maximum growth in a round of cruise.
 const GROWTH_MAX: f64 = 0.5;
-/// A rate below this part of the last limit is well below it; one above its inverse is beyond.
+/// A rate below this part of the last limit is well below it; one above the inverse is beyond it.
 const NEAR_LIMIT: f64 = 0.85;
-/// Reduction of the rate in a round that finds the queue long and not shorter than before.
+/// The factor that reduces the rate if the queueing delay is long and is not falling.
 const REDUCTION: f64 = 0.8;
-/// Reduction in a round that finds a queue of some length, which may be a short one that is full.
+/// The factor that reduces the rate if the queueing delay is moderate: a short queue may be full.
 const CORRECTION: f64 = 0.97;
-/// A queue that shrinks below this part of what it was is left to drain.
+/// The rate is kept while the queueing delay falls below this part of its previous value per round.
 const DRAINING_RATIO: f64 = 0.8;
-/// Reductions in a row that leave the queue as it was show that the path has changed.
+/// The number of consecutive reductions without effect on the delay that show a changed path.
 const UNCHANGED_QUEUE_ROUNDS_MAX: u32 = 3;
-/// Round trips that a round needs to be judged.
+/// The number of RTT samples that a round needs before its queueing delay is judged.
 const SAMPLES_MIN: u32 = 4;
-/// Round trips that show a queue as well as if every SYN were answered.
+/// The number of RTT samples that show a queue as reliably as if every SYN were answered.
 const SAMPLES_MANY: u32 = 32;
-/// A group of at least so many that shows a long queue ends a round before its time.
+/// The number of RTT samples after which a group with a long queueing delay ends a round early.
 const SAMPLES_EARLY_MIN: u32 = 4;
-/// Nothing was heard for so long: the pace is that of a host that has never answered.
+/// The time without an answer after which a host is paced like one that has never answered.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
-/// The rate is at most so many times the one that was used.
+/// The maximum ratio of the rate to the used rate, if less was sent than the rate permits.
 const USED_FACTOR: f64 = 2.0;
-/// Pings that the second half of an experiment needs.
+/// The number of pings after which an experiment with half the rate is judged.
 const TRIAL_PINGS_MIN: u32 = 16;
-/// A loss that falls below this part of what it was follows the rate, so a limit was met.
+/// If the loss falls to this part of its value before an experiment, it depends on the rate.
 const LOSS_DROP_RATIO: f64 = 0.7;
-/// A round that is answered so well needs no pings.
+/// The share of answered SYNs from which on a round needs no pings.
 const COHORT_ANSWERED_MIN: f64 = 0.9;
-/// No path loses more than this at random.
+/// The maximum loss that is considered random.
 const LOSS_RANDOM_MAX: f64 = 0.6;
-/// Answers of ports, as a part of the SYNs, below which they do not show a limit.
+/// The ratio of answers to SYNs up to which the delivery rate does not show a limit.
 const DELIVERY_RATIO_MIN: f64 = 0.05;
-/// Where a limit allows so many answers in a second, so many times as many SYNs are sent.
+/// The ratio of the send rate to the delivery rate of a host that limits its answers per second.
 const LIMIT_FACTOR: f64 = 1.5;
 
-/// What the rate follows.
+/// The phase that determines the rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum RatePhase {
-    /// Nothing has answered. Left at the first answer.
+    /// There is no answer yet, or none for [`SILENCE_MAX`]. The phase ends with an answer.
     Silent {
-        /// When sending began, once it has.
+        /// The time of the first SYN in this phase; `None` before it.
         since: Option<Instant>,
     },
-    /// Answers come without delay. Left at the first sign of a limit.
+    /// Answers come without queueing delay. The phase ends at the first sign of a limit.
     Startup,
-    /// The limit is near.
+    /// A limit was reached.
     Cruise {
-        /// The rate that met a limit last.
+        /// The rate at which a limit was reached last.
         limit: f64,
-        /// What the next clean round beyond the limit adds.
+        /// The growth of the last round beyond the limit.
         growth: f64,
     },
 }
 
-/// The pace of one scan. See the module's documentation.
+/// The congestion control of one scan. See the module's documentation.
 #[derive(Debug)]
 pub struct Controller {
     phase: RatePhase,
-    /// SYNs per second that spread all ports while nothing answers.
+    /// The maximum rate in the silent phase, which spreads the SYNs of all ports over a second.
     spread_rate: f64,
-    /// When the last answer came.
+    /// The time of the last answer.
     answered_at: Instant,
     ticks: Ticks,
-    /// SYNs per second.
+    /// The rate in SYNs per second.
     rate: f64,
     bucket: TokenBucket,
     rtt_stats: RttStats,
@@ -117,22 +118,22 @@ pub struct Controller {
     answer_rate: AnswerRate,
     round: Round,
     pings: PingWindow,
-    /// When the last ping was sent, and SYNs sent since.
+    /// The time of the last ping, and the number of SYNs sent since.
     pinged_at: Instant,
     sent_since_ping: u32,
     loss_usual: f64,
     trial: Option<Trial>,
-    /// The last reduction, while it may have been wrong, and the phase before.
+    /// The last reduction, while it may turn out to be wrong, and the phase before it.
     reduction: Option<(Reduction, RatePhase)>,
-    /// How long the queue was in the round before.
+    /// The queueing delay of the previous round.
     queue_before: Duration,
-    /// Rounds in a row in which the queue was as long as before, though the rate was reduced.
+    /// The number of consecutive rounds in which the queueing delay stayed long and did not change.
     unchanged_queue_rounds: u32,
     moderate: ModerateQueue,
 }
 
 impl Controller {
-    /// A controller for a scan that has so many ports to send at once, of which nothing is known.
+    /// The congestion control of a scan of `ports` ports, whose path is unknown.
     pub fn new(now: Instant, ports: usize) -> Self {
         let spread_rate = silent_pace::spread_rate(ports).min(RATE_MAX);
         let rate = spread_rate.min(START_RATE);
@@ -159,14 +160,14 @@ impl Controller {
         }
     }
 
-    /// So many probes may be in flight at most, each for as long as `timeout` if it stays silent:
-    /// to send faster than they end gains nothing.
+    /// Limits the rate in the silent phase: with `in_flight_max` probes in flight, each silent for
+    /// `timeout`, a rate above that at which they expire would gain nothing.
     pub fn set_in_flight_max(&mut self, in_flight_max: usize, timeout: Duration) {
-        let ended = (in_flight_max as f64 / timeout.as_secs_f64()).max(RATE_MIN);
-        self.spread_rate = self.spread_rate.min(ended);
+        let expiry_rate = (in_flight_max as f64 / timeout.as_secs_f64()).max(RATE_MIN);
+        self.spread_rate = self.spread_rate.min(expiry_rate);
     }
 
-    /// A SYN leaves.
+    /// A SYN is sent.
     pub fn handle_sent(&mut self, now: Instant) {
         self.ticks.handle_tick(now);
         self.refill(now);
@@ -187,8 +188,8 @@ impl Controller {
         self.sent_since_ping = self.sent_since_ping.saturating_add(1);
     }
 
-    /// The kernel repeated a SYN by itself: the next of ours waits for its share. While nothing
-    /// answers, the spread allows for it.
+    /// The kernel has retransmitted a SYN, which delays the next SYN of the scan. It does not in
+    /// the silent phase, whose rate keeps the first SYNs and the retransmissions apart.
     pub fn handle_retransmission(&mut self, now: Instant) {
         self.refill(now);
         if !matches!(self.phase, RatePhase::Silent { .. }) {
@@ -198,8 +199,8 @@ impl Controller {
         self.sent_since_ping = self.sent_since_ping.saturating_add(1);
     }
 
-    /// A ping leaves. What becomes of it stands for so many SYNs; it says something about the rate
-    /// only if the rate was used.
+    /// A ping is sent. Returns its weight: the number of SYNs that it represents, and whether their
+    /// number was large enough to test the rate.
     pub fn handle_ping_sent(&mut self, now: Instant) -> PingWeight {
         let since = now.saturating_duration_since(self.pinged_at).as_secs_f64();
         let sent = std::mem::take(&mut self.sent_since_ping);
@@ -209,7 +210,7 @@ impl Controller {
         PingWeight { syns: sent + 1, tests_rate }
     }
 
-    /// An answer came, `rtt` after its SYN left at `sent_at`.
+    /// An answer arrived, `rtt` after its SYN was sent at `sent_at`.
     pub fn handle_answer(&mut self, now: Instant, sent_at: Instant, rtt: Duration) {
         self.ticks.handle_tick(now);
         if now > self.answered_at {
@@ -218,33 +219,34 @@ impl Controller {
         self.answered_at = now;
         self.rtt_stats.handle_sample(now, rtt);
         if let RatePhase::Silent { .. } = self.phase {
-            // What was sent so far may stand in a queue, which would hide the round trip.
-            let used = self.rate(now);
-            let rate = used.min(START_RATE.max(SILENT_RATE_KEPT * used));
+            // The SYNs sent so far may fill a queue, which would hide the true round-trip time.
+            let silent_rate = self.rate(now);
+            let rate = silent_rate.min(START_RATE.max(SILENT_RATE_KEPT * silent_rate));
             self.phase = RatePhase::Startup;
             self.sent_since_ping = 0;
             self.set_rate(now, rate);
         }
         self.review_reduction(now, sent_at, rtt);
-        // The time of a probe is kept in whole microseconds.
+        // The start of a probe is stored in whole microseconds.
         if sent_at + Duration::from_micros(1) > self.round.started_at {
             self.round.samples += 1;
             self.round.sampled_at = sent_at;
             self.round.cohort_answered += u32::from(sent_at <= self.round.cohort_ends_at);
-            // The answer may have waited for this tick since the one before, as while the loop was
-            // held up. The path did not take that time.
+            // The answer may have waited for this tick since the previous one, for example while
+            // the loop was delayed. That time is not part of the round-trip time of the path.
             self.round.group.handle_sample(rtt.saturating_sub(self.ticks.gap));
         }
         self.check_invariants();
     }
 
-    /// A port answered, not a ping.
+    /// A port answered. Answers to pings do not count.
     pub fn handle_port_answer(&mut self, now: Instant) {
         self.answer_rate.handle_answer(now);
     }
 
-    /// A ping was answered, or is overdue and counts as lost. To be called in the order in which
-    /// pings were sent: an answer comes sooner than its absence, and would count too much.
+    /// A ping was answered, or is overdue and counts as lost. This must be called in the order in
+    /// which the pings were sent: an answer is known earlier than a loss, so the recent loss would
+    /// be understated otherwise.
     pub fn handle_ping(
         &mut self,
         now: Instant,
@@ -267,7 +269,7 @@ impl Controller {
         self.check_invariants();
     }
 
-    /// When the next SYN may leave; not later than `now` if it may at once.
+    /// The time at which the next SYN may be sent; `now` if it may be sent at once.
     pub fn next_at(&self, now: Instant) -> Instant {
         if self.rate >= RATE_MAX {
             return now;
@@ -279,17 +281,17 @@ impl Controller {
         now + self.bucket.wait_for_burst(now, self.rate(now), burst)
     }
 
-    /// The time between pings.
+    /// The interval between pings.
     pub fn ping_gap(&self, rtt: Duration) -> Duration {
         ping_gap(rtt, self.rate)
     }
 
-    /// SYNs that leave together where the poller wakes the loop by the millisecond.
+    /// The number of SYNs sent at once, because the poller waits for whole milliseconds.
     pub fn burst(&self) -> u32 {
         (self.rate * 1e-3) as u32 + 1
     }
 
-    /// Puts in what time has brought since the last call.
+    /// Adds the tokens for the time since the last call.
     fn refill(&mut self, now: Instant) {
         if self.bucket.is_stale(now) {
             self.rate = self.rate(now);
@@ -297,7 +299,7 @@ impl Controller {
         }
     }
 
-    /// SYNs per second, which rise by time alone while nothing answers.
+    /// The present rate in SYNs per second. In the silent phase it rises with time.
     pub fn rate(&self, now: Instant) -> f64 {
         match self.phase {
             RatePhase::Silent { since: Some(since) } => {
@@ -309,13 +311,13 @@ impl Controller {
         }
     }
 
-    /// How long the queue was in this round.
+    /// The queueing delay in this round.
     fn queue(&self) -> Duration {
         let shortest = self.round.group.shortest().unwrap_or_default();
         shortest.saturating_sub(self.rtt_stats.floor().unwrap_or(shortest))
     }
 
-    /// Judges the answers of the ticks before, which are complete now.
+    /// Evaluates the answers of the previous ticks, which are complete now.
     fn on_tick_end(&mut self, now: Instant) {
         let may_end_early =
             self.round.group.handle_tick_end() && self.round.samples >= SAMPLES_EARLY_MIN;
@@ -325,7 +327,7 @@ impl Controller {
         self.judge_round(now);
     }
 
-    /// Ends the round once its probes had time to be answered and enough of them were.
+    /// Ends the round if there was time for the answers to its probes and enough of them arrived.
     fn judge_round(&mut self, now: Instant) {
         let floor = self.rtt_stats.floor().unwrap_or_default();
         let age = now.saturating_duration_since(self.round.started_at);
@@ -363,7 +365,7 @@ impl Controller {
         self.set_rate(now, if was_used { rate } else { rate.min(tested) });
     }
 
-    /// The factor by which a clean round raises the rate.
+    /// The factor for the rate after a round without a long queueing delay.
     fn growth(&mut self, queue: QueueLength, evidence: Evidence) -> f64 {
         let is_short = queue == QueueLength::Short;
         match &mut self.phase {
@@ -387,7 +389,7 @@ impl Controller {
         }
     }
 
-    /// The queue is too long: less is sent than it drains.
+    /// The queueing delay is too long: the rate is reduced so that the queue drains.
     fn on_queue_long(&mut self, now: Instant) {
         let queue = self.queue();
         let is_draining = queue < self.queue_before.mul_f64(DRAINING_RATIO);
@@ -400,7 +402,7 @@ impl Controller {
         }
         let (rate, limit) = match self.phase {
             RatePhase::Silent { .. } => (self.rate, self.rate),
-            // The limit lies between the last two rates, and the queue has to drain.
+            // The limit is between the last two rates, and the queue has to drain.
             RatePhase::Startup => (self.rate / STARTUP_GAIN, self.rate / STARTUP_GAIN.sqrt()),
             RatePhase::Cruise { .. } if is_draining => (self.rate, self.rate),
             RatePhase::Cruise { .. } => (self.rate * REDUCTION, self.rate),
@@ -415,9 +417,7 @@ impl Controller {
         self.set_rate(now, rate);
     }
 
-    /// Takes a reduction back where the long queue was none of the path. A process that is held up
-    /// for a moment, here or there, delays answers as a queue does, but then catches up at once. A
-    /// queue that the scan caused drains by the difference of the rates only.
+    /// Reverts a reduction if the delay was not caused by a queue of the path: see [`Reduction`].
     fn review_reduction(&mut self, now: Instant, sent_at: Instant, rtt: Duration) {
         let Some((reduction, phase_before)) = self.reduction else { return };
         let queue = rtt.saturating_sub(self.rtt_stats.floor().unwrap_or_default());
@@ -434,8 +434,8 @@ impl Controller {
         }
     }
 
-    /// A queue that stays the same whatever the rate is not of our making: the round trip of the
-    /// path has become longer.
+    /// A delay that does not depend on the rate is not caused by a queue of the scan. Therefore the
+    /// round-trip time of the path has become longer.
     fn on_path_changed(&mut self, now: Instant) {
         let shortest = self.round.group.shortest().unwrap_or(Duration::MAX);
         self.rtt_stats.restart(now, shortest);
@@ -446,28 +446,28 @@ impl Controller {
         self.set_rate(now, self.rate);
     }
 
-    /// Looks into a loss that is higher than usual.
+    /// Begins an experiment with half the rate if the loss is higher than usual.
     fn judge_loss(&mut self, now: Instant) {
         let loss = self.pings.loss();
         if self.pings.exceeds(self.loss_usual) {
             self.trial = Some(Trial { rate_before: self.rate, loss_before: loss });
             self.pings = PingWindow::default();
-            let used = self.used_rate.peak().max(START_RATE);
-            self.set_rate(now, 0.5 * self.rate.min(used));
+            let used_rate = self.used_rate.peak().max(START_RATE);
+            self.set_rate(now, 0.5 * self.rate.min(used_rate));
         } else if self.pings.is_full() {
             self.loss_usual = self.pings.usual_after(self.loss_usual);
             self.pings = PingWindow::default();
         }
     }
 
-    /// Whether the loss followed the rate down.
+    /// Ends an experiment: the lower rate stays if the loss has fallen with the rate.
     fn judge_trial(&mut self, now: Instant, trial: Trial) {
         let loss = self.pings.loss();
         self.trial = None;
         self.pings = PingWindow::default();
         let delivery_rate = self.answer_rate.rate(now);
         if loss > LOSS_RANDOM_MAX {
-            // A limit by the second may be spent: what is answered in a second is what it allows.
+            // The host may limit its answers per second: the delivery rate is then this limit.
             let is_limit = delivery_rate > DELIVERY_RATIO_MIN * self.rate;
             let rate = if is_limit { LIMIT_FACTOR * delivery_rate } else { self.rate };
             let rate = rate.min(self.rate);
@@ -482,7 +482,7 @@ impl Controller {
         }
     }
 
-    /// Begins a round at this rate.
+    /// Sets the rate and begins a round.
     fn set_rate(&mut self, now: Instant, rate: f64) {
         self.refill(now);
         self.rate = rate.clamp(RATE_MIN, RATE_MAX);
@@ -493,8 +493,8 @@ impl Controller {
     fn check_invariants(&self) {
         debug_assert!((RATE_MIN..=RATE_MAX).contains(&self.rate), "1: the rate is bounded");
         self.bucket.check_invariants(RATE_MAX);
-        debug_assert!((0.0..=1.0).contains(&self.loss_usual), "3: a loss is a share");
-        debug_assert!(self.pings.lost <= self.pings.sent, "4: what is lost was sent");
+        debug_assert!((0.0..=1.0).contains(&self.loss_usual), "3: a loss is between 0 and 1");
+        debug_assert!(self.pings.lost <= self.pings.sent, "4: each lost ping was sent");
     }
 }
 
@@ -526,8 +526,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Sends at the controller's pace for a time; each SYN is answered after `rtt`, whose argument
-    /// is the present rate.
+    /// Sends SYNs at the rate of the controller for the time `length`, and returns their number.
+    /// Each SYN is answered after `rtt`, which is computed from the present rate.
     fn drive(
         controller: &mut Controller,
         from: Instant,
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_host_gets_all_ports_within_about_a_second() {
+    fn the_syns_for_a_silent_host_are_spread_over_about_a_second() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 10_000);
         let mut sent = 0;
@@ -567,16 +567,16 @@ mod tests {
                 sent += 1;
             }
             if step == 0 {
-                assert_eq!(sent, 10, "the first SYNs leave at once");
+                assert_eq!(sent, 10, "the first SYNs are sent at once");
             }
         }
         assert!((9_000..=13_000).contains(&sent), "{sent}");
         controller.set_in_flight_max(200, ms(2000));
-        assert!(controller.rate(now + ms(1300)) <= RATE_MIN.max(100.0), "as many as end");
+        assert!(controller.rate(now + ms(1300)) <= RATE_MIN.max(100.0), "as many as expire");
     }
 
     #[test]
-    fn a_near_host_is_unpaced_within_milliseconds() {
+    fn the_rate_for_a_near_host_is_hardly_limited_after_some_milliseconds() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 65_535);
         drive(&mut controller, now, ms(40), |_| Duration::from_micros(100));
@@ -584,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_grows_with_the_rate_is_kept_short() {
+    fn the_rate_stays_near_the_limit_above_which_a_queue_grows() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 65_535);
         let queue = |rate: f64| if rate > 10_000.0 { ms(15) } else { ms(0) };
@@ -594,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_is_no_queue() {
+    fn jitter_does_not_reduce_the_rate() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 65_535);
         let count = std::cell::Cell::new(0_u32);
@@ -607,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_trip_that_was_measured_too_short_does_not_hold_the_rate_down() {
+    fn one_rtt_sample_that_is_too_short_does_not_limit_the_rate() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 65_535);
         let count = std::cell::Cell::new(0_u32);
@@ -620,17 +620,17 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_wait_for_a_loop_that_was_held_up_show_no_queue() {
+    fn answers_that_waited_for_a_delayed_loop_do_not_reduce_the_rate() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 65_535);
         drive(&mut controller, now, ms(200), |_| ms(50));
-        let held_up_from = now + ms(270);
+        let delayed_from = now + ms(270);
         for step in 200..=270 {
             controller.handle_sent(now + ms(step));
         }
-        let before = controller.rate(held_up_from);
-        // The loop stands still for ten milliseconds, at whose start answers have come.
-        let at = held_up_from + ms(10);
+        let before = controller.rate(delayed_from);
+        // The loop is delayed by ten milliseconds. The answers arrived at the start of the delay.
+        let at = delayed_from + ms(10);
         for _ in 0..16 {
             controller.handle_answer(at, at - ms(60), ms(60));
         }
@@ -639,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn random_loss_leaves_the_rate_as_it_is_and_loss_that_follows_it_does_not() {
+    fn loss_reduces_the_rate_only_if_it_depends_on_the_rate() {
         for is_random in [true, false] {
             let now = Instant::now();
             let mut controller = Controller::new(now, 65_535);
@@ -670,7 +670,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_of_the_kernel_delay_what_comes_next() {
+    fn retransmissions_of_the_kernel_delay_the_next_syn() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 65_535);
         controller.handle_answer(now, now, ms(20));

@@ -1,7 +1,8 @@
-//! The pings of a scan: when one leaves, and what the scan learns from it.
+//! The pings of a scan: when a ping is sent, and how its result is used.
 //!
-//! [`pings`](super::pings) keeps those in flight. A ping leaves among the ports, so that it meets
-//! what they meet. The state is that of [`Scan`].
+//! [`pings`](super::pings) keeps the pings in flight. Pings are sent between the probes of ports,
+//! so that they experience the same queues and losses. The methods here belong to [`Scan`], which
+//! owns the state.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +12,16 @@ use super::{Launch, ProbeResult, Scan, ScanState};
 use crate::event::{CompletionCheck, Outcome};
 use crate::slots::Key;
 
-/// The time between pings of a scan without a pace, at most. There are some twenty pings in a
-/// timeout.
+/// The maximum interval between pings of a scan without congestion control. With a shorter timeout
+/// there are some twenty pings within the timeout.
 const PING_GAP: Duration = Duration::from_millis(100);
 
-/// A scan that may have fewer probes in flight than this has none to spare for pings while ports
-/// are still to be probed.
+/// The minimum number of permitted probes in flight with which pings are sent while ports are left
+/// to probe. With fewer, pings would delay the ports too much.
 const PINGED_WINDOW_MIN: usize = 4;
 
 impl Scan {
-    /// Starts the ping that is due under the name `key`.
+    /// Starts the ping that is due, with this key.
     pub(super) fn launch_ping(&mut self, now: Instant, key: Key) -> Option<Launch> {
         let port = self.pings.port()?;
         self.count_rate(now);
@@ -37,7 +38,8 @@ impl Scan {
         Some(Launch { probe, to, check: CompletionCheck::Later })
     }
 
-    /// Takes in a ping's outcome: an answer is a round trip, whose loss is counted later.
+    /// Handles the outcome of a ping. An answer gives an RTT sample at once; the loss is measured
+    /// later ([`Scan::poll_ping_lost`]).
     pub(super) fn handle_ping_outcome(
         &mut self,
         now: Instant,
@@ -67,13 +69,14 @@ impl Scan {
     }
 
     /// Whether pings measure the loss: the pinged port shows the loss of the path, and the plan
-    /// leaves room for pings while ports are probed.
+    /// permits enough probes in flight for pings while ports are probed.
     pub(super) fn measures_loss(&self) -> bool {
         self.pings.shows_path_loss()
             && (!self.is_limited() || self.plan.concurrency() >= PINGED_WINDOW_MIN)
     }
 
-    /// Counts and judges pings whose result is known by now, up to one that is lost: its name.
+    /// Passes the results of pings to the congestion control and to the loss meter. Returns the key
+    /// of a lost ping, which must be given up, if there is one.
     pub(super) fn poll_ping_lost(&mut self, now: Instant) -> Option<Key> {
         let elapsed = now - self.started_at;
         while let Some(event) = self.pings.poll_event(elapsed, &self.rtt) {
@@ -112,15 +115,17 @@ impl Scan {
         }
     }
 
-    /// When the next ping is due; `None` while there is nothing to ping or no room.
+    /// The time at which the next ping is due; `None` if no port can be pinged or no more probes
+    /// may be in flight.
     pub(super) fn ping_at(&self) -> Option<Instant> {
         self.pings.port()?;
         let elapsed = match &self.controller {
             Some(_) => self.next_ping_at,
             None => {
+                // Pings are useful only while a port is silent for longer than an answer takes.
                 let silent_since = self.probes.oldest()?.1.started();
-                let is_late_after = self.rtt.late_after().unwrap_or(PING_GAP);
-                self.next_ping_at.max(silent_since + is_late_after)
+                let late_after = self.rtt.late_after().unwrap_or(PING_GAP);
+                self.next_ping_at.max(silent_since + late_after)
             }
         };
         let has_room = self.in_flight() < self.window() && self.pings.has_room();
@@ -132,7 +137,7 @@ impl Scan {
         Some(self.within_rate(at))
     }
 
-    /// The time from the ping that is just sent to the next.
+    /// The interval from the ping that is sent now to the next one.
     fn ping_gap(&self) -> Duration {
         let rtt = self.rtt.smoothed().unwrap_or(PING_GAP);
         let gap = match &self.controller {
@@ -140,13 +145,14 @@ impl Scan {
             None => PING_GAP.min(self.probe_timeout() / 20),
         };
         let gap = if self.pings.has_failed() { 8 * gap } else { gap };
-        // From half to one and a half, so that pings do not leave in step with anything.
+        // The interval varies from half to one and a half times its length, so that pings are not
+        // synchronised with periodic events on the path.
         let gap = gap * (128 + (fibonacci_hash(self.pings.sent()) >> 24)) / 256;
         self.plan.options.rate.map_or(gap, |rate| gap.max(Duration::from_secs(16) / rate.get()))
     }
 }
 
-/// A number that looks random, without a generator: the golden ratio's multiples.
+/// The Fibonacci hash of a number, which is used as a pseudo-random number.
 const fn fibonacci_hash(number: u32) -> u32 {
     number.wrapping_mul(0x9e37_79b9)
 }

@@ -1,13 +1,14 @@
-//! The budget of descriptors, and the fair division of connects in flight.
+//! The budget of descriptors, and the fair division of the probes in flight.
 //!
-//! [`Shares::split`] reserves descriptors for listeners, clients and lookups, so that probes starve
-//! none of them; [`in_flight_bearable`] computes how many probes a memory limit permits. [`Budget`]
-//! limits the probes: after a shortage it shrinks to the number in flight and pauses, then grows
-//! again; it also keeps a rate limit, if there is one. [`divide_max_min_fair`] divides it between
-//! scans. This module owns no descriptor and knows no scan. `core` drives it.
+//! [`Shares::split`] reserves descriptors for clients and lookups, so that probes cannot use up all
+//! of them. [`in_flight_bearable`] computes the number of probes that a memory limit permits.
+//! [`Budget`] limits the number of probes in flight: after a shortage it shrinks to the number in
+//! flight and backs off, then it grows again. It also keeps the rate limit, if there is one.
+//! [`divide_max_min_fair`] divides the budget between scans. This module owns no descriptor and
+//! knows no scan. `core` drives it.
 //!
-//! Invariants: the sum of the shares is at most the limit; `capacity` is between 1 and the share of
-//! the probes.
+//! Invariants: the sum of the shares is at most the limit; `capacity` is between 1 and
+//! `capacity_max`.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -19,38 +20,39 @@ use crate::technique::Technique;
 /// The number of descriptors for each purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
-    /// Client connections.
+    /// The number of client connections.
     pub connections: usize,
-    /// Sockets of lookups.
+    /// The number of sockets of lookups.
     pub lookups: usize,
-    /// Connects in flight, of all scans together.
+    /// The number of connects in flight of all scans together.
     pub probes: usize,
-    /// SYNs in flight, which need no descriptor.
+    /// The number of SYNs in flight, which need no descriptors.
     pub syns: usize,
 }
 
 /// The number of connects in flight that a memory limit of this many bytes permits. The kernel
-/// kills a process that exceeds it, while a shortage of descriptors only makes a scan wait. A
+/// kills a process that exceeds it, while a shortage of descriptors only delays a scan. A
 /// quarter of the memory is left for other uses, because the kernel frees a closed socket only some
 /// time later.
 pub fn in_flight_bearable(memory_bytes: u64) -> usize {
-    let ours = (memory_bytes - memory_bytes / 4).saturating_sub(limits::MEMORY_SPARE_BYTES);
-    let probes = (ours / limits::PROBE_MEMORY_BYTES).clamp(1, limits::IN_FLIGHT_CEILING as u64);
+    let available = (memory_bytes - memory_bytes / 4).saturating_sub(limits::MEMORY_SPARE_BYTES);
+    let probes =
+        (available / limits::PROBE_MEMORY_BYTES).clamp(1, limits::IN_FLIGHT_CEILING as u64);
     debug_assert!(probes == 1 || probes * limits::PROBE_MEMORY_BYTES < memory_bytes);
     usize::try_from(probes).unwrap_or(limits::IN_FLIGHT_CEILING)
 }
 
 /// The number of SYNs in flight that a memory limit of this many bytes permits.
 pub fn syns_bearable(memory_bytes: u64) -> usize {
-    let ours = (memory_bytes - memory_bytes / 4).saturating_sub(limits::MEMORY_SPARE_BYTES);
-    let syns = (ours / limits::SYN_MEMORY_BYTES).clamp(1, limits::SYN_IN_FLIGHT_MAX as u64);
+    let available = (memory_bytes - memory_bytes / 4).saturating_sub(limits::MEMORY_SPARE_BYTES);
+    let syns = (available / limits::SYN_MEMORY_BYTES).clamp(1, limits::SYN_IN_FLIGHT_MAX as u64);
     usize::try_from(syns).unwrap_or(limits::SYN_IN_FLIGHT_MAX)
 }
 
-/// The descriptor limit is too low for the service.
+/// The error if the descriptor limit is too low for the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooFew {
-    /// The limit in force.
+    /// The present limit.
     pub limit: usize,
     /// The limit that is needed.
     pub needed: usize,
@@ -85,8 +87,8 @@ impl Shares {
             limits::SOCKETS_PER_LOOKUP * settings.scans_max.min(limits::LOOKUPS_MAX);
         let lookups = lookups_wanted.min(free / 8).max(limits::SOCKETS_PER_LOOKUP);
         let rest = (free - connections - lookups).min(limits::IN_FLIGHT_CEILING);
-        let probes = settings.in_flight_max.map_or(rest, |most| most.min(rest));
-        assert!(probes > 0, "the smallest share has one probe");
+        let probes = settings.in_flight_max.map_or(rest, |limit| limit.min(rest));
+        assert!(probes > 0, "the smallest share permits one probe");
         let syns = settings.syns_max.unwrap_or(limits::SYN_IN_FLIGHT_MAX).max(1);
         let shares = Self { connections, lookups, probes, syns };
         assert!(shares.total() <= free, "the shares sum to at most the limit");
@@ -107,13 +109,13 @@ impl Shares {
     }
 }
 
-/// The number of connects that may be in flight at present.
+/// The number of probes that may be in flight, and the rate limit.
 #[derive(Debug)]
 pub struct Budget {
-    /// The share of the probes.
-    full: usize,
+    /// The number of probes that may be in flight without a shortage.
+    capacity_max: usize,
     state: BudgetState,
-    /// The rate limit; `None` lets connects start as fast as possible.
+    /// The rate limit; `None` means that probes start as fast as possible.
     rate_limit: Option<RateLimit>,
 }
 
@@ -121,72 +123,73 @@ pub struct Budget {
 enum BudgetState {
     /// There is no shortage, and no deadline is armed. A shortage ends this state.
     Ample,
-    /// There was a shortage recently. The deadline `rest_until` is armed until it has passed, then
-    /// `grow_at`. The state ends when `capacity` has grown back to the full share.
-    Short { capacity: usize, rest: Duration, rest_until: Instant, grow_at: Instant },
+    /// There was a shortage recently. The deadline `backoff_until` is armed until it has passed,
+    /// and then `grow_at`. The state ends when `capacity` has grown back to `capacity_max`.
+    Short { capacity: usize, backoff: Duration, backoff_until: Instant, grow_at: Instant },
 }
 
 /// The time between two steps of growth after a shortage.
-const GROW_EVERY: Duration = Duration::from_millis(50);
+const GROWTH_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Budget {
-    /// A budget of `full` connects; at least 1.
-    pub const fn new(full: usize) -> Self {
-        assert!(full > 0, "a budget allows one connect");
-        Self { full, state: BudgetState::Ample, rate_limit: None }
+    /// A budget of `capacity_max` probes; at least 1.
+    pub const fn new(capacity_max: usize) -> Self {
+        assert!(capacity_max > 0, "a budget permits at least one probe");
+        Self { capacity_max, state: BudgetState::Ample, rate_limit: None }
     }
 
-    /// Changes the number of connects that may be in flight. This must be called before there is
-    /// one.
-    pub const fn set_capacity(&mut self, full: usize) {
-        assert!(full > 0, "a budget allows one connect");
-        self.full = full;
+    /// Changes the number of probes that may be in flight. This must be called before the first
+    /// probe.
+    pub const fn set_capacity(&mut self, capacity_max: usize) {
+        assert!(capacity_max > 0, "a budget permits at least one probe");
+        self.capacity_max = capacity_max;
     }
 
-    /// Limits the number of connects that start per second, from now on.
+    /// Limits the number of probes that start per second from now on.
     pub fn set_rate(&mut self, rate: NonZeroU32) {
         self.rate_limit = Some(RateLimit::new(rate));
     }
 
-    /// A connect was started.
+    /// A probe was started.
     pub fn handle_launch(&mut self, now: Instant) {
-        debug_assert!(self.may_launch(now), "nothing is started before its time");
+        debug_assert!(self.may_launch(now), "no probe starts before its time");
         if let Some(rate_limit) = &mut self.rate_limit {
             rate_limit.handle_launch(now);
         }
     }
 
-    /// A connect met a shortage while `in_flight` others continued.
+    /// A probe failed because of a shortage, while `in_flight` others are in flight.
     pub fn handle_shortage(&mut self, now: Instant, in_flight: usize) {
-        let rest = match self.state {
+        let backoff = match self.state {
             BudgetState::Ample => limits::SHORTAGE_BACKOFF_MIN,
-            // A shortage is usually met by several connects at once. They count as one shortage.
-            BudgetState::Short { rest_until, .. } if rest_until > now => return,
-            BudgetState::Short { rest, .. } => (rest * 2).min(limits::SHORTAGE_BACKOFF_MAX),
+            // Usually several probes fail at once. Their failures count as one shortage.
+            BudgetState::Short { backoff_until, .. } if backoff_until > now => return,
+            BudgetState::Short { backoff, .. } => (backoff * 2).min(limits::SHORTAGE_BACKOFF_MAX),
         };
-        let rest_until = now + rest;
+        let backoff_until = now + backoff;
         self.state = BudgetState::Short {
-            capacity: in_flight.clamp(1, self.full),
-            rest,
-            rest_until,
-            grow_at: rest_until + GROW_EVERY,
+            capacity: in_flight.clamp(1, self.capacity_max),
+            backoff,
+            backoff_until,
+            grow_at: backoff_until + GROWTH_INTERVAL,
         };
-        assert!(!self.may_launch(now), "after a shortage nothing is asked for at the same now");
+        assert!(!self.may_launch(now), "no probe starts at the time of a shortage");
     }
 
-    /// Lets the capacity grow by an eighth in each step, and shortens the next pause again.
+    /// Increases the capacity by an eighth and halves the next backoff, if a step of growth is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let BudgetState::Short { capacity, rest, rest_until, grow_at } = &mut self.state else {
+        let BudgetState::Short { capacity, backoff, backoff_until, grow_at } = &mut self.state
+        else {
             return;
         };
         if *grow_at > now {
             return;
         }
         *capacity += (*capacity / 8).max(1);
-        *rest = (*rest / 2).max(limits::SHORTAGE_BACKOFF_MIN);
-        *grow_at = now + GROW_EVERY;
-        debug_assert!(*rest_until <= now, "growth comes after the rest");
-        if *capacity >= self.full {
+        *backoff = (*backoff / 2).max(limits::SHORTAGE_BACKOFF_MIN);
+        *grow_at = now + GROWTH_INTERVAL;
+        debug_assert!(*backoff_until <= now, "growth comes after the backoff");
+        if *capacity >= self.capacity_max {
             self.state = BudgetState::Ample;
         }
     }
@@ -196,8 +199,8 @@ impl Budget {
         let pace = self.next_launch_at().filter(|at| *at > now);
         let state = match self.state {
             BudgetState::Ample => None,
-            BudgetState::Short { rest_until, grow_at, .. } => {
-                Some(if rest_until > now { rest_until } else { grow_at })
+            BudgetState::Short { backoff_until, grow_at, .. } => {
+                Some(if backoff_until > now { backoff_until } else { grow_at })
             }
         };
         state.into_iter().chain(pace).min()
@@ -205,21 +208,21 @@ impl Budget {
 
     /// Whether neither a shortage nor the rate limit prevents a launch.
     pub fn may_launch(&self, now: Instant) -> bool {
-        let is_rested = match self.state {
+        let is_backoff_over = match self.state {
             BudgetState::Ample => true,
-            BudgetState::Short { rest_until, .. } => rest_until <= now,
+            BudgetState::Short { backoff_until, .. } => backoff_until <= now,
         };
-        is_rested && self.next_launch_at().is_none_or(|at| at <= now)
+        is_backoff_over && self.next_launch_at().is_none_or(|at| at <= now)
     }
 
     fn next_launch_at(&self) -> Option<Instant> {
         self.rate_limit.as_ref().and_then(RateLimit::next_at)
     }
 
-    /// The number of connects that may be in flight now.
+    /// The number of probes that may be in flight now.
     pub const fn capacity(&self) -> usize {
         match self.state {
-            BudgetState::Ample => self.full,
+            BudgetState::Ample => self.capacity_max,
             BudgetState::Short { capacity, .. } => capacity,
         }
     }
@@ -239,7 +242,10 @@ pub fn divide_max_min_fair(capacity: usize, claims: &mut [usize], order: &mut Ve
         claims[*index] = grant;
         left -= grant;
     }
-    debug_assert!(claims.iter().sum::<usize>() <= capacity, "no more is given than there is");
+    debug_assert!(
+        claims.iter().sum::<usize>() <= capacity,
+        "the sum of the grants is at most the capacity"
+    );
 }
 
 #[cfg(test)]
@@ -261,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_64_still_serves_and_scans() {
+    fn a_limit_of_64_descriptors_is_enough_for_clients_and_probes() {
         let shares = Shares::split(64, 8, &Settings::default()).expect("64 is enough");
         assert!(shares.connections >= 8 && shares.probes >= 16, "{shares:?}");
     }
@@ -300,14 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn a_shortage_shrinks_the_budget_which_then_grows_back() {
+    fn after_a_shortage_the_budget_shrinks_and_then_grows_back() {
         let mut now = Instant::now();
         let mut budget = Budget::new(1000);
         budget.handle_shortage(now, 100);
         assert_eq!((budget.capacity(), budget.may_launch(now)), (100, false));
         let mut wakes = 0;
         while let Some(deadline) = budget.deadline(now) {
-            assert!(deadline > now, "a deadline that was handled is not due again");
+            assert!(deadline > now, "a handled deadline is not due again");
             now = deadline;
             budget.handle_timeout(now);
             assert!(budget.may_launch(now));
@@ -318,43 +324,47 @@ mod tests {
     }
 
     #[test]
-    fn repeated_shortages_pause_longer_and_leave_at_least_one_connect() {
+    fn repeated_shortages_cause_longer_backoffs_and_leave_at_least_one_probe() {
         let mut now = Instant::now();
         let mut budget = Budget::new(10);
-        let mut rests = Vec::new();
+        let mut backoffs = Vec::new();
         for _ in 0..10 {
             budget.handle_shortage(now, 0);
             assert_eq!(budget.capacity(), 1);
-            let until = budget.deadline(now).expect("a pause ends");
-            rests.push(until - now);
+            let until = budget.deadline(now).expect("a backoff has an end");
+            backoffs.push(until - now);
             now = until;
         }
-        assert!(rests.is_sorted(), "{rests:?}");
-        assert_eq!(rests.last(), Some(&limits::SHORTAGE_BACKOFF_MAX));
+        assert!(backoffs.is_sorted(), "{backoffs:?}");
+        assert_eq!(backoffs.last(), Some(&limits::SHORTAGE_BACKOFF_MAX));
     }
 
     #[test]
-    fn each_step_of_growth_halves_the_next_pause_and_adds_an_eighth_to_the_capacity() {
+    fn each_step_of_growth_halves_the_next_backoff_and_adds_an_eighth_to_the_capacity() {
         let mut now = Instant::now();
         let mut budget = Budget::new(1000);
-        let rest = |budget: &mut Budget, now: &mut Instant| {
+        let backoff = |budget: &mut Budget, now: &mut Instant| {
             budget.handle_shortage(*now, 400);
-            let rest = budget.deadline(*now).expect("a pause ends") - *now;
-            *now += rest;
-            rest
+            let backoff = budget.deadline(*now).expect("a backoff has an end") - *now;
+            *now += backoff;
+            backoff
         };
-        let rests: Vec<Duration> = (0..3).map(|_| rest(&mut budget, &mut now)).collect();
-        assert_eq!(rests[2], 4 * rests[0], "each pause is twice as long as the previous one");
+        let backoffs: Vec<Duration> = (0..3).map(|_| backoff(&mut budget, &mut now)).collect();
+        assert_eq!(backoffs[2], 4 * backoffs[0], "each backoff is twice the previous one");
         budget.handle_timeout(now);
-        assert_eq!(budget.capacity(), 400, "the pause is over, and growth begins one step later");
-        now += GROW_EVERY;
+        assert_eq!(budget.capacity(), 400, "growth begins one interval after the backoff");
+        now += GROWTH_INTERVAL;
         budget.handle_timeout(now);
         assert_eq!(budget.capacity(), 450);
-        assert_eq!(rest(&mut budget, &mut now), rests[2], "halved, and doubled");
+        assert_eq!(
+            backoff(&mut budget, &mut now),
+            backoffs[2],
+            "the backoff was halved and doubled"
+        );
     }
 
     #[test]
-    fn a_rate_limit_is_kept_and_missed_launches_are_not_made_up_for() {
+    fn a_rate_limit_is_kept_and_only_a_few_missed_launches_are_made_up() {
         let start = Instant::now();
         let mut budget = Budget::new(10);
         budget.set_rate(NonZeroU32::new(1000).expect("not zero"));
@@ -376,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn small_claims_are_granted_and_large_ones_share_the_rest() {
+    fn small_claims_are_granted_completely_and_large_ones_share_the_rest_equally() {
         let check = |capacity: usize, claims: &[usize], expected: &[usize]| {
             let mut got = claims.to_vec();
             divide_max_min_fair(capacity, &mut got, &mut Vec::new());

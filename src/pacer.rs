@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 /// The maximum time that a rate limit makes up after the loop was late.
 pub const RATE_SLACK: Duration = Duration::from_millis(5);
 
-/// A bound on launches per second.
+/// A limit of launches per second.
 #[derive(Clone, Copy, Debug)]
 pub struct RateLimit {
     /// The interval between two launches.
@@ -40,8 +40,8 @@ impl RateLimit {
 
 /// The time in seconds for which unused tokens are kept, because the loop may be late by that much.
 const BURST: f64 = 0.003;
-/// The maximum debt in seconds of the rate that repeated SYNs cause. The kernel sends them at its
-/// own time.
+/// The maximum debt that retransmissions of the kernel cause, as the time in seconds in which it is
+/// repaid. The kernel sends them at its own time.
 const DEBT: f64 = 0.02;
 
 /// The SYNs that may be sent at once, as tokens that are added at a rate.
@@ -80,7 +80,7 @@ impl TokenBucket {
         self.tokens -= 1.0;
     }
 
-    /// A SYN was sent by the kernel at its own time.
+    /// The kernel has retransmitted a SYN at its own time.
     pub const fn owe(&mut self, rate: f64) {
         self.tokens = (self.tokens - 1.0).max(-DEBT * rate);
     }
@@ -100,9 +100,10 @@ impl TokenBucket {
         self.wait_for_burst(now, rate, 1.0)
     }
 
-    /// How long the next SYN has to wait where so many are to leave together.
+    /// How long the next SYN must wait if none is left of a burst: until `burst` tokens were added,
+    /// so that these SYNs are sent at once.
     pub fn wait_for_burst(&self, now: Instant, rate: f64, burst: f64) -> Duration {
-        debug_assert!(burst <= self.burst(rate), "so many tokens are kept");
+        debug_assert!(burst <= self.burst(rate), "the bucket is large enough for a burst");
         let tokens = self.tokens_at(now, rate);
         if tokens >= 1.0 {
             Duration::ZERO
@@ -113,7 +114,7 @@ impl TokenBucket {
 
     /// Panics in a debug build if there are more tokens than any rate up to `rate_max` permits.
     pub fn check_invariants(&self, rate_max: f64) {
-        debug_assert!(self.tokens <= self.burst(rate_max), "tokens are bounded");
+        debug_assert!(self.tokens <= self.burst(rate_max), "2: the number of tokens is limited");
     }
 
     fn tokens_at(&self, now: Instant, rate: f64) -> f64 {

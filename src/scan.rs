@@ -1,19 +1,20 @@
-//! One scan of one address: which port to probe next, and which state each one has.
+//! The scan of one address: it selects the next port to probe and records the state of each port.
 //!
-//! A pure state machine. The scheduler asks [`Scan::poll_launch`] for probes as far as the scan's
-//! allowance goes, reports their outcomes, and gives up what [`Scan::poll_expired`],
-//! [`Scan::poll_surplus`], [`Scan::poll_postponed`] and [`Scan::poll_abandoned`] return.
+//! [`Scan`] is a state machine without I/O. The scheduler requests probes with
+//! [`Scan::poll_launch`], within the allowance of the scan, and reports their outcomes. It gives up
+//! the probes that [`Scan::poll_expired`], [`Scan::poll_surplus`], [`Scan::poll_postponed`] and
+//! [`Scan::poll_abandoned`] return.
 //!
-//! A scan runs in passes. The first goes over every port asked for, those that are often open
-//! first. A further one goes over the ports that stayed silent, where the plan demands it or the
-//! measured loss leaves a doubt ([`loss`]). [`congestion`] says when the next probe may leave, and
-//! [`pings`] ask a responding port again while others are silent. All probes of a pass share one
-//! timeout, so the oldest in flight is always the first due.
+//! A scan runs in passes. The first pass probes all requested ports, beginning with those that are
+//! often open. A further pass probes silent ports again, if the plan requests it or if the measured
+//! loss suggests that responding ports were missed ([`loss`]). [`congestion`] determines when the
+//! next probe may be sent, and [`pings`] probe a responding port again while others are silent. All
+//! probes of a pass share one timeout, so the oldest probe in flight always expires first.
 //!
-//! Invariants (`check_invariants`): every port asked for is in exactly one of `untested`, `open`,
-//! `closed`, `filtered`, `unreachable`; a port is in flight or waiting at most once; nothing is in
-//! flight after the end but what `poll_abandoned` still returns. A local shortage never becomes a
-//! port's state.
+//! Invariants (`check_invariants`): each requested port is in exactly one of `untested`, `open`,
+//! `closed`, `filtered`, `unreachable`; a port is in flight or waiting at most once; after the end
+//! the only probes in flight are those that `poll_abandoned` has yet to return. A local shortage
+//! never becomes the state of a port.
 
 pub mod congestion;
 pub mod ledger;
@@ -49,20 +50,20 @@ use pings::{Pings, ResponderKind};
 use plan::Plan;
 use probes::{Probe, ProbeId, Probes};
 use rtt::Rtt;
-use timing::PING_PATIENCE;
+use timing::PING_DELAY_MAX;
 
-/// One probe to be started.
+/// A probe that starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
-    /// Names the probe in [`Scan::handle_outcome`].
+    /// The id of the probe for [`Scan::handle_outcome`].
     pub probe: ProbeId,
     /// The address and port to connect to.
     pub to: SocketAddr,
-    /// Whether an answer within the call is to be expected.
+    /// When to check for the outcome: at once if it is expected during the call of `connect`.
     pub check: CompletionCheck,
 }
 
-/// What an outcome changed.
+/// The result of an outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeResult {
     /// The port has a state.
@@ -71,22 +72,22 @@ pub enum ProbeResult {
         port: u16,
         /// Its state.
         state: PortState,
-        /// From the connect to its answer.
+        /// The time from the start of the probe to its outcome.
         rtt: Duration,
     },
-    /// A local shortage: the port waits and is probed again.
+    /// There was a local shortage: the port waits and is probed again. A ping is not repeated.
     Postponed,
-    /// A ping was answered: no port has another state.
+    /// The probe was a ping, so the states of the ports are unchanged.
     Ping,
 }
 
 #[derive(Debug)]
 enum ScanState {
-    /// Ports are being probed. Armed: the oldest probe's deadline, the pace, the scan's end.
-    /// Left when nothing is in flight, waiting or to come, or at the scan's end.
+    /// Ports are being probed. The deadlines of the oldest probe, the pings and the scan are armed,
+    /// and the next launch. The state ends with the last pass, or at the deadline of the scan.
     Pass(Pass),
-    /// Every port has its last state. Nothing armed, nothing leaves it.
-    Ended { complete: bool },
+    /// Every port has its final state, and no deadline is armed. This state is final.
+    Ended { is_complete: bool },
 }
 
 /// One scan. See the module's documentation.
@@ -97,47 +98,48 @@ pub struct Scan {
     state: ScanState,
     probes: Probes,
     pings: Pings,
-    /// Ports that were begun and given back (a shortage, a smaller allowance): next in turn.
+    /// Ports whose probe was given up (a shortage, a smaller allowance). They are probed next.
     waiting: Vec<u16>,
     ledger: Ledger,
     rtt: Rtt,
     loss: LossMeter,
-    /// `None` for a scan of few ports, whose SYNs the path carries at any rate.
+    /// The congestion control; `None` for few ports, whose SYNs any path carries at any rate.
     controller: Option<Box<Controller>>,
-    /// Probes in flight that the scheduler grants.
+    /// The number of probes that the scheduler permits in flight.
     allowance: usize,
-    /// Probes beyond the first for a port.
+    /// The number of ports probed in further passes, summed over these passes.
     retried: u32,
-    /// Passes in a row in which nothing answered, not even pings, and since when.
-    dark: Option<(u32, Instant)>,
-    /// When the last answer came.
-    heard_at: Option<Instant>,
-    /// Ports that stayed silent before anything had answered.
+    /// The number of consecutive passes without any answer, and the start of the first of them.
+    unanswered_passes: Option<(u32, Instant)>,
+    /// The time of the last answer that gave an RTT sample.
+    answered_at: Option<Instant>,
+    /// The ports that stayed silent before the first answer.
     silent_start: SilentStart,
-    /// Exchanges of each port of the first pass.
-    exchanges_before: u32,
-    /// Probes of ports started, in all passes.
+    /// The number of exchanges that each silent port had in the previous pass.
+    exchanges_of_last_pass: u32,
+    /// The number of probes of ports started in all passes, without pings.
     launched: u32,
-    /// Checks in a row that saw nothing.
+    /// The number of consecutive checks right after `connect` that found no outcome.
     checks_missed: u32,
-    /// Ports that are still probed before the next ping that is due. SYNs leave in bursts, of which
-    /// the first find the queue shorter: a ping stands anywhere in a burst.
-    ping_waits: u32,
-    /// No ping before this, from the scan's start.
+    /// The number of ports that are probed before a ping that is due. It varies, because SYNs are
+    /// sent in bursts, and the first ones of a burst meet a shorter queue than the others.
+    ports_before_ping: u32,
+    /// The earliest time of the next ping, from the start of the scan.
     next_ping_at: Duration,
-    /// The rate asked for.
+    /// The requested rate.
     rate_limit: Option<RateLimit>,
 }
 
-/// A scan of so few ports has no pace of its own: TCP itself sends ten segments at once (RFC 6928).
+/// The maximum number of ports of a scan without congestion control. Their SYNs are hardly more
+/// than the ten segments that TCP itself sends at once (RFC 6928).
 const UNPACED_PORTS_MAX: usize = 16;
 
 impl Scan {
-    /// A scan that has launched nothing yet and may not until [`Scan::set_allowance`].
+    /// A scan that has started no probe. It may start one after [`Scan::set_allowance`].
     pub fn new(now: Instant, plan: Plan) -> Self {
-        assert!(!plan.ports.is_empty(), "a scan has a port to scan");
-        assert!(plan.concurrency() > 0, "a scan may have one connect in flight");
-        // Nothing is in the way to this machine itself.
+        assert!(!plan.ports.is_empty(), "a scan has at least one port");
+        assert!(plan.concurrency() > 0, "a scan may have at least one probe in flight");
+        // There is no network between this machine and itself that could be congested.
         let is_paced = plan.ports.len() > UNPACED_PORTS_MAX && !plan.target.ip().is_loopback();
         Self {
             started_at: now,
@@ -151,35 +153,35 @@ impl Scan {
             controller: is_paced.then(|| Box::new(Controller::new(now, plan.ports.len()))),
             allowance: 0,
             retried: 0,
-            dark: None,
-            heard_at: None,
+            unanswered_passes: None,
+            answered_at: None,
             silent_start: SilentStart::default(),
-            exchanges_before: 1,
+            exchanges_of_last_pass: 1,
             launched: 0,
             checks_missed: 0,
-            ping_waits: 0,
+            ports_before_ping: 0,
             next_ping_at: Duration::ZERO,
             rate_limit: plan.options.rate.map(RateLimit::new),
             plan,
         }
     }
 
-    /// Starts the next probe under the name `key`, if [`Scan::wants_launch`].
+    /// Starts the next probe with this key, if [`Scan::wants_launch`].
     pub fn poll_launch(&mut self, now: Instant, key: Key) -> Option<Launch> {
         let elapsed = now - self.started_at;
-        self.charge_repeats(now, elapsed);
+        self.count_retransmissions(now, elapsed);
         let (port_at, ping_at) = (self.port_at(now), self.ping_at());
-        if ping_at.is_some_and(|at| at + PING_PATIENCE <= now) {
+        if ping_at.is_some_and(|at| at + PING_DELAY_MAX <= now) {
             return self.launch_ping(now, key);
         }
         if port_at.is_some_and(|at| at > now) {
             return None;
         }
         if ping_at.is_some_and(|at| at <= now) {
-            if port_at.is_none() || self.ping_waits == 0 {
+            if port_at.is_none() || self.ports_before_ping == 0 {
                 return self.launch_ping(now, key);
             }
-            self.ping_waits -= 1;
+            self.ports_before_ping -= 1;
         }
         port_at?;
         let ScanState::Pass(pass) = &mut self.state else { return None };
@@ -204,7 +206,7 @@ impl Scan {
         Some(Launch { probe, to: self.address_of(port), check: self.check() })
     }
 
-    /// Takes in a probe's outcome. The engine has forgotten the probe.
+    /// Handles the outcome of a probe, which the engine no longer knows.
     pub fn handle_outcome(
         &mut self,
         now: Instant,
@@ -231,20 +233,20 @@ impl Scan {
             self.checks_missed = 0;
         }
         self.classify(&probe, state);
-        self.settle(now);
+        self.end_finished_pass(now);
         ProbeResult::Port { port: probe.port, state, rtt: elapsed }
     }
 
-    /// After the end: the engine has forgotten a probe by itself, and its outcome comes too late.
+    /// Handles an outcome that came after the end of the scan: the probe is no longer in flight.
     pub fn handle_late(&mut self, probe: ProbeId) {
-        assert!(!self.is_running(), "before the end every outcome counts");
+        assert!(!self.is_running(), "an outcome is late only after the end of the scan");
         match probe.as_ping() {
             Some(number) => self.pings.handle_failure(number),
             None => drop(self.probes.remove(probe)),
         }
     }
 
-    /// Ends the probe or ping that is longest overdue, if one is, and returns its name.
+    /// Ends a lost ping, or else the oldest probe if its deadline has passed; returns its key.
     pub fn poll_expired(&mut self, now: Instant) -> Option<Key> {
         if !self.is_running() {
             return None;
@@ -260,12 +262,12 @@ impl Scan {
         }
         let probe = self.probes.remove(id);
         self.classify(&probe, PortState::Filtered);
-        self.settle(now);
+        self.end_finished_pass(now);
         Some(probe.key)
     }
 
-    /// Gives up the youngest probe while more is in flight than is granted. Its port waits: it has
-    /// lost the least time.
+    /// Gives up a ping, or else the youngest probe, while more are in flight than the allowance
+    /// permits. The port of the probe waits. The youngest probe is the one that loses least time.
     pub fn poll_surplus(&mut self) -> Option<Key> {
         if !self.has_surplus() {
             return None;
@@ -279,12 +281,12 @@ impl Scan {
         Some(probe.key)
     }
 
-    /// Gives up the youngest probe if it was started at `since` or later and its SYN may not have
-    /// left this machine. Its port waits.
+    /// Gives up the youngest probe if it was started at `since` or later, because its SYN may not
+    /// have left this machine. Its port waits.
     pub fn poll_postponed(&mut self, since: Instant) -> Option<Key> {
         let since = since.saturating_duration_since(self.started_at);
         let (id, probe) = self.probes.youngest()?;
-        // The time of a probe is kept in microseconds.
+        // The start of a probe is stored in whole microseconds.
         if !self.is_running() || probe.started() + Duration::from_micros(1) < since {
             return None;
         }
@@ -293,24 +295,24 @@ impl Scan {
         Some(probe.key)
     }
 
-    /// Ends the scan as it stands, if it still runs: what has no state is untested.
+    /// Ends the scan with its results so far, if it runs: ports without a result remain untested.
     pub fn handle_end(&mut self) {
         if self.is_running() {
-            self.state = ScanState::Ended { complete: false };
+            self.state = ScanState::Ended { is_complete: false };
             self.waiting.clear();
         }
         self.check_invariants();
     }
 
-    /// Ends the scan if its time is up.
+    /// Counts the retransmissions so far, and ends the scan if its deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.charge_repeats(now, now - self.started_at);
+        self.count_retransmissions(now, now - self.started_at);
         if now >= self.plan.ends_at {
             self.handle_end();
         }
     }
 
-    /// After the end: the probes that were in flight, one by one.
+    /// After the end of the scan, gives up the pings and probes still in flight, one per call.
     pub fn poll_abandoned(&mut self) -> Option<Key> {
         if self.is_running() {
             return None;
@@ -322,13 +324,12 @@ impl Scan {
         Some(self.probes.remove(id).key)
     }
 
-    /// Whether more is in flight than is granted.
+    /// Whether more probes are in flight than the allowance permits.
     pub const fn has_surplus(&self) -> bool {
         self.is_running() && self.in_flight() > self.allowance
     }
 
-    /// When something is due whatever else runs: the oldest probe, a ping, the end. `None` after
-    /// the end.
+    /// The earliest deadline of a probe, a ping and the scan itself; `None` after the end.
     pub fn deadline(&self) -> Option<Instant> {
         let expiry = |probe: &Probe| probe.started() + self.probe_timeout();
         let oldest = self.probes.oldest().map(|(_, probe)| expiry(probe));
@@ -338,23 +339,22 @@ impl Scan {
         self.is_running().then_some(first)
     }
 
-    /// Whether a port has yet to get its last state.
+    /// Whether the scan has not ended yet.
     pub const fn is_running(&self) -> bool {
         matches!(self.state, ScanState::Pass(_))
     }
 
-    /// Whether every port was probed as planned; false while the scan runs.
+    /// Whether all planned passes were finished; false while the scan runs.
     pub const fn is_complete(&self) -> bool {
-        matches!(self.state, ScanState::Ended { complete: true, .. })
+        matches!(self.state, ScanState::Ended { is_complete: true })
     }
 
-    /// Whether the network was seen to lose packets.
+    /// Whether at least one exchange (a SYN and its answer) was lost.
     pub fn loss_suspected(&self) -> bool {
         self.loss.has_lost()
     }
 
-    /// The share of exchanges (a SYN and its answer) that were lost, 0 to 1; `None` while nothing
-    /// responded.
+    /// The share of exchanges that were lost, 0 to 1; `None` before the first response.
     pub fn loss(&self) -> Option<f64> {
         self.loss.loss()
     }
@@ -364,37 +364,37 @@ impl Scan {
         self.loss.has_answer()
     }
 
-    /// Whether a port has responded.
+    /// Whether at least one port has responded.
     pub const fn has_answer(&self) -> bool {
         self.responding() > 0
     }
 
-    /// Probes made again for ports that had stayed silent.
+    /// The number of ports that were probed again because they had stayed silent.
     pub const fn retried(&self) -> u32 {
         self.retried
     }
 
-    /// Probes in flight, pings included.
+    /// The number of probes in flight, including pings.
     pub const fn in_flight(&self) -> usize {
         self.probes.len() + self.pings.in_flight()
     }
 
-    /// How its ports are probed.
+    /// The technique of its probes.
     pub const fn technique(&self) -> Technique {
         self.plan.options.technique
     }
 
-    /// The address.
+    /// The scanned address.
     pub const fn target(&self) -> SocketAddr {
         self.plan.target
     }
 
-    /// The ports in a state; those untested before the end include the ones in flight.
+    /// The ports in a state. Ports in flight are untested in the first pass, and filtered later.
     pub const fn ports(&self, state: PortState) -> &PortSet {
         self.ledger.ports(state)
     }
 
-    /// How many ports are in each state.
+    /// The number of ports in each state.
     pub const fn counts(&self) -> Counts {
         self.ledger.counts()
     }
@@ -413,7 +413,7 @@ impl Scan {
         }
     }
 
-    /// A port answered: the round trip, the loss and the pace learn from it.
+    /// Updates the round-trip time, the loss and the rate after the answer of a port.
     fn handle_answer(&mut self, now: Instant, probe: &Probe, elapsed: Duration, state: PortState) {
         if !self.loss.has_answer() {
             self.silent_start.handle_first_answer(now - self.started_at, probe);
@@ -427,13 +427,13 @@ impl Scan {
         };
         self.pings.handle_responder(responder, probe.port);
         let exchange = self.rtt.exchange_of(elapsed);
-        let sent = |number: u32| probe.started() + rtt::syn_at(number);
+        let sent_at = |number: u32| probe.started() + rtt::syn_at(number);
         if responder > ResponderKind::Rejected || exchange == 1 {
             self.loss.handle_answer(AnsweredExchange {
                 number: exchange,
-                of: self.rtt.exchanges_within(self.probe_timeout()),
-                sent: sent(exchange),
-                sent_before: (exchange > 1).then(|| sent(exchange - 1)),
+                exchanges_max: self.rtt.exchanges_within(self.probe_timeout()),
+                sent_at: sent_at(exchange),
+                previous_sent_at: (exchange > 1).then(|| sent_at(exchange - 1)),
             });
         }
         if let Some(controller) = &mut self.controller {
@@ -445,20 +445,20 @@ impl Scan {
     }
 
     fn handle_rtt(&mut self, now: Instant, started: Duration, elapsed: Duration) {
-        self.heard_at = Some(now);
+        self.answered_at = Some(now);
         self.rtt.handle_answer(elapsed);
         if let Some(controller) = &mut self.controller {
             controller.handle_answer(now, self.started_at + started, elapsed);
         }
     }
 
-    /// Ports that have responded so far.
+    /// The number of ports that have responded so far.
     const fn responding(&self) -> u32 {
         let counts = self.counts();
         counts.open + counts.closed + counts.unreachable
     }
 
-    /// Ports that have not answered so far.
+    /// The ports that were probed and have not answered.
     const fn silent(&self) -> &PortSet {
         self.ledger.ports(PortState::Filtered)
     }
@@ -480,16 +480,19 @@ impl Scan {
         assert_eq!(
             self.counts().total() as usize,
             self.plan.ports.len(),
-            "1: each port is in one state"
+            "1: each port is in exactly one state"
         );
         if self.is_running() {
             let unresolved = self.ports(PortState::Untested).len() + self.silent().len();
-            assert!(self.probes.len() + self.waiting.len() <= unresolved, "2: in flight once");
+            assert!(
+                self.probes.len() + self.waiting.len() <= unresolved,
+                "2: a port is in flight once"
+            );
         } else {
-            assert!(self.waiting.is_empty(), "3: nothing waits after the end");
+            assert!(self.waiting.is_empty(), "3: no port waits after the end");
         }
         if self.is_complete() {
-            assert!(self.ports(PortState::Untested).is_empty(), "4: complete: all were probed");
+            assert!(self.ports(PortState::Untested).is_empty(), "4: all were probed");
         }
     }
 }

@@ -7,14 +7,14 @@
 //!
 //! Invariants: `len` is the number of taken slots; a free slot is on the free list exactly once.
 
-/// Identifies one occupant of one [`Slots`] for ever: a reused slot has another generation.
+/// Identifies one occupant of one [`Slots`] permanently: a reused slot has another generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     index: u32,
     generation: u32,
 }
 
-const _: () = assert!(size_of::<usize>() == 8, "a key fits the poller's token only on 64 bits");
+const _: () = assert!(size_of::<usize>() == 8, "a token of the poller has 64 bits");
 
 impl Key {
     /// A key from the two halves that [`Key::index`] and [`Key::generation`] return.
@@ -93,7 +93,7 @@ impl<T> Slots<T> {
         let (generation, slot) = &mut self.slots[index as usize];
         match slot {
             Slot::Free { next } => self.free = *next,
-            Slot::Taken(_) => unreachable!("the free list names a taken slot"),
+            Slot::Taken(_) => unreachable!("a slot on the free list is taken"),
         }
         *slot = Slot::Taken(value);
         Key { index, generation: *generation }
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stale_key_finds_nothing_after_its_slot_was_reused() {
+    fn a_stale_key_finds_no_entry_after_its_slot_was_reused() {
         let mut slots = Slots::new();
         let first = slots.insert("first");
         assert_eq!(slots.remove(first), Some("first"));

@@ -1,11 +1,11 @@
-//! An index of deadlines: which key is due first.
+//! An index of deadlines, which finds the keys that are due first.
 //!
 //! Each key has at most one deadline; setting another one replaces it. The owner computes a
-//! deadline from its state and sets it after every change, so a deadline never outlives its state.
-//! Scans keep the deadlines of their probes themselves (in start order, O(1)); this index is for
-//! clients, jobs and lookups, of which there are fewer.
+//! deadline from its state and sets it after each change, so there is never a deadline of a former
+//! state. Scans keep the deadlines of their probes themselves (in start order, O(1)); this index is
+//! for clients, jobs and lookups, of which there are fewer.
 //!
-//! Invariant: `order` and `armed` hold the same pairs.
+//! Invariant: `order` and `armed` contain the same pairs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -22,7 +22,7 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Sets, moves or (with `None`) clears the deadline of `key`.
+    /// Sets or replaces the deadline of `key`, or removes it if `deadline` is `None`.
     pub fn set(&mut self, key: Key, deadline: Option<Instant>) {
         let wanted = deadline.map(|at| (at, key));
         let before = match wanted {
@@ -33,8 +33,8 @@ impl Timers {
             return;
         }
         if let Some(entry) = before {
-            let was_there = self.order.remove(&entry);
-            assert!(was_there, "an armed deadline stands in the order");
+            let was_present = self.order.remove(&entry);
+            assert!(was_present, "each entry of `armed` is in `order`");
         }
         self.order.extend(wanted);
         debug_assert_eq!(self.order.len(), self.armed.len());
@@ -45,7 +45,7 @@ impl Timers {
         self.order.first().map(|(at, _)| *at)
     }
 
-    /// Takes out one key whose deadline is not later than `now`, the earliest first.
+    /// Removes the earliest deadline if it is not later than `now`, and returns its key.
     pub fn pop_due(&mut self, now: Instant) -> Option<Key> {
         let (at, key) = *self.order.first()?;
         if at > now {
@@ -62,7 +62,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn deadlines_are_due_in_order_and_once() {
+    fn deadlines_are_returned_once_in_ascending_order() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let keys: Vec<Key> = (0..4).map(|index| Key::from_parts(index, 0)).collect();
@@ -85,6 +85,6 @@ mod tests {
         let mut timers = Timers::default();
         timers.set(Key::from_parts(0, 0), Some(start));
         timers.set(Key::from_parts(0, 1), Some(start + Duration::from_secs(1)));
-        assert_eq!(timers.pop_due(start), None, "the former occupant's deadline is gone");
+        assert_eq!(timers.pop_due(start), None, "the deadline of the former occupant was replaced");
     }
 }

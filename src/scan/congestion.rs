@@ -1,151 +1,152 @@
-//! How fast one scan may send: pacing and congestion control.
+//! The congestion control of one scan: it determines the send rate and paces the SYNs.
 //!
-//! The unit is the SYN: each probe, each ping, and each repeat that the kernel sends for a port
-//! that stays silent. A token bucket spreads them over time. The rate follows what the path shows:
+//! All SYNs count: probes, pings, and the retransmissions that the kernel sends for silent ports. A
+//! token bucket paces them. The rate depends on the answers:
 //!
-//! - While nothing has answered, the pace is that of `silent_pace`.
-//! - **Startup**: while round trips stay short, each round grows the rate by `STARTUP_GAIN`, as
-//!   in BBR.
-//! - **Cruise**: small growth while the queue is short, reduction while it is long. The length of
-//!   the queue is the shortest round trip of a round less the shortest of the last seconds.
-//! - **Loss** alone does not slow a scan down, since radio links lose packets at any rate. Where
-//!   pings are lost more often than before, the rate is halved as an experiment. If that helps, a
-//!   limit was met, and the lower rate stays; if it does not, the loss is random, and the rate is
-//!   restored.
+//! - **Silent**: before the first answer, `silent_pace` determines the rate.
+//! - **Startup**: while the queueing delay is short, the rate is multiplied by `STARTUP_GAIN` in
+//!   each round, as in BBR.
+//! - **Cruise**: the rate grows slowly while the queueing delay is short, and is reduced while it
+//!   is long. The queueing delay is the shortest round-trip time of a round minus the shortest one
+//!   of the last seconds.
+//! - **Loss** alone does not reduce the rate, because radio links lose packets at any rate. If more
+//!   pings are lost than before, the rate is halved as an experiment. If the loss then falls, the
+//!   scan had exceeded a limit, and the lower rate stays. Otherwise the loss is random, and the
+//!   previous rate is restored.
 //!
-//! A round lasts a little longer than a round trip, and only answers to probes of that round count
-//! in it. It knows neither ports nor sockets. Driven by `scan`.
+//! A round lasts a little longer than one round-trip time, and only the answers to probes that were
+//! sent in it count in it. This module knows neither ports nor sockets. `scan` drives it.
 //!
-//! Invariants (`check_invariants`): the rate stays between `RATE_MIN` and `RATE_MAX`; tokens
-//! never exceed one burst.
+//! Invariants (`check_invariants`): the rate stays between `RATE_MIN` and `RATE_MAX`; the number of
+//! tokens never exceeds one burst.
 
 use std::time::{Duration, Instant};
 
 use super::measure::{
-    AnswerRate, BURST_MIN, Doubt, Evidence, GROUP_MAX, GROUP_MIN, LOSS_USUAL, MODERATE_ANSWERED,
-    ModerateQueue, PINGS_PER_ROUND, PingWindow, QueueLength, RatePeak, Reduction, Round,
-    RoundTrips, Ticks, Trial, ping_gap, round_len,
+    AnswerRate, BURST_MIN, Evidence, GROUP_MAX, GROUP_MIN, LOSS_USUAL, MODERATE_ANSWERED,
+    ModerateQueue, PINGS_PER_ROUND, PingWindow, QueueLength, RatePeak, Reduction, ReductionVerdict,
+    Round, RttStats, Ticks, Trial, ping_gap, round_len,
 };
-use super::pings::{PingFate, PingWeight};
+use super::pings::{PingResult, PingWeight};
 use super::silent_pace::{self, START_RATE};
 use crate::pacer::TokenBucket;
 
-/// No measurement makes a scan slower than this: 500 SYNs a second are 30 kB/s.
+/// The minimum rate in SYNs per second, whatever was measured: 500 SYNs per second are 30 kB/s.
 const RATE_MIN: f64 = 500.0;
-/// Beyond this rate nothing is paced: one thread starts fewer connects.
+/// The rate in SYNs per second from which on SYNs are not paced: one thread starts fewer connects.
 const RATE_MAX: f64 = 1_000_000.0;
-/// This part of the rate at which a host was probed while it was silent is kept once it answers.
-const SILENT_KEPT: f64 = 0.9;
-/// Growth of the rate in each round of startup: 2 / ln 2, as in BBR.
+/// The part of the rate before the first answer that is kept after it.
+const SILENT_RATE_KEPT: f64 = 0.9;
+/// The factor by which a round of startup multiplies the rate: 2 / ln 2, as in BBR.
 const STARTUP_GAIN: f64 = 2.89;
-/// The same where only pings are answered: few round trips show a queue late.
+/// The same factor if only pings are answered: with few RTT samples a queue is detected late.
 const STARTUP_GAIN_PINGS: f64 = 1.5;
-/// Growth of the rate in a round of cruise near the rate that met a limit last.
+/// The growth of the rate in a round of cruise near the last limit.
 const GROWTH: f64 = 0.04;
-/// Growth well below that rate: the limit is known to be farther up.
+/// The growth well below the last limit, where no limit is expected.
 const GROWTH_BELOW: f64 = 0.2;
-/// The growth accelerates by this factor with each round beyond that rate, as in CUBIC (RFC 9438).
+/// The factor by which the growth rises per round beyond the last limit, as in CUBIC (RFC 9438).
 const GROWTH_ACCELERATION: f64 = 1.25;
-/// Growth of one round in cruise at most.
+/// The maximum growth in a round of cruise.
 const GROWTH_MAX: f64 = 0.5;
-/// A rate below this part of the last limit is well below it; one above its inverse is beyond.
-const NEAR: f64 = 0.85;
-/// Reduction of the rate in a round that finds the queue long and not shorter than before.
+/// A rate below this part of the last limit is well below it; one above the inverse is beyond it.
+const NEAR_LIMIT: f64 = 0.85;
+/// The factor that reduces the rate if the queueing delay is long and is not falling.
 const REDUCTION: f64 = 0.8;
-/// Reduction in a round that finds a queue of some length, which may be a short one that is full.
+/// The factor that reduces the rate if the queueing delay is moderate: a short queue may be full.
 const CORRECTION: f64 = 0.97;
-/// A queue that shrinks below this part of what it was is left to drain.
-const DRAINS: f64 = 0.8;
-/// Reductions in a row that leave the queue as it was show that the path has changed.
-const STANDING_MAX: u32 = 3;
-/// Round trips that a round needs to be judged.
+/// The rate is kept while the queueing delay falls below this part of its previous value per round.
+const DRAINING_RATIO: f64 = 0.8;
+/// The number of consecutive reductions without effect on the delay that show a changed path.
+const UNCHANGED_QUEUE_ROUNDS_MAX: u32 = 3;
+/// The number of RTT samples that a round needs before its queueing delay is judged.
 const SAMPLES_MIN: u32 = 4;
-/// Round trips that show a queue as well as if every SYN were answered.
+/// The number of RTT samples that show a queue as reliably as if every SYN were answered.
 const SAMPLES_MANY: u32 = 32;
-/// A group of at least so many that shows a long queue ends a round before its time.
-const SAMPLES_SURE: u32 = 4;
-/// Nothing was heard for so long: the pace is that of a host that has never answered.
-const DARK: Duration = Duration::from_secs(2);
-/// The rate is at most so many times the one that was used.
+/// The number of RTT samples after which a group with a long queueing delay ends a round early.
+const SAMPLES_EARLY_MIN: u32 = 4;
+/// The time without an answer after which a host is paced like one that has never answered.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+/// The maximum ratio of the rate to the used rate, if less was sent than the rate permits.
 const USED_FACTOR: f64 = 2.0;
-/// Pings that the second half of an experiment needs.
-const PINGS_TRIAL: u32 = 16;
-/// A loss that falls below this part of what it was follows the rate, so a limit was met.
-const LOSS_FALLS: f64 = 0.7;
-/// A round that is answered so well needs no pings.
-const COHORT_ANSWERED: f64 = 0.9;
-/// No path loses more than this at random.
+/// The number of pings after which an experiment with half the rate is judged.
+const TRIAL_PINGS_MIN: u32 = 16;
+/// If the loss falls to this part of its value before an experiment, it depends on the rate.
+const LOSS_DROP_RATIO: f64 = 0.7;
+/// The share of answered SYNs from which on a round needs no pings.
+const COHORT_ANSWERED_MIN: f64 = 0.9;
+/// The maximum loss that is considered random.
 const LOSS_RANDOM_MAX: f64 = 0.6;
-/// Answers of ports, as a part of the SYNs, below which they do not show a limit.
-const DELIVERED_MIN: f64 = 0.05;
-/// Where a limit allows so many answers in a second, so many times as many SYNs are sent.
+/// The ratio of answers to SYNs up to which the delivery rate does not show a limit.
+const DELIVERY_RATIO_MIN: f64 = 0.05;
+/// The ratio of the send rate to the delivery rate of a host that limits its answers per second.
 const LIMIT_FACTOR: f64 = 1.5;
 
-/// What the rate follows.
+/// The phase that determines the rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum RatePhase {
-    /// Nothing has answered. Left at the first answer.
+    /// There is no answer yet, or none for [`SILENCE_MAX`]. The phase ends with an answer.
     Silent {
-        /// When sending began, once it has.
+        /// The time of the first SYN in this phase; `None` before it.
         since: Option<Instant>,
     },
-    /// Answers come without delay. Left at the first sign of a limit.
+    /// Answers come without queueing delay. The phase ends at the first sign of a limit.
     Startup,
-    /// The limit is near.
+    /// A limit was reached.
     Cruise {
-        /// The rate that met a limit last.
+        /// The rate at which a limit was reached last.
         limit: f64,
-        /// What the next clean round beyond the limit adds.
+        /// The growth of the last round beyond the limit.
         growth: f64,
     },
 }
 
-/// The pace of one scan. See the module's documentation.
+/// The congestion control of one scan. See the module's documentation.
 #[derive(Debug)]
 pub struct Controller {
     phase: RatePhase,
-    /// SYNs per second that spread all ports while nothing answers.
-    spread: f64,
-    /// When the last answer came.
-    heard_at: Instant,
+    /// The maximum rate in the silent phase, which spreads the SYNs of all ports over a second.
+    spread_rate: f64,
+    /// The time of the last answer.
+    answered_at: Instant,
     ticks: Ticks,
-    /// SYNs per second.
+    /// The rate in SYNs per second.
     rate: f64,
     bucket: TokenBucket,
-    round_trips: RoundTrips,
-    used: RatePeak,
-    delivered: AnswerRate,
+    rtt_stats: RttStats,
+    used_rate: RatePeak,
+    answer_rate: AnswerRate,
     round: Round,
     pings: PingWindow,
-    /// When the last ping was sent, and SYNs sent since.
+    /// The time of the last ping, and the number of SYNs sent since.
     pinged_at: Instant,
     sent_since_ping: u32,
     loss_usual: f64,
     trial: Option<Trial>,
-    /// The last reduction, while it may have been wrong, and the phase before.
+    /// The last reduction, while it may turn out to be wrong, and the phase before it.
     reduction: Option<(Reduction, RatePhase)>,
-    /// How long the queue was in the round before.
+    /// The queueing delay of the previous round.
     queue_before: Duration,
-    /// Rounds in a row in which the queue was as long as before, though the rate was reduced.
-    standing: u32,
+    /// The number of consecutive rounds in which the queueing delay stayed long and did not change.
+    unchanged_queue_rounds: u32,
     moderate: ModerateQueue,
 }
 
 impl Controller {
-    /// A controller for a scan that has so many ports to send at once, of which nothing is known.
+    /// The congestion control of a scan of `ports` ports, whose path is unknown.
     pub fn new(now: Instant, ports: usize) -> Self {
-        let spread = silent_pace::spread(ports).min(RATE_MAX);
-        let rate = spread.min(START_RATE);
+        let spread_rate = silent_pace::spread_rate(ports).min(RATE_MAX);
+        let rate = spread_rate.min(START_RATE);
         Self {
             phase: RatePhase::Silent { since: None },
-            spread,
-            heard_at: now,
+            spread_rate,
+            answered_at: now,
             ticks: Ticks::new(now),
             rate,
             bucket: TokenBucket::new(now, BURST_MIN),
-            round_trips: RoundTrips::new(now),
-            delivered: AnswerRate { since: now, current: 0, last: 0 },
-            used: RatePeak { since: now, current: 0.0, previous: 0.0 },
+            rtt_stats: RttStats::new(now),
+            answer_rate: AnswerRate { since: now, current: 0, last: 0 },
+            used_rate: RatePeak { since: now, current: 0.0, previous: 0.0 },
             round: Round::new(now, Duration::ZERO, GROUP_MIN),
             pings: PingWindow::default(),
             pinged_at: now,
@@ -154,19 +155,19 @@ impl Controller {
             trial: None,
             reduction: None,
             queue_before: Duration::ZERO,
-            standing: 0,
+            unchanged_queue_rounds: 0,
             moderate: ModerateQueue::default(),
         }
     }
 
-    /// So many probes may be in flight at most, each for as long as `timeout` if it stays silent:
-    /// to send faster than they end gains nothing.
+    /// Limits the rate in the silent phase: with `in_flight_max` probes in flight, each silent for
+    /// `timeout`, a rate above that at which they expire would gain nothing.
     pub fn set_in_flight_max(&mut self, in_flight_max: usize, timeout: Duration) {
-        let ended = (in_flight_max as f64 / timeout.as_secs_f64()).max(RATE_MIN);
-        self.spread = self.spread.min(ended);
+        let expiry_rate = (in_flight_max as f64 / timeout.as_secs_f64()).max(RATE_MIN);
+        self.spread_rate = self.spread_rate.min(expiry_rate);
     }
 
-    /// A SYN leaves.
+    /// A SYN is sent.
     pub fn handle_sent(&mut self, now: Instant) {
         self.ticks.handle_tick(now);
         self.refill(now);
@@ -174,10 +175,10 @@ impl Controller {
             RatePhase::Silent { since: since @ None } => *since = Some(now),
             RatePhase::Silent { since: Some(_) } => {}
             RatePhase::Startup | RatePhase::Cruise { .. } => {
-                if now.saturating_duration_since(self.heard_at) > DARK {
+                if now.saturating_duration_since(self.answered_at) > SILENCE_MAX {
                     self.phase = RatePhase::Silent { since: Some(now) };
                     self.trial = None;
-                    self.set_rate(now, self.spread.min(START_RATE));
+                    self.set_rate(now, self.spread_rate.min(START_RATE));
                 }
             }
         }
@@ -187,9 +188,9 @@ impl Controller {
         self.sent_since_ping = self.sent_since_ping.saturating_add(1);
     }
 
-    /// The kernel repeated a SYN by itself: the next of ours waits for its share. While nothing
-    /// answers, the spread allows for it.
-    pub fn handle_repeat(&mut self, now: Instant) {
+    /// The kernel has retransmitted a SYN, which delays the next SYN of the scan. It does not in
+    /// the silent phase, whose rate keeps the first SYNs and the retransmissions apart.
+    pub fn handle_retransmission(&mut self, now: Instant) {
         self.refill(now);
         if !matches!(self.phase, RatePhase::Silent { .. }) {
             self.bucket.owe(self.rate);
@@ -198,8 +199,8 @@ impl Controller {
         self.sent_since_ping = self.sent_since_ping.saturating_add(1);
     }
 
-    /// A ping leaves. What becomes of it stands for so many SYNs; it says something about the rate
-    /// only if the rate was used.
+    /// A ping is sent. Returns its weight: the number of SYNs that it represents, and whether their
+    /// number was large enough to test the rate.
     pub fn handle_ping_sent(&mut self, now: Instant) -> PingWeight {
         let since = now.saturating_duration_since(self.pinged_at).as_secs_f64();
         let sent = std::mem::take(&mut self.sent_since_ping);
@@ -209,47 +210,48 @@ impl Controller {
         PingWeight { syns: sent + 1, tests_rate }
     }
 
-    /// An answer came, `rtt` after its SYN left at `sent_at`.
+    /// An answer arrived, `rtt` after its SYN was sent at `sent_at`.
     pub fn handle_answer(&mut self, now: Instant, sent_at: Instant, rtt: Duration) {
         self.ticks.handle_tick(now);
-        if now > self.heard_at {
+        if now > self.answered_at {
             self.on_tick_end(now);
         }
-        self.heard_at = now;
-        self.round_trips.handle_sample(now, rtt);
+        self.answered_at = now;
+        self.rtt_stats.handle_sample(now, rtt);
         if let RatePhase::Silent { .. } = self.phase {
-            // What was sent so far may stand in a queue, which would hide the round trip.
-            let used = self.rate(now);
-            let rate = used.min(START_RATE.max(SILENT_KEPT * used));
+            // The SYNs sent so far may fill a queue, which would hide the true round-trip time.
+            let silent_rate = self.rate(now);
+            let rate = silent_rate.min(START_RATE.max(SILENT_RATE_KEPT * silent_rate));
             self.phase = RatePhase::Startup;
             self.sent_since_ping = 0;
             self.set_rate(now, rate);
         }
-        self.doubt_reduction(now, sent_at, rtt);
-        // The time of a probe is kept in whole microseconds.
+        self.review_reduction(now, sent_at, rtt);
+        // The start of a probe is stored in whole microseconds.
         if sent_at + Duration::from_micros(1) > self.round.started_at {
             self.round.samples += 1;
             self.round.sampled_at = sent_at;
             self.round.cohort_answered += u32::from(sent_at <= self.round.cohort_ends_at);
-            // The answer may have waited for this tick since the one before, as while the loop was
-            // held up. The path did not take that time.
+            // The answer may have waited for this tick since the previous one, for example while
+            // the loop was delayed. That time is not part of the round-trip time of the path.
             self.round.group.handle_sample(rtt.saturating_sub(self.ticks.gap));
         }
         self.check_invariants();
     }
 
-    /// A port answered, not a ping.
+    /// A port answered. Answers to pings do not count.
     pub fn handle_port_answer(&mut self, now: Instant) {
-        self.delivered.handle_answer(now);
+        self.answer_rate.handle_answer(now);
     }
 
-    /// A ping was answered, or is overdue and counts as lost. To be called in the order in which
-    /// pings were sent: an answer comes sooner than its absence, and would count too much.
+    /// A ping was answered, or is overdue and counts as lost. This must be called in the order in
+    /// which the pings were sent: an answer is known earlier than a loss, so the recent loss would
+    /// be understated otherwise.
     pub fn handle_ping(
         &mut self,
         now: Instant,
         sent_at: Instant,
-        fate: PingFate,
+        result: PingResult,
         weight: PingWeight,
     ) {
         self.round.pings += u32::from(sent_at >= self.round.started_at);
@@ -258,16 +260,16 @@ impl Controller {
             return;
         }
         self.pings.sent += 1;
-        self.pings.lost += u32::from(fate == PingFate::Lost);
+        self.pings.lost += u32::from(result == PingResult::Lost);
         match self.trial {
-            Some(trial) if self.pings.sent >= PINGS_TRIAL => self.judge_trial(now, trial),
+            Some(trial) if self.pings.sent >= TRIAL_PINGS_MIN => self.judge_trial(now, trial),
             Some(_) => {}
             None => self.judge_loss(now),
         }
         self.check_invariants();
     }
 
-    /// When the next SYN may leave; not later than `now` if it may at once.
+    /// The time at which the next SYN may be sent; `now` if it may be sent at once.
     pub fn next_at(&self, now: Instant) -> Instant {
         if self.rate >= RATE_MAX {
             return now;
@@ -279,17 +281,17 @@ impl Controller {
         now + self.bucket.wait_for_burst(now, self.rate(now), burst)
     }
 
-    /// The time between pings.
+    /// The interval between pings.
     pub fn ping_gap(&self, rtt: Duration) -> Duration {
         ping_gap(rtt, self.rate)
     }
 
-    /// SYNs that leave together where the poller wakes the loop by the millisecond.
+    /// The number of SYNs sent at once, because the poller waits for whole milliseconds.
     pub fn burst(&self) -> u32 {
         (self.rate * 1e-3) as u32 + 1
     }
 
-    /// Puts in what time has brought since the last call.
+    /// Adds the tokens for the time since the last call.
     fn refill(&mut self, now: Instant) {
         if self.bucket.is_stale(now) {
             self.rate = self.rate(now);
@@ -297,11 +299,11 @@ impl Controller {
         }
     }
 
-    /// SYNs per second, which rise by time alone while nothing answers.
+    /// The present rate in SYNs per second. In the silent phase it rises with time.
     pub fn rate(&self, now: Instant) -> f64 {
         match self.phase {
             RatePhase::Silent { since: Some(since) } => {
-                silent_pace::rate_after(now.saturating_duration_since(since), self.spread)
+                silent_pace::rate_after(now.saturating_duration_since(since), self.spread_rate)
             }
             RatePhase::Silent { since: None } | RatePhase::Startup | RatePhase::Cruise { .. } => {
                 self.rate
@@ -309,35 +311,36 @@ impl Controller {
         }
     }
 
-    /// How long the queue was in this round.
+    /// The queueing delay in this round.
     fn queue(&self) -> Duration {
         let shortest = self.round.group.shortest().unwrap_or_default();
-        shortest.saturating_sub(self.round_trips.floor().unwrap_or(shortest))
+        shortest.saturating_sub(self.rtt_stats.floor().unwrap_or(shortest))
     }
 
-    /// Judges the answers of the ticks before, which are complete now.
+    /// Evaluates the answers of the previous ticks, which are complete now.
     fn on_tick_end(&mut self, now: Instant) {
-        let is_sure = self.round.group.handle_tick_end() && self.round.samples >= SAMPLES_SURE;
-        if is_sure && self.queue() > self.round_trips.queue_max() {
+        let may_end_early =
+            self.round.group.handle_tick_end() && self.round.samples >= SAMPLES_EARLY_MIN;
+        if may_end_early && self.queue() > self.rtt_stats.queue_max() {
             self.on_queue_long(now);
         }
         self.judge_round(now);
     }
 
-    /// Ends the round once its probes had time to be answered and enough of them were.
+    /// Ends the round if there was time for the answers to its probes and enough of them arrived.
     fn judge_round(&mut self, now: Instant) {
-        let floor = self.round_trips.floor().unwrap_or_default();
+        let floor = self.rtt_stats.floor().unwrap_or_default();
         let age = now.saturating_duration_since(self.round.started_at);
         if age < round_len(floor) || self.round.samples < SAMPLES_MIN {
             return;
         }
-        self.used.handle_rate(now, f64::from(self.round.sent) / age.as_secs_f64());
-        let (queue, queue_max) = (self.queue(), self.round_trips.queue_max());
+        self.used_rate.handle_rate(now, f64::from(self.round.sent) / age.as_secs_f64());
+        let (queue, queue_max) = (self.queue(), self.rtt_stats.queue_max());
         if queue > queue_max {
             return self.on_queue_long(now);
         }
         let is_answered = f64::from(self.round.cohort_answered)
-            >= COHORT_ANSWERED * f64::from(self.round.cohort_sent);
+            >= COHORT_ANSWERED_MIN * f64::from(self.round.cohort_sent);
         let is_sampled = is_answered || self.round.samples >= SAMPLES_MANY;
         let is_early = !is_sampled && age < 2 * round_len(floor);
         if is_early || !is_answered && self.round.pings < PINGS_PER_ROUND / 2 {
@@ -346,8 +349,8 @@ impl Controller {
         let was_used = f64::from(self.round.sent) >= 0.5 * self.rate * age.as_secs_f64();
         let length =
             if queue <= queue_max / 2 { QueueLength::Short } else { QueueLength::Moderate };
-        let evidence = if is_sampled { Evidence::Ample } else { Evidence::Scant };
-        (self.queue_before, self.standing) = (queue, 0);
+        let evidence = if is_sampled { Evidence::Ample } else { Evidence::Sparse };
+        (self.queue_before, self.unchanged_queue_rounds) = (queue, 0);
         let count = match self.phase {
             RatePhase::Cruise { .. } if is_answered => MODERATE_ANSWERED,
             RatePhase::Cruise { .. } => 1,
@@ -358,25 +361,27 @@ impl Controller {
         }
         let may_grow = was_used && self.trial.is_none();
         let rate = self.rate * if may_grow { self.growth(length, evidence) } else { 1.0 };
-        let tested = (USED_FACTOR * self.used.peak()).max(START_RATE);
+        let tested = (USED_FACTOR * self.used_rate.peak()).max(START_RATE);
         self.set_rate(now, if was_used { rate } else { rate.min(tested) });
     }
 
-    /// The factor by which a clean round raises the rate.
+    /// The factor for the rate after a round without a long queueing delay.
     fn growth(&mut self, queue: QueueLength, evidence: Evidence) -> f64 {
         let is_short = queue == QueueLength::Short;
         match &mut self.phase {
             RatePhase::Silent { .. } => 1.0,
             RatePhase::Startup if is_short && evidence == Evidence::Ample => STARTUP_GAIN,
-            RatePhase::Startup if is_short => (STARTUP_GAIN_PINGS * self.spread / self.rate)
+            RatePhase::Startup if is_short => (STARTUP_GAIN_PINGS * self.spread_rate / self.rate)
                 .clamp(STARTUP_GAIN_PINGS, STARTUP_GAIN),
             RatePhase::Startup => {
                 self.phase = RatePhase::Cruise { limit: self.rate, growth: GROWTH };
                 1.0
             }
             RatePhase::Cruise { .. } if !is_short => CORRECTION,
-            RatePhase::Cruise { limit, .. } if self.rate < *limit * NEAR => 1.0 + GROWTH_BELOW,
-            RatePhase::Cruise { limit, growth } if self.rate > *limit / NEAR => {
+            RatePhase::Cruise { limit, .. } if self.rate < *limit * NEAR_LIMIT => {
+                1.0 + GROWTH_BELOW
+            }
+            RatePhase::Cruise { limit, growth } if self.rate > *limit / NEAR_LIMIT => {
                 *growth = (*growth * GROWTH_ACCELERATION).min(GROWTH_MAX);
                 1.0 + *growth
             }
@@ -384,21 +389,22 @@ impl Controller {
         }
     }
 
-    /// The queue is too long: less is sent than it drains.
+    /// The queueing delay is too long: the rate is reduced so that the queue drains.
     fn on_queue_long(&mut self, now: Instant) {
         let queue = self.queue();
-        let drains = queue < self.queue_before.mul_f64(DRAINS);
-        let stands = !drains && self.queue_before > queue.mul_f64(DRAINS);
+        let is_draining = queue < self.queue_before.mul_f64(DRAINING_RATIO);
+        let is_unchanged = !is_draining && self.queue_before > queue.mul_f64(DRAINING_RATIO);
         self.queue_before = queue;
-        self.standing = if stands { self.standing + 1 } else { 0 };
-        if self.standing >= STANDING_MAX {
+        self.unchanged_queue_rounds =
+            if is_unchanged { self.unchanged_queue_rounds + 1 } else { 0 };
+        if self.unchanged_queue_rounds >= UNCHANGED_QUEUE_ROUNDS_MAX {
             return self.on_path_changed(now);
         }
         let (rate, limit) = match self.phase {
             RatePhase::Silent { .. } => (self.rate, self.rate),
-            // The limit lies between the last two rates, and the queue has to drain.
+            // The limit is between the last two rates, and the queue has to drain.
             RatePhase::Startup => (self.rate / STARTUP_GAIN, self.rate / STARTUP_GAIN.sqrt()),
-            RatePhase::Cruise { .. } if drains => (self.rate, self.rate),
+            RatePhase::Cruise { .. } if is_draining => (self.rate, self.rate),
             RatePhase::Cruise { .. } => (self.rate * REDUCTION, self.rate),
         };
         if rate < self.rate {
@@ -411,65 +417,63 @@ impl Controller {
         self.set_rate(now, rate);
     }
 
-    /// Takes a reduction back where the long queue was none of the path. A process that is held up
-    /// for a moment, here or there, delays answers as a queue does, but then catches up at once. A
-    /// queue that the scan caused drains by the difference of the rates only.
-    fn doubt_reduction(&mut self, now: Instant, sent_at: Instant, rtt: Duration) {
+    /// Reverts a reduction if the delay was not caused by a queue of the path: see [`Reduction`].
+    fn review_reduction(&mut self, now: Instant, sent_at: Instant, rtt: Duration) {
         let Some((reduction, phase_before)) = self.reduction else { return };
-        let queue = rtt.saturating_sub(self.round_trips.floor().unwrap_or_default());
-        let margin = self.round_trips.deviation();
+        let queue = rtt.saturating_sub(self.rtt_stats.floor().unwrap_or_default());
+        let margin = self.rtt_stats.deviation();
         match reduction.judge(sent_at, queue, self.rate, margin) {
-            Doubt::Open => {}
-            Doubt::Settled => self.reduction = None,
-            Doubt::Wrong => {
+            ReductionVerdict::Pending => {}
+            ReductionVerdict::Kept => self.reduction = None,
+            ReductionVerdict::Wrong => {
                 self.reduction = None;
-                (self.queue_before, self.standing) = (Duration::ZERO, 0);
+                (self.queue_before, self.unchanged_queue_rounds) = (Duration::ZERO, 0);
                 self.phase = phase_before;
                 self.set_rate(now, reduction.rate_before);
             }
         }
     }
 
-    /// A queue that stays the same whatever the rate is not of our making: the round trip of the
-    /// path has become longer.
+    /// A delay that does not depend on the rate is not caused by a queue of the scan. Therefore the
+    /// round-trip time of the path has become longer.
     fn on_path_changed(&mut self, now: Instant) {
         let shortest = self.round.group.shortest().unwrap_or(Duration::MAX);
-        self.round_trips.restart(now, shortest);
-        (self.queue_before, self.standing) = (Duration::ZERO, 0);
+        self.rtt_stats.restart(now, shortest);
+        (self.queue_before, self.unchanged_queue_rounds) = (Duration::ZERO, 0);
         self.moderate = ModerateQueue::default();
         self.phase = RatePhase::Startup;
         self.trial = None;
         self.set_rate(now, self.rate);
     }
 
-    /// Looks into a loss that is higher than usual.
+    /// Begins an experiment with half the rate if the loss is higher than usual.
     fn judge_loss(&mut self, now: Instant) {
         let loss = self.pings.loss();
         if self.pings.exceeds(self.loss_usual) {
             self.trial = Some(Trial { rate_before: self.rate, loss_before: loss });
             self.pings = PingWindow::default();
-            let used = self.used.peak().max(START_RATE);
-            self.set_rate(now, 0.5 * self.rate.min(used));
+            let used_rate = self.used_rate.peak().max(START_RATE);
+            self.set_rate(now, 0.5 * self.rate.min(used_rate));
         } else if self.pings.is_full() {
             self.loss_usual = self.pings.usual_after(self.loss_usual);
             self.pings = PingWindow::default();
         }
     }
 
-    /// Whether the loss followed the rate down.
+    /// Ends an experiment: the lower rate stays if the loss has fallen with the rate.
     fn judge_trial(&mut self, now: Instant, trial: Trial) {
         let loss = self.pings.loss();
         self.trial = None;
         self.pings = PingWindow::default();
-        let delivered = self.delivered.rate(now);
+        let delivery_rate = self.answer_rate.rate(now);
         if loss > LOSS_RANDOM_MAX {
-            // A limit by the second may be spent: what is answered in a second is what it allows.
-            let is_limit = delivered > DELIVERED_MIN * self.rate;
-            let rate = if is_limit { LIMIT_FACTOR * delivered } else { self.rate };
+            // The host may limit its answers per second: the delivery rate is then this limit.
+            let is_limit = delivery_rate > DELIVERY_RATIO_MIN * self.rate;
+            let rate = if is_limit { LIMIT_FACTOR * delivery_rate } else { self.rate };
             let rate = rate.min(self.rate);
             self.phase = RatePhase::Cruise { limit: rate, growth: GROWTH };
             self.set_rate(now, rate);
-        } else if loss > trial.loss_before * LOSS_FALLS {
+        } else if loss > trial.loss_before * LOSS_DROP_RATIO {
             self.loss_usual = f64::midpoint(loss, trial.loss_before);
             self.set_rate(now, trial.rate_before.max(self.rate));
         } else {
@@ -478,19 +482,19 @@ impl Controller {
         }
     }
 
-    /// Begins a round at this rate.
+    /// Sets the rate and begins a round.
     fn set_rate(&mut self, now: Instant, rate: f64) {
         self.refill(now);
         self.rate = rate.clamp(RATE_MIN, RATE_MAX);
         let group = (self.round.samples / 8).clamp(GROUP_MIN, GROUP_MAX);
-        self.round = Round::new(now, self.round_trips.floor().unwrap_or_default(), group);
+        self.round = Round::new(now, self.rtt_stats.floor().unwrap_or_default(), group);
     }
 
     fn check_invariants(&self) {
         debug_assert!((RATE_MIN..=RATE_MAX).contains(&self.rate), "1: the rate is bounded");
         self.bucket.check_invariants(RATE_MAX);
-        debug_assert!((0.0..=1.0).contains(&self.loss_usual), "3: a loss is a share");
-        debug_assert!(self.pings.lost <= self.pings.sent, "4: what is lost was sent");
+        debug_assert!((0.0..=1.0).contains(&self.loss_usual), "3: a loss is between 0 and 1");
+        debug_assert!(self.pings.lost <= self.pings.sent, "4: each lost ping was sent");
     }
 }
 
@@ -508,7 +512,7 @@ mod tests {
                     RatePhase::Cruise { limit, growth } => format!("cruise {limit:.0} {growth:.2}"),
                 },
                 self.queue(),
-                self.round_trips.queue_max(),
+                self.rtt_stats.queue_max(),
                 self.round.samples,
                 self.pings.lost,
                 self.pings.sent,
@@ -522,8 +526,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Sends at the controller's pace for a time; each SYN is answered after `rtt`, whose argument
-    /// is the present rate.
+    /// Sends SYNs at the rate of the controller for the time `length`, and returns their number.
+    /// Each SYN is answered after `rtt`, which is computed from the present rate.
     fn drive(
         controller: &mut Controller,
         from: Instant,
@@ -552,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_host_gets_all_ports_within_about_a_second() {
+    fn the_syns_for_a_silent_host_are_spread_over_about_a_second() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 10_000);
         let mut sent = 0;
@@ -563,16 +567,16 @@ mod tests {
                 sent += 1;
             }
             if step == 0 {
-                assert_eq!(sent, 10, "the first SYNs leave at once");
+                assert_eq!(sent, 10, "the first SYNs are sent at once");
             }
         }
         assert!((9_000..=13_000).contains(&sent), "{sent}");
         controller.set_in_flight_max(200, ms(2000));
-        assert!(controller.rate(now + ms(1300)) <= RATE_MIN.max(100.0), "as many as end");
+        assert!(controller.rate(now + ms(1300)) <= RATE_MIN.max(100.0), "as many as expire");
     }
 
     #[test]
-    fn a_near_host_is_unpaced_within_milliseconds() {
+    fn the_rate_for_a_near_host_is_hardly_limited_after_some_milliseconds() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 65_535);
         drive(&mut controller, now, ms(40), |_| Duration::from_micros(100));
@@ -580,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_grows_with_the_rate_is_kept_short() {
+    fn the_rate_stays_near_the_limit_above_which_a_queue_grows() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 65_535);
         let queue = |rate: f64| if rate > 10_000.0 { ms(15) } else { ms(0) };
@@ -590,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_is_no_queue() {
+    fn jitter_does_not_reduce_the_rate() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 65_535);
         let count = std::cell::Cell::new(0_u32);
@@ -603,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_trip_that_was_measured_too_short_does_not_hold_the_rate_down() {
+    fn one_rtt_sample_that_is_too_short_does_not_limit_the_rate() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 65_535);
         let count = std::cell::Cell::new(0_u32);
@@ -616,17 +620,17 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_wait_for_a_loop_that_was_held_up_show_no_queue() {
+    fn answers_that_waited_for_a_delayed_loop_do_not_reduce_the_rate() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 65_535);
         drive(&mut controller, now, ms(200), |_| ms(50));
-        let held_up_from = now + ms(270);
+        let delayed_from = now + ms(270);
         for step in 200..=270 {
             controller.handle_sent(now + ms(step));
         }
-        let before = controller.rate(held_up_from);
-        // The loop stands still for ten milliseconds, at whose start answers have come.
-        let at = held_up_from + ms(10);
+        let before = controller.rate(delayed_from);
+        // The loop is delayed by ten milliseconds. The answers arrived at the start of the delay.
+        let at = delayed_from + ms(10);
         for _ in 0..16 {
             controller.handle_answer(at, at - ms(60), ms(60));
         }
@@ -635,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn random_loss_leaves_the_rate_as_it_is_and_loss_that_follows_it_does_not() {
+    fn loss_reduces_the_rate_only_if_it_depends_on_the_rate() {
         for is_random in [true, false] {
             let now = Instant::now();
             let mut controller = Controller::new(now, 65_535);
@@ -645,8 +649,8 @@ mod tests {
                 at += ms(1);
                 let loss = if is_random || controller.rate(at) > 0.7 * before { 4 } else { 0 };
                 let weight = PingWeight { syns: 20, tests_rate: true };
-                let fate = if n % 10 < loss { PingFate::Lost } else { PingFate::Answered };
-                controller.handle_ping(at, at - ms(1), fate, weight);
+                let result = if n % 10 < loss { PingResult::Lost } else { PingResult::Answered };
+                controller.handle_ping(at, at - ms(1), result, weight);
             }
             let after = controller.rate(at);
             assert_eq!(after >= before, is_random, "{before} to {after}");
@@ -666,12 +670,12 @@ mod tests {
     }
 
     #[test]
-    fn repeats_of_the_kernel_delay_what_comes_next() {
+    fn retransmissions_of_the_kernel_delay_the_next_syn() {
         let now = Instant::now();
         let mut controller = Controller::new(now, 65_535);
         controller.handle_answer(now, now, ms(20));
         for _ in 0..50 {
-            controller.handle_repeat(now);
+            controller.handle_retransmission(now);
         }
         let wait = controller.next_at(now) - now;
         assert!((ms(5)..=ms(22)).contains(&wait), "{wait:?}");

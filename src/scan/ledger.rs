@@ -1,42 +1,42 @@
-//! Which state each port of one scan is in.
+//! The states of the ports of one scan.
 //!
-//! Five sets of ports, one per state: a port that was asked for is in exactly one of them, from
-//! the first moment to the last. It knows nothing of probes or time.
+//! There is one set of ports per state, and each requested port is always in exactly one of the
+//! five sets. This module knows neither probes nor time. `scan` drives it.
 
 use crate::port_set::PortSet;
 
-/// What a port came to.
+/// The state of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortState {
     /// The handshake was completed.
     Open,
-    /// A RST answered.
+    /// The host answered with a RST.
     Closed,
-    /// Silent until the deadline, in every pass.
+    /// No answer came until the deadline, in any pass so far.
     Filtered,
-    /// The network or a local policy said no.
+    /// The network or a local policy rejected the probe.
     Unreachable,
-    /// The scan ended first.
+    /// The port has no result yet, or the scan ended before it had one.
     Untested,
 }
 
-/// How many ports are in each state.
+/// The number of ports in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Ports in [`PortState::Open`].
+    /// The number of ports in [`PortState::Open`].
     pub open: u32,
-    /// Ports in [`PortState::Closed`].
+    /// The number of ports in [`PortState::Closed`].
     pub closed: u32,
-    /// Ports in [`PortState::Filtered`].
+    /// The number of ports in [`PortState::Filtered`].
     pub filtered: u32,
-    /// Ports in [`PortState::Unreachable`].
+    /// The number of ports in [`PortState::Unreachable`].
     pub unreachable: u32,
-    /// Ports in [`PortState::Untested`].
+    /// The number of ports in [`PortState::Untested`].
     pub untested: u32,
 }
 
 impl Counts {
-    /// The sum, state by state.
+    /// The sum for each state.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Counts {
         }
     }
 
-    /// All ports asked for.
+    /// The number of all requested ports.
     pub const fn total(&self) -> u32 {
         self.open + self.closed + self.filtered + self.unreachable + self.untested
     }
@@ -65,7 +65,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Every port untested.
+    /// The states before the first probe: all ports are untested.
     pub fn new(ports: PortSet) -> Self {
         Self {
             untested: ports,
@@ -76,11 +76,11 @@ impl Ledger {
         }
     }
 
-    /// Moves a port that was untested or silent so far to its new state; the state it was in.
+    /// Moves an untested or filtered port to its new state. Returns its previous state.
     pub fn classify(&mut self, port: u16, state: PortState) -> PortState {
         let was_untested = self.untested.remove(port);
         let was_filtered = self.filtered.remove(port);
-        assert!(was_untested != was_filtered, "a port in flight is untested or silent so far");
+        assert!(was_untested != was_filtered, "a port that is probed was untested or filtered");
         let set = match state {
             PortState::Open => &mut self.open,
             PortState::Closed => &mut self.closed,
@@ -89,7 +89,7 @@ impl Ledger {
             PortState::Untested => &mut self.untested,
         };
         let is_new = set.insert(port);
-        assert!(is_new, "a port is in one state");
+        assert!(is_new, "a port is in exactly one state");
         if was_untested { PortState::Untested } else { PortState::Filtered }
     }
 
@@ -104,7 +104,7 @@ impl Ledger {
         }
     }
 
-    /// How many ports are in each state.
+    /// The number of ports in each state.
     pub const fn counts(&self) -> Counts {
         Counts {
             open: self.open.len() as u32,

@@ -1,37 +1,42 @@
-//! What answers and pings show of a path: round trips, rates and losses of a short time.
+//! Recent measurements of a path: round-trip times, rates and losses.
 //!
-//! Each is a few numbers that forget by themselves. None knows ports or sockets, nor decides
-//! anything: [`congestion`](super::congestion) does.
+//! Each measurement takes a few numbers, in which new samples replace old ones. This module knows
+//! neither ports nor sockets. [`congestion`](super::congestion) drives it and decides on the rate.
 
 use std::time::{Duration, Instant};
 
-/// The shortest round trip is that of the last one to two windows of this length (BBR keeps 10 s).
+/// The length of the windows of the shortest round-trip time, which is that of the last one to two
+/// windows. BBR uses 10 s.
 const WINDOW: Duration = Duration::from_secs(5);
-/// A rate that was not used is not kept: it was not tested. Longer than the default deadline, so
-/// that a scan whose probes all wait keeps the rate at which it sent them.
+/// The length of the windows of the highest used rate. A rate that was not used was not tested, so
+/// it is not kept for longer. The window is longer than the default timeout of probes: a scan that
+/// waits for all its probes keeps the rate at which it sent them.
 const USED_WINDOW: Duration = Duration::from_secs(3);
-/// Round trips of a group, whose shortest shows the queue whatever the jitter is: an eighth of
-/// those that the last round had, within these bounds, and twice as many in each further group.
+/// The minimum number of RTT samples in a group, the shortest of which shows the queueing delay in
+/// spite of jitter. The first group of a round has an eighth of the samples of the last round,
+/// within these bounds, and each further group has twice as many as the previous one.
 pub(super) const GROUP_MIN: u32 = 4;
 /// See [`GROUP_MIN`].
 pub(super) const GROUP_MAX: u32 = 64;
-/// A queue shorter than this cannot be distinguished from the jitter of a busy machine.
+/// A queueing delay below this cannot be distinguished from the jitter of a busy machine.
 const QUEUE_MIN: Duration = Duration::from_millis(4);
-/// Round trips differ by so much at any length of the queue.
+/// The difference between RTT samples that shows nothing about the queueing delay.
 const QUEUE_MARGIN: Duration = Duration::from_millis(1);
-/// A queue longer than this is too long whatever the round trip is.
+/// A queueing delay above this plus jitter is too long for any round-trip time.
 const QUEUE_MAX: Duration = Duration::from_millis(16);
-/// Round trips differ by this many times their usual difference without a queue.
+/// The ratio of the jitter that is permitted without a queue to the mean jitter.
 const JITTER_FACTOR: f64 = 1.5;
-/// The shortest round: that of a host at no distance.
+/// The minimum length of a round, for hosts whose round-trip time is almost zero.
 const ROUND_MIN: Duration = Duration::from_millis(1);
-/// Tokens that are kept at any rate: the first SYNs leave at once, as in RFC 6928.
+/// The number of tokens that are kept at any rate: as many SYNs are sent at once at the start as
+/// TCP sends segments (RFC 6928).
 pub(super) const BURST_MIN: f64 = 10.0;
 
-/// The shortest of the last round trips.
+/// The shortest RTT sample of a group.
 ///
 /// The answers that the loop reads in one tick have waited for it for different times, the last one
-/// for the shortest. So all of them belong to one group, which can only end with the tick.
+/// for the shortest time. Therefore all of them belong to one group, which can only end with the
+/// tick.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RttGroup {
     pub(super) len: u32,
@@ -50,7 +55,7 @@ impl RttGroup {
         self.count += 1;
     }
 
-    /// The samples of a tick are complete; returns whether the group is so too.
+    /// Handles the end of a tick. Returns whether the group is complete; the next one then begins.
     pub(super) fn handle_tick_end(&mut self) -> bool {
         let is_full = self.count >= self.len;
         if is_full {
@@ -66,24 +71,25 @@ impl RttGroup {
     }
 }
 
-/// Pings in a round.
+/// The number of pings in a round.
 pub(super) const PINGS_PER_ROUND: u32 = 8;
-/// SYNs for each ping at least: pings are at most one in so many.
+/// The minimum number of SYNs that the rate permits for each ping.
 const SYNS_PER_PING: f64 = 16.0;
-/// The longest time between pings, at any rate that fills it.
+/// The maximum interval between pings, unless the rate is too low for it ([`SYNS_PER_PING`]).
 const PING_GAP_MAX: Duration = Duration::from_millis(20);
-/// The shortest time between pings.
+/// The minimum interval between pings.
 const PING_GAP_MIN: Duration = Duration::from_millis(4);
-/// Pings that a judgement of loss needs.
+/// The number of pings that a judgement of the loss needs.
 const PINGS_MIN: u32 = 8;
-/// Results of pings before which the window of loss begins anew.
+/// The number of pings after which a new window of the loss begins.
 const PINGS_WINDOW: u32 = 32;
-/// Loss beyond the usual one that is looked into, at least.
+/// The minimum excess over the usual loss that starts an experiment with a lower rate.
 const LOSS_EXCESS: f64 = 0.15;
-/// The usual loss before anything was measured.
+/// The usual loss that is assumed before the first measurement.
 pub(super) const LOSS_USUAL: f64 = 0.05;
 
-/// Pings since the rate last changed for their sake.
+/// The pings in the present window, which ends after [`PINGS_WINDOW`] pings, and when an experiment
+/// begins or ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PingWindow {
     pub(super) sent: u32,
@@ -95,24 +101,25 @@ impl PingWindow {
         f64::from(self.lost) / f64::from(self.sent.max(1))
     }
 
-    /// Whether the loss is higher than usual, by more than chance explains.
+    /// Whether the loss exceeds the usual loss by at least [`LOSS_EXCESS`] and by three standard
+    /// deviations.
     pub(super) fn exceeds(self, usual: f64) -> bool {
         let variance = usual.max(LOSS_USUAL) * (1.0 - usual) / f64::from(self.sent.max(1));
         self.sent >= PINGS_MIN && self.loss() - usual > LOSS_EXCESS.max(3.0 * variance.sqrt())
     }
 
-    /// Whether the window is to begin anew.
+    /// Whether a new window must begin.
     pub(super) const fn is_full(self) -> bool {
         self.sent >= PINGS_WINDOW
     }
 
-    /// The usual loss after this window.
+    /// The usual loss after this window, as a moving average.
     pub(super) fn usual_after(self, usual: f64) -> f64 {
         usual * 0.75 + self.loss().min(usual + LOSS_EXCESS / 2.0) * 0.25
     }
 }
 
-/// The shortest round trip of the last one to two windows.
+/// The shortest round-trip time of the last one to two windows of length [`WINDOW`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RttFloor {
     since: Instant,
@@ -139,7 +146,8 @@ impl RttFloor {
     }
 }
 
-/// The highest rate of SYNs that were really sent, of the last one to two windows.
+/// The highest rate at which SYNs were sent in the last one to two windows of length
+/// [`USED_WINDOW`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RatePeak {
     pub(super) since: Instant,
@@ -161,7 +169,7 @@ impl RatePeak {
     }
 }
 
-/// Answers in the present and in the last whole second.
+/// The number of answers of ports in the present second and in the previous one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AnswerRate {
     pub(super) since: Instant,
@@ -180,33 +188,36 @@ impl AnswerRate {
         self.current = self.current.saturating_add(1);
     }
 
-    /// Answers per second, of the second that had more.
+    /// The delivery rate in answers per second: the greater number of the two seconds.
     pub(super) fn rate(&self, now: Instant) -> f64 {
         let is_old = now.saturating_duration_since(self.since) >= Duration::from_secs(2);
         if is_old { 0.0 } else { f64::from(self.current.max(self.last)) }
     }
 }
 
-/// What the answers to the probes of one round showed.
+/// The SYNs that were sent in one round, and the answers to them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Round {
     pub(super) started_at: Instant,
     pub(super) sent: u32,
     pub(super) samples: u32,
-    /// When the probe of the last sample was sent.
+    /// The time at which the SYN of the last sample was sent.
     pub(super) sampled_at: Instant,
     pub(super) group: RttGroup,
-    /// SYNs that were sent in the first part of the round, and how many of them were answered
-    /// before it ended.
+    /// The end of the first part of the round. The answers to the SYNs of this part, the cohort,
+    /// arrive before the end of the round.
     pub(super) cohort_ends_at: Instant,
+    /// The number of SYNs in the cohort.
     pub(super) cohort_sent: u32,
+    /// The number of answers to SYNs of the cohort.
     pub(super) cohort_answered: u32,
-    /// Pings sent in this round whose fate is known.
+    /// The number of pings sent in this round that were answered or are overdue.
     pub(super) pings: u32,
 }
 
 impl Round {
-    /// The first quarter of a round trip is the part whose answers come before the round ends.
+    /// A round whose cohort is sent in the first eighth of a round-trip time. A round lasts 1¼
+    /// round-trip times ([`round_len`]), so answers that take up to an eighth longer still count.
     pub(super) fn new(now: Instant, rtt: Duration, group: u32) -> Self {
         Self {
             started_at: now,
@@ -222,22 +233,23 @@ impl Round {
     }
 }
 
-/// How long a round lasts at a round trip.
+/// The length of a round at this round-trip time.
 pub(super) fn round_len(rtt: Duration) -> Duration {
     (rtt + rtt / 4).max(ROUND_MIN)
 }
 
-/// The time between pings at a round trip, and at a rate of SYNs.
+/// The interval between pings at this round-trip time and this rate of SYNs.
 pub(super) fn ping_gap(rtt: Duration, rate: f64) -> Duration {
     let by_rate = Duration::from_secs_f64(SYNS_PER_PING / rate);
     (round_len(rtt) / PINGS_PER_ROUND).clamp(PING_GAP_MIN, PING_GAP_MAX).max(by_rate)
 }
 
-/// The ticks of the event loop in which a scan sends or hears something.
+/// The ticks of the event loop in which a scan sends a SYN or receives an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticks {
+    /// The start of the present tick.
     at: Instant,
-    /// How long the present tick began after the one before.
+    /// The time between the starts of the previous tick and the present one.
     pub(super) gap: Duration,
 }
 
@@ -254,23 +266,23 @@ impl Ticks {
     }
 }
 
-/// An experiment: half the rate, to see whether the loss follows it.
+/// An experiment with half the rate, which shows whether the loss depends on the rate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Trial {
     pub(super) rate_before: f64,
     pub(super) loss_before: f64,
 }
 
-/// How the round trips of a path differ.
+/// The shortest round-trip time of a path, and the jitter.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RoundTrips {
+pub(super) struct RttStats {
     floor: RttFloor,
-    /// The mean difference of successive round trips.
+    /// The mean difference between successive RTT samples.
     jitter: Duration,
     last: Option<Duration>,
 }
 
-impl RoundTrips {
+impl RttStats {
     pub(super) const fn new(now: Instant) -> Self {
         Self { floor: RttFloor::new(now, Duration::MAX), jitter: Duration::ZERO, last: None }
     }
@@ -282,59 +294,64 @@ impl RoundTrips {
         }
     }
 
-    /// The path has changed: this is its shortest round trip.
+    /// The path has changed: `shortest` is its shortest round-trip time.
     pub(super) const fn restart(&mut self, now: Instant, shortest: Duration) {
         self.floor = RttFloor::new(now, shortest);
     }
 
-    /// The shortest of the last round trips.
+    /// The shortest recent round-trip time; `None` before the first sample.
     pub(super) fn floor(&self) -> Option<Duration> {
         self.floor.floor()
     }
 
-    /// A queue longer than this is too long.
+    /// The queueing delay above which it is too long.
     pub(super) fn queue_max(&self) -> Duration {
         let floor = self.floor().unwrap_or_default();
         (floor / 16).clamp(QUEUE_MIN, QUEUE_MAX) + self.deviation()
     }
 
-    /// Round trips differ by so much without a queue.
+    /// The difference between RTT samples that is expected without a queue.
     pub(super) fn deviation(&self) -> Duration {
         self.jitter.mul_f64(JITTER_FACTOR)
     }
 }
 
-/// How long the queue of a clean round was.
+/// The queueing delay of a round in which it was not too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueueLength {
-    /// At most half of the length that is too long.
+    /// The delay was at most half of the permitted one.
     Short,
-    /// Longer than that, and not too long.
+    /// The delay was longer than that, but not too long.
     Moderate,
 }
 
-/// How many round trips a clean round had to show a queue.
+/// The reliability of the queueing delay of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Evidence {
+    /// There were many samples, or almost all SYNs were answered.
     Ample,
-    Scant,
+    /// There were few samples, for example only the answers to pings.
+    Sparse,
 }
 
-/// Rounds in which a moderate queue may stand although the rate falls.
+/// The number of rounds after which a moderate delay is not considered a queue.
 const MODERATE_MAX: u32 = 24;
-/// A round that is answered counts as so many: a queue that loses nothing grows or drains.
+/// The number of rounds as which a round counts in which almost all SYNs were answered: a queue
+/// without loss would grow or drain.
 pub(super) const MODERATE_ANSWERED: u32 = 4;
 
-/// For how many rounds a moderate queue has stood although the rate falls.
+/// The number of rounds with a moderate queueing delay since the last round with a short one,
+/// although the rate fell in each of them.
 ///
-/// If it stands for long the delay is none of a queue: the shortest round trip was measured too
-/// short, as by a loop that was held up between its clock and its sockets, or the path has become a
-/// little longer.
+/// If there are many, the delay is not caused by a queue: the shortest round-trip time was measured
+/// too short, for example because the loop was delayed between its clock and its sockets, or the
+/// path has become a little longer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ModerateQueue(u32);
 
 impl ModerateQueue {
-    /// Adds `count` for a round; returns whether the delay is none of a queue.
+    /// Handles the end of a round, which counts as `count` rounds. Returns whether the delay is not
+    /// caused by a queue.
     pub(super) fn handle_round(&mut self, queue: QueueLength, count: u32) -> bool {
         self.0 = match queue {
             QueueLength::Moderate => self.0 + count,
@@ -344,47 +361,48 @@ impl ModerateQueue {
     }
 }
 
-/// A reduction of the rate because of a long queue, and what shows whether it was wrong.
+/// A reduction of the rate because of a long queueing delay, with the data to review it.
 ///
-/// A process that is held up for a moment, here or there, delays answers as a queue does, but then
-/// catches up at once. A queue that the scan caused drains by the difference of the rates only.
+/// A process on either host that does not run for a moment delays answers as a queue does, but this
+/// delay ends at once. A queue that the scan caused drains only by the difference between the
+/// rates. If the delay ends sooner than that, the reduction was wrong.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reduction {
-    /// When the last of the probes was sent that found a long queue.
+    /// The time at which the last SYN was sent whose answer was delayed.
     pub(super) sent_at: Instant,
-    /// How long it was at least.
+    /// The queueing delay that caused the reduction.
     pub(super) queue: Duration,
     pub(super) rate_before: f64,
 }
 
-/// What a round trip shows of a reduction.
+/// The verdict on a reduction after an RTT sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doubt {
-    /// Nothing.
-    Open,
-    /// Even a queue that the scan caused may have drained by then.
-    Settled,
-    /// The queue was gone too soon: the reduction was wrong.
+pub(super) enum ReductionVerdict {
+    /// The sample does not decide whether the reduction was right.
+    Pending,
+    /// The reduction is kept: a queue that the scan caused could have drained by now.
+    Kept,
+    /// The reduction was wrong: the delay ended too soon for a queue that the scan caused.
     Wrong,
 }
 
 impl Reduction {
-    /// A probe sent at `sent_at` found a queue of this length, after the rate became `rate`. Round
-    /// trips differ by `deviation` without a queue.
+    /// Reviews the reduction to `rate` after the answer to a SYN sent at `sent_at`, with this
+    /// queueing delay. RTT samples differ by `deviation` without a queue.
     pub(super) fn judge(
         &self,
         sent_at: Instant,
         queue: Duration,
         rate: f64,
         deviation: Duration,
-    ) -> Doubt {
+    ) -> ReductionVerdict {
         let since = sent_at.saturating_duration_since(self.sent_at);
         let drained = since.mul_f64((1.0 - rate / self.rate_before).max(0.0));
-        let least = self.queue.saturating_sub(drained + QUEUE_MARGIN + deviation);
-        match least {
-            Duration::ZERO => Doubt::Settled,
-            _ if since > Duration::ZERO && queue < least => Doubt::Wrong,
-            _ => Doubt::Open,
+        let queue_min = self.queue.saturating_sub(drained + QUEUE_MARGIN + deviation);
+        match queue_min {
+            Duration::ZERO => ReductionVerdict::Kept,
+            _ if since > Duration::ZERO && queue < queue_min => ReductionVerdict::Wrong,
+            _ => ReductionVerdict::Pending,
         }
     }
 }

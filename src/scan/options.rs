@@ -1,7 +1,7 @@
-//! How a target is scanned: deadlines, passes, bounds, and what is reported.
+//! The options of a scan: deadlines, passes, limits, and the contents of the answer.
 //!
-//! One [`ScanOptions`] goes from a query or a command line to the scan. Both have the same words
-//! for the values, which are read here.
+//! A query or a command line determines the [`ScanOptions`] of its scans. Both have the same syntax
+//! for the values, which this module parses. `api` and `config` call it.
 
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -14,26 +14,27 @@ use crate::limits;
 use crate::spelling::quote;
 use crate::technique::Technique;
 
-/// How a target is scanned.
+/// The options of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanOptions {
-    /// How ports are probed.
+    /// The technique of the probes.
     pub technique: Technique,
-    /// Each connect's deadline.
+    /// The timeout of each probe.
     pub timeout: Timeout,
-    /// The deadline of the whole target, from the moment it is begun.
+    /// The maximum duration of the scan of a whole target, including the lookup of its name.
     pub deadline: Duration,
-    /// Further passes over silent ports.
+    /// The number of further passes over silent ports.
     pub retries: Retries,
-    /// Connects in flight at most; `None`: as many as ports.
+    /// The maximum number of probes in flight; `None` means as many as there are ports.
     pub concurrency: Option<NonZeroU16>,
-    /// New connects per second at most, 1 to [`limits::RATE_MAX`]; `None`: no bound.
+    /// The maximum number of new probes per second, from 1 to [`limits::RATE_MAX`]; `None` means no
+    /// limit.
     pub rate: Option<NonZeroU32>,
-    /// The family an address must have.
+    /// The address family of the target.
     pub family: Family,
-    /// Which of a name's addresses are scanned.
+    /// The addresses of a name that are scanned.
     pub addresses: Addresses,
-    /// What the answer has besides the open ports.
+    /// The contents of the answer in addition to the open ports.
     pub include: Include,
 }
 
@@ -54,12 +55,12 @@ impl Default for ScanOptions {
 }
 
 impl ScanOptions {
-    /// The options of one of `scans` scans of `ports` ports each, which divide concurrency and
-    /// rate.
+    /// The options of each of `scans` scans of `ports` ports, which divide the concurrency and the
+    /// rate equally.
     #[must_use]
     pub fn divided(self, ports: usize, scans: usize) -> Self {
-        assert!(scans > 0 && ports > 0, "there is something to scan");
-        let concurrency = self.concurrency.map_or(ports, |most| most.get().into()) / scans;
+        assert!(scans > 0 && ports > 0, "there is at least one scan with at least one port");
+        let concurrency = self.concurrency.map_or(ports, |limit| limit.get().into()) / scans;
         let concurrency = u16::try_from(concurrency).unwrap_or(u16::MAX);
         let scans = u32::try_from(scans).unwrap_or(u32::MAX);
         let rate_of = |rate: NonZeroU32| NonZeroU32::new(rate.get() / scans);
@@ -71,21 +72,20 @@ impl ScanOptions {
     }
 }
 
-/// Each connect's deadline.
+/// The timeout of each probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timeout {
-    /// The same for every connect, [`crate::limits::TIMEOUT_MIN`] to
-    /// [`crate::limits::TIMEOUT_MAX`].
+    /// The same timeout for all probes, from [`limits::TIMEOUT_MIN`] to [`limits::TIMEOUT_MAX`].
     Fixed(Duration),
-    /// Follows the measured round trip of the target.
+    /// The timeout is computed from the measured round-trip time of the target.
     Auto,
 }
 
 impl Timeout {
-    /// Reads a duration from [`limits::TIMEOUT_MIN`] to [`limits::TIMEOUT_MAX`], or `auto`.
+    /// Parses a duration from [`limits::TIMEOUT_MIN`] to [`limits::TIMEOUT_MAX`], or `auto`.
     ///
     /// # Errors
-    /// One sentence that says what was expected.
+    /// A message with the permitted values.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "auto" {
             return Ok(Self::Auto);
@@ -109,28 +109,31 @@ impl fmt::Display for Timeout {
     }
 }
 
-/// Further passes over ports that stayed silent.
+/// The number of further passes over silent ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Retries {
-    /// So many, always; 0 to [`crate::limits::RETRIES_MAX`].
+    /// This number of passes, from 0 to [`limits::RETRIES_MAX`].
     Exactly(u8),
-    /// Only when the network is seen to lose packets.
+    /// As many passes as the measured loss requires.
     #[default]
     Auto,
 }
 
 impl Retries {
-    /// Reads a number of passes up to [`limits::RETRIES_MAX`], or `auto`.
+    /// Parses a number of passes up to [`limits::RETRIES_MAX`], or `auto`.
     ///
     /// # Errors
-    /// One sentence that says what was expected.
+    /// A message with the permitted values.
     pub fn parse(text: &str) -> Result<Self, String> {
         let passes = match text {
             "auto" => return Ok(Self::Auto),
             _ => parse_decimal(text, 0..=u64::from(limits::RETRIES_MAX)),
         };
         let passes = passes.map_err(|error| format!("{error}, or auto"))?;
-        assert!(passes <= u64::from(limits::RETRIES_MAX), "`parse_decimal` keeps to its range");
+        assert!(
+            passes <= u64::from(limits::RETRIES_MAX),
+            "`parse_decimal` returns a number in its range"
+        );
         Ok(Self::Exactly(passes as u8))
     }
 }
@@ -144,21 +147,21 @@ impl fmt::Display for Retries {
     }
 }
 
-/// Which of a name's addresses are scanned.
+/// The addresses of a name that are scanned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Addresses {
-    /// The one to prefer.
+    /// Only the preferred address.
     #[default]
     First,
-    /// Every one, each reported.
+    /// All addresses, each with its own result.
     All,
 }
 
 impl Addresses {
-    /// Reads `first` or `all`.
+    /// Parses `first` or `all`.
     ///
     /// # Errors
-    /// One sentence that says what was expected.
+    /// A message with the permitted values.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         match text {
             "first" => Ok(Self::First),
@@ -168,24 +171,25 @@ impl Addresses {
     }
 }
 
-/// What an answer has besides the open ports.
+/// The contents of an answer in addition to the open ports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Include {
-    /// `closed_ports`.
+    /// Whether the answer contains `closed_ports`.
     pub closed: bool,
-    /// `filtered_ports`.
+    /// Whether the answer contains `filtered_ports`.
     pub filtered: bool,
-    /// `unreachable_ports`.
+    /// Whether the answer contains `unreachable_ports`.
     pub unreachable: bool,
-    /// `services`.
+    /// Whether the answer contains `services`.
     pub services: bool,
 }
 
 impl Include {
-    /// Reads a list of [`Include`]'s fields. An item may be repeated, as a port may.
+    /// Parses a list of the fields of [`Include`]. An item may occur several times, like a port in
+    /// a list of ports.
     ///
     /// # Errors
-    /// One sentence that names the items there are.
+    /// A message with the permitted items.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut include = Self::default();
         for item in text.split(',') {
@@ -202,15 +206,15 @@ impl Include {
                 }
             }
         }
-        assert!(include != Self::default(), "a list has an item");
+        assert!(include != Self::default(), "a list has at least one item");
         Ok(include)
     }
 }
 
-/// Reads a whole scan's deadline, of [`limits::TIMEOUT_MIN`] at least.
+/// Parses the maximum duration of a scan, which is at least [`limits::TIMEOUT_MIN`].
 ///
 /// # Errors
-/// One sentence that says what was expected.
+/// A message with the minimum.
 pub fn parse_deadline(text: &str) -> Result<Duration, String> {
     let deadline = duration::parse(text).map_err(|error| error.to_string())?;
     if deadline < limits::TIMEOUT_MIN {
@@ -219,22 +223,22 @@ pub fn parse_deadline(text: &str) -> Result<Duration, String> {
     Ok(deadline)
 }
 
-/// Reads connects in flight, 1 to 65,535.
+/// Parses the maximum number of probes in flight, from 1 to 65,535.
 ///
 /// # Errors
-/// No such number.
+/// The text is not a decimal number in this range.
 pub fn parse_concurrency(text: &str) -> Result<NonZeroU16, DecimalError> {
     let max = u64::from(u16::MAX);
-    let most = parse_decimal(text, 1..=max)?;
-    NonZeroU16::new(most as u16).ok_or(DecimalError::OutOfRange { min: 1, max })
+    let number = parse_decimal(text, 1..=max)?;
+    NonZeroU16::new(number as u16).ok_or(DecimalError::OutOfRange { min: 1, max })
 }
 
-/// Reads new connects per second, 1 to [`limits::RATE_MAX`].
+/// Parses the maximum number of new probes per second, from 1 to [`limits::RATE_MAX`].
 ///
 /// # Errors
-/// No such number.
+/// The text is not a decimal number in this range.
 pub fn parse_rate(text: &str) -> Result<NonZeroU32, DecimalError> {
     let max = u64::from(limits::RATE_MAX);
-    let most = parse_decimal(text, 1..=max)?;
-    NonZeroU32::new(most as u32).ok_or(DecimalError::OutOfRange { min: 1, max })
+    let number = parse_decimal(text, 1..=max)?;
+    NonZeroU32::new(number as u32).ok_or(DecimalError::OutOfRange { min: 1, max })
 }

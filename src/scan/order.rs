@@ -1,62 +1,64 @@
-//! The order in which a pass probes its ports: those that are often open first.
+//! The order in which a pass probes its ports: those that are often open, then the others.
 //!
-//! A port that responds is then known early, so that pings can measure the path from the start.
-//! The rest follows in ascending order. The answer is sorted and does not show the order.
+//! This order finds a responding port early, so that pings can measure the path from the start. The
+//! other ports follow in ascending order. The order is not visible in the results, which are
+//! sorted. `passes` and `scan` drive this module.
 
 use super::loss::Stretch;
 use crate::port_set::PortSet;
 use crate::top_ports;
 
-/// So many of the ports that are open most often go first.
+/// The number of popular ports: the ones that are open most often, which are probed first.
 const POPULAR_LEN: usize = 32;
-/// A set of so few ports is probed in ascending order: it is sent within moments anyway.
+/// The number of ports up to which a scan probes its ports in ascending order. All of them are sent
+/// within a short time anyway.
 const ASCENDING_MAX: usize = 64;
 
-/// What a port is in the order of a pass.
+/// The group of a port in the order of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// One of those that are often open, and go before all others.
+    /// The ports that are often open. They are probed before all others.
     Popular,
-    /// One of those that follow in ascending order.
+    /// The other ports, which follow in ascending order.
     Other,
 }
 
-/// How a scan sorts its ports.
+/// The order of the ports of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sorting {
-    /// The popular ports are a group of their own.
+    /// The popular ports come first, then the others in ascending order.
     PopularFirst,
-    /// All follow each other in ascending order.
+    /// All ports are in ascending order.
     Ascending,
 }
 
-/// The ports of a pass that were not taken yet. The set itself is passed to each call.
+/// The ports of a pass that were not taken yet. The caller passes the set of ports to each call.
 #[derive(Clone, Debug)]
 pub(super) struct Order {
-    /// The place in [`popular`] to look at next; its length once all were.
+    /// The index of the next port in [`popular`]; the length of the list after the last one.
     popular: u8,
-    /// The next of the other ports; `None` once all were taken.
+    /// The next of the other ports; `None` after the last one.
     next: Option<u16>,
     sorting: Sorting,
-    /// Where the other ports are taken from, in ascending order.
+    /// The ranges of the other ports, in ascending order.
     ranges: Vec<(u16, u16)>,
-    /// The range of `next`.
+    /// The index of the range that contains `next`.
     range: usize,
 }
 
 impl Order {
-    /// All ports, those that are often open first.
+    /// The order of the first pass, which takes all ports.
     pub(super) fn first(ports: &PortSet) -> Self {
-        let everything = vec![(0, u16::MAX)];
+        let all_ports = vec![(0, u16::MAX)];
         if ports.len() > ASCENDING_MAX {
-            Self::new(ports, Sorting::PopularFirst, Group::Popular, everything)
+            Self::new(ports, Sorting::PopularFirst, Group::Popular, all_ports)
         } else {
-            Self::new(ports, Sorting::Ascending, Group::Other, everything)
+            Self::new(ports, Sorting::Ascending, Group::Other, all_ports)
         }
     }
 
-    /// The ports of these stretches, in a scan whose first pass had this order.
-    pub(super) fn again(&self, ports: &PortSet, stretches: &[Stretch]) -> Self {
+    /// The order of a further pass of the same scan, which takes the ports of these stretches.
+    pub(super) fn for_stretches(&self, ports: &PortSet, stretches: &[Stretch]) -> Self {
         let has_popular = stretches.iter().any(|stretch| stretch.group == Group::Popular);
         let start = if has_popular { Group::Popular } else { Group::Other };
         let ranges = stretches.iter().filter(|stretch| stretch.group == Group::Other);
@@ -87,18 +89,18 @@ impl Order {
         Some(port)
     }
 
-    /// Whether every port was taken.
+    /// Whether all ports were taken.
     pub(super) const fn is_empty(&self) -> bool {
         self.popular as usize >= POPULAR_LEN && self.next.is_none()
     }
 
-    /// How many ports are left.
+    /// The number of ports that were not taken yet.
     pub(super) fn count(&self, ports: &PortSet) -> usize {
         let mut order = self.clone();
         std::iter::from_fn(|| order.pop(ports)).count()
     }
 
-    /// The group that the port is taken with.
+    /// The group of the port in this scan.
     pub(super) fn group(&self, port: u16) -> Group {
         match self.sorting {
             Sorting::PopularFirst if is_popular(port) => Group::Popular,
@@ -127,21 +129,21 @@ impl Order {
     }
 }
 
-/// Whether the port goes first. A small table rejects most of the others at once.
+/// Whether the port is popular. A small table rejects most other ports without a search.
 fn is_popular(port: u16) -> bool {
     const TABLE: [u64; 4] = {
-        let (mut table, mut place) = ([0; 4], 0);
-        while place < POPULAR_LEN {
-            let port = top_ports::TOP_PORTS[place];
+        let (mut table, mut index) = ([0; 4], 0);
+        while index < POPULAR_LEN {
+            let port = top_ports::TOP_PORTS[index];
             table[port as usize / 64 % 4] |= 1 << (port % 64);
-            place += 1;
+            index += 1;
         }
         table
     };
     TABLE[usize::from(port) / 64 % 4] >> (port % 64) & 1 == 1 && popular().contains(&port)
 }
 
-/// The ports that go first, the most frequently open one at the front.
+/// The popular ports, beginning with the one that is open most often.
 fn popular() -> &'static [u16] {
     top_ports::top(POPULAR_LEN)
 }
@@ -151,13 +153,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_port_is_taken_once_and_popular_ones_first() {
+    fn every_port_is_taken_once_and_popular_ports_come_first() {
         for (first, last) in [(1, 1), (80, 80), (1, 64), (1, 100), (60, 1024), (1, 65_535)] {
             let ports = PortSet::from_range(first, last);
             let mut order = Order::first(&ports);
             let mut taken = Vec::new();
             while !order.is_empty() {
-                taken.push(order.pop(&ports).expect("it is not empty"));
+                taken.push(order.pop(&ports).expect("the order is not empty"));
             }
             assert_eq!(order.pop(&ports), None);
             let first = popular().iter().filter(|port| ports.contains(**port)).count();

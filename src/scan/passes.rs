@@ -1,52 +1,58 @@
-//! The passes of a scan: when one is over, and whether another follows.
+//! The passes of a scan: when a pass ends, and whether another one follows.
 //!
-//! A pass is over once none of its ports waits or is in flight. How many follow is what the plan
-//! asks for, or, with `retries=auto`, as many as the measured loss leaves a doubt, unless the host
-//! disappeared. The state is that of [`Scan`].
+//! A pass ends when none of its ports waits or is in flight. The plan determines the number of
+//! further passes. With `retries=auto` another pass follows while the measured loss suggests that
+//! responding ports were missed, unless the host no longer answers. The methods here belong to
+//! [`Scan`], which owns the state.
 
 use std::time::{Duration, Instant};
 
 use super::ledger::PortState;
-use super::loss::{Extent, MISSED_MAX, PassKind, SAMPLES_SURE, SAMPLES_SURE_SINGLE};
+use super::loss::{
+    Extent, LOSSLESS_SAMPLES_MIN, LOSSLESS_SAMPLES_MIN_SINGLE, MISSED_MAX, PassKind,
+};
 use super::order::Order;
 use super::probes::Probe;
 use super::{Scan, ScanState, rtt};
 use crate::limits;
 use crate::scan::options::{Retries, Timeout};
 
-/// Further passes that `retries=auto` makes at most.
+/// The maximum number of further passes with `retries=auto`.
 const PASSES_AUTO_MAX: u32 = 40;
-/// Passes in a row without any answer after which `retries=auto` takes the host for gone.
-const DARK_PASSES_MAX: u32 = 3;
-/// How long nothing may answer before `retries=auto` takes the host for gone. Limits count by the
-/// second (FreeBSD's icmplim, most firewalls'): a shorter pass may have met a spent one.
-const DARK_MIN: Duration = Duration::from_secs(1);
-/// A host that has not answered for so long, and not in a whole pass, is taken for gone.
-const DARK_MAX: Duration = Duration::from_secs(5);
-/// Ports without an answer before the first answer that make the start of a scan doubtful.
+/// The number of consecutive passes without any answer after which `retries=auto` considers the
+/// host gone.
+const UNANSWERED_PASSES_MAX: u32 = 3;
+/// The minimum duration of these passes together. Many hosts limit their answers per second
+/// (icmplim of FreeBSD, most firewalls): after such a limit, a host is silent for up to a second.
+const UNANSWERED_TIME_MIN: Duration = Duration::from_secs(1);
+/// The time without an answer after which one pass without any answer is enough to consider the
+/// host gone.
+const UNANSWERED_TIME_MAX: Duration = Duration::from_secs(5);
+/// The number of silent ports before the first answer from which on the host may have been absent
+/// at the start of the scan.
 const SILENT_START_MIN: u32 = 64;
 
-/// One pass under way.
+/// The pass that is running.
 #[derive(Debug)]
 pub(super) struct Pass {
-    /// 0 for the pass over all ports.
+    /// The number of the pass; 0 for the pass over all ports.
     pub(super) number: u32,
-    /// The ports that were not probed in this pass.
+    /// The ports that were not probed in this pass yet.
     pub(super) order: Order,
-    /// Ports of this pass, probed or not.
+    /// The number of all ports of this pass.
     pub(super) total: usize,
-    /// Ports probed so far.
+    /// The number of ports probed so far.
     pub(super) tried: usize,
-    /// Ports that answered in this pass.
+    /// The number of ports that answered in this pass.
     pub(super) answered: usize,
     /// Whether a ping was answered in this pass.
     pub(super) has_ping_answer: bool,
-    /// When it began.
+    /// The start of the pass.
     pub(super) started_at: Instant,
 }
 
 impl Pass {
-    /// A pass that has probed nothing yet.
+    /// A pass that has probed no port yet.
     pub(super) const fn new(now: Instant, number: u32, order: Order, total: usize) -> Self {
         Self {
             number,
@@ -60,50 +66,53 @@ impl Pass {
     }
 }
 
-/// Ports of the first pass that were probed before the one that answered first, and have stayed
-/// silent. Ports that wait for their deadline when a late first answer comes are among them: a
-/// host that appears then has missed the SYNs of every probe in flight, and their repeats.
+/// The silent ports of the first pass that were probed before the port that answered first.
+///
+/// If the first answer comes after a second or later, they include the ports that are in flight at
+/// that time: a host that appears then has missed the SYNs of all these probes, and their
+/// retransmissions.
 #[derive(Debug, Default)]
 pub(super) struct SilentStart {
-    /// When the first answer came, and when its port was probed, from the scan's start.
+    /// The time of the first answer and the start of its probe, both from the start of the scan.
     first_answer: Option<(Duration, Duration)>,
+    /// The number of these ports.
     ports: u32,
 }
 
 impl SilentStart {
-    /// Something has answered, this long after the scan's start.
+    /// The first answer arrived, the time `at` after the start of the scan.
     pub(super) fn handle_first_answer(&mut self, at: Duration, probe: &Probe) {
         self.first_answer = Some((at, probe.started()));
     }
 
-    /// A probe of the first pass has stayed silent.
+    /// A probe of the first pass was not answered.
     fn handle_silence(&mut self, probe: &Probe) {
-        let is_before = |(at, probed)| at >= rtt::SYN_REPEAT && probe.started() < probed;
+        let is_before = |(at, probed)| at >= rtt::SYN_RETRANSMIT && probe.started() < probed;
         self.ports += u32::from(self.first_answer.is_none_or(is_before));
     }
 }
 
 impl Scan {
-    /// Moves the port of a probe to its new state.
+    /// Moves the port of a probe to its new state, and updates the data of the pass.
     pub(super) fn classify(&mut self, probe: &Probe, state: PortState) {
         let port = probe.port;
-        let was = self.ledger.classify(port, state);
+        let previous = self.ledger.classify(port, state);
         let ScanState::Pass(pass) = &mut self.state else { return };
         if pass.number == 0 && state == PortState::Filtered {
             self.silent_start.handle_silence(probe);
         }
         if state != PortState::Filtered {
             pass.answered += 1;
-            if was == PortState::Filtered {
+            if previous == PortState::Filtered {
                 let group = pass.order.group(port);
-                let last = rtt::syn_at(self.exchanges_before);
-                self.loss.handle_silence_broken(port, group, last);
+                let last = rtt::syn_at(self.exchanges_of_last_pass);
+                self.loss.handle_answer_after_silence(port, group, last);
             }
         }
     }
 
-    /// Begins the next pass, or ends the scan, once this pass has nothing left.
-    pub(super) fn settle(&mut self, now: Instant) {
+    /// Begins the next pass or ends the scan, if no port of this pass is left or in flight.
+    pub(super) fn end_finished_pass(&mut self, now: Instant) {
         if !self.probes.is_empty() || self.has_launch() {
             return;
         }
@@ -111,21 +120,22 @@ impl Scan {
         let ScanState::Pass(pass) = &self.state else { return };
         let number = pass.number;
         if number == 0 {
-            self.doubt_silent_start();
+            self.detect_initial_outage();
         }
         let sent: Vec<Duration> = (1..=exchanges).map(rtt::syn_at).collect();
         let kind = match (number, self.plan.options.timeout) {
             (0, Timeout::Fixed(_)) if !self.measures_loss() => PassKind::First { samples_min: 0 },
             (0, Timeout::Fixed(_) | Timeout::Auto) => {
-                let samples_min = if exchanges > 1 { SAMPLES_SURE } else { SAMPLES_SURE_SINGLE };
+                let samples_min =
+                    if exchanges > 1 { LOSSLESS_SAMPLES_MIN } else { LOSSLESS_SAMPLES_MIN_SINGLE };
                 PassKind::First { samples_min }
             }
             (_, Timeout::Fixed(_) | Timeout::Auto) => PassKind::Further,
         };
         self.loss.handle_pass_end(&sent, kind);
-        self.exchanges_before = exchanges;
+        self.exchanges_of_last_pass = exchanges;
         if !self.wants_pass(now) {
-            self.state = ScanState::Ended { complete: true };
+            self.state = ScanState::Ended { is_complete: true };
             self.check_invariants();
             return;
         }
@@ -136,30 +146,30 @@ impl Scan {
         let responding = self.responding();
         let ScanState::Pass(pass) = &self.state else { return };
         let silent = self.ledger.ports(PortState::Filtered);
-        let order = pass.order.again(silent, self.loss.begin_pass(responding, extent));
+        let order = pass.order.for_stretches(silent, self.loss.begin_pass(responding, extent));
         let total = order.count(silent);
         self.state = ScanState::Pass(Pass::new(now, number + 1, order, total));
         self.check_invariants();
         if total == 0 {
-            self.settle(now);
+            self.end_finished_pass(now);
         }
     }
 
-    /// A host that answers many ports, but none of the many probed before its first answer, was
-    /// not there yet: its silent ports are probed again.
-    pub(super) fn doubt_silent_start(&mut self) {
+    /// Counts the start of the scan as an outage if many ports were silent before the first answer
+    /// and the later answers show that this was not by chance. These ports are then probed again.
+    pub(super) fn detect_initial_outage(&mut self) {
         let Some((until, _)) = self.silent_start.first_answer else { return };
         let silent_start = self.silent_start.ports;
         let counts = self.counts();
         let later = counts.total().saturating_sub(silent_start).max(1);
         let share = f64::from(self.responding()) / f64::from(later);
-        let by_chance = (1.0 - share.min(1.0)).powf(f64::from(silent_start));
-        if silent_start >= SILENT_START_MIN && by_chance < 1e-6 {
+        let chance = (1.0 - share.min(1.0)).powf(f64::from(silent_start));
+        if silent_start >= SILENT_START_MIN && chance < 1e-6 {
             self.loss.handle_outage(until, (f64::from(silent_start) * share) as u32);
         }
     }
 
-    /// Whether the silent ports deserve another pass after this one.
+    /// Whether another pass over the silent ports follows this one.
     pub(super) fn wants_pass(&mut self, now: Instant) -> bool {
         let ScanState::Pass(ended) = &self.state else { return false };
         if self.silent().is_empty() {
@@ -168,16 +178,17 @@ impl Scan {
         match self.plan.options.retries {
             Retries::Exactly(passes) => ended.number < u32::from(passes),
             Retries::Auto => {
-                let is_dark = ended.answered == 0 && !ended.has_ping_answer;
-                self.dark = match self.dark {
-                    _ if !is_dark => None,
+                let is_unanswered = ended.answered == 0 && !ended.has_ping_answer;
+                self.unanswered_passes = match self.unanswered_passes {
+                    _ if !is_unanswered => None,
                     None => Some((1, ended.started_at)),
                     Some((passes, since)) => Some((passes + 1, since)),
                 };
-                let quiet = self.heard_at.map_or(Duration::ZERO, |at| now - at);
-                let is_gone = self.dark.is_some_and(|(passes, since)| {
-                    let is_long = passes >= DARK_PASSES_MAX && now - since >= DARK_MIN;
-                    is_long || quiet >= DARK_MAX
+                let unanswered_time = self.answered_at.map_or(Duration::ZERO, |at| now - at);
+                let is_gone = self.unanswered_passes.is_some_and(|(passes, since)| {
+                    let is_long =
+                        passes >= UNANSWERED_PASSES_MAX && now - since >= UNANSWERED_TIME_MIN;
+                    is_long || unanswered_time >= UNANSWERED_TIME_MAX
                 });
                 let missed = self.loss.missed(self.responding());
                 !is_gone
@@ -187,23 +198,24 @@ impl Scan {
         }
     }
 
-    /// How long a probe of this pass may stay silent.
+    /// The time after which an unanswered probe of this pass expires.
     ///
-    /// A fixed deadline is kept in the first pass and wherever the number of passes was asked for.
-    /// A pass that `retries=auto` adds knows the round trip, and that the port did not answer the
-    /// full deadline either: several short passes ask more often, in less time, than one long one.
+    /// A fixed timeout applies in the first pass, and in all passes if their number was requested.
+    /// In a pass that `retries=auto` adds, the round-trip time is known, and its ports did not
+    /// answer within the full timeout either. Therefore the timeout is computed: several short
+    /// passes send more SYNs to a port in less time than a long one.
     pub(super) fn probe_timeout(&self) -> Duration {
         let ScanState::Pass(pass) = &self.state else { return Duration::ZERO };
-        let is_repeat = pass.number > 0;
-        let measured = self.rtt.deadline();
+        let is_further = pass.number > 0;
+        let computed = self.rtt.deadline();
         match (self.plan.options.timeout, self.plan.options.retries) {
-            (Timeout::Fixed(timeout), Retries::Auto) if is_repeat => {
-                measured.map_or(timeout, |measured| measured.min(timeout))
+            (Timeout::Fixed(timeout), Retries::Auto) if is_further => {
+                computed.map_or(timeout, |computed| computed.min(timeout))
             }
             (Timeout::Fixed(timeout), Retries::Auto | Retries::Exactly(_)) => timeout,
             (Timeout::Auto, Retries::Auto | Retries::Exactly(_)) => {
                 let longest = limits::TIMEOUT_AUTO_MAX;
-                measured.map_or(longest, |measured| measured.min(longest))
+                computed.map_or(longest, |computed| computed.min(longest))
             }
         }
     }

@@ -1,26 +1,27 @@
-//! The pings of a scan: when one leaves, and what the scan learns from it.
+//! The pings of a scan: when a ping is sent, and how its result is used.
 //!
-//! [`pings`](super::pings) keeps those in flight. A ping leaves among the ports, so that it meets
-//! what they meet. The state is that of [`Scan`].
+//! [`pings`](super::pings) keeps the pings in flight. Pings are sent between the probes of ports,
+//! so that they experience the same queues and losses. The methods here belong to [`Scan`], which
+//! owns the state.
 
 use std::time::{Duration, Instant};
 
-use super::pings::{PingEvent, PingFate, PingWeight};
+use super::pings::{PingEvent, PingResult, PingWeight};
 use super::probes::ProbeId;
 use super::{Launch, ProbeResult, Scan, ScanState};
 use crate::event::{CompletionCheck, Outcome};
 use crate::slots::Key;
 
-/// The time between pings of a scan without a pace, at most. There are some twenty pings in a
-/// timeout.
+/// The maximum interval between pings of a scan without congestion control. With a shorter timeout
+/// there are some twenty pings within the timeout.
 const PING_GAP: Duration = Duration::from_millis(100);
 
-/// A scan that may have fewer probes in flight than this has none to spare for pings while ports
-/// are still to be probed.
+/// The minimum number of permitted probes in flight with which pings are sent while ports are left
+/// to probe. With fewer, pings would delay the ports too much.
 const PINGED_WINDOW_MIN: usize = 4;
 
 impl Scan {
-    /// Starts the ping that is due under the name `key`.
+    /// Starts the ping that is due, with this key.
     pub(super) fn launch_ping(&mut self, now: Instant, key: Key) -> Option<Launch> {
         let port = self.pings.port()?;
         self.count_rate(now);
@@ -29,7 +30,7 @@ impl Scan {
             None => PingWeight { syns: 1, tests_rate: false },
         };
         let burst = self.controller.as_ref().map_or(1, |controller| controller.burst());
-        self.ping_waits = (scatter(self.launched) >> 8) % (2 * burst);
+        self.ports_before_ping = (fibonacci_hash(self.launched) >> 8) % (2 * burst);
         let elapsed = now - self.started_at;
         let number = self.pings.push(key, elapsed, weight);
         self.next_ping_at = elapsed + self.ping_gap();
@@ -37,7 +38,8 @@ impl Scan {
         Some(Launch { probe, to, check: CompletionCheck::Later })
     }
 
-    /// Takes in a ping's outcome: an answer is a round trip, whose loss is counted later.
+    /// Handles the outcome of a ping. An answer gives an RTT sample at once; the loss is measured
+    /// later ([`Scan::poll_ping_lost`]).
     pub(super) fn handle_ping_outcome(
         &mut self,
         now: Instant,
@@ -67,22 +69,23 @@ impl Scan {
     }
 
     /// Whether pings measure the loss: the pinged port shows the loss of the path, and the plan
-    /// leaves room for pings while ports are probed.
+    /// permits enough probes in flight for pings while ports are probed.
     pub(super) fn measures_loss(&self) -> bool {
-        self.pings.is_telling()
+        self.pings.shows_path_loss()
             && (!self.is_limited() || self.plan.concurrency() >= PINGED_WINDOW_MIN)
     }
 
-    /// Counts and judges pings whose fate is known by now, up to one that is lost: its name.
+    /// Passes the results of pings to the congestion control and to the loss meter. Returns the key
+    /// of a lost ping, which must be given up, if there is one.
     pub(super) fn poll_ping_lost(&mut self, now: Instant) -> Option<Key> {
         let elapsed = now - self.started_at;
         while let Some(event) = self.pings.poll_event(elapsed, &self.rtt) {
             match event {
-                PingEvent::Judged { started, weight, fate } => {
-                    self.judge_ping(now, started, weight, fate);
+                PingEvent::Judged { started, weight, result } => {
+                    self.judge_ping(now, started, weight, result);
                 }
-                PingEvent::Counted { started, weight, fate } => {
-                    self.count_ping(started, fate, weight);
+                PingEvent::Counted { started, weight, result } => {
+                    self.count_ping(started, result, weight);
                 }
                 PingEvent::Lost { key } => return Some(key),
             }
@@ -90,31 +93,39 @@ impl Scan {
         None
     }
 
-    fn count_ping(&mut self, started: Duration, fate: PingFate, weight: PingWeight) {
-        if !self.pings.is_telling() {
+    fn count_ping(&mut self, started: Duration, result: PingResult, weight: PingWeight) {
+        if !self.pings.shows_path_loss() {
             return;
         }
-        self.loss.handle_ping(started, fate, weight.syns);
+        self.loss.handle_ping(started, result, weight.syns);
     }
 
-    fn judge_ping(&mut self, now: Instant, started: Duration, weight: PingWeight, fate: PingFate) {
+    fn judge_ping(
+        &mut self,
+        now: Instant,
+        started: Duration,
+        weight: PingWeight,
+        result: PingResult,
+    ) {
         if let Some(controller) = &mut self.controller
-            && self.pings.is_telling()
+            && self.pings.shows_path_loss()
             && !self.pings.has_failed()
         {
-            controller.handle_ping(now, self.started_at + started, fate, weight);
+            controller.handle_ping(now, self.started_at + started, result, weight);
         }
     }
 
-    /// When the next ping is due; `None` while there is nothing to ping or no room.
+    /// The time at which the next ping is due; `None` if no port can be pinged or no more probes
+    /// may be in flight.
     pub(super) fn ping_at(&self) -> Option<Instant> {
         self.pings.port()?;
         let elapsed = match &self.controller {
             Some(_) => self.next_ping_at,
             None => {
+                // Pings are useful only while a port is silent for longer than an answer takes.
                 let silent_since = self.probes.oldest()?.1.started();
-                let is_late_after = self.rtt.late_after().unwrap_or(PING_GAP);
-                self.next_ping_at.max(silent_since + is_late_after)
+                let late_after = self.rtt.late_after().unwrap_or(PING_GAP);
+                self.next_ping_at.max(silent_since + late_after)
             }
         };
         let has_room = self.in_flight() < self.window() && self.pings.has_room();
@@ -126,7 +137,7 @@ impl Scan {
         Some(self.within_rate(at))
     }
 
-    /// The time from the ping that is just sent to the next.
+    /// The interval from the ping that is sent now to the next one.
     fn ping_gap(&self) -> Duration {
         let rtt = self.rtt.smoothed().unwrap_or(PING_GAP);
         let gap = match &self.controller {
@@ -134,13 +145,14 @@ impl Scan {
             None => PING_GAP.min(self.probe_timeout() / 20),
         };
         let gap = if self.pings.has_failed() { 8 * gap } else { gap };
-        // From half to one and a half, so that pings do not leave in step with anything.
-        let gap = gap * (128 + (scatter(self.pings.sent()) >> 24)) / 256;
+        // The interval varies from half to one and a half times its length, so that pings are not
+        // synchronised with periodic events on the path.
+        let gap = gap * (128 + (fibonacci_hash(self.pings.sent()) >> 24)) / 256;
         self.plan.options.rate.map_or(gap, |rate| gap.max(Duration::from_secs(16) / rate.get()))
     }
 }
 
-/// A number that looks random, without a generator: the golden ratio's multiples.
-const fn scatter(number: u32) -> u32 {
+/// The Fibonacci hash of a number, which is used as a pseudo-random number.
+const fn fibonacci_hash(number: u32) -> u32 {
     number.wrapping_mul(0x9e37_79b9)
 }

@@ -1,9 +1,9 @@
-//! Pings: probes of a port that is known to respond, while others stay silent.
+//! Pings: probes of a port that is known to respond, while other ports stay silent.
 //!
-//! A silent port gives no sign of loss. A ping does: it is answered after a round trip, or it was
-//! lost. It is overdue when an answer has become improbable, which the pace of the scan should
-//! follow at once, and lost at its deadline, which the estimate of loss waits for. At most
-//! [`PINGS_MAX`] are in flight.
+//! A silent port does not show loss. A ping does: it is either answered after one round-trip time
+//! or lost. A ping is overdue when an answer has become improbable; the congestion control then
+//! counts it as lost at once. It is lost at its deadline, and the loss meter waits for that. At
+//! most [`PINGS_MAX`] pings are in flight. `pinging` drives this module.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,26 +11,31 @@ use std::time::Duration;
 use super::rtt::Rtt;
 use crate::slots::Key;
 
-/// Pings of one scan in flight at most: one each 4 ms for a quarter of a second.
+/// The maximum number of pings of one scan in flight: one per 4 ms for a quarter of a second.
 pub const PINGS_MAX: usize = 64;
-/// Pings that are remembered, since an earlier one is in flight: one each 4 ms for a second.
+/// The maximum number of pings that are kept, including answered ones that wait for the result of
+/// an earlier ping: one per 4 ms for a second.
 const REMEMBERED_MAX: usize = 256;
-/// A ping counts as lost after this time at most: before the kernel repeats its SYN.
+/// The maximum time after which a ping counts as lost. It is shorter than the time after which the
+/// kernel retransmits its SYN.
 const LOST_MAX: Duration = Duration::from_millis(950);
-/// An answer may be late by this much before the pace takes notice: a busy machine is.
+/// The additional delay of an answer that is permitted before a ping is overdue, because a busy
+/// machine answers late.
 const SLACK: Duration = Duration::from_millis(10);
-/// Lost pings in a row before another port is pinged: this one may have been closed to us.
+/// The number of consecutive lost pings after which another port is pinged. The first port may no
+/// longer respond to this machine.
 const LOST_IN_A_ROW_MAX: u32 = 8;
 
-/// How a ping stands.
+/// The state of a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PingState {
+    /// The ping is in flight and not overdue.
     Waiting,
-    /// Overdue, and not yet lost.
+    /// The ping is overdue, but not lost yet.
     Overdue,
-    /// Answered in time, which is reported once all earlier pings were.
+    /// The ping was answered in time. This is reported after the results of all earlier pings.
     Answered,
-    /// Answered late, lost or given up.
+    /// The ping is no longer in flight, and its answer was reported if it came in time.
     Over,
 }
 
@@ -43,77 +48,81 @@ impl PingState {
 #[derive(Clone, Copy, Debug)]
 struct Ping {
     probe: Key,
-    /// From the scan's start.
+    /// The time at which it was sent, from the start of the scan.
     started: Duration,
     weight: PingWeight,
     state: PingState,
-    fate: Fate,
+    result: FinalResult,
 }
 
-/// What became of a ping in the end.
+/// The final result of a ping, for the loss meter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum FinalResult {
     InFlight,
+    /// An answer came before the deadline.
     Answered,
     Lost,
-    /// It was given up.
+    /// The ping was given up, or its connect failed.
     Unknown,
 }
 
-/// Whether an answer came to a ping.
+/// The result of a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PingFate {
-    /// An answer came in time.
+pub enum PingResult {
+    /// The answer came in time.
     Answered,
-    /// No answer came, or too late.
+    /// No answer came, or it came too late.
     Lost,
 }
 
-/// What a ping stands for.
+/// The SYNs that a ping represents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PingWeight {
-    /// SYNs sent since the ping before, itself included.
+    /// The number of SYNs sent since the previous ping, including that of this ping.
     pub syns: u32,
-    /// Whether the rate was used since then.
+    /// Whether they were sent at a large part of the permitted rate, so that a loss is a result of
+    /// this rate.
     pub tests_rate: bool,
 }
 
-/// How well a port serves as a target of pings.
+/// The kind of a responding port. Ports of a greater kind are better targets for pings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ResponderKind {
-    /// A router rejected it. Such answers are limited to a few in a second (icmp_ratelimit).
+    /// A router rejected the probe. Routers limit such answers to a few per second
+    /// (icmp_ratelimit).
     Rejected,
-    /// Open: a ping completes a handshake, which the service behind the port notices.
+    /// The port is open. A ping completes a handshake, which the service may notice.
     Open,
-    /// Closed: a RST answers, and nothing is disturbed.
+    /// The port is closed. A RST answers a ping, and no service notices it.
     Closed,
 }
 
-/// What became of a ping, in the order in which they were sent but for [`PingEvent::Lost`].
+/// A change of a ping. Events of one kind come in the order in which the pings were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PingEvent {
-    /// Its answer came, or has become improbable.
+    /// The ping was answered, or is overdue. The congestion control uses this result.
     Judged {
-        /// When it was sent, from the scan's start.
+        /// The time at which the ping was sent, from the start of the scan.
         started: Duration,
-        /// What it stands for.
+        /// The SYNs that it represents.
         weight: PingWeight,
-        /// Lost if no answer came so far.
-        fate: PingFate,
+        /// The result so far: an overdue ping counts as lost.
+        result: PingResult,
     },
-    /// Its fate and that of all before are known. An answer comes sooner than its absence: to
-    /// count it at once would understate the loss of a moment that has just passed.
+    /// The final results of the ping and of all earlier ones are known. The loss meter uses this
+    /// result. An answer is known earlier than a loss, so if it were counted at once, the loss of
+    /// the last moments would be understated.
     Counted {
-        /// When it was sent, from the scan's start.
+        /// The time at which the ping was sent, from the start of the scan.
         started: Duration,
-        /// What it stands for.
+        /// The SYNs that it represents.
         weight: PingWeight,
-        /// What became of it in the end.
-        fate: PingFate,
+        /// The final result.
+        result: PingResult,
     },
-    /// It is lost; its probe is to be given up.
+    /// The ping is lost. Its probe must be given up.
     Lost {
-        /// The name of its probe.
+        /// The key of its probe.
         key: Key,
     },
 }
@@ -121,22 +130,24 @@ pub enum PingEvent {
 /// The pings of one scan.
 #[derive(Debug, Default)]
 pub struct Pings {
-    /// The port to ping, and how well it serves.
+    /// The port to ping, and its kind.
     responder: Option<(ResponderKind, u16)>,
-    /// In start order. The front is not [`PingState::Over`].
+    /// The pings in the order in which they were sent. The first one is not counted yet, or not
+    /// [`PingState::Over`].
     pings: VecDeque<Ping>,
-    /// The number of the ping at the front.
+    /// The number of the first ping in `pings`.
     front: u32,
-    /// The number of the first ping that was not judged.
+    /// The number of the first ping that was not judged yet.
     unjudged: u32,
-    /// The number of the first ping that was not counted.
+    /// The number of the first ping that was not counted yet.
     uncounted: u32,
     in_flight: usize,
     lost_in_a_row: u32,
 }
 
 impl Pings {
-    /// A port responded: it may be pinged, if it serves better or the present one has failed.
+    /// A port responded. It is pinged from now on if it is a better target than the present one, or
+    /// if the present one no longer answers.
     pub fn handle_responder(&mut self, kind: ResponderKind, port: u16) {
         let has_failed = self.lost_in_a_row >= LOST_IN_A_ROW_MAX;
         if has_failed || self.responder.is_none_or(|(known, _)| kind > known) {
@@ -152,30 +163,32 @@ impl Pings {
         self.responder.map(|(_, port)| port)
     }
 
-    /// Whether a lost ping says something about the path: a router limits what it says.
-    pub fn is_telling(&self) -> bool {
+    /// Whether lost pings show loss on the path. They do not if a router rejects them, because
+    /// routers limit such answers.
+    pub fn shows_path_loss(&self) -> bool {
         self.responder.is_some_and(|(kind, _)| kind > ResponderKind::Rejected)
     }
 
-    /// A ping is sent, and gets a number.
+    /// A ping is sent. Returns its number.
     pub fn push(&mut self, probe: Key, started: Duration, weight: PingWeight) -> u32 {
-        assert!(self.has_room(), "pings are bounded");
+        assert!(self.has_room(), "the number of pings is limited");
         self.pings.push_back(Ping {
             probe,
             started,
             weight,
             state: PingState::Waiting,
-            fate: Fate::InFlight,
+            result: FinalResult::InFlight,
         });
         self.in_flight += 1;
         self.front.wrapping_add(self.pings.len() as u32 - 1)
     }
 
-    /// A ping was answered: when it was sent. `None` if it was lost.
+    /// A ping was answered. Returns the time at which it was sent, or `None` if it is no longer in
+    /// flight.
     pub fn handle_answer(&mut self, number: u32) -> Option<Duration> {
-        let place = number.wrapping_sub(self.front) as usize;
-        let ping = self.pings.get_mut(place).filter(|ping| ping.state.is_in_flight())?;
-        ping.fate = Fate::Answered;
+        let index = number.wrapping_sub(self.front) as usize;
+        let ping = self.pings.get_mut(index).filter(|ping| ping.state.is_in_flight())?;
+        ping.result = FinalResult::Answered;
         ping.state =
             if ping.state == PingState::Waiting { PingState::Answered } else { PingState::Over };
         let started = ping.started;
@@ -185,18 +198,18 @@ impl Pings {
         Some(started)
     }
 
-    /// A ping's connect came to nothing: its fate is unknown.
+    /// A ping ended without an answer and before its deadline, so its result is unknown.
     pub fn handle_failure(&mut self, number: u32) {
-        let place = number.wrapping_sub(self.front) as usize;
-        let ping = self.pings.get_mut(place).filter(|ping| ping.state.is_in_flight());
+        let index = number.wrapping_sub(self.front) as usize;
+        let ping = self.pings.get_mut(index).filter(|ping| ping.state.is_in_flight());
         if let Some(ping) = ping {
-            (ping.state, ping.fate) = (PingState::Over, Fate::Unknown);
+            (ping.state, ping.result) = (PingState::Over, FinalResult::Unknown);
             self.in_flight -= 1;
             self.trim();
         }
     }
 
-    /// What became of a ping by now, if there is news.
+    /// The next change of a ping, if there is one.
     pub fn poll_event(&mut self, elapsed: Duration, rtt: &Rtt) -> Option<PingEvent> {
         let event = self.poll_judged(elapsed, rtt).or_else(|| self.poll_counted());
         if event.is_some() {
@@ -208,41 +221,41 @@ impl Pings {
             return None;
         }
         let key = ping.probe;
-        (ping.state, ping.fate) = (PingState::Over, Fate::Lost);
+        (ping.state, ping.result) = (PingState::Over, FinalResult::Lost);
         self.in_flight -= 1;
         self.lost_in_a_row += 1;
         self.trim();
         Some(PingEvent::Lost { key })
     }
 
-    /// Counts the first ping that was not counted, if its fate is known.
+    /// Counts the first ping that was not counted yet, if its final result is known.
     fn poll_counted(&mut self) -> Option<PingEvent> {
         loop {
             let ping = *self.pings.get(self.uncounted.wrapping_sub(self.front) as usize)?;
-            if ping.fate == Fate::InFlight {
+            if ping.result == FinalResult::InFlight {
                 return None;
             }
             self.uncounted = self.uncounted.wrapping_add(1);
             self.trim();
-            if ping.fate != Fate::Unknown {
+            if ping.result != FinalResult::Unknown {
                 let (started, weight) = (ping.started, ping.weight);
-                let is_lost = ping.fate == Fate::Lost;
-                let fate = if is_lost { PingFate::Lost } else { PingFate::Answered };
-                return Some(PingEvent::Counted { started, weight, fate });
+                let is_lost = ping.result == FinalResult::Lost;
+                let result = if is_lost { PingResult::Lost } else { PingResult::Answered };
+                return Some(PingEvent::Counted { started, weight, result });
             }
         }
     }
 
-    /// Judges the first ping that was not judged, if its fate is known.
+    /// Judges the first ping that was not judged yet, if it was answered or is overdue.
     fn poll_judged(&mut self, elapsed: Duration, rtt: &Rtt) -> Option<PingEvent> {
         let overdue_after = overdue_after(rtt);
         loop {
-            let place = self.unjudged.wrapping_sub(self.front) as usize;
-            let ping = self.pings.get_mut(place)?;
-            let (fate, state) = match ping.state {
+            let index = self.unjudged.wrapping_sub(self.front) as usize;
+            let ping = self.pings.get_mut(index)?;
+            let (result, state) = match ping.state {
                 PingState::Waiting if elapsed < ping.started + overdue_after => return None,
-                PingState::Waiting => (PingFate::Lost, PingState::Overdue),
-                PingState::Answered => (PingFate::Answered, PingState::Over),
+                PingState::Waiting => (PingResult::Lost, PingState::Overdue),
+                PingState::Answered => (PingResult::Answered, PingState::Over),
                 PingState::Overdue | PingState::Over => {
                     self.unjudged = self.unjudged.wrapping_add(1);
                     continue;
@@ -252,21 +265,21 @@ impl Pings {
             let (started, weight) = (ping.started, ping.weight);
             self.unjudged = self.unjudged.wrapping_add(1);
             self.trim();
-            return Some(PingEvent::Judged { started, weight, fate });
+            return Some(PingEvent::Judged { started, weight, result });
         }
     }
 
-    /// Gives back one ping in flight, whose fate is then unknown.
+    /// Gives up the oldest ping in flight, whose result is then unknown.
     pub fn poll_given_up(&mut self) -> Option<Key> {
         let ping = self.pings.iter_mut().find(|ping| ping.state.is_in_flight())?;
-        (ping.state, ping.fate) = (PingState::Over, Fate::Unknown);
+        (ping.state, ping.result) = (PingState::Over, FinalResult::Unknown);
         let probe = ping.probe;
         self.in_flight -= 1;
         self.trim();
         Some(probe)
     }
 
-    /// When a ping is overdue or lost, from the scan's start.
+    /// The time at which the next ping is overdue or lost, from the start of the scan.
     pub fn deadline(&self, rtt: &Rtt) -> Option<Duration> {
         let lost = self.pings.iter().find(|ping| ping.state.is_in_flight())?;
         let waiting = self.pings.iter().find(|ping| ping.state == PingState::Waiting);
@@ -275,27 +288,27 @@ impl Pings {
         Some(overdue.map_or(lost, |overdue| overdue.min(lost)))
     }
 
-    /// Pings sent so far.
+    /// The number of pings sent so far.
     pub fn sent(&self) -> u32 {
         self.front.wrapping_add(self.pings.len() as u32)
     }
 
-    /// Pings in flight.
+    /// The number of pings in flight.
     pub const fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Whether another may be sent.
+    /// Whether another ping may be sent.
     pub fn has_room(&self) -> bool {
         self.in_flight < PINGS_MAX && self.pings.len() < REMEMBERED_MAX
     }
 
-    /// Whether the port that is pinged has answered none for long.
+    /// Whether the pinged port no longer answers.
     pub const fn has_failed(&self) -> bool {
         self.lost_in_a_row >= LOST_IN_A_ROW_MAX
     }
 
-    /// Drops what is over from the front.
+    /// Removes the first pings that were counted and are no longer in flight.
     fn trim(&mut self) {
         while self.uncounted != self.front
             && self.pings.front().is_some_and(|ping| ping.state == PingState::Over)

@@ -1,4 +1,6 @@
-//! What one scan is to do: the target, the ports, the deadlines, the bounds.
+//! The plan of one scan: the target, the ports, the options and the deadline.
+//!
+//! `core` makes the plan, and `scan` carries it out.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -6,27 +8,27 @@ use std::time::Instant;
 use crate::port_set::PortSet;
 use crate::scan::options::ScanOptions;
 
-/// What is to be scanned, and how.
+/// The plan of one scan.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The address; its port is of no meaning.
+    /// The address of the target. Its port is not used.
     pub target: SocketAddr,
-    /// False if the kernel has no route or no source address towards the target: then
-    /// EADDRNOTAVAIL comes from the network and is no shortage.
+    /// Whether the kernel has a route and a source address towards the target. If not,
+    /// EADDRNOTAVAIL means that the target is unreachable, and not that source ports are short.
     pub is_routed: bool,
-    /// The ports, not empty.
+    /// The ports to scan; at least one.
     pub ports: PortSet,
-    /// How they are scanned.
+    /// The options of the scan.
     pub options: ScanOptions,
-    /// When the scan ends with what it has.
+    /// The deadline at which the scan ends with its results so far.
     pub ends_at: Instant,
 }
 
 impl Plan {
-    /// Connects in flight at most; at least 1.
+    /// The maximum number of probes in flight; at least 1.
     pub const fn concurrency(&self) -> usize {
         match self.options.concurrency {
-            Some(most) => most.get() as usize,
+            Some(limit) => limit.get() as usize,
             None => self.ports.len(),
         }
     }

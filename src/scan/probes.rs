@@ -1,26 +1,29 @@
 //! The probes in flight of one scan, in start order.
 //!
-//! A slab threaded by a doubly linked list: any probe is taken out in O(1), the oldest (whose
-//! deadline is the earliest, since all share one timeout) and the youngest (which has waited
-//! least, so it is the one to give back) are at the ends. A cursor stands at the oldest probe whose
-//! SYN the kernel has not repeated yet. 20 bytes a probe.
+//! This is a slab threaded by a doubly linked list, so that any probe can be removed in O(1). The
+//! oldest probe is at one end: its deadline is the earliest, because all probes share one timeout.
+//! The youngest probe is at the other end: it has waited least, so it is given up first. A cursor
+//! is at the oldest probe whose SYN the kernel has not retransmitted yet. A probe takes 20 bytes.
+//! `scan` drives this module.
 //!
-//! Invariants: `len` counts the list from either end; a vacant entry is on the free chain; every
-//! probe before the cursor was repeated, none from it on.
+//! Invariants: `len` is the length of the list from either end; each vacant entry is on the list of
+//! vacant entries; the SYNs of all probes before the cursor were retransmitted, and none of the
+//! probe at the cursor and of those after it.
 
 use std::time::Duration;
 
 use crate::slots::Key;
 
-/// A probe's place in its scan's table, or a ping's number; valid until that probe ends.
+/// Identifies a probe by its index in the table of its scan, or a ping by its number. It is valid
+/// until the probe ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeId(u32);
 
-/// Set in the id of a ping.
+/// The bit that is set in the id of a ping.
 const PING: u32 = 1 << 31;
 
 impl ProbeId {
-    /// The id of a ping.
+    /// The id of the ping with this number.
     pub const fn ping(number: u32) -> Self {
         assert!(number < PING, "a scan sends fewer than 2^31 pings");
         Self(number | PING)
@@ -35,57 +38,61 @@ impl ProbeId {
 /// One connect in flight.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
-    /// The port it is for; in flight at most once per scan.
+    /// The probed port. It is in flight at most once per scan.
     pub port: u16,
-    /// The name under which the engine knows it.
+    /// The key of the probe in the engine.
     pub key: Key,
-    /// Microseconds from the scan's start to this connect: 32 bits hold 71 minutes.
+    /// The microseconds from the start of the scan to this connect: 32 bits hold 71 minutes.
     started_micros: u32,
+    /// The index of the next older probe, or [`NONE`].
     previous: u16,
-    /// The next younger probe; for a vacant entry, the next vacant one.
+    /// The index of the next younger probe, or of the next vacant entry if this one is vacant.
     next: u16,
 }
 
-/// No entry. There are 65,535 ports, so the last place is [`NONE`] less one.
+/// The index that means "no entry". There are at most 65,535 ports, so the greatest index of an
+/// entry is `NONE - 1`.
 const NONE: u16 = u16::MAX;
-/// Entries for which room is made at once, if there are so many ports: a table that grows leaves
-/// the pieces that it has outgrown behind.
+/// The maximum number of entries that are allocated at the start. A table that grows leaves its
+/// former allocations behind.
 const ENTRIES_AT_ONCE: usize = 256;
-const _: () = assert!(size_of::<Probe>() <= 20, "a probe stays within its memory budget");
+const _: () = assert!(size_of::<Probe>() <= 20, "a probe takes at most 20 bytes");
 
 impl Probe {
-    /// When the connect was started, from the scan's start.
+    /// The time at which the connect was started, from the start of the scan.
     pub fn started(&self) -> Duration {
         Duration::from_micros(self.started_micros.into())
     }
 }
 
-/// The probes in flight, oldest to youngest.
+/// The probes in flight, from the oldest to the youngest.
 #[derive(Debug)]
 pub struct Probes {
     entries: Vec<Probe>,
+    /// The first vacant entry, or [`NONE`].
     vacant: u16,
     oldest: u16,
     youngest: u16,
-    /// The oldest probe that was not repeated; `NONE` if all were.
-    unrepeated: u16,
+    /// The oldest probe whose SYN was not retransmitted yet, or [`NONE`].
+    not_retransmitted: u16,
     len: usize,
 }
 
 impl Probes {
-    /// An empty table for so many ports; it grows with the probes in flight.
+    /// An empty table for a scan of `ports` ports. It grows with the number of probes in flight.
     pub fn new(ports: usize) -> Self {
         Self {
             entries: Vec::with_capacity(ports.min(ENTRIES_AT_ONCE)),
             vacant: NONE,
             oldest: NONE,
             youngest: NONE,
-            unrepeated: NONE,
+            not_retransmitted: NONE,
             len: 0,
         }
     }
 
-    /// Adds the youngest probe. `started` counts from the scan's start and never goes back.
+    /// Adds the youngest probe. `started` is the time from the start of the scan, and it never
+    /// decreases.
     pub fn push(&mut self, port: u16, key: Key, started: Duration) -> ProbeId {
         let started_micros = u32::try_from(started.as_micros()).unwrap_or(u32::MAX);
         let previous = self.youngest;
@@ -105,17 +112,17 @@ impl Probes {
             NONE => self.oldest = index,
             _ => self.entries[previous as usize].next = index,
         }
-        if self.unrepeated == NONE {
-            self.unrepeated = index;
+        if self.not_retransmitted == NONE {
+            self.not_retransmitted = index;
         }
         self.youngest = index;
         self.len += 1;
         ProbeId(index.into())
     }
 
-    /// Takes a probe out, wherever in the order it stands.
+    /// Removes a probe from any position.
     pub fn remove(&mut self, id: ProbeId) -> Probe {
-        assert!(self.len > 0, "a probe that ends was in flight");
+        assert!(self.len > 0, "a probe that is removed was in flight");
         let probe = self.entries[id.0 as usize];
         match probe.previous {
             NONE => self.oldest = probe.next,
@@ -126,8 +133,8 @@ impl Probes {
             next => self.entries[next as usize].previous = probe.previous,
         }
         let index = id.0 as u16;
-        if self.unrepeated == index {
-            self.unrepeated = probe.next;
+        if self.not_retransmitted == index {
+            self.not_retransmitted = probe.next;
         }
         self.entries[id.0 as usize].next = self.vacant;
         self.vacant = index;
@@ -136,18 +143,18 @@ impl Probes {
         probe
     }
 
-    /// Moves the cursor past one probe that was started at `until` or before; false if there is
-    /// none.
-    pub fn poll_repeat(&mut self, until: Duration) -> bool {
-        let Some(probe) = self.entries.get(self.unrepeated as usize) else { return false };
+    /// Moves the cursor past one probe if it was started at `until` or before. Returns whether
+    /// there was one: its SYN counts as retransmitted.
+    pub fn poll_retransmission(&mut self, until: Duration) -> bool {
+        let Some(probe) = self.entries.get(self.not_retransmitted as usize) else { return false };
         if probe.started() > until {
             return false;
         }
-        self.unrepeated = probe.next;
+        self.not_retransmitted = probe.next;
         true
     }
 
-    /// The probe that waits longest.
+    /// The probe that was started first.
     pub fn oldest(&self) -> Option<(ProbeId, &Probe)> {
         self.entries.get(self.oldest as usize).map(|probe| (ProbeId(self.oldest.into()), probe))
     }
@@ -157,12 +164,12 @@ impl Probes {
         self.entries.get(self.youngest as usize).map(|probe| (ProbeId(self.youngest.into()), probe))
     }
 
-    /// Connects in flight.
+    /// The number of probes in flight.
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing is in flight.
+    /// Whether no probe is in flight.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -180,14 +187,14 @@ mod tests {
     }
 
     #[test]
-    fn probes_leave_from_anywhere_and_the_order_holds() {
+    fn probes_can_be_removed_from_any_position_without_a_change_of_the_order() {
         let key = Key::from_parts(0, 0);
-        for gone in 0..5_u16 {
+        for removed in 0..5_u16 {
             let mut probes = Probes::new(5);
             let ids: Vec<ProbeId> =
                 (0..5).map(|n| probes.push(n + 1, key, Duration::from_micros(n.into()))).collect();
-            assert_eq!(probes.remove(ids[usize::from(gone)]).port, gone + 1);
-            let expected: Vec<u16> = (1..=5).filter(|port| *port != gone + 1).collect();
+            assert_eq!(probes.remove(ids[usize::from(removed)]).port, removed + 1);
+            let expected: Vec<u16> = (1..=5).filter(|port| *port != removed + 1).collect();
             assert_eq!(ports(&probes), expected);
             probes.push(9, key, Duration::from_micros(9));
             assert_eq!(probes.entries.len(), 5, "the vacant entry is reused");
@@ -196,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn every_port_of_a_host_may_be_in_flight() {
+    fn all_ports_of_a_host_may_be_in_flight() {
         let key = Key::from_parts(0, 0);
         let mut probes = Probes::new(65_535);
         let ids: Vec<ProbeId> =
@@ -207,11 +214,11 @@ mod tests {
         );
         assert_eq!(probes.remove(ids[65_534]).port, 65_535);
         assert_eq!(probes.youngest().map(|(_, it)| it.port), Some(65_534));
-        assert!(ports(&probes).into_iter().eq(1..=65_534), "the order of their start is kept");
+        assert!(ports(&probes).into_iter().eq(1..=65_534), "the start order is kept");
     }
 
     #[test]
-    fn an_emptied_table_starts_anew() {
+    fn a_table_is_usable_again_after_its_last_probe_was_removed() {
         let mut probes = Probes::new(1);
         let id = probes.push(80, Key::from_parts(0, 0), Duration::ZERO);
         probes.remove(id);

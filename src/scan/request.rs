@@ -1,24 +1,26 @@
-//! A request to scan, as a query or a command line has it.
+//! A scan request from a query or a command line.
 //!
-//! Invariant: the request has a port, and `from_port <= to_port`.
+//! `api` makes it from a query and `batch` from a command line, and `core` carries it out.
+//!
+//! Invariants: the request has at least one port; `from_port <= to_port`.
 
 use crate::host::Host;
 use crate::port_set::PortSet;
 use crate::scan::options::ScanOptions;
 
-/// What to scan, and how: every value is valid, every default is filled in.
+/// A scan request. All its values are valid, and all defaults are filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScanRequest {
     /// The target.
     pub host: Host,
     /// The target as the client wrote it, for the answer.
     pub domain: Box<str>,
-    /// The ports to scan, without those excluded; at least one.
+    /// The ports to scan, without the excluded ones; at least one.
     pub ports: PortSet,
-    /// The lowest port asked for, excluded or not.
+    /// The lowest requested port, even if it is excluded.
     pub from_port: u16,
-    /// The highest port asked for, excluded or not.
+    /// The highest requested port, even if it is excluded.
     pub to_port: u16,
-    /// How they are scanned.
+    /// The options of the scan.
     pub options: ScanOptions,
 }

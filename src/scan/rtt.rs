@@ -1,93 +1,100 @@
-//! The measured round trip of one target, and the loss that late answers show.
+//! The measured round-trip time of one target, and the deadlines that follow from it.
 //!
-//! Smoothed with variance as RFC 6298 section 2 does. By Karn's rule only answers that came before
-//! the kernel could repeat the SYN count as samples: a later one may answer either SYN. Such a
-//! late answer, where the round trip is known to be short, *shows* that a SYN or its answer was
-//! lost: a free loss signal.
+//! The estimate consists of a smoothed round-trip time and its variation, as in RFC 6298 section 2.
+//! By Karn's algorithm, only answers that arrived before the kernel could retransmit the SYN are
+//! samples: a later answer may belong to either SYN. If the round-trip time is known to be short,
+//! such a late answer shows that a SYN or its answer was lost. `scan` drives this module.
 
 use std::time::Duration;
 
-/// When Linux repeats an unanswered SYN for the first time (TCP_TIMEOUT_INIT).
-pub const SYN_REPEAT: Duration = Duration::from_secs(1);
-/// When Linux repeats it. Since Linux 6.5 it does so more often, after 1, 2, 3, 4, 5, 7, 11, 19 and
-/// 35 s (net.ipv4.tcp_syn_linear_timeouts). To assume fewer SYNs than were sent is the careful
-/// error.
+/// The time after which Linux retransmits an unanswered SYN for the first time (TCP_TIMEOUT_INIT).
+pub const SYN_RETRANSMIT: Duration = Duration::from_secs(1);
+/// The times of the retransmissions in seconds. Linux 6.5 and later retransmit more often, after 1,
+/// 2, 3, 4, 5, 7, 11, 19 and 35 s (net.ipv4.tcp_syn_linear_timeouts). It is safer to assume fewer
+/// SYNs than were sent than more.
 const SYN_SECONDS: [u64; 5] = [1, 3, 7, 15, 31];
-/// The shortest deadline that is ever computed: Linux's TCP_RTO_MIN. Below it, a delayed process
-/// or a Wi-Fi beacon interval would pass for silence.
+/// The shortest computed deadline; TCP_RTO_MIN of Linux. With a shorter one, an answer that is
+/// delayed by a busy process or by the beacon interval of Wi-Fi would count as silence.
 pub const DEADLINE_MIN: Duration = Duration::from_millis(200);
 
-/// With each sample, this part of what the longest round trip has beyond the smoothed one is
-/// forgotten. RFC 6298 assumes one sample a round trip; hundreds would make its variance that of
-/// the last few.
+/// The divisor of the difference between the longest round-trip time and the smoothed one that is
+/// subtracted with each sample. RFC 6298 assumes one sample per round-trip time. With hundreds of
+/// samples, its variation would depend on the last few samples only.
 const LONGEST_DECAY: u64 = 4096;
 
-/// Round trip and loss, as far as answers have shown.
+/// The round-trip time of one target.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rtt {
+    /// `None` before the first sample.
     estimate: Option<Estimate>,
-    late: u32,
+    /// The number of answers that came after the first retransmission.
+    late_answers: u32,
 }
 
-/// All in nanoseconds: this is computed for each answer, and integers are cheap.
+/// The estimate in nanoseconds. It is computed for each answer, so it uses integers.
 #[derive(Clone, Copy, Debug)]
 struct Estimate {
+    /// SRTT of RFC 6298.
     smoothed: u64,
-    variance: u64,
-    /// The longest round trip of late: it falls towards the smoothed one by [`LONGEST_DECAY`].
+    /// RTTVAR of RFC 6298.
+    variation: u64,
+    /// The longest recent round-trip time. It decays towards the smoothed one ([`LONGEST_DECAY`]).
     longest: u64,
 }
 
 impl Rtt {
-    /// Takes in one answer, `elapsed` after its connect was started.
+    /// Handles an answer that arrived `elapsed` after the start of its connect.
     pub fn handle_answer(&mut self, elapsed: Duration) {
-        if elapsed >= SYN_REPEAT {
-            self.late = self.late.saturating_add(1);
+        if elapsed >= SYN_RETRANSMIT {
+            self.late_answers = self.late_answers.saturating_add(1);
             return;
         }
-        // Below one second.
+        // The time is below one second, so its nanoseconds are all of it.
         let elapsed = u64::from(elapsed.subsec_nanos());
         self.estimate = Some(match self.estimate {
-            None => Estimate { smoothed: elapsed, variance: elapsed / 2, longest: elapsed },
-            Some(Estimate { smoothed: before, variance, longest }) => {
-                let variance = variance * 3 / 4 + before.abs_diff(elapsed) / 4;
+            None => Estimate { smoothed: elapsed, variation: elapsed / 2, longest: elapsed },
+            Some(Estimate { smoothed: before, variation, longest }) => {
+                let variation = variation * 3 / 4 + before.abs_diff(elapsed) / 4;
                 let smoothed = before * 7 / 8 + elapsed / 8;
                 let beyond = longest.saturating_sub(smoothed);
                 let longest = elapsed.max(longest - beyond / LONGEST_DECAY);
-                Estimate { smoothed, variance, longest }
+                Estimate { smoothed, variation, longest }
             }
         });
     }
 
-    /// How long an answer may take before it is improbable: SRTT + 4 × RTTVAR, at least
-    /// 1¼ of the longest round trip of late and [`DEADLINE_MIN`]; `None` while nothing was
-    /// measured.
+    /// The time after which an answer is improbable: SRTT + 4 × RTTVAR, but at least 1¼ times the
+    /// longest recent round-trip time, and at least [`DEADLINE_MIN`]; `None` before the first
+    /// sample.
     pub fn deadline(&self) -> Option<Duration> {
-        let Estimate { smoothed, variance, longest } = self.estimate?;
-        let improbable = (smoothed + 4 * variance).max(longest + longest / 4);
+        let Estimate { smoothed, variation, longest } = self.estimate?;
+        let improbable = (smoothed + 4 * variation).max(longest + longest / 4);
         Some(Duration::from_nanos(improbable).max(DEADLINE_MIN))
     }
 
-    /// The same without the floor: an answer is late then, but not yet lost.
+    /// The time after which an answer is late, but not yet lost: SRTT + 4 × RTTVAR, but at least
+    /// the longest recent round-trip time; `None` before the first sample.
     pub fn late_after(&self) -> Option<Duration> {
-        let Estimate { smoothed, variance, longest } = self.estimate?;
-        Some(Duration::from_nanos((smoothed + 4 * variance).max(longest)))
+        let Estimate { smoothed, variation, longest } = self.estimate?;
+        Some(Duration::from_nanos((smoothed + 4 * variation).max(longest)))
     }
 
-    /// How many SYNs the kernel sends within `timeout` whose answers can still arrive in it; at
-    /// least 1. It repeats after 1, 3, 7, 15 and 31 s (tcp(7), tcp_syn_retries).
+    /// The number of SYNs that the kernel sends within `timeout` early enough for their answers to
+    /// arrive in it; at least 1. It retransmits after 1, 3, 7, 15 and 31 s (tcp(7),
+    /// tcp_syn_retries).
     pub fn exchanges_within(&self, timeout: Duration) -> u32 {
         let rtt = self.smoothed().unwrap_or_default();
         let repeats = SYN_SECONDS.into_iter().filter(|at| Duration::from_secs(*at) + rtt < timeout);
         1 + repeats.count() as u32
     }
 
-    /// Which SYN an answer after `elapsed` belongs to, 1 for the first: the last that can have been
-    /// answered by then. Round trips of half a second and more leave that open: 1.
+    /// The number of the SYN to which an answer after `elapsed` belongs, counted from 1: the last
+    /// SYN that can have been answered by then. It is 1 if the round-trip time is unknown or at
+    /// least half a second, because the SYN cannot be determined then.
     pub fn exchange_of(&self, elapsed: Duration) -> u32 {
         match self.smoothed() {
-            Some(_) if elapsed < SYN_REPEAT => 1,
-            Some(smoothed) if smoothed < SYN_REPEAT / 2 => {
+            Some(_) if elapsed < SYN_RETRANSMIT => 1,
+            Some(smoothed) if smoothed < SYN_RETRANSMIT / 2 => {
                 let sent = |at: &u64| Duration::from_secs(*at) + smoothed / 2 <= elapsed;
                 1 + SYN_SECONDS.into_iter().filter(sent).count() as u32
             }
@@ -95,19 +102,20 @@ impl Rtt {
         }
     }
 
-    /// The smoothed round trip.
+    /// The smoothed round-trip time; `None` before the first sample.
     pub fn smoothed(&self) -> Option<Duration> {
         self.estimate.map(|estimate| Duration::from_nanos(estimate.smoothed))
     }
 
-    /// Whether an answer came after the kernel's first repeat though the round trip is
-    /// too short to explain it.
+    /// Whether an answer came after the first retransmission, although the round-trip time is too
+    /// short to explain this.
     pub fn shows_loss(&self) -> bool {
-        self.late > 0 && self.smoothed().is_some_and(|smoothed| smoothed < SYN_REPEAT / 2)
+        self.late_answers > 0
+            && self.smoothed().is_some_and(|smoothed| smoothed < SYN_RETRANSMIT / 2)
     }
 }
 
-/// When the kernel sends SYN `number` (1: the first), from the connect on.
+/// The time from the start of a connect to its SYN with this number, counted from 1.
 pub fn syn_at(number: u32) -> Duration {
     let repeat = (number as usize).checked_sub(2).and_then(|place| SYN_SECONDS.get(place));
     Duration::from_secs(repeat.copied().unwrap_or(0))
@@ -122,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_sample_gives_three_round_trips_as_rfc_6298_says() {
+    fn the_deadline_after_the_first_sample_is_three_round_trip_times_as_in_rfc_6298() {
         let mut rtt = Rtt::default();
         assert_eq!(rtt.deadline(), None);
         rtt.handle_answer(ms(100));
@@ -130,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn each_further_sample_weighs_an_eighth_and_its_distance_a_quarter() {
+    fn each_further_sample_has_a_weight_of_an_eighth_and_its_deviation_of_a_quarter() {
         let mut rtt = Rtt::default();
         rtt.handle_answer(ms(800));
         rtt.handle_answer(ms(400));
@@ -140,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn steady_answers_bring_the_deadline_down_to_its_floor() {
+    fn constant_round_trip_times_reduce_the_deadline_to_its_minimum() {
         let mut rtt = Rtt::default();
         (0..100).for_each(|_| rtt.handle_answer(ms(50)));
         assert_eq!(rtt.deadline(), Some(DEADLINE_MIN));
@@ -148,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_shows_loss_only_where_the_round_trip_is_short() {
+    fn a_late_answer_shows_loss_only_if_the_round_trip_time_is_short() {
         for (usual, late, expected) in [(50, 1050, true), (50, 999, false), (700, 1200, false)] {
             let mut rtt = Rtt::default();
             rtt.handle_answer(ms(usual));
@@ -157,6 +165,6 @@ mod tests {
         }
         let mut unknown = Rtt::default();
         unknown.handle_answer(ms(1050));
-        assert!(!unknown.shows_loss(), "a round trip of a second is no loss");
+        assert!(!unknown.shows_loss(), "a round-trip time of a second does not show loss");
     }
 }

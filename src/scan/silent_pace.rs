@@ -1,34 +1,35 @@
-//! The pace of a scan while nothing has answered, so that nothing shows what the path can carry.
+//! The send rate of a scan before its first answer, when the capacity of the path is unknown.
 //!
-//! It begins at [`START_RATE`] and doubles, up to a rate that spreads the ports over a moment.
-//! Driven by `congestion`, which follows the path once something has answered.
+//! The rate begins at [`START_RATE`] and doubles repeatedly, up to a rate at which the SYNs of all
+//! ports are spread over about a second. `congestion` drives this module, and it determines the
+//! rate from the answers after the first one.
 
 use std::time::Duration;
 
-/// SYNs per second before anything is known: 200 in the round trip of 50 ms.
+/// The initial rate in SYNs per second: 200 SYNs in a round-trip time of 50 ms.
 pub(super) const START_RATE: f64 = 4_000.0;
-/// All ports are spread over so many seconds, so that the kernel's repeats of the first, which come
-/// a second later, do not meet the first SYNs of the last.
-const SPREAD: f64 = 1.0;
-/// Few ports are spread over less: a host of a sweep then holds its share of the probes in flight
-/// hardly longer than their timeout.
+/// The time in seconds over which the SYNs of all ports are spread. The kernel retransmits each SYN
+/// after one second, so retransmissions begin when the last port has received its first SYN.
+const SPREAD_SECONDS: f64 = 1.0;
+/// The minimum of the spread rate in SYNs per second, so that few ports take less than that time. A
+/// host in a list of targets then uses its part of the budget hardly longer than one timeout.
 const SPREAD_RATE_MIN: f64 = 1_000.0;
-/// The rate doubles in so many seconds.
-const DOUBLING: f64 = 0.15;
-/// So many SYNs leave together, fewer than TCP's ten segments (RFC 6928): thousands of silent hosts
-/// at once would otherwise need a timer for each SYN.
+/// The time in seconds in which the rate doubles.
+const DOUBLING_SECONDS: f64 = 0.15;
+/// The number of SYNs that are sent at once, fewer than the ten segments of TCP (RFC 6928). Without
+/// bursts, thousands of silent hosts would need a timer for each SYN.
 pub(super) const BURST: f64 = 8.0;
 
-/// SYNs per second that spread so many ports.
-pub(super) const fn spread(ports: usize) -> f64 {
-    (ports as f64 / SPREAD).max(SPREAD_RATE_MIN)
+/// The maximum rate in SYNs per second for a silent host, which spreads the SYNs of `ports` ports.
+pub(super) const fn spread_rate(ports: usize) -> f64 {
+    (ports as f64 / SPREAD_SECONDS).max(SPREAD_RATE_MIN)
 }
 
-/// SYNs per second so long after the first, where all ports are spread at the rate `spread`.
-pub(super) fn rate_after(elapsed: Duration, spread: f64) -> f64 {
-    if spread <= START_RATE {
-        return spread;
+/// The rate in SYNs per second at the time `elapsed` after the first SYN, up to `spread_rate`.
+pub(super) fn rate_after(elapsed: Duration, spread_rate: f64) -> f64 {
+    if spread_rate <= START_RATE {
+        return spread_rate;
     }
-    let doublings = (elapsed.as_secs_f64() / DOUBLING).min(16.0);
-    (START_RATE * doublings.exp2()).min(spread)
+    let doublings = (elapsed.as_secs_f64() / DOUBLING_SECONDS).min(16.0);
+    (START_RATE * doublings.exp2()).min(spread_rate)
 }

@@ -1,6 +1,7 @@
-//! The result of a whole scan, for whatever reports it.
+//! The result of a whole scan, for the modules that report it.
 //!
-//! `api` writes it as JSON, text and CSV, `batch` as a table and in the formats of other scanners.
+//! `core` makes it. `api` writes it as JSON, text and CSV, and `batch` as a table and in the
+//! formats of other scanners.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,54 +10,54 @@ use crate::port_set::PortSet;
 use crate::scan::ledger::Counts;
 use crate::service_names::Names;
 
-/// The outcome of a whole scan.
+/// The result of a whole scan.
 #[derive(Clone, Debug)]
 pub struct Summary<'a> {
-    /// The lowest port asked for.
+    /// The lowest requested port.
     pub from_port: u16,
-    /// The highest port asked for.
+    /// The highest requested port.
     pub to_port: u16,
     /// The target as the client wrote it.
     pub domain: &'a str,
-    /// The open ports; of all addresses together, if several were scanned.
+    /// The open ports. If several addresses were scanned, a port that is open at any of them.
     pub open: &'a PortSet,
-    /// The address scanned; the first, if several were.
+    /// The scanned address; the first one if several were scanned.
     pub address: IpAddr,
-    /// The ports by state; the sum over all addresses, if several were scanned.
+    /// The number of ports in each state; the sum over all addresses if several were scanned.
     pub counts: Counts,
-    /// Whether every port was tried as planned, all passes included.
+    /// Whether all planned passes were finished.
     pub complete: bool,
-    /// How many probes were sent again because the first stayed silent.
+    /// The number of ports that were probed again because they had stayed silent.
     pub retried: u32,
-    /// Whether some answer came so late that a packet must have been lost.
+    /// Whether at least one exchange (a SYN and its answer) was lost.
     pub loss_suspected: bool,
-    /// The share of exchanges (a SYN and its answer) that were lost, 0 to 1; `None` if nothing
-    /// ever responded. Of several addresses, the highest.
+    /// The share of exchanges that were lost, 0 to 1; `None` if no port responded. The highest one
+    /// if several addresses were scanned.
     pub loss: Option<f64>,
-    /// How long the scan took; reported in whole milliseconds.
+    /// The duration of the scan. It is reported in whole milliseconds.
     pub elapsed: Duration,
-    /// The closed ports, where `include` asked for them.
+    /// The closed ports, if `include` requests them.
     pub closed: Option<&'a PortSet>,
-    /// The filtered ports, where `include` asked for them.
+    /// The filtered ports, if `include` requests them.
     pub filtered: Option<&'a PortSet>,
-    /// The unreachable ports, where `include` asked for them.
+    /// The unreachable ports, if `include` requests them.
     pub unreachable: Option<&'a PortSet>,
-    /// What is usually behind the open ports, where `include` asked for it.
+    /// The usual services of the open ports, if `include` requests them.
     pub services: Option<Services<'a>>,
     /// The result of each address, with `addresses=all`; `None` without it.
     pub results: Option<&'a [AddressResult<'a>]>,
-    /// Details that only some forms contain.
+    /// Details that only some forms of the answer contain.
     pub details: Details<'a>,
 }
 
-/// Details that only some forms contain.
+/// Details that only some forms of the answer contain.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Details<'a> {
-    /// Addresses of the name that were not scanned, in the order of preference.
+    /// The addresses of the name that were not scanned, in the order of preference.
     pub other_addresses: &'a [IpAddr],
-    /// The ports of each address by state, for CSV; empty for other forms.
+    /// The ports of each address by state, for forms with one line per port; otherwise empty.
     pub by_address: &'a [AddressPorts<'a>],
-    /// Round trips of open ports, ascending by address and port, as far as they are known.
+    /// The known response times of open ports, in ascending order of address and port.
     pub rtts: &'a [OpenRtt],
 }
 
@@ -67,61 +68,65 @@ pub struct AddressPorts<'a> {
     pub address: IpAddr,
     /// Its open ports.
     pub open: &'a PortSet,
-    /// Its closed ports, where `include` asked for them.
+    /// Its closed ports, if `include` requests them.
     pub closed: Option<&'a PortSet>,
-    /// Its filtered ports, likewise.
+    /// Its filtered ports, if `include` requests them.
     pub filtered: Option<&'a PortSet>,
-    /// Its unreachable ports, likewise.
+    /// Its unreachable ports, if `include` requests them.
     pub unreachable: Option<&'a PortSet>,
 }
 
-/// How long an open port took to answer.
+/// The response time of an open port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpenRtt {
     /// The address.
     pub address: IpAddr,
     /// The port.
     pub port: u16,
-    /// From SYN to handshake.
+    /// The time from the start of the probe to the completed handshake.
     pub rtt: Duration,
 }
 
-/// What is usually behind open ports: of those ports that have a name.
+/// The usual services of open ports. A port without a service name is left out.
 #[derive(Clone, Copy, Debug)]
 pub struct Services<'a> {
     /// The open ports.
     pub open: &'a PortSet,
-    /// What services are called.
+    /// The names of services by port.
     pub names: &'a Names,
 }
 
-/// The result of one address of several.
+/// The result of one of several addresses.
 #[derive(Clone, Debug)]
 pub struct AddressResult<'a> {
     /// The address.
     pub address: IpAddr,
     /// Its open ports.
     pub open: &'a PortSet,
-    /// Its ports by state.
+    /// The number of its ports in each state.
     pub counts: Counts,
 }
 
 impl Summary<'_> {
-    /// What must hold whatever was scanned.
+    /// Panics if the parts of the result contradict each other.
     pub fn check(&self) {
-        assert!(self.from_port <= self.to_port, "1: a scan has a port");
-        assert!(!self.complete || self.counts.untested == 0, "2: complete means all tested");
+        assert!(self.from_port <= self.to_port, "1: a scan has at least one port");
+        assert!(
+            !self.complete || self.counts.untested == 0,
+            "2: complete means that all ports were tested"
+        );
         let is_named = self.services.is_none_or(|services| services.open == self.open);
-        assert!(is_named, "7: services are those of the open ports");
+        assert!(is_named, "7: the services belong to the open ports");
         if self.results.is_none() {
-            // With several addresses the sets are unions, and the counts are not.
-            let counted = |count: u32, ports: Option<&PortSet>| {
+            // With several addresses the sets are unions, while the counts are sums.
+            let is_counted = |count: u32, ports: Option<&PortSet>| {
                 ports.is_none_or(|ports| ports.len() == count as usize)
             };
-            assert!(counted(self.counts.open, Some(self.open)), "3: open ports are counted");
-            assert!(counted(self.counts.closed, self.closed), "4: closed ports are counted");
-            assert!(counted(self.counts.filtered, self.filtered), "5: filtered ones too");
-            assert!(counted(self.counts.unreachable, self.unreachable), "6: unreachable ones too");
+            let Counts { open, closed, filtered, unreachable, .. } = self.counts;
+            assert!(is_counted(open, Some(self.open)), "3: all open ports are counted");
+            assert!(is_counted(closed, self.closed), "4: all closed ports are counted");
+            assert!(is_counted(filtered, self.filtered), "5: all filtered ports are counted");
+            assert!(is_counted(unreachable, self.unreachable), "6: all unreachable ones are");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! A scan alone, with virtual time and a scripted target.
+//! Tests of one scan with virtual time and a scripted target.
 
 use std::num::{NonZeroU16, NonZeroU32};
 
 use super::pings::PingWeight;
-use super::timing::{CHECK_EVERY, CHECKS_MISSED_MAX};
+use super::timing::{CHECK_INTERVAL, CHECKS_MISSED_MAX};
 use super::*;
 use crate::host::Family;
 use crate::limits;
@@ -23,20 +23,20 @@ struct Flight {
     answer: Option<(Instant, Outcome)>,
 }
 
-/// A scan, its time, and what it did.
+/// A scan, its virtual time, and the probes that it has started.
 struct Run {
     scan: Scan,
     start: Instant,
     now: Instant,
     flights: Vec<Flight>,
-    /// When each probe was started, after the start, and for which port. Without pings.
+    /// The time and the port of each probe, without pings. The time counts from `start`.
     launches: Vec<(Duration, u16)>,
     pings: u32,
-    /// So many of ten pings are lost.
+    /// The number of lost pings out of each ten.
     pings_lost: u32,
 }
 
-/// A plan for ports 1 to `last`, silent after a second, with one pass.
+/// The options of one pass with a timeout of one second.
 const OPTIONS: ScanOptions = ScanOptions {
     technique: Technique::Connect,
     timeout: Timeout::Fixed(Duration::from_secs(1)),
@@ -49,6 +49,7 @@ const OPTIONS: ScanOptions = ScanOptions {
     include: Include { closed: false, filtered: false, unreachable: false, services: false },
 };
 
+/// A plan for the ports from 1 to `last` with [`OPTIONS`].
 fn plan(last: u16) -> Plan {
     Plan {
         target: ([192, 0, 2, 1], 0).into(),
@@ -75,8 +76,9 @@ impl Run {
         }
     }
 
-    /// Starts what may be started. `answer` is what the target does with the n-th probe of a
-    /// port: after how many milliseconds, what. A ping is answered after 20 ms.
+    /// Starts all probes that may be started. `answer` returns the outcome of the n-th probe of a
+    /// port (counted from 0) and its delay in milliseconds; `None` means no answer. A ping is
+    /// refused after 20 ms, or lost.
     fn launch(&mut self, answer: impl Fn(u16, usize) -> Option<(u64, Outcome)>) {
         loop {
             let key = Key::from_parts(self.launches.len() as u32 + self.pings, 0);
@@ -96,15 +98,15 @@ impl Run {
         }
     }
 
-    /// Reports what has come of connects by now, and ends what is due.
-    fn settle(&mut self) {
+    /// Delivers the answers that are due, and handles the deadlines that have passed.
+    fn handle_due(&mut self) {
         while let Some(place) = self
             .flights
             .iter()
             .position(|flight| flight.answer.is_some_and(|(at, _)| at <= self.now))
         {
             let flight = self.flights.remove(place);
-            let (_, outcome) = flight.answer.expect("it was found by its answer");
+            let (_, outcome) = flight.answer.expect("the flight has an answer that is due");
             self.scan.handle_outcome(self.now, flight.launch.probe, outcome);
         }
         self.scan.handle_timeout(self.now);
@@ -113,20 +115,20 @@ impl Run {
         }
     }
 
-    /// When something happens next.
+    /// The time of the next answer, deadline or launch.
     fn next(&self) -> Option<Instant> {
         let answers = self.flights.iter().filter_map(|flight| flight.answer.map(|(at, _)| at));
         answers.chain(self.scan.deadline()).chain(self.scan.launch_at(self.now)).min()
     }
 
-    /// Runs to the end.
+    /// Runs the scan to its end.
     fn finish(&mut self, answer: impl Fn(u16, usize) -> Option<(u64, Outcome)>) {
         while self.scan.is_running() {
             self.launch(&answer);
             let next = self.next().expect("a scan that runs has a deadline");
-            assert!(next > self.now, "what is due was done");
+            assert!(next > self.now, "everything that was due is done");
             self.now = next;
-            self.settle();
+            self.handle_due();
         }
     }
 
@@ -134,7 +136,7 @@ impl Run {
         self.now - self.start
     }
 
-    /// Open, closed, filtered, unreachable and untested ports.
+    /// The numbers of open, closed, filtered, unreachable and untested ports.
     fn counts(&self) -> [u32; 5] {
         let Counts { open, closed, filtered, unreachable, untested } = self.scan.counts();
         [open, closed, filtered, unreachable, untested]
@@ -142,7 +144,7 @@ impl Run {
 }
 
 #[test]
-fn every_outcome_puts_its_port_into_one_state() {
+fn every_outcome_gives_its_port_one_state() {
     let outcomes = [
         (Outcome::Connected, PortState::Open),
         (Outcome::SelfConnect, PortState::Closed),
@@ -160,7 +162,7 @@ fn every_outcome_puts_its_port_into_one_state() {
 }
 
 #[test]
-fn a_shortage_leaves_the_port_to_be_tried_again_whichever_it_is() {
+fn a_port_is_probed_again_after_any_shortage() {
     for shortage in Shortage::ALL {
         for is_routed in [true, false] {
             let mut run = Run::new(Plan { is_routed, ..plan(3) });
@@ -171,13 +173,13 @@ fn a_shortage_leaves_the_port_to_be_tried_again_whichever_it_is() {
             let is_final = shortage == Shortage::SourcePorts && !is_routed;
             let expected = if is_final { [0, 0, 0, 3, 0] } else { [0, 3, 0, 0, 0] };
             assert_eq!(run.counts(), expected, "{shortage:?}, routed: {is_routed}");
-            assert_eq!(run.scan.retried(), 0, "a shortage is no retry");
+            assert_eq!(run.scan.retried(), 0, "a probe after a shortage is not a retry");
         }
     }
 }
 
 #[test]
-fn passes_are_made_exactly_as_often_as_asked_for() {
+fn the_number_of_passes_is_exactly_the_requested_one() {
     for retries in 0..4 {
         let mut run = Run::new(Plan {
             options: ScanOptions { retries: Retries::Exactly(retries), ..OPTIONS },
@@ -187,12 +189,16 @@ fn passes_are_made_exactly_as_often_as_asked_for() {
         assert_eq!(run.launches.len(), 5 + 4 * usize::from(retries));
         assert_eq!(run.counts(), [0, 1, 4, 0, 0]);
         assert_eq!(run.scan.retried(), 4 * u32::from(retries));
-        assert_eq!(run.elapsed(), u32::from(retries + 1) * 1000 * MILLI, "full deadlines");
+        assert_eq!(
+            run.elapsed(),
+            u32::from(retries + 1) * 1000 * MILLI,
+            "each pass has the full timeout"
+        );
     }
 }
 
 #[test]
-fn exact_passes_go_over_every_silent_port_of_a_large_scan_too() {
+fn requested_passes_cover_all_silent_ports_of_a_large_scan() {
     let mut run = Run::new(Plan {
         options: ScanOptions { retries: Retries::Exactly(2), ..OPTIONS },
         ..plan(300)
@@ -202,7 +208,7 @@ fn exact_passes_go_over_every_silent_port_of_a_large_scan_too() {
 }
 
 #[test]
-fn auto_repeats_nothing_where_no_loss_was_seen() {
+fn auto_makes_no_further_pass_without_loss() {
     let timeout = Timeout::Fixed(2000 * MILLI);
     let mut run = Run::new(Plan {
         options: ScanOptions { retries: Retries::Auto, timeout, ..OPTIONS },
@@ -210,7 +216,7 @@ fn auto_repeats_nothing_where_no_loss_was_seen() {
     });
     run.finish(|port, _| if port == 3 { REFUSED } else { SILENT });
     assert_eq!((run.launches.len(), run.scan.loss_suspected()), (50, false));
-    assert!(run.pings > 10, "the loss was measured");
+    assert!(run.pings > 10, "pings measured the loss");
 }
 
 #[test]
@@ -225,7 +231,7 @@ fn auto_probes_silent_ports_again_once_an_answer_came_late() {
     };
     let mut run = Run::new(plan);
     run.pings_lost = 2;
-    // The first SYN of port 7 was lost, and both of port 9.
+    // The first SYN to port 7 and both SYNs to port 9 are lost.
     run.finish(|port, nth| match (port, nth) {
         (7, 0) => Some((1020, Outcome::Connected)),
         (9, 0) => SILENT,
@@ -241,7 +247,7 @@ fn auto_probes_silent_ports_again_once_an_answer_came_late() {
 }
 
 #[test]
-fn auto_takes_a_host_that_stopped_answering_for_gone() {
+fn auto_ends_the_scan_of_a_host_that_no_longer_answers() {
     let plan = Plan {
         options: ScanOptions {
             retries: Retries::Auto,
@@ -253,19 +259,19 @@ fn auto_takes_a_host_that_stopped_answering_for_gone() {
     let mut run = Run::new(plan);
     while run.scan.is_running() {
         run.launch(|port, _| if port < 50 { REFUSED } else { SILENT });
-        // Nothing that is sent after 100 ms is answered.
+        // No answer arrives after 100 ms.
         for flight in &mut run.flights {
             flight.answer = flight.answer.filter(|(at, _)| *at < run.start + 100 * MILLI);
         }
         run.now = run.next().expect("a scan that runs has a deadline");
-        run.settle();
+        run.handle_due();
     }
     assert!(run.elapsed() < 15_000 * MILLI, "{:?}", run.elapsed());
     assert!(run.scan.loss().is_some_and(|loss| loss > 0.3), "{:?}", run.scan.loss());
 }
 
 #[test]
-fn an_answer_that_breaks_silence_shows_loss_too() {
+fn an_answer_in_a_later_pass_shows_loss() {
     let mut run = Run::new(Plan {
         options: ScanOptions { retries: Retries::Exactly(1), ..OPTIONS },
         ..plan(2)
@@ -276,7 +282,7 @@ fn an_answer_that_breaks_silence_shows_loss_too() {
 }
 
 #[test]
-fn a_computed_deadline_follows_the_round_trip() {
+fn a_computed_timeout_depends_on_the_round_trip_time() {
     let plan = |last| Plan {
         options: ScanOptions { timeout: Timeout::Auto, retries: Retries::Auto, ..OPTIONS },
         ..plan(last)
@@ -284,9 +290,10 @@ fn a_computed_deadline_follows_the_round_trip() {
     let mut run = Run::new(plan(40));
     run.finish(|port, _| if port <= 30 { REFUSED } else { SILENT });
     assert_eq!(run.counts(), [0, 30, 10, 0, 0]);
-    assert!(run.scan.retried() >= 10, "few pings leave a doubt");
+    assert!(run.scan.retried() >= 10, "there were too few pings to prove that nothing was lost");
     assert!(run.elapsed() < 1500 * MILLI, "{:?}", run.elapsed());
-    // A host that never answers has no round trip: the longest deadline, and the kernel's repeat.
+    // Without any answer the round-trip time is unknown, and the longest timeout applies, which
+    // includes one retransmission by the kernel.
     let mut run = Run::new(plan(40));
     run.finish(|_, _| SILENT);
     assert_eq!(run.launches.len(), 40);
@@ -294,7 +301,7 @@ fn a_computed_deadline_follows_the_round_trip() {
 }
 
 #[test]
-fn a_pace_is_kept_without_bursts() {
+fn a_requested_rate_is_kept_without_bursts() {
     for rate in [10, 100, 1000] {
         let mut run = Run::new(Plan {
             options: ScanOptions { rate: NonZeroU32::new(rate), ..OPTIONS },
@@ -307,15 +314,15 @@ fn a_pace_is_kept_without_bursts() {
         assert!(sent <= 200 + 200 / 16 + 1, "{sent} at {rate} a second");
         for (index, at) in times.enumerate() {
             assert!(at >= step * index as u32, "launch {index} at {rate} a second");
-            // 200 ports have a pace of their own: 500 a second.
-            let is_own = rate > 500;
-            assert!(is_own || at <= step * (index as u32 + 14), "launch {index} at {rate}");
+            // The congestion control may limit 200 ports to 500 per second.
+            let is_limited = rate > 500;
+            assert!(is_limited || at <= step * (index as u32 + 14), "launch {index} at {rate}");
         }
     }
 }
 
 #[test]
-fn a_pace_that_the_loop_could_not_keep_is_caught_up_with_a_little_only() {
+fn a_delayed_loop_makes_up_only_a_few_launches_of_a_requested_rate() {
     let rate = NonZeroU32::new(1000);
     let mut run = Run::new(Plan { options: ScanOptions { rate, ..OPTIONS }, ..plan(200) });
     run.launch(|_, _| SILENT);
@@ -323,45 +330,45 @@ fn a_pace_that_the_loop_could_not_keep_is_caught_up_with_a_little_only() {
     run.now += 100 * MILLI;
     run.launch(|_, _| SILENT);
     let slack = RATE_SLACK.as_millis() as usize;
-    assert_eq!(run.launches.len(), 1 + slack + 1, "not the hundred that were missed");
+    assert_eq!(run.launches.len(), 1 + slack + 1, "most of the hundred missed launches are lost");
     assert_eq!(run.scan.launch_at(run.now), Some(run.now + MILLI));
 }
 
 #[test]
-fn the_window_is_the_least_of_plan_grant_and_ports() {
-    // So few ports have no pace of their own.
-    for (most, allowance, expected) in [(9, 100, 9), (100, 7, 7), (100, 100, 16), (3, 0, 0)] {
-        let concurrency = NonZeroU16::new(most);
+fn the_window_is_the_minimum_of_concurrency_allowance_and_ports() {
+    // A scan of so few ports has no congestion control.
+    for (limit, allowance, expected) in [(9, 100, 9), (100, 7, 7), (100, 100, 16), (3, 0, 0)] {
+        let concurrency = NonZeroU16::new(limit);
         let mut run =
             Run::new(Plan { options: ScanOptions { concurrency, ..OPTIONS }, ..plan(16) });
         run.scan.set_allowance(allowance);
-        assert!((usize::from(most).min(16)..=17).contains(&run.scan.need()));
+        assert!((usize::from(limit).min(16)..=17).contains(&run.scan.need()));
         run.launch(|_, _| SILENT);
-        assert_eq!(run.scan.in_flight(), expected, "{most} of {allowance}");
+        assert_eq!(run.scan.in_flight(), expected, "concurrency {limit}, allowance {allowance}");
     }
 }
 
 #[test]
-fn a_smaller_grant_gives_back_the_youngest_and_probes_their_ports_again() {
+fn after_a_smaller_allowance_the_youngest_probes_are_given_up_and_made_again() {
     let mut run = Run::new(plan(10));
     run.launch(|_, _| SILENT);
     run.scan.set_allowance(4);
     let mut given_back = Vec::new();
     while let Some(key) = run.scan.poll_surplus() {
         let last = run.flights.pop().expect("a probe was in flight");
-        assert_eq!(key, last.key, "the youngest first");
+        assert_eq!(key, last.key, "the youngest probe is given up first");
         given_back.push(last.launch.to.port());
     }
     assert_eq!(given_back, [10, 9, 8, 7, 6, 5]);
     assert_eq!((run.scan.in_flight(), run.scan.has_surplus()), (4, false));
-    assert_eq!(run.counts(), [0, 0, 0, 0, 10], "nothing was decided");
+    assert_eq!(run.counts(), [0, 0, 0, 0, 10], "no port has a state yet");
     run.scan.set_allowance(10);
     run.finish(|_, _| REFUSED);
-    assert_eq!(run.counts(), [0, 6, 4, 0, 0], "each was probed to its end");
+    assert_eq!(run.counts(), [0, 6, 4, 0, 0], "each port was probed to its end");
 }
 
 #[test]
-fn a_next_pass_finds_ports_that_a_limit_of_the_host_kept_silent() {
+fn a_further_pass_finds_ports_that_were_silent_because_of_a_limit_of_the_host() {
     let plan = Plan {
         options: ScanOptions {
             retries: Retries::Auto,
@@ -383,7 +390,7 @@ fn a_next_pass_finds_ports_that_a_limit_of_the_host_kept_silent() {
 }
 
 #[test]
-fn at_its_end_a_scan_gives_everything_back_and_reports_what_it_knows() {
+fn at_its_deadline_a_scan_gives_up_all_probes_and_keeps_its_results() {
     let mut run = Run::new(plan(10));
     run.scan.plan.ends_at = run.start + 500 * MILLI;
     run.finish(|port, _| if port <= 4 { REFUSED } else { SILENT });
@@ -401,7 +408,7 @@ fn at_its_end_a_scan_gives_everything_back_and_reports_what_it_knows() {
 }
 
 #[test]
-fn a_deadline_in_the_middle_of_a_later_pass_leaves_the_ports_filtered() {
+fn silent_ports_are_filtered_if_the_deadline_is_during_a_later_pass() {
     let mut run = Run::new(Plan {
         options: ScanOptions { retries: Retries::Exactly(3), ..OPTIONS },
         ..plan(10)
@@ -412,7 +419,7 @@ fn a_deadline_in_the_middle_of_a_later_pass_leaves_the_ports_filtered() {
 }
 
 #[test]
-fn the_outcome_is_looked_for_at_once_only_as_long_as_it_is_there() {
+fn the_outcome_is_checked_at_once_only_if_recent_checks_found_one() {
     let checks = |is_near: bool| {
         let mut run = Run::new(plan(2000));
         run.scan.set_allowance(1);
@@ -421,24 +428,24 @@ fn the_outcome_is_looked_for_at_once_only_as_long_as_it_is_there() {
             run.launch(|_, _| Some((u64::from(!is_near), Outcome::Refused)));
             let checked = |flight: &&Flight| flight.launch.check == CompletionCheck::AtOnce;
             at_once += run.flights.iter().filter(checked).count() as u32;
-            run.now = run.next().expect("an answer comes");
-            run.settle();
+            run.now = run.next().expect("an answer is due");
+            run.handle_due();
         }
         at_once
     };
     assert!(checks(true) >= 1990);
     let few = checks(false);
-    let expected = CHECKS_MISSED_MAX..=CHECKS_MISSED_MAX + 2000 / CHECK_EVERY;
+    let expected = CHECKS_MISSED_MAX..=CHECKS_MISSED_MAX + 2000 / CHECK_INTERVAL;
     assert!(expected.contains(&few), "{few} checks at a far target");
 }
 
 #[test]
-fn a_ping_whose_port_no_longer_answers_is_replaced() {
+fn another_port_is_pinged_if_the_present_one_no_longer_answers() {
     let mut pings = Pings::default();
     pings.handle_responder(ResponderKind::Open, 80);
     pings.handle_responder(ResponderKind::Closed, 81);
     pings.handle_responder(ResponderKind::Open, 82);
-    assert_eq!(pings.port(), Some(81), "a closed port serves best");
+    assert_eq!(pings.port(), Some(81), "a closed port is the best target");
     let mut rtt = Rtt::default();
     rtt.handle_answer(20 * MILLI);
     let weight = PingWeight { syns: 1, tests_rate: true };
@@ -451,9 +458,9 @@ fn a_ping_whose_port_no_longer_answers_is_replaced() {
     assert_eq!((pings.port(), pings.has_failed()), (Some(83), false));
 }
 
-/// Our own: with room for one probe, each ping took it before the next port had its turn.
+/// A regression test: with one permitted probe in flight, pings once took the place of all ports.
 #[test]
-fn pings_do_not_starve_a_scan_that_may_have_one_probe_in_flight() {
+fn pings_do_not_starve_the_ports_of_a_scan_with_few_probes_in_flight() {
     for allowance in [1, 2, 3, 4, 16] {
         let mut run = Run::new(plan(40));
         run.scan.set_allowance(allowance);

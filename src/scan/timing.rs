@@ -1,6 +1,7 @@
-//! When a scan may launch: its pace, the rate asked for, and the room in its window.
+//! The time at which a scan may launch the next probe. It depends on the congestion control, the
+//! requested rate, and the permitted number of probes in flight, called the window.
 //!
-//! The state is that of [`Scan`].
+//! The methods here belong to [`Scan`], which owns the state.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +11,23 @@ use crate::limits;
 use crate::pacer::RateLimit;
 use crate::scan::options::Timeout;
 
-/// A ping waits for the next port for so long at most: the kernel's repeats may take all the pace.
-pub(super) const PING_PATIENCE: Duration = Duration::from_millis(20);
-/// The part of the window that is kept free for pings, and how much at most.
+/// The maximum time for which a due ping waits for the probe of a port. Retransmissions of the
+/// kernel may use up the whole rate, so that no port is probed for a long time.
+pub(super) const PING_DELAY_MAX: Duration = Duration::from_millis(20);
+/// The divisor of the window that gives the number of probes in flight reserved for pings.
 const PING_SHARE: usize = 16;
-/// See [`PING_SHARE`].
+/// The maximum number of probes in flight that are reserved for pings.
 const PING_ROOM_MAX: usize = 8;
-/// Checks in a row that may see nothing before the scan relies on the poller.
+/// The number of consecutive checks right after `connect` without an outcome after which the scan
+/// relies on the poller.
 pub(super) const CHECKS_MISSED_MAX: u32 = 16;
-/// Then one launch in so many still checks, for a target that comes nearer.
-pub(super) const CHECK_EVERY: u32 = 256;
+/// The interval, in launches, of the checks that are made nevertheless, because the round-trip time
+/// of the target may become shorter.
+pub(super) const CHECK_INTERVAL: u32 = 256;
 
 impl Scan {
-    /// Grants probes in flight; a smaller grant makes a surplus for [`Scan::poll_surplus`].
+    /// Sets the number of probes that may be in flight. If more are in flight,
+    /// [`Scan::poll_surplus`] gives up the surplus.
     pub fn set_allowance(&mut self, allowance: usize) {
         self.allowance = allowance;
         if let Some(controller) = &mut self.controller {
@@ -37,12 +42,13 @@ impl Scan {
         }
     }
 
-    /// Probes that the scan could use at once: in flight, and to come in this pass.
+    /// The number of probes that the scan could have in flight: those in flight now, those left in
+    /// this pass, and pings.
     pub fn need(&self) -> usize {
         let ScanState::Pass(pass) = &self.state else { return 0 };
-        let to_come = pass.total - pass.tried + self.waiting.len();
+        let left = pass.total - pass.tried + self.waiting.len();
         let pings = if self.controller.is_some() { PING_ROOM_MAX } else { 1 };
-        let need = self.plan.concurrency().min(self.probes.len() + to_come);
+        let need = self.plan.concurrency().min(self.probes.len() + left);
         if self.is_limited() { need } else { need + pings }
     }
 
@@ -51,16 +57,18 @@ impl Scan {
         self.launch_at(now).is_some_and(|at| at <= now)
     }
 
-    /// When the next probe may be started, past or to come; `None` where no time alone allows one.
+    /// The time at which the next probe may be started, which may have passed; `None` if none may
+    /// be started before another event.
     pub fn launch_at(&self, now: Instant) -> Option<Instant> {
-        // A ping leaves among the ports, so that it meets what they meet.
+        // A ping waits for the next port, so that it experiences the same queues and losses.
         match (self.port_at(now), self.ping_at()) {
-            (Some(port), Some(ping)) => Some(port.min(ping + PING_PATIENCE)),
+            (Some(port), Some(ping)) => Some(port.min(ping + PING_DELAY_MAX)),
             (port, ping) => port.or(ping),
         }
     }
 
-    /// When the next port may be probed; `None` while there is none or no room.
+    /// The time at which the next port may be probed; `None` if no port is left or no more probes
+    /// may be in flight.
     pub(super) fn port_at(&self, now: Instant) -> Option<Instant> {
         let window = self.window();
         let ping_room = if self.controller.is_some() && self.pings.port().is_some() {
@@ -75,19 +83,19 @@ impl Scan {
         Some(self.within_rate(paced))
     }
 
-    /// Probes and pings in flight that the plan and the scheduler permit.
+    /// The number of probes and pings in flight that the plan and the scheduler permit.
     pub(super) fn window(&self) -> usize {
         let limit = if self.is_limited() { self.plan.concurrency() } else { usize::MAX };
         limit.min(self.allowance)
     }
 
-    /// Whether the plan allows fewer probes in flight than there are ports: pings then
-    /// count among them.
+    /// Whether the plan permits fewer probes in flight than there are ports. Pings then count as
+    /// probes.
     pub(super) const fn is_limited(&self) -> bool {
         self.plan.concurrency() < self.plan.ports.len()
     }
 
-    /// A SYN leaves: the rate asked for and the pace count it.
+    /// A SYN is sent: the requested rate and the congestion control count it.
     pub(super) fn count_launch(&mut self, now: Instant) {
         self.count_rate(now);
         if let Some(controller) = &mut self.controller {
@@ -95,30 +103,32 @@ impl Scan {
         }
     }
 
+    /// A SYN is sent: only the requested rate counts it.
     pub(super) fn count_rate(&mut self, now: Instant) {
         if let Some(rate_limit) = &mut self.rate_limit {
             rate_limit.handle_launch(now);
         }
     }
 
-    /// The time at which the rate asked for permits what could leave at `at`.
+    /// The time at which the requested rate permits a probe, which is not earlier than `at`.
     pub(super) fn within_rate(&self, at: Instant) -> Instant {
         let limit_at = self.rate_limit.as_ref().and_then(RateLimit::next_at);
         limit_at.map_or(at, |limit_at| at.max(limit_at))
     }
 
-    /// Counts the SYNs that the kernel has repeated by now.
-    pub(super) fn charge_repeats(&mut self, now: Instant, elapsed: Duration) {
+    /// Counts the SYNs that the kernel has retransmitted by now.
+    pub(super) fn count_retransmissions(&mut self, now: Instant, elapsed: Duration) {
         let Some(controller) = &mut self.controller else { return };
-        let Some(until) = elapsed.checked_sub(rtt::SYN_REPEAT) else { return };
-        while self.probes.poll_repeat(until) {
-            controller.handle_repeat(now);
+        let Some(until) = elapsed.checked_sub(rtt::SYN_RETRANSMIT) else { return };
+        while self.probes.poll_retransmission(until) {
+            controller.handle_retransmission(now);
         }
     }
 
-    /// Whether to look for the outcome right after `connect`: as long as it was there lately.
+    /// When to check for the outcome of the next probe: right after `connect` if recent checks at
+    /// that time found an outcome.
     pub(super) fn check(&mut self) -> CompletionCheck {
-        if self.checks_missed < CHECKS_MISSED_MAX || self.launched.is_multiple_of(CHECK_EVERY) {
+        if self.checks_missed < CHECKS_MISSED_MAX || self.launched.is_multiple_of(CHECK_INTERVAL) {
             self.checks_missed = self.checks_missed.saturating_add(1);
             return CompletionCheck::AtOnce;
         }

@@ -1,7 +1,7 @@
-//! Whole scans through simulated networks, in virtual time.
+//! Tests of whole scans through simulated networks, in virtual time.
 //!
-//! The kernel's part is here too: it repeats unanswered SYNs, and wakes the loop by the
-//! millisecond. One launch costs CPU time, so that no scan is infinitely fast.
+//! The kernel is simulated too: it retransmits unanswered SYNs, and its poller waits for whole
+//! milliseconds. Each launch takes CPU time, so that no scan is infinitely fast.
 
 #![expect(clippy::print_stdout, reason = "the table and the distribution are printed")]
 
@@ -14,10 +14,10 @@ use crate::limits;
 use crate::port_set::PortSet;
 use crate::scan::options::{ScanOptions, Timeout};
 
-/// A generator of numbers that look random (SplitMix64).
-pub(super) struct Dice(pub(super) u64);
+/// A pseudo-random number generator (SplitMix64).
+pub(super) struct Random(pub(super) u64);
 
-impl Dice {
+impl Random {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -30,12 +30,12 @@ impl Dice {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    pub(super) fn below(&mut self, most: u64) -> u64 {
-        self.next() % most.max(1)
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
     }
 }
 
-/// What a port does with a SYN.
+/// The reaction of a port to a SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Behaviour {
     Open,
@@ -44,40 +44,43 @@ pub(super) enum Behaviour {
     Rejected,
 }
 
-/// A network and the host at its end.
+/// A network, and the host that is scanned through it.
 #[derive(Clone, Debug)]
 pub(super) struct Network {
     pub(super) rtt: Duration,
     pub(super) jitter: Duration,
-    /// Lost each way, 0 to 1.
+    /// The share of packets that are lost in each direction, 0 to 1.
     pub(super) loss: f64,
-    /// Mean length of the bad times, their share of the time, and what is lost in them.
+    /// Times of high loss: their mean length, their share of the time, and their loss.
     pub(super) bursts: Option<(Duration, f64, f64)>,
-    /// SYNs a second that the path carries, and how many wait for it.
+    /// The capacity of the path in SYNs per second, and the length of its queue in SYNs.
     pub(super) bottleneck: Option<(f64, u32)>,
-    /// RSTs a second.
+    /// The maximum number of RSTs per second.
     pub(super) resets: Option<u32>,
     pub(super) open: BTreeSet<u16>,
-    /// The other ports: so many of 1,000 are silent, and so many rejected.
+    /// The number of silent ports out of 1,000 that are not open.
     pub(super) silent: u64,
+    /// The number of rejected ports out of 1,000 that are not open.
     pub(super) rejected: u64,
-    /// Probes in flight at most.
+    /// The maximum number of probes in flight.
     pub(super) capacity: usize,
-    /// The host changes at this time: the round trip, or whether it answers at all.
+    /// A change of the host, and its time.
     pub(super) change: Option<(Duration, Change)>,
-    /// The loop stands still now and then: the mean time between, and for how long at most.
+    /// Delays of the loop: the mean time between them, and their maximum length.
     pub(super) stalls: Option<(Duration, Duration)>,
-    /// A source that sends more SYNs in a second is banned for some time.
+    /// The number of SYNs per second above which the host bans a source, and the length of the ban.
     pub(super) ban: Option<(u32, Duration)>,
-    /// A middlebox that keeps so many half-open connections for so long.
+    /// A middlebox: the maximum number of half-open connections, and how long it keeps each.
     pub(super) table: Option<(usize, Duration)>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Change {
+    /// The round-trip time changes.
     Rtt(Duration),
-    Dies,
-    /// It is silent before.
+    /// The host no longer answers.
+    Disappears,
+    /// The host begins to answer.
     Appears,
 }
 
@@ -107,11 +110,11 @@ impl Network {
         if self.open.contains(&port) {
             return Behaviour::Open;
         }
-        // The same ports each time, spread evenly.
-        let place = u64::from(port).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-        match place % 1000 {
-            place if place < self.silent => Behaviour::Silent,
-            place if place < self.silent + self.rejected => Behaviour::Rejected,
+        // The hash distributes the states evenly, and is the same in each run.
+        let hash = u64::from(port).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        match hash % 1000 {
+            hash if hash < self.silent => Behaviour::Silent,
+            hash if hash < self.silent + self.rejected => Behaviour::Rejected,
             _ => Behaviour::Closed,
         }
     }
@@ -123,7 +126,7 @@ struct Flight {
     started: Instant,
 }
 
-/// What a scan came to.
+/// The result of a simulated scan.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) elapsed: Duration,
@@ -140,11 +143,11 @@ pub(super) struct Report {
 
 pub(super) struct Simulation {
     network: Network,
-    dice: Dice,
+    random: Random,
     start: Instant,
     now: Instant,
-    /// The kernel's repeats, which do not wake the loop.
-    repeats: BinaryHeap<Reverse<(Instant, u32, u8)>>,
+    /// The retransmissions by the kernel, which do not wake the loop.
+    retransmissions: BinaryHeap<Reverse<(Instant, u32, u8)>>,
     answers: BinaryHeap<Reverse<(Instant, u64, u32)>>,
     flights: Vec<Option<Flight>>,
     answers_len: u64,
@@ -165,10 +168,10 @@ impl Simulation {
         let start = Instant::now();
         Self {
             network,
-            dice: Dice(seed),
+            random: Random(seed),
             start,
             now: start,
-            repeats: BinaryHeap::new(),
+            retransmissions: BinaryHeap::new(),
             answers: BinaryHeap::new(),
             flights: Vec::new(),
             answers_len: 0,
@@ -195,7 +198,8 @@ impl Simulation {
             steps += 1;
             if steps > 3_000_000 {
                 panic!(
-                    "no end: {:?} {:?} {:?} deadline {:?} launch {:?} in flight {} {:?} pings {:?}",
+                    "the scan does not end: {:?} {:?} {:?} deadline {:?} launch {:?} in flight {} \
+                     {:?} pings {:?}",
                     self.now - self.start,
                     scan.counts(),
                     scan.state,
@@ -214,9 +218,9 @@ impl Simulation {
                 let Some(key) = scan.poll_expired(self.now) else { break };
                 self.flights[key.index()] = None;
             }
-            let mut budget = limits::LAUNCHES_PER_TICK;
-            while budget > 0 && self.launch(&mut scan) {
-                budget -= 1;
+            let mut launches_left = limits::LAUNCHES_PER_TICK;
+            while launches_left > 0 && self.launch(&mut scan) {
+                launches_left -= 1;
             }
             in_flight_max = in_flight_max.max(scan.in_flight());
             if let ScanState::Pass(pass) = &scan.state {
@@ -238,11 +242,11 @@ impl Simulation {
                     scan.loss()
                 );
             }
-            if budget > 0 && scan.is_running() {
+            if launches_left > 0 && scan.is_running() {
                 self.sleep(&scan);
             }
         }
-        let wrong = ports.iter().filter(|port| !self.is_right(&scan, *port)).count();
+        let wrong = ports.iter().filter(|port| !self.is_correct(&scan, *port)).count();
         let open_found = scan.ports(PortState::Open).len();
         Report {
             elapsed: self.now - self.start,
@@ -258,7 +262,7 @@ impl Simulation {
         }
     }
 
-    fn is_right(&self, scan: &Scan, port: u16) -> bool {
+    fn is_correct(&self, scan: &Scan, port: u16) -> bool {
         let state = match self.network.behaviour(port) {
             Behaviour::Open => PortState::Open,
             Behaviour::Closed => PortState::Closed,
@@ -279,12 +283,12 @@ impl Simulation {
     }
 
     fn stall(&mut self) {
-        let Some((every, most)) = self.network.stalls else { return };
+        let Some((every, limit)) = self.network.stalls else { return };
         if self.now >= self.stall_at {
             if self.stall_at > self.start {
-                self.now += most.mul_f64(self.dice.unit());
+                self.now += limit.mul_f64(self.random.unit());
             }
-            self.stall_at = self.now + every.mul_f64(2.0 * self.dice.unit());
+            self.stall_at = self.now + every.mul_f64(2.0 * self.random.unit());
         }
     }
 
@@ -292,30 +296,31 @@ impl Simulation {
         let deadline = scan.deadline().expect("a scan that runs has a deadline");
         let wake = scan.launch_at(self.now).map_or(deadline, |at| at.min(deadline));
         let until = wake.saturating_duration_since(self.now);
-        // The poller counts whole milliseconds, upwards.
+        // The poller rounds its timeout up to whole milliseconds.
         let until = self.now + Duration::from_millis(until.as_nanos().div_ceil(1_000_000) as u64);
-        self.repeat_until(until);
+        self.retransmit_until(until);
         let next = self.answers.peek().map(|Reverse((at, ..))| *at);
         self.now = next.map_or(until, |at| at.min(until)).max(self.now);
     }
 
-    /// The kernel repeats what is due until then, or until an answer comes.
-    fn repeat_until(&mut self, until: Instant) {
-        while let Some(Reverse((at, number, repeat))) = self.repeats.peek().copied() {
+    /// Sends the retransmissions that are due at `until` or before, up to the next answer.
+    fn retransmit_until(&mut self, until: Instant) {
+        while let Some(Reverse((at, number, retransmission))) = self.retransmissions.peek().copied()
+        {
             let answered = self.answers.peek().map(|Reverse((at, ..))| *at);
             if at > answered.map_or(until, |at| at.min(until)) {
                 return;
             }
-            self.repeats.pop();
+            self.retransmissions.pop();
             if self.flights[number as usize].is_some() {
-                self.send(at, number, repeat);
+                self.send(at, number, retransmission);
             }
         }
     }
 
     fn deliver(&mut self, scan: &mut Scan) {
         loop {
-            self.repeat_until(self.now);
+            self.retransmit_until(self.now);
             match self.answers.peek() {
                 Some(Reverse((at, ..))) if *at <= self.now => {}
                 Some(_) | None => return,
@@ -326,7 +331,7 @@ impl Simulation {
                 Behaviour::Open => Outcome::Connected,
                 Behaviour::Closed => Outcome::Refused,
                 Behaviour::Rejected => Outcome::Unreachable,
-                Behaviour::Silent => unreachable!("a silent port answers nothing"),
+                Behaviour::Silent => unreachable!("a silent port does not answer"),
             };
             assert_eq!(flight.key.index(), number as usize);
             scan.handle_outcome(self.now, flight.launch.probe, outcome);
@@ -334,13 +339,13 @@ impl Simulation {
         }
     }
 
-    /// One SYN leaves, and perhaps its answer comes back.
-    fn send(&mut self, at: Instant, number: u32, repeat: u8) {
+    /// Sends a SYN. Its answer is queued, unless the network or the host drops one of them.
+    fn send(&mut self, at: Instant, number: u32, retransmission: u8) {
         let Some(flight) = &self.flights[number as usize] else { return };
         let (port, started) = (flight.launch.to.port(), flight.started);
         let seconds = [1, 3, 7, 15, 31, 63];
-        let next = started + Duration::from_secs(seconds[usize::from(repeat).min(5)]);
-        self.repeats.push(Reverse((next, number, repeat + 1)));
+        let next = started + Duration::from_secs(seconds[usize::from(retransmission).min(5)]);
+        self.retransmissions.push(Reverse((next, number, retransmission + 1)));
         self.syns += 1;
         let mut at = at;
         if self.is_lost(at) {
@@ -360,7 +365,7 @@ impl Simulation {
         let mut rtt = self.network.rtt;
         match self.network.change {
             Some((when, Change::Rtt(later))) if elapsed >= when => rtt = later,
-            Some((when, Change::Dies)) if elapsed >= when => return,
+            Some((when, Change::Disappears)) if elapsed >= when => return,
             Some((when, Change::Appears)) if elapsed < when => return,
             Some(_) | None => {}
         }
@@ -377,31 +382,31 @@ impl Simulation {
         if self.is_lost(at) {
             return;
         }
-        let jitter = self.network.jitter.mul_f64(self.dice.unit());
+        let jitter = self.network.jitter.mul_f64(self.random.unit());
         self.answers_len += 1;
         self.answers.push(Reverse((at + rtt + jitter, self.answers_len, number)));
     }
 
     fn is_banned(&mut self, at: Instant) -> bool {
-        let Some((most, time)) = self.network.ban else { return false };
+        let Some((limit, time)) = self.network.ban else { return false };
         let second = (at - self.start).as_secs();
         if self.second.0 != second {
             self.second = (second, 0);
         }
         self.second.1 += 1;
-        if self.second.1 > most && at >= self.banned_until {
+        if self.second.1 > limit && at >= self.banned_until {
             self.banned_until = at + time;
         }
         at < self.banned_until
     }
 
-    /// Whether the middlebox lets a SYN through. What is answered leaves the table at once.
+    /// Whether the middlebox forwards a SYN. The entry of an answered SYN is removed at once.
     fn has_entry(&mut self, at: Instant, behaviour: Behaviour) -> bool {
-        let Some((most, time)) = self.network.table else { return true };
+        let Some((limit, time)) = self.network.table else { return true };
         while self.table.front().is_some_and(|end| *end <= at) {
             self.table.pop_front();
         }
-        if self.table.len() >= most {
+        if self.table.len() >= limit {
             return false;
         }
         if behaviour == Behaviour::Silent {
@@ -411,12 +416,12 @@ impl Simulation {
     }
 
     fn may_reset(&mut self, second: u64) -> bool {
-        let Some(most) = self.network.resets else { return true };
+        let Some(limit) = self.network.resets else { return true };
         if self.resets.0 != second {
             self.resets = (second, 0);
         }
         self.resets.1 += 1;
-        self.resets.1 <= most
+        self.resets.1 <= limit
     }
 
     fn is_lost(&mut self, at: Instant) -> bool {
@@ -425,18 +430,18 @@ impl Simulation {
             while self.burst.0 <= at {
                 let is_bad = !self.burst.1;
                 let mean = if is_bad { length } else { length.mul_f64((1.0 - share) / share) };
-                let len = mean.mul_f64(-(1.0 - self.dice.unit()).ln());
+                let len = mean.mul_f64(-(1.0 - self.random.unit()).ln());
                 self.burst = (self.burst.0 + len, is_bad);
             }
             if self.burst.1 {
                 loss = lost;
             }
         }
-        self.dice.unit() < loss
+        self.random.unit() < loss
     }
 }
 
-/// A plan with the service's defaults.
+/// A plan with the default options of the service.
 pub(super) fn plan(first: u16, last: u16) -> Plan {
     Plan {
         target: ([192, 0, 2, 1], 0).into(),
@@ -447,49 +452,49 @@ pub(super) fn plan(first: u16, last: u16) -> Plan {
     }
 }
 
-/// So many open ports, spread evenly, none of them popular.
+/// A set of `count` open ports, spread evenly up to `last`.
 pub(super) fn open(count: u16, last: u16) -> BTreeSet<u16> {
     (1..=count).map(|n| (u32::from(n) * u32::from(last) / (u32::from(count) + 1)) as u16).collect()
 }
 
-/// A network drawn from the whole range, and the scan of it.
-pub(super) fn draw(seed: u64, ports_max: u16) -> (Network, Plan) {
-    let mut dice = Dice(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
-    let log = |dice: &mut Dice, low: f64, high: f64| low * (high / low).powf(dice.unit());
-    let ports = log(&mut dice, 1.0, f64::from(ports_max) + 0.9) as u16;
-    let rtt = Duration::from_secs_f64(log(&mut dice, 1e-4, 0.4));
-    let chance = |dice: &mut Dice, share: f64| dice.unit() < share;
-    let count = 1 + dice.below(10);
-    let open = (0..count).map(|_| 1 + dice.below(u64::from(ports)) as u16).collect();
+/// A random network, and the plan of a scan through it.
+pub(super) fn random_network(seed: u64, ports_max: u16) -> (Network, Plan) {
+    let mut random = Random(seed.wrapping_mul(0x5851_f42d_4c95_7f2d));
+    let log = |random: &mut Random, low: f64, high: f64| low * (high / low).powf(random.unit());
+    let ports = log(&mut random, 1.0, f64::from(ports_max) + 0.9) as u16;
+    let rtt = Duration::from_secs_f64(log(&mut random, 1e-4, 0.4));
+    let chance = |random: &mut Random, share: f64| random.unit() < share;
+    let count = 1 + random.below(10);
+    let open = (0..count).map(|_| 1 + random.below(u64::from(ports)) as u16).collect();
     let mut network = Network { rtt, open, ..Network::default() };
-    network.silent = match dice.below(4) {
+    network.silent = match random.below(4) {
         0 => 0,
         1 => 1000,
-        _ => dice.below(1001),
+        _ => random.below(1001),
     };
-    if chance(&mut dice, 0.5) {
-        network.loss = 0.25 * dice.unit() * dice.unit();
+    if chance(&mut random, 0.5) {
+        network.loss = 0.25 * random.unit() * random.unit();
     }
-    if chance(&mut dice, 0.1) {
-        let length = Duration::from_secs_f64(log(&mut dice, 0.02, 0.5));
-        network.bursts = Some((length, 0.03 * dice.unit(), 0.5 + 0.5 * dice.unit()));
+    if chance(&mut random, 0.1) {
+        let length = Duration::from_secs_f64(log(&mut random, 0.02, 0.5));
+        network.bursts = Some((length, 0.03 * random.unit(), 0.5 + 0.5 * random.unit()));
     }
-    if chance(&mut dice, 0.5) {
-        let rate = log(&mut dice, 300.0, 100_000.0);
-        network.bottleneck = Some((rate, log(&mut dice, 10.0, 1000.0) as u32));
+    if chance(&mut random, 0.5) {
+        let rate = log(&mut random, 300.0, 100_000.0);
+        network.bottleneck = Some((rate, log(&mut random, 10.0, 1000.0) as u32));
     }
-    if chance(&mut dice, 0.15) {
-        network.resets = Some(log(&mut dice, 50.0, 5000.0) as u32);
+    if chance(&mut random, 0.15) {
+        network.resets = Some(log(&mut random, 50.0, 5000.0) as u32);
     }
-    if chance(&mut dice, 0.3) {
-        network.jitter = rtt.mul_f64(dice.unit());
+    if chance(&mut random, 0.3) {
+        network.jitter = rtt.mul_f64(random.unit());
     }
-    if chance(&mut dice, 0.1) {
+    if chance(&mut random, 0.1) {
         network.stalls = Some((Duration::from_millis(800), Duration::from_millis(200)));
     }
-    network.capacity = log(&mut dice, 200.0, 65_536.0) as usize;
+    network.capacity = log(&mut random, 200.0, 65_536.0) as usize;
     let mut plan = plan(1, ports);
-    plan.options.timeout = match dice.below(10) {
+    plan.options.timeout = match random.below(10) {
         0 => Timeout::Auto,
         1 => Timeout::Fixed(Duration::from_millis(500)),
         _ => plan.options.timeout,
@@ -497,40 +502,41 @@ pub(super) fn draw(seed: u64, ports_max: u16) -> (Network, Plan) {
     (network, plan)
 }
 
-/// The least time that a scan of this network can take, about.
-pub(super) fn least(network: &Network, plan: &Plan) -> f64 {
-    let of = |behaviour| {
+/// The approximate minimum duration of a scan through this network, in seconds.
+pub(super) fn seconds_min(network: &Network, plan: &Plan) -> f64 {
+    let count = |behaviour| {
         plan.ports.iter().filter(|port| network.behaviour(*port) == behaviour).count() as f64
     };
-    let (silent, closed) = (of(Behaviour::Silent), of(Behaviour::Closed));
+    let (silent, closed) = (count(Behaviour::Silent), count(Behaviour::Closed));
     let timeout = match plan.options.timeout {
         Timeout::Fixed(timeout) => timeout.as_secs_f64(),
         Timeout::Auto => (3.0 * network.rtt.as_secs_f64()).max(0.2),
     };
-    let repeats = if timeout > 1.0 { silent } else { 0.0 };
+    let retransmissions = if timeout > 1.0 { silent } else { 0.0 };
     let rate = network.bottleneck.map_or(100_000.0, |(rate, _)| rate.min(100_000.0));
-    let sending = (plan.ports.len() as f64 + repeats) / rate;
-    let resets = network.resets.map_or(0.0, |most| closed / f64::from(most) - 1.0);
+    let sending = (plan.ports.len() as f64 + retransmissions) / rate;
+    let resets = network.resets.map_or(0.0, |limit| closed / f64::from(limit) - 1.0);
     let windows = silent * timeout / network.capacity as f64;
     let is_waiting = silent > 0.0 || network.loss > 0.0 || network.resets.is_some();
     let waiting = if is_waiting { timeout } else { 0.0 };
     sending.max(resets).max(windows) + 2.0 * network.rtt.as_secs_f64() + waiting + 0.1
 }
 
-/// Scans one drawn network: the time as a multiple of the least, and what was missed.
-fn scan_drawn(seed: u64, ports_max: u16) -> (f64, usize, Report, Network, Plan) {
-    let (network, plan) = draw(seed, ports_max);
+/// Scans one random network. Returns the duration as a multiple of the minimum, and the number of
+/// missed open ports.
+fn scan_random_network(seed: u64, ports_max: u16) -> (f64, usize, Report, Network, Plan) {
+    let (network, plan) = random_network(seed, ports_max);
     let mut simulation = Simulation::new(network.clone(), seed);
     let ends_at = simulation.now + Duration::from_secs(3000);
     let report = simulation.run(Plan { ends_at, ..plan.clone() });
     assert!(report.in_flight_max <= network.capacity, "seed {seed}: {report:?}");
     assert!(report.loss.is_none_or(|loss| (0.0..=1.0).contains(&loss)), "seed {seed}");
     let missed = network.open.len() - report.open_found;
-    (report.elapsed.as_secs_f64() / least(&network, &plan), missed, report, network, plan)
+    (report.elapsed.as_secs_f64() / seconds_min(&network, &plan), missed, report, network, plan)
 }
 
 #[test]
-#[ignore = "prints the distribution over drawn networks, for tuning"]
+#[ignore = "prints the distribution over random networks, for tuning"]
 fn distribution() {
     let number = |name: &str, usual: u64| {
         std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
@@ -539,7 +545,7 @@ fn distribution() {
     let ports_max = number("PORTS", 3000) as u16;
     let mut factors = Vec::new();
     for seed in first..first + runs {
-        let (factor, missed, report, network, plan) = scan_drawn(seed, ports_max);
+        let (factor, missed, report, network, plan) = scan_random_network(seed, ports_max);
         let total = plan.ports.len();
         let is_clean = network.loss == 0.0
             && network.bursts.is_none()
@@ -580,36 +586,36 @@ fn distribution() {
     }
 }
 
-/// Networks drawn from the whole range. `NETWORKS` says how many, `FIRST` the first seed.
+/// Scans random networks. `NETWORKS` is their number, and `FIRST` the first seed.
 #[test]
-fn drawn_networks_are_scanned_in_time_and_what_is_missed_is_reported() {
+fn scans_of_random_networks_end_in_time_and_report_loss_if_ports_are_missed() {
     let number = |name: &str, usual: u64| {
         std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
     };
     let (first, count) = (number("FIRST", 1), number("NETWORKS", 256));
-    let (mut missed_unseen, mut slow) = (Vec::new(), Vec::new());
+    let (mut missed_unreported, mut slow) = (Vec::new(), Vec::new());
     for seed in first..first + count {
-        let (factor, missed, report, network, plan) = scan_drawn(seed, 1000);
+        let (factor, missed, report, network, plan) = scan_random_network(seed, 1000);
         assert_eq!(report.counts.total() as usize, plan.ports.len(), "seed {seed}");
         assert!(report.is_complete, "seed {seed}");
         let is_reported = report.loss.is_none_or(|loss| loss > 0.02);
         if missed > 0 && !is_reported {
-            missed_unseen.push((seed, missed, report.loss));
+            missed_unreported.push((seed, missed, report.loss));
         }
-        // A limit of the host, or a loss that needs many passes, takes its time.
+        // A limit of the host, or a loss that needs many passes, makes a scan slow.
         let is_limited = network.resets.is_some() || network.loss > 0.05;
-        let most = if is_limited { 40.0 } else { 15.0 };
-        if factor > most && report.elapsed > Duration::from_secs(5) {
+        let limit = if is_limited { 40.0 } else { 15.0 };
+        if factor > limit && report.elapsed > Duration::from_secs(5) {
             slow.push((seed, factor, report.elapsed));
         }
     }
-    // Fewer than one scan in a hundred misses a port without a sign of loss.
-    assert!(missed_unseen.len() as u64 <= count / 100 + 1, "{missed_unseen:?}");
+    // Fewer than one scan in a hundred misses a port without reporting loss.
+    assert!(missed_unreported.len() as u64 <= count / 100 + 1, "{missed_unreported:?}");
     assert!(slow.is_empty(), "{slow:?}");
 }
 
 #[test]
-fn a_network_that_loses_nothing_shows_no_loss_and_needs_one_pass() {
+fn a_network_without_loss_is_scanned_in_one_pass_that_reports_no_loss() {
     let ms = Duration::from_millis;
     let silent =
         |rtt| Network { rtt: ms(rtt), silent: 950, open: open(3, 3000), ..Network::default() };
@@ -635,11 +641,11 @@ fn a_network_that_loses_nothing_shows_no_loss_and_needs_one_pass() {
 }
 
 #[test]
-fn a_network_that_cannot_be_scanned_right_is_reported_as_such() {
+fn a_scan_reports_loss_if_a_dead_host_a_ban_or_a_full_middlebox_hides_ports() {
     let ms = Duration::from_millis;
     let base = Network { silent: 900, rtt: ms(30), open: open(5, 3000), ..Network::default() };
     let networks = [
-        Network { change: Some((ms(100), Change::Dies)), silent: 500, ..base.clone() },
+        Network { change: Some((ms(100), Change::Disappears)), silent: 500, ..base.clone() },
         Network { ban: Some((1000, ms(3000))), ..base.clone() },
         Network { table: Some((500, ms(5000))), ..base },
     ];
@@ -677,7 +683,7 @@ fn every_open_port_is_found_through_loss_queues_and_changes() {
 }
 
 #[test]
-fn a_host_that_appears_while_all_probes_wait_is_scanned_right() {
+fn a_host_that_appears_while_all_probes_are_in_flight_is_scanned_correctly() {
     let ms = Duration::from_millis;
     let network = Network {
         rtt: Duration::from_micros(500),
@@ -693,7 +699,7 @@ fn a_host_that_appears_while_all_probes_wait_is_scanned_right() {
 }
 
 #[test]
-fn a_short_deadline_leaves_a_doubt_until_enough_pings_were_answered() {
+fn with_a_short_timeout_a_scan_continues_until_enough_pings_were_answered() {
     let ms = Duration::from_millis;
     let ban = Some((67, ms(44_000)));
     let network = Network { rtt: ms(370), open: open(9, 103), ban, ..Network::default() };
@@ -703,20 +709,20 @@ fn a_short_deadline_leaves_a_doubt_until_enough_pings_were_answered() {
 }
 
 #[test]
-fn a_rate_asked_for_is_kept_below_what_the_path_carries() {
+fn a_requested_rate_and_concurrency_are_kept() {
     let network = Network { silent: 500, open: open(3, 2000), ..Network::default() };
-    let asked = Plan {
+    let with_rate = Plan {
         options: ScanOptions { rate: NonZeroU32::new(500), ..ScanOptions::default() },
         ..plan(1, 2000)
     };
-    let report = Simulation::new(network.clone(), 1).run(asked);
+    let report = Simulation::new(network.clone(), 1).run(with_rate);
     assert!(report.elapsed >= Duration::from_secs(4), "{report:?}");
     assert_eq!(report.wrong, 0);
-    let asked = Plan {
+    let with_concurrency = Plan {
         options: ScanOptions { concurrency: NonZeroU16::new(50), ..ScanOptions::default() },
         ..plan(1, 2000)
     };
-    let report = Simulation::new(network, 1).run(asked);
+    let report = Simulation::new(network, 1).run(with_concurrency);
     assert!(report.in_flight_max <= 50 && report.wrong == 0, "{report:?}");
 }
 
@@ -805,8 +811,8 @@ fn table() {
             plan(1, 20_000),
         ),
         (
-            "dies",
-            Network { silent: 500, change: Some((ms(100), Change::Dies)), ..base(50) },
+            "disappears",
+            Network { silent: 500, change: Some((ms(100), Change::Disappears)), ..base(50) },
             plan(1, 20_000),
         ),
         (
@@ -922,7 +928,7 @@ fn table() {
             last = Some(report);
         }
         times.sort_by(f64::total_cmp);
-        let last = last.expect("one run");
+        let last = last.expect("there was at least one run");
         println!(
             "{name:28} {:6.2} ({:.2}-{:.2}) s missed {missed} wrong {wrong} passes {} syns {} \
              dropped {} in flight {} loss {:.4?}",

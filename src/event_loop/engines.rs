@@ -113,7 +113,7 @@ impl<K: Kernel> Engines<K> {
 
     /// Receives what the poller has reported, and repeats SYNs that are due.
     pub(super) fn receive(&mut self, kernel: &mut K, now: Instant) {
-        self.syn.resume(kernel, now);
+        self.syn.receive(kernel, now);
         self.take_syn_outcomes();
     }
 

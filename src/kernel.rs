@@ -240,8 +240,8 @@ pub enum Accepted<S> {
 pub enum ProbeStep {
     /// There is no answer yet.
     Pending,
-    /// The probe is over. The socket is connected if the outcome says so; otherwise it can be used
-    /// again.
+    /// The probe has ended. After `Refused` and `TimedOut` the socket can be connected again; after
+    /// any other outcome it must be reset or closed.
     Over(Outcome),
     /// The kernel does not connect this socket a second time.
     ReuseRefused,

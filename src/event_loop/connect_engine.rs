@@ -87,7 +87,7 @@ impl<K: Kernel> ConnectEngine<K> {
     pub(super) fn start(&mut self, kernel: &mut K, request: ProbeRequest) -> Option<Outcome> {
         let ProbeRequest { probe, to, check, .. } = request;
         let (index, step) = loop {
-            let index = match self.take(kernel, &to, check) {
+            let index = match self.select(kernel, &to, check) {
                 Ok(index) => index,
                 Err(outcome) => return Some(outcome),
             };
@@ -218,7 +218,7 @@ impl<K: Kernel> ConnectEngine<K> {
             }
             ProbeStep::Over(outcome @ (Outcome::Refused | Outcome::TimedOut)) => {
                 self.release(index);
-                self.keep(kernel, index);
+                self.make_idle(kernel, index);
                 Some(outcome)
             }
         }
@@ -230,7 +230,7 @@ impl<K: Kernel> ConnectEngine<K> {
         self.release(index);
         let Some(slot) = &self.slots[index as usize] else { return };
         if self.may_reuse && kernel.give_up_probe(&slot.socket) {
-            return self.keep(kernel, index);
+            return self.make_idle(kernel, index);
         }
         if let Some(slot) = self.vacate(index) {
             kernel.reset(slot.socket);
@@ -240,7 +240,7 @@ impl<K: Kernel> ConnectEngine<K> {
     /// Selects a socket for a probe: an idle one, or else a new one. If the outcome is expected
     /// immediately, a socket that is not registered with the poller is preferred, because it causes
     /// no event.
-    fn take(
+    fn select(
         &mut self,
         kernel: &mut K,
         to: &SocketAddr,
@@ -301,7 +301,7 @@ impl<K: Kernel> ConnectEngine<K> {
     }
 
     /// Makes a socket idle that can be connected again. Without reuse it is closed.
-    fn keep(&mut self, kernel: &mut K, index: u32) {
+    fn make_idle(&mut self, kernel: &mut K, index: u32) {
         let Some(slot) = &self.slots[index as usize] else { return };
         if self.may_reuse {
             let is_v6 = usize::from(slot.to.is_ipv6());

@@ -31,7 +31,7 @@ use local_drops::LocalDrops;
 /// An event for the core.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The first event of a tick.
+    /// The first event of each tick, except of the very first tick, whose time `Core::new` gets.
     Clock {
         /// The wall clock, for `Date` and log records only. No deadline is computed from it.
         wall: SystemTime,

@@ -1,16 +1,18 @@
-//! The event loop: waits, translates readiness into events, performs actions. It decides nothing.
+//! The event loop: waits for readiness, passes events to the core, and performs the core's actions.
 //!
-//! One thread, one poller. Listeners, clients, probes, DNS sockets and signals are all on it. Each
-//! tick goes through the phases of the loop's contract (see the crate documentation), each with a
-//! bound from `limits`, so that no source starves another. Its system calls go through a `Kernel`,
-//! which is the real one in the service and a simulated one in tests, the fuzz target and benches.
+//! It makes no decisions. One thread waits on one poller, on which all listeners, clients, probes,
+//! DNS sockets and signals are registered. Each tick has the phases of the loop's contract (see the
+//! crate documentation), each with a bound from `limits`, so that no source starves another. System
+//! calls go through a `Kernel`: the real one in the service, a simulated one in the simulation, the
+//! fuzz target and the benches.
 //!
-//! Readiness is edge-triggered, so the poller reports it once: each socket remembers what was
-//! reported until a call says "would block", and a socket that still has work waits on the ready
-//! list.
+//! Readiness is edge-triggered, so the poller reports it only once. The loop stores the reported
+//! readiness of each socket until a call returns "would block", and keeps a socket with more work
+//! on the ready list.
 //!
-//! Invariants: a socket in the table has the key the core gave it; one on the ready list says so
-//! and is on it once; with the ready list not empty the loop does not sleep.
+//! Invariants: each socket in the table has the key that the core assigned to it; a socket is on
+//! the ready list at most once, and its entry says whether it is; the loop does not wait while the
+//! ready list is not empty.
 
 mod accept;
 mod backoff;
@@ -42,33 +44,36 @@ use crate::limits;
 use crate::slots::Key;
 use crate::technique::Technique;
 
-/// The tokens of the loop's own sources, above every key the core can have handed out. Those of the
-/// probe engines are between the two, see `engines`.
+/// The token of the signals. The tokens of the loop's own sources are greater than that of any key
+/// that the core assigns. The tokens of the probe engines have a bit that no key has
+/// (`connect_engine`).
 const SIGNALS: Token = Token(usize::MAX);
+/// The token of the first listener.
 const LISTENERS: usize = usize::MAX - 1024;
 
-/// The loop and everything with a descriptor.
+/// The event loop with its core, its kernel and all sockets.
 pub struct EventLoop<K: Kernel> {
     kernel: K,
     core: Core,
-    /// What the poller reported in this tick.
+    /// The readiness that the poller reported in this tick.
     readiness: Vec<Readiness>,
-    /// Whether a signal may wait: its edge was reported, and no read has said "none"
-    /// since.
+    /// Whether a signal may wait: the poller has reported one, and no read has found none since.
     may_signal: bool,
     listeners: Vec<K::Listener>,
-    /// Whether a listener's queue may hold a client: its edge was reported, and no accept
-    /// has said "would block" since.
+    /// Whether a client may wait in the queue of a listener: the poller has reported one, and
+    /// `accept` has not returned "would block" for every listener since.
     may_accept: bool,
     sockets: SocketTable<K::Socket>,
     engines: Engines<K>,
-    /// Ticks in a row that took as many events as a tick may.
-    behind_len: u32,
+    /// The number of consecutive ticks in which the poller reported `EVENTS_PER_TICK` events, so
+    /// that further events may wait.
+    full_ticks: u32,
+    /// The ready list: sockets that have more work than one tick permits.
     ready: VecDeque<Key>,
-    /// Counts the ticks, round and round, never 0. Where an old number comes again a socket
-    /// waits a tick longer.
+    /// The number of this tick, which wraps and is never 0. If a socket was last written in a tick
+    /// with the same number, its next write is delayed by one tick, which is harmless.
     tick_number: NonZeroU8,
-    /// The clock of this tick.
+    /// The time of this tick, read once after the poll.
     now: Instant,
     pause: Pause,
     backoff: Backoff,
@@ -78,22 +83,24 @@ pub struct EventLoop<K: Kernel> {
     contract: Contract,
 }
 
-/// What the last tick ended with.
+/// The end of the last tick, which determines how long the next poll waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pause {
-    /// There was none yet: the first one has nothing to wait for.
+    /// There was no tick yet. The first tick does not poll.
     Start,
-    /// Poll without waiting.
+    /// There is more work: the next poll does not wait.
     None,
+    /// There is no work before this time, or before the next event if it is `None`.
     Until(Option<Instant>),
+    /// The core has ended with this exit code.
     Exit(u8),
 }
 
 impl<K: Kernel> EventLoop<K> {
-    /// A loop over listeners that are bound already.
+    /// Creates a loop, and registers the signals and the listeners with the poller.
     ///
     /// # Errors
-    /// epoll_ctl(2).
+    /// Errors of epoll_ctl(2).
     pub fn new(mut kernel: K, listeners: Vec<K::Listener>, core: Core) -> io::Result<Self> {
         kernel.register(Source::Signals, SIGNALS)?;
         for (index, listener) in listeners.iter().enumerate() {
@@ -106,7 +113,7 @@ impl<K: Kernel> EventLoop<K> {
             listeners,
             sockets: SocketTable::new(),
             engines: Engines::new(&core, kernel.now()),
-            behind_len: 0,
+            full_ticks: 0,
             ready: VecDeque::new(),
             tick_number: NonZeroU8::MIN,
             now: kernel.now(),
@@ -114,14 +121,14 @@ impl<K: Kernel> EventLoop<K> {
             backoff: Backoff::default(),
             buffer: vec![0; limits::READ_BYTES_MAX].into_boxed_slice(),
             log: LogQueue::default(),
-            stdout: Stdout::Willing,
+            stdout: Stdout::Unregistered,
             contract: Contract::default(),
             kernel,
             core,
         })
     }
 
-    /// Ticks until the core says [`Action::Exit`], and returns its code.
+    /// Runs ticks until the core requests [`Action::Exit`], and returns its exit code.
     ///
     /// # Errors
     /// See [`EventLoop::tick`].
@@ -133,15 +140,16 @@ impl<K: Kernel> EventLoop<K> {
         }
     }
 
-    /// One tick, in the order of the loop's contract: waits, and does what there is to do. Returns
-    /// the exit code once the core has said [`Action::Exit`].
+    /// Runs one tick: waits for events, and performs the phases of the loop's contract. Returns the
+    /// exit code if the core has requested [`Action::Exit`].
     ///
     /// # Errors
-    /// epoll_wait(2), other than for an interruption: the poller itself is broken. Nothing has
-    /// happened then, and another tick is the same again.
+    /// Errors of epoll_wait(2) except EINTR: the poller itself does not work. No event was handled,
+    /// so the tick may be repeated.
     pub fn tick(&mut self) -> io::Result<Option<u8>> {
         let now = if self.pause == Pause::Start {
-            // The core first sees the clock: clients are accepted in the next tick.
+            // The first tick reports the capacities of the engines, and neither polls nor accepts.
+            // Clients are accepted from the next tick on.
             for technique in Technique::ALL {
                 let probes = self.engines.capacity(technique);
                 self.core.handle(Event::ProbeCapacity { technique, probes }, self.now);
@@ -162,29 +170,29 @@ impl<K: Kernel> EventLoop<K> {
         };
         self.pause = self.perform(now);
         self.core.handle_log_dropped(self.log.flush(&mut self.kernel));
-        // Stdout and stderr may be one terminal: the progress line is cleared before what takes
-        // its place is printed.
+        // Stdout and stderr may be the same terminal, so stderr is written first: the progress line
+        // must be cleared before results are printed in its place.
         let wanted = self.core.probes_wanted();
-        let has_idle =
+        let has_idle_sockets =
             matches!(self.pause, Pause::Until(_)) && self.engines.trim(&mut self.kernel, wanted);
-        let has_news = self.print(now) || has_idle;
+        let has_more = self.print(now) || has_idle_sockets;
         match self.pause {
             Pause::Exit(code) => {
                 self.log.flush(&mut self.kernel);
                 return Ok(Some(code));
             }
-            Pause::None | Pause::Until(_) if has_news => self.pause = Pause::None,
+            Pause::None | Pause::Until(_) if has_more => self.pause = Pause::None,
             Pause::Start | Pause::None | Pause::Until(_) => {}
         }
         Ok(None)
     }
 
-    /// Keys that the core has begun and not ended; counted in debug builds only.
+    /// The number of keys that the core has begun and not ended; 0 in release builds.
     pub fn keys_len(&self) -> usize {
         self.contract.len()
     }
 
-    /// The kernel, which a simulation steers between ticks.
+    /// The kernel, which a simulation changes between ticks.
     pub const fn kernel(&self) -> &K {
         &self.kernel
     }
@@ -194,7 +202,7 @@ impl<K: Kernel> EventLoop<K> {
         &mut self.kernel
     }
 
-    /// The core, at which a simulation looks between ticks.
+    /// The core, which a simulation inspects between ticks.
     pub const fn core(&self) -> &Core {
         &self.core
     }
@@ -204,10 +212,10 @@ impl<K: Kernel> EventLoop<K> {
         &mut self.core
     }
 
-    /// Phase 1: waits as long as the last tick permits.
+    /// Phase 1: waits for events, at most as long as the end of the last tick permits.
     fn poll(&mut self) -> io::Result<()> {
         let timeout = match self.pause {
-            Pause::Until(deadline) => self.wait_limit(deadline),
+            Pause::Until(deadline) => self.wait_max(deadline),
             Pause::Start | Pause::None | Pause::Exit(_) => Some(Duration::ZERO),
         };
         self.readiness.clear();
@@ -217,11 +225,11 @@ impl<K: Kernel> EventLoop<K> {
         }
     }
 
-    /// Phase 5.
+    /// Phase 5: passes the counts of the SYN engine and [`Event::Tick`] to the core.
     fn handle_tick(&mut self, now: Instant, worked: Duration) {
         let is_full = self.readiness.len() >= limits::EVENTS_PER_TICK;
-        self.behind_len = if is_full { self.behind_len + 1 } else { 0 };
-        let is_behind = (1..limits::BEHIND_TICKS_MAX).contains(&self.behind_len);
+        self.full_ticks = if is_full { self.full_ticks + 1 } else { 0 };
+        let is_behind = (1..limits::BEHIND_TICKS_MAX).contains(&self.full_ticks);
         let backlog = if is_behind { Backlog::Possible } else { Backlog::None };
         if let Some(counts) = self.engines.take_syn_counts() {
             self.core.handle(Event::SynCounts(counts), now);
@@ -229,9 +237,10 @@ impl<K: Kernel> EventLoop<K> {
         self.core.handle(Event::Tick { worked, backlog }, now);
     }
 
-    /// How long to sleep: not at all while readiness is remembered, and not for long while stdout
-    /// or stderr are to take something, or a socket backs off.
-    fn wait_limit(&self, deadline: Option<Instant>) -> Option<Duration> {
+    /// The maximum time to wait for events. It is 0 while sockets, engines or listeners have work
+    /// left, and is limited by the deadlines of the core and the engines, by the end of a backoff,
+    /// and while stdout or stderr have more to write.
+    fn wait_max(&self, deadline: Option<Instant>) -> Option<Duration> {
         let has_ready = !self.ready.is_empty() || self.engines.has_work();
         if has_ready || self.may_accept && self.core.wants_connections() {
             return Some(Duration::ZERO);
@@ -239,31 +248,32 @@ impl<K: Kernel> EventLoop<K> {
         let until =
             deadline.into_iter().chain(self.backoff.ends_at()).chain(self.engines.deadline()).min();
         let until = until.map(|at| at.saturating_duration_since(self.kernel.now()));
-        until.into_iter().chain(self.output_limit()).min()
+        until.into_iter().chain(self.output_wait_max()).min()
     }
 
-    /// Phases 3 and 4: signals first, then sockets, then what is left over from earlier ticks.
+    /// Phases 3 and 4: handles signals, then the reported sockets, then the sockets that were on
+    /// the ready list at the start.
     fn dispatch(&mut self, now: Instant) {
-        self.wake(now);
+        self.end_backoff(now);
         let leftovers = self.ready.len().min(limits::READY_PER_TICK);
         let readiness = std::mem::take(&mut self.readiness);
         self.may_signal |= readiness.iter().any(|it| it.token == SIGNALS);
-        self.take_signals(now);
-        self.engines.resume(&mut self.kernel);
-        self.take_probe_outcomes(now);
+        self.handle_signals(now);
+        self.engines.recheck(&mut self.kernel);
+        self.report_probe_outcomes(now);
         for ready in &readiness {
             match ready.token {
                 SIGNALS | STDOUT => {}
                 Token(token) if token >= LISTENERS => self.may_accept = true,
                 token if Engines::<K>::owns(token) => {
                     self.engines.handle_readiness(&mut self.kernel, ready);
-                    self.take_probe_outcomes(now);
+                    self.report_probe_outcomes(now);
                 }
                 Token(token) => self.handle_readiness(Key::from_token(token), ready, now),
             }
         }
         self.engines.receive(&mut self.kernel, now);
-        self.take_probe_outcomes(now);
+        self.report_probe_outcomes(now);
         self.readiness = readiness;
         for _ in 0..leftovers {
             let Some(key) = self.ready.pop_front() else { break };
@@ -280,8 +290,8 @@ impl<K: Kernel> EventLoop<K> {
         }
     }
 
-    /// Reports to the core what the engines have found; true if there was anything.
-    fn take_probe_outcomes(&mut self, now: Instant) -> bool {
+    /// Reports the outcomes of the engines to the core. Returns true if there was one.
+    fn report_probe_outcomes(&mut self, now: Instant) -> bool {
         let mut has_any = false;
         while let Some(ProbeOutcome { probe, outcome }) = self.engines.poll_outcome() {
             has_any = true;
@@ -291,7 +301,8 @@ impl<K: Kernel> EventLoop<K> {
         has_any
     }
 
-    fn take_signals(&mut self, now: Instant) {
+    /// Phase 3: passes the signals that have arrived to the core.
+    fn handle_signals(&mut self, now: Instant) {
         while self.may_signal {
             match self.kernel.take_signal() {
                 Ok(Some(signal)) => {
@@ -304,14 +315,15 @@ impl<K: Kernel> EventLoop<K> {
         }
     }
 
+    /// Stores the readiness of a socket that the poller has reported, and serves the socket.
     fn handle_readiness(&mut self, key: Key, ready: &Readiness, now: Instant) {
         let Some(entry) = self.sockets.entry(key) else { return };
         if entry.stage == SocketStage::Connecting {
             match self.kernel.connect_outcome(&entry.socket) {
                 Some(outcome) => self.finish_connect(key, outcome, now),
-                // An ICMP error may be reported a moment before SO_ERROR has it: ask again next
-                // tick.
-                None if ready.is_error => self.list(key),
+                // The poller may report an ICMP error a moment before SO_ERROR returns it. The
+                // socket is then checked again in the next tick.
+                None if ready.is_error => self.push_ready(key),
                 None => {}
             }
             return;
@@ -324,7 +336,8 @@ impl<K: Kernel> EventLoop<K> {
         }
         self.attend(key, now);
         if ready.is_read_closed && self.sockets.entry(key).is_some_and(|entry| entry.readable) {
-            // Bytes may stand before the FIN that the core does not want yet.
+            // Bytes that the core does not accept yet may wait before the FIN, so the FIN is
+            // reported by an event of its own.
             self.core.handle(Event::Hangup { socket: key }, now);
         }
     }
@@ -338,7 +351,8 @@ impl<K: Kernel> EventLoop<K> {
         }
     }
 
-    /// Phase 7: performs actions until the core waits. A failure is an event in the same flush.
+    /// Phase 7: performs actions until the core returns `Yield`, `Wait` or `Exit`. An action that
+    /// fails comes back as an event before the next action is requested.
     fn perform(&mut self, now: Instant) -> Pause {
         self.contract.begin_flush();
         loop {
@@ -346,19 +360,19 @@ impl<K: Kernel> EventLoop<K> {
             self.contract.check(&action, now);
             let Some(pause) = self.perform_one(action, now) else { continue };
             self.engines.flush(&mut self.kernel);
-            if !self.take_probe_outcomes(now) {
+            if !self.report_probe_outcomes(now) {
                 return pause;
             }
         }
     }
 
-    /// Performs one action; the pause, if it ends the flush.
+    /// Performs one action. Returns the end of the tick if it is the last action of the flush.
     fn perform_one(&mut self, action: Action, now: Instant) -> Option<Pause> {
         match action {
             Action::Probe { probe, to, check, technique } => {
                 let request = ProbeRequest { probe, to, check, technique };
                 self.engines.start(&mut self.kernel, now, request);
-                self.take_probe_outcomes(now);
+                self.report_probe_outcomes(now);
                 if self.engines.take_reuse_refusal() {
                     self.core.handle(Event::ReuseRefused, now);
                 }
@@ -416,12 +430,12 @@ impl<K: Kernel> EventLoop<K> {
         None
     }
 
-    /// Starts a connect; the outcome, if the kernel had it at once.
+    /// Opens a socket and begins to connect it. Returns the outcome if the kernel already knows it.
     fn connect(&mut self, key: Key, to: SocketAddr, transport: Transport) -> Option<Outcome> {
         let socket = match self.kernel.connect(to, transport) {
             Ok(socket) => socket,
             Err(outcome) => {
-                self.engines.give_back(&mut self.kernel);
+                self.engines.close_some_idle(&mut self.kernel);
                 return Some(outcome);
             }
         };
@@ -429,7 +443,7 @@ impl<K: Kernel> EventLoop<K> {
             Transport::Udp => (SocketStage::Datagrams, Some(Outcome::Connected)),
             Transport::Tcp => (SocketStage::Connecting, None),
         };
-        if self.watch(key, &socket) {
+        if self.register(key, &socket) {
             self.sockets.insert(key, socket, stage);
             return outcome;
         }
@@ -437,11 +451,11 @@ impl<K: Kernel> EventLoop<K> {
         Some(Outcome::Shortage(Shortage::Memory))
     }
 
-    /// Registers a socket with the poller; false where the kernel has no room for it (epoll_ctl(2):
-    /// ENOMEM, ENOSPC).
-    fn watch(&mut self, key: Key, socket: &K::Socket) -> bool {
+    /// Registers a socket with the poller. Returns false if the kernel has no memory for it, or the
+    /// limit of registrations is reached (epoll_ctl(2): ENOMEM, ENOSPC).
+    fn register(&mut self, key: Key, socket: &K::Socket) -> bool {
         let token = Token(key.into_token());
-        assert!(token.0 < LISTENERS, "no key reaches the loop's own tokens");
+        assert!(token.0 < LISTENERS, "the token of a key is smaller than the loop's own tokens");
         self.kernel.register(Source::Socket(socket), token).is_ok()
     }
 }

@@ -15,7 +15,7 @@ use crate::listen_address::Listen;
 
 /// The reason why a service is not healthy.
 #[derive(Debug)]
-pub enum Unwell {
+pub enum Unhealthy {
     /// The request could not be sent.
     Unreachable(io::Error),
     /// The service did not accept the connection, or did not answer, in time.
@@ -24,7 +24,7 @@ pub enum Unwell {
     Answered(String),
 }
 
-impl fmt::Display for Unwell {
+impl fmt::Display for Unhealthy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(error) => error.fmt(f),
@@ -34,29 +34,33 @@ impl fmt::Display for Unwell {
     }
 }
 
-impl std::error::Error for Unwell {}
+impl std::error::Error for Unhealthy {}
 
 /// Sends `GET /healthz` to the service at this address.
 ///
 /// # Errors
-/// [`Unwell`]: there was no connection or no answer in time, or the answer was not 200.
-pub fn ask(service: &Listen) -> Result<(), Unwell> {
-    let start = ask_for_start(service).map_err(|error| {
+/// [`Unhealthy`]: there was no connection or no answer in time, or the answer was not 200.
+pub fn check(service: &Listen) -> Result<(), Unhealthy> {
+    let start = request_start(service).map_err(|error| {
         // A read that times out returns one of these kinds (`set_read_timeout` of std).
         let silent = [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock];
-        if silent.contains(&error.kind()) { Unwell::Silent } else { Unwell::Unreachable(error) }
+        if silent.contains(&error.kind()) {
+            Unhealthy::Silent
+        } else {
+            Unhealthy::Unreachable(error)
+        }
     })?;
     // RFC 9112 section 4: the version, a space, three digits.
-    let is_well = start.starts_with(b"HTTP/1.1 200 ") || start.starts_with(b"HTTP/1.0 200 ");
-    if is_well {
+    let is_healthy = start.starts_with(b"HTTP/1.1 200 ") || start.starts_with(b"HTTP/1.0 200 ");
+    if is_healthy {
         return Ok(());
     }
     let line = start.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    Err(Unwell::Answered(String::from_utf8_lossy(line).into_owned()))
+    Err(Unhealthy::Answered(String::from_utf8_lossy(line).into_owned()))
 }
 
-/// The first bytes of the answer, which contain the status line.
-fn ask_for_start(service: &Listen) -> io::Result<Vec<u8>> {
+/// Sends the request, and returns the first bytes of the answer, which contain the status line.
+fn request_start(service: &Listen) -> io::Result<Vec<u8>> {
     let timeout = limits::HEALTHCHECK_STEP_TIMEOUT;
     let (mut stream, host) = match service {
         Listen::Tcp(at) => (TcpStream::connect_timeout(at, timeout)?.into(), at.to_string()),
@@ -84,28 +88,28 @@ mod tests {
 
     /// Checks the verdict about a service on loopback that gives this answer to one client.
     fn check(answer: &'static str, expected: &str) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-        let at = listener.local_addr().expect("bound");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener binds to loopback");
+        let at = listener.local_addr().expect("a bound listener has an address");
         let service = std::thread::spawn(move || {
-            let (mut client, _) = listener.accept().expect("a client");
+            let (mut client, _) = listener.accept().expect("a client connects");
             let mut request = [0; 256];
-            let count = client.read(&mut request).expect("a request");
+            let count = client.read(&mut request).expect("the client sends a request");
             client.write_all(answer.as_bytes()).expect("the answer fits into the send buffer");
             String::from_utf8_lossy(&request[..count]).into_owned()
         });
-        let error = match ask(&Listen::Tcp(at)) {
-            Ok(()) => "well".to_owned(),
-            Err(unwell) => unwell.to_string(),
+        let verdict = match super::check(&Listen::Tcp(at)) {
+            Ok(()) => "healthy".to_owned(),
+            Err(reason) => reason.to_string(),
         };
-        assert!(error.contains(expected), "{answer:?} gave {error:?}");
+        assert!(verdict.contains(expected), "{answer:?} gave {verdict:?}");
         let request = service.join().expect("the service thread ends without a panic");
-        let asked = format!("GET /healthz HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
-        assert_eq!(request, asked);
+        let expected = format!("GET /healthz HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
+        assert_eq!(request, expected);
     }
 
     #[test]
     fn a_service_is_healthy_only_if_it_answers_200() {
-        check("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "well");
+        check("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "healthy");
         check("HTTP/1.1 503 Service Unavailable\r\n\r\n", "answered \"HTTP/1.1 503 Service");
         check("SSH-2.0-x\r\n", "answered \"SSH-2.0-x\"");
         check("", "answered \"\"");
@@ -113,18 +117,21 @@ mod tests {
 
     #[test]
     fn a_silent_service_is_given_up_after_the_timeout() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-        let error = ask(&Listen::Tcp(listener.local_addr().expect("bound")))
-            .expect_err("silence")
-            .to_string();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener binds to loopback");
+        let error = super::check(&Listen::Tcp(
+            listener.local_addr().expect("a bound listener has an address"),
+        ))
+        .expect_err("the service does not answer")
+        .to_string();
         assert_eq!(error, "no answer in 1s");
     }
 
     #[test]
-    fn without_a_listener_the_check_fails() {
+    fn a_service_without_a_listener_is_unhealthy() {
         let gone = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
-        let error =
-            ask(&Listen::Tcp(gone.expect("bound"))).expect_err("there is no listener").to_string();
+        let error = super::check(&Listen::Tcp(gone.expect("a bound listener has an address")))
+            .expect_err("there is no listener")
+            .to_string();
         assert!(error.contains("refused"), "{error}");
     }
 }

@@ -240,19 +240,20 @@ pub enum Accepted<S> {
 pub enum ProbeStep {
     /// There is no answer yet.
     Pending,
-    /// The probe is over. The socket is connected if the outcome says so; otherwise it can be used
-    /// again.
+    /// The probe has ended. After `Refused` and `TimedOut` the socket can be connected again; after
+    /// any other outcome it must be reset or closed.
     Over(Outcome),
     /// The kernel does not connect this socket a second time.
     ReuseRefused,
 }
 
-/// The previous use of a socket of the connect engine.
+/// The previous use of a socket of the connect engine, which determines the meaning of some errnos.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Past {
-    /// None: the socket is new.
+    /// The socket is new.
     New,
-    /// Other probes. A kernel that connects no socket a second time refuses it.
+    /// The socket was used for other probes. A kernel that connects no socket a second time refuses
+    /// the connect.
     Used,
 }
 
@@ -293,12 +294,12 @@ pub struct RawPacket {
 /// The result of sending the packets of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RawSendStep {
-    /// This number of packets was sent, counted from the first one; never 0.
+    /// The first packets were sent. The number of them is never 0.
     Sent(usize),
     /// The send buffer is full. The poller will report when there is space.
     WouldBlock,
-    /// A firewall or connection tracking of this machine dropped the first packet (EPERM). It does
-    /// the same to the SYN of a connect. No answer will come.
+    /// A firewall or connection tracking of this machine dropped the first packet (EPERM), as it
+    /// would drop the SYN of a connect. No answer will arrive.
     Dropped,
     /// The first packet was not sent. The outcome applies to its target.
     Failed(Outcome),
@@ -313,12 +314,12 @@ pub enum RawQueue {
     Errors,
 }
 
-/// The result of one call that receives.
+/// The result of one call that receives packets or ICMP errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RawReceiveStep {
-    /// Some were received; there may be more.
+    /// At least one packet was received. There may be more.
     Received,
-    /// There are no more. The poller will report the next ones.
+    /// No packet waits. The poller will report the next one.
     WouldBlock,
 }
 
@@ -332,6 +333,6 @@ pub struct Received<'a> {
     pub remote: SocketAddr,
     /// The destination address; `None` for IPv4, where the header contains it.
     pub local: Option<IpAddr>,
-    /// The ICMP error, if it is one.
+    /// The ICMP error that quotes the packet; `None` for a packet that was received.
     pub error: Option<IcmpError>,
 }

@@ -40,7 +40,7 @@ const EX_USAGE: u8 = 64;
 const EX_OSERR: u8 = 71;
 
 fn main() -> ExitCode {
-    sys::stand_as_process_1();
+    sys::set_process_1_signals();
     sys::capability::restrict_net_raw();
     let invocation =
         config::parse(std::env::args_os(), |name| std::env::var_os(name), sys::interfaces);
@@ -76,7 +76,7 @@ fn end(done: Result<u8, String>, failed: u8) -> ExitCode {
 }
 
 fn check(service: &Listen) -> Result<u8, String> {
-    healthcheck::ask(service).map(|()| 0).map_err(|unwell| format!("{service}: {unwell}"))
+    healthcheck::check(service).map(|()| 0).map_err(|reason| format!("{service}: {reason}"))
 }
 
 /// Checks whether this process may send raw packets, which the technique `syn` requires.

@@ -1,11 +1,11 @@
-//! The packets of a SYN scan: SYNs are built, answers are parsed, and a filter selects the answers.
+//! The packets of a SYN scan: builds SYNs, parses answers, and generates the filter for answers.
 //!
 //! Layouts follow RFC 9293 (TCP), RFC 791 (IPv4), RFC 8200 (IPv6), RFC 792 (ICMP) and RFC 4443
-//! (ICMPv6). Every byte that came from the network is checked before it is used, and what is not an
-//! answer is a [`Reject`] with its reason. An answer belongs to a probe only if it acknowledges the
-//! sequence number that [`sequence`] computes for its four-tuple, so that nothing has to be stored
-//! to recognise a forged one. The module owns no descriptor, knows no time and no probe. Driven by
-//! the SYN engine of the event loop.
+//! (ICMPv6). All bytes from the network are checked before they are used, and a packet that is not
+//! an answer gives a [`Reject`], which is the reason. An answer belongs to a probe only if it
+//! acknowledges the sequence number that [`sequence`] computes for its four-tuple, so no state is
+//! needed to recognise a forged answer. This module has no descriptors, reads no clock, and does
+//! not know the probes. The SYN engine of the event loop drives it.
 
 pub mod answer;
 pub mod checksum;
@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 pub struct FourTuple {
     /// Our address and source port.
     pub local: SocketAddr,
-    /// The address and port that is probed.
+    /// The address and port of the target.
     pub remote: SocketAddr,
 }
 
@@ -45,39 +45,40 @@ impl IpVersion {
     }
 }
 
-/// Why a packet is no answer to a SYN.
+/// The reason why a packet is not an answer to a SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reject {
-    /// A header is longer than the packet.
+    /// The packet is shorter than its headers or than its length field says.
     Truncated,
-    /// The version in the IP header is another one.
+    /// The IP header has another version than expected.
     Version,
-    /// A length field is smaller than the smallest header.
+    /// A length field is smaller than the shortest header.
     HeaderLength,
     /// The checksum of the IPv4 header is wrong.
     HeaderChecksum,
-    /// It is a fragment. The kernel reassembles packets, so that a fragment is never an answer.
+    /// The packet is a fragment. The kernel reassembles packets, so a fragment is never an answer.
     Fragment,
-    /// It holds no TCP segment.
+    /// The packet contains no TCP segment.
     Protocol,
-    /// More extension headers than any packet needs.
+    /// The packet has more extension headers than a valid packet needs.
     ExtensionHeaders,
     /// The checksum of the TCP segment is wrong.
     Checksum,
-    /// Port 0.
+    /// A port is 0.
     Port,
-    /// Neither SYN and ACK nor RST and ACK.
+    /// The segment is neither a SYN-ACK nor a RST with an acknowledgement.
     Flags,
-    /// It acknowledges another sequence number than ours, or quotes another.
+    /// The segment acknowledges, or the ICMP message quotes, another sequence number than that of
+    /// the SYN with its four-tuple.
     Acknowledgement,
-    /// No probe to this address and port is in flight.
+    /// No probe with this four-tuple is in flight.
     NoProbe,
-    /// An ICMP message that ends no connection attempt.
+    /// The ICMP message does not end a connection attempt.
     Icmp,
 }
 
 impl Reject {
-    /// Every reason, in the order of its discriminant.
+    /// Every reason, in the order of the discriminants.
     pub const ALL: [Self; 13] = [
         Self::Truncated,
         Self::Version,
@@ -139,8 +140,8 @@ mod tests {
 
     #[test]
     fn every_reason_has_a_label_of_its_own() {
-        for (place, reason) in Reject::ALL.into_iter().enumerate() {
-            assert_eq!(reason as usize, place, "{reason:?}");
+        for (index, reason) in Reject::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "{reason:?}");
             let labels = Reject::ALL.iter().filter(|it| it.label() == reason.label());
             assert_eq!(labels.count(), 1, "{reason:?}");
         }

@@ -36,7 +36,7 @@ use crate::event::{Outcome, RouteResult, Shortage, Signal, Transport};
 use crate::interfaces::Interfaces;
 use crate::kernel::{Accepted, IoStep};
 use crate::limits;
-use crate::sys::errno::{io_failure, outcome_of, shortage_of, told_failure, told_success};
+use crate::sys::errno::{connected_outcome, io_failure, outcome_of, shortage_of, so_error_outcome};
 use crate::sys::listeners::{Listener, PassedError};
 
 /// Takes over the listeners that the service manager passed to this process (sd_listen_fds(3)),
@@ -140,14 +140,14 @@ fn connect(to: &SockAddr, transport: Transport) -> Result<Socket, Outcome> {
 }
 
 /// Reads the error of a connect without waiting (SO_ERROR).
-fn failure(socket: &Socket) -> Option<Outcome> {
-    told_failure(socket.take_error())
+fn connect_failure(socket: &Socket) -> Option<Outcome> {
+    so_error_outcome(socket.take_error())
 }
 
 /// The outcome of a connect whose socket the poller reports as writable and for which SO_ERROR
 /// reports no error. `None` if the connect is still in progress (a spurious event).
-fn success(socket: &Socket) -> Option<Outcome> {
-    told_success(socket.peer_addr(), || socket.local_addr())
+fn connect_success(socket: &Socket) -> Option<Outcome> {
+    connected_outcome(socket.peer_addr(), || socket.local_addr())
 }
 
 /// Reads at most `buffer.len()` bytes, or one datagram.
@@ -198,7 +198,7 @@ pub fn route(to: SocketAddr) -> RouteResult {
 /// that ends the process, until [`Signals`] takes them over. Process 1 also inherits orphaned
 /// processes, for example the children of a debugging shell, which must not remain as zombies
 /// (wait(2) on ignoring SIGCHLD).
-pub fn stand_as_process_1() {
+pub fn set_process_1_signals() {
     if std::process::id() != 1 {
         return;
     }
@@ -213,7 +213,7 @@ pub fn stand_as_process_1() {
     }
 }
 
-/// The exit code is the one that a shell reports for a process that the signal killed.
+/// Ends the process with the exit code that a shell reports for a process that the signal killed.
 extern "C" fn end_by_signal(signal: libc::c_int) {
     // SAFETY: `_exit` has no preconditions.
     unsafe { libc::_exit(128 + signal) }
@@ -399,10 +399,11 @@ fn has_client(listener: &Listener) -> bool {
     is_ready(listener.as_raw_fd(), libc::POLLIN)
 }
 
+/// Whether poll(2) reports one of these events for a descriptor now.
 fn is_ready(descriptor: RawFd, events: i16) -> bool {
-    let mut asked = libc::pollfd { fd: descriptor, events, revents: 0 };
+    let mut polled = libc::pollfd { fd: descriptor, events, revents: 0 };
     // SAFETY: there is one pollfd, which outlives the call. The call does not wait.
-    unsafe { libc::poll(&raw mut asked, 1, 0) > 0 }
+    unsafe { libc::poll(&raw mut polled, 1, 0) > 0 }
 }
 
 /// The number of bytes that stderr accepts in one call without blocking, once poll(2) reports it as
@@ -445,6 +446,7 @@ fn write_stdout(bytes: &[u8]) -> IoStep {
     }
 }
 
+/// Turns the result of a system call, which is negative if the call failed, into a `Result`.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -454,7 +456,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_is_limited_by_its_own_file_and_by_those_above_it() {
+    fn a_group_is_limited_by_its_own_file_and_by_those_of_its_ancestors() {
         let check = |line: &str, expected: &[&str]| {
             let files = memory_limit_files(line);
             assert_eq!(files, expected.iter().map(PathBuf::from).collect::<Vec<_>>(), "{line}");

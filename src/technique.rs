@@ -24,7 +24,7 @@ impl Technique {
         found.ok_or("must be connect or syn")
     }
 
-    /// The word in parameters, flags, records and metrics.
+    /// The word for the technique in parameters, flags, log records and metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -36,14 +36,14 @@ impl Technique {
 /// Whether this process may send raw packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RawAccess {
-    /// The process may: a raw socket was opened and closed at the start.
+    /// The process may send raw packets: a raw socket was opened and closed at the start.
     Permitted,
-    /// The process may not, or the permission was not checked.
+    /// The process may not send raw packets, or the permission was not checked.
     #[default]
     Denied,
 }
 
-/// Advice about granting the permission.
+/// The advice in error messages on how to grant the permission.
 pub const RAW_ADVICE: &str = "grant CAP_NET_RAW: docker or podman run --cap-add NET_RAW, \
      capabilities.add [NET_RAW] in Kubernetes, or setcap cap_net_raw=p on the binary";
 

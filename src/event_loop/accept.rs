@@ -1,4 +1,4 @@
-//! The listeners: accepts clients, as many as the core wants, until the shutdown closes them.
+//! Accepts clients, as many as the core permits, and closes the listeners during a shutdown.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -10,25 +10,26 @@ use crate::kernel::{Accepted, Kernel};
 use crate::limits;
 
 impl<K: Kernel> EventLoop<K> {
-    /// Phase 6: accepts clients, as many as the core wants.
+    /// Phase 6: accepts clients while the core wants connections, at most `ACCEPTS_PER_TICK`.
     pub(super) fn accept(&mut self, now: Instant) {
         if !self.may_accept {
             return;
         }
         let mut budget = limits::ACCEPTS_PER_TICK;
-        let (mut all_blocked, mut was_vain) = (true, true);
+        let (mut all_blocked, mut has_accepted_none) = (true, true);
         for index in 0..self.listeners.len() {
             loop {
                 if budget == 0 {
-                    // Every accept failed for its own connection: a local policy that refuses each
-                    // of them (EPERM) would make the loop spin.
-                    if was_vain {
+                    // Each call failed for its own connection only. If a local policy refuses all
+                    // of them (EPERM), the listeners must pause, or the loop would never wait.
+                    if has_accepted_none {
                         self.core.handle(Event::AcceptFailed(Shortage::Unknown), now);
                     }
                     return;
                 }
                 if !self.core.wants_connections() {
-                    // The edge may be an old one: no connection is evicted unless a client waits.
+                    // The reported readiness may be out of date, so this checks that a client does
+                    // wait, before the core makes room for it.
                     let kernel = &mut self.kernel;
                     if self.listeners.iter().any(|it| kernel.has_client(it)) {
                         self.core.handle_accept_backlog(now);
@@ -38,13 +39,13 @@ impl<K: Kernel> EventLoop<K> {
                 budget -= 1;
                 match self.kernel.accept(&self.listeners[index]) {
                     Accepted::Client(socket, peer) => {
-                        was_vain = false;
-                        self.admit(socket, peer, now);
+                        has_accepted_none = false;
+                        self.on_client(socket, peer, now);
                     }
                     Accepted::Gone => {}
                     Accepted::WouldBlock => break,
-                    // Idle sockets of the engine take the descriptors: they are closed.
-                    Accepted::Shortage(_) if self.engines.give_back(&mut self.kernel) => {}
+                    // Idle probe sockets were closed to free descriptors: accept again.
+                    Accepted::Shortage(_) if self.engines.close_some_idle(&mut self.kernel) => {}
                     Accepted::Shortage(shortage) => {
                         self.core.handle(Event::AcceptFailed(shortage), now);
                         all_blocked = false;
@@ -56,10 +57,10 @@ impl<K: Kernel> EventLoop<K> {
         self.may_accept = !all_blocked;
     }
 
-    /// Accepts the clients that wait in the listeners' queues, then closes the listeners: no client
-    /// whose handshake is complete is refused.
+    /// Accepts the clients that wait in the queues of the listeners, then closes the listeners, so
+    /// that no client whose handshake is complete is reset.
     pub(super) fn close_listeners(&mut self, now: Instant) {
-        // The poller may not have reported the last ones yet.
+        // The poller may not have reported the last clients yet.
         self.may_accept = true;
         for _ in 0..self.listeners.len() * limits::ACCEPT_QUEUE_MAX / limits::ACCEPTS_PER_TICK {
             if self.may_accept && self.core.wants_connections() {
@@ -75,15 +76,17 @@ impl<K: Kernel> EventLoop<K> {
         self.may_accept = false;
     }
 
-    fn admit(&mut self, socket: K::Socket, peer: Option<SocketAddr>, now: Instant) {
+    /// Registers an accepted client with the core and the poller, and reads from it.
+    fn on_client(&mut self, socket: K::Socket, peer: Option<SocketAddr>, now: Instant) {
         let key = self.core.handle_accepted(peer, now);
         self.contract.begin(key);
-        let is_watched = self.watch(key, &socket);
+        let is_registered = self.register(key, &socket);
         self.sockets.insert(key, socket, SocketStage::Stream);
         if let Some(entry) = self.sockets.entry(key) {
-            // Most clients have sent their request by now; the edge would come a tick later.
+            // Most clients have already sent their request, and the poller would report it only in
+            // the next tick.
             entry.readable = true;
-            entry.is_watched = is_watched;
+            entry.is_registered = is_registered;
         }
         self.attend(key, now);
     }

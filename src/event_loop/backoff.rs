@@ -1,8 +1,9 @@
-//! Sockets that wait for time to pass: their call was interrupted or found no memory, and the
-//! poller, which has reported their readiness, will not report it again.
+//! The backoff of sockets whose last call must be repeated after a short time.
 //!
-//! A client whose socket could not be registered with the poller is served all the same: its socket
-//! is tried at intervals.
+//! A call on such a socket was interrupted, or the kernel had no memory for it. The poller has
+//! already reported the readiness and does not report it again, so the loop repeats the call after
+//! `SOCKET_BACKOFF`. A client whose socket could not be registered with the poller is served in the
+//! same way: its socket is tried at intervals.
 
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use crate::kernel::Kernel;
 use crate::limits;
 use crate::slots::Key;
 
-/// Sockets that back off, all until the same instant.
+/// The sockets in backoff. All wait until the same time.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     keys: Vec<Key>,
@@ -20,7 +21,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Begins a backoff, unless one is under way.
+    /// Begins a backoff, unless one is in progress.
     pub(super) fn begin(&mut self, now: Instant) {
         self.ends_at.get_or_insert(now + limits::SOCKET_BACKOFF);
     }
@@ -30,12 +31,12 @@ impl Backoff {
         self.begin(now);
     }
 
-    /// When the loop must run again.
+    /// The time at which the backoff ends; `None` if there is none.
     pub(super) const fn ends_at(&self) -> Option<Instant> {
         self.ends_at
     }
 
-    /// Takes the sockets whose backoff is over.
+    /// Removes and returns the sockets whose backoff has ended.
     fn take_due(&mut self, now: Instant) -> Vec<Key> {
         if self.ends_at.is_none_or(|at| at > now) {
             return Vec::new();
@@ -46,7 +47,7 @@ impl Backoff {
 }
 
 impl<K: Kernel> EventLoop<K> {
-    /// Has a socket back off; one that is on the ready list is served first.
+    /// Puts a socket into backoff, unless it is on the ready list: it is then served first.
     pub(super) fn back_off(&mut self, key: Key, now: Instant) {
         if let Some(entry) = self.sockets.entry(key)
             && entry.queue == QueuedIn::None
@@ -56,16 +57,17 @@ impl<K: Kernel> EventLoop<K> {
         }
     }
 
-    /// Puts the sockets whose backoff is over on the ready list.
-    pub(super) fn wake(&mut self, now: Instant) {
+    /// Moves the sockets whose backoff has ended to the ready list. A socket that is not registered
+    /// is treated as readable and writable, because the poller does not report it.
+    pub(super) fn end_backoff(&mut self, now: Instant) {
         for key in self.backoff.take_due(now) {
             let Some(entry) = self.sockets.entry(key) else { continue };
             entry.queue = QueuedIn::None;
-            if !entry.is_watched {
+            if !entry.is_registered {
                 entry.readable = true;
                 entry.writable = true;
             }
-            self.list(key);
+            self.push_ready(key);
         }
     }
 }

@@ -1,13 +1,13 @@
-//! The connect engine: probes are non-blocking connects of sockets that are used again.
+//! The connect engine: a probe is a non-blocking connect. Sockets are reused for further probes.
 //!
-//! A socket whose connect was refused is fresh again, and one that is given up becomes so
-//! (`sys::probe`): a closed port costs two system calls, and each socket is registered with the
-//! poller once at most. A late edge of an earlier connect is harmless, since epoll asks the socket
-//! anew when it reports it. Where the kernel refuses to connect a socket again, that is noticed
-//! once, and each probe then gets a socket of its own. It decides nothing else. Driven by
-//! `event_loop`.
+//! A socket can be connected again after its connect was refused or timed out, and after a connect
+//! to AF_UNSPEC has reset it (`sys::probe`). Therefore a closed port costs two system calls, and
+//! each socket is registered with the poller at most once. An event that belongs to an earlier
+//! connect of the socket is harmless, because the outcome is always read from the socket itself. If
+//! the kernel refuses to connect a socket a second time, the engine stops the reuse, and each
+//! further probe gets a new socket. `engines` drives it.
 //!
-//! Invariants: a socket is idle or has one probe; no more sockets are open than `sockets_max`.
+//! Invariants: a socket is idle or has exactly one probe; at most `sockets_max` sockets are open.
 
 use std::net::SocketAddr;
 
@@ -17,36 +17,43 @@ use crate::kernel::{Kernel, Past, ProbeStep, Readiness, Source, Token};
 use crate::limits::{self, Sources};
 use crate::slots::Key;
 
-/// Set in the tokens of the engine's sockets, and never in the index of a key.
+/// The bit that is set in the tokens of the engine's sockets. No index of a key has it.
 const TOKEN: usize = 1 << 31;
 
 #[derive(Debug)]
 struct ProbeSocket<S> {
     socket: S,
-    /// The probe on its way; `None` while the socket is idle.
+    /// The probe in flight; `None` while the socket is idle.
     probe: Option<Key>,
     to: SocketAddr,
-    is_watched: bool,
+    /// Whether the socket is registered with the poller.
+    is_registered: bool,
     past: Past,
 }
 
 /// See the module's documentation.
 pub(super) struct ConnectEngine<K: Kernel> {
     slots: Vec<Option<ProbeSocket<K::Socket>>>,
-    /// Indices of `slots` without a socket.
+    /// The indices of slots without a socket.
     vacant: Vec<u32>,
-    /// Idle sockets: IPv4 and IPv6, each those that the poller does not know and those it does.
+    /// The slots of idle sockets. The first index is the family (IPv4, IPv6), the second one says
+    /// whether the socket is registered with the poller.
     idle: [[Vec<u32>; 2]; 2],
-    /// By the index of a probe's key, one more than its slot; 0 for none.
+    /// The slot of each probe plus one, or 0, by the index of the probe's key.
     by_probe: Vec<u32>,
-    open: usize,
-    busy: usize,
+    /// The number of open sockets.
+    open_len: usize,
+    /// The number of sockets with a probe.
+    busy_len: usize,
     sockets_max: usize,
     sources: Sources,
-    reuses: bool,
-    /// Sockets whose error was reported before it could be read: to be looked at again.
-    again: Vec<u32>,
-    was_refused: bool,
+    /// Whether a socket may be used for further probes.
+    may_reuse: bool,
+    /// The slots of sockets for which the poller has reported an error before the socket returned
+    /// it. They are checked again in the next tick.
+    rechecks: Vec<u32>,
+    /// Whether the kernel has refused a reuse that was not reported yet.
+    was_reuse_refused: bool,
 }
 
 impl<K: Kernel> ConnectEngine<K> {
@@ -56,31 +63,31 @@ impl<K: Kernel> ConnectEngine<K> {
             vacant: Vec::new(),
             idle: Default::default(),
             by_probe: Vec::new(),
-            open: 0,
-            busy: 0,
+            open_len: 0,
+            busy_len: 0,
             sockets_max,
             sources,
-            reuses: true,
-            again: Vec::new(),
-            was_refused: false,
+            may_reuse: true,
+            rechecks: Vec::new(),
+            was_reuse_refused: false,
         }
     }
 
-    /// How many probes may be in flight at once: each has a socket.
+    /// The maximum number of probes in flight, each of which needs a socket.
     pub(super) const fn capacity(&self) -> usize {
         self.sockets_max
     }
 
-    /// Whether a token is one of the engine's.
+    /// Whether a token belongs to a socket of the engine.
     pub(super) const fn owns(token: Token) -> bool {
         token.0 & TOKEN != 0
     }
 
-    /// Starts a probe; its outcome, if the kernel has it at once.
+    /// Starts a probe. Returns the outcome if the kernel already knows it.
     pub(super) fn start(&mut self, kernel: &mut K, request: ProbeRequest) -> Option<Outcome> {
         let ProbeRequest { probe, to, check, .. } = request;
         let (index, step) = loop {
-            let index = match self.take(kernel, &to, check) {
+            let index = match self.select(kernel, &to, check) {
                 Ok(index) => index,
                 Err(outcome) => return Some(outcome),
             };
@@ -104,70 +111,73 @@ impl<K: Kernel> ConnectEngine<K> {
             return Some(outcome);
         }
         let slot = self.slots[index as usize].as_mut()?;
-        if !slot.is_watched {
+        if !slot.is_registered {
             let token = Token(TOKEN | index as usize);
             if kernel.register(Source::Socket(&slot.socket), token).is_err() {
                 self.release(index);
                 self.close(kernel, index);
                 return Some(Outcome::Shortage(Shortage::Memory));
             }
-            slot.is_watched = true;
+            slot.is_registered = true;
         }
         None
     }
 
-    /// The poller reports a socket: the probe and its outcome, if there is one.
+    /// Handles the readiness of a socket. Returns its probe and the outcome if the probe has ended.
     pub(super) fn handle_readiness(
         &mut self,
         kernel: &mut K,
         ready: &Readiness,
     ) -> Option<(Key, Outcome)> {
         let index = (ready.token.0 & !TOKEN) as u32;
-        let over = self.check(kernel, index);
-        if over.is_none() && ready.is_error && self.has_probe(index) {
-            self.again.push(index);
+        let ended = self.check(kernel, index);
+        if ended.is_none() && ready.is_error && self.has_probe(index) {
+            self.rechecks.push(index);
         }
-        over
+        ended
     }
 
-    /// A socket whose error could not be read yet: its probe and outcome, if it is over now.
-    /// To be called for each of those that stood there at the beginning of the tick.
-    pub(super) fn check_again(&mut self, kernel: &mut K) -> Option<(Key, Outcome)> {
-        let index = self.again.pop()?;
+    /// Checks one of the sockets that must be checked again. Returns its probe and the outcome if
+    /// the probe has ended. The caller makes [`Self::rechecks_len`] such calls in each tick.
+    pub(super) fn poll_recheck(&mut self, kernel: &mut K) -> Option<(Key, Outcome)> {
+        let index = self.rechecks.pop()?;
         self.check(kernel, index)
     }
 
-    /// Sockets to be looked at again.
-    pub(super) const fn again_len(&self) -> usize {
-        self.again.len()
+    /// The number of sockets that must be checked again.
+    pub(super) const fn rechecks_len(&self) -> usize {
+        self.rechecks.len()
     }
 
-    /// Gives a probe up.
+    /// Gives up a probe, so that its outcome is not reported. Unknown keys are ignored.
     pub(super) fn forget(&mut self, kernel: &mut K, probe: Key) {
         let Some(index) = self.slot_of(probe) else { return };
         self.give_up(kernel, index);
     }
 
-    /// True once after the kernel refused to connect a socket again.
-    pub(super) fn take_refusal(&mut self) -> bool {
-        std::mem::take(&mut self.was_refused)
+    /// Returns true once after the kernel has refused to connect a socket a second time.
+    pub(super) fn take_reuse_refusal(&mut self) -> bool {
+        std::mem::take(&mut self.was_reuse_refused)
     }
 
-    /// Closes idle sockets beyond the `wanted` that scans could use; true if more are left.
+    /// Closes idle sockets while more than `wanted` sockets are open, at most
+    /// `IDLE_CLOSES_PER_TICK`. Returns true if more remain to be closed.
     pub(super) fn trim(&mut self, kernel: &mut K, wanted: usize) -> bool {
         for _ in 0..limits::IDLE_CLOSES_PER_TICK {
-            if self.open <= wanted || !self.close_idle(kernel) {
+            if self.open_len <= wanted || !self.close_idle(kernel) {
                 return false;
             }
         }
-        self.open > wanted
+        self.open_len > wanted
     }
 
-    /// Closes some idle sockets, since descriptors or memory are short; false if there are none.
-    pub(super) fn give_back(&mut self, kernel: &mut K) -> bool {
+    /// Closes up to `DESCRIPTORS_SPARE` idle sockets, to free descriptors and memory. Returns false
+    /// if there are none.
+    pub(super) fn close_some_idle(&mut self, kernel: &mut K) -> bool {
         (0..limits::DESCRIPTORS_SPARE).filter(|_| self.close_idle(kernel)).count() > 0
     }
 
+    /// Reads the outcome of the probe of a socket, if it has one.
     fn check(&mut self, kernel: &mut K, index: u32) -> Option<(Key, Outcome)> {
         let slot = self.slots.get(index as usize)?.as_ref()?;
         let probe = slot.probe?;
@@ -180,7 +190,8 @@ impl<K: Kernel> ConnectEngine<K> {
         slot.is_some_and(|slot| slot.probe.is_some())
     }
 
-    /// Takes the probe off a socket that a look found over; the outcome.
+    /// Handles the result of a check. If the probe has ended, the socket becomes idle or is closed,
+    /// and the outcome is returned.
     fn finish(&mut self, kernel: &mut K, index: u32, step: ProbeStep) -> Option<Outcome> {
         match step {
             ProbeStep::Pending => None,
@@ -190,16 +201,16 @@ impl<K: Kernel> ConnectEngine<K> {
                 self.close(kernel, index);
                 Some(Outcome::Shortage(Shortage::Unknown))
             }
-            // An error of the network and one of the call itself may have the same errno: the
-            // socket is made fresh by force.
+            // The socket is connected, or its state is unknown: an unreachable target and a failure
+            // of the call itself may have the same errno. It must be reset before it is used again.
             ProbeStep::Over(
                 outcome @ (Outcome::Connected | Outcome::SelfConnect | Outcome::Unreachable),
             ) => {
                 self.give_up(kernel, index);
                 Some(outcome)
             }
-            // The call itself failed: what the socket still has to report would be taken for the
-            // outcome of the next probe.
+            // The call itself failed, so the outcome of this connect may still be pending in the
+            // socket, and would be mistaken for the outcome of the next probe.
             ProbeStep::Over(outcome @ Outcome::Shortage(_)) => {
                 self.release(index);
                 self.close(kernel, index);
@@ -207,26 +218,29 @@ impl<K: Kernel> ConnectEngine<K> {
             }
             ProbeStep::Over(outcome @ (Outcome::Refused | Outcome::TimedOut)) => {
                 self.release(index);
-                self.keep(kernel, index);
+                self.make_idle(kernel, index);
                 Some(outcome)
             }
         }
     }
 
+    /// Removes the probe from a socket, and resets the socket so that it can be used again. If that
+    /// is not possible, the socket is closed.
     fn give_up(&mut self, kernel: &mut K, index: u32) {
         self.release(index);
         let Some(slot) = &self.slots[index as usize] else { return };
-        if self.reuses && kernel.give_up_probe(&slot.socket) {
-            return self.keep(kernel, index);
+        if self.may_reuse && kernel.give_up_probe(&slot.socket) {
+            return self.make_idle(kernel, index);
         }
         if let Some(slot) = self.vacate(index) {
             kernel.reset(slot.socket);
         }
     }
 
-    /// A socket for a probe: an idle one, or a new one. One that the poller does not know yet is
-    /// preferred where the outcome is expected at once, since it then never reports an edge.
-    fn take(
+    /// Selects a socket for a probe: an idle one, or else a new one. If the outcome is expected
+    /// immediately, a socket that is not registered with the poller is preferred, because it causes
+    /// no event.
+    fn select(
         &mut self,
         kernel: &mut K,
         to: &SocketAddr,
@@ -241,7 +255,7 @@ impl<K: Kernel> ConnectEngine<K> {
         if let Some(index) = idle[first].pop().or_else(|| idle[1 - first].pop()) {
             return Ok(index);
         }
-        if self.open >= self.sockets_max {
+        if self.open_len >= self.sockets_max {
             self.close_idle(kernel);
         }
         let socket = match kernel.open_probe(to, source) {
@@ -249,8 +263,8 @@ impl<K: Kernel> ConnectEngine<K> {
             opened => opened,
         }?;
         let to = SocketAddr::from(([0; 4], 0));
-        let slot = ProbeSocket { socket, probe: None, to, is_watched: false, past: Past::New };
-        self.open += 1;
+        let slot = ProbeSocket { socket, probe: None, to, is_registered: false, past: Past::New };
+        self.open_len += 1;
         Ok(match self.vacant.pop() {
             Some(index) => {
                 self.slots[index as usize] = Some(slot);
@@ -263,39 +277,41 @@ impl<K: Kernel> ConnectEngine<K> {
         })
     }
 
+    /// Assigns a probe to a socket.
     fn assign(&mut self, index: u32, probe: Key, to: SocketAddr) {
         let Some(slot) = &mut self.slots[index as usize] else { return };
-        assert!(slot.probe.is_none(), "a socket has one probe");
-        assert!(probe.index() < TOKEN, "no key reaches the engine's tokens");
+        assert!(slot.probe.is_none(), "a socket gets a probe only while it is idle");
+        assert!(probe.index() < TOKEN, "the index of a key has no bit of the engine's tokens");
         slot.probe = Some(probe);
         slot.to = to;
         if self.by_probe.len() <= probe.index() {
             self.by_probe.resize(probe.index() + 1, 0);
         }
         self.by_probe[probe.index()] = index + 1;
-        self.busy += 1;
+        self.busy_len += 1;
     }
 
-    /// Takes the probe off a socket.
+    /// Removes the probe from a socket.
     fn release(&mut self, index: u32) {
         let Some(slot) = &mut self.slots[index as usize] else { return };
         if let Some(probe) = slot.probe.take() {
             self.by_probe[probe.index()] = 0;
-            self.busy -= 1;
+            self.busy_len -= 1;
         }
     }
 
-    /// Puts a fresh socket among the idle ones.
-    fn keep(&mut self, kernel: &mut K, index: u32) {
+    /// Makes a socket idle that can be connected again. Without reuse it is closed.
+    fn make_idle(&mut self, kernel: &mut K, index: u32) {
         let Some(slot) = &self.slots[index as usize] else { return };
-        if self.reuses {
+        if self.may_reuse {
             let is_v6 = usize::from(slot.to.is_ipv6());
-            self.idle[is_v6][usize::from(slot.is_watched)].push(index);
+            self.idle[is_v6][usize::from(slot.is_registered)].push(index);
         } else {
             self.close(kernel, index);
         }
     }
 
+    /// The slot of a probe in flight.
     fn slot_of(&self, probe: Key) -> Option<u32> {
         let index = self.by_probe.get(probe.index())?.checked_sub(1)?;
         let slot = self.slots[index as usize].as_ref()?;
@@ -308,13 +324,15 @@ impl<K: Kernel> ConnectEngine<K> {
         }
     }
 
+    /// Removes a socket from its slot.
     fn vacate(&mut self, index: u32) -> Option<ProbeSocket<K::Socket>> {
         let slot = self.slots[index as usize].take()?;
         self.vacant.push(index);
-        self.open -= 1;
+        self.open_len -= 1;
         Some(slot)
     }
 
+    /// Closes one idle socket. Returns false if there is none.
     fn close_idle(&mut self, kernel: &mut K) -> bool {
         let index = self.idle.iter_mut().flatten().find_map(Vec::pop);
         if let Some(index) = index {
@@ -323,9 +341,10 @@ impl<K: Kernel> ConnectEngine<K> {
         index.is_some()
     }
 
+    /// Stops the reuse of sockets after the kernel has refused it, and closes all idle ones.
     fn stop_reuse(&mut self, kernel: &mut K) {
-        self.was_refused |= self.reuses;
-        self.reuses = false;
+        self.was_reuse_refused |= self.may_reuse;
+        self.may_reuse = false;
         while self.close_idle(kernel) {}
     }
 }

@@ -1,13 +1,13 @@
-//! The probe engines: the one place where they are owned, polled, flushed and asked for capacity.
+//! The two probe engines, behind one interface for the event loop.
 //!
-//! An engine is given "probe this address under this key" and "forget this key", and answers each
-//! probe that it was not asked to forget with one [`ProbeOutcome`]. Nothing above knows how it does
-//! that, or about its descriptors. Another engine needs its own module, a field here with its share
-//! of each method below, a range of tokens, and an entry in `technique`, `budget`, `limits`,
-//! `core::schedulers` and `main`; there is no trait for them, since the loop needs no more than
-//! this struct. Driven by `event_loop`.
+//! An engine starts probes and gives probes up, each identified by its key, and reports exactly one
+//! [`ProbeOutcome`] for each probe that it was not told to give up. The other modules do not know
+//! how it probes, or which descriptors it has. Another engine would need a module of its own, a
+//! field in [`Engines`] that the methods below use, a range of tokens, and an entry in `technique`,
+//! `budget`, `limits`, `core::schedulers` and `main`. There is no trait for engines, because this
+//! struct is their only user. `event_loop` drives it.
 //!
-//! Invariant: a probe that is started ends with one outcome, or is forgotten.
+//! Invariant: each started probe gets exactly one outcome, unless it is given up.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::kernel::{Kernel, Readiness, Token};
 use crate::slots::Key;
 use crate::technique::Technique;
 
-/// One question to one port.
+/// The parameters of a probe, which come from [`crate::event::Action::Probe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ProbeRequest {
     pub(super) probe: Key,
@@ -30,7 +30,7 @@ pub(super) struct ProbeRequest {
     pub(super) technique: Technique,
 }
 
-/// The end of a probe, whose key the engine has forgotten.
+/// The outcome of a probe that has ended. The engine no longer knows its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ProbeOutcome {
     pub(super) probe: Key,
@@ -54,12 +54,12 @@ impl<K: Kernel> Engines<K> {
         }
     }
 
-    /// Whether a token is one of the engines'.
+    /// Whether a token belongs to a socket of an engine.
     pub(super) const fn owns(token: Token) -> bool {
         SynEngine::<K>::owns(token) || ConnectEngine::<K>::owns(token)
     }
 
-    /// How many probes may be in flight at once.
+    /// The maximum number of probes of a technique in flight.
     pub(super) const fn capacity(&self, technique: Technique) -> usize {
         match technique {
             Technique::Connect => self.connect.capacity(),
@@ -67,7 +67,7 @@ impl<K: Kernel> Engines<K> {
         }
     }
 
-    /// Starts a probe. An engine may keep it until [`Engines::flush`].
+    /// Starts a probe. The engine may send it only at the next [`Engines::flush`].
     pub(super) fn start(&mut self, kernel: &mut K, now: Instant, request: ProbeRequest) {
         let outcome = match request.technique {
             Technique::Connect => self.connect.start(kernel, request),
@@ -78,21 +78,21 @@ impl<K: Kernel> Engines<K> {
         }
     }
 
-    /// Gives a probe up; unknown keys are ignored.
+    /// Gives up a probe, so that its outcome is not reported. Unknown keys are ignored.
     pub(super) fn forget(&mut self, kernel: &mut K, probe: Key) {
         if !self.syn.forget(probe) {
             self.connect.forget(kernel, probe);
         }
     }
 
-    /// The actions of this tick have been performed: what an engine has collected of them is sent.
-    /// The connect engine makes each call at once, so that it has nothing left.
+    /// Sends the packets that were collected while the actions of this tick were performed. Only
+    /// the SYN engine collects packets; the connect engine connects in [`Engines::start`].
     pub(super) fn flush(&mut self, kernel: &mut K) {
         self.syn.flush(kernel);
-        self.take_syn_outcomes();
+        self.collect_syn_outcomes();
     }
 
-    /// The poller reports one of the engines' sockets.
+    /// Handles the readiness of a socket of an engine.
     pub(super) fn handle_readiness(&mut self, kernel: &mut K, ready: &Readiness) {
         if SynEngine::<K>::owns(ready.token) {
             return self.syn.handle_readiness(ready);
@@ -102,59 +102,60 @@ impl<K: Kernel> Engines<K> {
         }
     }
 
-    /// Goes on with what the ticks before have left over.
-    pub(super) fn resume(&mut self, kernel: &mut K) {
-        for _ in 0..self.connect.again_len() {
-            if let Some((probe, outcome)) = self.connect.check_again(kernel) {
+    /// Checks the sockets again whose outcome could not be read in the previous tick.
+    pub(super) fn recheck(&mut self, kernel: &mut K) {
+        for _ in 0..self.connect.rechecks_len() {
+            if let Some((probe, outcome)) = self.connect.poll_recheck(kernel) {
                 self.outcomes.push_back(ProbeOutcome { probe, outcome });
             }
         }
     }
 
-    /// Receives what the poller has reported, and repeats SYNs that are due.
+    /// Receives the answers to SYNs, and repeats the SYNs that are due.
     pub(super) fn receive(&mut self, kernel: &mut K, now: Instant) {
-        self.syn.resume(kernel, now);
-        self.take_syn_outcomes();
+        self.syn.receive(kernel, now);
+        self.collect_syn_outcomes();
     }
 
-    /// Whether [`Engines::resume`] or [`Engines::receive`] has something to do: the loop does not
-    /// sleep then.
+    /// Whether [`Engines::recheck`] or [`Engines::receive`] has work. The loop must then not wait
+    /// for an event.
     pub(super) fn has_work(&self) -> bool {
-        self.connect.again_len() > 0 || self.syn.has_work()
+        self.connect.rechecks_len() > 0 || self.syn.has_work()
     }
 
-    /// What the SYN engine has counted since the last call, if anything.
+    /// The packets that the SYN engine has counted since the last call; `None` if there were none.
     pub(super) fn take_syn_counts(&mut self) -> Option<SynCounts> {
         self.syn.take_counts()
     }
 
-    /// When an engine has something to do by time alone.
+    /// The time at which an engine next has work without an event.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.syn.deadline()
     }
 
-    /// The next probe that is over, to be reported to the core.
+    /// The next outcome, which must be reported to the core.
     #[inline]
     pub(super) fn poll_outcome(&mut self) -> Option<ProbeOutcome> {
         self.outcomes.pop_front()
     }
 
-    /// True once after the kernel refused to connect a socket again.
+    /// Returns true once after the kernel has refused to connect a socket a second time.
     pub(super) fn take_reuse_refusal(&mut self) -> bool {
-        self.connect.take_refusal()
+        self.connect.take_reuse_refusal()
     }
 
-    /// Closes idle sockets beyond the `wanted` that scans could use; true if more are left.
+    /// Closes some idle sockets while more than `wanted` sockets are open. Returns true if more
+    /// remain to be closed.
     pub(super) fn trim(&mut self, kernel: &mut K, wanted: usize) -> bool {
         self.connect.trim(kernel, wanted)
     }
 
-    /// Closes some idle sockets, since descriptors or memory are short; false if there are none.
-    pub(super) fn give_back(&mut self, kernel: &mut K) -> bool {
-        self.connect.give_back(kernel)
+    /// Closes some idle sockets, to free descriptors and memory. Returns false if there are none.
+    pub(super) fn close_some_idle(&mut self, kernel: &mut K) -> bool {
+        self.connect.close_some_idle(kernel)
     }
 
-    fn take_syn_outcomes(&mut self) {
+    fn collect_syn_outcomes(&mut self) {
         while let Some((probe, outcome)) = self.syn.poll_outcome() {
             self.outcomes.push_back(ProbeOutcome { probe, outcome });
         }

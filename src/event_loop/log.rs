@@ -1,21 +1,22 @@
-//! Log lines and the progress line on their way to a stderr that may take none just now.
+//! The queue of log lines and progress lines that are to be written to stderr.
 //!
-//! stderr may be a pipe that is not read, or a file on a full disk: neither may hold the loop.
-//! Lines wait, as many as [`limits::LOG_BYTES_MAX`] holds; what finds no room is counted, not kept.
+//! stderr may be a pipe that no process reads, or a file on a full disk, and must not block the
+//! loop. Therefore lines wait in a queue of [`limits::LOG_BYTES_MAX`] bytes. A log line that does
+//! not fit is dropped, and the core counts it.
 
 use std::collections::VecDeque;
 
 use crate::kernel::{IoStep, Kernel};
 use crate::limits;
 
-/// Lines that wait.
+/// The bytes of the lines that were not written yet.
 #[derive(Debug, Default)]
 pub(super) struct LogQueue(VecDeque<u8>);
 
 impl LogQueue {
-    /// Adds a line, which has no end yet; false if there is no room for it.
+    /// Adds a log line, given without its line end. Returns false if the queue has no space for it.
     pub(super) fn push(&mut self, line: &str) -> bool {
-        debug_assert!(!line.contains('\n'), "a record is one line: {line}");
+        debug_assert!(!line.contains('\n'), "a log record must be a single line: {line}");
         let has_room = self.0.len() + line.len() < limits::LOG_BYTES_MAX;
         if has_room {
             self.0.extend(line.as_bytes());
@@ -24,8 +25,9 @@ impl LogQueue {
         has_room
     }
 
-    /// Puts a progress line in the place of the one before (ECMA-48: CR, then EL to the end). Where
-    /// there is no room it is left out: the next one comes soon.
+    /// Adds a progress line, which replaces the previous one on the terminal (CR before the text,
+    /// and the ECMA-48 sequence EL after it). If the queue has no space, the line is dropped,
+    /// because the next one follows soon.
     pub(super) fn push_progress(&mut self, line: &str) {
         let text = format!("\r{line}\x1b[K");
         if self.0.len() + text.len() < limits::LOG_BYTES_MAX {
@@ -33,7 +35,8 @@ impl LogQueue {
         }
     }
 
-    /// Writes as much as stderr takes. Returns how many lines were given up since it is broken.
+    /// Writes as much as stderr accepts. If stderr is broken, the queue is emptied. Returns the
+    /// number of lines that were dropped for this reason.
     pub(super) fn flush<K: Kernel>(&mut self, kernel: &mut K) -> u64 {
         while !self.0.is_empty() {
             let (first, _) = self.0.as_slices();
@@ -50,7 +53,7 @@ impl LogQueue {
         0
     }
 
-    /// Whether nothing waits.
+    /// Whether no line waits.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

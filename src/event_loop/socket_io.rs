@@ -1,7 +1,8 @@
-//! Reading and writing: what one socket gets of a tick.
+//! Reads from and writes to the sockets of clients and DNS queries.
 //!
-//! Each socket is read once and written once in a tick, so that a client that never stops asking is
-//! served a piece at a time; a socket with work left goes on the ready list, or backs off.
+//! In one tick, a socket is written at most once, and read at most twice: for an event, and for its
+//! turn on the ready list. Therefore a client that sends requests without pause does not delay the
+//! others. A socket with more work is put on the ready list or into backoff.
 
 use std::time::Instant;
 
@@ -12,8 +13,8 @@ use crate::kernel::{IoStep, Kernel};
 use crate::slots::Key;
 
 impl<K: Kernel> EventLoop<K> {
-    /// Puts a socket on the ready list, once.
-    pub(super) fn list(&mut self, key: Key) {
+    /// Puts a socket on the ready list, unless it is there or in backoff.
+    pub(super) fn push_ready(&mut self, key: Key) {
         if let Some(entry) = self.sockets.entry(key)
             && entry.queue == QueuedIn::None
         {
@@ -22,12 +23,12 @@ impl<K: Kernel> EventLoop<K> {
         }
     }
 
-    /// Writes what the core wants, then reads, each once. Of a connect under way neither is
-    /// permitted.
+    /// Writes the output of the core to a socket, then reads from it, at most once each. This must
+    /// not be called for a socket whose connect is in progress.
     pub(super) fn attend(&mut self, key: Key, now: Instant) {
         let Some(mut entry) = self.sockets.take(key) else { return };
-        if !entry.is_watched {
-            entry.is_watched = self.watch(key, &entry.socket);
+        if !entry.is_registered {
+            entry.is_registered = self.register(key, &entry.socket);
         }
         self.write_output(key, &mut entry, now);
         if entry.readable && self.core.bytes_wanted(key) > 0 {
@@ -36,28 +37,29 @@ impl<K: Kernel> EventLoop<K> {
         self.restore(key, entry, now);
     }
 
-    /// Writes what the core wants. What it would read waits for the next tick, or a client that
-    /// sends as fast as we read would never let a drain end.
+    /// Writes the output of the core to a socket. Reading is left to the next tick: otherwise the
+    /// flush would not end while a client sends as fast as the loop reads.
     pub(super) fn flush(&mut self, key: Key, now: Instant) {
         let Some(mut entry) = self.sockets.take(key) else { return };
         self.write_output(key, &mut entry, now);
         self.restore(key, entry, now);
     }
 
-    /// Puts a socket back into the table, and on the list that it belongs to.
+    /// Puts a socket back into the table, and puts it into backoff or on the ready list if it has
+    /// more work.
     fn restore(&mut self, key: Key, mut entry: Entry<K::Socket>, now: Instant) {
-        let needs_backoff = std::mem::take(&mut entry.needs_retry) || !entry.is_watched;
+        let needs_backoff = std::mem::take(&mut entry.needs_retry) || !entry.is_registered;
         let wants_more = entry.readable && self.core.bytes_wanted(key) > 0
             || entry.writable && !self.core.output(key).is_empty();
         self.sockets.put_back(key, entry);
         if needs_backoff {
             self.back_off(key, now);
         } else if wants_more {
-            self.list(key);
+            self.push_ready(key);
         }
     }
 
-    /// Writes once in a tick, so that a client that asks without end is served a piece at a time.
+    /// Writes once, unless this socket was already written in this tick.
     fn write_output(&mut self, key: Key, entry: &mut Entry<K::Socket>, now: Instant) {
         let output = self.core.output(key);
         if !entry.writable || entry.written_in == Some(self.tick_number) || output.is_empty() {
@@ -76,12 +78,14 @@ impl<K: Kernel> EventLoop<K> {
         }
     }
 
+    /// Reads once, at most as many bytes as the core accepts.
     fn read_input(&mut self, key: Key, entry: &mut Entry<K::Socket>, now: Instant) {
         let wanted = self.core.bytes_wanted(key).min(self.buffer.len());
         match self.kernel.read(&entry.socket, &mut self.buffer[..wanted]) {
             IoStep::Done(count) => {
-                // A short read emptied a stream (epoll(7)); only a FIN may still stand there. Of
-                // datagrams each read takes one, and others may wait behind it.
+                // A read that returned fewer bytes than requested has emptied the stream
+                // (epoll(7)); only a FIN may follow. A read of a datagram socket returns one
+                // datagram, and others may wait.
                 entry.readable = match entry.stage {
                     SocketStage::Datagrams => true,
                     SocketStage::Stream | SocketStage::Connecting => {

@@ -1,11 +1,11 @@
-//! The sockets that are open, by the keys that the core gave them.
+//! The table of open sockets, by the keys that the core has assigned to them.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU8;
 
 use crate::slots::Key;
 
-/// A socket, and what is remembered of its readiness.
+/// A socket, and its readiness as the poller reported it.
 #[derive(Debug)]
 pub(super) struct Entry<S> {
     pub(super) socket: S,
@@ -13,41 +13,41 @@ pub(super) struct Entry<S> {
     pub(super) stage: SocketStage,
     pub(super) readable: bool,
     pub(super) writable: bool,
-    /// The peer's FIN was reported: reading goes on until it is read.
+    /// Whether the poller has reported the peer's FIN. The socket is then read until its end.
     pub(super) read_closed: bool,
-    /// The tick in which something was written last.
+    /// The number of the tick in which the socket was last written.
     pub(super) written_in: Option<NonZeroU8>,
-    /// Whether a call on it came to [`crate::kernel::IoStep::Retry`] since it was taken.
+    /// Whether a call has returned [`crate::kernel::IoStep::Retry`] since the entry was taken.
     pub(super) needs_retry: bool,
-    /// Whether it is registered with the poller.
-    pub(super) is_watched: bool,
-    /// The list on which its key is.
+    /// Whether the socket is registered with the poller.
+    pub(super) is_registered: bool,
+    /// The list that contains the key of the socket.
     pub(super) queue: QueuedIn,
 }
 
-/// The list on which a socket's key is.
+/// The list that contains the key of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueuedIn {
-    /// None: the poller reports it.
+    /// No list: the socket waits for an event of the poller.
     None,
-    /// That of the sockets that have work left.
+    /// The ready list.
     Ready,
-    /// That of the sockets that wait for time to pass.
+    /// The list of the sockets in backoff.
     Backoff,
 }
 
-/// How far a socket is.
+/// The state of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SocketStage {
-    /// `connect` is under way; the poller reports its end.
+    /// A connect is in progress. The poller reports its end.
     Connecting,
-    /// Bytes may flow.
+    /// A connected stream.
     Stream,
-    /// Each read takes one datagram.
+    /// A datagram socket: each read returns one datagram.
     Datagrams,
 }
 
-/// The table. A stale key finds nothing.
+/// The table. It has no entry for a stale key.
 #[derive(Debug)]
 pub(super) struct SocketTable<S>(BTreeMap<usize, Entry<S>>);
 
@@ -66,7 +66,7 @@ impl<S> SocketTable<S> {
             read_closed: false,
             written_in: None,
             needs_retry: false,
-            is_watched: true,
+            is_registered: true,
             queue: QueuedIn::None,
         };
         let before = self.0.insert(key.index(), entry);
@@ -83,7 +83,7 @@ impl<S> SocketTable<S> {
         self.0.remove(&key.index())
     }
 
-    /// Puts back what [`SocketTable::take`] took.
+    /// Puts back an entry that [`SocketTable::take`] has returned.
     pub(super) fn put_back(&mut self, key: Key, entry: Entry<S>) {
         self.0.insert(key.index(), entry);
     }

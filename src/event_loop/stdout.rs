@@ -1,8 +1,9 @@
-//! Stdout: what a use from the shell prints.
+//! Writes the results of a command-line scan to stdout.
 //!
-//! Stdout is shared with other processes and may be a file, so it cannot be made non-blocking: it
-//! is asked before each write. The poller wakes the loop when a full pipe has room again; nothing
-//! here waits for a reader, since probes in flight would miss their answers meanwhile.
+//! Stdout is shared with other processes and may be a file, so it cannot be made non-blocking.
+//! Instead, poll(2) checks it before each write. The loop never blocks on a slow reader, because
+//! the outcomes of probes in flight would be read too late. The poller reports when a full pipe has
+//! space again.
 
 use std::time::{Duration, Instant};
 
@@ -13,37 +14,37 @@ use crate::kernel::{IoStep, Kernel, Source, Token};
 /// The poller's token for stdout.
 pub(super) const STDOUT: Token = Token(usize::MAX - 1);
 
-/// What stdout did last.
+/// The state of stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stdout {
-    /// It took all it was given, and is not on the poller.
-    Willing,
-    /// It was full before, and has room again. The poller reports changes.
-    Watched,
-    /// It is full. The poller reports when it has room, or when the reader is gone.
+    /// Stdout has accepted all output so far, and is not registered with the poller.
+    Unregistered,
+    /// Stdout was full before, and has space again. It is registered with the poller.
+    Registered,
+    /// Stdout is full. The poller reports when it has space, or when the reader closes the pipe.
     Full,
 }
 
 impl<K: Kernel> EventLoop<K> {
-    /// Writes the core's output as far as stdout takes it; true if the core was informed of what
-    /// became of some of it, and may want something.
+    /// Writes as much of the core's output as stdout accepts. Returns true if the core got an event
+    /// and may therefore have new actions.
     pub(super) fn print(&mut self, now: Instant) -> bool {
-        let mut is_told = false;
+        let mut has_reported = false;
         loop {
             let output = self.core.stdout();
             if output.is_empty() {
-                return is_told;
+                return has_reported;
             }
             match self.kernel.write_stdout(output) {
                 IoStep::Done(count) => {
                     if self.stdout == Stdout::Full {
-                        self.stdout = Stdout::Watched;
+                        self.stdout = Stdout::Registered;
                     }
                     self.core.handle(Event::Printed { count }, now);
                 }
                 IoStep::WouldBlock | IoStep::Retry => {
-                    self.watch_stdout();
-                    return is_told;
+                    self.register_stdout();
+                    return has_reported;
                 }
                 IoStep::Eof => {
                     self.core.handle(Event::PrintFailed(PrintFailure::ReaderGone), now);
@@ -54,13 +55,15 @@ impl<K: Kernel> EventLoop<K> {
                     return true;
                 }
             }
-            is_told = true;
+            has_reported = true;
         }
     }
 
-    /// How long to sleep at most for what waits to be written: stderr is not on the poller, nor is
-    /// a stdout that cannot be (a file, some terminals).
-    pub(super) fn output_limit(&self) -> Option<Duration> {
+    /// The maximum time to wait for events while output waits for stdout or stderr; `None` if none
+    /// waits. stderr is never registered with the poller, and stdout cannot be if it is a file, so
+    /// both are tried at intervals.
+    pub(super) fn output_wait_max(&self) -> Option<Duration> {
+        /// The interval between two attempts to write to a full stdout or stderr.
         const RETRY: Duration = Duration::from_millis(100);
         let prints = !self.core.stdout().is_empty();
         if prints && self.stdout != Stdout::Full {
@@ -69,10 +72,11 @@ impl<K: Kernel> EventLoop<K> {
         (prints || !self.log.is_empty()).then_some(RETRY)
     }
 
-    fn watch_stdout(&mut self) {
-        if self.stdout == Stdout::Willing {
-            // What cannot be on a poller (epoll_ctl(2): EPERM) is never full for long: the loop
-            // looks again while something waits.
+    /// Registers stdout with the poller when it is full for the first time.
+    fn register_stdout(&mut self) {
+        if self.stdout == Stdout::Unregistered {
+            // A file cannot be registered (epoll_ctl(2): EPERM). It is never full for long, and the
+            // loop tries again at intervals while output waits.
             let _ = self.kernel.register(Source::Stdout, STDOUT);
         }
         self.stdout = Stdout::Full;

@@ -1,14 +1,14 @@
-//! The SYN engine: probes are SYNs through a raw socket, one for each version of IP.
+//! The SYN engine: a probe is a SYN that is sent through a raw socket.
 //!
-//! A SYN needs neither a descriptor nor a socket of the kernel's. SYNs are collected while actions
-//! are performed and leave in one call at their end. An answer belongs to a probe only if it
-//! acknowledges the keyed hash of its own four-tuple. Unanswered SYNs are repeated when Linux would
-//! repeat them, so that a scan need not know which engine probes for it. Sockets are opened when
-//! the first SYN is to leave, and stay open. The engine decides nothing about ports. Driven by
-//! `engines`.
+//! There is one raw socket for each IP version; a probe needs no descriptor of its own. SYNs are
+//! collected in a batch while actions are performed, and are sent in one call after the last
+//! action. An answer belongs to a probe only if it acknowledges the keyed hash of its four-tuple.
+//! Unanswered SYNs are repeated at the times at which Linux would repeat them, so that a scan is
+//! independent of the engine. A raw socket is opened for the first SYN of its IP version, and stays
+//! open. The engine does not decide which ports are probed. `engines` drives it.
 //!
-//! Invariants: a probe in flight has a four-tuple of its own; a batch holds at most `RAW_BATCH`
-//! packets; an outcome is reported once, and never for a probe that was given up.
+//! Invariants: no two probes in flight have the same four-tuple; a batch has at most `RAW_BATCH`
+//! packets; each probe has at most one outcome, and a probe that was given up has none.
 
 mod in_flight;
 mod routes;
@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::time::{Duration, Instant};
 
 use self::in_flight::{InFlight, Remote};
-use self::routes::Routes;
+use self::routes::RouteCache;
 use self::source_ports::{SourcePort, SourcePorts};
 use super::engines::ProbeRequest;
 use crate::event::{Outcome, RouteResult, Shortage, SynCounts};
@@ -35,49 +35,53 @@ use crate::packet::syn::{SYN_BYTES_MAX, Syn};
 use crate::packet::{FourTuple, IpVersion, Reject};
 use crate::slots::Key;
 
-/// The token of the first raw socket: a slot of the connect engine that does not exist.
+/// The token of the raw socket for IPv4; the next one is that for IPv6. Both are in the range of
+/// the connect engine's tokens, above its last possible slot.
 const TOKEN: usize = 0xffff_fff0;
-/// Calls that receive packets in one tick: as many answers as four batches of SYNs have.
+/// The maximum number of calls per tick that receive segments from one raw socket, and the same for
+/// ICMP errors. They receive up to 1024 packets, four times as many as SYNs are launched in a tick.
 const RECEIVES_PER_TICK: usize = 4;
-/// SYNs repeated in one tick: twice as many as are launched, so that repeats that are late catch
-/// up.
+/// The maximum number of SYNs repeated in one tick: twice the number of SYNs launched, so that the
+/// repeats that a busy loop has delayed are soon all sent.
 const REPEATS_PER_TICK: usize = 2 * limits::SYN_LAUNCHES_PER_TICK;
 
-/// One version of IP: its socket, and what waits to be sent.
+/// The raw socket of one IP version, with the SYNs that are to be sent through it.
 #[derive(Debug)]
-struct Lane<S> {
+struct Channel<S> {
     socket: S,
     batch: Vec<RawPacket>,
-    /// The probes of the batch.
+    /// The probes of the packets in `batch`, in the same order.
     probes: Vec<Key>,
+    /// Whether segments may wait: the poller reported some, and no call has found none since.
     may_receive: bool,
+    /// The same for ICMP errors in the error queue of the socket.
     may_receive_errors: bool,
     /// False while the send buffer is full.
     may_send: bool,
 }
 
-/// A SYN that is sent again.
-struct Repeated {
+/// A SYN that is to be repeated now.
+struct DueRepeat {
     probe: Key,
     to: SocketAddr,
-    /// The place of its source port.
-    place: u8,
+    /// The offset of its source port in the block of source ports.
+    offset: u8,
 }
 
-/// Where an IPv6 probe goes. The scope is used to send, and identifies nothing.
+/// The address of an IPv6 target. The scope is not compared, because an answer does not contain it.
 #[derive(Clone, Copy, Debug)]
 struct Address6 {
     address: Ipv6Addr,
     scope: u32,
 }
 
-fn remote4(to: SocketAddrV4, place: u8) -> Remote<Ipv4Addr> {
-    Remote { address: *to.ip(), port: to.port(), place }
+fn remote4(to: SocketAddrV4, offset: u8) -> Remote<Ipv4Addr> {
+    Remote { address: *to.ip(), port: to.port(), offset }
 }
 
-fn remote6(to: SocketAddrV6, place: u8) -> Remote<Address6> {
+fn remote6(to: SocketAddrV6, offset: u8) -> Remote<Address6> {
     let address = Address6 { address: *to.ip(), scope: to.scope_id() };
-    Remote { address, port: to.port(), place }
+    Remote { address, port: to.port(), offset }
 }
 
 impl PartialEq for Address6 {
@@ -88,19 +92,19 @@ impl PartialEq for Address6 {
 
 /// See the module's documentation.
 pub(super) struct SynEngine<K: Kernel> {
-    /// Secret from the moment a socket is opened.
+    /// All zeros until the first raw socket is opened, then random.
     key: SequenceKey,
     started_at: Instant,
-    /// The last time that was asked for, and its milliseconds: hundreds of SYNs leave in a tick.
+    /// The last argument and result of `clock_ms`: hundreds of SYNs of one tick have the same time.
     clock: (Instant, u32),
     capacity: usize,
     sources: Sources,
-    /// By version of IP.
-    lanes: [Option<Lane<K::RawSocket>>; 2],
+    /// The index is the IP version.
+    channels: [Option<Channel<K::RawSocket>>; 2],
     ports: SourcePorts,
     v4: InFlight<Ipv4Addr>,
     v6: InFlight<Address6>,
-    routes: Routes,
+    routes: RouteCache,
     outcomes: VecDeque<(Key, Outcome)>,
     counts: SynCounts,
 }
@@ -113,27 +117,27 @@ impl<K: Kernel> SynEngine<K> {
             started_at: now,
             clock: (now, 0),
             sources,
-            lanes: [None, None],
+            channels: [None, None],
             ports: SourcePorts::default(),
             v4: InFlight::new(),
             v6: InFlight::new(),
-            routes: Routes::default(),
+            routes: RouteCache::default(),
             outcomes: VecDeque::new(),
             counts: SynCounts::default(),
         }
     }
 
-    /// Whether a token is one of the engine's.
+    /// Whether a token belongs to a raw socket of the engine.
     pub(super) const fn owns(token: Token) -> bool {
         token.0 >= TOKEN && token.0 - TOKEN < IpVersion::ALL.len()
     }
 
-    /// How many probes may be in flight at once: memory alone bounds them.
+    /// The maximum number of probes in flight. Only their memory limits it.
     pub(super) const fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Starts a probe; its outcome, if it is known at once.
+    /// Starts a probe. Returns the outcome if it is already known.
     pub(super) fn start(
         &mut self,
         kernel: &mut K,
@@ -152,13 +156,13 @@ impl<K: Kernel> SynEngine<K> {
         let ProbeRequest { probe, to, .. } = request;
         let version = IpVersion::of(&to);
         self.open(kernel, version)?;
-        if self.lane_mut(version).is_some_and(|lane| lane.batch.len() >= RAW_BATCH) {
-            self.flush_lane(kernel, version);
-            if self.lane_mut(version).is_none_or(|lane| lane.batch.len() >= RAW_BATCH) {
+        if self.channel_mut(version).is_some_and(|channel| channel.batch.len() >= RAW_BATCH) {
+            self.flush_channel(kernel, version);
+            if self.channel_mut(version).is_none_or(|channel| channel.batch.len() >= RAW_BATCH) {
                 return Err(Outcome::Shortage(Shortage::Buffers));
             }
         }
-        let clock = self.clock(now);
+        let clock = self.clock_ms(now);
         let source = self.source(kernel, to, clock)?;
         let (key, v4, v6) = (&self.key, &self.v4, &self.v6);
         let syn_from = |port: SourcePort| {
@@ -166,84 +170,83 @@ impl<K: Kernel> SynEngine<K> {
             let syn = Syn { tuple, numbers: key.numbers(&tuple), clock_ms: clock };
             let sequence = syn.numbers.sequence;
             let is_in_flight = match to {
-                SocketAddr::V4(to) => v4.contains(&remote4(to, port.place), sequence),
-                SocketAddr::V6(to) => v6.contains(&remote6(to, port.place), sequence),
+                SocketAddr::V4(to) => v4.contains(&remote4(to, port.offset), sequence),
+                SocketAddr::V6(to) => v6.contains(&remote6(to, port.offset), sequence),
             };
-            (!is_in_flight).then_some((syn, port.place))
+            (!is_in_flight).then_some((syn, port.offset))
         };
-        let (syn, place) = self.ports.choose(kernel, syn_from).map_err(Outcome::Shortage)?;
+        let (syn, offset) = self.ports.choose(kernel, syn_from).map_err(Outcome::Shortage)?;
         let sequence = syn.numbers.sequence;
         match to {
-            SocketAddr::V4(to) => self.v4.insert(probe, remote4(to, place), sequence, clock),
-            SocketAddr::V6(to) => self.v6.insert(probe, remote6(to, place), sequence, clock),
+            SocketAddr::V4(to) => self.v4.insert(probe, remote4(to, offset), sequence, clock),
+            SocketAddr::V6(to) => self.v6.insert(probe, remote6(to, offset), sequence, clock),
         }
         self.push(probe, syn);
         Ok(())
     }
 
-    /// Gives a probe up.
-    /// False if it is not in flight.
+    /// Gives up a probe, so that its outcome is not reported. Returns false if it is not in flight.
     pub(super) fn forget(&mut self, probe: Key) -> bool {
         self.v4.remove(probe) || self.v6.remove(probe)
     }
 
-    /// Sends what was collected. What fails is an outcome.
+    /// Sends the collected SYNs. The probe of a SYN that cannot be sent gets an outcome.
     pub(super) fn flush(&mut self, kernel: &mut K) {
-        IpVersion::ALL.into_iter().for_each(|version| self.flush_lane(kernel, version));
+        IpVersion::ALL.into_iter().for_each(|version| self.flush_channel(kernel, version));
     }
 
-    /// The poller reports a raw socket.
+    /// Stores the readiness of a raw socket that the poller has reported.
     pub(super) fn handle_readiness(&mut self, ready: &Readiness) {
-        let Some(Some(lane)) = self.lanes.get_mut(ready.token.0 - TOKEN) else { return };
-        lane.may_receive |= ready.is_readable;
-        lane.may_receive_errors |= ready.is_error;
-        lane.may_send |= ready.is_writable;
+        let Some(Some(channel)) = self.channels.get_mut(ready.token.0 - TOKEN) else { return };
+        channel.may_receive |= ready.is_readable;
+        channel.may_receive_errors |= ready.is_error;
+        channel.may_send |= ready.is_writable;
     }
 
-    /// Repeats SYNs that are due, and takes in what has arrived. Outcomes are then to be polled.
-    pub(super) fn resume(&mut self, kernel: &mut K, now: Instant) {
+    /// Receives segments and ICMP errors, then adds the repeats that are due to the batches.
+    pub(super) fn receive(&mut self, kernel: &mut K, now: Instant) {
         for version in IpVersion::ALL {
-            if let Some(mut lane) = self.lanes[version as usize].take() {
-                self.receive(kernel, &mut lane, version);
-                self.receive_errors(kernel, &mut lane);
-                self.lanes[version as usize] = Some(lane);
+            if let Some(mut channel) = self.channels[version as usize].take() {
+                self.receive_segments(kernel, &mut channel, version);
+                self.receive_errors(kernel, &mut channel);
+                self.channels[version as usize] = Some(channel);
             }
         }
-        let clock = self.clock(now);
-        self.repeat(kernel, clock);
+        let clock = self.clock_ms(now);
+        self.repeat_due(kernel, clock);
     }
 
-    /// An outcome that was not reported yet.
+    /// The next outcome that was not reported yet.
     pub(super) fn poll_outcome(&mut self) -> Option<(Key, Outcome)> {
         self.outcomes.pop_front()
     }
 
-    /// Whether a tick would find work at once.
+    /// Whether there is work that does not need a new event of the poller.
     pub(super) fn has_work(&self) -> bool {
-        let has_work = |lane: &Lane<K::RawSocket>| {
-            lane.may_receive || lane.may_receive_errors || lane.may_send && !lane.batch.is_empty()
+        let has_work = |it: &Channel<K::RawSocket>| {
+            it.may_receive || it.may_receive_errors || it.may_send && !it.batch.is_empty()
         };
-        !self.outcomes.is_empty() || self.lanes.iter().flatten().any(has_work)
+        !self.outcomes.is_empty() || self.channels.iter().flatten().any(has_work)
     }
 
-    /// When the next SYN is to be repeated.
+    /// The time at which the next SYN is to be repeated.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let first = self.v4.repeat_at().into_iter().chain(self.v6.repeat_at()).min()?;
         Some(self.started_at + Duration::from_millis(first.into()))
     }
 
-    /// What was counted since the last call.
+    /// The packets counted since the last call; `None` if there were none.
     pub(super) fn take_counts(&mut self) -> Option<SynCounts> {
         let counts = std::mem::take(&mut self.counts);
         (counts != SynCounts::default()).then_some(counts)
     }
 
-    const fn lane_mut(&mut self, version: IpVersion) -> Option<&mut Lane<K::RawSocket>> {
-        self.lanes[version as usize].as_mut()
+    const fn channel_mut(&mut self, version: IpVersion) -> Option<&mut Channel<K::RawSocket>> {
+        self.channels[version as usize].as_mut()
     }
 
-    /// Milliseconds since the engine was made: seven weeks fit.
-    fn clock(&mut self, now: Instant) -> u32 {
+    /// The number of milliseconds since the engine was created. It wraps after 49 days.
+    fn clock_ms(&mut self, now: Instant) -> u32 {
         if now != self.clock.0 {
             let clock = now.saturating_duration_since(self.started_at).as_millis() as u32;
             self.clock = (now, clock);
@@ -251,15 +254,15 @@ impl<K: Kernel> SynEngine<K> {
         self.clock.1
     }
 
-    /// Opens the socket of a version, and reserves the first source port.
+    /// Opens the raw socket of an IP version, unless it is open. The first call also creates a key.
     fn open(&mut self, kernel: &mut K, version: IpVersion) -> Result<(), Outcome> {
-        if self.lanes[version as usize].is_some() {
+        if self.channels[version as usize].is_some() {
             return Ok(());
         }
-        if self.lanes.iter().all(Option::is_none) {
+        if self.channels.iter().all(Option::is_none) {
             self.key = SequenceKey::new(kernel.secret().map_err(Outcome::Shortage)?);
         }
-        let block = self.ports.open(kernel).map_err(Outcome::Shortage)?;
+        let block = self.ports.reserve_first(kernel).map_err(Outcome::Shortage)?;
         let source = match version {
             IpVersion::V4 => self.sources.v4,
             IpVersion::V6 => self.sources.v6,
@@ -268,7 +271,7 @@ impl<K: Kernel> SynEngine<K> {
         let token = Token(TOKEN + version as usize);
         let registered = kernel.register(Source::Raw(&socket), token);
         registered.map_err(|_| Outcome::Shortage(Shortage::Memory))?;
-        self.lanes[version as usize] = Some(Lane {
+        self.channels[version as usize] = Some(Channel {
             socket,
             batch: Vec::with_capacity(RAW_BATCH),
             probes: Vec::with_capacity(RAW_BATCH),
@@ -279,7 +282,7 @@ impl<K: Kernel> SynEngine<K> {
         Ok(())
     }
 
-    /// The address that a SYN to `to` has to bear.
+    /// The source address for a SYN to `to`: as configured, or as the routing table selects it.
     fn source(&mut self, kernel: &mut K, to: SocketAddr, clock: u32) -> Result<IpAddr, Outcome> {
         let fixed = if to.is_ipv4() { self.sources.v4 } else { self.sources.v6 };
         if let Some(source) = fixed.or_else(|| self.routes.source(to.ip(), clock)) {
@@ -295,40 +298,41 @@ impl<K: Kernel> SynEngine<K> {
         }
     }
 
-    /// Takes out the probe that an answer or a quotation with this sequence number belongs to.
+    /// Removes and returns the probe whose SYN had this four-tuple and this sequence number.
     fn take(&mut self, tuple: &FourTuple, sequence: u32) -> Result<Key, Reject> {
-        let place = self.ports.place(tuple.local.port()).ok_or(Reject::NoProbe)?;
+        let offset = self.ports.offset(tuple.local.port()).ok_or(Reject::NoProbe)?;
         let probe = match tuple.remote {
-            SocketAddr::V4(to) => self.v4.take(&remote4(to, place), sequence),
-            SocketAddr::V6(to) => self.v6.take(&remote6(to, place), sequence),
+            SocketAddr::V4(to) => self.v4.take(&remote4(to, offset), sequence),
+            SocketAddr::V6(to) => self.v6.take(&remote6(to, offset), sequence),
         };
         probe.ok_or(Reject::NoProbe)
     }
 
-    /// Puts a SYN into the batch of its version, which has room.
+    /// Adds a SYN to the batch of its IP version, which must not be full.
     fn push(&mut self, probe: Key, syn: Syn) {
         let to = syn.tuple.remote;
-        let Some(lane) = self.lane_mut(IpVersion::of(&to)) else { return };
+        let Some(channel) = self.channel_mut(IpVersion::of(&to)) else { return };
         let mut outgoing = RawPacket { bytes: [0; SYN_BYTES_MAX], len: 0, to };
         outgoing.len = syn.write(&mut outgoing.bytes);
-        lane.batch.push(outgoing);
-        lane.probes.push(probe);
+        channel.batch.push(outgoing);
+        channel.probes.push(probe);
     }
 
-    fn flush_lane(&mut self, kernel: &mut K, version: IpVersion) {
-        let Some(lane) = &mut self.lanes[version as usize] else { return };
-        if !lane.may_send || lane.batch.is_empty() {
+    /// Sends the batch of one IP version, as far as the send buffer has space.
+    fn flush_channel(&mut self, kernel: &mut K, version: IpVersion) {
+        let Some(channel) = &mut self.channels[version as usize] else { return };
+        if !channel.may_send || channel.batch.is_empty() {
             return;
         }
         let (mut done, mut failed) = (0, Vec::new());
-        while done < lane.batch.len() {
-            match kernel.send_raw(&lane.socket, &lane.batch[done..]) {
+        while done < channel.batch.len() {
+            match kernel.send_raw(&channel.socket, &channel.batch[done..]) {
                 RawSendStep::Sent(count) => {
                     self.counts.sent += count as u64;
                     done += count;
                 }
                 RawSendStep::WouldBlock => {
-                    lane.may_send = false;
+                    channel.may_send = false;
                     break;
                 }
                 RawSendStep::Dropped => {
@@ -336,18 +340,18 @@ impl<K: Kernel> SynEngine<K> {
                     done += 1;
                 }
                 RawSendStep::Failed(outcome @ Outcome::Shortage(_)) => {
-                    // What follows would meet the same shortage.
-                    failed.extend(lane.probes[done..].iter().map(|probe| (*probe, outcome)));
-                    done = lane.batch.len();
+                    // The packets that follow would fail for the same shortage.
+                    failed.extend(channel.probes[done..].iter().map(|probe| (*probe, outcome)));
+                    done = channel.batch.len();
                 }
                 RawSendStep::Failed(outcome) => {
-                    failed.push((lane.probes[done], outcome));
+                    failed.push((channel.probes[done], outcome));
                     done += 1;
                 }
             }
         }
-        lane.batch.drain(..done);
-        lane.probes.drain(..done);
+        channel.batch.drain(..done);
+        channel.probes.drain(..done);
         for (probe, outcome) in failed {
             if self.v4.remove(probe) || self.v6.remove(probe) {
                 self.outcomes.push_back((probe, outcome));
@@ -355,81 +359,87 @@ impl<K: Kernel> SynEngine<K> {
         }
     }
 
-    /// Sends SYNs again that were not answered.
-    fn repeat(&mut self, kernel: &mut K, clock: u32) {
+    /// Adds the SYNs that are due to be repeated to the batches.
+    fn repeat_due(&mut self, kernel: &mut K, clock: u32) {
         for _ in 0..REPEATS_PER_TICK {
-            let (probe, to, place) = if let Some(repeat) = self.v4.poll_repeat(clock) {
-                let Remote { address, port, place } = repeat.remote;
-                (repeat.probe, SocketAddr::from((address, port)), place)
+            let (probe, to, offset) = if let Some(repeat) = self.v4.poll_repeat(clock) {
+                let Remote { address, port, offset } = repeat.remote;
+                (repeat.probe, SocketAddr::from((address, port)), offset)
             } else if let Some(repeat) = self.v6.poll_repeat(clock) {
-                let Remote { address: Address6 { address, scope }, port, place } = repeat.remote;
-                (repeat.probe, SocketAddrV6::new(address, port, 0, scope).into(), place)
+                let Remote { address: Address6 { address, scope }, port, offset } = repeat.remote;
+                (repeat.probe, SocketAddrV6::new(address, port, 0, scope).into(), offset)
             } else {
                 return;
             };
-            self.repeat_one(kernel, Repeated { probe, to, place }, clock);
+            self.repeat_one(kernel, DueRepeat { probe, to, offset }, clock);
         }
     }
 
-    fn repeat_one(&mut self, kernel: &mut K, repeated: Repeated, clock: u32) {
-        let Repeated { probe, to, place } = repeated;
-        let Some(port) = self.ports.number(place) else { return };
+    fn repeat_one(&mut self, kernel: &mut K, repeat: DueRepeat, clock: u32) {
+        let DueRepeat { probe, to, offset } = repeat;
+        let Some(port) = self.ports.number(offset) else { return };
         let version = IpVersion::of(&to);
-        if self.lane_mut(version).is_some_and(|lane| lane.batch.len() >= RAW_BATCH) {
-            self.flush_lane(kernel, version);
+        if self.channel_mut(version).is_some_and(|channel| channel.batch.len() >= RAW_BATCH) {
+            self.flush_channel(kernel, version);
         }
-        if self.lane_mut(version).is_none_or(|lane| lane.batch.len() >= RAW_BATCH) {
-            // The send buffer is full: the SYN was sent once at least.
+        if self.channel_mut(version).is_none_or(|channel| channel.batch.len() >= RAW_BATCH) {
+            // The send buffer is full, so this repeat is left out. The earlier SYN of the probe was
+            // sent, or still waits in the batch.
             return;
         }
-        // The route may have changed since. Without one the first SYN still may be answered.
+        // The route may have changed. Without a route, an earlier SYN may still be answered.
         let Ok(source) = self.source(kernel, to, clock) else { return };
         let local = SocketAddr::new(source, port);
         let tuple = FourTuple { local, remote: to };
         let numbers = self.key.numbers(&tuple);
         let is_in_flight = match version {
-            IpVersion::V4 => self.v4.move_to(probe, numbers.sequence),
-            IpVersion::V6 => self.v6.move_to(probe, numbers.sequence),
+            IpVersion::V4 => self.v4.change_sequence(probe, numbers.sequence),
+            IpVersion::V6 => self.v6.change_sequence(probe, numbers.sequence),
         };
-        assert!(is_in_flight, "what is repeated is in flight");
+        assert!(is_in_flight, "only a probe in flight is repeated");
         self.push(probe, Syn { tuple, numbers, clock_ms: clock });
         self.counts.repeated += 1;
     }
 
-    /// Takes in answers.
-    fn receive(&mut self, kernel: &mut K, lane: &mut Lane<K::RawSocket>, version: IpVersion) {
+    /// Receives the segments that wait in the socket, in at most `RECEIVES_PER_TICK` calls.
+    fn receive_segments(
+        &mut self,
+        kernel: &mut K,
+        channel: &mut Channel<K::RawSocket>,
+        version: IpVersion,
+    ) {
         for _ in 0..RECEIVES_PER_TICK {
-            if !lane.may_receive {
+            if !channel.may_receive {
                 return;
             }
             let take = &mut |received: Received<'_>| {
                 let answer = self.check_answer(&received);
                 self.on_answer(answer);
             };
-            match kernel.receive_raw(&mut lane.socket, RawQueue::Packets, take) {
+            match kernel.receive_raw(&mut channel.socket, RawQueue::Packets, take) {
                 RawReceiveStep::Received => {}
                 RawReceiveStep::WouldBlock => {
-                    lane.may_receive = false;
-                    let packets = kernel.raw_overflow(&mut lane.socket);
+                    channel.may_receive = false;
+                    let packets = kernel.raw_overflow(&mut channel.socket);
                     self.on_overflow(version, packets);
                 }
             }
         }
     }
 
-    /// Takes in ICMP errors.
-    fn receive_errors(&mut self, kernel: &mut K, lane: &mut Lane<K::RawSocket>) {
+    /// Receives the ICMP errors that wait in the error queue, in at most `RECEIVES_PER_TICK` calls.
+    fn receive_errors(&mut self, kernel: &mut K, channel: &mut Channel<K::RawSocket>) {
         for _ in 0..RECEIVES_PER_TICK {
-            if !lane.may_receive_errors {
+            if !channel.may_receive_errors {
                 return;
             }
             let take = &mut |received: Received<'_>| {
                 let answer = self.check_error(&received);
                 self.on_answer(answer);
             };
-            match kernel.receive_raw(&mut lane.socket, RawQueue::Errors, take) {
+            match kernel.receive_raw(&mut channel.socket, RawQueue::Errors, take) {
                 RawReceiveStep::Received => {}
-                RawReceiveStep::WouldBlock => lane.may_receive_errors = false,
+                RawReceiveStep::WouldBlock => channel.may_receive_errors = false,
             }
         }
     }
@@ -450,7 +460,7 @@ impl<K: Kernel> SynEngine<K> {
 
     fn check_error(&self, received: &Received<'_>) -> Result<(FourTuple, u32, Outcome), Reject> {
         let error = received.error.ok_or(Reject::Icmp)?;
-        // As a connect that meets the same error.
+        // The outcome is the same as that of a connect which the same ICMP error ends.
         let outcome = match error.meaning()? {
             Meaning::PortUnreachable => Outcome::Refused,
             Meaning::Unreachable => Outcome::Unreachable,
@@ -461,26 +471,27 @@ impl<K: Kernel> SynEngine<K> {
         Ok((quote.tuple, numbers.sequence, outcome))
     }
 
+    /// Ends the probe of an answer, or counts the reason why the packet is not an answer.
     fn on_answer(&mut self, answer: Result<(FourTuple, u32, Outcome), Reject>) {
-        let over = answer.and_then(|(tuple, sequence, outcome)| {
+        let ended = answer.and_then(|(tuple, sequence, outcome)| {
             self.take(&tuple, sequence).map(|probe| (probe, outcome))
         });
-        match over {
-            Ok(over) => self.outcomes.push_back(over),
+        match ended {
+            Ok(ended) => self.outcomes.push_back(ended),
             Err(reason) => self.counts.rejected[reason as usize] += 1,
         }
     }
 
-    /// Answers were lost for want of room. It is unknown which, so that every probe of the version
-    /// may have been answered: a shortage of ours, and each is made again.
+    /// The receive buffer had no space for this number of segments. It is unknown to which probes
+    /// they belong, so every probe of the IP version ends with a shortage, and its scan repeats it.
     fn on_overflow(&mut self, version: IpVersion, packets: u32) {
         if packets == 0 {
             return;
         }
         self.counts.overflowed += u64::from(packets);
         let probes = match version {
-            IpVersion::V4 => self.v4.drain(),
-            IpVersion::V6 => self.v6.drain(),
+            IpVersion::V4 => self.v4.take_all(),
+            IpVersion::V6 => self.v6.take_all(),
         };
         let outcome = Outcome::Shortage(Shortage::ReceiveBuffer);
         self.outcomes.extend(probes.into_iter().map(|probe| (probe, outcome)));

@@ -1,7 +1,8 @@
-//! Parses what answers a SYN: a SYN-ACK, or a RST that acknowledges it.
+//! Parses the answers to a SYN: a SYN-ACK, or a RST that acknowledges the SYN.
 //!
-//! RFC 9293 section 3.10.7.3 decides what is acceptable in the state SYN-SENT: a segment without
-//! an acknowledgement proves nothing of its sender. Options and data are not looked at.
+//! RFC 9293 section 3.10.7.3 says which segments are acceptable in the state SYN-SENT. A segment
+//! without an acknowledgement is rejected, because any host could have sent it. Options and data
+//! are ignored.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,23 +11,23 @@ use super::header::{self, PacketExtent};
 use super::sequence::Numbers;
 use super::{FourTuple, Reject, be16, be32};
 
-/// What answered.
+/// The kind of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// SYN and ACK: the port is open.
+    /// A segment with SYN and ACK: the port is open.
     SynAck,
-    /// RST and ACK: the port is closed.
+    /// A segment with RST and ACK: the port is closed.
     Reset,
 }
 
-/// An answer to a SYN, if it acknowledges the right sequence number.
+/// A segment that may be an answer to a SYN. [`Segment::check`] decides whether it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Ours is `local`.
+    /// The four-tuple of the SYN: `local` is the destination of this segment.
     pub tuple: FourTuple,
-    /// What it says.
+    /// The kind of the answer, from the flags.
     pub answer: Answer,
-    /// The sequence number that it expects next.
+    /// The acknowledgement number: the sequence number that the sender expects next.
     pub acknowledged: u32,
 }
 
@@ -34,14 +35,14 @@ const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
-/// Bytes of a TCP header without options.
+/// The length of a TCP header without options, in bytes.
 const HEADER_BYTES: usize = 20;
 
 impl Segment {
-    /// Checks that it acknowledges a SYN with these numbers.
+    /// Checks that the segment acknowledges a SYN with these numbers.
     ///
     /// # Errors
-    /// [`Reject::Acknowledgement`]: it is forged, or answers something else.
+    /// [`Reject::Acknowledgement`] if the segment is forged, or answers another segment.
     pub fn check(&self, numbers: Numbers) -> Result<(), Reject> {
         match self.acknowledged == numbers.sequence.wrapping_add(1) {
             true => Ok(()),
@@ -50,20 +51,20 @@ impl Segment {
     }
 }
 
-/// Parses an IPv4 packet, as a raw socket delivers it (raw(7)).
+/// Parses an IPv4 packet with its header, as a raw socket delivers it (raw(7)).
 ///
 /// # Errors
-/// It is no answer.
+/// The reason why the packet is not an answer.
 pub fn parse_ipv4(packet: &[u8]) -> Result<Segment, Reject> {
     let packet = header::ipv4(packet, PacketExtent::Whole)?;
     parse_segment(packet.destination.into(), packet.source.into(), packet.segment)
 }
 
-/// Parses a TCP segment that came to `local` from `remote`. A raw socket of IPv6 delivers it
-/// without its headers (RFC 3542 section 3).
+/// Parses a TCP segment that was sent from `remote` to `local`. A raw socket of IPv6 delivers
+/// segments without the IP header (RFC 3542 section 3).
 ///
 /// # Errors
-/// It is no answer.
+/// The reason why the segment is not an answer.
 pub fn parse_segment(local: IpAddr, remote: IpAddr, segment: &[u8]) -> Result<Segment, Reject> {
     if segment.len() < HEADER_BYTES {
         return Err(Reject::Truncated);
@@ -105,7 +106,8 @@ mod tests {
     const LOCAL: [u8; 4] = [192, 0, 2, 1];
     const REMOTE: [u8; 4] = [198, 51, 100, 7];
 
-    /// A segment from port 443 to 40000 that acknowledges 0x01020305, changed, with its checksum.
+    /// A SYN-ACK from port 443 to port 40000 with the acknowledgement number 0x01020305, to which
+    /// `change` is applied before the checksum is set.
     fn segment(ends: [IpAddr; 2], change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
         let mut bytes = vec![1, 187, 156, 64, 9, 9, 9, 9, 1, 2, 3, 5, 0x50, SYN_ACK, 0, 1, 0, 0];
         bytes.extend([0, 0]);
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn every_combination_of_flags_is_an_answer_or_none() {
+    fn only_syn_ack_and_rst_ack_are_answers() {
         for flags in 0..=u8::MAX {
             let answer = parse(|bytes| bytes[13] = flags).map(|segment| segment.answer);
             let has = |flag: u8| flags & flag != 0;
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_right_acknowledgement_belongs_to_a_syn() {
+    fn only_a_segment_that_acknowledges_the_sequence_number_answers_a_syn() {
         let segment = parse(|_| {}).unwrap();
         assert_eq!(segment.tuple.local, SocketAddr::from((LOCAL, 40_000)));
         assert_eq!(segment.tuple.remote, SocketAddr::from((REMOTE, 443)));
@@ -149,11 +151,11 @@ mod tests {
         }
         let wrapped = parse(|bytes| bytes[8..12].fill(0)).unwrap();
         let numbers = Numbers { sequence: u32::MAX, timestamp_offset: 0 };
-        assert_eq!(wrapped.check(numbers), Ok(()), "sequence numbers wrap");
+        assert_eq!(wrapped.check(numbers), Ok(()), "the acknowledgement number wraps");
     }
 
     #[test]
-    fn broken_segments_are_rejected_by_what_is_wrong() {
+    fn an_invalid_segment_is_rejected_with_its_fault() {
         let check = |expected: Reject, change: &dyn Fn(&mut Vec<u8>)| {
             assert_eq!(parse(change), Err(expected));
         };
@@ -162,34 +164,34 @@ mod tests {
         check(Reject::Port, &|bytes| bytes[0..2].fill(0));
         check(Reject::Port, &|bytes| bytes[2..4].fill(0));
         let ends = [LOCAL.into(), REMOTE.into()];
-        let whole = segment(ends, |_| {});
-        for len in 0..whole.len() {
-            let cut = parse_segment(ends[0], ends[1], &whole[..len]);
-            assert_eq!(cut, Err(Reject::Truncated), "{len} bytes");
+        let valid = segment(ends, |_| {});
+        for len in 0..valid.len() {
+            let truncated = parse_segment(ends[0], ends[1], &valid[..len]);
+            assert_eq!(truncated, Err(Reject::Truncated), "{len} bytes");
         }
-        let other = parse_segment([192, 0, 2, 2].into(), ends[1], &whole);
-        assert_eq!(other, Err(Reject::Checksum), "it came to another address");
+        let other = parse_segment([192, 0, 2, 2].into(), ends[1], &valid);
+        assert_eq!(other, Err(Reject::Checksum), "the checksum covers the destination address");
     }
 
     #[test]
-    fn options_and_data_change_nothing() {
+    fn options_and_data_are_ignored() {
         for len in 0..=10_u8 {
             let segment = parse(|bytes| {
                 bytes[12] = (5 + len) << 4;
-                // A length of 0, which no option may have.
+                // The options are invalid: the first one has the length 0.
                 bytes.extend(std::iter::repeat_n([5, 0, 255, 1], len.into()).flatten());
             });
             assert_eq!(segment.map(|it| it.answer), Ok(Answer::SynAck), "{len} words of options");
         }
-        let text = parse(|bytes| bytes.extend(b"go away"));
-        assert_eq!(text.map(|it| it.answer), Ok(Answer::SynAck), "data behind the header");
+        let with_data = parse(|bytes| bytes.extend(b"go away"));
+        assert_eq!(with_data.map(|it| it.answer), Ok(Answer::SynAck), "data after the header");
     }
 
     #[test]
-    fn a_segment_of_this_machine_has_half_a_checksum() {
+    fn a_segment_from_this_machine_may_have_a_partial_checksum() {
         let ends = [LOCAL.into(), REMOTE.into()];
         let mut bytes = segment(ends, |_| {});
-        // The checksum of a segment of zeros is the complement of the pseudo header's sum.
+        // The checksum of a segment of zeros is the complement of the sum of the pseudo header.
         let partial = !checksum::of_segment(ends, &[0; 20]);
         bytes[16..18].copy_from_slice(&partial.to_be_bytes());
         assert!(parse_segment(ends[0], ends[1], &bytes).is_ok());
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_over_ipv6() {
+    fn a_segment_over_ipv6_is_parsed() {
         let ends: [IpAddr; 2] = ["2001:db8::1", "2001:db8::2"].map(|text| text.parse().unwrap());
         let bytes = segment(ends, |bytes| bytes[13] = RESET);
         let parsed = parse_segment(ends[0], ends[1], &bytes).unwrap();

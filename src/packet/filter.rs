@@ -1,46 +1,49 @@
-//! The filter of a raw socket: a program of classic BPF that selects answers to our SYNs.
+//! The filter of a raw socket: a classic BPF program that selects the answers to our SYNs.
 //!
-//! A raw socket receives a copy of every TCP segment of the machine. The kernel runs the program
-//! over each (SO_ATTACH_FILTER, socket(7)) and drops what it rejects before it is copied. The
-//! instructions are those of McCanne and Jacobson (1993), as `linux/filter.h` numbers them. What
-//! passes is checked again, since the program looks at ports and flags only.
+//! A raw socket receives a copy of every TCP segment that this machine receives. The kernel runs
+//! the program for each segment (SO_ATTACH_FILTER, socket(7)), and does not copy those that it
+//! rejects. The instructions are those of McCanne and Jacobson (1993), with the numbers of
+//! `linux/filter.h`. The program examines only ports and flags, so the segments that pass are
+//! checked again.
 
 use std::ops::RangeInclusive;
 
-/// One instruction, laid out as the kernel's `struct sock_filter`.
+/// One instruction, with the layout of the kernel's `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Instruction {
-    /// What to do.
+    /// The operation.
     pub code: u16,
-    /// Instructions to skip if the comparison holds.
+    /// The number of instructions to skip if the comparison is true.
     pub jump_true: u8,
-    /// Instructions to skip if it does not.
+    /// The number of instructions to skip if the comparison is false.
     pub jump_false: u8,
-    /// A constant, or an offset.
+    /// The operand: a constant, or an offset in the packet.
     pub constant: u32,
 }
 
-/// Where the bytes begin that the kernel shows to the program.
+/// The header at which the data of the program begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
-    /// At the IP header: a raw socket of IPv4.
+    /// The IP header, for a raw socket of IPv4.
     Ipv4,
-    /// At the TCP header: a raw socket of IPv6.
+    /// The TCP header, for a raw socket of IPv6.
     Tcp,
 }
 
-/// Source ports that the filter lets pass: a block that begins at a multiple of its length.
+/// The source ports whose answers the filter lets pass: a block that begins at a multiple of its
+/// length, so that the filter compares only the upper bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortBlock {
     first: u16,
 }
 
-/// Ports of one block.
+/// The number of ports of one block, a power of two. It must be at least the number of source ports
+/// that the SYN engine may reserve.
 pub const BLOCK_PORTS: u16 = 128;
 
 impl PortBlock {
-    /// The block that holds a port.
+    /// The block that contains a port.
     pub const fn around(port: u16) -> Self {
         Self { first: port & !(BLOCK_PORTS - 1) }
     }
@@ -50,48 +53,50 @@ impl PortBlock {
         self.first..=self.first | (BLOCK_PORTS - 1)
     }
 
-    /// The place of a port in the block; `None` if it is in another.
-    pub const fn place(self, port: u16) -> Option<u8> {
+    /// The offset of a port in the block; `None` if the port is in another block.
+    pub const fn offset(self, port: u16) -> Option<u8> {
         match Self::around(port).first == self.first {
             true => Some((port - self.first) as u8),
             false => None,
         }
     }
 
-    /// The port at a place.
-    pub const fn port(self, place: u8) -> u16 {
-        assert!((place as u16) < BLOCK_PORTS, "a place is within the block");
-        self.first | place as u16
+    /// The port at an offset in the block.
+    pub const fn port(self, offset: u8) -> u16 {
+        assert!((offset as u16) < BLOCK_PORTS, "an offset is smaller than the block");
+        self.first | offset as u16
     }
 }
 
-/// Loads a byte or a half word, at a fixed offset or behind the index register.
+/// Instructions that load a byte or a half word at an offset. The indexed ones add the index
+/// register to the offset.
 const LOAD_BYTE: u16 = 0x30;
 const LOAD_HALF: u16 = 0x28;
 const LOAD_BYTE_INDEXED: u16 = 0x50;
 const LOAD_HALF_INDEXED: u16 = 0x48;
-/// Loads the length of the IPv4 header at this offset into the index register.
+/// Loads the length of the IPv4 header that begins at this offset into the index register.
 const LOAD_HEADER_LENGTH: u16 = 0xb1;
 const AND: u16 = 0x54;
 const JUMP_EQUAL: u16 = 0x15;
 const JUMP_ANY_SET: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
-/// More fragments, and where the fragment begins.
-const FRAGMENT: u32 = 0x3fff;
+/// The mask of the flag "more fragments" and of the fragment offset (RFC 791 section 3.1).
+const FRAGMENT_MASK: u32 = 0x3fff;
 const ACK: u32 = 0x10;
 const SYN_OR_RST: u32 = 0x06;
-/// A return value of more bytes than any packet has: all of it passes.
+/// The return value that lets the whole packet pass: at least as many bytes as any packet has.
 const WHOLE: u32 = 0xffff;
 
-/// The program that lets SYN-ACKs and RSTs with an acknowledgement to a block of ports pass.
+/// The program that lets segments to a block of ports pass if they have the flag ACK, and SYN or
+/// RST.
 pub fn program(layer: Layer, block: PortBlock) -> Vec<Instruction> {
     let (mut code, load_half, load_byte) = match layer {
         Layer::Ipv4 => {
             let header = vec![
                 statement(LOAD_HALF, 6),
-                // To the last instruction, behind the nine that follow.
-                jump(JUMP_ANY_SET, FRAGMENT, [8, 0]),
+                // This jumps to the last instruction: it skips eight of the nine that follow.
+                jump(JUMP_ANY_SET, FRAGMENT_MASK, [8, 0]),
                 statement(LOAD_HEADER_LENGTH, 0),
             ];
             (header, LOAD_HALF_INDEXED, LOAD_BYTE_INDEXED)
@@ -123,7 +128,7 @@ const fn jump(code: u16, constant: u32, skip: [u8; 2]) -> Instruction {
 mod tests {
     use super::*;
 
-    /// Runs a program as the kernel does: a load beyond the packet rejects it.
+    /// Runs a program as the kernel does: a load beyond the end of the packet rejects the packet.
     fn run(program: &[Instruction], packet: &[u8]) -> u32 {
         let (mut accumulator, mut index, mut next) = (0_u32, 0_usize, 0);
         loop {
@@ -181,13 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn every_port_and_every_flag() {
+    fn only_answers_to_the_ports_of_the_block_pass() {
         let block = PortBlock::around(40_000);
         let programs = [Layer::Ipv4, Layer::Tcp].map(|layer| program(layer, block));
         let passes = |port: u16, flags: u8| {
             let segment = segment(port, flags);
             let v4 = run(&programs[0], &packet(5, 0x4000, &segment)) > 0;
-            assert_eq!(v4, run(&programs[1], &segment) > 0, "both programs agree");
+            assert_eq!(v4, run(&programs[1], &segment) > 0, "the programs for IPv4 and IPv6 agree");
             v4
         };
         for port in 0..=u16::MAX {
@@ -200,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_skipped_fragments_and_cut_packets_are_dropped() {
+    fn options_are_skipped_and_fragments_and_truncated_packets_are_rejected() {
         let program = program(Layer::Ipv4, PortBlock::around(40_000));
         let answer = segment(40_000, 0x14);
         for words in 5..=15 {
@@ -216,13 +221,13 @@ mod tests {
     }
 
     #[test]
-    fn a_block_numbers_its_ports() {
+    fn each_port_has_an_offset_in_its_own_block_only() {
         for port in 0..=u16::MAX {
             let block = PortBlock::around(port);
-            let place = block.place(port).unwrap();
-            assert_eq!(block.port(place), port);
+            let offset = block.offset(port).unwrap();
+            assert_eq!(block.port(offset), port);
             assert_eq!(block.ports().count(), usize::from(BLOCK_PORTS));
-            assert_eq!(block.place(port ^ BLOCK_PORTS), None);
+            assert_eq!(block.offset(port ^ BLOCK_PORTS), None);
         }
     }
 
@@ -230,9 +235,9 @@ mod tests {
     fn every_jump_stays_within_the_program() {
         for layer in [Layer::Ipv4, Layer::Tcp] {
             let program = program(layer, PortBlock::around(0));
-            for (place, it) in program.iter().enumerate() {
+            for (index, it) in program.iter().enumerate() {
                 let farthest = usize::from(it.jump_true.max(it.jump_false));
-                assert!(place + 1 + farthest < program.len() || it.code == RETURN, "{place}");
+                assert!(index + 1 + farthest < program.len() || it.code == RETURN, "{index}");
             }
         }
     }

@@ -1,52 +1,53 @@
-//! IP headers: where the TCP segment of a packet begins, and between which addresses it travels.
+//! Parses IP headers: returns the addresses of a packet and its TCP segment.
 //!
-//! IPv4 with options (RFC 791 section 3.1), IPv6 with extension headers (RFC 8200 section 4).
+//! IPv4 options (RFC 791 section 3.1) and IPv6 extension headers (RFC 8200 section 4) are skipped.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Reject, TCP, be16, checksum};
 
-/// Bytes of an IPv4 header without options.
+/// The length of an IPv4 header without options, in bytes.
 pub const IPV4_BYTES: usize = 20;
-/// Bytes of an IPv6 header without extension headers.
+/// The length of an IPv6 header without extension headers, in bytes.
 pub const IPV6_BYTES: usize = 40;
-/// RFC 8200 section 4.1 lists six extension headers, of which one may come twice.
+/// The maximum number of extension headers of a valid packet: RFC 8200 section 4.1 lists six, one
+/// of which may occur twice.
 const EXTENSION_HEADERS_MAX: usize = 7;
-/// More fragments, and where the fragment begins (RFC 791 section 3.1).
-const IPV4_FRAGMENT: u16 = 0x3fff;
-/// Where the fragment begins, and more fragments (RFC 8200 section 4.5).
-const IPV6_FRAGMENT: u16 = 0xfff9;
-/// The numbers of the extension headers.
+/// The mask of the flag "more fragments" and of the fragment offset (RFC 791 section 3.1).
+const IPV4_FRAGMENT_MASK: u16 = 0x3fff;
+/// The mask of the fragment offset and of the flag "more fragments" (RFC 8200 section 4.5).
+const IPV6_FRAGMENT_MASK: u16 = 0xfff9;
+/// The protocol numbers of the extension headers.
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION_OPTIONS: u8 = 60;
 
-/// A packet that holds a TCP segment.
+/// A packet that contains a TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IpPacket<'a, A> {
-    /// Where it came from.
+    /// The source address.
     pub source: A,
-    /// Where it goes.
+    /// The destination address.
     pub destination: A,
-    /// The TCP segment, as far as it is there: a packet quoted by an ICMP message may be cut.
+    /// The TCP segment. It may be truncated if an ICMP message quotes the packet.
     pub segment: &'a [u8],
 }
 
-/// Whether a packet is whole.
+/// Whether a packet must be complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PacketExtent {
-    /// It was received: its length and header checksum are right.
+    /// The packet was received. Its length and its header checksum must be correct.
     Whole,
-    /// An ICMP message quotes it: it may be cut, and a router may have changed its header without
-    /// a new checksum.
+    /// An ICMP message quotes the packet. It may be truncated, and a router may have changed its
+    /// header without correcting the checksum.
     Quoted,
 }
 
-/// Reads the header of an IPv4 packet.
+/// Parses the header of an IPv4 packet.
 ///
 /// # Errors
-/// The packet holds no TCP segment, is a fragment, or is broken.
+/// The packet contains no TCP segment, is a fragment, or is invalid.
 pub fn ipv4(bytes: &[u8], extent: PacketExtent) -> Result<IpPacket<'_, Ipv4Addr>, Reject> {
     let header = bytes.first_chunk::<IPV4_BYTES>().ok_or(Reject::Truncated)?;
     if header[0] >> 4 != 4 {
@@ -57,13 +58,15 @@ pub fn ipv4(bytes: &[u8], extent: PacketExtent) -> Result<IpPacket<'_, Ipv4Addr>
     if header_len < IPV4_BYTES || total_len < header_len {
         return Err(Reject::HeaderLength);
     }
-    let options = bytes.get(..header_len).ok_or(Reject::Truncated)?;
+    let header_with_options = bytes.get(..header_len).ok_or(Reject::Truncated)?;
     let end = match extent {
         PacketExtent::Whole if total_len > bytes.len() => return Err(Reject::Truncated),
-        PacketExtent::Whole if checksum::of(options) != 0 => return Err(Reject::HeaderChecksum),
+        PacketExtent::Whole if checksum::of(header_with_options) != 0 => {
+            return Err(Reject::HeaderChecksum);
+        }
         PacketExtent::Whole | PacketExtent::Quoted => total_len.min(bytes.len()),
     };
-    if be16(header, 6)? & IPV4_FRAGMENT != 0 {
+    if be16(header, 6)? & IPV4_FRAGMENT_MASK != 0 {
         return Err(Reject::Fragment);
     }
     if header[9] != TCP {
@@ -77,10 +80,10 @@ pub fn ipv4(bytes: &[u8], extent: PacketExtent) -> Result<IpPacket<'_, Ipv4Addr>
     })
 }
 
-/// Reads the header of an IPv6 packet and its extension headers.
+/// Parses the header of an IPv6 packet and its extension headers.
 ///
 /// # Errors
-/// The packet holds no TCP segment, is a fragment, or is broken.
+/// The packet contains no TCP segment, is a fragment, or is invalid.
 pub fn ipv6(bytes: &[u8], extent: PacketExtent) -> Result<IpPacket<'_, Ipv6Addr>, Reject> {
     let header = bytes.first_chunk::<IPV6_BYTES>().ok_or(Reject::Truncated)?;
     if header[0] >> 4 != 6 {
@@ -105,7 +108,7 @@ pub fn ipv6(bytes: &[u8], extent: PacketExtent) -> Result<IpPacket<'_, Ipv6Addr>
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
                 8 * (1 + usize::from(*bytes.get(offset + 1).ok_or(Reject::Truncated)?))
             }
-            FRAGMENT if be16(bytes, offset + 2)? & IPV6_FRAGMENT != 0 => {
+            FRAGMENT if be16(bytes, offset + 2)? & IPV6_FRAGMENT_MASK != 0 => {
                 return Err(Reject::Fragment);
             }
             FRAGMENT => 8,
@@ -123,7 +126,7 @@ mod tests {
 
     const SEGMENT: [u8; 20] = [7; 20];
 
-    /// An IPv4 packet whose header has `options`, with a right checksum after `change`.
+    /// An IPv4 packet with `options`. `change` is applied to the header before the checksum is set.
     fn v4(options: &[u8], change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
         let header_len = 20 + options.len();
         let total_len = (header_len + SEGMENT.len()) as u16;
@@ -138,7 +141,7 @@ mod tests {
         bytes
     }
 
-    /// An IPv6 packet with extension headers, the first of which is `next`.
+    /// An IPv6 packet with extension headers. `next` is the protocol number of the first one.
     fn v6(next: u8, extensions: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0x60, 0, 0, 0];
         bytes.extend(((extensions.len() + SEGMENT.len()) as u16).to_be_bytes());
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_headers_with_and_without_options_lead_to_the_segment() {
+    fn ipv4_options_are_skipped() {
         for len in (0..=40).step_by(4) {
             let bytes = v4(&vec![1; len], |_| {});
             let packet = ipv4(&bytes, PacketExtent::Whole).unwrap();
@@ -162,11 +165,11 @@ mod tests {
         let mut padded = v4(&[], |_| {});
         padded.extend([0; 6]);
         let packet = ipv4(&padded, PacketExtent::Whole).unwrap();
-        assert_eq!(packet.segment, SEGMENT, "Ethernet's padding is no part of the packet");
+        assert_eq!(packet.segment, SEGMENT, "the padding of Ethernet is not part of the packet");
     }
 
     #[test]
-    fn broken_ipv4_headers_are_rejected_by_what_is_wrong() {
+    fn an_invalid_ipv4_header_is_rejected_with_its_fault() {
         let check = |expected: Reject, change: &dyn Fn(&mut Vec<u8>)| {
             let bytes = v4(&[], change);
             assert_eq!(ipv4(&bytes, PacketExtent::Whole), Err(expected));
@@ -181,11 +184,11 @@ mod tests {
         let mut bytes = v4(&[], |_| {});
         bytes[8] -= 1;
         assert_eq!(ipv4(&bytes, PacketExtent::Whole), Err(Reject::HeaderChecksum));
-        assert!(ipv4(&bytes, PacketExtent::Quoted).is_ok(), "a router lowers the TTL");
+        assert!(ipv4(&bytes, PacketExtent::Quoted).is_ok(), "a router has decremented the TTL");
     }
 
     #[test]
-    fn a_packet_cut_anywhere_is_truncated_and_may_be_quoted() {
+    fn a_truncated_packet_is_rejected_unless_it_is_quoted() {
         let (four, six) = (v4(&[1; 8], |_| {}), v6(60, &[6, 0, 1, 4, 0, 0, 0, 0]));
         for len in 0..four.len() {
             assert_eq!(ipv4(&four[..len], PacketExtent::Whole), Err(Reject::Truncated), "{len}");
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn extension_headers_are_walked_over() {
+    fn extension_headers_are_skipped() {
         let check = |next: u8, extensions: &[u8], expected: Result<(), Reject>| {
             let bytes = v6(next, extensions);
             let segment = ipv6(&bytes, PacketExtent::Whole).map(|packet| packet.segment.to_vec());

@@ -1,8 +1,9 @@
-//! Parses the packet that an ICMP error quotes, and says what the error means for its probe.
+//! Parses the packet that an ICMP error quotes, and determines the meaning of the error.
 //!
-//! An error quotes the IP header and at least 8 bytes behind it (RFC 792), which hold the ports and
-//! the sequence number of a SYN: enough to know that it is one of ours. The kernel delivers errors
-//! through the error queue of a raw socket, without the ICMP header (ip(7), IP_RECVERR).
+//! An error quotes the IP header and at least 8 bytes after it (RFC 792), which contain the ports
+//! and the sequence number of a SYN. This is enough to recognise a SYN of this process. The kernel
+//! delivers errors through the error queue of a raw socket, without the ICMP header (ip(7),
+//! IP_RECVERR).
 
 use std::net::SocketAddr;
 
@@ -10,7 +11,7 @@ use super::header::{self, PacketExtent};
 use super::sequence::Numbers;
 use super::{FourTuple, Reject, be16, be32};
 
-/// Type and code of an ICMP error.
+/// The type and code of an ICMP error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpError {
     /// RFC 792 and RFC 1122 section 3.2.2.
@@ -29,37 +30,38 @@ pub enum IcmpError {
     },
 }
 
-/// What an error says about a port. Linux distinguishes the two: a connect ends with ECONNREFUSED
-/// where the port is unreachable, and with another error otherwise.
+/// The meaning of an ICMP error for a probe. Linux distinguishes the two as well: a connect fails
+/// with ECONNREFUSED if the port is unreachable, and with another errno otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
-    /// The host, or a firewall in its name, says that nothing listens there.
+    /// The host, or a firewall on its behalf, reports that no process listens on the port.
     PortUnreachable,
-    /// The network or a policy says that the host cannot be reached.
+    /// A router or a firewall reports that the host cannot be reached.
     Unreachable,
 }
 
 /// The SYN that an error quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quote {
-    /// Ours is `local`.
+    /// The four-tuple of the SYN: `local` is the source of the quoted packet.
     pub tuple: FourTuple,
-    /// Its sequence number.
+    /// The sequence number of the SYN.
     pub sequence: u32,
 }
 
 impl IcmpError {
-    /// What it says about the port.
+    /// The meaning of the error for the probe.
     ///
     /// # Errors
-    /// [`Reject::Icmp`]: it ends no connect (a path's MTU, a redirect, a source quench).
+    /// [`Reject::Icmp`] if the error does not end a connect: the MTU of a path, a redirect, or a
+    /// source quench.
     pub const fn meaning(self) -> Result<Meaning, Reject> {
         match self {
             Self::V4 { kind: 3, code: 3 } | Self::V6 { kind: 1, code: 4 } => {
                 Ok(Meaning::PortUnreachable)
             }
             Self::V4 { kind: 3, code: 4 } => Err(Reject::Icmp),
-            // Destination unreachable, time exceeded, parameter problem.
+            // The types mean "destination unreachable", "time exceeded" and "parameter problem".
             Self::V4 { kind: 3 | 11 | 12, .. } | Self::V6 { kind: 1 | 3 | 4, .. } => {
                 Ok(Meaning::Unreachable)
             }
@@ -72,7 +74,7 @@ impl Quote {
     /// Parses the packet that an error quotes.
     ///
     /// # Errors
-    /// It is no TCP segment, a fragment, or too short.
+    /// The packet contains no TCP segment, is a fragment, or is too short.
     pub fn parse(error: IcmpError, packet: &[u8]) -> Result<Self, Reject> {
         match error {
             IcmpError::V4 { .. } => {
@@ -92,10 +94,10 @@ impl Quote {
         }
     }
 
-    /// Checks that a SYN with these numbers is quoted.
+    /// Checks that the quoted packet is a SYN with these numbers.
     ///
     /// # Errors
-    /// [`Reject::Acknowledgement`]: it is forged, or quotes something else.
+    /// [`Reject::Acknowledgement`] if the error is forged, or quotes another packet.
     pub fn check(&self, numbers: Numbers) -> Result<(), Reject> {
         match self.sequence == numbers.sequence {
             true => Ok(()),
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn eight_bytes_behind_the_header_are_enough() {
+    fn eight_bytes_after_the_ip_header_are_enough() {
         let errors = [IcmpError::V4 { kind: 3, code: 1 }, IcmpError::V6 { kind: 1, code: 0 }];
         let packets = [
             quoted("192.0.2.1:40000", "198.51.100.7:443"),
@@ -152,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn someone_elses_packet_is_rejected() {
+    fn a_quoted_packet_that_is_not_a_tcp_segment_is_rejected() {
         let error = IcmpError::V4 { kind: 3, code: 1 };
         let (_, packet) = quoted("192.0.2.1:40000", "198.51.100.7:443");
-        let check = |place: usize, byte: u8, expected: Reject| {
+        let check = |index: usize, byte: u8, expected: Reject| {
             let mut packet = packet.clone();
-            packet[place] = byte;
-            assert_eq!(Quote::parse(error, &packet), Err(expected), "byte {place}: {byte}");
+            packet[index] = byte;
+            assert_eq!(Quote::parse(error, &packet), Err(expected), "byte {index}: {byte}");
         };
         check(9, 17, Reject::Protocol);
         check(0, 0x65, Reject::Version);
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn every_type_and_code_means_what_it_means_to_a_connect() {
+    fn every_type_and_code_has_the_same_meaning_as_for_a_connect() {
         for kind in 0..=u8::MAX {
             for code in 0..=u8::MAX {
                 let expected = match (kind, code) {

@@ -1,47 +1,48 @@
-//! Sequence numbers that only we can know: a keyed hash of the four-tuple.
+//! The sequence numbers of SYNs: a keyed hash of the four-tuple, which other hosts cannot predict.
 //!
-//! A SYN carries the hash as its sequence number, and only its receiver can acknowledge it. So an
-//! answer is checked against its own addresses and ports, and a forger who does not see our packets
-//! guesses one in 2³². The same probe sent again bears the same number, as a retransmission must.
-//! The hash is SipHash-2-4 (Aumasson and Bernstein, 2012), as RFC 9293 section 3.4.1 asks for.
+//! The hash is the sequence number of a SYN, so only a host that has seen the SYN can acknowledge
+//! it. An answer is checked by computing the hash of its own four-tuple again. A forger that does
+//! not see the SYNs guesses the number with a probability of 1 in 2³². A repeated SYN has the same
+//! number, as a retransmission must. The hash is SipHash-2-4 (Aumasson and Bernstein, 2012).
+//! RFC 9293 section 3.4.1 recommends a keyed hash of the four-tuple.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 use super::FourTuple;
 
-/// The secret of one process.
+/// The secret key of this process.
 #[derive(Clone, Copy)]
 pub struct SequenceKey([u64; 2]);
 
-/// What a SYN of one four-tuple carries.
+/// The numbers in a SYN that depend on its four-tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers {
     /// The sequence number.
     pub sequence: u32,
-    /// Where the clock of its timestamps begins (RFC 7323 section 5.4).
+    /// The offset that is added to the clock for the TCP timestamp (RFC 7323 section 5.4).
     pub timestamp_offset: u32,
 }
 
 impl SequenceKey {
-    /// A key from 128 random bits.
+    /// Creates a key from 128 random bits.
     pub const fn new(secret: [u64; 2]) -> Self {
         Self(secret)
     }
 
-    /// The numbers of a four-tuple.
+    /// The numbers for a SYN with this four-tuple.
     pub fn numbers(&self, tuple: &FourTuple) -> Numbers {
         let hash = match (tuple.local, tuple.remote) {
             (SocketAddr::V4(local), SocketAddr::V4(remote)) => {
                 let mut bytes = [0; 2 * 6];
-                for (place, end) in bytes.as_chunks_mut().0.iter_mut().zip([local, remote]) {
-                    *place = end4(end);
+                for (bytes, end) in bytes.as_chunks_mut().0.iter_mut().zip([local, remote]) {
+                    *bytes = ipv4_end(end);
                 }
                 siphash(self.0, &bytes)
             }
             (local, remote) => {
                 let mut bytes = [0; 2 * 18];
-                for (place, end) in bytes.as_chunks_mut().0.iter_mut().zip([local, remote]) {
-                    *place = end6(end);
+                for (bytes, end) in bytes.as_chunks_mut().0.iter_mut().zip([local, remote]) {
+                    *bytes = ipv6_end(end);
                 }
                 siphash(self.0, &bytes)
             }
@@ -56,13 +57,15 @@ impl std::fmt::Debug for SequenceKey {
     }
 }
 
-fn end4(end: SocketAddrV4) -> [u8; 6] {
+/// The bytes of an address and port of IPv4 that are hashed.
+fn ipv4_end(end: SocketAddrV4) -> [u8; 6] {
     let ([a, b, c, d], [high, low]) = (end.ip().octets(), end.port().to_be_bytes());
     [a, b, c, d, high, low]
 }
 
-/// Both ends of a four-tuple are of one version, so that none is mapped here.
-fn end6(end: SocketAddr) -> [u8; 18] {
+/// The bytes of an address and port of IPv6 that are hashed. Both ends of a four-tuple have the
+/// same family, so the mapping of an IPv4 address is never used.
+fn ipv6_end(end: SocketAddr) -> [u8; 18] {
     let address = match end.ip() {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
         IpAddr::V6(address) => address,
@@ -73,7 +76,7 @@ fn end6(end: SocketAddr) -> [u8; 18] {
     bytes
 }
 
-/// SipHash-2-4. Inline, since callers know how many bytes they have.
+/// SipHash-2-4. It is inlined because the number of bytes is a constant for each caller.
 #[inline]
 fn siphash(key: [u64; 2], bytes: &[u8]) -> u64 {
     let [k0, k1] = key;
@@ -98,6 +101,7 @@ fn siphash(key: [u64; 2], bytes: &[u8]) -> u64 {
     state[0] ^ state[1] ^ state[2] ^ state[3]
 }
 
+/// One SipRound of SipHash.
 const fn round([mut a, mut b, mut c, mut d]: [u64; 4]) -> [u64; 4] {
     a = a.wrapping_add(b);
     b = b.rotate_left(13) ^ a;
@@ -119,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_vectors_of_the_reference_implementation() {
+    fn the_hash_matches_the_vectors_of_the_reference_implementation() {
         let key = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
         let bytes: Vec<u8> = (0..64).collect();
         for (len, expected) in [
@@ -135,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_of_the_four_tuple_changes_the_number() {
+    fn the_number_depends_on_the_key_and_on_each_part_of_the_four_tuple() {
         let key = SequenceKey::new([1, 2]);
         let tuple = |local: &str, remote: &str| FourTuple {
             local: local.parse().unwrap(),
@@ -154,9 +158,21 @@ mod tests {
         ];
         let all: BTreeSet<u32> = tuples.iter().map(|it| key.numbers(it).sequence).collect();
         assert_eq!(all.len(), tuples.len());
-        assert_eq!(key.numbers(&tuples[0]), key.numbers(&tuples[0]), "a repeat is the same SYN");
+        assert_eq!(
+            key.numbers(&tuples[0]),
+            key.numbers(&tuples[0]),
+            "a repeated SYN has the same numbers"
+        );
         let other = SequenceKey::new([1, 3]);
-        assert_ne!(key.numbers(&tuples[0]), other.numbers(&tuples[0]), "the key matters");
-        assert_eq!(format!("{key:?}"), "SequenceKey", "a log never shows the secret");
+        assert_ne!(
+            key.numbers(&tuples[0]),
+            other.numbers(&tuples[0]),
+            "the numbers depend on the key"
+        );
+        assert_eq!(
+            format!("{key:?}"),
+            "SequenceKey",
+            "the debug format does not contain the secret"
+        );
     }
 }

@@ -54,6 +54,7 @@ pub fn with_net_raw<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     result
 }
 
+/// Reads the capabilities of this thread (capget(2)).
 fn read() -> io::Result<[Sets; 2]> {
     let mut header = Header { version: VERSION, pid: 0 };
     let mut sets = [Sets::default(); 2];
@@ -63,6 +64,7 @@ fn read() -> io::Result<[Sets; 2]> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(sets) }
 }
 
+/// Sets the capabilities of this thread (capset(2)).
 fn write(sets: [Sets; 2]) -> io::Result<()> {
     let mut header = Header { version: VERSION, pid: 0 };
     let wanted = (&raw const sets).cast::<Sets>();

@@ -9,28 +9,29 @@ use std::io;
 use crate::event::{Outcome, Shortage};
 use crate::kernel::IoStep;
 
-/// The result of reading SO_ERROR. If reading it failed, nothing is known about the target.
-pub(super) fn told_failure(told: io::Result<Option<io::Error>>) -> Option<Outcome> {
-    match told {
+/// The outcome that SO_ERROR reports, for the result of reading it; `None` if there is no error. If
+/// reading it failed, nothing is known about the target.
+pub(super) fn so_error_outcome(read: io::Result<Option<io::Error>>) -> Option<Outcome> {
+    match read {
         Ok(None) => None,
         Ok(Some(error)) => Some(outcome_of(&error)),
         Err(error) => Some(Outcome::Shortage(shortage_of(&error))),
     }
 }
 
-/// The result of comparing the addresses of both ends. ENOTCONN is the only errno that concerns the
-/// connection. Any other errno is an error of this machine, and the poller would not report this
-/// connect again.
-pub(super) fn told_success<A: PartialEq>(
+/// The outcome of a connect without an error, for the addresses of both ends; `None` if the socket
+/// is not connected (ENOTCONN). Any other errno is an error of this machine. It is an outcome too,
+/// because the poller would not report this connect again.
+pub(super) fn connected_outcome<A: PartialEq>(
     peer: io::Result<A>,
     local: impl FnOnce() -> io::Result<A>,
 ) -> Option<Outcome> {
-    let met_itself = match peer {
+    let is_self = match peer {
         Ok(peer) => local().map(|local| local == peer),
         Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => return None,
         Err(error) => Err(error),
     };
-    Some(match met_itself {
+    Some(match is_self {
         Ok(true) => Outcome::SelfConnect,
         Ok(false) => Outcome::Connected,
         Err(error) => Outcome::Shortage(shortage_of(&error)),
@@ -102,37 +103,41 @@ mod tests {
     #[test]
     fn a_failure_to_read_so_error_is_not_a_state_of_the_port() {
         let check = |errno: i32, shortage: Shortage| {
-            let told = told_failure(Err(error(errno)));
-            assert_eq!(told, Some(Outcome::Shortage(shortage)), "getsockopt: {}", error(errno));
+            let outcome = so_error_outcome(Err(error(errno)));
+            assert_eq!(outcome, Some(Outcome::Shortage(shortage)), "getsockopt: {}", error(errno));
         };
         // SO_ERROR reports the same errnos for a target that cannot be reached.
         for errno in [libc::EINVAL, libc::ENOPROTOOPT, libc::ECONNREFUSED, libc::EBADF] {
             check(errno, Shortage::Unknown);
         }
         check(libc::ENOBUFS, Shortage::Buffers);
-        assert_eq!(told_failure(Ok(Some(error(libc::EINVAL)))), Some(Outcome::Unreachable));
-        assert_eq!(told_failure(Ok(None)), None);
+        assert_eq!(so_error_outcome(Ok(Some(error(libc::EINVAL)))), Some(Outcome::Unreachable));
+        assert_eq!(so_error_outcome(Ok(None)), None);
     }
 
     #[test]
     fn a_failure_to_read_the_addresses_is_not_a_state_of_the_port() {
         let buffers = || Err(error(libc::ENOBUFS));
         let short = Some(Outcome::Shortage(Shortage::Buffers));
-        assert_eq!(told_success::<u8>(buffers(), || Ok(1)), short, "getpeername");
-        assert_eq!(told_success::<u8>(Ok(1), buffers), short, "getsockname");
-        assert_eq!(told_success::<u8>(Err(error(libc::ENOTCONN)), || Ok(1)), None);
-        assert_eq!(told_success(Ok(1), || Ok(1)), Some(Outcome::SelfConnect));
-        assert_eq!(told_success(Ok(1), || Ok(2)), Some(Outcome::Connected));
+        assert_eq!(connected_outcome::<u8>(buffers(), || Ok(1)), short, "getpeername");
+        assert_eq!(connected_outcome::<u8>(Ok(1), buffers), short, "getsockname");
+        assert_eq!(connected_outcome::<u8>(Err(error(libc::ENOTCONN)), || Ok(1)), None);
+        assert_eq!(connected_outcome(Ok(1), || Ok(1)), Some(Outcome::SelfConnect));
+        assert_eq!(connected_outcome(Ok(1), || Ok(2)), Some(Outcome::Connected));
     }
 
     #[test]
-    fn a_connect_that_was_not_made_never_reports_an_open_port() {
+    fn a_connect_of_a_connected_socket_never_reports_an_open_port() {
         let outcome = outcome_of(&error(libc::EISCONN));
-        assert_eq!(outcome, Outcome::Shortage(Shortage::Unknown), "no connect was made");
+        assert_eq!(
+            outcome,
+            Outcome::Shortage(Shortage::Unknown),
+            "the socket was connected before the call"
+        );
     }
 
     #[test]
-    fn an_event_that_the_poller_will_not_repeat_is_distinguished_from_one_that_it_will() {
+    fn an_error_after_which_the_poller_reports_nothing_is_a_retry() {
         for errno in [libc::EINTR, libc::ENOBUFS, libc::ENOMEM] {
             assert_eq!(io_failure(&error(errno)), IoStep::Retry, "{}", error(errno));
         }

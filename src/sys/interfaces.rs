@@ -46,6 +46,7 @@ pub fn addresses(interface: &str) -> io::Result<Option<Vec<IpAddr>>> {
     Ok(found)
 }
 
+/// The IP address of a socket address, unless it is link-local or of another family.
 fn ip_of(address: &libc::sockaddr) -> Option<IpAddr> {
     let len = match i32::from(address.sa_family) {
         libc::AF_INET => size_of::<libc::sockaddr_in>(),

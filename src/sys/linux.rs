@@ -43,8 +43,9 @@ pub struct Linux {
     events: Events,
     signals: Signals,
     files: FilePaths,
+    /// The reserved source ports of SYNs, which are kept until the process ends.
     ports: Vec<ReservedPort>,
-    /// The receive buffer; allocated when a raw socket is opened.
+    /// The buffer for received packets, which is allocated when a raw socket is opened.
     receive_buffer: Option<ReceiveBuffer>,
 }
 
@@ -124,7 +125,7 @@ impl Kernel for Linux {
     }
 
     fn connect_outcome(&mut self, socket: &Socket) -> Option<Outcome> {
-        super::failure(socket).or_else(|| super::success(socket))
+        super::connect_failure(socket).or_else(|| super::connect_success(socket))
     }
 
     fn read(&mut self, socket: &Socket, buffer: &mut [u8]) -> IoStep {
@@ -152,7 +153,7 @@ impl Kernel for Linux {
     }
 
     fn check_probe(&mut self, socket: &Socket, to: &SocketAddr) -> ProbeStep {
-        probe::look(socket, to)
+        probe::check_connect(socket, to)
     }
 
     fn give_up_probe(&mut self, socket: &Socket) -> bool {

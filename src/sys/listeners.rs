@@ -58,7 +58,7 @@ impl Listener {
         };
         // The kernel limits the queue to net.core.somaxconn.
         socket.listen(limits::ACCEPT_QUEUE_MAX as i32)?;
-        let at = place(&socket)?;
+        let at = bound_address(&socket)?;
         Ok(Self { _file: file, socket, at })
     }
 
@@ -66,7 +66,7 @@ impl Listener {
     /// that created it.
     pub(super) fn adopt(socket: Socket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let at = place(&socket)?;
+        let at = bound_address(&socket)?;
         Ok(Self { _file: None, socket, at })
     }
 
@@ -84,7 +84,7 @@ impl AsRawFd for Listener {
 
 /// The address to which a socket is bound. For a Unix socket in the abstract namespace, it is the
 /// name after an `@`.
-fn place(socket: &Socket) -> io::Result<Listen> {
+fn bound_address(socket: &Socket) -> io::Result<Listen> {
     let address = socket.local_addr()?;
     if let Some(at) = address.as_socket() {
         return Ok(Listen::Tcp(at));

@@ -62,13 +62,14 @@ const QUEUE_DROPS_AT: usize = 8;
 
 /// One reading of the counters; `None` if the kernel does not report them.
 pub fn read_local_drops() -> Option<LocalDrops> {
-    let kind = Type::DGRAM.nonblocking().cloexec();
+    let socket_kind = Type::DGRAM.nonblocking().cloexec();
     let protocol = Protocol::from(libc::NETLINK_ROUTE);
-    let socket = Socket::new_raw(Domain::from(libc::AF_NETLINK), kind, Some(protocol)).ok()?;
+    let socket =
+        Socket::new_raw(Domain::from(libc::AF_NETLINK), socket_kind, Some(protocol)).ok()?;
     let mut reading = LocalDrops::default();
     let mut buffer = vec![0; BUFFER_BYTES];
-    let mut dump = |ask: u16, family: libc::c_int, each: &mut dyn FnMut(&[u8])| {
-        socket.send(&request(ask, family)).and_then(|_| read_dump(&socket, &mut buffer, each))
+    let mut dump = |kind: u16, family: libc::c_int, each: &mut dyn FnMut(&[u8])| {
+        socket.send(&request(kind, family)).and_then(|_| read_dump(&socket, &mut buffer, each))
     };
     let each = &mut |body: &[u8]| take_table(body, &mut reading.tables);
     dump(libc::RTM_GETNEIGHTBL, libc::AF_UNSPEC, each).ok()?;
@@ -96,11 +97,11 @@ pub fn read_local_drops() -> Option<LocalDrops> {
 }
 
 /// A request for a dump of one family, or of all families.
-fn request(ask: u16, family: libc::c_int) -> [u8; REQUEST_LEN] {
+fn request(kind: u16, family: libc::c_int) -> [u8; REQUEST_LEN] {
     let mut request = [0; REQUEST_LEN];
     let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
     request[..4].copy_from_slice(&(REQUEST_LEN as u32).to_ne_bytes());
-    request[4..6].copy_from_slice(&ask.to_ne_bytes());
+    request[4..6].copy_from_slice(&kind.to_ne_bytes());
     request[6..8].copy_from_slice(&flags.to_ne_bytes());
     request[HEADER_LEN] = family as u8;
     request
@@ -153,6 +154,7 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
+/// The attributes of a message after its fixed part.
 fn attributes(body: &[u8], fixed_len: usize) -> Attributes<'_> {
     Attributes(body.get(fixed_len..).unwrap_or_default())
 }
@@ -302,7 +304,7 @@ mod tests {
         assert_eq!(
             tables(&parameters),
             [None, None],
-            "the parameters of one interface are no table"
+            "a message about the parameters of one interface is skipped"
         );
     }
 
@@ -378,7 +380,10 @@ mod tests {
             let nested = [attribute(1, &[0; 16]), attribute(QUEUE_STATS_QUEUE, &stats)].concat();
             body.extend(attribute(QUEUE_STATS | flag, &nested));
             assert_eq!(queue_drops(&body), 77);
-            assert!((0..body.len()).all(|len| queue_drops(&body[..len]) == 0), "cut short");
+            assert!(
+                (0..body.len()).all(|len| queue_drops(&body[..len]) == 0),
+                "a truncated message has no drops"
+            );
         }
     }
 
@@ -386,8 +391,10 @@ mod tests {
     fn conntrack_has_a_column_of_drops_in_hexadecimal() {
         let statistics = "entries  found drop early_drop\n00000001 00 0000000a 00\n1 0 ff 7\n";
         assert_eq!(conntrack_drops(statistics), 10 + 255);
-        for odd in ["", "\n", "entries found\n1 2\n", "entries drop\n1\n", "entries drop\n1 x\n"] {
-            assert_eq!(conntrack_drops(odd), 0, "{odd:?}");
+        for statistics in
+            ["", "\n", "entries found\n1 2\n", "entries drop\n1\n", "entries drop\n1 x\n"]
+        {
+            assert_eq!(conntrack_drops(statistics), 0, "{statistics:?}");
         }
     }
 

@@ -92,6 +92,7 @@ impl OutputFile {
         done
     }
 
+    /// Checks that the contents end with `tail`, and writes them to the disk.
     fn finish(&mut self, tail: &str) -> io::Result<()> {
         let len = self.file.seek(SeekFrom::End(0))?;
         let mut end = String::new();

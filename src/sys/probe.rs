@@ -13,7 +13,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::check;
-use super::errno::{outcome_of, shortage_of, told_success};
+use super::errno::{connected_outcome, outcome_of, shortage_of};
 use crate::event::{Outcome, Shortage};
 use crate::kernel::{Past, ProbeStep};
 
@@ -64,7 +64,7 @@ pub(super) fn start(socket: &Socket, to: &SocketAddr, past: Past) -> ProbeStep {
 }
 
 /// Checks a connect in progress with a second one.
-pub(super) fn look(socket: &Socket, to: &SocketAddr) -> ProbeStep {
+pub(super) fn check_connect(socket: &Socket, to: &SocketAddr) -> ProbeStep {
     let Err(error) = socket.connect(&SockAddr::from(*to)) else { return connected(socket) };
     match error.raw_os_error() {
         // EINPROGRESS: the first connect was lost without an error, and this call has begun a new
@@ -75,11 +75,12 @@ pub(super) fn look(socket: &Socket, to: &SocketAddr) -> ProbeStep {
     }
 }
 
-/// The result for a connected socket, unless it is connected to itself or was already reset.
+/// The result for a socket whose connect has succeeded: it may be connected to itself, or may have
+/// been reset since.
 fn connected(socket: &Socket) -> ProbeStep {
     // ENOTCONN: the connection was reset since, or never existed. Nothing is known, and the port is
     // probed again.
-    let outcome = told_success(socket.peer_addr(), || socket.local_addr());
+    let outcome = connected_outcome(socket.peer_addr(), || socket.local_addr());
     ProbeStep::Over(outcome.unwrap_or(Outcome::Shortage(Shortage::Unknown)))
 }
 

@@ -1,10 +1,10 @@
-//! Raw sockets of the SYN engine: one for each IP version, and the source ports of its SYNs.
+//! The raw sockets of the SYN engine, one for each IP version, and the source ports of its SYNs.
 //!
-//! A packet is sent whole, with its IP header (IP_HDRINCL, IPV6_HDRINCL). What is received is a
-//! copy of each TCP segment that the filter lets pass, behind its IP header for IPv4 and without
-//! one for IPv6 (raw(7), RFC 3542 section 3). ICMP errors come through the error queue of the
-//! socket. The kernel also keeps the last of them as an error of the socket, which the next call
-//! returns instead of doing its work: such a call is made again.
+//! Packets are sent with their IP header (IP_HDRINCL, IPV6_HDRINCL). The socket receives a copy of
+//! each TCP segment that the filter lets pass; for IPv4 with the IP header, for IPv6 without it
+//! (raw(7), RFC 3542 section 3). ICMP errors arrive in the error queue of the socket. In addition,
+//! the kernel stores the last ICMP error as the pending error of the socket, which the next call
+//! returns instead of sending or receiving. Such a call is repeated.
 //!
 //! A source port is reserved by a TCP socket that is bound and never listens. No other program gets
 //! the port, and the kernel answers a SYN-ACK to it with a RST.
@@ -29,42 +29,47 @@ use crate::packet::IpVersion;
 use crate::packet::filter::{self, Instruction, Layer};
 use crate::packet::quote::IcmpError;
 
-/// Bytes of a received packet that are kept: both headers with all options, and some data.
-const PACKET_BYTES: usize = 512;
-/// Bytes of ancillary data: an address, or an error and the address of the router that sent it.
+/// The number of bytes of a received packet that are read. The IP header and the TCP header with
+/// all options and some data fit. A longer packet is passed on as an empty one.
+const PACKET_BYTES_MAX: usize = 512;
+/// The size of the buffer for the ancillary data of one packet, in bytes. A destination address
+/// fits, and so does an ICMP error with the address of the router that sent it.
 const CONTROL_BYTES: usize = 128;
-/// How often a call is made again that returned an error of the socket.
-const TRIES: usize = 4;
-/// The receive buffer is full only if it held so many packets: the smallest that the kernel gives
-/// holds more.
+/// The maximum number of calls if a call is interrupted or returns the pending error of the socket.
+/// While ICMP errors arrive, each call may return another one.
+const CALLS_MAX: usize = 4;
+/// The number of received packets below which the receive buffer did not overflow. With the default
+/// of net.core.rmem_max, the buffer has space for several hundred packets.
 const OVERFLOW_PACKETS_MIN: usize = 64;
-/// `SK_MEMINFO_DROPS`, and the length of what SO_MEMINFO returns, in words.
+/// The index of the number of dropped packets in the result of SO_MEMINFO (`SK_MEMINFO_DROPS`).
 const MEMINFO_DROPS: usize = 8;
+/// The number of 32-bit words of the result of SO_MEMINFO (`SK_MEMINFO_VARS`).
 const MEMINFO_LEN: usize = 9;
 
 /// A raw socket.
 #[derive(Debug)]
 pub struct RawSocket {
     socket: Socket,
-    /// Packets read since the buffer was empty.
-    read_len: usize,
-    /// What the kernel had dropped when it was asked last.
-    dropped: u32,
+    /// The number of packets received since the receive buffer was last empty.
+    received_len: usize,
+    /// The kernel's count of dropped packets at the last reading.
+    drops_read: u32,
 }
 
-/// Whether this process may open a raw socket.
+/// Checks that this process may open a raw socket.
 ///
 /// # Errors
-/// socket(2): EPERM without CAP_NET_RAW.
+/// Errors of socket(2): EPERM without CAP_NET_RAW.
 pub fn check_permitted() -> io::Result<()> {
     create(IpVersion::V4).map(drop)
 }
 
-/// Whether an error of [`check_permitted`] is the lack of CAP_NET_RAW.
+/// Whether an error of [`check_permitted`] means that the process does not have CAP_NET_RAW.
 pub fn is_denied(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES))
 }
 
+/// Creates a raw socket for TCP, with CAP_NET_RAW raised for this call.
 fn create(version: IpVersion) -> io::Result<Socket> {
     let domain = match version {
         IpVersion::V4 => Domain::IPV4,
@@ -75,11 +80,12 @@ fn create(version: IpVersion) -> io::Result<Socket> {
 }
 
 impl RawSocket {
-    /// Opens a socket that receives answers to a block of source ports, and sends from `source` if
-    /// there is one.
+    /// Opens a socket that receives the answers to a block of source ports, and binds it to
+    /// `source` if there is one.
     ///
     /// # Errors
-    /// socket(2): EPERM without CAP_NET_RAW, EAFNOSUPPORT without that IP version; setsockopt(2).
+    /// Errors of socket(2) (EPERM without CAP_NET_RAW, EAFNOSUPPORT if the kernel does not support
+    /// the IP version), setsockopt(2) and bind(2).
     pub fn open(options: RawOptions) -> io::Result<Self> {
         let RawOptions { version, block, source } = options;
         let socket = create(version)?;
@@ -98,21 +104,24 @@ impl RawSocket {
             }
         };
         attach(&socket, &filter::program(layer, block))?;
-        // The kernel takes as much as net.core.rmem_max and net.core.wmem_max allow.
+        // The kernel limits the sizes to net.core.rmem_max and net.core.wmem_max.
         socket.set_recv_buffer_size(limits::RAW_BUFFER_BYTES)?;
         socket.set_send_buffer_size(limits::RAW_BUFFER_BYTES)?;
         if let Some(source) = source {
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
-        let mut raw = Self { socket, read_len: 0, dropped: 0 };
-        raw.dropped = raw.drops();
+        let mut raw = Self { socket, received_len: 0, drops_read: 0 };
+        raw.drops_read = raw.drops();
         Ok(raw)
     }
 
-    /// Sends packets of this socket's version of IP, at most [`RAW_BATCH`].
+    /// Sends at least one and at most [`RAW_BATCH`] packets of the socket's IP version.
     pub fn send(&self, packets: &[RawPacket]) -> RawSendStep {
-        assert!(!packets.is_empty() && packets.len() <= RAW_BATCH, "a batch has a packet");
-        for tried in 1.. {
+        assert!(
+            !packets.is_empty() && packets.len() <= RAW_BATCH,
+            "a batch has between 1 and RAW_BATCH packets"
+        );
+        for calls in 1.. {
             let error = match self.send_once(packets) {
                 Ok(count) => return RawSendStep::Sent(count),
                 Err(error) => error,
@@ -120,43 +129,45 @@ impl RawSocket {
             match error.raw_os_error() {
                 Some(libc::EAGAIN) => return RawSendStep::WouldBlock,
                 Some(libc::EPERM) => return RawSendStep::Dropped,
-                // An interruption, or an ICMP error that came meanwhile, unless it stays.
-                _ if tried >= TRIES => {
+                // An interruption, or the pending error of the socket. If the last call still
+                // returns an error, the first packet counts as not sent.
+                _ if calls >= CALLS_MAX => {
                     return RawSendStep::Failed(send_failure(&error, packets[0].to));
                 }
                 _ => {}
             }
         }
-        unreachable!("the last try returns")
+        unreachable!("the loop returns after at most CALLS_MAX calls")
     }
 
+    /// Makes one call of sendmmsg(2), and returns the number of packets sent.
     fn send_once(&self, packets: &[RawPacket]) -> io::Result<usize> {
-        // SAFETY: an address is a structure of integers, and may be zero.
+        // SAFETY: `sockaddr_in6` consists of integers, so all its bytes may be zero.
         let mut names: [libc::sockaddr_in6; RAW_BATCH] = unsafe { zeroed() };
-        // SAFETY: a header is a structure of integers and pointers, and may be zero.
+        // SAFETY: `mmsghdr` consists of integers and raw pointers, so all its bytes may be zero.
         let mut headers: [libc::mmsghdr; RAW_BATCH] = unsafe { zeroed() };
-        // SAFETY: as above.
+        // SAFETY: `iovec` consists of an integer and a raw pointer, so all its bytes may be zero.
         let mut vectors: [libc::iovec; RAW_BATCH] = unsafe { zeroed() };
-        for (place, packet) in packets.iter().enumerate() {
-            let name_len = write_name(&mut names[place], &packet.to);
-            vectors[place].iov_base = packet.bytes.as_ptr().cast_mut().cast();
-            vectors[place].iov_len = packet.len;
-            let header = &mut headers[place].msg_hdr;
-            header.msg_name = (&raw mut names[place]).cast();
+        for (index, packet) in packets.iter().enumerate() {
+            let name_len = write_name(&mut names[index], &packet.to);
+            vectors[index].iov_base = packet.bytes.as_ptr().cast_mut().cast();
+            vectors[index].iov_len = packet.len;
+            let header = &mut headers[index].msg_hdr;
+            header.msg_name = (&raw mut names[index]).cast();
             header.msg_namelen = name_len;
-            header.msg_iov = &raw mut vectors[place];
+            header.msg_iov = &raw mut vectors[index];
             header.msg_iovlen = 1;
         }
         let count = packets.len() as libc::c_uint;
-        // SAFETY: `count` headers point to names and packets that outlive the call; sendmmsg(2)
-        // writes to the headers alone.
+        // SAFETY: the first `count` headers point to names and packets that outlive the call, and
+        // sendmmsg(2) writes only to the headers.
         let sent = unsafe {
             libc::sendmmsg(self.as_raw_fd(), headers.as_mut_ptr(), count, libc::MSG_NOSIGNAL as _)
         };
         Ok(check(sent)? as usize)
     }
 
-    /// Receives packets or errors, and hands each to `take`.
+    /// Receives packets or ICMP errors in one call, and passes each to `take`.
     pub fn receive(
         &mut self,
         buffer: &mut ReceiveBuffer,
@@ -171,24 +182,26 @@ impl RawSocket {
             return RawReceiveStep::WouldBlock;
         };
         if queue == RawQueue::Packets {
-            self.read_len += count;
+            self.received_len += count;
         }
-        (0..count).for_each(|place| take(buffer.packet(place)));
+        (0..count).for_each(|index| take(buffer.packet(index)));
         RawReceiveStep::Received
     }
 
-    /// To be called once the receive buffer is empty: packets that it had no room for since the
-    /// last call. The kernel counts segments with a wrong checksum of IPv6 as well, so the count is
-    /// used only after the buffer was seen to be filled.
+    /// The number of packets since the last call for which the receive buffer had no space. This
+    /// must be called when the receive buffer is empty. The kernel's counter also contains IPv6
+    /// segments with a wrong checksum, so it is used only if many packets were received since the
+    /// buffer was last empty.
     pub fn take_overflow(&mut self) -> u32 {
-        if std::mem::take(&mut self.read_len) < OVERFLOW_PACKETS_MIN {
+        if std::mem::take(&mut self.received_len) < OVERFLOW_PACKETS_MIN {
             return 0;
         }
         let dropped = self.drops();
-        dropped.wrapping_sub(std::mem::replace(&mut self.dropped, dropped))
+        dropped.wrapping_sub(std::mem::replace(&mut self.drops_read, dropped))
     }
 
-    /// What SO_MEMINFO says of packets dropped; the last number if the kernel does not say.
+    /// The kernel's count of packets that this socket dropped (SO_MEMINFO), or the last reading if
+    /// the kernel does not report it.
     fn drops(&self) -> u32 {
         let mut words = [0_u32; MEMINFO_LEN];
         let mut len = size_of_val(&words) as libc::socklen_t;
@@ -197,7 +210,7 @@ impl RawSocket {
         let code = unsafe {
             libc::getsockopt(self.as_raw_fd(), level, name, (&raw mut words).cast(), &raw mut len)
         };
-        if code == 0 { words[MEMINFO_DROPS] } else { self.dropped }
+        if code == 0 { words[MEMINFO_DROPS] } else { self.drops_read }
     }
 }
 
@@ -207,19 +220,20 @@ impl AsRawFd for RawSocket {
     }
 }
 
-/// A source port that is ours, for both IP versions where there are both.
+/// A reserved source port: a bound TCP socket keeps it from other programs. The socket reserves the
+/// port for both IP versions, or only for IPv4 if the machine has no IPv6.
 #[derive(Debug)]
 pub struct ReservedPort {
     _socket: Socket,
-    /// Its number.
+    /// The number of the port.
     pub number: u16,
 }
 
 impl ReservedPort {
-    /// Reserves a port, or with 0 one of the kernel's choice (ip(7), ip_local_port_range).
+    /// Reserves a port. With 0, the kernel chooses one (ip(7), ip_local_port_range).
     ///
     /// # Errors
-    /// socket(2) and bind(2): EADDRINUSE where another program has the port.
+    /// Errors of socket(2) and bind(2): EADDRINUSE if another program has the port.
     pub fn bind(port: u16) -> io::Result<Self> {
         let (kind, protocol) = (Type::STREAM.cloexec(), Some(Protocol::TCP));
         let both = Socket::new_raw(Domain::IPV6, kind, protocol).and_then(|socket| {
@@ -240,21 +254,22 @@ impl ReservedPort {
     }
 }
 
-/// IPv6 is not there, or has no address at all.
+/// Whether an error means that the kernel does not support IPv6, or that no interface has an IPv6
+/// address.
 fn is_without_v6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
-/// Room for what one call receives. It takes memory only where it was written to.
+/// The buffers for the packets of one call. Only pages that were written take physical memory.
 pub struct ReceiveBuffer {
-    packets: Box<[[u8; PACKET_BYTES]]>,
+    packets: Box<[[u8; PACKET_BYTES_MAX]]>,
     names: Box<[libc::sockaddr_in6]>,
     control: Box<[Control]>,
     vectors: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
 }
 
-/// Ancillary data has the alignment of its header.
+/// The buffer for the ancillary data of one packet, with the alignment of `cmsghdr` (cmsg(3)).
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control([u8; CONTROL_BYTES]);
@@ -267,11 +282,11 @@ impl std::fmt::Debug for ReceiveBuffer {
 
 impl Default for ReceiveBuffer {
     fn default() -> Self {
-        // SAFETY: addresses, vectors and headers are integers and pointers, and may be zero. Each
-        // pointer is written before the kernel reads it.
+        // SAFETY: the three structures consist of integers and raw pointers, so all their bytes may
+        // be zero. `prepare` sets the pointers before the kernel reads them.
         let (name, vector, header) = unsafe { (zeroed(), zeroed(), zeroed()) };
         Self {
-            packets: vec![[0; PACKET_BYTES]; RAW_BATCH].into(),
+            packets: vec![[0; PACKET_BYTES_MAX]; RAW_BATCH].into(),
             names: vec![name; RAW_BATCH].into(),
             control: vec![Control([0; CONTROL_BYTES]); RAW_BATCH].into(),
             vectors: vec![vector; RAW_BATCH].into(),
@@ -281,13 +296,15 @@ impl Default for ReceiveBuffer {
 }
 
 impl ReceiveBuffer {
-    /// How many packets were received; `None` if there were none.
+    /// Receives at most [`RAW_BATCH`] packets and returns their number. `None` means that none
+    /// waits, or that all `CALLS_MAX` calls returned an error.
     fn fill(&mut self, descriptor: RawFd, flags: libc::c_int) -> Option<usize> {
-        for _ in 0..TRIES {
+        for _ in 0..CALLS_MAX {
             self.prepare();
             let (flags, count) = (flags | libc::MSG_DONTWAIT, RAW_BATCH as libc::c_uint);
-            // SAFETY: `RAW_BATCH` headers point to packets, names and ancillary data of this
-            // buffer, which is borrowed until the call returns; the kernel keeps to the lengths.
+            // SAFETY: the `RAW_BATCH` headers point to packets, names and ancillary data of this
+            // buffer, which is borrowed until the call returns. The kernel writes at most as many
+            // bytes as the lengths in the headers permit.
             let received = unsafe {
                 let headers = self.headers.as_mut_ptr();
                 libc::recvmmsg(descriptor, headers, count, flags as _, ptr::null_mut())
@@ -295,38 +312,42 @@ impl ReceiveBuffer {
             match check(received).map_err(|error| error.raw_os_error()) {
                 Ok(count) => return Some(count as usize),
                 Err(Some(libc::EAGAIN)) => return None,
-                // An interruption, or an ICMP error that is in the error queue as well.
+                // An interruption, or the pending error of the socket, which is in the error queue
+                // too.
                 Err(_) => {}
             }
         }
         None
     }
 
+    /// Sets the pointers and lengths of all headers, because each call changes the lengths.
     fn prepare(&mut self) {
-        for place in 0..RAW_BATCH {
-            self.vectors[place].iov_base = self.packets[place].as_mut_ptr().cast();
-            self.vectors[place].iov_len = PACKET_BYTES;
-            let header = &mut self.headers[place].msg_hdr;
-            header.msg_name = (&raw mut self.names[place]).cast();
+        for index in 0..RAW_BATCH {
+            self.vectors[index].iov_base = self.packets[index].as_mut_ptr().cast();
+            self.vectors[index].iov_len = PACKET_BYTES_MAX;
+            let header = &mut self.headers[index].msg_hdr;
+            header.msg_name = (&raw mut self.names[index]).cast();
             header.msg_namelen = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-            header.msg_iov = &raw mut self.vectors[place];
+            header.msg_iov = &raw mut self.vectors[index];
             header.msg_iovlen = 1;
-            header.msg_control = self.control[place].0.as_mut_ptr().cast();
+            header.msg_control = self.control[index].0.as_mut_ptr().cast();
             header.msg_controllen = CONTROL_BYTES as _;
             header.msg_flags = 0;
         }
     }
 
-    /// A packet of the last call, which is to have received more than `place`.
-    fn packet(&self, place: usize) -> Received<'_> {
-        let header = &self.headers[place];
+    /// A packet that the last call received. `index` must be smaller than the number of packets
+    /// that [`Self::fill`] returned.
+    fn packet(&self, index: usize) -> Received<'_> {
+        let header = &self.headers[index];
         let is_whole = header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
         let len = if is_whole { header.msg_len as usize } else { 0 };
-        let bytes = &self.packets[place][..len.min(PACKET_BYTES)];
-        let remote = read_name(&self.names[place]);
+        let bytes = &self.packets[index][..len.min(PACKET_BYTES_MAX)];
+        let remote = read_name(&self.names[index]);
         let mut received = Received { bytes, remote, local: None, error: None };
-        // SAFETY: the header and its ancillary data are as the kernel left them in this buffer,
-        // which is not moved; a record is read only as far as its length goes.
+        // SAFETY: the kernel wrote the header and its ancillary data to this buffer, which has not
+        // moved since. CMSG_FIRSTHDR and CMSG_NXTHDR return null after the last record, and the
+        // kernel writes records of these types with at least the length of the structure read.
         unsafe {
             let mut record = libc::CMSG_FIRSTHDR(&raw const header.msg_hdr);
             while let Some(it) = record.as_ref() {
@@ -349,7 +370,8 @@ impl ReceiveBuffer {
     }
 }
 
-/// `None` for an error that did not come by ICMP (a packet that is too long for its interface).
+/// The type and code of an ICMP error; `None` for an error that the kernel itself reports, for
+/// example because a packet is too long for its interface.
 const fn icmp_error(error: &libc::sock_extended_err) -> Option<IcmpError> {
     let (kind, code) = (error.ee_type, error.ee_code);
     match error.ee_origin {
@@ -359,11 +381,13 @@ const fn icmp_error(error: &libc::sock_extended_err) -> Option<IcmpError> {
     }
 }
 
-/// Writes an address for a raw socket, whose port must be 0 or the protocol; its length.
+/// Writes the address of a target for sendmmsg(2), and returns its length. The port stays 0
+/// (raw(7)): a raw socket of IPv6 rejects every other number but that of its protocol.
 fn write_name(name: &mut libc::sockaddr_in6, to: &SocketAddr) -> libc::socklen_t {
     match to {
         SocketAddr::V4(to) => {
-            // SAFETY: an address of IPv4 is shorter than one of IPv6, and no stricter aligned.
+            // SAFETY: `sockaddr_in` is shorter than `sockaddr_in6` and does not need a stricter
+            // alignment. Both consist of integers.
             let name = unsafe { &mut *ptr::from_mut(name).cast::<libc::sockaddr_in>() };
             name.sin_family = libc::AF_INET as libc::sa_family_t;
             name.sin_addr.s_addr = u32::from_ne_bytes(to.ip().octets());
@@ -378,20 +402,22 @@ fn write_name(name: &mut libc::sockaddr_in6, to: &SocketAddr) -> libc::socklen_t
     }
 }
 
+/// Reads the address that recvmmsg(2) has written, without its port.
 fn read_name(name: &libc::sockaddr_in6) -> SocketAddr {
     if i32::from(name.sin6_family) == libc::AF_INET6 {
         let address = Ipv6Addr::from(name.sin6_addr.s6_addr);
         return SocketAddrV6::new(address, 0, 0, name.sin6_scope_id).into();
     }
-    // SAFETY: the kernel wrote an address of IPv4, or none at all, in which case it is zero.
+    // SAFETY: `sockaddr_in` is shorter than `sockaddr_in6` and does not need a stricter alignment.
+    // Both consist of integers, so every value is valid.
     let name = unsafe { &*ptr::from_ref(name).cast::<libc::sockaddr_in>() };
     SocketAddr::from((Ipv4Addr::from(name.sin_addr.s_addr.to_ne_bytes()), 0))
 }
 
 /// The outcome for the target of a packet that was not sent.
 ///
-/// Where many ICMP errors arrive, each try may return the error of another probe. So an error says
-/// nothing about this target unless the kernel has no route to it.
+/// While many ICMP errors arrive, each call may return the error of another probe. Therefore an
+/// error is attributed to this target only if the kernel has no route to it.
 fn send_failure(error: &io::Error, to: SocketAddr) -> Outcome {
     match outcome_of(error) {
         Outcome::Shortage(shortage) => Outcome::Shortage(shortage),
@@ -409,11 +435,13 @@ fn attach(socket: &Socket, program: &[Instruction]) -> io::Result<()> {
     const { assert!(size_of::<Instruction>() == size_of::<libc::sock_filter>()) };
     let len = program.len() as libc::c_ushort;
     let filter = program.as_ptr().cast_mut().cast::<libc::sock_filter>();
-    // The kernel copies the program and does not write to it.
+    // The kernel copies the program and does not write to it, so the cast to a mutable pointer is
+    // harmless.
     let program = libc::sock_fprog { len, filter };
     set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
+/// Sets an option of a socket (setsockopt(2)).
 fn set_option<T>(
     socket: &Socket,
     level: libc::c_int,

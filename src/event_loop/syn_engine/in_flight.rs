@@ -1,87 +1,89 @@
-//! The SYNs that wait for an answer: which probe a four-tuple belongs to, and when it is repeated.
+//! The SYNs that wait for an answer: the probe of each four-tuple, and the time of its next repeat.
 //!
-//! An entry stands at the index of its probe's key, so that a probe is forgotten without a search.
-//! An answer finds its entry by the sequence number that it acknowledges, which is a keyed hash of
-//! the four-tuple already: an open-addressed table with linear probing needs no other. A SYN is
-//! repeated when Linux repeats one (`syn_at`), in the order of its start: there is one list for
-//! each repeat, and each is sorted by itself. 28 bytes a probe over IPv4, and
-//! 4 bytes a place of the table. Pure.
+//! An entry has the index of its probe's key, so that a probe is given up without a search. The
+//! entry for an answer is found by the acknowledged sequence number. This number is already a keyed
+//! hash of the four-tuple, so the hash table (open addressing with linear probing) uses it as its
+//! hash. A SYN is repeated at the times at which Linux repeats one (`syn_at`). There is one list
+//! for each number of SYNs sent, in the order of the starts, so that only the first entry of each
+//! list is compared with the clock. An entry takes 28 bytes for IPv4, and a slot of the table 4
+//! bytes. This module has no side effects and reads no clock.
 //!
-//! Invariants (`check_invariants`): each entry is in the table once; each that will be repeated is
-//! in the list of its next repeat; lists are in the order of the start.
+//! Invariants (`check_invariants`): each entry is in the table exactly once, and in exactly one
+//! list, that of its number of SYNs sent; each list is in the order of the starts.
 
 use std::time::Duration;
 
 use crate::scan::rtt::syn_at;
 use crate::slots::Key;
 
-/// No entry.
+/// The index that stands for no entry.
 const NONE: u32 = u32::MAX;
-/// SYNs of one probe: the kernel's sixth leaves after half a minute, and no timeout is longer than
-/// a minute.
+/// The maximum number of SYNs of one probe: Linux sends the sixth after 31 s, and the seventh after
+/// 63 s, which is longer than the longest timeout (60 s).
 const SYNS_MAX: usize = 6;
-/// The smallest table.
-const TABLE_MIN: usize = 64;
+/// The number of slots of the smallest table.
+const TABLE_LEN_MIN: usize = 64;
 
-/// What identifies a probe on the network, and where it goes.
+/// The target of a probe and its source port, which together identify the probe on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Remote<A> {
-    /// The address.
+    /// The address of the target.
     pub(super) address: A,
-    /// The port.
+    /// The port of the target.
     pub(super) port: u16,
-    /// The place of our source port in its block.
-    pub(super) place: u8,
+    /// The offset of the source port in the block of source ports.
+    pub(super) offset: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct InFlightSyn<A> {
-    /// The parts of its [`Remote`], which would need padding of its own.
+    /// The fields of [`Remote`]. As a nested struct they would need padding.
     address: A,
     port: u16,
-    place: u8,
-    /// SYNs sent; 0 for an entry that is vacant.
+    offset: u8,
+    /// The number of SYNs sent; 0 for a vacant entry.
     sent: u8,
     sequence: u32,
     generation: u32,
-    /// Milliseconds of the engine's clock.
-    started: u32,
+    /// The time of the first SYN, in milliseconds of the engine's clock.
+    started_ms: u32,
+    /// The indices of the neighbours in the list, or [`NONE`].
     previous: u32,
     next: u32,
 }
 
-const _: () = assert!(size_of::<InFlightSyn<[u8; 4]>>() <= 28, "a SYN stays within its memory");
+const _: () =
+    assert!(size_of::<InFlightSyn<[u8; 4]>>() <= 28, "an entry for IPv4 takes at most 28 bytes");
 
 impl<A: Copy> InFlightSyn<A> {
     const fn remote(&self) -> Remote<A> {
-        Remote { address: self.address, port: self.port, place: self.place }
+        Remote { address: self.address, port: self.port, offset: self.offset }
     }
 }
 
+/// A doubly linked list of entries; both indices are [`NONE`] if it is empty.
 #[derive(Clone, Copy, Debug)]
 struct List {
     first: u32,
     last: u32,
 }
 
-/// See the module's documentation. `A` is an address.
+/// See the module's documentation. `A` is the type of an address.
 #[derive(Debug)]
 pub(super) struct InFlight<A> {
     entries: Vec<InFlightSyn<A>>,
-    /// One more than the index of an entry; 0 for none. A power of two, at most three quarters
-    /// full.
+    /// The hash table. A slot contains the index of an entry plus one, or 0 if it is vacant. The
+    /// length is a power of two, and at most three quarters of the slots are in use.
     table: Vec<u32>,
-    /// By the number of SYNs sent, less one.
+    /// The entries by the number of SYNs sent; the first list is for one SYN.
     lists: [List; SYNS_MAX],
     len: usize,
 }
 
-/// A SYN to be sent again.
+/// A SYN that is to be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Repeat<A> {
-    /// Its probe.
     pub(super) probe: Key,
-    /// Where it goes.
     pub(super) remote: Remote<A>,
 }
 
@@ -96,41 +98,42 @@ impl<A: Copy + PartialEq> InFlight<A> {
         self.find(remote, sequence).is_some()
     }
 
-    /// A SYN is sent. Its key and four-tuple are not in flight, and no start before was later.
-    pub(super) fn insert(&mut self, probe: Key, remote: Remote<A>, sequence: u32, started: u32) {
-        debug_assert!(!self.contains(&remote, sequence), "a four-tuple has one probe");
+    /// Adds the first SYN of a probe. Neither its key nor its four-tuple may be in flight, and
+    /// `started_ms` must not be earlier than that of the probe added before.
+    pub(super) fn insert(&mut self, probe: Key, remote: Remote<A>, sequence: u32, started_ms: u32) {
+        debug_assert!(!self.contains(&remote, sequence), "the four-tuple is not in flight");
         let index = probe.index();
         let (previous, next) = (NONE, NONE);
         let generation = probe.generation();
-        let Remote { address, port, place } = remote;
+        let Remote { address, port, offset } = remote;
         let sent = 1;
         let entry = InFlightSyn {
             address,
             port,
-            place,
+            offset,
             sent,
             sequence,
             generation,
-            started,
+            started_ms,
             previous,
             next,
         };
         if self.entries.len() <= index {
             self.entries.resize(index + 1, InFlightSyn { sent: 0, ..entry });
         }
-        assert!(self.entries[index].sent == 0, "a key has one probe");
+        assert!(self.entries[index].sent == 0, "the key is not in flight");
         self.entries[index] = entry;
         self.len += 1;
         if self.table.len() / 4 * 3 < self.len {
             self.grow();
         } else {
-            self.tabulate(index as u32);
+            self.insert_into_table(index as u32);
         }
         self.append(index as u32);
         self.check_invariants();
     }
 
-    /// Takes out the probe with this four-tuple.
+    /// Removes the probe with this four-tuple, and returns its key.
     pub(super) fn take(&mut self, remote: &Remote<A>, sequence: u32) -> Option<Key> {
         let slot = self.find(remote, sequence)?;
         let index = self.table[slot] - 1;
@@ -139,7 +142,7 @@ impl<A: Copy + PartialEq> InFlight<A> {
         Some(Key::from_parts(index, generation))
     }
 
-    /// Takes out a probe; false if it is not in flight.
+    /// Removes a probe. Returns false if it is not in flight.
     pub(super) fn remove(&mut self, probe: Key) -> bool {
         let Some(entry) = self.entries.get(probe.index()) else { return false };
         if entry.sent == 0 || entry.generation != probe.generation() {
@@ -152,10 +155,10 @@ impl<A: Copy + PartialEq> InFlight<A> {
         true
     }
 
-    /// The next SYN that is to be repeated by now; it counts as sent. Its four-tuple may have
-    /// changed since: see [`InFlight::move_to`].
+    /// The next SYN whose repeat is due; from then on the repeat counts as sent. If its source
+    /// address has changed since, the caller must call [`InFlight::change_sequence`].
     pub(super) fn poll_repeat(&mut self, now: u32) -> Option<Repeat<A>> {
-        let due = |list: &&List| list.first != NONE && self.due_of(list.first) <= now;
+        let due = |list: &&List| list.first != NONE && self.repeat_due_at(list.first) <= now;
         let index = self.lists[..SYNS_MAX - 1].iter().find(due)?.first;
         self.unlink(index);
         let entry = &mut self.entries[index as usize];
@@ -167,9 +170,9 @@ impl<A: Copy + PartialEq> InFlight<A> {
         Some(repeat)
     }
 
-    /// The sequence number of a probe has changed, since its source address has. False if the probe
-    /// is not in flight.
-    pub(super) fn move_to(&mut self, probe: Key, sequence: u32) -> bool {
+    /// Sets the sequence number of a probe, which depends on its source address. Returns false if
+    /// the probe is not in flight.
+    pub(super) fn change_sequence(&mut self, probe: Key, sequence: u32) -> bool {
         let Some(entry) = self.entries.get(probe.index()) else { return false };
         let (remote, before) = (entry.remote(), entry.sequence);
         if entry.sent == 0 || entry.generation != probe.generation() {
@@ -178,47 +181,50 @@ impl<A: Copy + PartialEq> InFlight<A> {
         if before != sequence {
             let slot = self.find(&remote, before);
             let slot = slot.unwrap_or_else(|| unreachable!("each entry is in the table"));
-            self.close_gap(slot);
+            self.remove_from_table(slot);
             self.entries[probe.index()].sequence = sequence;
-            self.tabulate(probe.index() as u32);
+            self.insert_into_table(probe.index() as u32);
         }
         self.check_invariants();
         true
     }
 
-    /// When the next SYN is to be repeated.
+    /// The time at which the next SYN is to be repeated, in milliseconds of the engine's clock.
     pub(super) fn repeat_at(&self) -> Option<u32> {
         let lists = self.lists[..SYNS_MAX - 1].iter().filter(|list| list.first != NONE);
-        lists.map(|list| self.due_of(list.first)).min()
+        lists.map(|list| self.repeat_due_at(list.first)).min()
     }
 
-    /// Takes out every probe, the oldest key first.
-    pub(super) fn drain(&mut self) -> Vec<Key> {
+    /// Removes all probes, and returns their keys in the order of their indices.
+    pub(super) fn take_all(&mut self) -> Vec<Key> {
         let entries = self.entries.iter().enumerate().filter(|(_, entry)| entry.sent > 0);
         let keys = entries.map(|(index, entry)| Key::from_parts(index as u32, entry.generation));
         let keys: Vec<Key> = keys.collect();
         for key in &keys {
             self.remove(*key);
         }
-        assert_eq!(self.len, 0, "nothing is left");
+        assert_eq!(self.len, 0, "no probe is left in flight");
         keys
     }
 
-    fn due_of(&self, index: u32) -> u32 {
+    /// The time at which the next SYN of an entry is due.
+    fn repeat_due_at(&self, index: u32) -> u32 {
         let entry = &self.entries[index as usize];
         let after: Duration = syn_at(u32::from(entry.sent) + 1);
-        entry.started.saturating_add(u32::try_from(after.as_millis()).unwrap_or(u32::MAX))
+        entry.started_ms.saturating_add(u32::try_from(after.as_millis()).unwrap_or(u32::MAX))
     }
 
-    fn slot_of(&self, sequence: u32) -> usize {
+    /// The slot of the table at which the search for a sequence number begins.
+    fn home_slot(&self, sequence: u32) -> usize {
         sequence as usize & (self.table.len() - 1)
     }
 
+    /// The slot of the table that refers to the entry with this four-tuple.
     fn find(&self, remote: &Remote<A>, sequence: u32) -> Option<usize> {
         if self.table.is_empty() {
             return None;
         }
-        let mut slot = self.slot_of(sequence);
+        let mut slot = self.home_slot(sequence);
         loop {
             let index = self.table[slot].checked_sub(1)?;
             let entry = &self.entries[index as usize];
@@ -229,51 +235,55 @@ impl<A: Copy + PartialEq> InFlight<A> {
         }
     }
 
-    fn tabulate(&mut self, index: u32) {
-        let mut slot = self.slot_of(self.entries[index as usize].sequence);
+    /// Puts the index of an entry into the first vacant slot from its home slot on.
+    fn insert_into_table(&mut self, index: u32) {
+        let mut slot = self.home_slot(self.entries[index as usize].sequence);
         while self.table[slot] != 0 {
             slot = (slot + 1) & (self.table.len() - 1);
         }
         self.table[slot] = index + 1;
     }
 
+    /// Doubles the table, and inserts all entries again.
     fn grow(&mut self) {
-        let len = (self.table.len() * 2).max(TABLE_MIN);
+        let len = (self.table.len() * 2).max(TABLE_LEN_MIN);
         self.table.clear();
         self.table.resize(len, 0);
         for index in 0..self.entries.len() {
             if self.entries[index].sent > 0 {
-                self.tabulate(index as u32);
+                self.insert_into_table(index as u32);
             }
         }
     }
 
-    /// Empties a slot, and moves up those behind it that were displaced by it.
-    fn close_gap(&mut self, mut gap: usize) {
+    /// Vacates a slot of the table, and moves later entries back so that a search for them does not
+    /// end at the vacant slot (deletion without tombstones).
+    fn remove_from_table(&mut self, mut vacant: usize) {
         let mask = self.table.len() - 1;
-        let mut slot = gap;
+        let mut slot = vacant;
         loop {
             slot = (slot + 1) & mask;
             let Some(index) = self.table[slot].checked_sub(1) else { break };
-            let home = self.slot_of(self.entries[index as usize].sequence);
-            // It may move unless its own place is behind the gap.
-            if slot.wrapping_sub(home) & mask >= slot.wrapping_sub(gap) & mask {
-                self.table[gap] = self.table[slot];
-                gap = slot;
+            let home = self.home_slot(self.entries[index as usize].sequence);
+            // The entry moves unless its home slot is between the vacant slot and its own.
+            if slot.wrapping_sub(home) & mask >= slot.wrapping_sub(vacant) & mask {
+                self.table[vacant] = self.table[slot];
+                vacant = slot;
             }
         }
-        self.table[gap] = 0;
+        self.table[vacant] = 0;
     }
 
+    /// Removes an entry from the table and from its list. `slot` is its slot in the table.
     fn vacate(&mut self, index: u32, slot: usize) {
-        self.close_gap(slot);
+        self.remove_from_table(slot);
         self.unlink(index);
         self.entries[index as usize].sent = 0;
         self.len -= 1;
         self.check_invariants();
     }
 
-    /// Puts an entry at the end of the list of its next repeat.
+    /// Appends an entry to the list of its number of SYNs sent.
     fn append(&mut self, index: u32) {
         let list = &mut self.lists[usize::from(self.entries[index as usize].sent) - 1];
         let last = std::mem::replace(&mut list.last, index);
@@ -285,6 +295,7 @@ impl<A: Copy + PartialEq> InFlight<A> {
         (entry.previous, entry.next) = (last, NONE);
     }
 
+    /// Removes an entry from its list.
     fn unlink(&mut self, index: u32) {
         let InFlightSyn { previous, next, sent, .. } = self.entries[index as usize];
         let list = &mut self.lists[usize::from(sent) - 1];
@@ -301,23 +312,31 @@ impl<A: Copy + PartialEq> InFlight<A> {
     fn check_invariants(&self) {
         if cfg!(debug_assertions) && self.entries.len() <= 16 {
             let taken = self.entries.iter().filter(|entry| entry.sent > 0);
-            assert_eq!(taken.clone().count(), self.len, "1: the length");
-            assert_eq!(self.table.iter().filter(|it| **it > 0).count(), self.len, "2: the table");
+            assert_eq!(taken.clone().count(), self.len, "1: `len` is the number of entries");
+            assert_eq!(
+                self.table.iter().filter(|it| **it > 0).count(),
+                self.len,
+                "2: the table has one slot for each entry"
+            );
             assert!(
                 taken.clone().all(|it| self.find(&it.remote(), it.sequence).is_some()),
-                "3: each entry is found"
+                "3: each entry is found in the table"
             );
             let mut listed = 0;
-            for (place, list) in self.lists.iter().enumerate() {
+            for (index, list) in self.lists.iter().enumerate() {
                 let (mut at, mut before) = (list.first, 0);
                 while at != NONE {
                     let entry = &self.entries[at as usize];
-                    assert_eq!(usize::from(entry.sent), place + 1, "4: in its list");
-                    assert!(entry.started >= before, "5: in the order of the start");
-                    (at, before, listed) = (entry.next, entry.started, listed + 1);
+                    assert_eq!(
+                        usize::from(entry.sent),
+                        index + 1,
+                        "4: an entry is in the list of its SYNs"
+                    );
+                    assert!(entry.started_ms >= before, "5: a list is in the order of the starts");
+                    (at, before, listed) = (entry.next, entry.started_ms, listed + 1);
                 }
             }
-            assert_eq!(listed, self.len, "6: each entry is in one list");
+            assert_eq!(listed, self.len, "6: each entry is in exactly one list");
         }
     }
 }
@@ -331,32 +350,40 @@ mod tests {
     }
 
     fn remote(port: u16) -> Remote<u32> {
-        Remote { address: 9, port, place: 1 }
+        Remote { address: 9, port, offset: 1 }
     }
 
     #[test]
     fn an_answer_finds_its_probe_among_equal_sequence_numbers() {
-        // All but the last bits are equal, so that the entries displace each other.
-        for gone in 0..8_u16 {
+        // The sequence numbers differ in their last bits only, so that the entries of the table
+        // displace each other.
+        for removed in 0..8_u16 {
             let mut table = InFlight::new();
             let sequence = |port: u16| 0x40_u32 + u32::from(port % 3);
             for port in 0..8 {
                 table.insert(key(port.into()), remote(port), sequence(port), 0);
             }
-            assert_eq!(table.take(&remote(gone), sequence(gone)), Some(key(gone.into())));
-            assert_eq!(table.take(&remote(gone), sequence(gone)), None, "once");
-            for port in (0..8).filter(|port| *port != gone) {
-                assert!(table.contains(&remote(port), sequence(port)), "{gone} gone: {port}");
+            assert_eq!(table.take(&remote(removed), sequence(removed)), Some(key(removed.into())));
+            assert_eq!(
+                table.take(&remote(removed), sequence(removed)),
+                None,
+                "an entry is found once"
+            );
+            for port in (0..8).filter(|port| *port != removed) {
+                assert!(
+                    table.contains(&remote(port), sequence(port)),
+                    "{port}, after {removed} was removed"
+                );
                 assert!(!table.contains(&remote(port), sequence(port) + 1));
             }
-            assert!(!table.remove(key(gone.into())), "it is gone");
-            assert!(!table.remove(Key::from_parts(gone.into(), 6)), "a stale key");
-            assert_eq!(table.drain().len(), 7);
+            assert!(!table.remove(key(removed.into())), "the probe was removed before");
+            assert!(!table.remove(Key::from_parts(removed.into(), 6)), "the key is stale");
+            assert_eq!(table.take_all().len(), 7);
         }
     }
 
     #[test]
-    fn tables_that_wrap_around_keep_every_entry() {
+    fn a_search_that_wraps_around_the_table_finds_every_entry() {
         let mut table = InFlight::new();
         let sequence = |port: u16| u32::MAX - u32::from(port % 2);
         (0..6).for_each(|port| table.insert(key(port.into()), remote(port), sequence(port), 0));
@@ -367,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn syns_are_repeated_when_the_kernel_repeats_them() {
+    fn syns_are_repeated_at_the_times_of_the_kernel() {
         let mut table = InFlight::new();
         table.insert(key(0), remote(1), 5, 100);
         table.insert(key(1), remote(2), 6, 600);
@@ -392,37 +419,42 @@ mod tests {
             (31_100, 1),
         ];
         assert_eq!(sent, expected);
-        assert_eq!(table.len, 1, "it waits on");
+        assert_eq!(table.len, 1, "the probe still waits for an answer");
     }
 
     #[test]
-    fn a_new_source_address_gives_a_probe_another_number() {
+    fn a_probe_is_found_by_its_changed_sequence_number() {
         let mut table = InFlight::new();
         (0..4).for_each(|port| table.insert(key(port.into()), remote(port), 64, 0));
-        assert!(table.move_to(key(2), 65));
-        assert!(!table.move_to(Key::from_parts(2, 8), 66), "a stale key");
+        assert!(table.change_sequence(key(2), 65));
+        assert!(!table.change_sequence(Key::from_parts(2, 8), 66), "the key is stale");
         assert!(!table.contains(&remote(2), 64));
         assert_eq!(table.take(&remote(2), 65), Some(key(2)));
-        assert_eq!(table.drain().len(), 3);
+        assert_eq!(table.take_all().len(), 3);
     }
 
     #[test]
-    fn thousands_of_entries_come_and_go() {
+    fn the_table_stays_consistent_under_random_inserts_and_removals() {
         let mut table = InFlight::new();
-        let (mut dice, mut present) = (1_u32, Vec::new());
+        let (mut random, mut present) = (1_u32, Vec::new());
         for step in 0..50_000_u32 {
-            dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let index = (dice >> 16) % 5_000;
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let index = (random >> 16) % 5_000;
             if present.contains(&index) {
                 let port = index as u16;
-                assert!(table.remove(key(index)) || table.contains(&remote(port), dice));
+                assert!(table.remove(key(index)) || table.contains(&remote(port), random));
                 present.retain(|it| *it != index);
             } else if present.len() < 300 {
-                table.insert(key(index), remote(index as u16), index.wrapping_mul(dice | 1), step);
+                table.insert(
+                    key(index),
+                    remote(index as u16),
+                    index.wrapping_mul(random | 1),
+                    step,
+                );
                 present.push(index);
             }
             assert_eq!(table.len, present.len());
         }
-        assert_eq!(table.drain().len(), present.len());
+        assert_eq!(table.take_all().len(), present.len());
     }
 }

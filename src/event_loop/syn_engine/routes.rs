@@ -1,19 +1,21 @@
-//! Source addresses by destination, as the routing table had them a moment ago.
+//! A cache of the source addresses that the routing table selects, by destination.
 //!
-//! The checksum and the sequence number of a SYN cover its source address, so that it must be known
-//! before the kernel routes the packet. An address is looked up again after [`AGE_MAX`], so that a
-//! route that changes during a scan is noticed. Pure.
+//! The checksum and the sequence number of a SYN depend on its source address, so the address must
+//! be known before the kernel routes the packet. It is looked up again after [`AGE_MAX_MS`], so
+//! that a change of the route during a scan is noticed. This module makes no system call and reads
+//! no clock.
 
 use std::net::IpAddr;
 
 use crate::limits;
 
-/// Milliseconds for which a source address is used.
-const AGE_MAX: u32 = 1000;
-/// Destinations that are remembered at first; a later one takes the place of an earlier one.
+/// The number of milliseconds for which a source address is used before it is looked up again.
+const AGE_MAX_MS: u32 = 1000;
+/// The number of slots of the smallest table.
 const ENTRIES_MIN: usize = 1024;
-/// The table doubles up to this while destinations displace each other: 2.5 MB, and as many as
-/// there are targets of a list at once.
+/// The number of slots of the largest table: the number of targets that are scanned at once. Its
+/// slots take 2.5 MB. A table of this size does not grow; a new entry then replaces the one in its
+/// slot.
 const ENTRIES_MAX: usize = limits::BATCH_JOBS_MAX;
 
 const _: () = assert!(ENTRIES_MIN.is_power_of_two() && ENTRIES_MAX.is_power_of_two());
@@ -22,48 +24,49 @@ const _: () = assert!(ENTRIES_MIN.is_power_of_two() && ENTRIES_MAX.is_power_of_t
 struct RouteEntry {
     to: IpAddr,
     source: IpAddr,
-    looked_up: u32,
+    looked_up_ms: u32,
 }
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Routes {
+pub(super) struct RouteCache {
     entries: Vec<Option<RouteEntry>>,
 }
 
-impl Routes {
-    /// The source address towards `to`, if it was looked up lately.
-    pub(super) fn source(&self, to: IpAddr, now: u32) -> Option<IpAddr> {
-        let entry = self.entries.get(self.place(to))?.as_ref()?;
-        (entry.to == to && entry.is_young(now)).then_some(entry.source)
+impl RouteCache {
+    /// The source address for packets to `to`, if it was looked up less than [`AGE_MAX_MS`] ago.
+    pub(super) fn source(&self, to: IpAddr, now_ms: u32) -> Option<IpAddr> {
+        let entry = self.entries.get(self.slot(to))?.as_ref()?;
+        (entry.to == to && entry.is_fresh(now_ms)).then_some(entry.source)
     }
 
-    /// The routing table was asked.
-    pub(super) fn insert(&mut self, to: IpAddr, source: IpAddr, now: u32) {
+    /// Stores the source address that the routing table has selected for packets to `to`. The table
+    /// doubles while this would replace a fresh entry of another destination.
+    pub(super) fn insert(&mut self, to: IpAddr, source: IpAddr, now_ms: u32) {
         if self.entries.is_empty() {
             self.entries.resize(ENTRIES_MIN, None);
         }
-        let displaces = |entry: RouteEntry| entry.to != to && entry.is_young(now);
-        while self.entries.len() < ENTRIES_MAX
-            && self.entries[self.place(to)].is_some_and(displaces)
+        let displaces = |entry: RouteEntry| entry.to != to && entry.is_fresh(now_ms);
+        while self.entries.len() < ENTRIES_MAX && self.entries[self.slot(to)].is_some_and(displaces)
         {
-            self.grow(now);
+            self.grow(now_ms);
         }
-        let place = self.place(to);
-        self.entries[place] = Some(RouteEntry { to, source, looked_up: now });
+        let slot = self.slot(to);
+        self.entries[slot] = Some(RouteEntry { to, source, looked_up_ms: now_ms });
     }
 
-    fn grow(&mut self, now: u32) {
+    /// Doubles the table, and keeps the fresh entries.
+    fn grow(&mut self, now_ms: u32) {
         let len = self.entries.len() * 2;
         let before = std::mem::replace(&mut self.entries, vec![None; len]);
-        for entry in before.into_iter().flatten().filter(|entry| entry.is_young(now)) {
-            let place = self.place(entry.to);
-            self.entries[place] = Some(entry);
+        for entry in before.into_iter().flatten().filter(|entry| entry.is_fresh(now_ms)) {
+            let slot = self.slot(entry.to);
+            self.entries[slot] = Some(entry);
         }
     }
 
-    /// Neighbouring addresses have different places.
-    fn place(&self, to: IpAddr) -> usize {
+    /// The slot of a destination. Neighbouring addresses have different slots.
+    fn slot(&self, to: IpAddr) -> usize {
         let bits = match to {
             IpAddr::V4(to) => to.to_bits(),
             IpAddr::V6(to) => {
@@ -76,8 +79,8 @@ impl Routes {
 }
 
 impl RouteEntry {
-    const fn is_young(&self, now: u32) -> bool {
-        now.wrapping_sub(self.looked_up) < AGE_MAX
+    const fn is_fresh(&self, now_ms: u32) -> bool {
+        now_ms.wrapping_sub(self.looked_up_ms) < AGE_MAX_MS
     }
 }
 
@@ -87,30 +90,30 @@ mod tests {
 
     #[test]
     fn a_source_address_is_used_for_a_second() {
-        let mut routes = Routes::default();
+        let mut cache = RouteCache::default();
         let [to, other, source] =
             ["192.0.2.1", "2001:db8::1", "192.0.2.9"].map(|text| text.parse::<IpAddr>().unwrap());
-        assert_eq!(routes.source(to, 0), None);
-        routes.insert(to, source, u32::MAX - 10);
-        assert_eq!(routes.source(to, u32::MAX), Some(source));
-        assert_eq!(routes.source(to, 100), Some(source), "the clock wraps");
-        assert_eq!(routes.source(to, 1000), None, "it is too old");
-        assert_eq!(routes.source(other, 0), None);
+        assert_eq!(cache.source(to, 0), None);
+        cache.insert(to, source, u32::MAX - 10);
+        assert_eq!(cache.source(to, u32::MAX), Some(source));
+        assert_eq!(cache.source(to, 100), Some(source), "the clock has wrapped");
+        assert_eq!(cache.source(to, 1000), None, "the address must be looked up again");
+        assert_eq!(cache.source(other, 0), None);
     }
 
     #[test]
-    fn all_targets_of_a_network_are_remembered() {
-        let mut routes = Routes::default();
+    fn the_cache_holds_all_addresses_of_a_network_and_has_a_maximum_size() {
+        let mut cache = RouteCache::default();
         let source = IpAddr::from([192, 0, 2, 9]);
         let targets =
             |count: u32| (0..count).map(|n| IpAddr::from((0x0a63_0101 + n).to_be_bytes()));
         for to in targets(4096) {
-            routes.insert(to, source, 5);
+            cache.insert(to, source, 5);
         }
-        assert!(targets(4096).all(|to| routes.source(to, 6) == Some(source)));
+        assert!(targets(4096).all(|to| cache.source(to, 6) == Some(source)));
         for to in targets(200_000) {
-            routes.insert(to, source, 7);
+            cache.insert(to, source, 7);
         }
-        assert_eq!(routes.entries.len(), ENTRIES_MAX, "the table has a bound");
+        assert_eq!(cache.entries.len(), ENTRIES_MAX, "the table does not grow beyond its maximum");
     }
 }

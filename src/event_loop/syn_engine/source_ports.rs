@@ -1,35 +1,42 @@
-//! The source ports of SYNs: reserved one by one, all in one block that the filter lets pass.
+//! The source ports of SYNs. They are reserved one by one when they are needed, all from the block
+//! of ports that the filter of the raw sockets lets pass.
 //!
-//! One port is enough for all scans, since their probes differ in address or port. Pings of one
-//! port that are in flight together need one each, so that an answer shows to which ping it
-//! belongs.
+//! One source port is enough for all scans, because their probes differ in the address or port of
+//! the target. Pings of the same port that are in flight at the same time need a source port each,
+//! so that an answer shows to which ping it belongs. The kernel keeps the ports reserved until the
+//! process ends.
 
 use crate::event::Shortage;
 use crate::kernel::Kernel;
 use crate::limits;
 use crate::packet::filter::PortBlock;
 
-/// A source port, and its place in the block.
+/// A source port, and its offset in the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SourcePort {
     pub(super) number: u16,
-    pub(super) place: u8,
+    pub(super) offset: u8,
 }
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct SourcePorts {
-    /// Known once the first port is reserved.
+    /// The block of the first reserved port; `None` before a port is reserved.
     block: Option<PortBlock>,
     reserved: Vec<SourcePort>,
-    /// The index in `reserved` that is tried first: each port has its turn, so that a late answer
-    /// to a ping that was given up is seldom taken for that of a later one.
+    /// The index in `reserved` (modulo its length) of the port that is tried first. It advances
+    /// with each SYN, so that a late answer to a ping that was given up is seldom assigned to a
+    /// later ping.
     next: usize,
 }
 
 impl SourcePorts {
-    /// The block; the first call reserves a port of the kernel's choice.
-    pub(super) fn open(&mut self, kernel: &mut impl Kernel) -> Result<PortBlock, Shortage> {
+    /// Returns the block. The first call reserves a port that the kernel chooses, and its block is
+    /// used from then on.
+    pub(super) fn reserve_first(
+        &mut self,
+        kernel: &mut impl Kernel,
+    ) -> Result<PortBlock, Shortage> {
         if let Some(block) = self.block {
             return Ok(block);
         }
@@ -39,18 +46,18 @@ impl SourcePorts {
         Ok(*self.block.insert(block))
     }
 
-    /// What `take` makes of the first port that is free for it; one more is reserved if there is
-    /// none.
+    /// Returns the result of `try_port` for the first reserved port for which it is not `None`. If
+    /// there is none, one more port of the block is reserved.
     pub(super) fn choose<T>(
         &mut self,
         kernel: &mut impl Kernel,
-        take: impl Fn(SourcePort) -> Option<T>,
+        try_port: impl Fn(SourcePort) -> Option<T>,
     ) -> Result<T, Shortage> {
         self.next += 1;
         let len = self.reserved.len();
-        let mut turns = (0..len).map(|tried| self.reserved[(self.next + tried) % len]);
-        if let Some(taken) = turns.find_map(&take) {
-            return Ok(taken);
+        let mut candidates = (0..len).map(|tried| self.reserved[(self.next + tried) % len]);
+        if let Some(chosen) = candidates.find_map(&try_port) {
+            return Ok(chosen);
         }
         let block = self.block.ok_or(Shortage::SourcePorts)?;
         if len >= limits::SYN_SOURCE_PORTS_MAX {
@@ -62,9 +69,9 @@ impl SourcePorts {
             match kernel.reserve_port(number) {
                 Ok(number) => {
                     let port = self.insert(block, number);
-                    return port.and_then(take).ok_or(Shortage::SourcePorts);
+                    return port.and_then(try_port).ok_or(Shortage::SourcePorts);
                 }
-                // Another program has it.
+                // Another program has this port.
                 Err(Shortage::SourcePorts) => {}
                 Err(shortage) => return Err(shortage),
             }
@@ -72,18 +79,18 @@ impl SourcePorts {
         Err(Shortage::SourcePorts)
     }
 
-    /// The place of a port of the block.
-    pub(super) fn place(&self, number: u16) -> Option<u8> {
-        self.block?.place(number)
+    /// The offset of a port in the block; `None` if it is in another block.
+    pub(super) fn offset(&self, number: u16) -> Option<u8> {
+        self.block?.offset(number)
     }
 
-    /// The port at a place.
-    pub(super) fn number(&self, place: u8) -> Option<u16> {
-        Some(self.block?.port(place))
+    /// The port at an offset in the block; `None` before a port is reserved.
+    pub(super) fn number(&self, offset: u8) -> Option<u16> {
+        Some(self.block?.port(offset))
     }
 
     fn insert(&mut self, block: PortBlock, number: u16) -> Option<SourcePort> {
-        let port = SourcePort { number, place: block.place(number)? };
+        let port = SourcePort { number, offset: block.offset(number)? };
         self.reserved.push(port);
         Some(port)
     }

@@ -24,7 +24,7 @@ pub fn sort(candidates: &mut [RoutedAddress]) {
     candidates.sort_by(compare);
     debug_assert!(
         candidates.is_sorted_by_key(|candidate| candidate.source.is_none()),
-        "what has no route stands last"
+        "candidates without a route come last"
     );
 }
 

@@ -388,14 +388,14 @@ mod tests {
     fn get_requests_a_scan_and_head_checks_the_request() {
         let target = "/open-ports?domain=example.com&toPort=80";
         let (
-            Ok(Command::Scan { request: asked, form: Form::Json }),
+            Ok(Command::Scan { request: requested, form: Form::Json }),
             Ok(Command::CheckScan { request: checked, form: Form::Json }),
         ) = (parse_one(Method::Get, target), parse_one(Method::Head, target))
         else {
             panic!("both commands must contain a scan");
         };
-        assert_eq!(asked, checked);
-        assert_eq!(asked.host, Host::Name("example.com".into()));
+        assert_eq!(requested, checked);
+        assert_eq!(requested.host, Host::Name("example.com".into()));
         assert_eq!(
             parse_one(Method::Options, "/open-ports"),
             Ok(Command::Options { allow: ALLOW })

@@ -1,10 +1,9 @@
 //! One command-line run: a list of targets, which the jobs of the core scan.
 //!
 //! A [`Batch`] is a pure state machine, driven by `core`. The core takes targets from
-//! [`Batch::poll_target`] as far as its budget permits, reports the result of each, and performs
-//! the actions of [`Batch::poll_action`] for stderr and writes the bytes of [`Batch::stdout`]. The
-//! batch counts results and decides the exit code; it never scans or resolves, and knows no work
-//! but its own.
+//! [`Batch::poll_target`] as far as its budget permits, reports the result of each, performs the
+//! actions of [`Batch::poll_action`] for stderr, and writes the bytes of [`Batch::stdout`]. The
+//! batch counts results and decides the exit code; it never scans or resolves.
 //!
 //! The results of a target are printed at once. While a slow reader leaves too many bytes unread,
 //! no further target begins. Submodules: [`options`]; [`list`], [`segments`] and [`targets`] (the
@@ -149,19 +148,19 @@ impl Batch {
 
     fn report_list(&mut self) {
         let (lines, more) = self.options.targets.bad_lines();
-        let mut said: Vec<String> = lines
+        let mut messages: Vec<String> = lines
             .iter()
             .map(|line| format!("--targets, line {}: {}", line.number, line.reason))
             .collect();
         if more > 0 {
-            said.push(format!("--targets: {more} more lines are no targets"));
+            messages.push(format!("--targets: {more} more lines are no targets"));
         }
         if self.options.targets.is_empty() {
-            said.push("--targets: there is no target".to_owned());
+            messages.push("--targets: there is no target".to_owned());
         }
-        self.has_failed = !said.is_empty();
-        said.extend(self.options.targets.note().map(str::to_owned));
-        for text in said {
+        self.has_failed = !messages.is_empty();
+        messages.extend(self.options.targets.note().map(str::to_owned));
+        for text in messages {
             self.stderr.write_line(&text);
         }
     }
@@ -202,19 +201,19 @@ impl Batch {
 
     /// The ports of a target that are in this shard.
     fn ports_of(&self, target: &Target) -> PortSet {
-        let asked = self.options.targets.asked(target);
-        self.options.shard.select(self.space, target.first, &asked.ports)
+        let requested = self.options.targets.requested_ports(target);
+        self.options.shard.select(self.space, target.first, &requested.ports)
     }
 
     fn request(&self, target: &Target, ports: PortSet) -> Option<ScanRequest> {
         let BatchOptions { targets, scan, .. } = &self.options;
-        let asked = targets.asked(target);
+        let requested = targets.requested_ports(target);
         Some(ScanRequest {
             host: targets.host(target.who)?,
             domain: targets.domain(target.who).into(),
             ports,
-            from_port: asked.from_port,
-            to_port: asked.to_port,
+            from_port: requested.from_port,
+            to_port: requested.to_port,
             // The batch has one rate for all targets together, see `Batch::scan_options`.
             options: ScanOptions { rate: None, include: self.printer.include(), ..*scan },
         })
@@ -465,22 +464,22 @@ impl Batch {
         self.printer.stdout()
     }
 
-    /// How many names may be looked up at once; at least one.
+    /// The number of names that may be looked up at once; at least one.
     pub fn lookups_at_once(&self) -> usize {
         self.options.targets.names_len().clamp(1, limits::LOOKUPS_MAX)
     }
 
     fn check_invariants(&self) {
-        assert!(self.progress.done <= self.progress.total, "1: no port is done twice");
-        assert!(self.progress.targets_done <= self.progress.targets, "2: nor is a target");
+        assert!(self.progress.done <= self.progress.total, "1: no port ends twice");
+        assert!(self.progress.targets_done <= self.progress.targets, "2: no target ends twice");
         // With tens of thousands of targets, counting them after each change would take too long.
         if self.running.len() < INVARIANT_TARGETS_MAX {
             let lookups = self.running.values().filter(|it| it.is_lookup()).count();
-            debug_assert_eq!(self.resolving, lookups, "3: lookups are counted");
+            debug_assert_eq!(self.resolving, lookups, "3: `resolving` is correct");
             let ports: u64 = self.running.values().map(|it| it.ports).sum();
-            debug_assert_eq!(self.ports_running, ports, "4: so are ports");
+            debug_assert_eq!(self.ports_running, ports, "4: `ports_running` is correct");
         }
-        assert!(self.running.len() <= limits::BATCH_JOBS_MAX, "5: targets at once are bounded");
+        assert!(self.running.len() <= limits::BATCH_JOBS_MAX, "5: running targets are bounded");
     }
 }
 

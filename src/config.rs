@@ -159,10 +159,10 @@ pub fn parse(
         (Subcommand::Serve, [word, ..]) => {
             Err(unexpected(word.to_string_lossy().into_owned(), Some(command)))
         }
-        (Subcommand::Scan, words) => scan::asked(&config.scan, words, &config.settings.interfaces)
-            .map(|asked| Invocation::Scan(Box::new(config), asked)),
+        (Subcommand::Scan, words) => scan::parse(&config.scan, words, &config.settings.interfaces)
+            .map(|arguments| Invocation::Scan(Box::new(config), arguments)),
         (Subcommand::Healthcheck, words) => {
-            scan::asked_service(&config.listen, words).map(Invocation::Healthcheck)
+            scan::healthcheck_address(&config.listen, words).map(Invocation::Healthcheck)
         }
     }
 }
@@ -248,7 +248,7 @@ fn take_short(
     match (short.value, FLAGS.iter().find(|flag| flag.name == short.name)) {
         (Some(value), _) => Ok((short.name, value.into())),
         (None, Some(flag)) => Ok((short.name, take_value(parser, flag)?)),
-        (None, None) => unreachable!("a short flag stands for one of the table"),
+        (None, None) => unreachable!("a short flag stands for a flag of the table"),
     }
 }
 
@@ -585,7 +585,7 @@ mod tests {
     fn scan_of(args: &[&str]) -> (Config, ScanArguments) {
         let args: Vec<&str> = ["scan"].iter().chain(args).copied().collect();
         match parse_with(&args, &[]) {
-            Ok(Invocation::Scan(config, asked)) => (*config, asked),
+            Ok(Invocation::Scan(config, arguments)) => (*config, arguments),
             other => panic!("{args:?} gave {other:?}"),
         }
     }
@@ -593,15 +593,15 @@ mod tests {
     #[test]
     fn a_scan_has_targets_and_a_list_and_every_port_unless_ports_are_given() {
         let check = |args: &[&str], source: &str, ports: &str| {
-            let (config, asked) = scan_of(args);
-            let list = asked.list.map(|list| match list {
+            let (config, arguments) = scan_of(args);
+            let list = arguments.list.map(|list| match list {
                 ListSource::File(path) => format!("list {}", path.display()),
                 ListSource::Stdin => "stdin".to_owned(),
             });
             let shown: Vec<String> =
-                asked.targets.into_iter().map(|(text, _)| text).chain(list).collect();
+                arguments.targets.into_iter().map(|(text, _)| text).chain(list).collect();
             assert_eq!(shown.join(" "), source, "{args:?}");
-            assert_eq!(asked.ports.display_ranges().to_string(), ports, "{args:?}");
+            assert_eq!(arguments.ports.display_ranges().to_string(), ports, "{args:?}");
             assert_eq!(
                 config.exposure(),
                 Exposure::LoopbackOnly,
@@ -631,8 +631,8 @@ mod tests {
             let args = ["openports", "scan", "--exclude-targets", text, text, "80"];
             let args = args.into_iter().map(OsString::from);
             let read = parse(args, |_| None, || Interfaces::parse(table));
-            let Ok(Invocation::Scan(config, asked)) = read else { panic!("{read:?}") };
-            let specs = [&asked.targets[0].1, &config.scan.exclude_targets[0]];
+            let Ok(Invocation::Scan(config, arguments)) = read else { panic!("{read:?}") };
+            let specs = [&arguments.targets[0].1, &config.scan.exclude_targets[0]];
             for spec in specs {
                 let expected = AddressRange::one("fe80::1".parse().unwrap(), 2);
                 assert_eq!(spec.hosts, TargetHosts::Addresses(expected), "{text}");

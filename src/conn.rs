@@ -86,8 +86,8 @@ impl Conn {
     /// Handles received bytes: at most [`Conn::bytes_wanted`] of them.
     pub fn handle_received(&mut self, now: Instant, bytes: &[u8]) {
         if self.state.read_mode() == ReadMode::Keep {
-            assert!(!self.is_read_closed, "nothing comes after FIN");
-            assert!(bytes.len() <= self.bytes_wanted(), "more came than was wanted");
+            assert!(!self.is_read_closed, "no bytes arrive after a FIN");
+            assert!(bytes.len() <= self.bytes_wanted(), "the caller read more than `bytes_wanted`");
             self.input.tail().extend_from_slice(bytes);
         }
         self.check_invariants(now);
@@ -197,12 +197,12 @@ impl Conn {
             BodyFraming::Chunked => write_chunk(self.queue(now), bytes),
             BodyFraming::ToClose => self.queue(now).extend_from_slice(bytes),
             BodyFraming::Length(left) => {
-                assert!(bytes.len() as u64 <= left, "no more than was said");
+                assert!(bytes.len() as u64 <= left, "a stream does not exceed its declared length");
                 let framing = BodyFraming::Length(left - bytes.len() as u64);
                 self.state = ConnState::Streaming(Stream { method, framing, reuse });
                 self.queue(now).extend_from_slice(bytes);
             }
-            BodyFraming::Untold => unreachable!("a body that is told has an end"),
+            BodyFraming::Undeclared => unreachable!("a stream declares how its body ends"),
         }
         self.check_invariants(now);
     }
@@ -214,7 +214,7 @@ impl Conn {
             self.queue(now).extend_from_slice(LAST_CHUNK);
         }
         let is_short = matches!(framing, BodyFraming::Length(1..)) && method != Method::Head;
-        assert!(!is_short, "no less than was said");
+        assert!(!is_short, "a stream reaches its declared length");
         self.end_answer(now, reuse);
         self.check_invariants(now);
     }
@@ -359,7 +359,7 @@ impl Conn {
             | ConnState::Streaming(_)
             | ConnState::Flushing { .. }
             | ConnState::Closing { .. }
-            | ConnState::Closed => unreachable!("these have no deadline"),
+            | ConnState::Closed => unreachable!("these states have no deadline"),
         }
     }
 
@@ -389,13 +389,13 @@ impl Conn {
         let ConnState::Body { request, pending, .. } =
             std::mem::replace(&mut self.state, ConnState::Closed)
         else {
-            unreachable!("only a body ends here");
+            unreachable!("the state is `Body`");
         };
         self.hand_out(request, pending)
     }
 
     fn hand_out(&mut self, request: Request, pending: PendingResponse) -> Step {
-        assert!(self.requests_left > 0, "the answer to the last request said close");
+        assert!(self.requests_left > 0, "no request follows the last permitted one");
         self.requests_left -= 1;
         self.state = ConnState::Answering(pending);
         Step::Request(request)
@@ -413,7 +413,7 @@ impl Conn {
             | ConnState::Flushing { .. }
             | ConnState::Lingering { .. }
             | ConnState::Closing { .. }
-            | ConnState::Closed => unreachable!("no request is coming"),
+            | ConnState::Closed => unreachable!("no request is being received"),
         };
         let method = if is_head { Method::Head } else { Method::Other };
         let reason = if refusal == Refusal::HeadTimeout {
@@ -443,7 +443,7 @@ impl Conn {
         if let ConnState::Answering(pending) = self.state {
             return Some(pending);
         }
-        assert!(self.state.is_over(), "an answer that nobody asked for");
+        assert!(self.state.is_over(), "an answer needs a request");
         None
     }
 
@@ -452,7 +452,7 @@ impl Conn {
         if let ConnState::Streaming(stream) = self.state {
             return Some(stream);
         }
-        assert!(self.state.is_over(), "a piece of no stream");
+        assert!(self.state.is_over(), "a piece needs an open stream");
         None
     }
 

@@ -141,7 +141,7 @@ impl Core {
                 self.clients().handle_wall(wall);
             }
             Event::Tick { worked, backlog } => {
-                self.telemetry.counters().observe_turn(worked);
+                self.telemetry.counters().observe_tick(worked);
                 self.on_tick(now, backlog);
             }
             Event::Signal(signal) => self.on_signal(now, signal),
@@ -490,7 +490,7 @@ impl Core {
     fn check_invariants(&self) {
         self.responder.check_invariants();
         let keyed = self.responder.clients().len() + self.pipeline.jobs().attended();
-        debug_assert!(self.sockets.len() >= keyed, "whatever is in flight has a key");
+        debug_assert!(self.sockets.len() >= keyed, "everything in flight has a key");
     }
 }
 

@@ -240,7 +240,7 @@ impl Resolver {
             return;
         };
         let Some(lookup) = self.lookups.get_mut(key) else {
-            unreachable!("a waiter waits for a lookup that is there");
+            unreachable!("the lookup of a waiter exists");
         };
         lookup.waiters.retain(|other| *other != waiter);
         if lookup.waiters.is_empty() {
@@ -270,7 +270,7 @@ impl Resolver {
         let Some(pending) = self.attempts.get_mut(attempt) else { return };
         // The reply is not complete yet.
         let Some(reply) = pending.on_received(bytes) else { return };
-        let Some(attempt) = self.close(attempt) else { unreachable!("it was there just now") };
+        let Some(attempt) = self.close(attempt) else { unreachable!("it was found above") };
         let (key, kind) = (attempt.lookup, attempt.question.kind);
         let Some(search) = search_mut(&mut self.lookups, key) else {
             unreachable!("an attempt belongs to a lookup that searches");
@@ -352,7 +352,7 @@ impl Resolver {
         let next_query = search.next_query()?;
         let (to, transport, kind) = (next_query.to, next_query.transport, next_query.question.kind);
         let attempt = self.attempts.insert(Attempt::new(key, next_query, id));
-        search.on_asked(now, kind, attempt);
+        search.on_started(now, kind, attempt);
         self.go_on(now, key);
         Some(Output::Open { attempt, to, transport })
     }
@@ -387,7 +387,7 @@ impl Resolver {
             ServerOrder::Rotating => self.begun % conf.servers.len(),
         };
         let Some(lookup) = self.lookups.get_mut(key) else {
-            unreachable!("a lookup begins before it ends");
+            unreachable!("the callers begin existing lookups");
         };
         let LookupRequest { name, family } = &lookup.request;
         let mut addresses = self.files.hosts.find(name, *family);
@@ -474,16 +474,16 @@ impl Resolver {
         // 1. Every lookup has a waiter, and each waiter waits for exactly one lookup.
         let mut waiters_len = 0;
         for (key, lookup) in self.lookups.iter() {
-            assert!(!lookup.waiters.is_empty(), "somebody waits for every lookup");
+            assert!(!lookup.waiters.is_empty(), "every lookup has a waiter");
             waiters_len += lookup.waiters.len();
             assert!(lookup.waiters.iter().all(|waiter| self.waiters.get(waiter) == Some(&key)));
             // 3. A lookup is in the queue exactly when it needs a socket.
             let wants_socket = lookup.search.as_ref().is_some_and(Search::wants_socket);
-            assert_eq!(self.queue.contains(&key), wants_socket, "the queue is what it says");
+            assert_eq!(self.queue.contains(&key), wants_socket, "the queue is complete");
         }
         assert_eq!(self.waiters.len(), waiters_len, "a waiter waits for one lookup");
         // 2. Every attempt belongs to a lookup that knows it; there are at most `sockets_max`.
-        assert!(self.attempts.len() <= self.sockets_max, "the share of descriptors is kept");
+        assert!(self.attempts.len() <= self.sockets_max, "the number of sockets is bounded");
         let searches = self.lookups.iter().filter_map(|(_, lookup)| lookup.search.as_ref());
         let known: Vec<Key> = searches.flat_map(Search::attempts).collect();
         assert!(known.iter().all(|attempt| self.attempts.get(*attempt).is_some()));
@@ -504,14 +504,14 @@ mod tests {
     use std::time::Duration;
 
     /// A query that a scripted server receives.
-    struct Asked<'a> {
+    struct ReceivedQuery<'a> {
         /// The last byte of the server's address; see [`conf`].
         server: u8,
         transport: Transport,
         /// The question, for example `www.a.test A`.
-        what: &'a str,
+        question: &'a str,
         /// The message, from which a reply is built.
-        query: &'a [u8],
+        message: &'a [u8],
         /// A random number, derived from the seed of the world.
         dice: u64,
     }
@@ -528,23 +528,23 @@ mod tests {
         Send(Vec<Vec<u8>>),
     }
 
-    type Script = fn(&Asked<'_>) -> Act;
+    type Script = fn(&ReceivedQuery<'_>) -> Act;
 
     /// A zone of three names. No other name exists below `test`.
-    fn answer_well(asked: &Asked<'_>) -> Act {
+    fn answer_well(received: &ReceivedQuery<'_>) -> Act {
         let soa = "test 900 SOA 20";
-        let (rcode, record) = match asked.what {
+        let (rcode, record) = match received.question {
             "www.a.test A" => (Rcode::NOERROR, "www.a.test 60 A 192.0.2.1"),
             "www.a.test AAAA" => (Rcode::NOERROR, "www.a.test 30 AAAA 2001:db8::1"),
             "v4.a.test A" => (Rcode::NOERROR, "v4.a.test 60 A 192.0.2.4"),
             "v4.a.test AAAA" | "empty.a.test A" | "empty.a.test AAAA" => (Rcode::NOERROR, soa),
             _ => (Rcode::NXDOMAIN, soa),
         };
-        Act::Send(vec![reply_to(asked.query, rcode, &[record])])
+        Act::Send(vec![reply_to(received.message, rcode, &[record])])
     }
 
-    fn fail(asked: &Asked<'_>) -> Act {
-        Act::Send(vec![reply_to(asked.query, Rcode::SERVFAIL, &[])])
+    fn fail(received: &ReceivedQuery<'_>) -> Act {
+        Act::Send(vec![reply_to(received.message, Rcode::SERVFAIL, &[])])
     }
 
     /// A resolv.conf with this number of servers, from 10.0.0.1 on, and these lines.
@@ -659,15 +659,16 @@ mod tests {
                 written = message;
             }
             let request = Message::from_slice(&written).unwrap().sole_question().unwrap();
-            let what = format!("{} {}", request.qname(), request.qtype());
+            let question = format!("{} {}", request.qname(), request.qtype());
             let IpAddr::V4(ip) = to.ip() else { panic!("the script's servers are IPv4") };
             let server = ip.octets()[3];
             let ms = (self.now - self.start).as_millis();
             let suffix = if transport == Transport::Tcp { "/tcp" } else { "" };
-            self.log.push(format!("{ms} {server}{suffix} {what}"));
+            self.log.push(format!("{ms} {server}{suffix} {question}"));
             let dice = self.roll();
-            let asked = Asked { server, transport, what: &what, query: &written, dice };
-            let act = (self.script)(&asked);
+            let received =
+                ReceivedQuery { server, transport, question: &question, message: &written, dice };
+            let act = (self.script)(&received);
             self.query = written;
             match (act, transport) {
                 (Act::Silent, _) => {}
@@ -805,9 +806,9 @@ mod tests {
 
     #[test]
     fn a_name_without_data_is_looked_for_under_the_next_suffix() {
-        let script: Script = |asked| match asked.what {
-            "www.b.test A" => Act::Send(vec![reply_to(asked.query, Rcode::NOERROR, &[])]),
-            _ => answer_well(asked),
+        let script: Script = |received| match received.question {
+            "www.b.test A" => Act::Send(vec![reply_to(received.message, Rcode::NOERROR, &[])]),
+            _ => answer_well(received),
         };
         let lines = conf(1, "search b.test a.test");
         let log = ["0 1 www.b.test A", "0 1 www.a.test A"];
@@ -816,10 +817,10 @@ mod tests {
 
     #[test]
     fn a_server_that_fails_is_followed_by_the_next_one() {
-        let script: Script = |asked| match asked.server {
-            1 => fail(asked),
+        let script: Script = |received| match received.server {
+            1 => fail(received),
             2 => Act::Refuse,
-            _ => answer_well(asked),
+            _ => answer_well(received),
         };
         let log = ["0 1 www.a.test A", "0 2 www.a.test A", "0 3 www.a.test A"];
         check((&conf(3, ""), script), ("www.a.test", Family::V4), "192.0.2.1", &log);
@@ -846,9 +847,13 @@ mod tests {
         };
         check(|_| Act::Silent, "timed_out", 2);
         check(|_| Act::Refuse, "unreachable", 0);
-        check(|asked| if asked.server == 1 { Act::Silent } else { Act::Refuse }, "timed_out", 1);
         check(
-            |asked| if asked.server == 2 { Act::Silent } else { fail(asked) },
+            |received| if received.server == 1 { Act::Silent } else { Act::Refuse },
+            "timed_out",
+            1,
+        );
+        check(
+            |received| if received.server == 2 { Act::Silent } else { fail(received) },
             "server_failure",
             1,
         );
@@ -856,8 +861,13 @@ mod tests {
 
     #[test]
     fn a_failure_about_one_suffix_does_not_end_the_search_list() {
-        let script: Script =
-            |asked| if asked.what.starts_with("www.b") { fail(asked) } else { answer_well(asked) };
+        let script: Script = |received| {
+            if received.question.starts_with("www.b") {
+                fail(received)
+            } else {
+                answer_well(received)
+            }
+        };
         let lines = "search b.test a.test\noptions attempts:1";
         let log = ["0 1 www.b.test A", "0 1 www.a.test A"];
         check((&conf(1, lines), script), ("www", Family::V4), "192.0.2.1", &log);
@@ -869,7 +879,7 @@ mod tests {
     #[test]
     fn a_dead_server_costs_its_timeout_once_for_the_whole_search_list() {
         let script: Script =
-            |asked| if asked.server == 1 { Act::Silent } else { answer_well(asked) };
+            |received| if received.server == 1 { Act::Silent } else { answer_well(received) };
         let lines = conf(2, "search b.test c.test a.test");
         let log = ["0 1 www.b.test A", "5000 2 www.b.test A", "5000 2 www.c.test A"];
         let log = [&log[..], &["5000 2 www.a.test A"]].concat();
@@ -889,10 +899,11 @@ mod tests {
 
     #[test]
     fn one_family_is_enough_if_the_other_fails_or_is_late() {
-        let fails: Script =
-            |asked| if asked.what.ends_with("AAAA") { fail(asked) } else { answer_well(asked) };
-        let silent: Script = |asked| {
-            if asked.what.ends_with(" A") { Act::Silent } else { answer_well(asked) }
+        let fails: Script = |received| {
+            if received.question.ends_with("AAAA") { fail(received) } else { answer_well(received) }
+        };
+        let silent: Script = |received| {
+            if received.question.ends_with(" A") { Act::Silent } else { answer_well(received) }
         };
         let mut world = World::new(&conf(1, ""), fails);
         assert_eq!(world.look_up("www.a.test", Family::Any), "192.0.2.1");
@@ -909,13 +920,13 @@ mod tests {
 
     #[test]
     fn a_truncated_answer_is_asked_for_again_over_tcp_and_read_byte_by_byte() {
-        let script: Script = |asked| match asked.transport {
+        let script: Script = |received| match received.transport {
             Transport::Udp => {
-                let mut reply = reply_to(asked.query, Rcode::NOERROR, &[]);
+                let mut reply = reply_to(received.message, Rcode::NOERROR, &[]);
                 reply[2] |= 2;
                 Act::Send(vec![reply])
             }
-            Transport::Tcp => answer_well(asked),
+            Transport::Tcp => answer_well(received),
         };
         let log = ["0 1 www.a.test A", "0 1/tcp www.a.test A"];
         check((&conf(1, ""), script), ("www.a.test", Family::V4), "192.0.2.1", &log);
@@ -925,8 +936,8 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_truncated_foreign_or_closed_is_a_failure() {
-        let truncated: Script = |asked| {
-            let mut reply = reply_to(asked.query, Rcode::NOERROR, &[]);
+        let truncated: Script = |received| {
+            let mut reply = reply_to(received.message, Rcode::NOERROR, &[]);
             reply[2] |= 2;
             Act::Send(vec![reply])
         };
@@ -941,17 +952,17 @@ mod tests {
 
     #[test]
     fn datagrams_that_do_not_match_are_ignored_until_the_matching_one_arrives() {
-        let script: Script = |asked| {
+        let script: Script = |received| {
             let lie = ["www.a.test 60 A 203.0.113.66"];
-            let good = reply_to(asked.query, Rcode::NOERROR, &lie);
+            let good = reply_to(received.message, Rcode::NOERROR, &lie);
             let altered = |place: usize| {
                 let mut bytes = good.clone();
                 bytes[place] ^= 1;
                 bytes
             };
-            let (id, name, query) = (altered(1), altered(13), asked.query.to_vec());
+            let (id, name, query) = (altered(1), altered(13), received.message.to_vec());
             let mut messages = vec![id, name, query, Vec::new(), vec![0; 600]];
-            if let Act::Send(replies) = answer_well(asked) {
+            if let Act::Send(replies) = answer_well(received) {
                 messages.extend(replies);
             }
             messages.push(good);
@@ -963,12 +974,12 @@ mod tests {
 
     #[test]
     fn a_loop_of_aliases_is_a_server_failure() {
-        let script: Script = |asked| match asked.server {
+        let script: Script = |received| match received.server {
             1 => {
                 let looped = ["www.a.test 60 CNAME www.a.test"];
-                Act::Send(vec![reply_to(asked.query, Rcode::NOERROR, &looped)])
+                Act::Send(vec![reply_to(received.message, Rcode::NOERROR, &looped)])
             }
-            _ => answer_well(asked),
+            _ => answer_well(received),
         };
         let log = ["0 1 www.a.test A", "0 2 www.a.test A"];
         check((&conf(2, ""), script), ("www.a.test", Family::V4), "192.0.2.1", &log);
@@ -1065,8 +1076,12 @@ mod tests {
         ] {
             assert_eq!(world.look_up(name, family), expected, "{name}");
         }
-        assert!(world.log.is_empty(), "no server was asked");
-        assert_eq!(world.look_up("www", Family::V6), "2001:db8::1", "the file has no IPv6");
+        assert!(world.log.is_empty(), "no server got a query");
+        assert_eq!(
+            world.look_up("www", Family::V6),
+            "2001:db8::1",
+            "the hosts file has no IPv6 address"
+        );
     }
 
     #[test]
@@ -1093,7 +1108,7 @@ mod tests {
             assert_eq!((world.files_read, world.log.len()), (read, queries), "after {secs} s");
         };
         check(0, "", 1, 1);
-        check(4, "# a change nobody has seen yet", 1, 0);
+        check(4, "# a change that was not read yet", 1, 0);
         check(5, "", 2, 1);
         check(10, "", 3, 0);
         check(14, "", 3, 0);
@@ -1171,10 +1186,11 @@ mod tests {
 
     #[test]
     fn with_one_socket_all_waiters_are_answered_in_turn() {
-        let mut world = World::new(&conf(2, "search b.test a.test"), |asked| match asked.server {
-            1 => Act::Refuse,
-            _ => answer_well(asked),
-        });
+        let mut world =
+            World::new(&conf(2, "search b.test a.test"), |received| match received.server {
+                1 => Act::Refuse,
+                _ => answer_well(received),
+            });
         world.resolver = Resolver::new(7, 1);
         for waiter in 0..20 {
             world.ask(if waiter % 2 == 0 { "www" } else { "v4" }, Family::Any, waiter);
@@ -1207,18 +1223,18 @@ mod tests {
 
     #[test]
     fn every_waiter_that_does_not_cancel_is_answered_once_despite_all_faults() {
-        let script: Script = |asked| match asked.dice % 9 {
+        let script: Script = |received| match received.dice % 9 {
             0 => Act::Silent,
             1 => Act::Refuse,
             2 => Act::Shortage,
-            3 => fail(asked),
-            4 => Act::Send(vec![vec![0; (asked.dice >> 8) as usize % 600]]),
+            3 => fail(received),
+            4 => Act::Send(vec![vec![0; (received.dice >> 8) as usize % 600]]),
             5 => {
-                let mut reply = reply_to(asked.query, Rcode::NOERROR, &[]);
+                let mut reply = reply_to(received.message, Rcode::NOERROR, &[]);
                 reply[2] |= 2;
                 Act::Send(vec![reply])
             }
-            _ => answer_well(asked),
+            _ => answer_well(received),
         };
         for seed in 0..256 {
             let lines = "search b.test a.test\noptions timeout:1";

@@ -91,7 +91,7 @@ impl fmt::Display for Written {
             f.write_str(".")?;
         }
         while rest > 0 {
-            assert!(place > 0, "a whole number of nanoseconds has an end");
+            assert!(place > 0, "the remainder is 0 after the last digit");
             write!(f, "{}", rest / place)?;
             (rest, place) = (rest % place, place / 10);
         }
@@ -101,8 +101,8 @@ impl fmt::Display for Written {
 
 /// The value of at most [`DIGITS_MAX`] decimal digits.
 fn value_of(digits: &str) -> u128 {
-    assert!(digits.len() <= DIGITS_MAX, "the caller looked at the length");
-    debug_assert!(digits.bytes().all(|byte| byte.is_ascii_digit()), "the caller split at the unit");
+    assert!(digits.len() <= DIGITS_MAX, "the caller has checked the length");
+    debug_assert!(digits.bytes().all(|byte| byte.is_ascii_digit()), "the caller cut the unit off");
     digits.bytes().fold(0, |value, digit| value * 10 + u128::from(digit - b'0'))
 }
 

@@ -151,7 +151,7 @@ const LABEL_BYTES_MAX: usize = 63;
 /// Parses a DNS name: letters, digits and hyphens (RFC 1123 section 2.1), and the underscores of
 /// service names (RFC 8552).
 fn parse_name(text: &str) -> Result<Host, HostError> {
-    assert!(!text.is_empty() && text.is_ascii(), "the caller looked");
+    assert!(!text.is_empty() && text.is_ascii(), "the caller has checked both");
     let labels = text.strip_suffix('.').unwrap_or(text);
     if labels.len() > NAME_BYTES_MAX {
         return Err(HostError::NameTooLong);
@@ -164,7 +164,7 @@ fn parse_name(text: &str) -> Result<Host, HostError> {
     if is_number {
         return Err(HostError::Number);
     }
-    assert!(text.len() <= NAME_BYTES_MAX + 1, "one final dot at most was set aside");
+    assert!(text.len() <= NAME_BYTES_MAX + 1, "only a final dot may exceed the maximum");
     Ok(Host::Name(text.to_ascii_lowercase().into()))
 }
 

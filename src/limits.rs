@@ -278,7 +278,7 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 /// The maximum of `--max-scan-time`: probes store microseconds since the start of their scan in 32
 /// bits.
 pub const SCAN_TIME_MAX: Duration = Duration::from_secs(3600);
-/// The maximum of `--drain-delay` and `--drain-timeout`. A longer shutdown is not a shutdown.
+/// The maximum of `--drain-delay` and `--drain-timeout`. Longer times are assumed to be mistakes.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(3600);
 
 /// How long a health check waits for its connection, and again for the answer.
@@ -322,7 +322,7 @@ pub const MEMORY_SPARE_BYTES: u64 = 4 * 1024 * 1024;
 /// probe.
 pub const DESCRIPTORS_MIN: usize = DESCRIPTORS_SPARE + 1 + SOCKETS_PER_LOOKUP + 1;
 
-const _: () = assert!(PIPELINED_BYTES_MAX < STREAM_BYTES_MAX, "a stream may wait longer");
+const _: () = assert!(PIPELINED_BYTES_MAX < STREAM_BYTES_MAX, "a stream buffers more");
 const _: () = assert!(LAG_GRACE.as_millis() < WRITE_STALL_TIMEOUT.as_millis());
 const _: () = assert!(SOCKET_BACKOFF.as_millis() * 8 < LAG_GRACE.as_millis());
 const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "414 is distinct from 431");
@@ -331,10 +331,10 @@ const _: () = assert!(CHUNK_LINE_BYTES_MAX < INPUT_BYTES_MAX, "a chunk line fits
 const _: () = assert!(READ_BYTES_MAX >= 512, "one read takes a whole datagram of DNS");
 const _: () = assert!(ADDRESSES_PER_NAME_MAX + CNAME_CHAIN_MAX < ANSWER_RECORDS_MAX);
 const _: () = assert!(FAMILY_GRACE.as_secs() < LOOKUP_TIMEOUT.as_secs());
-const _: () = assert!(LOOKUPS_MAX <= BATCH_JOBS_MAX, "targets whose names are known run on");
+const _: () = assert!(LOOKUPS_MAX <= BATCH_JOBS_MAX, "a batch can use every lookup at once");
 const _: () = assert!(DESCRIPTORS_MIN < 64, "a limit of 64 descriptors is enough");
 const _: () = assert!(SCAN_TIME_MAX.as_micros() < u32::MAX as u128, "32 bits are enough");
-const _: () = assert!(LAUNCHES_PER_TICK <= EVENTS_PER_TICK, "outcomes are reaped as fast as made");
+const _: () = assert!(LAUNCHES_PER_TICK <= EVENTS_PER_TICK, "outcomes do not accumulate");
 
 /// The settings of the command line; `config` sets them, and the core applies them.
 #[derive(Clone, Debug, PartialEq, Eq)]

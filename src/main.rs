@@ -46,11 +46,11 @@ fn main() -> ExitCode {
         config::parse(std::env::args_os(), |name| std::env::var_os(name), sys::interfaces);
     match invocation {
         Ok(Invocation::Serve(config, flag)) => end(serve(*config, flag), EX_OSERR),
-        Ok(Invocation::Scan(mut config, asked)) => {
+        Ok(Invocation::Scan(mut config, arguments)) => {
             match check_technique(config.scan.options.technique) {
                 Ok(raw) => {
                     config.settings.raw = raw;
-                    end(scan(*config, &asked), EX_FAILED)
+                    end(scan(*config, &arguments), EX_FAILED)
                 }
                 Err(message) => end(Err(message), EX_OSERR),
             }
@@ -150,10 +150,10 @@ fn listeners(config: &Config, flag: ListenFlag) -> Result<Vec<Listener>, String>
 }
 
 /// Scans every target, prints the results, and ends.
-fn scan(mut config: Config, asked: &ScanArguments) -> Result<u8, String> {
+fn scan(mut config: Config, arguments: &ScanArguments) -> Result<u8, String> {
     let limit = prepare(&config)?;
     apply_source(&mut config)?;
-    let (targets, excluded) = shell::targets(&config.scan, asked, &config.settings.interfaces)?;
+    let (targets, excluded) = shell::targets(&config.scan, arguments, &config.settings.interfaces)?;
     let format = config.scan.format.unwrap_or_default();
     let output = config.scan.output.as_deref().filter(|path| path.as_os_str() != "-");
     let output = output.map(|path| shell::ResultFile::open(path, format)).transpose()?;

@@ -173,7 +173,7 @@ fn readings(address: IpAddr) -> Vec<IpAddr> {
 
 /// The IPv4 addresses that are embedded in an IPv6 address which is not v4-mapped.
 fn embedded(address: Ipv6Addr) -> Vec<Ipv4Addr> {
-    assert!(address.to_ipv4_mapped().is_none(), "v4-mapped is IPv4 in another spelling");
+    assert!(address.to_ipv4_mapped().is_none(), "the address is in canonical form");
     let groups = address.segments();
     let at_bit = |first: u32| Ipv4Addr::from_bits((address.to_bits() >> (96 - first)) as u32);
     let mut found = match groups {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_policy_denies_what_no_scan_should_reach() {
+    fn the_default_policy_denies_addresses_that_no_scan_should_reach() {
         let policy = policy(&[], &[], Exposure::Outside);
         for (address, denial) in [
             ("0.0.0.0", Denial::Unspecified),

@@ -56,7 +56,7 @@ impl PortSet {
     pub fn insert_range(&mut self, range: RangeInclusive<u16>) {
         let (first, last) = range.into_inner();
         assert!(first != 0, "port 0 cannot be connected to");
-        assert!(first <= last, "a range runs upwards");
+        assert!(first <= last, "the range is not empty");
         let (low, high) = (usize::from(first >> 6), usize::from(last >> 6));
         self.reach(high);
         // A slice is used, so that its bounds are checked once.
@@ -67,14 +67,14 @@ impl PortSet {
             self.len += (mask & !*ports).count_ones();
             *ports |= mask;
         }
-        assert!(self.contains(first) && self.contains(last), "both ends are in");
+        assert!(self.contains(first) && self.contains(last), "both ends are in the set");
     }
 
     /// Extends the vector to the word of a port. The length grows to powers of two, so that this is
     /// rare, and the new vector is allocated as zeroed memory: `Vec::resize` would write every
     /// word.
     fn reach(&mut self, word: usize) {
-        debug_assert!(word < 1024, "a word of some port");
+        debug_assert!(word < 1024, "1,024 words hold every port");
         if word >= self.words.len() {
             let mut words = vec![0; (word + 1).next_power_of_two()];
             words[..self.words.len()].copy_from_slice(&self.words);
@@ -91,8 +91,8 @@ impl PortSet {
             *mine |= theirs;
         }
         self.len = self.count();
-        assert!(self.len >= other.len, "a union holds both");
-        assert!(!self.contains(0), "neither held port 0");
+        assert!(self.len >= other.len, "a union contains both sets");
+        assert!(!self.contains(0), "neither set contained port 0");
     }
 
     /// Removes every port of `other`.
@@ -102,8 +102,8 @@ impl PortSet {
             *mine &= !theirs;
         }
         self.len = self.count();
-        assert!(self.len <= len_before, "nothing was added");
-        assert!(len_before - self.len <= other.len, "nothing else was taken out");
+        assert!(self.len <= len_before, "no port was added");
+        assert!(len_before - self.len <= other.len, "only ports of `other` were removed");
     }
 
     /// Removes a port. Returns false if it was not in the set.
@@ -148,7 +148,7 @@ impl PortSet {
     pub fn next_range_from(&self, from: u32) -> Option<(u16, u16)> {
         let first = self.next_from(from)?;
         let last = self.run_end(first);
-        assert!(last >= first, "a run holds its first port");
+        assert!(last >= first, "a run contains its first port");
         Some((first, last))
     }
 
@@ -480,6 +480,6 @@ mod tests {
             assert_eq!(all, PortSet::parse("65535").unwrap(), "{text}");
         }
         let different = once_high("1-63");
-        assert!(different != once_high("1-62,64"), "as many, and others");
+        assert!(different != once_high("1-62,64"), "the lengths are equal, the ports differ");
     }
 }

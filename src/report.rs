@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::event::{Shortage, SynCounts};
 use crate::limits::{LABELS_MAX, REQUEST_LABELS_MAX, ROUTES_MAX};
-use crate::report::histogram::{Billionths, DURATION_BOUNDS, Histogram, LOSS_BOUNDS, TURN_BOUNDS};
+use crate::report::histogram::{Billionths, DURATION_BOUNDS, Histogram, LOSS_BOUNDS, TICK_BOUNDS};
 use crate::report::process::ProcessUsage;
 use crate::report::tally::Tally;
 
@@ -98,7 +98,7 @@ pub struct Counters {
     lookups: Tally<&'static str, LABELS_MAX>,
     connections_accepted: u64,
     connections_closed: Tally<&'static str, LABELS_MAX>,
-    turns: Histogram,
+    ticks: Histogram,
     stale_events: Tally<&'static str, LABELS_MAX>,
     log_lines_dropped: u64,
     reuse_refused: u64,
@@ -119,7 +119,7 @@ impl Default for Counters {
             lookups: Tally::default(),
             connections_accepted: 0,
             connections_closed: Tally::default(),
-            turns: Histogram::new(&TURN_BOUNDS),
+            ticks: Histogram::new(&TICK_BOUNDS),
             stale_events: Tally::default(),
             log_lines_dropped: 0,
             reuse_refused: 0,
@@ -212,8 +212,8 @@ impl Counters {
     }
 
     /// One tick of the event loop took this time, without the time for which it slept.
-    pub fn observe_turn(&mut self, elapsed: Duration) {
-        self.turns.observe_duration(elapsed);
+    pub fn observe_tick(&mut self, elapsed: Duration) {
+        self.ticks.observe_duration(elapsed);
     }
 
     /// An event arrived for a socket, probe or job that had ended. `kind` is a constant word.
@@ -283,7 +283,7 @@ const ACCEPTED: MetricFamily =
     counter("openports_connections_accepted_total", "Client connections accepted.");
 const CLOSED: MetricFamily =
     counter("openports_connections_closed_total", "Client connections closed, by reason.");
-const TURNS: MetricFamily = histogram(
+const TICKS: MetricFamily = histogram(
     "openports_loop_turn_seconds",
     "Time that one turn of the loop took, without its sleep.",
 );
@@ -361,7 +361,7 @@ impl fmt::Display for MetricsPage<'_> {
         LOOKUPS.tally(f, "result", &self.counters.lookups)?;
         ACCEPTED.alone(f, self.counters.connections_accepted)?;
         CLOSED.tally(f, "reason", &self.counters.connections_closed)?;
-        TURNS.histogram(f, &self.counters.turns)?;
+        TICKS.histogram(f, &self.counters.ticks)?;
         REUSE_REFUSED.alone(f, self.counters.reuse_refused)?;
         syns::write(f, &self.counters.syns)?;
         STALE_EVENTS.tally(f, "kind", &self.counters.stale_events)?;
@@ -498,9 +498,9 @@ mod tests {
         counters.count_lookup("found");
         counters.count_accepted();
         counters.count_closed("idle");
-        counters.observe_turn(Duration::from_micros(50));
-        counters.observe_turn(Duration::from_nanos(50_001));
-        counters.observe_turn(Duration::from_secs(2));
+        counters.observe_tick(Duration::from_micros(50));
+        counters.observe_tick(Duration::from_nanos(50_001));
+        counters.observe_tick(Duration::from_secs(2));
         counters.count_stale_event("sent");
         counters.count_stale_event("sent");
         let mut syns =

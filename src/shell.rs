@@ -28,15 +28,15 @@ use openports::technique::Technique;
 /// The targets of the command line and of the lists, and the networks to which no name may resolve.
 pub(crate) fn targets(
     flags: &ScanFlags,
-    asked: &ScanArguments,
+    arguments: &ScanArguments,
     interfaces: &Interfaces,
 ) -> Result<(Targets, Vec<Cidr>), String> {
-    let mut list = TargetList::new(asked.ports.clone(), flags.exclude.clone())
+    let mut list = TargetList::new(arguments.ports.clone(), flags.exclude.clone())
         .with_interfaces(interfaces.clone());
-    for (text, spec) in &asked.targets {
+    for (text, spec) in &arguments.targets {
         list.add(text, spec)?;
     }
-    match &asked.list {
+    match &arguments.list {
         Some(ListSource::File(path)) => {
             let failed = |error| format!("--targets {}: {error}", path.display());
             let file = open(path, "--targets").map_err(failed)?;
@@ -81,8 +81,8 @@ fn open(path: &Path, flag: &str) -> io::Result<Box<dyn Read>> {
     })
 }
 
-/// Unlike an invalid target, an invalid exclusion stops the scan, because the excluded target would
-/// be scanned.
+/// Reads a list of targets that must not be scanned. Unlike an invalid target, an invalid exclusion
+/// stops the scan, because the excluded target would be scanned.
 fn exclude_from(list: &mut TargetList, path: &Path, interfaces: &Interfaces) -> Result<(), String> {
     let failed = |reason: &dyn std::fmt::Display| {
         format!("--exclude-targets-from {}: {reason}", path.display())

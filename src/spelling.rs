@@ -48,7 +48,7 @@ fn edits_between(known: &str, written: &[char]) -> usize {
     }
     let edits = rows[known.len()][written.len()];
     assert!(edits >= known.len().abs_diff(written.len()), "each edit changes the length by one");
-    assert!(edits <= known.len().max(written.len()), "to replace every character is enough");
+    assert!(edits <= known.len().max(written.len()), "replacing every character is enough");
     edits
 }
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Builds the image for this processor and for arm64, which an emulator then runs. That the bytes are
-# the same wherever they are built is held against manifests/package/binary.
+# Builds the image for this processor and for arm64, and runs the latter in an emulator. The bytes
+# of the binary must equal those that manifests/package/binary builds in another directory.
 . "$(dirname "$0")/lib.sh"
 
 service=
 trap '[ -z "$service" ] || kill "$service" 2>/dev/null || true' EXIT
 
-# What the layers hold: names and sizes, a file a line.
+# Prints the files of the layers, one per line, with name and size.
 files() {
     rm -rf "$work/image" && mkdir "$work/image"
     podman save --format docker-dir -o "$work/image" "localhost/openports:$1" >/dev/null 2>&1
@@ -15,7 +15,7 @@ files() {
 }
 about() { podman image inspect "localhost/openports:$1" --format "$2"; }
 
-# lean NAME ARCHITECTURE: the binary, its bill of materials, and nothing else.
+# lean NAME ARCHITECTURE: the image contains the binary, its bill of materials, and nothing else.
 lean() {
     local found
     found=$(files "$1" | sort)
@@ -27,11 +27,12 @@ lean() {
 echo "-- built for both processors"
 build_image
 revision=$(git rev-parse HEAD 2>/dev/null || echo none)
-# At once: most of a build is the linker's, which takes one processor.
+# Both builds run at once, because the linker takes most of the time and uses one processor.
 build ci --label "org.opencontainers.image.revision=$revision" . &
 first=$!
-# The podman of Debian 12 has to be told what it runs on. This build leaves no layers in the cache:
-# its first ones are those of the other, and would hide the compiled dependencies from `changed`.
+# The podman of Debian 12 needs BUILDPLATFORM as an argument. This build leaves no layers in the
+# cache: its first layers equal those of the other build, and would hide the compiled dependencies
+# from the build `changed`.
 own=$(dpkg --print-architecture)
 build arm64 --layers=false --platform linux/arm64 --build-arg "BUILDPLATFORM=linux/$own" . &
 second=$!

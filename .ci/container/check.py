@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""What must hold of the rendered manifests: check.py DIRECTORY.
+"""Checks the rendered manifests. Usage: check.py DIRECTORY
 
-The directory holds base.yaml, sidecar.yaml and the others as kustomize renders them, first.yaml,
-second.yaml and own-*.yaml from the kustomizations of docs/kubernetes.md, changed.yaml, the base
-with another setting, serve.help and scan.help as the image prints them. Writes what podman is to
-play to play-*.yaml.
+The directory contains base.yaml, sidecar.yaml and the others as kustomize renders them; first.yaml,
+second.yaml and own-*.yaml, which are the kustomizations of docs/kubernetes.md; changed.yaml, which
+is the base with another setting; and serve.help and scan.help, which the image has printed. The
+pods that podman runs are written to play-*.yaml.
 """
 
 import copy, json, os, pathlib, re, sys
 import kubernetes_validate
 import yaml
 
-MINORS = ["1.37", "1.36", "1.35"]  # the current one and the two before
-CUSTOM = {"ServiceMonitor", "PrometheusRule"}  # promtool and what follows checks these
+MINORS = ["1.37", "1.36", "1.35"]  # the current version and the two before it
+CUSTOM = {"ServiceMonitor", "PrometheusRule"}  # promtool and the code below check these
 here = pathlib.Path(sys.argv[1])
 read = lambda name: (here / name).read_text()
 documents = {name: list(yaml.safe_load_all(read(name + ".yaml")))
@@ -37,7 +37,7 @@ def ours(spec):
 
 
 def environment(name, container):
-    """Every variable that the container is given; a ConfigMap that is named must be rendered."""
+    """The variables of the container. A ConfigMap that it names must be rendered."""
     variables = {it["name"]: it["value"] for it in container.get("env", [])}
     for source in container.get("envFrom", []):
         variables |= config_maps(name)[source["configMapRef"]["name"]]["data"]
@@ -53,8 +53,8 @@ def check_schemas():
                 kubernetes_validate.validate(document, minor, strict=True)
 
 
-# What Pod Security's levels "baseline" and "restricted" let stand only where it is the default, of
-# pods and of containers; we set none of it, and no host namespace for our own users either.
+# The fields of pods and of containers for which the Pod Security levels "baseline" and "restricted"
+# permit only the default. We set none of them, nor the fields that share a namespace of the host.
 FOREIGN = {"appArmorProfile", "procMount", "privileged", "seLinuxOptions", "sysctls",
            "windowsOptions"}
 HOST = {"hostIPC", "hostNetwork", "hostPID", "hostUsers", "shareProcessNamespace"}
@@ -63,7 +63,7 @@ HANDLERS = ("livenessProbe", "readinessProbe", "startupProbe")
 
 
 def check_restricted(template):
-    """Pod Security "restricted", to the letter, and what we ask for beyond it."""
+    """Checks the rules of the Pod Security level "restricted", and further rules of our own."""
     spec = template["spec"]
     pod = spec["securityContext"]
     assert pod["runAsNonRoot"] is True
@@ -92,8 +92,8 @@ def check_restricted(template):
                 assert not (isinstance(action, dict) and "host" in action), "since 1.34"
 
 
-def check_restricted_bites():
-    """Each control is broken once and must be seen, so that the list above checks what it says."""
+def check_restricted_detects_faults():
+    """Breaks each rule once, which `check_restricted` must detect."""
     def broken(*steps, value):
         template = copy.deepcopy(one("base", "Deployment")["spec"]["template"])
         at = template
@@ -121,15 +121,15 @@ def check_restricted_bites():
             check_restricted(broken(*steps, value=value))
         except AssertionError:
             continue
-        sys.exit(f"{steps} = {value} is not seen")
+        sys.exit(f"{steps} = {value} is not detected")
 
 
 def check_words(name, command, spec):
-    """Each flag and variable exists in the help of the command that is run, and works there."""
+    """Each flag and variable is in the help of the command that the container runs."""
     help_text = read(f"{command}.help")
     container = ours(spec)
     variables = environment(name, container)
-    assert "OPENPORTS_DENY" in variables, "a policy is set"
+    assert "OPENPORTS_DENY" in variables, "there is no policy"
     for word in variables:
         assert re.search(rf"\b{word}\b", help_text), f"{word} is none of {command}'s variables"
     for argument in container.get("args", []):
@@ -149,7 +149,7 @@ def check_base(name):
     asleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert spec["terminationGracePeriodSeconds"] >= asleep + drain + 5, "SIGKILL comes too early"
     assert settings["OPENPORTS_MAX_SCAN_TIME"] == "2m" and drain > 120, "a drain cuts scans short"
-    assert "replicas" not in deployment["spec"], "the autoscaler owns the number"
+    assert "replicas" not in deployment["spec"], "the autoscaler must set the number of replicas"
     assert scaler["spec"]["behavior"]["scaleDown"]["policies"][0]["periodSeconds"] >= drain
     labels = deployment["spec"]["template"]["metadata"]["labels"].items()
     for kind in ("Service", "PodDisruptionBudget", "NetworkPolicy"):
@@ -163,7 +163,7 @@ def check_base(name):
     port = one(name, "Service")["spec"]["ports"][0]
     assert port["targetPort"] in [it["name"] for it in container["ports"]]
     assert one(name, "ServiceAccount")["metadata"]["name"] == spec["serviceAccountName"]
-    # A change of the configuration changes its name, and so the pods.
+    # A change of the configuration changes the name of the ConfigMap, which replaces the pods.
     named = lambda group: next(it["metadata"]["name"] for it in group if it["kind"] == "ConfigMap"
                                and "OPENPORTS_LISTEN" in it["data"])
     assert container["envFrom"][0]["configMapRef"]["name"] == named(documents[name])
@@ -202,7 +202,7 @@ def check_sweep():
 
 
 def check_monitoring():
-    """What a Prometheus finds; .ci/monitoring checks the alerts and the dashboard."""
+    """Prometheus can find the service. .ci/monitoring checks the alerts and the dashboard."""
     monitor = one("monitoring", "ServiceMonitor")["spec"]
     service = one("monitoring", "Service")
     assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
@@ -232,7 +232,7 @@ def selectors(document):
 
 
 def check_installations():
-    """The two installations of docs/kubernetes.md share a namespace and nothing in it."""
+    """The two installations of docs/kubernetes.md share a namespace, but no object in it."""
     first, second = documents["first"], documents["second"]
     pods = {name: one(name, "Deployment")["spec"]["template"] for name in ("first", "second")}
     for own, other in (("first", "second"), ("second", "first")):
@@ -249,7 +249,7 @@ def check_installations():
     assert not names(first) & names(second), names(first) & names(second)
     secrets = [pods[name]["spec"]["volumes"][0]["secret"]["secretName"] for name in pods]
     assert secrets[0] != secrets[1] and ("Secret", secrets[1]) in names(second), secrets
-    # A client needs one label for either, and none of an installation.
+    # One label permits a client to use both installations, and no label of one is required.
     for document in first + second:
         if document["kind"] == "NetworkPolicy":
             for peer in document["spec"]["ingress"][0]["from"]:
@@ -257,7 +257,7 @@ def check_installations():
 
 
 def check_own_sweep():
-    """What the documented kustomization sets, it sets; the rest is the sweep's."""
+    """The documented kustomization changes the list of targets, but not the arguments."""
     own, job = one("own-sweep", "Job")["spec"], one("sweep", "Job")["spec"]
     assert ours(own["template"]["spec"])["args"] == ours(job["template"]["spec"])["args"]
     lists = [it for it in config_maps("own-sweep").values() if "targets.txt" in it["data"]]
@@ -266,7 +266,7 @@ def check_own_sweep():
 
 
 def check_component():
-    """The sidecar, added by the documented kustomization to a Deployment that says nothing of it."""
+    """The documented kustomization adds the sidecar to a Deployment with the label."""
     found = one("own-pod", "Deployment")["spec"]["template"]["spec"]
     example = one("sidecar", "Deployment")["spec"]["template"]["spec"]
     image = ours(found).pop("image")
@@ -275,7 +275,7 @@ def check_component():
 
 
 def check_syn():
-    """SYN scans: the base, and nothing more than the one capability."""
+    """SYN scans: the base, with one more capability and no other change."""
     found = one("own-syn", "Deployment")["spec"]["template"]
     context = ours(found["spec"])["securityContext"]
     assert context.pop("allowPrivilegeEscalation") is True
@@ -285,8 +285,8 @@ def check_syn():
 
 
 def check_documentation():
-    """What docs/kubernetes.md names exists: our variables and flags. (Other programs' flags stand
-    within a command of theirs.)"""
+    """The variables and flags that docs/kubernetes.md names exist. (A flag of another program is
+    quoted together with its command, so it does not begin the quotation.)"""
     text = pathlib.Path("docs/kubernetes.md").read_text()
     known = read("serve.help") + read("scan.help")
     for word in re.findall(r"OPENPORTS_\w+", text):
@@ -296,9 +296,10 @@ def check_documentation():
 
 
 def write_play(name, spec, configs=()):
-    """A pod as podman 4 can play it. It asks probes through a shell, which the image does not
-    have, knows no sidecars and no fsGroup, and has no Secrets with a mode: directories that are as
-    the kubelet would make them stand in, the others are taken out, and the rest is as it is."""
+    """Writes a pod that podman 4 can run. podman 4 runs probes through a shell, which the image
+    does not have, and supports neither sidecars nor fsGroup nor the mode of a Secret. Directories
+    with the owner and the mode that the kubelet sets replace the volumes, the unsupported fields
+    are removed, and everything else is unchanged."""
     spec = copy.deepcopy(spec)
     containers = spec.pop("initContainers", []) + spec["containers"]
     spec["containers"] = containers
@@ -338,18 +339,18 @@ def write_plays():
     lists = copy.deepcopy(list(config_maps("sweep").values()))
     for it in lists:
         if "targets.txt" in it["data"]:
-            it["data"]["targets.txt"] = "203.0.113.1\n203.0.113.2  # both ends of the cable\n"
+            it["data"]["targets.txt"] = "203.0.113.1\n203.0.113.2  # both ends of the link\n"
     for index in range(job["completions"]):
         spec = copy.deepcopy(job["template"]["spec"])
         container = ours(spec)
-        # What the Job's controller does.
+        # The controller of the Job replaces this variable.
         counted = [it.replace("$(JOB_COMPLETION_INDEX)", str(index)) for it in container["args"]]
         container["args"] = counted
         write_play(f"play-sweep-{index}", spec, lists)
 
 
 check_schemas()
-check_restricted_bites()
+check_restricted_detects_faults()
 check_documentation()
 check_base("base")
 check_base("monitoring")

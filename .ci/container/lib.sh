@@ -1,6 +1,7 @@
-# What both container tests need; sourced by them. Builds from an image made on the spot, so that
-# no registry is needed, and runs in two network namespaces joined by a cable: `op-in` is the
-# containers' (203.0.113.1), `op-out` everyone else's (203.0.113.2). 203.0.113.9 is silent.
+# The functions that the container tests share. The build image is made from this machine, so no
+# registry is needed. The tests use two network namespaces that a veth pair connects: `op-in`
+# (203.0.113.1) for the containers, and `op-out` (203.0.113.2) for their clients and targets. The
+# address 203.0.113.9 is silent.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=$PWD/.ci/container
@@ -10,7 +11,7 @@ mkdir -p "$work"
 
 [ "$(id -u)" -eq 0 ] || { echo "these tests make network namespaces: run them as root"; exit 1; }
 
-# podman asks for higher limits than some machines may give: drop what cannot be had.
+# podman requests higher limits than some machines permit. The wrapper drops those.
 cat >"$work/containers.conf" <<C
 [engine]
 runtime = "norlimit"
@@ -20,7 +21,7 @@ norlimit = ["$here/runc-norlimit"]
 C
 export CONTAINERS_CONF=$work/containers.conf
 
-# Without systemd podman complains about health check timers that nobody here wants.
+# Without systemd, podman logs errors about timers of health checks, which are not used here.
 podman() { command podman --log-level fatal "$@"; }
 inside() { nsenter --net=/run/netns/op-in "$@"; }
 outside() { nsenter --net=/run/netns/op-out "$@"; }
@@ -37,13 +38,13 @@ check() {
     echo "   $1: ${3:0:160}"
 }
 
-# at_most WHAT LIMIT ACTUAL
+# at_most WHAT LIMIT ACTUAL: the actual number does not exceed the limit.
 at_most() {
     [ "$3" -le "$2" ] || fail "$1: $3, more than $2"
     echo "   $1: $3 (at most $2)"
 }
 
-# within SECONDS COMMAND…: the command succeeds before so much time has passed.
+# within SECONDS COMMAND…: repeats the command until it succeeds, which must be within this time.
 within() {
     local end=$((SECONDS + $1))
     shift
@@ -64,7 +65,7 @@ plug() {
     ip -n op-out addr add 203.0.113.2/24 dev eth0
     ip -n op-in link set eth0 up
     ip -n op-out link set eth0 up
-    # Frames to a card that is not there.
+    # No device has this hardware address, so the packets get no answer.
     ip -n op-in neigh add 203.0.113.9 lladdr 02:00:00:00:00:09 dev eth0 nud permanent
 }
 
@@ -73,8 +74,8 @@ unplug() {
     ip netns del op-out 2>/dev/null || true
 }
 
-# An image with this machine's compiler. It links into /usr, which the build mounts, so what it is to
-# compile for must be installed here.
+# Makes an image for builds with the compiler of this machine. Its links lead into /usr, which
+# `build` mounts, so the targets of the compiler must be installed on this machine.
 build_image() {
     local root
     root=$(mktemp -d)
@@ -88,8 +89,8 @@ build_image() {
     rustup -q target add x86_64-unknown-linux-musl aarch64-unknown-linux-musl
 }
 
-# build NAME [FLAG…] [-- DIRECTORY]: the Dockerfile as it is, to localhost/openports:NAME. `:O`
-# keeps what the build writes out of the mounts.
+# build NAME [FLAG…] DIRECTORY: builds the unchanged Dockerfile as localhost/openports:NAME. With
+# `:O`, the build does not write to the mounted directories.
 build() {
     local name=$1
     shift

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Renders the manifests, checks them, and plays them with podman. Wants the image of build.sh.
+# Renders the manifests, checks them, and runs them with podman. Needs the image of build.sh.
 . "$(dirname "$0")/lib.sh"
 
 pods=$work/pods
@@ -8,7 +8,7 @@ down() {
     for name in "${names[@]}"; do
         podman kube down "$pods/play-$name.yaml" >/dev/null 2>&1 || true
     done
-    # podman keeps a volume for the ConfigMap that was mounted.
+    # podman keeps a volume for a mounted ConfigMap.
     podman volume ls -q --filter name=openports-sweep-targets |
         while read -r volume; do podman volume rm "$volume" >/dev/null; done
 }
@@ -19,7 +19,7 @@ podman image exists "$image" || { build_image && build ci .; }
 
 render() { kubectl kustomize "$1"; }
 
-# snippet N: the N-th kustomization in docs/kubernetes.md, as its reader would copy it.
+# snippet N: prints the N-th kustomization in docs/kubernetes.md.
 snippet() {
     awk -v wanted="$1" '
         /^```/ { inside = 0 }
@@ -33,7 +33,7 @@ render manifests/overlays/sidecar >"$pods/sidecar.yaml"
 render manifests/overlays/sidecar-unix >"$pods/sidecar-unix.yaml"
 render manifests/overlays/monitoring >"$pods/monitoring.yaml"
 render manifests/sweep >"$pods/sweep.yaml"
-# The kustomizations that docs/kubernetes.md has its reader write, beside a checkout.
+# The kustomizations of docs/kubernetes.md, beside a checkout, as the page describes.
 rm -rf "$work/own" && mkdir -p "$work/own"/{openports,first,second,own-pod,own-sweep,own-syn}
 cp -r manifests "$work/own/openports"
 snippet 1 >"$work/own/first/kustomization.yaml"
@@ -42,7 +42,7 @@ snippet 3 >"$work/own/own-sweep/kustomization.yaml"
 snippet 4 >"$work/own/own-pod/kustomization.yaml"
 snippet 5 >"$work/own/own-syn/kustomization.yaml"
 cp manifests/sweep/targets.txt "$work/own/own-sweep"
-# The second one is watched as well, as the page says.
+# The second installation also gets the component for monitoring, as the page describes.
 fields='fields: [{path: spec\/selector\/matchLabels, kind: ServiceMonitor}]'
 sed -i -e "s/^labels: .*includeSelectors: true/&, $fields/" \
     -e '$a components: [../openports/manifests/components/monitoring]' \
@@ -59,7 +59,7 @@ spec:
     spec: {containers: [{name: app, image: my-app}]}
 A
 for name in first second own-pod own-sweep own-syn; do render "$work/own/$name" >"$pods/$name.yaml"; done
-# The same base with another setting, to see that its pods roll.
+# The base with another setting, which must cause a rollout of its pods.
 rm -rf "$work/changed-base" && cp -r manifests/base "$work/changed-base"
 sed -i 's/OPENPORTS_LOG_FORMAT=json/OPENPORTS_LOG_FORMAT=logfmt/' \
     "$work/changed-base/kustomization.yaml"
@@ -73,7 +73,7 @@ python=$work/venv/bin/python
     "$python" -m pip install -q 'kubernetes-validate==1.37.*' PyYAML
 "$python" .ci/container/check.py "$pods"
 
-# Apps of nothing but busybox and curl, as the sidecars' examples want them.
+# The images that the examples of sidecars use, with only busybox and curl.
 root=$(mktemp -d)
 mkdir "$root/bin"
 cp "$(command -v busybox)" "$root/bin/busybox"
@@ -85,7 +85,8 @@ for app in busybox curlimages/curl; do
 done
 rm -rf "$root"
 
-# In the network namespace as its host: podman's own network would need a bridge and a firewall.
+# The pod uses the network of the namespace, because a network of podman would need a bridge and a
+# firewall.
 play() { inside podman kube play --network host "$pods/play-$1.yaml" >/dev/null; }
 
 echo "-- base: played, used, taken down"
@@ -99,8 +100,8 @@ answer=$(scan -H "$token")
 check "a scan" '*"closed":1024,*"complete":true*' "$answer"
 answer=$(outside curl -sS -H "$token" "$url?domain=10.0.0.1&toPort=1")
 check "the policy of the ConfigMap" '*TARGET_DENIED*' "$answer"
-# What docs/kubernetes.md does with `kubectl exec`: the service's variables are there too. The host's
-# network is that of whoever calls, so from inside.
+# The equivalent of `kubectl exec` in docs/kubernetes.md, which also has the variables of the
+# service. The command uses the network of its caller, so it is called in `op-in`.
 answer=$(inside podman exec play-base-openports /openports scan --json 203.0.113.2 1-1024)
 check "a scan from its shell" '*"closed":1024,*"complete":true*' "$answer"
 inspect() { podman inspect play-base-openports --format "{{$1}}"; }
@@ -110,34 +111,34 @@ check "capabilities" 0000000000000000 \
 check "memory limit" 134217728 "$(inspect .HostConfig.Memory)"
 podman kube down "$pods/play-base.yaml" >/dev/null
 
-# Where a container listens.
+# Prints the addresses on which a container listens.
 ports_of() {
     local pid
     pid=$(podman inspect "$1" --format '{{.State.Pid}}')
     inside ss -H -ltnp | awk -v pid="pid=$pid," 'index($0, pid) { print $4 }'
 }
 
-echo "-- sidecar: the app asks it, nobody else can"
+echo "-- sidecar: only the app can send it requests"
 play sidecar
 app() { podman logs play-sidecar-app 2>&1; }
 within 15 eval 'app | grep -q open_ports'
-check "what the app was told" '*"domain":"127.0.0.1","open_ports":?8080?,*"complete":true*' "$(app)"
+check "the answer to the app" '*"domain":"127.0.0.1","open_ports":?8080?,*"complete":true*' "$(app)"
 if outside curl -s --max-time 2 http://203.0.113.1:8080/healthz; then
     fail "the sidecar answers outside"
 fi
 check "ports of its own" "127.0.0.1:8080" "$(ports_of play-sidecar-openports)"
 podman kube down "$pods/play-sidecar.yaml" >/dev/null
 
-echo "-- sidecar on a Unix socket: nobody can reach it but who has the socket"
+echo "-- sidecar on a Unix socket: only a container with the socket can reach it"
 play sidecar-unix
 app() { podman logs play-sidecar-unix-app 2>&1; }
 within 15 eval 'app | grep -q open_ports'
-check "what the app was told" '*"domain":"127.0.0.1",*"complete":true*' "$(app)"
+check "the answer to the app" '*"domain":"127.0.0.1",*"complete":true*' "$(app)"
 check "ports of its own" "" "$(ports_of play-sidecar-unix-openports)"
 podman exec play-sidecar-unix-openports /openports healthcheck || fail "its probe"
 podman kube down "$pods/play-sidecar-unix.yaml" >/dev/null
 
-echo "-- sweep: every index, and what their logs add up to"
+echo "-- sweep: every index, and the sum of their logs"
 for index in 0 1 2 3; do
     play "sweep-$index"
     check "index $index: exit code" 0 "$(timeout 30 podman wait "play-sweep-$index-openports")"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the image as hostile clusters do. Wants the image of build.sh.
+# Runs the image with the restrictions of strict clusters. Needs the image of build.sh.
 . "$(dirname "$0")/lib.sh"
 
 url=http://203.0.113.1:8080
@@ -8,7 +8,7 @@ is_ready() { outside curl -sf --max-time 1 "$url/readyz"; }
 pid() { podman inspect op --format '{{.State.Pid}}'; }
 kilobytes() { awk -v field="$1:" '$1 == field { print $2 }' "/proc/$(pid)/status"; }
 
-# start [FLAG…]: the service, with nothing that it can do without.
+# start [FLAG…]: starts the service, read-only, without capabilities and without a health check.
 start() {
     podman rm -f op >/dev/null 2>&1 || true
     podman run -d --name op --network ns:/run/netns/op-in --health-interval=disable \
@@ -16,25 +16,26 @@ start() {
         -e OPENPORTS_DRAIN_TIMEOUT=1s "$@" "$image" >/dev/null
 }
 
-# ends CODE: the container ends by itself, so, and not for want of memory.
+# ends CODE: the container ends by itself with this code, and not because of a lack of memory.
 ends() {
     check "exit code" "$1" "$(timeout 30 podman wait op)"
     check "killed for memory" false "$(podman inspect op --format '{{.State.OOMKilled}}')"
 }
 
-# Everything that lives among the container's processes, zombies too.
+# Prints all processes in the process namespace of the container, including zombies.
 processes() {
     local own at
     own=$(readlink "/proc/$(pid)/ns/pid")
     for at in /proc/[0-9]*; do
-        # What has ended shows its namespace no more, but its parent still has it.
+        # A process that has ended does not show its namespace, but is still a child of its parent.
         [ "$(readlink "$at/ns/pid" 2>/dev/null)" != "$own" ] || basename "$at"
     done
     cat "/proc/$(pid)/task/$(pid)/children"
 }
 is_alone() { [ "$(processes)" = "$(pid)" ]; }
 
-# Something that listens outside, on port 8000. Not `outside`, whose process id is the shell's.
+# Starts a listener on port 8000 in `op-out`. It does not use the function `outside`, because `$!`
+# would then be the id of a shell.
 server=
 serve() {
     nsenter --net=/run/netns/op-out \
@@ -54,7 +55,7 @@ plug
 echo "-- read-only, any user, no capability, 32 MB"
 start --user 1000660000:0 --memory 32m
 within 10 is_ready
-# Below zero: it listens before podman has noted that it runs.
+# The difference is negative if the service listens before podman has recorded its start.
 began=$(podman inspect op --format '{{.State.StartedAt.UnixMilli}}')
 listening=$(podman logs op 2>&1 | sed -n 's/^ts=\([^ ]*\) .*msg=listening.*/\1/p')
 at_most "ms from start to listening" 100 $(($(date -d "$listening" +%s%3N) - began))
@@ -67,17 +68,18 @@ serve
 check "finds what listens" '*"open_ports":?8000?,*' \
     "$(ask '/open-ports?domain=203.0.113.2&toPort=9000')"
 stop_serving
-podman healthcheck run op >/dev/null || fail "HEALTHCHECK says unwell"
+podman healthcheck run op >/dev/null || fail "HEALTHCHECK fails"
 echo "   HEALTHCHECK passes"
 if podman run --rm --network none "$image" healthcheck 127.0.0.1:1 >/dev/null 2>&1; then
     fail "a healthcheck without a service passes"
 fi
 
-# A debugging shell that shares our processes leaves its children to us.
+# A process whose parent, a debugging shell in the namespace, has ended becomes a child of process
+# 1.
 rm -f "$work/gate" && mkfifo "$work/gate"
 nsenter --target "$(pid)" --pid sh -c "(cat '$work/gate' >/dev/null &)"
 exec 3>"$work/gate"
-is_alone && fail "the shell left nothing behind"
+is_alone && fail "the shell left no process behind"
 exec 3>&-
 within 10 is_alone
 echo "   process 1 keeps no zombies"
@@ -131,7 +133,8 @@ check "effective between scans" 0000000000000000 \
 check "a scan" '*"open_ports":?8000?,*"open":1,"closed":8999,*"complete":true*' "$(ask "$syn")"
 podman kill -s TERM op >/dev/null
 ends 0
-# As Docker and Kubernetes start it: in the bounding set alone, so that the file must give it.
+# Docker and Kubernetes put the capability only into the bounding set, so the capability of the file
+# must grant it to the process.
 root=$(podman image mount "$image")
 answer=$(inside setpriv --reuid 65532 --regid 65532 --clear-groups --inh-caps -all \
     --ambient-caps -all --bounding-set -all,+net_raw \
@@ -162,7 +165,8 @@ podman kill -s TERM op >/dev/null
 ends 0
 
 echo "-- SIGTERM before the first poll, to process 1"
-# The binary of the image, among processes of its own; strace sends what nobody could time.
+# Runs the binary of the image in a process namespace of its own. strace sends the signal at an
+# exact call.
 root=$(podman image mount "$image")
 for call in signalfd4 listen epoll_create1; do
     log=$(cd "$work" && timeout 30 strace -f -e "inject=$call:signal=SIGTERM" -o /dev/null \
@@ -193,9 +197,9 @@ echo "-- wrong configuration: exit 64"
 start -e OPENPORTS_MAX_SCANS=none
 ends 64
 
-echo "-- an index that was interrupted starts anew: the last log of each counts"
+echo "-- an interrupted index starts again: the last log of each index counts"
 printf '203.0.113.2\n203.0.113.9\n' >"$work/targets.txt"
-# index I TIMEOUT: one pod of a sweep by two.
+# index I TIMEOUT: starts pod I of a sweep by two pods.
 index() {
     podman rm -f op >/dev/null
     podman run -d --name op --network ns:/run/netns/op-in --read-only --cap-drop all \
@@ -206,7 +210,7 @@ index 0 60s
 within 20 eval 'podman logs op | grep -q "event.:.end"'
 podman kill -s TERM op >/dev/null
 ends 1
-check "what it had" '*"complete":true*"complete":false*' "$(podman logs op)"
+check "its results so far" '*"complete":true*"complete":false*' "$(podman logs op)"
 : >"$work/sweep.ndjson"
 for shard in 0 1; do
     index "$shard" 500ms
@@ -235,12 +239,13 @@ for shards in 1 3 7; do
             -v "$work/targets.txt:/targets.txt:ro" "$image" \
             scan --ndjson --targets /targets.txt --shard "$shard:$shards" 1-500
     done >"$work/sweep.ndjson"
-    # Each element is an address, a port and how often. A scan pings one port of its target.
+    # Each element is an address, a port and a number of SYNs. A scan pings one port of its target,
+    # so this port gets more of them.
     seen=$(outside nft -j list set inet count seen |
         jq -c '[.nftables[].set // empty | .elem[].elem.counter.packets]')
-    check "$shards shards: ports asked, and how often at least" '?1000,1?' \
+    check "$shards shards: probed ports, and the minimum of SYNs" '?1000,1?' \
         "$(jq -c '[length, min]' <<<"$seen")"
-    at_most "$shards shards: ports asked more than once" "$((2 * shards))" \
+    at_most "$shards shards: ports probed more than once" "$((2 * shards))" \
         "$(jq 'map(select(. > 1)) | length' <<<"$seen")"
     check "merged" '?500,true??500,true?' "$(manifests/sweep/merge.sh "$work/sweep.ndjson" |
         jq -c '[.counts.closed, .complete]' | tr -d '\n')"

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""What must hold of the dashboard and the alerts: check.py METRICS PROBE.
+"""Checks the dashboard and the alerts. Usage: check.py METRICS PROBE
 
-The two files are the pages of /metrics and of /probe as a service that has scanned gives them.
-Whatever a query names must be there: metrics, labels, and the values of labels that are words of
-the service. Prints nothing where everything holds. `check.py --self-test METRICS PROBE` breaks
-each thing once, and fails if that is not seen.
+The two files are the pages of /metrics and of /probe of a service that has scanned. Every metric
+and label that a query names must exist, and so must the values of the labels whose values are words
+of the service. Prints nothing if there is no fault. `check.py --self-test METRICS PROBE` introduces
+each fault once, and fails if it is not detected.
 """
 
 import copy, json, pathlib, re, sys
 import yaml
 
 root = pathlib.Path(__file__).resolve().parents[2] / "manifests"
-# What Prometheus and its discovery add, and the one metric that is Prometheus' own.
+# The labels that Prometheus and its discovery add, and the only metric of Prometheus itself.
 SCRAPED = {"le", "namespace", "pod", "job", "instance"}
 OWN = {"up"}
 WORD = r"\b(?:openports|process|probe)_\w+"
@@ -29,7 +29,7 @@ class Pages:
                 self.labels.setdefault(name, {}).setdefault(label, set()).add(value)
 
     def faults(self, query):
-        """What a query names and does not exist."""
+        """Yields a fault for each name in the query that does not exist."""
         found = re.findall(r"\b((?:openports|process|probe)_\w+)(?:\{([^}]*)\})?", query)
         groups = ",".join(re.findall(r"by \(([^)]*)\)", query)).replace(" ", "").split(",")
         known = set(SCRAPED)
@@ -132,14 +132,14 @@ def faults(text, dashboard, plain, operator, tests):
 
 
 def self_test(text, parts):
-    """Each metric that a query names is renamed once, and each other thing is broken once."""
+    """Renames each metric that a query names once, and introduces each other fault once."""
     everything = json.dumps(parts)
     names = set(re.findall(r"\b(?:openports|process|probe)_\w+?(?=(?:_bucket|_sum|_count)?\b)",
                            everything)) & Pages(text).names
     assert len(names) > 25, names
     for name in sorted(names):
         renamed = re.sub(rf"\b{name}(?=(_bucket|_sum|_count)?\b)", name + "_renamed", text)
-        assert list(faults(renamed, *parts)), f"{name} was renamed, and nothing is said"
+        assert list(faults(renamed, *parts)), f"the new name of {name} is not detected"
     dashboard, plain, operator, tests = parts
     def changed(part, change):
         part = copy.deepcopy(part)
@@ -157,7 +157,7 @@ def self_test(text, parts):
         (dashboard, plain, operator, changed(tests, lambda it: it["tests"].pop())),
         (dashboard, plain, operator, changed(tests, lambda it: it["tests"].pop(0))),
     ]:
-        assert list(faults(text, *broken)), "something was broken, and nothing is said"
+        assert list(faults(text, *broken)), "a fault is not detected"
 
 
 arguments = [it for it in sys.argv[1:] if it != "--self-test"]

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The alerts, the dashboard and the scrape configuration, against promtool and against the metrics
-# that a service really has. Usage: .ci/monitoring/check.sh BINARY PYTHON
+# Checks the alerts, the dashboard and the scrape configuration with promtool, and compares them
+# with the metrics of a running service. Usage: .ci/monitoring/check.sh BINARY PYTHON
 set -euo pipefail
-# One of the names that are looked up does not exist: nothing of it leaves the machine.
+# One of the names that are looked up does not exist. In a network namespace of its own, no query
+# for it leaves the machine.
 if [ -z "${ISOLATED:-}" ]; then
     ISOLATED=1 exec unshare -Urn "$0" "$@"
 fi
@@ -25,14 +26,14 @@ for _ in $(seq 100); do
     [ -z "$address" ] || break
     sleep 0.05
 done
-# Each label is there only after its first count.
+# A label appears only after its first count.
 for domain in 127.0.0.1 name.invalid; do
     curl -sS -o "$work/scan" "http://$address/open-ports?domain=$domain&toPort=9"
 done
 curl -sSf -o "$work/probe" "http://$address/probe?target=127.0.0.1&ports=1-10"
 curl -sSf -o "$work/metrics" "http://$address/metrics"
 
-echo "-- what the dashboard and the alerts name exists"
+echo "-- the dashboard and the alerts name existing metrics"
 "$python" .ci/monitoring/check.py "$work/metrics" "$work/probe"
-echo "-- and a renamed metric, like everything else that is checked, would be seen"
+echo "-- each check detects its fault, for example a renamed metric"
 "$python" .ci/monitoring/check.py --self-test "$work/metrics" "$work/probe"

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# The static binary, its bill of materials, and the Debian package, made twice with the same bytes.
-# That the binary is the same wherever it is built is held by the image of .ci/container/build.sh.
-# Usage: .ci/package/build.sh PYTHON, one with cyclonedx-python-lib
+# Checks the static binary, its bill of materials, and the Debian package, which must have the same
+# bytes when it is built twice. .ci/container/build.sh checks that the bytes of the binary do not
+# depend on the directory.
+# Usage: .ci/package/build.sh PYTHON, with cyclonedx-python-lib installed
 python=$(realpath -s "$1")
 . "$(dirname "$0")/lib.sh"
 digest() { sha256sum "$1" | cut -d ' ' -f 1; }
 
-echo "-- the crate: what a user of it needs, and no more"
+echo "-- the crate contains the files for users, and no others"
 cargo package --list --allow-dirty >"$work/crate"
 printed='docs/(completions/.*|licenses\.txt|openports\.1)'
 wanted="^(src/.*|$printed|"'Cargo\.(toml|toml\.orig|lock)|LICENSE|README\.md|\.cargo_vcs_info\.json)$'
@@ -15,7 +16,7 @@ check "files that are not for users" "" \
 
 echo "-- the static binary"
 binary=$(manifests/package/binary)
-check "what it loads" "*statically linked*" "$(ldd "$binary" 2>&1 || true; file -b "$binary")"
+check "linking" "*statically linked*" "$(ldd "$binary" 2>&1 || true; file -b "$binary")"
 paths="$PWD|${CARGO_HOME:-$HOME/.cargo}|${RUSTUP_HOME:-$HOME/.rustup}"
 check "paths of this machine in it" 0 "$(grep -caE "$paths" "$binary" || true)"
 

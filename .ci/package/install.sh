@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# The Debian package installed, run, stopped, removed and purged on a fresh Debian, whose systemd is
-# the first process of namespaces of its own. Usage: .ci/package/install.sh PACKAGE
+# Installs the Debian package on a fresh Debian in a container with systemd, runs and stops the
+# service, and removes and purges the package. Usage: .ci/package/install.sh PACKAGE
 deb=$(realpath "$1")
 . "$(dirname "$0")/lib.sh"
-[ "$(id -u)" -eq 0 ] || { echo "this test makes a machine of its own: run it as root"; exit 1; }
+[ "$(id -u)" -eq 0 ] || { echo "this test starts a container: run it as root"; exit 1; }
 
 echo "-- a fresh Debian"
-# A control group of its own, so that what systemd makes below it can be removed.
+# The container has its own control group, so that the groups that systemd creates in it can be
+# removed.
 groups=/sys/fs/cgroup
 [ ! -d $groups/systemd ] || groups=$groups/systemd
 group=$groups/openports-ci-$$
@@ -36,7 +37,7 @@ machine=$(tr -d ' ' <"/proc/$unshare/task/$unshare/children")
 on() { nsenter --target "$machine" --all "$@"; }
 within 30 eval 'on systemctl is-system-running | grep -qE "running|degraded"'
 
-echo "-- installed, and one command later it answers"
+echo "-- installed, and started with one command"
 on dpkg -i /openports.deb >"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log"; fail "dpkg -i"; }
 check "running" inactive "$(on systemctl is-active openports || true)"
 on systemctl enable --now openports >"$work/enable.log" 2>&1 ||
@@ -63,7 +64,7 @@ check "completions" "complete *openports" "$(on bash -c \
 check "notices" "*MIT*" "$(on cat /usr/share/doc/openports/copyright | tr '\n' ' ')"
 
 echo "-- a Unix socket in its directory, wrong configuration, no configuration"
-# set LINE…: the settings, in force.
+# configure LINE…: writes the settings and restarts the service.
 configure() {
     printf '%s\n' "$@" >"$work/tree/etc/default/openports"
     on systemctl restart openports
@@ -120,9 +121,9 @@ within 10 eval 'on curl -sS $url/metrics | grep -q "^openports_scans_running 1"'
 on dpkg -r openports >>"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log"; fail "dpkg -r"; }
 wait "$curl" || fail "the scan was not answered"
 check "the answer to the scan" '*"complete":false*' "$(cat "$work/answer")"
-check "what runs" "" "$(on sh -c 'cat /proc/[0-9]*/comm' | grep openports || true)"
-[ -f "$work/tree/etc/default/openports" ] || fail "removal takes the configuration away"
+check "running processes" "" "$(on sh -c 'cat /proc/[0-9]*/comm' | grep openports || true)"
+[ -f "$work/tree/etc/default/openports" ] || fail "the removal has deleted the configuration"
 on dpkg -P openports >>"$work/dpkg.log" 2>&1 || { cat "$work/dpkg.log"; fail "dpkg -P"; }
-check "what is left" "" "$(cd "$work/tree" && find etc usr lib/systemd var/lib/dpkg/info \
+check "remaining files" "" "$(cd "$work/tree" && find etc usr lib/systemd var/lib/dpkg/info \
     -name '*openports*')"
 check "failed units" "" "$(on systemctl list-units --failed --plain --no-legend 'openports*')"

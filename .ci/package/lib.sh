@@ -1,4 +1,4 @@
-# What both package tests need; sourced by them.
+# The functions that both package tests share.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 work=$PWD/target/ci-package
@@ -14,7 +14,7 @@ check() {
     [[ $3 == $2 ]] || fail "$1: expected $2, got: $3"
     echo "   $1: ${3:0:140}"
 }
-# within SECONDS COMMAND…: the command succeeds before so much time has passed.
+# within SECONDS COMMAND…: repeats the command until it succeeds, which must be within this time.
 within() {
     local end=$((SECONDS + $1))
     shift

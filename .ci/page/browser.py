@@ -1,7 +1,7 @@
-"""Debian's chromium over the DevTools protocol's pipe: no driver, no socket, no package.
+"""Controls Debian's chromium over a pipe with the DevTools protocol. No package is needed.
 
-A message is JSON and a zero byte, commands on the browser's descriptor 3, the rest on its 4
-(chromium's --remote-debugging-pipe). A wait is a loop with a deadline, never a sleep.
+A message is JSON and a zero byte. The browser reads commands from descriptor 3, and writes answers
+and events to descriptor 4 (--remote-debugging-pipe). A wait is a loop with a deadline, not a sleep.
 """
 
 import base64
@@ -19,7 +19,7 @@ KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home
 
 
 class Browser:
-    """One chromium with a profile of its own."""
+    """A chromium with its own profile."""
 
     def __init__(self, binary="chromium", scrollbars=False):
         self.profile = tempfile.mkdtemp(prefix="page-")
@@ -32,7 +32,7 @@ class Browser:
                  "--disable-dev-shm-usage", "--force-color-profile=srgb", "--no-proxy-server",
                  "--remote-debugging-pipe", f"--user-data-dir={self.profile}"]
         flags += [] if scrollbars else ["--hide-scrollbars"]
-        # A shell puts the pipe's ends where chromium looks for them, and becomes chromium.
+        # A shell duplicates the ends of the pipes to descriptors 3 and 4, and executes chromium.
         line = f'exec "$0" "$@" 3<&{to_read} 4>&{to_write}'
         self.process = subprocess.Popen(["bash", "-c", line, binary, *flags], stderr=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, pass_fds=(to_read, to_write))
@@ -57,7 +57,7 @@ class Browser:
                 return answer["result"]
 
     def next(self, end):
-        """The next message, an event given to its page; None at the deadline."""
+        """Returns the next message, or None at the deadline. Passes an event to its page."""
         while b"\0" not in self.rest:
             left = end - time.monotonic()
             if left <= 0 or not select.select([self.come], [], [], left)[0]:
@@ -70,7 +70,7 @@ class Browser:
         message = json.loads(line)
         page = self.pages.get(message.get("sessionId"))
         if page and "method" in message:
-            page.heard(message["method"], message["params"])
+            page.handle_event(message["method"], message["params"])
         return message
 
     def page(self, context=None, **options):
@@ -91,7 +91,7 @@ class Browser:
 
 
 class Page:
-    """A tab: what it did wrong is gathered in `faults`, what it asked for in `requests`."""
+    """A tab. It collects its errors in `faults`, and the requested URLs in `requests`."""
 
     def __init__(self, browser, session, target):
         self.browser, self.session, self.target = browser, session, target
@@ -113,7 +113,7 @@ class Page:
     def call(self, method, **params):
         return self.browser.call(method, self.session, **params)
 
-    def heard(self, method, params):
+    def handle_event(self, method, params):
         if method == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
             self.faults.append(details.get("exception", {}).get("description", details["text"]))
@@ -121,7 +121,7 @@ class Page:
             self.faults.append(f"console: {params['args']}")
         elif method == "Log.entryAdded":
             entry = params["entry"]
-            # A status of 400 and more is what some cases are about: browsers call it an error.
+            # Some cases expect a status of 400 or above, which browsers log as an error.
             kept = self.failed if entry["source"] == "network" else self.faults
             if entry["level"] in ("error", "warning"):
                 kept.append(f"{entry['source']}: {entry['text']} {entry.get('url', '')}")
@@ -138,7 +138,7 @@ class Page:
         return result["result"].get("value")
 
     def until(self, expression, seconds=DEADLINE):
-        """Asks until it is true; an error names what was asked, and what the page says."""
+        """Waits until the expression is true. An error contains it and the text of the page."""
         end = time.monotonic() + seconds
         while True:
             value = self.eval(expression)
@@ -149,7 +149,7 @@ class Page:
             self.browser.next(time.monotonic() + 0.03)
 
     def load(self, act):
-        """Acts, and waits for the page that comes of it."""
+        """Calls `act`, and waits until the page that it causes is loaded."""
         before, end = self.loaded, time.monotonic() + DEADLINE
         act()
         while self.loaded == before:
@@ -171,7 +171,7 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 
     def fill(self, field, text):
-        """Types it, as somebody would."""
+        """Types the text, as a user would."""
         self.eval(f"(() => {{ const field = document.getElementById('{field}'); field.focus(); field.select() }})()")
         self.call("Input.insertText", text=text)
 

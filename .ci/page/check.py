@@ -1,8 +1,8 @@
-"""The page in a real browser: every claim of docs/page.md is a case here.
+"""Tests the page in a real browser. Every claim of docs/page.md has a case.
 
-Usage: check.py BINARY AXE [CASE…], inside the lab of benches/lab, whose one host has the open ports
-OPEN and is silent on all others; {target} is its address. Nothing leaves that network, and nothing
-else listens in it, so what the map must show is known port by port.
+Usage: check.py BINARY AXE [CASE…], in the lab of benches/lab. The only host of the lab, HOST, has
+the open ports OPEN, and all its others are silent. No packet leaves this network, and no other
+program listens in it, so the expected state of every port on the map is known.
 """
 
 import http.server
@@ -28,14 +28,15 @@ HOST = os.environ["PAGE_HOST"]
 OPEN = {int(port) for port in os.environ["PAGE_OPEN"].split(",")}
 BINARY, AXE = sys.argv[1], open(sys.argv[2]).read()
 STATES = ["not asked for", "open", "closed", "filtered", "unreachable", "untested"]
-# A long task is one of 50 ms (W3C Long Tasks). Beside other work on the same processors the longest
-# takes twice its 21 ms; one whose work grows with the ports of a scan takes far more.
+# A long task takes 50 ms or more (W3C Long Tasks). The longest task takes 21 ms, or twice as much
+# while other programs use the processors. A task whose work grows with the number of ports takes
+# far more.
 TASK_MS_MAX = 200
 browser = Browser()
 
 
 class Service:
-    """One openports on loopback, and what its metrics say."""
+    """An openports on loopback, and its metrics."""
 
     def __init__(self, *flags):
         self.process = subprocess.Popen([BINARY, "--listen", "127.0.0.1:0", *flags],
@@ -63,7 +64,7 @@ class Service:
             time.sleep(0.02)
 
     def ask(self, query):
-        """What the service itself says: status and document."""
+        """Sends a request without the page, and returns the status and the document."""
         try:
             with urllib.request.urlopen(f"{self.url}open-ports?{query}") as answer:
                 return answer.status, json.load(answer)
@@ -76,7 +77,7 @@ class Service:
 
 
 def listeners(count):
-    """So many sockets that listen, and their ports."""
+    """Returns this number of listening sockets, and their ports."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     return held, {server.getsockname()[1] for server in held}
 
@@ -100,9 +101,9 @@ def says(page, beginning, seconds=DEADLINE):
 
 
 def shown(page):
-    """The state of each port, by the colour of its cell on the map or in the list of few ports."""
+    """Returns the state of each port, from the colour of its cell on the map or in the list."""
     page.call("Page.bringToFront")
-    # Frames have been drawn and, where ports are a list, a quarter of a second's tick has passed.
+    # Waits until frames have been drawn and, for a list of ports, a tick of 250 ms has passed.
     page.eval("new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), 300))")
     digits = page.eval("""(() => {
         const known = [document.getElementById('map'), ...document.querySelectorAll('#legend i')]
@@ -126,12 +127,12 @@ def shown(page):
     return [STATES[int(digit)] if digit != "?" else "no colour of the legend" for digit in digits]
 
 
-def expect_map(page, asked, rest, **states):
-    """Each port asked for is `rest`, but for those that `states` names."""
+def expect_map(page, requested, rest, **states):
+    """Each requested port has the state `rest`, except for the ports in `states`."""
     wrong = []
     wanted = {port: state for state, ports in states.items() for port in ports}
     for port, state in enumerate(shown(page)):
-        right = wanted.get(port, rest) if port in asked else "not asked for"
+        right = wanted.get(port, rest) if port in requested else "not asked for"
         if state != right:
             wrong.append(f"{port} is {state}, not {right}")
     assert not wrong, f"{len(wrong)} ports: {wrong[:5]}"
@@ -141,7 +142,7 @@ def alert(page):
     return page.until("!document.getElementById('problem').hidden && document.getElementById('problem').innerText")
 
 
-# -- The cases. Each gets a fresh tab; what a tab did wrong fails its case.
+# -- The cases. Each has a new tab. An error that a tab reports fails the case.
 
 
 def one_request_paints_the_page(page, service):
@@ -153,7 +154,7 @@ def one_request_paints_the_page(page, service):
     page.until("document.getElementById('service').textContent.includes('ready')")
 
 
-def the_map_of_loopback_is_what_listens(page, service):
+def the_map_of_loopback_shows_every_listener(page, service):
     held, ports = listeners(40)
     page.open(service.url)
     scan(page, "127.0.0.1", "1-")
@@ -179,20 +180,20 @@ def a_silent_host_is_filtered_but_for_its_open_ports(page, service):
     page.open(service.url)
     scan(page, HOST, "1-2000,40000-40100", timeout="400ms", exclude="100-199")
     says(page, "Done")
-    asked = {*range(1, 100), *range(200, 2001), *range(40000, 40101)}
-    expect_map(page, asked, "filtered", open=OPEN & asked)
+    requested = {*range(1, 100), *range(200, 2001), *range(40000, 40101)}
+    expect_map(page, requested, "filtered", open=OPEN & requested)
     names = page.eval("[...document.querySelectorAll('#rows tr')].map((row) => row.textContent).join()")
     assert "22ssh" in names and "80http" in names, names
 
 
-def what_has_no_route_is_unreachable(page, service):
+def an_address_without_a_route_is_unreachable(page, service):
     page.open(service.url)
     scan(page, "203.0.113.9", "1-300")
     says(page, "Done")
     expect_map(page, range(1, 301), "unreachable")
 
 
-def stop_gives_the_descriptors_back(page, service):
+def stop_releases_the_descriptors(page, service):
     page.open(service.url)
     idle = service.metric("descriptors_used")
     scan(page, HOST, "1000-3000", timeout="60s")
@@ -250,7 +251,7 @@ def two_tabs_scan_side_by_side(page, service):
     expect_map(other, range(1, 1001), "closed")
 
 
-def a_drain_amid_the_scan_is_told(page, _):
+def a_shutdown_during_the_scan_is_reported(page, _):
     service = Service("--drain-timeout", "300ms")
     page.open(service.url)
     scan(page, HOST, "1-1000", timeout="60s")
@@ -263,7 +264,7 @@ def a_drain_amid_the_scan_is_told(page, _):
     page.until("document.getElementById('service').textContent.includes('not answer')")
 
 
-def a_stream_that_breaks_keeps_what_came(page, _):
+def a_stream_that_breaks_keeps_its_results(page, _):
     service = Service()
     page.open(service.url)
     scan(page, HOST, "1-1000", timeout="60s")
@@ -277,7 +278,7 @@ def a_stream_that_breaks_keeps_what_came(page, _):
     expect_map(page, range(1, 1001), "untested", open={port for port in OPEN if port <= 1000})
 
 
-def a_token_is_asked_for_and_kept_in_the_tab(page, _):
+def a_token_is_requested_and_kept_in_the_tab(page, _):
     with tempfile.NamedTemporaryFile("w", delete=False) as file:
         file.write("swordfish")
     service = Service("--token-file", file.name)
@@ -302,32 +303,32 @@ def a_token_is_asked_for_and_kept_in_the_tab(page, _):
     os.unlink(file.name)
 
 
-def a_denied_target_is_told_beside_it_and_the_last_result_stays(page, service):
+def a_denied_target_is_reported_beside_its_input_and_the_last_result_stays(page, service):
     page.open(service.url)
     scan(page, "127.0.0.1", "1-300")
     says(page, "Done: 0 of 300")
     for target, words in (("169.254.169.254", "This service does not scan this target."), ("no-such-name.invalid", "")):
         scan(page, target, "80")
-        status, said = service.ask(f"domain={target}&ports=80")
+        status, document = service.ask(f"domain={target}&ports=80")
         page.until("domain.ariaInvalid === 'true'")
         error = page.text("domain-error")
-        assert status >= 400 and error.startswith(words) and said["detail"].rstrip(".") in error, (said, error)
+        assert status >= 400 and error.startswith(words) and document["detail"].rstrip(".") in error, (document, error)
         expect_map(page, range(1, 301), "closed")
         assert page.eval("document.getElementById('about').textContent") == "of 300 on 127.0.0.1"
         assert page.eval("location.search") == "?domain=127.0.0.1&ports=1-300"
 
 
-def a_wrong_query_in_the_address_is_told_beside_its_input(page, service):
+def a_wrong_query_in_the_address_is_reported_beside_its_input(page, service):
     query = "domain=127.0.0.1&ports=9-x&timeout=3&retries=99&toport=80"
     page.open(f"{service.url}?{query}")
     page.click("scan")
-    told = service.ask(query)[1]
-    assert f"toport ({told['invalid_fields']['toport'][0]})" in alert(page)
+    faults = service.ask(query)[1]["invalid_fields"]
+    assert f"toport ({faults['toport'][0]})" in alert(page)
     for name, form in (("ports", "22,80,8000-8100"), ("timeout", "500ms, 2s or auto"), ("retries", "0 to 10 or auto")):
         assert page.text(f"{name}-error").startswith(f"Use this form: {form}."), page.text(f"{name}-error")
-        # What only says that it is no number is left out.
-        said = told["invalid_fields"][name][0].rstrip(".")
-        assert "decimal" in said or said in page.text(f"{name}-error"), page.text(f"{name}-error")
+        # The page does not show the message that a value is not a decimal number.
+        message = faults[name][0].rstrip(".")
+        assert "decimal" in message or message in page.text(f"{name}-error"), page.text(f"{name}-error")
         assert page.eval(f"document.getElementById('{name}').ariaInvalid") == "true"
     assert page.eval("document.activeElement.id") == "ports"
     assert page.eval("document.getElementById('answer').hidden")
@@ -355,7 +356,7 @@ def a_typing_error_ends_no_scan(page, service):
     assert page.text("found") == f"{len([port for port in OPEN if port <= 1000])} open ports"
 
 
-def what_is_no_answer_of_the_service_is_told(page, _):
+def an_answer_that_is_not_of_the_service_is_reported(page, _):
     server = stub.start()
     page.open(server.url)
     scan(page, "shop.example", "1-1024")
@@ -474,7 +475,7 @@ def a_page_of_another_origin_scans_nothing(page, service):
     page.open(f"http://127.0.0.2:{server.server_port}/")
     page.until("document.title === 'answered'")
     assert service.metric('requests_total{route="/open-ports",status="403"}') >= 1
-    # The frame is refused: that is what the browser complains of here.
+    # The browser refuses the frame, and logs this as an error.
     assert page.faults and all("frame" in fault for fault in page.faults), page.faults
     page.faults.clear()
     page.load(lambda: page.eval("document.getElementById('link').click()"))
@@ -499,13 +500,13 @@ def without_script_a_form_answers_with_text(page, service):
     assert '"from_port":1,"to_port":1024' in page.call("DOM.getOuterHTML", nodeId=node("body"))["outerHTML"]
 
 
-def the_result_can_be_taken_along(page, service):
+def the_result_can_be_copied(page, service):
     held, ports = listeners(3)
     browser.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
     page.call("Page.bringToFront")
     page.open(service.url)
-    asked = ",".join(map(str, sorted(ports)))
-    scan(page, "127.0.0.1", f"1-9,{asked}")
+    listed = ",".join(map(str, sorted(ports)))
+    scan(page, "127.0.0.1", f"1-9,{listed}")
     says(page, "Done: 3 of 12")
     copied = {}
     for name in ("JSON", "CSV", "curl"):
@@ -560,14 +561,14 @@ def the_keyboard_reaches_everything(page, service):
 
 def the_live_region_does_not_flood(page, service):
     page.open(service.url)
-    page.eval("window.told = 0; new MutationObserver(() => told++).observe(say_, { childList: true })"
+    page.eval("window.changes = 0; new MutationObserver(() => changes++).observe(say_, { childList: true })"
               .replace("say_", "document.getElementById('say')"))
     scan(page, HOST, "1-200", timeout="3s")
     says(page, "Done")
-    assert page.eval("told") <= 4, page.eval("told")
+    assert page.eval("changes") <= 4, page.eval("changes")
 
 
-def nobody_looks_and_nothing_is_asked(page, service):
+def a_hidden_tab_sends_no_requests(page, service):
     page.open(service.url)
     page.until("document.getElementById('service').textContent")
     page.eval("Object.defineProperty(document, 'hidden', { value: true, configurable: true })")
@@ -579,7 +580,7 @@ def nobody_looks_and_nothing_is_asked(page, service):
     page.until("true")
     end = time.monotonic() + DEADLINE
     while len(page.requests) == before:
-        assert browser.next(end) is not None, "it did not ask again"
+        assert browser.next(end) is not None, "the visible tab sends no request"
 
 
 def axe_finds_nothing(page, service):
@@ -612,7 +613,8 @@ def examine(page, where):
     assert not found, f"{where}: {found}"
 
 
-# Machado, Oliveira and Fernandes 2009: how protans, deutans and tritans see linear colours.
+# The matrices of Machado, Oliveira and Fernandes 2009, for linear colours: normal sight,
+# protanopia, deuteranopia and tritanopia.
 SIGHTS = [[[1, 0, 0], [0, 1, 0], [0, 0, 1]],
           [[.152286, 1.052583, -.204868], [.114503, .786281, .099216], [-.003882, -.048116, 1.051998]],
           [[.367322, .860646, -.227968], [.280085, .672501, .047413], [-.01182, .04294, .968881]],
@@ -641,26 +643,26 @@ def colour_blind_people_tell_the_states_apart(page, service):
 
 
 def every_port_leaves_no_long_task(page, service):
-    """By the processor time of each task: what else runs on this machine is not the page's doing."""
+    """The processor time of each task counts, which other programs on the machine do not change."""
     page.open(service.url)
     fill(page, os.environ.get("PAGE_SWEEP", "127.0.0.1"), "1-")
     tasks = []
     page.call("Tracing.start", transferMode="ReportEvents", traceConfig={"includedCategories": ["toplevel", "devtools.timeline"]})
     page.click("scan")
-    # The lab, the service and the browser share the processors; how long that takes is not the matter.
+    # The lab, the service and the browser share the processors, so the scan may take a long time.
     says(page, "Done", 5 * DEADLINE)
     page.until("document.querySelectorAll('#rows tr').length >= Math.min(1000, run.found.length)")
     end = time.monotonic() + 5 * DEADLINE
-    original = page.heard
+    original = page.handle_event
     state = {"over": False}
 
-    def heard(method, params):
+    def handle_event(method, params):
         if method == "Tracing.dataCollected":
             tasks.extend(params["value"])
         state["over"] |= method == "Tracing.tracingComplete"
         original(method, params)
 
-    page.heard = heard
+    page.handle_event = handle_event
     page.call("Tracing.end")
     while not state["over"]:
         assert browser.next(end) is not None
@@ -685,10 +687,10 @@ def run(case, service):
         for tab in browser.pages.values():
             assert not tab.faults, tab.faults
             strange = [url for url in tab.requests if not re.match(r"(http://127\.0\.0\.1:\d+/|about:|data:)", url)]
-            assert not strange, f"asked elsewhere: {strange}"
+            assert not strange, f"requests to other hosts: {strange}"
         print(f"ok {case.__name__} ({time.monotonic() - began:.1f} s)")
         return True
-    except Exception as error:  # noqa: BLE001, whatever it was, the other cases are still of interest
+    except Exception as error:  # noqa: BLE001, the other cases run after any error
         print(f"FAILED {case.__name__}: {type(error).__name__} {error}")
         return False
     finally:

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs .ci/page/check.py in the lab of benches/lab: loopback, and one host that is silent on all
-# ports but some. Then once more where all ports of the host are open, the most there is to show.
-# With PAGE_MEASURE=1 it is measured instead: the first paint, and a scan that is watched.
-# With PAGE_SCREENSHOTS=write the pictures of docs/page are made anew, and nothing else is done.
+# Runs .ci/page/check.py in the lab of benches/lab, which has loopback and one host with a few open
+# ports and otherwise silent ones. One case then runs again with a host whose ports are all open.
+# With PAGE_MEASURE=1, the script only measures the first paint and a scan in the page.
+# With PAGE_SCREENSHOTS=write, it only writes the pictures of docs/page.
 # Usage: .ci/page/check.sh BINARY AXE [CASE…]
 set -euo pipefail
 here=$(dirname "$0")
 export PAGE_OPEN=22,80,443,1500,40050 PAGE_HOST=10.99.1.1
-# The tests have built it in this profile before.
+# The tests have already built the lab in this profile.
 lab=(cargo bench --quiet --profile dev --bench lab -- --rtt 20ms)
 if [ "${PAGE_SCREENSHOTS:-}" = write ]; then
     ports=21,22,25,53,80,110,143,443,587,993,3306,5432,6379,8080,8443,9090,9200,27017,32400,50051

@@ -1,6 +1,6 @@
-"""How soon the page is painted, and what it costs a scan to be watched. Times are shown, not judged.
+"""Measures the first paint of the page, and how much the page slows a scan down. Checks no limits.
 
-PAGE_MEASURE=1 .ci/page/check.sh BINARY AXE
+Usage: PAGE_MEASURE=1 .ci/page/check.sh BINARY AXE
 """
 
 import json
@@ -27,8 +27,8 @@ def paint(page, url):
 
 
 def by_curl(url):
-    told = subprocess.run(["curl", "-s", url + QUERY], capture_output=True, text=True, check=True)
-    return json.loads(told.stdout)["elapsed_ms"]
+    answer = subprocess.run(["curl", "-s", url + QUERY], capture_output=True, text=True, check=True)
+    return json.loads(answer.stdout)["elapsed_ms"]
 
 
 def by_page(page):

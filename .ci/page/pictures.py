@@ -1,7 +1,7 @@
-"""Makes the pictures of docs/page anew: a scan under way in light and dark, and on a phone.
+"""Makes the pictures of docs/page: a running scan in light and dark colours, and on a phone.
 
-Usage: pictures.py BINARY AXE FOLDER, in a lab whose host loses packets, so that every colour of a
-long scan is seen. It is called shop.example here.
+Usage: pictures.py BINARY AXE FOLDER, in a lab whose host loses packets, so that the pictures have
+every colour of a long scan. The name of the host is shop.example.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""A picture of every state of the page, to be looked at: states.py FOLDER [WORD…].
+"""Makes a picture of every state of the page, for a visual check. Usage: states.py FOLDER [WORD…]
 
-The answers are those of stub.py, so that two runs differ only by what the page does. It fails where
-anything moved while a scan ran, and where the page is wider than its window. A WORD is a state, which
-is then seen in light, or one of its pictures, such as done-360-dark.
+The answers come from stub.py, so two runs differ only in the behaviour of the page. It fails if an
+element moves while a scan runs, or if the page is wider than its window. A WORD selects a state in
+light colours, or one picture, such as done-360-dark.
 """
 
 import os
@@ -15,17 +15,17 @@ from browser import Browser
 SIZES = {"360": (360, 780, True), "768": (768, 1024, False), "1024": (1024, 768, False), "1440": (1440, 900, False)}
 DONE = "document.getElementById('say').textContent.startsWith('Done') || document.getElementById('say').textContent.startsWith('Cut')"
 HALF = "bar.ariaValueNow >= 60"
-TOLD = "!document.getElementById('problem').hidden || !!document.querySelector('[aria-invalid=true]') || !ask.hidden"
+PROBLEM = "!document.getElementById('problem').hidden || !!document.querySelector('[aria-invalid=true]') || !ask.hidden"
 LONG = ".".join(["a" * 61] * 4) + ".test"
-# Name, target, ports, and when it is seen.
+# Name, target, ports, and the condition for the picture.
 STATES = [("idle", None, None, "true"), ("running", "shop.example.held", "1-", HALF), ("done", "shop.example", "1-", DONE),
           ("range", "shop.example", "1-1024", DONE), ("few", "shop.example", "80,443,3000,5000,8000,8008,8080,8443,8888,9443", DONE),
           ("none", "silent.example", "1-1024", DONE), ("refusing", "quiet.example", "top:100", DONE),
           ("unreachable", "gone.example", "1-1024", DONE), ("all", "wide.example", "1-", DONE),
-          ("drained", "drains.example", "1-", DONE), ("broken", "breaks.example", "1-", TOLD),
-          ("waiting", "hangs.example", "1-", "document.getElementById('facts').textContent.startsWith('Waiting')"), ("html", "html502.example", "1-", TOLD),
-          ("denied", "denied.example", "80", TOLD), ("busy", "full.example", "1-", TOLD), ("wrong", "wrong.example", "9-x", TOLD),
-          ("token", "token.example", "1-", TOLD), ("long", LONG, "1-", DONE)]
+          ("drained", "drains.example", "1-", DONE), ("broken", "breaks.example", "1-", PROBLEM),
+          ("waiting", "hangs.example", "1-", "document.getElementById('facts').textContent.startsWith('Waiting')"), ("html", "html502.example", "1-", PROBLEM),
+          ("denied", "denied.example", "80", PROBLEM), ("busy", "full.example", "1-", PROBLEM), ("wrong", "wrong.example", "9-x", PROBLEM),
+          ("token", "token.example", "1-", PROBLEM), ("long", LONG, "1-", DONE)]
 
 
 def fill(page, target, ports):
@@ -39,7 +39,7 @@ def see(page, name, target, ports, when, folder):
     page.eval("window.moved = []; new PerformanceObserver((list) => moved.push(...list.getEntries().filter((entry) => !entry.hadRecentInput)"
               ".map(({value, startTime, sources}) => `${value} ${startTime | 0} ${sources.map(({node, previousRect: from, currentRect: to}) => `${node?.id || node?.nodeName} ${from.x},${from.y} to ${to.x},${to.y}`)}`))).observe({type: 'layout-shift'}); 0")
     if name in ("wrong", "busy", "denied"):
-        # What was found before stays.
+        # The result of an earlier scan remains visible.
         fill(page, "shop.example", "1-")
         page.click("scan")
         page.until(DONE)
@@ -49,7 +49,7 @@ def see(page, name, target, ports, when, folder):
     page.until(when)
     page.eval("document.activeElement.blur(), scrollTo(0, 0), new Promise(requestAnimationFrame)")
     page.eval("new Promise((done) => setTimeout(done, 300))")
-    # A message comes after the scan, and may move what is below it.
+    # A message appears after the scan, and may move the elements below it.
     moved = [] if name in ("wrong", "busy", "denied", "token", "html", "broken") else page.eval("moved")
     is_wide = page.eval("document.documentElement.scrollWidth > innerWidth")
     page.picture(f"{folder}/{name}.png")
@@ -59,7 +59,7 @@ def see(page, name, target, ports, when, folder):
 
 
 def photograph(size, scheme, words, folder):
-    """Every state in one size and colour scheme, by a browser of its own."""
+    """Makes the pictures of one size and colour scheme with its own browser."""
     width, height, mobile = SIZES[size]
     into = f"{folder}/{size}-{scheme}"
     os.makedirs(into, exist_ok=True)
@@ -79,7 +79,7 @@ def main():
     folder, words = sys.argv[1], sys.argv[2:]
     looks = [(size, scheme) for size in SIZES for scheme in ("light", "dark")
              if words or scheme == "light" or size not in ("768", "1024")]
-    # Two browsers at a time: one for each processor.
+    # Two browsers run at a time, one for each processor.
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(photograph, *look, words, folder) for look in looks]:
             done.result()

@@ -1,8 +1,8 @@
-"""A service whose answers are known beforehand, for what a real one shows only by chance.
+"""A service with fixed answers, for states that a real service reaches only by chance.
 
-It sends the page with its policy, and the target says how a request for a scan is answered: shop, one
-of FINDINGS, or any of FAULTS. A stream whose target ends in `.held` stops half way until
-`release` is called.
+It sends the page with its policy. The target selects the answer to a scan: an entry of FINDINGS or
+of FAULTS, or else the findings of shop.example. A stream whose target ends in `.held` stops in the
+middle until `released` is set.
 """
 
 import base64
@@ -26,11 +26,11 @@ openports_descriptors_used 315
 openports_descriptors_max 19990
 openports_draining 0
 """
-# The open ports, and the state of most others.
+# By target: the open ports, and the state of most others.
 FINDINGS = {"shop.example": (WEB, "closed"), "quiet.example": ([], "closed"), "silent.example": ([], "filtered"),
             "gone.example": ([], "unreachable"), "wide.example": (range(1, 65536), "closed"),
             "drains.example": (WEB, "filtered"), "breaks.example": (WEB, "filtered"), "late.example": (WEB, "closed")}
-# Status, cause, and what else the answer has.
+# By target: the status, the cause, and the other fields of the answer.
 FAULTS = {"denied.example": (403, "TARGET_DENIED", {"detail": "169.254.169.254 is link-local, which this service does not scan."}),
           "unknown.example": (422, "UNKNOWN_HOST", {"detail": "The name unknown.example does not exist."}),
           "full.example": (429, "TOO_MANY_SCANS", {"detail": "Wait for one of your running scans to end, or close its connection."}),
@@ -68,7 +68,7 @@ def ranges(ports):
 
 
 class Stub(http.server.BaseHTTPRequestHandler):
-    """Chunks, so that the connection may end too early."""
+    """Sends chunks, so that a connection that ends too early is detected."""
 
     protocol_version = "HTTP/1.1"
 
@@ -111,29 +111,29 @@ class Stub(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
     def stream(self, query, target, found, rest):
-        asked = [port for port in parse(query.get("ports", "1-")) if port not in parse(query.get("exclude", ""))]
+        requested = [port for port in parse(query.get("ports", "1-")) if port not in parse(query.get("exclude", ""))]
         self.send_response(200)
         self.send_header("Content-Type", "application/x-ndjson")
         self.send_header("Transfer-Encoding", "chunked")
         self.send_header("Connection", "close")
         self.end_headers()
-        half = len(asked) * 62 // 100
-        self.line({"event": "start", "domain": target, "address": "192.0.2.7", "total": len(asked), "ports": ranges(asked)})
+        half = len(requested) * 62 // 100
+        self.line({"event": "start", "domain": target, "address": "192.0.2.7", "total": len(requested), "ports": ranges(requested)})
         states, other = {"open": [], "closed": [], "filtered": [], "unreachable": []}, "closed" if rest == "filtered" else "filtered"
         isolated = rest in ("closed", "filtered") and target.startswith(("shop", "drains", "breaks"))
-        step = max(1, len(asked) // 20)
+        step = max(1, len(requested) // 20)
         held = False
-        for at in range(0, len(asked), step):
-            part = asked[at:at + step]
+        for at in range(0, len(requested), step):
+            part = requested[at:at + step]
             news = {"open": [port for port in part if port in found]}
             news[other] = [port for port in part if isolated and port * 2654435761 % 67 == 0 and port not in found]
             news[rest] = [port for port in part if port not in news["open"] and port not in news[other]]
-            # Not in order, as ports of a real scan are not.
+            # The order is not ascending, like that of a real scan.
             for port in sorted(news["open"], key=lambda port: port * 2654435761 % 97):
                 self.line({"event": "open", "port": port, "rtt_ms": 20 + port % 13 / 10})
             for state, ports in news.items():
                 states[state] += ports
-            self.line({"event": "progress", "done": at + len(part), "total": len(asked), "open": len(states["open"]),
+            self.line({"event": "progress", "done": at + len(part), "total": len(requested), "open": len(states["open"]),
                        **{f"{state}_ports": ranges(ports) for state, ports in news.items() if state != "open" and ports}})
             self.server.pause and time.sleep(self.server.pause)
             if at >= half and not held:
@@ -147,8 +147,8 @@ class Stub(http.server.BaseHTTPRequestHandler):
                 if target.startswith("drains"):
                     break
         counts = {state: len(ports) for state, ports in states.items()}
-        counts["untested"] = len(asked) - sum(counts.values())
-        summary = {"from_port": asked[0], "to_port": asked[-1], "domain": target, "open_ports": states["open"], "address": "192.0.2.7",
+        counts["untested"] = len(requested) - sum(counts.values())
+        summary = {"from_port": requested[0], "to_port": requested[-1], "domain": target, "open_ports": states["open"], "address": "192.0.2.7",
                    "counts": counts, "complete": not counts["untested"], "retried": 1214 if isolated else 0,
                    "loss_suspected": False, "elapsed_ms": 9412, "services": {str(port): NAMES[port] for port in states["open"] if port in NAMES},
                    **{f"{state}_ports": ranges(ports) for state, ports in states.items() if state != "open"}}
@@ -162,7 +162,7 @@ class Stub(http.server.BaseHTTPRequestHandler):
 
 
 def start(pause=0):
-    """The server, its address as `url`; `released` lets held answers go on."""
+    """Starts the server. `url` is its address; setting `released` continues held answers."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stub)
     server.daemon_threads = True
     server.pause, server.released = pause, threading.Event()

@@ -1,7 +1,7 @@
-"""Records what a command prints on a terminal, and draws it as a picture that plays once.
+"""Records the output of a command on a terminal, and draws it as an animation that plays once.
 
-Usage: terminal.py PICTURE SHOWN COMMAND…, where SHOWN is the command as the picture has it. A
-viewer that plays nothing shows how it ended.
+Usage: terminal.py PICTURE SHOWN COMMAND…, where SHOWN is the text of the command in the picture. A
+viewer without animations shows the final state.
 """
 
 import html
@@ -18,7 +18,7 @@ COLOURS = {"31": "#ff9d70", "32": "#7ee2a8", "33": "#f0e442", "1": "#ffffff", "2
 
 
 def record(command):
-    """The output with its times, and the exit code."""
+    """Returns the pieces of the output with their times, and the exit code."""
     child, terminal = pty.fork()
     if child == 0:
         os.environ.update(TERM="xterm", COLUMNS=str(COLUMNS))
@@ -36,7 +36,7 @@ def record(command):
 
 
 class Screen:
-    """As much of a terminal as a table and a progress line need."""
+    """A terminal with the functions that a table and a progress line need."""
 
     def __init__(self):
         self.lines, self.colour = [""], None
@@ -46,7 +46,7 @@ class Screen:
             if token == "\n":
                 self.lines.append("")
             elif token in ("\r", "\x1b[K"):
-                # A line that is begun anew is written anew as a whole.
+                # After a CR the program writes the whole line again.
                 self.lines[-1] = "" if token == "\r" else self.lines[-1]
             elif token.startswith("\x1b"):
                 self.colour = COLOURS.get(token[2:-1].split(";")[-1])
@@ -56,10 +56,10 @@ class Screen:
 
 
 def frames(parts):
-    """What the screen shows, and when, in a few steps of those there were."""
+    """Returns the contents of the screen with their times, reduced to a few steps."""
     screen, all_frames = Screen(), []
     for at, text in parts:
-        # A line's end takes two bytes, and erases nothing.
+        # A terminal turns LF into CR LF, where the CR does not begin the line again.
         screen.write(text.replace("\r\n", "\n"))
         all_frames.append((at, [line for line in screen.lines if line]))
     step = max(1, len(all_frames) // FRAMES_MAX)
@@ -67,7 +67,7 @@ def frames(parts):
 
 
 def draw(shown, steps):
-    """Each line stands as long as it stood; what stood last is there without being played."""
+    """Draws each line for its time. The final lines are visible without the animation."""
     scale = PLAYED_S / max(steps[-1][0], 0.001)
     last = steps[-1][1]
     height = 2 * EDGE + LINE * (1 + max(len(lines) for _, lines in steps))

@@ -1,4 +1,4 @@
-# What the compiler's tools can tell.
+# The checks of rustfmt, clippy and rustdoc.
 for component in rustfmt clippy; do
     cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component"
 done

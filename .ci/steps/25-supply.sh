@@ -1,8 +1,8 @@
-# What comes from others: licences, sources, duplicates, advisories, and the review of each crate.
+# The dependencies: licences, sources, duplicates, advisories, and the review of each crate.
 python3 -c 'import ensurepip' 2>/dev/null || need ensurepip python3 python3-venv
 need git git
 [ -x target/supply/bin/pip ] || python3 -m venv target/supply
-# Each time, since the version may have changed; where it has not, nothing is fetched.
+# This runs each time, because the version may have changed. Otherwise it downloads nothing.
 target/supply/bin/pip install -q --disable-pip-version-check --require-hashes \
     -r .ci/supply/requirements.txt
 step "supply: licences, duplicates, sources" \

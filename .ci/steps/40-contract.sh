@@ -1,4 +1,4 @@
-# The contract, held by other people's tools.
+# The contract, checked with the tools of other projects.
 need curl curl
 need prometheus prometheus
 need ip iproute2

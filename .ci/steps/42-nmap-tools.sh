@@ -1,4 +1,4 @@
-# nmap's own tools, and a library that reads its files, on what `--format xml` prints.
+# The output of `--format xml`, read with nmap's own tools and with a library for nmap's files.
 need xmllint libxml2-utils
 need nmap nmap
 need ndiff ndiff

@@ -1,4 +1,4 @@
-# Every answer, read by others: h11 as a strict client, redbot and httplint.
+# Every answer, checked with h11, a strict client, and with redbot and httplint.
 python3 -c 'import ensurepip' 2>/dev/null || need ensurepip python3 python3-venv
 if [ ! -x target/conformance/bin/redbot ]; then
     python3 -m venv target/conformance

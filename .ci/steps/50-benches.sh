@@ -1,3 +1,3 @@
-# What the pure modules cost in instructions and allocations, against what was recorded.
+# The instructions and allocations of the pure modules, compared with the recorded ones.
 need valgrind valgrind
 step benches cargo bench --bench modules -- --check

@@ -1,4 +1,5 @@
-# Attacks on the real service, and a short soak: what is not a time. The times are in docs/testing.md.
+# Attacks on the real service, and a short soak. Only results that do not depend on the speed of the
+# machine are checked; docs/testing.md has the times.
 need slowhttptest slowhttptest
 need curl curl
 step abuse cargo bench --bench abuse -- --short --seconds 1 --jobs 4

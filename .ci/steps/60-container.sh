@@ -1,4 +1,4 @@
-# The image as it is built and run: Dockerfile, both processors, hardening, caps, signals.
+# The build and the run of the image: Dockerfile, both processors, hardening, limits, signals.
 need podman podman buildah runc catatonit
 need ip iproute2
 need curl curl

@@ -1,4 +1,4 @@
-# The alerts, the dashboard and the metrics that they name.
+# The alerts, the dashboard, and the metrics that both use.
 python3 -c 'import ensurepip' 2>/dev/null || need ensurepip python3 python3-venv
 need promtool prometheus
 need curl curl

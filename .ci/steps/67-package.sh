@@ -1,4 +1,4 @@
-# The static binary, its bill of materials and the Debian package, on a machine of its own.
+# The static binary, its bill of materials, and the Debian package in a container with systemd.
 python3 -c 'import ensurepip' 2>/dev/null || need ensurepip python3 python3-venv
 need cc build-essential
 need ip iproute2

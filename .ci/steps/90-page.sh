@@ -1,4 +1,4 @@
-# The page, in Debian's chromium, within the lab's network.
+# The page in Debian's chromium, in the network of the lab.
 need chromium chromium
 need python3 python3
 need npm npm

@@ -1,9 +1,9 @@
 #!/bin/sh
-# The logs of a sweep's pods to one line for each target: merge.sh FILE…
+# Merges the logs of a sweep's pods into one line for each target. Usage: merge.sh FILE…
 #
-# Each pod probed some ports of a target, so open ports and counts add up. Lines that are no JSON
-# are stderr's. `sort` brings a target's parts together, so that any number of them is merged in
-# little memory. Needs jq.
+# Each pod has probed some ports of a target, so open ports and counts are added. Lines that are not
+# JSON are from stderr and are skipped. `sort` puts the parts of a target next to each other, so
+# that merging any number of them needs little memory. Needs jq.
 set -eu
 
 jq -rR 'fromjson? | objects | select(.event == "end" or .event == "failed")
@@ -21,7 +21,7 @@ jq -rR 'fromjson? | objects | select(.event == "end" or .event == "failed")
                 | reduce ($part.counts | to_entries[]) as $it (.; .counts[$it.key] += $it.value)
                 | .complete = (.complete and $part.complete)
             end;
-        # The null after the last part lets the last target out.
+        # The null after the last part ends the last target.
         foreach ((inputs | split("\t")[1] | fromjson), null) as $part ({};
             if $part != null and .now.domain == $part.domain
             then {now: (.now | with($part))}

@@ -115,7 +115,7 @@ pub(super) fn write_json(out: &mut Vec<u8>, value: &impl Serialize) {
         reason = "fails on I/O errors and on keys that are no strings; \
         a Vec has no I/O errors, and the keys of our maps are strings and ports"
     )]
-    serde_json::to_writer(&mut *out, value).expect("our types serialize");
+    serde_json::to_writer(&mut *out, value).expect("the types of this interface serialize");
     assert!(out.len() > len_before, "no JSON value is empty");
     debug_assert!(!out[len_before..].contains(&b'\n'), "JSON escapes line ends in strings");
 }

@@ -243,7 +243,7 @@ impl<'a> EndWriter<'a> {
     fn push_csv(&mut self, summary: &Summary<'a>) {
         self.push("address,port,state,service,rtt_ms\n");
         self.rtts = summary.details.rtts.to_vec();
-        debug_assert!(self.rtts.is_sorted(), "round trips are looked up by halves");
+        debug_assert!(self.rtts.is_sorted(), "round trips are found by binary search");
         for ports in summary.details.by_address {
             let sets = [
                 (PortState::Open, Some(ports.open)),

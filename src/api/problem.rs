@@ -144,7 +144,7 @@ impl InvalidFields {
             None if is_full => {}
             None => self.0.push((name.to_string(), vec![message.to_string()])),
         }
-        assert!(self.0.len() <= limits::INVALID_FIELDS_MAX, "an answer is bounded");
+        assert!(self.0.len() <= limits::INVALID_FIELDS_MAX, "the number of fields is bounded");
         debug_assert!(self.0.iter().all(|(_, messages)| !messages.is_empty()));
     }
 
@@ -213,7 +213,7 @@ impl Problem {
     /// their status requires.
     pub fn new(cause: Cause, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        assert!(!detail.is_empty(), "a person can act on the detail");
+        assert!(!detail.is_empty(), "the detail is a sentence");
         Self { cause, detail, invalid_fields: InvalidFields::default(), field: None }
     }
 
@@ -221,7 +221,7 @@ impl Problem {
     ///
     /// Panics if no field is faulty.
     pub fn invalid(fields: InvalidFields) -> Self {
-        assert!(!fields.is_empty(), "some field is faulty");
+        assert!(!fields.is_empty(), "at least one field is faulty");
         let (names, plural) = (fields.names(), if fields.0.len() == 1 { "" } else { "s" });
         let is_range_missing = fields.says("toPort", BLANK);
         let or = if is_range_missing { ", or give ports=22,80-90 instead of toPort" } else { "" };
@@ -318,7 +318,7 @@ impl Problem {
     }
 
     fn with_field(mut self, name: &'static str, value: String) -> Self {
-        assert!(self.field.is_none(), "no status calls for two");
+        assert!(self.field.is_none(), "a status requires at most one field");
         self.field = Some((name, value));
         self
     }

@@ -190,7 +190,7 @@ pub fn parse_probe(
     if let Some(text) = scrape_timeout {
         match parse_scrape_timeout(text) {
             Some(most) => {
-                draft.deadline = Some(draft.deadline.map_or(most, |asked| asked.min(most)));
+                draft.deadline = Some(draft.deadline.map_or(most, |deadline| deadline.min(most)));
             }
             None => faults.push(SCRAPE_TIMEOUT, "must be a number of seconds above 0"),
         }
@@ -335,7 +335,7 @@ fn finish(
     defaults: &Settings,
     mut faults: InvalidFields,
 ) -> Result<ScanRequest, InvalidFields> {
-    let asked = finish_ports(&mut draft, &mut faults);
+    let requested = finish_ports(&mut draft, &mut faults);
     // A shorter deadline limits the default timeout, but contradicts an explicit timeout.
     let usual = draft.deadline.map_or(defaults.timeout, |deadline| deadline.min(defaults.timeout));
     let timeout = draft.timeout.unwrap_or(Timeout::Fixed(usual));
@@ -350,19 +350,24 @@ fn finish(
     if technique == Technique::Syn && defaults.raw == RawAccess::Denied {
         faults.push("technique", &format!("this service may not send raw packets: {RAW_ADVICE}"));
     }
-    let (Some((host, domain)), Some(asked), true) = (draft.domain, asked, faults.is_empty()) else {
-        assert!(!faults.is_empty(), "what is missing is a fault");
+    let (Some((host, domain)), Some(requested), true) =
+        (draft.domain, requested, faults.is_empty())
+    else {
+        assert!(!faults.is_empty(), "a missing value is a fault");
         return Err(faults);
     };
-    assert!(!asked.ports.is_empty() && asked.from_port <= asked.to_port, "a scan has a port");
+    assert!(
+        !requested.ports.is_empty() && requested.from_port <= requested.to_port,
+        "a scan has a port"
+    );
     // A deadline above the bound of the server is shortened and not refused.
     let deadline = draft.deadline.unwrap_or(defaults.scan_time_max).min(defaults.scan_time_max);
     Ok(ScanRequest {
         host,
         domain,
-        ports: asked.ports,
-        from_port: asked.from_port,
-        to_port: asked.to_port,
+        ports: requested.ports,
+        from_port: requested.from_port,
+        to_port: requested.to_port,
         options: ScanOptions { technique, timeout, deadline, ..draft.options },
     })
 }
@@ -867,7 +872,7 @@ mod tests {
     fn examples_and_bounds_of_the_openapi_document_are_accepted_and_values_beyond_them_are_not() {
         let document: serde_json::Value = serde_json::from_str(super::super::OPENAPI).unwrap();
         let text = |value: &serde_json::Value| value.to_string().trim_matches('"').to_string();
-        let mut asked = 0;
+        let mut accepted = 0;
         for Parameter { name, .. } in &PARAMETERS {
             let schema = &document["components"]["parameters"][name]["schema"];
             let is_accepted = |value: &str| {
@@ -883,7 +888,7 @@ mod tests {
             let bounds = ["minimum", "maximum", "default"].map(|key| schema.get(key));
             for value in words.into_iter().flatten().flatten().chain(bounds.into_iter().flatten()) {
                 assert!(is_accepted(&text(value)), "{name}={value}");
-                asked += 1;
+                accepted += 1;
             }
             for (bound, step) in [("minimum", -1), ("maximum", 1)] {
                 if let Some(bound) = schema[bound].as_i64() {
@@ -893,6 +898,6 @@ mod tests {
             let is_enum = schema.get("enum").is_some();
             assert!(!is_enum || !is_accepted("other"), "{name} accepts an unlisted value");
         }
-        assert!(asked > 15, "{asked} values");
+        assert!(accepted > 15, "{accepted} values");
     }
 }

@@ -65,7 +65,7 @@ fn write_host(out: &mut Vec<u8>, summary: &Summary, host: &HostLines) {
         for port in ports.into_iter().flat_map(PortSet::iter) {
             let service = summary.services.map_or("", |services| services.names.of(port));
             let written = write!(text, "{separator}{port}/{state}/tcp//{service}///");
-            assert!(written.is_ok(), "a string takes whatever is written");
+            assert!(written.is_ok(), "writing to a string never fails");
             separator = ", ";
         }
     }
@@ -80,7 +80,7 @@ fn write_host(out: &mut Vec<u8>, summary: &Summary, host: &HostLines) {
     ] {
         if count > 0 {
             let written = write!(text, "{separator}{state} ({count})");
-            assert!(written.is_ok(), "a string takes whatever is written");
+            assert!(written.is_ok(), "writing to a string never fails");
             separator = ", ";
         }
     }

@@ -455,7 +455,7 @@ impl PortLists {
     }
 
     /// The ports to scan for a target with this set.
-    pub fn asked(&self, number: u32) -> TargetPorts {
+    pub fn target_ports(&self, number: u32) -> TargetPorts {
         let mut ports = self.set(number);
         let (from_port, to_port) = (ports.first().unwrap_or(1), ports.last().unwrap_or(1));
         ports.subtract(&self.exclude);

@@ -320,7 +320,7 @@ impl Printer {
 
     fn print(&mut self, text: std::fmt::Arguments) {
         let written = std::io::Write::write_fmt(&mut self.out, text);
-        assert!(written.is_ok(), "a vector takes whatever is written");
+        assert!(written.is_ok(), "writing to a vector never fails");
     }
 
     /// The next bytes for stdout.
@@ -330,7 +330,7 @@ impl Printer {
 
     /// Stdout accepted `count` bytes.
     pub fn handle_printed(&mut self, count: usize) {
-        assert!(count <= self.out.len(), "no more is taken than there is");
+        assert!(count <= self.out.len(), "stdout accepts at most the waiting bytes");
         self.out.drain(..count);
     }
 
@@ -359,14 +359,14 @@ pub fn found_line(domain: &str, open: &OpenPort) -> String {
     let mut line = format!("{:>7}  open", open.port);
     if !open.service.is_empty() {
         let written = write!(line, "  {}", open.service);
-        assert!(written.is_ok(), "a string takes whatever is written");
+        assert!(written.is_ok(), "writing to a string never fails");
     }
     let address = open.address.to_string();
     line.push_str("  ");
     line.push_str(domain);
     if domain != address {
         let written = write!(line, " ({address})");
-        assert!(written.is_ok(), "a string takes whatever is written");
+        assert!(written.is_ok(), "writing to a string never fails");
     }
     line
 }

@@ -3,8 +3,8 @@
 //! The file is the output of `--format ndjson`. A target is finished if its `end` event reports it
 //! as complete; a target that failed or was cut short is scanned again. The last line may be
 //! incomplete, because a run that is killed leaves such a line; every other line must be an event.
-//! A file of a scan whose ports do not contain those of any target is refused.
-//! `shell` calls this module, which opens no file.
+//! A file of a scan whose ports do not contain those of any target is refused. `shell` calls this
+//! module, which opens no file.
 
 use super::list::TargetList;
 use crate::api::batch_events::{PastEvent, read_past_event};
@@ -33,7 +33,7 @@ pub fn mark_finished(list: &mut TargetList, text: &[u8]) -> Result<(), String> {
                 known_ports = ports;
             }
             Some(PastEvent::Started { .. } | PastEvent::Other) => {}
-            // Only the last line has no line after it. A killed run was writing it.
+            // This is the last line, which a killed run had not completed.
             None if lines.peek().is_none() && index > 0 => {}
             None => {
                 let number = index + 1;

@@ -70,7 +70,7 @@ where
         at = end.wrapping_add(1);
     }
     sorted.shrink_to_fit();
-    debug_assert!(sorted.windows(2).all(|pair| pair[0].last < pair[1].first), "they are disjoint");
+    debug_assert!(sorted.windows(2).all(|pair| pair[0].last < pair[1].first), "no two overlap");
     sorted
 }
 

@@ -89,7 +89,7 @@ impl Shard {
 
     /// The number of items of a space of `size` items that are in this shard.
     pub const fn items(self, size: u64) -> u64 {
-        assert!(self.place < self.of, "a shard is one of those there are");
+        assert!(self.place < self.of, "the place is below the number of shards");
         // These are the numbers in 0..size with the remainder `place`.
         (size + self.of - 1 - self.place) / self.of
     }
@@ -106,7 +106,7 @@ impl Shard {
                 selected.insert(port);
             }
         }
-        assert!(selected.len() <= ports.len(), "nothing was added");
+        assert!(selected.len() <= ports.len(), "no port was added");
         selected
     }
 }

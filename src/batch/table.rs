@@ -58,7 +58,7 @@ pub fn table(summary: &Summary, colour: Colour) -> String {
             write_block(&mut text, summary, block, &result.counts, colour)
         }),
     };
-    assert!(lines.is_ok(), "a string takes whatever is written");
+    assert!(lines.is_ok(), "writing to a string never fails");
     debug_assert!(text.is_ascii() && text.ends_with('\n'), "a table is whole lines of ASCII");
     text
 }

@@ -154,8 +154,8 @@ impl Targets {
     }
 
     /// The ports to scan for a target.
-    pub fn asked(&self, target: &Target) -> TargetPorts {
-        self.ports.asked(target.ports)
+    pub fn requested_ports(&self, target: &Target) -> TargetPorts {
+        self.ports.target_ports(target.ports)
     }
 
     /// The text of a target.

@@ -348,7 +348,7 @@ fn every_address_of_a_name_counts_in_the_progress() {
 
 #[test]
 fn targets_without_a_port_in_the_shard_are_skipped() {
-    let mut asked = vec![0; 600];
+    let mut times_polled = vec![0; 600];
     for shard in ["1/7", "2/7", "3/7", "4/7", "5/7", "6/7", "7/7"] {
         let list = names_with(600, " 22");
         let mut batch =
@@ -357,7 +357,7 @@ fn targets_without_a_port_in_the_shard_are_skipped() {
         for _ in 0..600 {
             if let Some((place, request)) = batch.poll_target(now) {
                 assert_eq!((request.from_port, request.ports.len()), (22, 1));
-                asked[place] += 1;
+                times_polled[place] += 1;
                 batch.handle_dropped(place);
             }
         }
@@ -366,5 +366,5 @@ fn targets_without_a_port_in_the_shard_are_skipped() {
         assert_eq!(batch.progress.targets_done, 600);
         assert_eq!(batch.progress.done, batch.progress.total);
     }
-    assert!(asked.iter().all(|times| *times == 1), "each is probed by one shard");
+    assert!(times_polled.iter().all(|times| *times == 1), "each target is in one shard");
 }

@@ -170,7 +170,7 @@ A variable holds several values where the flag is repeatable:
 pub(super) fn help(command: Subcommand) -> String {
     let mut text = String::new();
     let lines = write_help(&mut text, command);
-    assert!(lines.is_ok(), "a string takes whatever is written");
+    assert!(lines.is_ok(), "writing to a string never fails");
     text
 }
 

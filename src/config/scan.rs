@@ -114,7 +114,7 @@ pub enum ListSource {
 }
 
 /// Reads `TARGET... [PORTS]`.
-pub(super) fn asked(
+pub(super) fn parse(
     flags: &ScanFlags,
     words: &[OsString],
     interfaces: &Interfaces,
@@ -185,7 +185,10 @@ pub(super) fn excluded_target(text: &str, interfaces: &Interfaces) -> Result<Spe
 
 /// Reads `[ADDRESS:PORT]` or `[unix:PATH]`. The default is the first listener, addressed through
 /// loopback.
-pub(super) fn asked_service(listen: &[Listen], words: &[OsString]) -> Result<Listen, UsageError> {
+pub(super) fn healthcheck_address(
+    listen: &[Listen],
+    words: &[OsString],
+) -> Result<Listen, UsageError> {
     let address = match words {
         [] => listen.first().cloned(),
         [word] => {

@@ -34,7 +34,7 @@ impl Buffer {
 
     /// Takes `count` bytes from the front.
     pub(super) fn consume(&mut self, count: usize) {
-        assert!(count <= self.len(), "only what is there can be taken");
+        assert!(count <= self.len(), "at most the pending bytes are taken");
         self.start += count;
         if self.start == self.bytes.len() {
             self.clear();

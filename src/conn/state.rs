@@ -14,7 +14,7 @@ use crate::http::{Method, Refusal, Request, Version};
 /// while output waits.
 #[derive(Debug)]
 pub(super) enum ConnState {
-    /// No request has begun. The deadline counts only while no output waits, and starts anew when
+    /// No request has begun. The deadline counts only while no output waits, and starts again when
     /// the last byte was sent. A first byte ends this state once the output has space, and so do a
     /// FIN and a shutdown.
     Idle { deadline: Instant },

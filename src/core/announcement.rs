@@ -149,10 +149,10 @@ mod tests {
             });
             core.announce(&bound, 1024);
             let records = records(&mut core, Instant::now());
-            let is_told = |words: &str| records.iter().any(|record| record.contains(words));
-            assert_eq!(is_told("open to all"), warns, "{exposure:?} {token:?} {records:?}");
-            assert_eq!(is_told("msg=try "), !bound.is_empty());
-            assert!(is_told("msg=limits descriptors=1024 "), "{records:?}");
+            let is_logged = |words: &str| records.iter().any(|record| record.contains(words));
+            assert_eq!(is_logged("open to all"), warns, "{exposure:?} {token:?} {records:?}");
+            assert_eq!(is_logged("msg=try "), !bound.is_empty());
+            assert!(is_logged("msg=limits descriptors=1024 "), "{records:?}");
         }
     }
 
@@ -160,10 +160,10 @@ mod tests {
     fn the_page_waits_for_proc_which_is_read_at_most_once_a_second() {
         let (mut core, start) = (core(8), Instant::now());
         let key = core.handle_accepted(None, start);
-        let asked = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
         for (after_ms, is_read) in [(0, true), (999, false), (1_000, true), (1_001, false)] {
             let now = start + Duration::from_millis(after_ms);
-            core.handle(Event::Received { socket: key, bytes: asked }, now);
+            core.handle(Event::Received { socket: key, bytes: request }, now);
             assert_eq!(acts(&mut core, now).contains(&Action::ReadProcessFiles), is_read);
             if is_read {
                 assert!(

@@ -43,7 +43,7 @@ const TARGETS_PER_TICK: usize = 8 * LAUNCHES_PER_TICK;
 impl BatchRun {
     /// Accepts the only batch and returns its rate, if it has one.
     pub(super) fn begin(&mut self, batch: Batch) -> Option<NonZeroU32> {
-        assert!(self.batch.is_none(), "a process has one use from the command line");
+        assert!(self.batch.is_none(), "a process runs at most one batch");
         let rate = batch.scan_options().rate;
         self.batch = Some(batch);
         rate
@@ -202,7 +202,7 @@ impl BatchRun {
     fn running(&mut self) -> &mut Batch {
         match &mut self.batch {
             Some(batch) => batch,
-            None => unreachable!("without a batch there is neither a target nor stdout"),
+            None => unreachable!("only a batch has targets and stdout"),
         }
     }
 }
@@ -296,7 +296,7 @@ mod tests {
 
     impl FakeWorld {
         /// One tick of the loop. Returns the exit code once there is one.
-        fn turn(&mut self) -> Option<u8> {
+        fn tick(&mut self) -> Option<u8> {
             let output = self.core.stdout();
             if !output.is_empty() {
                 self.stdout.push_str(std::str::from_utf8(output).expect("text"));
@@ -357,7 +357,7 @@ mod tests {
 
         /// Runs ticks until the end and returns the exit code.
         fn run(&mut self) -> u8 {
-            (0..100_000).find_map(|_| self.turn()).expect("a batch ends")
+            (0..100_000).find_map(|_| self.tick()).expect("a batch ends")
         }
     }
 
@@ -397,17 +397,17 @@ mod tests {
     fn progress_counts_the_ports_that_have_their_state() {
         let mut world = world_that_prints(&list(1, "9,443,1000-1097"), Format::Ndjson, "1/1");
         assert_eq!(world.run(), 0);
-        let told = |line: &str| world.stdout.lines().any(|told| told == line);
+        let has = |line: &str| world.stdout.lines().any(|printed| printed == line);
         // 50 ports at a time are silent for 2 s; ports 9 and 443 answer at once.
-        assert!(told(r#"{"event":"progress","done":2,"total":100,"open":1}"#), "{}", world.stdout);
-        assert!(told(r#"{"event":"progress","done":52,"total":100,"open":1}"#), "{}", world.stdout);
+        assert!(has(r#"{"event":"progress","done":2,"total":100,"open":1}"#), "{}", world.stdout);
+        assert!(has(r#"{"event":"progress","done":52,"total":100,"open":1}"#), "{}", world.stdout);
     }
 
     #[test]
     fn an_interrupt_ends_the_running_targets_and_begins_no_others() {
         let mut world = world(&list(200, "9,1000"), "1/1");
         for _ in 0..10 {
-            assert_eq!(world.turn(), None);
+            assert_eq!(world.tick(), None);
         }
         let connects = world.connects.len();
         world.core.handle(Event::Signal(Signal::Interrupt), world.now);
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn a_second_signal_ends_the_run_at_once() {
         let mut world = world(&list(2, "1000"), "1/1");
-        world.turn();
+        world.tick();
         world.core.handle(Event::Signal(Signal::Interrupt), world.now);
         world.core.handle(Event::Signal(Signal::Interrupt), world.now);
         assert_eq!(world.core.poll_action(world.now), Action::Exit(1));
@@ -432,7 +432,7 @@ mod tests {
     #[test]
     fn a_reader_that_closes_the_pipe_ends_the_running_targets() {
         let mut world = world(&list(200, "9,1000"), "1/1");
-        world.turn();
+        world.tick();
         let gone = Event::PrintFailed(PrintFailure::ReaderGone);
         world.core.handle(gone, world.now);
         assert_eq!(world.run(), 0);

@@ -274,7 +274,7 @@ impl Clients {
         match std::mem::replace(&mut client.activity, Activity::Waiting) {
             Activity::Scanning(scan) => *scan,
             Activity::AwaitingFile(_) | Activity::Delivering(_) | Activity::Waiting => {
-                unreachable!("a job lives no longer than its client waits for it")
+                unreachable!("a job never outlives its client")
             }
         }
     }
@@ -407,7 +407,7 @@ impl Clients {
     fn client_mut(&mut self, key: Key) -> &mut Client {
         match self.table.get_mut(key) {
             Some(client) => client,
-            None => unreachable!("a client's key is stale from its close on, and nobody keeps it"),
+            None => unreachable!("the key of a closed client is not used"),
         }
     }
 
@@ -440,7 +440,7 @@ fn scanning_mut(table: &mut Slots<Box<Client>>, key: Key) -> (&mut Conn, &mut Ac
     match table.get_mut(key).map(|client| (&mut client.conn, &mut client.activity)) {
         Some((conn, Activity::Scanning(scan))) => (conn, scan),
         Some((_, Activity::AwaitingFile(_) | Activity::Delivering(_) | Activity::Waiting))
-        | None => unreachable!("a job lives no longer than its client waits for it"),
+        | None => unreachable!("a job never outlives its client"),
     }
 }
 

@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(monitor.reading_at(now, 0), Some(now + READ_GAP));
         assert!(!monitor.poll_reading(now + READ_GAP - ms(1), 0));
         assert!(monitor.poll_reading(now + READ_GAP, 0));
-        assert_eq!(monitor.reading_at(now, 0), None, "a reading is under way");
+        assert_eq!(monitor.reading_at(now, 0), None, "a reading was requested");
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl Jobs {
             }
             Host::Address(address, _) => {
                 let effect = self.handle_addresses(job, Ok(vec![address]));
-                assert_eq!(effect, Effect::Applied, "the job began just now");
+                assert_eq!(effect, Effect::Applied, "the job was inserted above");
             }
         }
         job
@@ -176,7 +176,7 @@ impl Jobs {
     ) -> Effect {
         let Some(job) = self.jobs.get_mut(key) else { return Effect::Stale };
         let JobState::Routing { candidates, awaited } = &mut job.state else {
-            unreachable!("each route is asked for once, and answered once");
+            unreachable!("each route is requested once and reported once");
         };
         let source = match route {
             RouteResult::From(source) => Some(source),
@@ -196,9 +196,9 @@ impl Jobs {
 
     fn begin_scans(&mut self, now: Instant, key: Key, mut chosen: Vec<RoutedAddress>) {
         let Some(job) = self.jobs.get_mut(key) else {
-            unreachable!("its last route came just now")
+            unreachable!("the caller has found the job")
         };
-        assert!(!chosen.is_empty(), "a job is routed to one address at least");
+        assert!(!chosen.is_empty(), "a job has at least one address");
         address::sort(&mut chosen);
         match job.request.options.addresses {
             Addresses::First => {
@@ -274,7 +274,7 @@ impl Jobs {
             Some(JobState::Resolving | JobState::Routing { .. }) => {
                 self.fail(key, JobFailure::ShuttingDown);
             }
-            None => unreachable!("a job that has ended is ended no more"),
+            None => unreachable!("the caller ends existing jobs"),
         }
     }
 
@@ -369,7 +369,7 @@ impl Jobs {
     pub(super) fn request(&self, key: Key) -> &ScanRequest {
         match self.jobs.get(key) {
             Some(job) => &job.request,
-            None => unreachable!("a job that was removed is asked about no more"),
+            None => unreachable!("the key of a removed job is not used"),
         }
     }
 
@@ -439,7 +439,7 @@ impl Jobs {
                 JobState::Scanning { scans } =>
                     scans.iter().all(|it| self.schedulers.scan(*it).is_some()),
             }),
-            "1: a job has what its state says"
+            "1: a job in the state `Scanning` has its scans in the scheduler"
         );
     }
 }

@@ -34,13 +34,13 @@ pub(super) struct Scheduler {
     queues: LaunchQueues,
     /// The ports that wait and were not reported yet.
     postponed: Postponed,
-    /// When something is due in a scan (its `armed`).
+    /// The times for which the timers of scans are set ([`Running::armed`]).
     timers: BTreeSet<(Instant, Key)>,
     /// Ended scans with probes still in flight.
     abandoned: Vec<Scan>,
     budget: Budget,
     in_flight: usize,
-    /// The sums of what running scans need and were granted.
+    /// The number of probes that all running scans need, and the number that they were granted.
     demand: usize,
     granted: usize,
     launches_left: usize,
@@ -94,7 +94,7 @@ impl Scheduler {
 
     /// Sets the number of probes that may be in flight at once, before there is a scan.
     pub(super) fn set_capacity(&mut self, probes: usize) {
-        assert!(self.scans.is_empty(), "the engines say what they can before a scan begins");
+        assert!(self.scans.is_empty(), "the capacity is set before a scan begins");
         if probes != self.budget.capacity() {
             self.budget.set_capacity(probes);
             self.queues = LaunchQueues::new(probes);
@@ -480,21 +480,21 @@ impl Scheduler {
             return;
         }
         let listed: usize = self.scans.iter().map(|(_, it)| it.scan.in_flight()).sum();
-        debug_assert_eq!(self.in_flight, listed + self.abandoned(), "1: the number in flight");
+        debug_assert_eq!(self.in_flight, listed + self.abandoned(), "1: `in_flight` is correct");
         let running = || self.scans.iter().map(|(_, it)| it).filter(|it| it.scan.is_running());
-        debug_assert_eq!(running().count(), self.running, "2: running scans are counted");
+        debug_assert_eq!(running().count(), self.running, "2: `running` is correct");
         let needed: usize = running().map(|it| it.need).sum();
-        debug_assert_eq!(needed, self.demand, "3: what they need is counted");
+        debug_assert_eq!(needed, self.demand, "3: `demand` is correct");
         let granted: usize = running().map(|it| it.allowance).sum();
-        debug_assert_eq!(granted, self.granted, "4: what they were granted is counted");
+        debug_assert_eq!(granted, self.granted, "4: `granted` is correct");
     }
 }
 
-/// A scan in the table, or with a timer, exists: its end clears the timer.
+/// The scan with this key, which exists: the caller has found it, or its timer was set.
 fn running_mut(scans: &mut Slots<Running>, key: Key) -> &mut Running {
     match scans.get_mut(key) {
         Some(running) => running,
-        None => unreachable!("a scan is looked at before it is removed"),
+        None => unreachable!("the key of a removed scan is not used"),
     }
 }
 

@@ -97,7 +97,7 @@ impl Sockets {
     /// A connection was accepted. `socket` is the [`Sockets::next_key`].
     pub(super) fn insert_client(&mut self, socket: Key, client: Key) {
         let key = self.roles.insert(Role::Client(client));
-        assert_eq!(key, socket, "the next key was asked for just now");
+        assert_eq!(key, socket, "the key is the result of `next_key`");
     }
 
     /// Requests a socket for an attempt of the resolver, opened and connected.
@@ -111,7 +111,7 @@ impl Sockets {
     pub(super) fn launch(&mut self, launch: ProbeLaunch) -> Action {
         let ProbeLaunch { key, probe, to, check } = launch;
         let inserted = self.roles.insert(Role::Probe(probe));
-        assert_eq!(inserted, key, "the next key was asked for just now");
+        assert_eq!(inserted, key, "the key is the result of `next_key`");
         Action::Probe { probe: key, to, check, technique: probe.scan.technique }
     }
 
@@ -160,7 +160,9 @@ impl Sockets {
                 Some(probe)
             }
             Some(Role::Closing) | None => None,
-            Some(Role::Client(_) | Role::Lookup(_)) => unreachable!("this is no probe's key"),
+            Some(Role::Client(_) | Role::Lookup(_)) => {
+                unreachable!("this is not the key of a probe")
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Events and decisions of the core cross each other: an outcome may be under way while its scan
 //! ends, or bytes while their connection is closed. `core` counts each such event and does nothing
-//! else. Events that are impossible are assertions and never belong to these.
+//! else. An event that is impossible violates an assertion, and is never counted here.
 
 /// The kind of an event that is too late, because its socket, probe or job has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

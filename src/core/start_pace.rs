@@ -41,7 +41,7 @@ pub(super) struct StartPace {
     rate: f64,
     /// The rate that the capacity permits.
     rate_full: f64,
-    /// The maximum rate that late answers have left of it.
+    /// The maximum rate. Late answers reduce it below `rate_full`.
     rate_max: f64,
     /// `None` before the first SYN.
     bucket: Option<TokenBucket>,
@@ -113,7 +113,7 @@ impl StartPace {
     fn refill(&mut self, now: Instant) -> &mut TokenBucket {
         let rate = self.rate_at(now);
         if self.is_idle(now) {
-            // The experience of that time does not apply to the current targets.
+            // The losses that reduced the maximum were those of earlier targets.
             self.rate_max = self.rate_full;
             self.bucket = None;
         }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn silent_hosts_start_slowly_and_then_within_a_second() {
+    fn syns_to_silent_hosts_start_slowly_and_fill_the_capacity_within_a_second() {
         let start = Instant::now();
         let mut pace = StartPace::new(18_836);
         let first = sent(&mut pace, start, 50, false);

@@ -41,7 +41,7 @@ impl Attempt {
             // RFC 1035 section 4.2.2: two bytes with the length precede the message.
             Transport::Tcp => [&(query.len() as u16).to_be_bytes(), &query[..]].concat(),
         };
-        assert!(output.len() <= 2 + 12 + 255 + 4, "a query is one question");
+        assert!(output.len() <= 2 + 12 + 255 + 4, "a query has one question");
         let (socket, sent, input) = (None, 0, Vec::new());
         Self { lookup, question, server, socket, transport, id, output, sent, input }
     }
@@ -53,7 +53,7 @@ impl Attempt {
 
     /// The kernel accepted `count` bytes of the output.
     pub(super) fn on_sent(&mut self, count: usize) {
-        assert!(count <= self.output().len(), "no more was sent than there was");
+        assert!(count <= self.output().len(), "at most the waiting output is sent");
         self.sent += count;
     }
 

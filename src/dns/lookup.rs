@@ -5,7 +5,7 @@
 //! socket, parses a message or reads the cache. `dns` does that, passes the results to the `on_*`
 //! functions, and then calls [`Search::conclude`].
 //!
-//! Invariants: a query has a running attempt exactly while it is [`LookupStage::Asked`]; every
+//! Invariants: a query has a running attempt exactly while it is [`LookupStage::Running`]; every
 //! deadline is part of the stage that waits for it, so no deadline outlives its reason.
 
 use std::net::{IpAddr, SocketAddr};
@@ -36,7 +36,7 @@ impl Lookup {
     pub(super) fn due(&self) -> Instant {
         let queries = self.search.iter().flat_map(|search| &search.queries);
         let stages = queries.filter_map(|query| match query.stage {
-            LookupStage::Asked { until, .. } | LookupStage::Backoff { until, .. } => Some(until),
+            LookupStage::Running { until, .. } | LookupStage::Backoff { until, .. } => Some(until),
             LookupStage::Queued { .. } | LookupStage::Done(_) => None,
         });
         let grace = self.search.as_ref().and_then(|search| search.grace);
@@ -60,7 +60,7 @@ impl Lookup {
             LookupStage::Queued { .. } | LookupStage::Backoff { .. } => {
                 query.failure.unwrap_or(LookupFailure::Overloaded)
             }
-            LookupStage::Asked { .. } | LookupStage::Done(_) => LookupFailure::TimedOut,
+            LookupStage::Running { .. } | LookupStage::Done(_) => LookupFailure::TimedOut,
         });
         Err(failures.max().unwrap_or(LookupFailure::TimedOut))
     }
@@ -113,14 +113,14 @@ struct PendingQuery {
 /// The stage of a query.
 #[derive(Debug)]
 enum LookupStage {
-    /// The query waits for a socket, with no deadline but that of the lookup. `on_asked` ends this
-    /// stage.
+    /// The query waits for a socket, with no deadline but that of the lookup. `on_started` ends
+    /// this stage.
     Queued { transport: Transport },
     /// The query is not tried before `until`, because all servers failed, or after a shortage.
     /// `on_due` ends this stage.
     Backoff { until: Instant, transport: Transport },
     /// An attempt is running. An answer, a failure or the time `until` ends this stage.
-    Asked { attempt: Key, transport: Transport, until: Instant },
+    Running { attempt: Key, transport: Transport, until: Instant },
     /// The query is complete.
     Done(Result<Finding, LookupFailure>),
 }
@@ -183,7 +183,7 @@ impl Search {
         }
     }
 
-    /// Goes on to the next candidate. Queries whose findings `find_known` returns are not made.
+    /// Begins the next candidate. A query whose finding `find_known` returns is not made.
     pub(super) fn begin_candidate(
         &mut self,
         now: Instant,
@@ -231,7 +231,7 @@ impl Search {
             LookupStage::Done(Ok(Finding::NoData | Finding::NoName) | Err(_))
             | LookupStage::Queued { .. }
             | LookupStage::Backoff { .. }
-            | LookupStage::Asked { .. } => None,
+            | LookupStage::Running { .. } => None,
         });
         found.flatten().copied().collect()
     }
@@ -244,7 +244,9 @@ impl Search {
                 let to = self.servers[server];
                 Some(NextQuery { question: query.question.clone(), server, to, transport })
             }
-            LookupStage::Backoff { .. } | LookupStage::Asked { .. } | LookupStage::Done(_) => None,
+            LookupStage::Backoff { .. } | LookupStage::Running { .. } | LookupStage::Done(_) => {
+                None
+            }
         })
     }
 
@@ -256,23 +258,23 @@ impl Search {
     /// The running attempts.
     pub(super) fn attempts(&self) -> impl Iterator<Item = Key> {
         self.queries.iter().filter_map(|query| match query.stage {
-            LookupStage::Asked { attempt, .. } => Some(attempt),
+            LookupStage::Running { attempt, .. } => Some(attempt),
             LookupStage::Queued { .. } | LookupStage::Backoff { .. } | LookupStage::Done(_) => None,
         })
     }
 
     /// An attempt was begun for the query about `kind`.
-    pub(super) fn on_asked(&mut self, now: Instant, kind: RecordKind, attempt: Key) {
+    pub(super) fn on_started(&mut self, now: Instant, kind: RecordKind, attempt: Key) {
         let until = now + self.timeout;
         let query = self.query_mut(kind);
         if let LookupStage::Queued { transport } = query.stage {
-            query.stage = LookupStage::Asked { attempt, transport, until };
+            query.stage = LookupStage::Running { attempt, transport, until };
         }
     }
 
     /// The server answered. The next candidate begins with this server.
     pub(super) fn on_answered(&mut self, server: usize) {
-        assert!(server < self.servers.len(), "an answer comes from a server that was asked");
+        assert!(server < self.servers.len(), "the server is in the list");
         self.server_first = server;
     }
 
@@ -320,7 +322,7 @@ impl Search {
     /// each time.
     pub(super) fn on_shortage(&mut self, now: Instant, kind: RecordKind) {
         let query = self.query_mut(kind);
-        if let LookupStage::Asked { transport, .. } = query.stage {
+        if let LookupStage::Running { transport, .. } = query.stage {
             query.stage = LookupStage::Backoff { until: now + query.backoff, transport };
             query.backoff = (query.backoff * 2).min(limits::SHORTAGE_BACKOFF_MAX);
         }
@@ -333,14 +335,14 @@ impl Search {
         for kind in self.kinds.clone() {
             let query = self.query_mut(kind);
             match query.stage {
-                LookupStage::Asked { attempt, until, .. } if until <= now => {
+                LookupStage::Running { attempt, until, .. } if until <= now => {
                     timed_out.push(attempt);
                     self.on_failed(now, kind, LookupFailure::TimedOut);
                 }
                 LookupStage::Backoff { until, transport } if until <= now => {
                     query.stage = LookupStage::Queued { transport };
                 }
-                LookupStage::Asked { .. }
+                LookupStage::Running { .. }
                 | LookupStage::Backoff { .. }
                 | LookupStage::Queued { .. }
                 | LookupStage::Done(_) => {}
@@ -352,7 +354,7 @@ impl Search {
     fn query_mut(&mut self, kind: RecordKind) -> &mut PendingQuery {
         match self.queries.iter_mut().find(|query| query.question.kind == kind) {
             Some(query) => query,
-            None => unreachable!("a candidate is asked about each kind that was wanted"),
+            None => unreachable!("a candidate has a query for each kind"),
         }
     }
 }
@@ -361,7 +363,7 @@ impl Search {
 mod tests {
     use super::*;
 
-    /// Both families were short of a socket, one a moment after the other.
+    /// The queries of both families lack a socket, one a moment after the other.
     #[test]
     fn each_query_ends_its_backoff_at_its_own_time() {
         let conf = ResolvConf::parse(b"nameserver 10.0.0.1\n");
@@ -371,14 +373,14 @@ mod tests {
         search.begin_candidate(now, |_| None);
         let later = now + limits::SHORTAGE_BACKOFF_MIN / 2;
         for (at, kind) in [(now, RecordKind::A), (later, RecordKind::Aaaa)] {
-            search.on_asked(at, kind, Key::from_parts(0, 0));
+            search.on_started(at, kind, Key::from_parts(0, 0));
             search.on_shortage(at, kind);
         }
-        assert!(!search.wants_socket(), "both rest");
+        assert!(!search.wants_socket(), "both queries are in backoff");
         assert_eq!(search.on_due(now + limits::SHORTAGE_BACKOFF_MIN), []);
         let next_query = search.next_query().expect("the backoff of the first query is over");
         assert_eq!(next_query.question.kind, RecordKind::A);
-        search.on_asked(now + limits::SHORTAGE_BACKOFF_MIN, RecordKind::A, Key::from_parts(1, 0));
+        search.on_started(now + limits::SHORTAGE_BACKOFF_MIN, RecordKind::A, Key::from_parts(1, 0));
         assert!(!search.wants_socket(), "the other query is still in backoff");
         search.on_due(later + limits::SHORTAGE_BACKOFF_MIN);
         let next_query = search.next_query().expect("its backoff is over now");

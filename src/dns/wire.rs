@@ -3,9 +3,9 @@
 //!
 //! A reply is accepted only if it belongs to this query: QR set, same id, opcode QUERY, the same
 //! single question. An accepted reply becomes a [`Finding`]; a reply that belongs to the query and
-//! cannot be used (SERVFAIL, a loop of aliases, a truncated message) becomes [`Reply::Failure`].
+//! cannot be used (SERVFAIL, a loop of aliases, an incomplete message) becomes [`Reply::Failure`].
 //!
-//! This module keeps no state and never panics, whatever the bytes are. `dns` drives it. EDNS is
+//! This module keeps no state and never panics on any input. `dns` drives it. EDNS is
 //! deliberately absent: an answer that is longer than 512 bytes arrives truncated and is asked for
 //! again over TCP. Every server supports TCP (RFC 7766 section 5), while some firewalls drop large
 //! datagrams. DNSSEC is absent too: a stub resolver trusts its server.
@@ -119,8 +119,8 @@ pub fn query(id: u16, question: &Question) -> Vec<u8> {
     bytes
 }
 
-/// Parses `bytes`, one whole message, as the reply to [`query`]`(id, asked)`.
-pub fn reply(id: u16, asked: &Question, bytes: &[u8]) -> Result<Reply, ForeignReply> {
+/// Parses `bytes`, one whole message, as the reply to [`query`]`(id, expected)`.
+pub fn reply(id: u16, expected: &Question, bytes: &[u8]) -> Result<Reply, ForeignReply> {
     let message = Message::from_slice(bytes).map_err(|_| ForeignReply)?;
     let header = message.header();
     let question = message.sole_question().map_err(|_| ForeignReply)?;
@@ -128,8 +128,8 @@ pub fn reply(id: u16, asked: &Question, bytes: &[u8]) -> Result<Reply, ForeignRe
         && header.id() == id
         && header.opcode() == Opcode::QUERY
         && question.qclass() == Class::IN
-        && question.qtype() == asked.kind.rtype()
-        && *question.qname() == asked.name;
+        && question.qtype() == expected.kind.rtype()
+        && *question.qname() == expected.name;
     if !is_ours {
         return Err(ForeignReply);
     }
@@ -143,7 +143,7 @@ pub fn reply(id: u16, asked: &Question, bytes: &[u8]) -> Result<Reply, ForeignRe
     if header.tc() {
         return Ok(Reply::Truncated);
     }
-    Ok(follow(message, question.into_qname(), asked.kind).unwrap_or(Reply::Failure))
+    Ok(follow(message, question.into_qname(), expected.kind).unwrap_or(Reply::Failure))
 }
 
 /// The result of one scan of the answer section for one name.
@@ -164,7 +164,7 @@ fn follow<'a>(
     for passed in 0..=limits::CNAME_CHAIN_MAX {
         match step(message.answer()?, &name, kind)? {
             RecordStep::Addresses(addresses, ttl) => {
-                assert!(!addresses.is_empty(), "a step without addresses is another step");
+                assert!(!addresses.is_empty(), "`step` returns at least one address");
                 let ttl = Some(ttl.min(ttl_least));
                 return Ok(Reply::Answer { finding: Finding::Addresses(addresses), ttl });
             }
@@ -295,13 +295,13 @@ pub mod tests {
         reply(ID, &question, &bytes).unwrap()
     }
 
-    fn told(finding: Finding, ttl_secs: Option<u64>) -> Reply {
+    fn answer(finding: Finding, ttl_secs: Option<u64>) -> Reply {
         Reply::Answer { finding, ttl: ttl_secs.map(Duration::from_secs) }
     }
 
     fn found(addresses: &[&str], ttl_secs: u64) -> Reply {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        told(Finding::Addresses(addresses), Some(ttl_secs))
+        answer(Finding::Addresses(addresses), Some(ttl_secs))
     }
 
     #[test]
@@ -382,9 +382,9 @@ pub mod tests {
         check(&[&alias, target, "y.example.net 9 A 192.0.2.4"], found(&["192.0.2.3"], 20));
         check(&[&line("999999 A 192.0.2.1")], found(&["192.0.2.1"], limits::TTL_MAX.as_secs()));
         check(&[&line("4294967295 A 192.0.2.1")], found(&["192.0.2.1"], 0));
-        check(&[&line("60 AAAA 2001:db8::1")], told(Finding::NoData, None));
-        check(&[&alias], told(Finding::NoData, None));
-        check(&[target], told(Finding::NoData, None));
+        check(&[&line("60 AAAA 2001:db8::1")], answer(Finding::NoData, None));
+        check(&[&alias], answer(Finding::NoData, None));
+        check(&[target], answer(Finding::NoData, None));
         let v6 = [&*alias, "x.example.net 60 AAAA 2001:db8::1"];
         assert_eq!(read(RecordKind::Aaaa, Rcode::NOERROR, &v6), found(&["2001:db8::1"], 20));
         let many: Vec<String> = (0..100).map(|n| line(&format!("60 A 192.0.2.{n}"))).collect();
@@ -419,10 +419,10 @@ pub mod tests {
         let check = |rcode, records: &[&str], expected| {
             assert_eq!(read(RecordKind::A, rcode, records), expected, "{rcode} {records:?}");
         };
-        check(Rcode::NXDOMAIN, &["example.com 900 SOA 60"], told(Finding::NoName, Some(60)));
-        check(Rcode::NXDOMAIN, &["example.com 30 SOA 60"], told(Finding::NoName, Some(30)));
-        check(Rcode::NXDOMAIN, &[], told(Finding::NoName, None));
-        check(Rcode::NOERROR, &["example.com 900 SOA 60"], told(Finding::NoData, Some(60)));
+        check(Rcode::NXDOMAIN, &["example.com 900 SOA 60"], answer(Finding::NoName, Some(60)));
+        check(Rcode::NXDOMAIN, &["example.com 30 SOA 60"], answer(Finding::NoName, Some(30)));
+        check(Rcode::NXDOMAIN, &[], answer(Finding::NoName, None));
+        check(Rcode::NOERROR, &["example.com 900 SOA 60"], answer(Finding::NoData, Some(60)));
         for rcode in 0..16 {
             let rcode = Rcode::masked_from_int(rcode);
             if rcode != Rcode::NOERROR && rcode != Rcode::NXDOMAIN {
@@ -438,7 +438,7 @@ pub mod tests {
         bytes[3] &= !0x80;
         assert_eq!(reply(ID, &question, &bytes), Ok(Reply::Failure), "RA is clear");
         bytes[2] |= 0x04;
-        assert_eq!(reply(ID, &question, &bytes), Ok(told(Finding::NoData, None)), "AA is set");
+        assert_eq!(reply(ID, &question, &bytes), Ok(answer(Finding::NoData, None)), "AA is set");
         bytes[2] |= 0x02;
         assert_eq!(reply(ID, &question, &bytes), Ok(Reply::Truncated));
     }

@@ -22,7 +22,7 @@ pub enum BodyFraming {
     /// The end of the connection; used for streams to HTTP/1.0 clients.
     ToClose,
     /// No framing at all: the answer to a HEAD request if the length of the body of GET is unknown.
-    Untold,
+    Undeclared,
 }
 
 impl BodyFraming {
@@ -31,7 +31,7 @@ impl BodyFraming {
     /// 9110 section 8.6).
     pub const fn of_whole(response: &Response, method: Method) -> Self {
         match method {
-            Method::Head if response.body.is_empty() => Self::Untold,
+            Method::Head if response.body.is_empty() => Self::Undeclared,
             Method::Get | Method::Head | Method::Options | Method::Other => {
                 Self::Length(response.body.len() as u64)
             }
@@ -81,7 +81,7 @@ impl Response {
             BodyFraming::Length(_)
             | BodyFraming::Chunked
             | BodyFraming::ToClose
-            | BodyFraming::Untold => {}
+            | BodyFraming::Undeclared => {}
         }
         match persistence {
             Persistence::Implied => {}
@@ -208,7 +208,7 @@ mod tests {
         let mut response = response(200);
         assert_eq!(BodyFraming::of_whole(&response, Method::Head), BodyFraming::Length(3));
         response.body.clear();
-        assert_eq!(BodyFraming::of_whole(&response, Method::Head), BodyFraming::Untold);
+        assert_eq!(BodyFraming::of_whole(&response, Method::Head), BodyFraming::Undeclared);
         assert_eq!(BodyFraming::of_whole(&response, Method::Get), BodyFraming::Length(0));
     }
 

@@ -96,7 +96,7 @@ impl Chunked {
             self.place = self.step(bytes[taken])?;
             taken += 1;
         }
-        assert!(taken <= bytes.len(), "no byte is taken twice");
+        assert!(taken <= bytes.len(), "at most the given bytes are consumed");
         debug_assert!(self.total + self.chunk <= BODY_BYTES_MAX);
         Ok(taken)
     }
@@ -107,7 +107,7 @@ impl Chunked {
     }
 
     fn skip_data(&mut self, available: usize) -> usize {
-        assert!(self.chunk > 0, "a chunk without data left is over");
+        assert!(self.chunk > 0, "a chunk in the state `Data` has data left");
         let skipped = self.chunk.min(available as u64);
         self.chunk -= skipped;
         self.total += skipped;

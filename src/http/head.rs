@@ -62,8 +62,8 @@ impl HeadScan {
 
     /// Scans on and returns the length of the head once its blank line was found.
     fn advance(&mut self, bytes: &[u8]) -> Result<Option<usize>, Refusal> {
-        assert!(self.seen <= bytes.len(), "bytes of an unfinished head never go away");
-        assert!(self.line <= self.seen, "the line under way begins among the bytes seen");
+        assert!(self.seen <= bytes.len(), "the bytes of an incomplete head are kept");
+        assert!(self.line <= self.seen, "the current line begins within the scanned bytes");
         while let Some(&byte) = bytes.get(self.seen) {
             let at = self.seen;
             let follows_cr = at > self.line && bytes[at - 1] == b'\r';
@@ -156,7 +156,7 @@ fn check_version(line: &[u8]) -> Result<u8, Refusal> {
 
 /// Parses a head whose end the scan has found.
 fn parse_head(bytes: &[u8]) -> Result<Head, Refusal> {
-    assert!(bytes.ends_with(b"\r\n\r\n"), "the scan saw the blank line");
+    assert!(bytes.ends_with(b"\r\n\r\n"), "the scan has found the blank line");
     let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(bytes, &mut slots) {
@@ -184,7 +184,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Refusal> {
         fields.take(header, version)?;
     }
     let framing = fields.framing(version)?;
-    fields.settle_host(authority, version)?;
+    fields.replace_host(authority, version)?;
     // Unsupported features are refused only in a request that is well framed and has a host: RFC
     // 9112 sections 3.2 and 6.3 require 400 for all others.
     match framing {
@@ -281,9 +281,9 @@ fn check_path(target: &str) -> Result<(), Refusal> {
 }
 
 /// Decodes the two hexadecimal digits after a percent sign.
-pub(crate) fn decode_percent(behind: &str) -> Option<u8> {
+pub(crate) fn decode_percent(after: &str) -> Option<u8> {
     let digit = |byte: u8| (byte as char).to_digit(16);
-    let &[high, low, ..] = behind.as_bytes() else { return None };
+    let &[high, low, ..] = after.as_bytes() else { return None };
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
 
@@ -301,7 +301,7 @@ fn is_authority(text: &str) -> bool {
             let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
             let is_name = !name.is_empty() && name.bytes().all(is_reg_name_byte);
             let is_encoded =
-                |name: &str| name.split('%').skip(1).all(|behind| decode_percent(behind).is_some());
+                |name: &str| name.split('%').skip(1).all(|after| decode_percent(after).is_some());
             let is_name = is_name && (!name.contains('%') || is_encoded(name));
             (is_name, rest)
         }
@@ -447,7 +447,7 @@ impl Fields {
 
     /// The authority of an absolute-form target replaces the Host field, which is required
     /// nevertheless (RFC 9112 section 3.2.2).
-    fn settle_host(&mut self, authority: Option<&str>, version: Version) -> Result<(), Refusal> {
+    fn replace_host(&mut self, authority: Option<&str>, version: Version) -> Result<(), Refusal> {
         let host = self.kept.iter_mut().find(|(field, _)| *field == Field::Host);
         match (host, authority) {
             (None, _) if version == Version::Http11 => return Err(Refusal::HostMissing),
@@ -512,7 +512,7 @@ mod tests {
     fn head(bytes: &[u8]) -> Head {
         let parsed = parse_both_ways(bytes);
         let Parse::Complete(head) = parsed else {
-            panic!("{} came to {parsed:?}", bytes.escape_ascii());
+            panic!("{} was parsed as {parsed:?}", bytes.escape_ascii());
         };
         head
     }

@@ -73,7 +73,7 @@ fn parse_range(item: &str) -> Result<RangeInclusive<u16>, PortsReason> {
     if first > last {
         return Err(PortsReason::Backwards);
     }
-    assert!(first > 0, "no number below 1 was accepted");
+    assert!(first > 0, "`parse_port` accepts no number below 1");
     Ok(first..=last)
 }
 
@@ -94,11 +94,11 @@ pub struct PortsError {
 pub enum PortsReason {
     /// An end of the range is not a port.
     Port(DecimalError),
-    /// A letter says for which protocol the port is, as in nmap's `T:22` and `U:53`.
+    /// The item begins with the letter of a protocol, as in nmap's `T:22` and `U:53`.
     Protocol,
     /// There is no text before, between or after commas.
     Empty,
-    /// The text after `top:` is not a number of ports that the list of [`top`] has.
+    /// The text after `top:` is not a number from 1 to [`TOP_PORTS_MAX`].
     Top,
     /// The item is a dash alone.
     NoEnds,

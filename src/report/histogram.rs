@@ -11,7 +11,7 @@ use std::time::Duration;
 type Bounds = [(u64, &'static str)];
 
 /// Bounds for one tick of the event loop, in seconds.
-pub const TURN_BOUNDS: [(u64, &str); 14] = [
+pub const TICK_BOUNDS: [(u64, &str); 14] = [
     (50_000, "5e-05"),
     (100_000, "0.0001"),
     (250_000, "0.00025"),
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn every_bound_is_written_as_the_number_it_is() {
-        let all: [&Bounds; 3] = [&TURN_BOUNDS, &DURATION_BOUNDS, &LOSS_BOUNDS];
+        let all: [&Bounds; 3] = [&TICK_BOUNDS, &DURATION_BOUNDS, &LOSS_BOUNDS];
         for bounds in all {
             for (billionths, text) in bounds {
                 let number: f64 = text.parse().unwrap();

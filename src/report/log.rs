@@ -174,7 +174,7 @@ impl Record {
     /// A record without fields. `event` describes the event in a few constant words, so that equal
     /// events can be counted.
     pub fn new(level: Level, event: &'static str) -> Self {
-        assert!(!event.is_empty(), "a record says what happened");
+        assert!(!event.is_empty(), "a record names its event");
         Self { level, event, fields: Vec::new() }
     }
 
@@ -184,7 +184,7 @@ impl Record {
     pub fn field(mut self, key: &'static str, value: impl Into<Value>) -> Self {
         debug_assert!(!key.is_empty() && key.bytes().all(is_key_byte), "{key:?} is no key");
         debug_assert!(!["ts", "level", "msg"].contains(&key), "{key} is a key of every record");
-        debug_assert!(self.fields.iter().all(|(other, _)| *other != key), "{key} comes once");
+        debug_assert!(self.fields.iter().all(|(other, _)| *other != key), "{key} is used once");
         self.fields.push((key, value.into()));
         self
     }
@@ -201,7 +201,7 @@ impl Record {
             LogFormat::Logfmt => self.write_logfmt(&mut line, ts),
             LogFormat::Json => self.write_json(&mut line, ts),
         };
-        assert!(written.is_ok(), "a string takes whatever is written");
+        assert!(written.is_ok(), "writing to a string never fails");
         debug_assert!(line.bytes().all(|byte| matches!(byte, b' '..=b'~')), "one line of ASCII");
         line
     }

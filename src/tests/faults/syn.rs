@@ -389,7 +389,7 @@ fn check_fault(
     service.set_rule(fault.rule());
     Round::new(world).ask(service, fault.permit(), |service| match fault.when {
         When::Nth(_) => Ok(()),
-        When::Lasting => check_rest(service, fault.spins()),
+        When::Lasting => check_lasting_fault(service, fault.spins()),
     })?;
     service.supervisor.clear_rules();
     let began = Instant::now();
@@ -413,7 +413,7 @@ fn check_fault(
 
 /// Waits during a lasting fault, then ends it. The service must not spin meanwhile unless it
 /// `spins` as std does, and it answers a health check afterwards.
-fn check_rest(service: &mut SupervisedService, spins: bool) -> Result<(), String> {
+fn check_lasting_fault(service: &mut SupervisedService, spins: bool) -> Result<(), String> {
     let (before, used) = (service.supervisor.seen(), service.processor_time());
     std::thread::sleep(FAULT);
     let seen = service.supervisor.seen();
@@ -569,8 +569,8 @@ fn signals() -> Outcome {
         }
         // The round may have had fewer calls this time, so the signal may not have been sent.
         service.supervisor.release(&[]);
-        let is_told = service.log_lines().iter().any(|line| line.contains("draining"));
-        if !is_told && service.is_running() {
+        let is_logged = service.log_lines().iter().any(|line| line.contains("draining"));
+        if !is_logged && service.is_running() {
             kill(service.child.id(), libc::SIGTERM);
         }
         assert_eq!(service.wait().code(), Some(0), "with call {at}");

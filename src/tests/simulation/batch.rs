@@ -174,7 +174,7 @@ enum Cut {
 
 /// Checks the exit codes of docs/cli.md after an interrupt, a second one, a closed pipe and a full
 /// disk, and that the output is complete after one interrupt, and otherwise a prefix of the output
-/// of a run that goes on.
+/// of a run that continues.
 pub(crate) fn run_interrupted(seed: u64) {
     let mut rng = Rng::new(seed ^ 0x5eed);
     let list = list(&targets(&mut rng));

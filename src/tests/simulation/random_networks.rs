@@ -331,8 +331,8 @@ fn run(technique: &str) {
 const REGRESSIONS: [(u64, &str); 4] = [
     (139, "a firewall bans the scan before the first ping is overdue"),
     (301, "the host appears while all probes in flight wait for their deadline"),
-    (1159, "a port is asked once, and the few answers and pings show no loss"),
-    (1204, "a port is asked once, and one of 440 exchanges is lost"),
+    (1159, "a port is probed once, and the few answers and pings show no loss"),
+    (1204, "a port is probed once, and one of 440 exchanges is lost"),
 ];
 
 #[test]

@@ -43,8 +43,6 @@ pub(super) struct ConnectEngine<K: Kernel> {
     by_probe: Vec<u32>,
     /// The number of open sockets.
     open_len: usize,
-    /// The number of sockets with a probe.
-    busy_len: usize,
     sockets_max: usize,
     sources: Sources,
     /// Whether a socket may be used for further probes.
@@ -64,7 +62,6 @@ impl<K: Kernel> ConnectEngine<K> {
             idle: Default::default(),
             by_probe: Vec::new(),
             open_len: 0,
-            busy_len: 0,
             sockets_max,
             sources,
             may_reuse: true,
@@ -288,7 +285,6 @@ impl<K: Kernel> ConnectEngine<K> {
             self.by_probe.resize(probe.index() + 1, 0);
         }
         self.by_probe[probe.index()] = index + 1;
-        self.busy_len += 1;
     }
 
     /// Removes the probe from a socket.
@@ -296,7 +292,6 @@ impl<K: Kernel> ConnectEngine<K> {
         let Some(slot) = &mut self.slots[index as usize] else { return };
         if let Some(probe) = slot.probe.take() {
             self.by_probe[probe.index()] = 0;
-            self.busy_len -= 1;
         }
     }
 

@@ -107,6 +107,8 @@ pub struct Controller {
     phase: RatePhase,
     /// The maximum rate in the silent phase, which spreads the SYNs of all ports over a second.
     spread_rate: f64,
+    /// The value of `spread_rate` if the number of probes in flight does not limit it.
+    ports_rate: f64,
     /// The time of the last answer.
     answered_at: Instant,
     ticks: Ticks,
@@ -140,6 +142,7 @@ impl Controller {
         Self {
             phase: RatePhase::Silent { since: None },
             spread_rate,
+            ports_rate: spread_rate,
             answered_at: now,
             ticks: Ticks::new(now),
             rate,
@@ -164,7 +167,7 @@ impl Controller {
     /// `timeout`, a rate above that at which they expire would gain nothing.
     pub fn set_in_flight_max(&mut self, in_flight_max: usize, timeout: Duration) {
         let expiry_rate = (in_flight_max as f64 / timeout.as_secs_f64()).max(RATE_MIN);
-        self.spread_rate = self.spread_rate.min(expiry_rate);
+        self.spread_rate = self.ports_rate.min(expiry_rate);
     }
 
     /// A SYN is sent.
@@ -443,6 +446,7 @@ impl Controller {
         self.moderate = ModerateQueue::default();
         self.phase = RatePhase::Startup;
         self.trial = None;
+        self.reduction = None;
         self.set_rate(now, self.rate);
     }
 

@@ -354,14 +354,10 @@ impl Scan {
         self.loss.has_lost()
     }
 
-    /// The share of exchanges that were lost, 0 to 1; `None` before the first response.
+    /// The share of exchanges that were lost, 0 to 1; `None` if it is unknown: no port answered
+    /// itself, and no loss was observed.
     pub fn loss(&self) -> Option<f64> {
-        self.loss.loss()
-    }
-
-    /// Whether [`Scan::loss`] is known.
-    pub const fn has_loss(&self) -> bool {
-        self.loss.has_answer()
+        if self.pings.shows_path_loss() || self.loss.has_lost() { self.loss.loss() } else { None }
     }
 
     /// Whether at least one port has responded.

@@ -135,10 +135,11 @@ impl Scheduler {
             scan.handle_late(probe);
             return None;
         }
-        let was_measured = scan.has_loss();
+        let was_answered = scan.has_answer();
         let (job, finding) = (*job, scan.handle_outcome(now, probe, outcome));
-        if !was_measured && let Some(loss) = scan.loss() {
-            self.queues.handle_answer(if loss > 0.0 { Arrival::Late } else { Arrival::InTime });
+        if !was_answered && scan.has_answer() {
+            let is_late = scan.loss_suspected();
+            self.queues.handle_answer(if is_late { Arrival::Late } else { Arrival::InTime });
         }
         let is_last = !scan.is_running();
         if finding == ProbeResult::Postponed {
@@ -397,7 +398,7 @@ impl Scheduler {
         let launch_at = if running.is_queued { None } else { running.scan.launch_at(now) };
         if launch_at.is_some_and(|at| at <= now) {
             running.is_queued = true;
-            let is_answered = running.scan.has_loss();
+            let is_answered = running.scan.has_answer();
             let is_near = running.scan.target().ip().is_loopback();
             let queue =
                 if is_answered || is_near { LaunchQueue::Ready } else { LaunchQueue::Starting };

@@ -31,8 +31,8 @@ pub struct Summary<'a> {
     pub retried: u32,
     /// Whether at least one exchange (a SYN and its answer) was lost.
     pub loss_suspected: bool,
-    /// The share of exchanges that were lost, 0 to 1; `None` if no port responded. The highest one
-    /// if several addresses were scanned.
+    /// The share of exchanges that were lost, 0 to 1; `None` if it is unknown. The highest one if
+    /// several addresses were scanned.
     pub loss: Option<f64>,
     /// The duration of the scan. It is reported in whole milliseconds.
     pub elapsed: Duration,

@@ -34,12 +34,18 @@ const SAMPLES_PRIOR: f64 = 8.0;
 const SIMILAR_SAMPLES_MIN: f64 = 4.0;
 /// The minimum of the mean loss if the similar bins have too few samples and an exchange was lost.
 const LOSS_UNKNOWN: f64 = 0.25;
-/// The number of samples (pings and answers) without any loss that prove that a first pass with two
-/// or more exchanges per port missed nothing. Fewer may be without loss by chance, or because the
-/// first loss is not yet overdue. A further pass without any loss needs no such number.
+/// The number of samples (pings and answers) without any loss that prove that nothing was missed if
+/// each silent port had two or more exchanges, in one pass or in several. Fewer may be without loss
+/// by chance, or because the first loss is not yet overdue.
 pub const LOSSLESS_SAMPLES_MIN: u32 = 8;
-/// The same number for a first pass with one exchange per port.
-pub const LOSSLESS_SAMPLES_MIN_SINGLE: u32 = 16;
+/// The number of pings without any loss, for each responding port, that prove the same if each
+/// silent port had one exchange only. A loss that hides one port then loses eight of the pings.
+pub const LOSSLESS_PINGS_PER_PORT: u32 = 8;
+/// The minimum of the product. A path that loses 10 % of the exchanges loses none of 32 pings in
+/// one of 29 scans.
+pub const LOSSLESS_PINGS_MIN: u32 = 32;
+/// The number of pings while ports were probed that are necessary in addition.
+pub const LOSSLESS_PINGS_WHILE_SENDING: u32 = 16;
 /// The expected number of missed ports below which a scan ends: fewer than one scan in a hundred
 /// then misses a port.
 pub const MISSED_MAX: f64 = 0.01;
@@ -111,17 +117,23 @@ impl Stretch {
     }
 }
 
-/// The kind of a pass.
+/// The number of samples without any loss that prove that a pass missed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PassKind {
-    /// The pass over all ports.
-    First {
-        /// The number of pings and answers without loss that prove that it missed nothing; 0 if
-        /// pings cannot measure the loss.
-        samples_min: u32,
+pub enum SamplesMin {
+    /// None, because pings cannot measure the loss.
+    None,
+    /// This number of pings and answers, at any time of the scan.
+    Any(u32),
+    /// Pings alone, because an answer to the only exchange of a port does not show whether another
+    /// port lost it.
+    Pings {
+        /// The number of pings at any time of the scan.
+        any: u32,
+        /// The number of pings of equal weight, if each has the weight of the ports probed since
+        /// the previous ping. A queue that the scan overloads while it sends is empty again
+        /// afterwards, so later pings do not show what it lost.
+        while_sending: u32,
     },
-    /// A pass over silent ports.
-    Further,
 }
 
 /// The extent of a further pass.
@@ -139,6 +151,10 @@ pub enum Extent {
 pub struct LossMeter {
     bins: Vec<Bin>,
     width: Duration,
+    /// The number of pings.
+    pings: u32,
+    /// The pings with the weight of the ports that they represent, without themselves.
+    while_sending: Bin,
     has_answer: bool,
     /// The stretches of earlier passes that this pass probes again, in ascending order.
     previous: Vec<Stretch>,
@@ -155,6 +171,8 @@ impl Default for LossMeter {
         Self {
             bins: Vec::new(),
             width: BIN,
+            pings: 0,
+            while_sending: Bin::default(),
             has_answer: false,
             previous: Vec::new(),
             cursor: 0,
@@ -211,6 +229,11 @@ impl LossMeter {
         }
     }
 
+    /// This number of exchanges that began at about `sent_at` and were counted as known were lost.
+    pub fn handle_lost(&mut self, sent_at: Duration, exchanges: u32) {
+        self.bin(sent_at).add(0, exchanges);
+    }
+
     /// The host was absent until `until`; otherwise about `ports` ports would have responded.
     pub fn handle_outage(&mut self, until: Duration, ports: u32) {
         let last = self.bin_index(until);
@@ -222,18 +245,20 @@ impl LossMeter {
     }
 
     /// A ping sent at `sent_at` was answered or lost. It represents the `syns` SYNs sent since the
-    /// previous ping, so a time in which many were sent has a greater weight.
+    /// previous ping and itself, so a time in which many were sent has a greater weight.
     pub fn handle_ping(&mut self, sent_at: Duration, result: PingResult, syns: u32) {
         let lost = match result {
             PingResult::Answered => 0,
             PingResult::Lost => syns,
         };
         self.bin(sent_at).add(syns, lost);
+        self.pings += 1;
+        self.while_sending.add(syns - 1, 0);
     }
 
     /// A pass has ended. The SYNs to a silent port were sent at the times `exchanges` after the
     /// start of its probe.
-    pub fn handle_pass_end(&mut self, exchanges: &[Duration], kind: PassKind) {
+    pub fn handle_pass_end(&mut self, exchanges: &[Duration], samples_min: SamplesMin) {
         for index in 0..self.current.len() {
             let Stretch { probed_at, ports, .. } = self.current[index].1;
             self.bin(probed_at).sent += ports;
@@ -242,10 +267,7 @@ impl LossMeter {
         for (index, stretch) in &self.current {
             ports_by_previous[(*index).min(self.previous.len().saturating_sub(1))] += stretch.ports;
         }
-        let is_certain = match kind {
-            PassKind::First { samples_min } => self.is_lossless(samples_min),
-            PassKind::Further => !self.has_lost(),
-        };
+        let is_certain = self.is_lossless(samples_min);
         for (index, mut stretch) in std::mem::take(&mut self.current) {
             let all = ports_by_previous[index.min(ports_by_previous.len() - 1)];
             stretch.share *= f64::from(stretch.ports) / f64::from(all.max(1));
@@ -314,9 +336,15 @@ impl LossMeter {
     }
 
     /// Whether no exchange was lost and there are at least `samples_min` samples.
-    fn is_lossless(&self, samples_min: u32) -> bool {
-        let total = self.total();
-        total.lost == 0 && total.samples() >= f64::from(samples_min)
+    fn is_lossless(&self, samples_min: SamplesMin) -> bool {
+        let has_samples = match samples_min {
+            SamplesMin::None => true,
+            SamplesMin::Any(min) => self.total().samples() >= f64::from(min),
+            SamplesMin::Pings { any, while_sending } => {
+                self.pings >= any && self.while_sending.samples() >= f64::from(while_sending)
+            }
+        };
+        has_samples && !self.has_lost()
     }
 
     fn total(&self) -> Bin {
@@ -432,29 +460,36 @@ mod tests {
         assert_eq!((meter.loss(), meter.missed(0)), (None, None), "no port has answered");
         probe(&mut meter, 1000);
         (0..LOSSLESS_SAMPLES_MIN).for_each(|_| meter.handle_answer(answer(1, 2, Duration::ZERO)));
-        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: LOSSLESS_SAMPLES_MIN });
+        meter.handle_pass_end(&BOTH, SamplesMin::Any(LOSSLESS_SAMPLES_MIN));
         assert_eq!((meter.loss(), meter.missed(50)), (Some(0.0), Some(0.0)));
         assert!(!meter.has_lost());
     }
 
     #[test]
     fn few_samples_without_loss_do_not_prove_that_nothing_was_missed() {
-        for (exchanges, samples_min) in
-            [(1, LOSSLESS_SAMPLES_MIN_SINGLE), (2, LOSSLESS_SAMPLES_MIN)]
-        {
-            for (samples, is_certain) in [(samples_min - 1, false), (samples_min, true)] {
-                let mut meter = LossMeter::default();
-                probe(&mut meter, 100);
-                meter.handle_answer(answer(1, 1, Duration::ZERO));
-                (0..samples).for_each(|_| meter.handle_ping(ms(10), PingResult::Answered, 1));
-                meter.handle_pass_end(&BOTH[..exchanges], PassKind::First { samples_min });
-                let missed = meter.missed(5).expect("a port has answered");
-                assert_eq!(missed == 0.0, is_certain, "{exchanges} exchanges, {samples} pings");
-                if !is_certain {
-                    assert!(!meter.begin_pass(5, Extent::Doubtful).is_empty());
-                }
+        // Pings with these numbers of SYNs since the previous ping and themselves.
+        let check = |exchanges: usize, pings: &[u32], samples_min, is_certain: bool| {
+            let mut meter = LossMeter::default();
+            probe(&mut meter, 100);
+            meter.handle_answer(answer(1, 1, Duration::ZERO));
+            pings.iter().for_each(|syns| meter.handle_ping(ms(10), PingResult::Answered, *syns));
+            meter.handle_pass_end(&BOTH[..exchanges], samples_min);
+            let missed = meter.missed(5).expect("a port has answered");
+            assert_eq!(missed == 0.0, is_certain, "{exchanges} exchanges, {pings:?}");
+            if !is_certain {
+                assert!(!meter.begin_pass(5, Extent::Doubtful).is_empty());
             }
-        }
+        };
+        check(2, &[1; 7], SamplesMin::Any(8), false);
+        check(2, &[1; 8], SamplesMin::Any(8), true);
+        check(2, &[100, 1, 1, 1, 1, 1, 1, 1, 1], SamplesMin::Any(8), false);
+        let both = SamplesMin::Pings { any: 8, while_sending: 4 };
+        check(1, &[1; 20], both, false);
+        check(1, &[10; 7], both, false);
+        check(1, &[[10; 4], [1; 4]].concat(), both, true);
+        check(1, &[[10; 3], [1; 3]].concat(), both, false);
+        check(1, &[[100, 2, 2, 2], [1; 4]].concat(), both, false);
+        check(1, &[1; 8], SamplesMin::Pings { any: 8, while_sending: 0 }, true);
     }
 
     #[test]
@@ -463,7 +498,7 @@ mod tests {
             let mut meter = LossMeter::default();
             probe(&mut meter, 100);
             meter.handle_answer(answer(1 + u32::from(is_lost), 2, Duration::ZERO));
-            meter.handle_pass_end(&BOTH, PassKind::First { samples_min: 0 });
+            meter.handle_pass_end(&BOTH, SamplesMin::None);
             assert_eq!(meter.missed(5) == Some(0.0), is_certain, "lost: {is_lost}");
         }
     }
@@ -484,15 +519,14 @@ mod tests {
         meter.handle_answer(answer(1, 1, Duration::ZERO));
         let mut passes = 0;
         let mut at = Duration::ZERO;
-        let mut kind = PassKind::First { samples_min: LOSSLESS_SAMPLES_MIN };
+        let samples_min = SamplesMin::Any(LOSSLESS_SAMPLES_MIN);
         loop {
             for port in 1..=100_u16 {
                 meter.handle_probe(at + ms(port.into()), port, Group::Other);
             }
             (0..100).for_each(|n| meter.handle_ping(at + ms(n), ping_result(n % 3 == 0), 1));
-            meter.handle_pass_end(&BOTH[..1], kind);
+            meter.handle_pass_end(&BOTH[..1], samples_min);
             passes += 1;
-            kind = PassKind::Further;
             at += SECOND;
             if meter.missed(10).is_none_or(|missed| missed < MISSED_MAX) {
                 break;
@@ -513,7 +547,7 @@ mod tests {
             let is_bad = matches!(at, 250..500 | 1250..1500);
             meter.handle_ping(ms(at), ping_result(is_bad && at % 2 == 0), 1);
         }
-        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: LOSSLESS_SAMPLES_MIN });
+        meter.handle_pass_end(&BOTH, SamplesMin::Any(LOSSLESS_SAMPLES_MIN));
         let again: Vec<(u16, u16)> =
             meter.begin_pass(10, Extent::Doubtful).iter().map(|it| (it.first, it.last)).collect();
         assert_eq!(again, [(250, 499)]);
@@ -521,7 +555,7 @@ mod tests {
         (250..500)
             .for_each(|port| meter.handle_probe(3 * SECOND + ms(port.into()), port, Group::Other));
         (0..250).for_each(|n| meter.handle_ping(3 * SECOND + ms(250 + n), PingResult::Answered, 1));
-        meter.handle_pass_end(&BOTH[..1], PassKind::Further);
+        meter.handle_pass_end(&BOTH[..1], SamplesMin::Any(LOSSLESS_SAMPLES_MIN));
         let missed = meter.missed(10).expect("a port has answered");
         assert!(missed < 0.05, "{missed}");
         assert_eq!(
@@ -536,7 +570,7 @@ mod tests {
         let mut meter = LossMeter::default();
         probe(&mut meter, 10);
         meter.handle_answer(answer(1, 2, Duration::ZERO));
-        meter.handle_pass_end(&BOTH, PassKind::First { samples_min: LOSSLESS_SAMPLES_MIN });
+        meter.handle_pass_end(&BOTH, SamplesMin::Any(LOSSLESS_SAMPLES_MIN));
         meter.begin_pass(1, Extent::Every);
         meter.handle_answer_after_silence(7, Group::Other, SECOND);
         assert_eq!((meter.bins[4].lost, meter.has_lost()), (1, true));

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::ledger::PortState;
 use super::loss::{
-    Extent, LOSSLESS_SAMPLES_MIN, LOSSLESS_SAMPLES_MIN_SINGLE, MISSED_MAX, PassKind,
+    Extent, LOSSLESS_PINGS_MIN, LOSSLESS_PINGS_PER_PORT, LOSSLESS_PINGS_WHILE_SENDING,
+    LOSSLESS_SAMPLES_MIN, MISSED_MAX, SamplesMin,
 };
 use super::order::Order;
 use super::probes::Probe;
@@ -122,17 +123,9 @@ impl Scan {
         if number == 0 {
             self.detect_initial_outage();
         }
+        self.count_late_answers();
         let sent: Vec<Duration> = (1..=exchanges).map(rtt::syn_at).collect();
-        let kind = match (number, self.plan.options.timeout) {
-            (0, Timeout::Fixed(_)) if !self.measures_loss() => PassKind::First { samples_min: 0 },
-            (0, Timeout::Fixed(_) | Timeout::Auto) => {
-                let samples_min =
-                    if exchanges > 1 { LOSSLESS_SAMPLES_MIN } else { LOSSLESS_SAMPLES_MIN_SINGLE };
-                PassKind::First { samples_min }
-            }
-            (_, Timeout::Fixed(_) | Timeout::Auto) => PassKind::Further,
-        };
-        self.loss.handle_pass_end(&sent, kind);
+        self.loss.handle_pass_end(&sent, self.samples_min(number, exchanges));
         self.exchanges_of_last_pass = exchanges;
         if !self.wants_pass(now) {
             self.state = ScanState::Ended { is_complete: true };
@@ -166,6 +159,33 @@ impl Scan {
         let chance = (1.0 - share.min(1.0)).powf(f64::from(silent_start));
         if silent_start >= SILENT_START_MIN && chance < 1e-6 {
             self.loss.handle_outage(until, (f64::from(silent_start) * share) as u32);
+        }
+    }
+
+    /// Counts the lost first exchanges of the answers that came while the round-trip time was not
+    /// known yet, such as all answers of a host that was absent when the scan began.
+    fn count_late_answers(&mut self) {
+        let Some((_, sent_at)) = self.silent_start.first_answer else { return };
+        let lost = self.rtt.take_late_answers();
+        if lost > 0 {
+            self.loss.handle_lost(sent_at, lost);
+        }
+    }
+
+    /// The number of samples without loss after which pass `number`, in which each silent port had
+    /// `exchanges` exchanges, has missed nothing.
+    fn samples_min(&self, number: u32, exchanges: u32) -> SamplesMin {
+        let is_first_auto = number == 0 && self.plan.options.timeout == Timeout::Auto;
+        if !self.measures_loss() && !is_first_auto {
+            return SamplesMin::None;
+        }
+        if number > 0 || exchanges > 1 {
+            return SamplesMin::Any(LOSSLESS_SAMPLES_MIN);
+        }
+        let is_paced = self.controller.is_some();
+        SamplesMin::Pings {
+            any: (LOSSLESS_PINGS_PER_PORT * (self.responding() + 1)).max(LOSSLESS_PINGS_MIN),
+            while_sending: if is_paced { LOSSLESS_PINGS_WHILE_SENDING } else { 0 },
         }
     }
 

@@ -124,7 +124,13 @@ impl Scan {
             None => {
                 // Pings are useful only while a port is silent for longer than an answer takes.
                 let silent_since = self.probes.oldest()?.1.started();
-                let late_after = self.rtt.late_after().unwrap_or(PING_GAP);
+                let mut late_after = self.rtt.late_after().unwrap_or(PING_GAP);
+                if let Some(rtt) = self.rtt.smoothed()
+                    && self.rtt.exchanges_within(self.probe_timeout()) == 1
+                {
+                    // The deadline may be hardly later, and a ping needs a round trip before it.
+                    late_after = late_after.min(rtt * 5 / 4);
+                }
                 self.next_ping_at.max(silent_since + late_after)
             }
         };

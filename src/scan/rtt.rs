@@ -27,7 +27,7 @@ const LONGEST_DECAY: u64 = 4096;
 pub struct Rtt {
     /// `None` before the first sample.
     estimate: Option<Estimate>,
-    /// The number of answers that came after the first retransmission.
+    /// The number of answers after the first retransmission that may be answers to either SYN.
     late_answers: u32,
 }
 
@@ -107,11 +107,15 @@ impl Rtt {
         self.estimate.map(|estimate| Duration::from_nanos(estimate.smoothed))
     }
 
-    /// Whether an answer came after the first retransmission, although the round-trip time is too
-    /// short to explain this.
-    pub fn shows_loss(&self) -> bool {
-        self.late_answers > 0
-            && self.smoothed().is_some_and(|smoothed| smoothed < SYN_RETRANSMIT / 2)
+    /// Returns the number of late answers if the round-trip time is too short to explain them: each
+    /// of them lost its first exchange. They are then forgotten. Returns 0 otherwise.
+    pub fn take_late_answers(&mut self) -> u32 {
+        match self.smoothed() {
+            Some(smoothed) if smoothed < SYN_RETRANSMIT / 2 => {
+                std::mem::take(&mut self.late_answers)
+            }
+            Some(_) | None => 0,
+        }
     }
 }
 
@@ -157,14 +161,14 @@ mod tests {
 
     #[test]
     fn a_late_answer_shows_loss_only_if_the_round_trip_time_is_short() {
-        for (usual, late, expected) in [(50, 1050, true), (50, 999, false), (700, 1200, false)] {
+        for (usual, late, expected) in [(50, 1050, 1), (50, 999, 0), (700, 1200, 0)] {
             let mut rtt = Rtt::default();
-            rtt.handle_answer(ms(usual));
             rtt.handle_answer(ms(late));
-            assert_eq!(rtt.shows_loss(), expected, "round trip {usual} ms, answer after {late}");
+            let unknown = if late < 1000 { 0 } else { rtt.take_late_answers() };
+            assert_eq!(unknown, 0, "a round-trip time of a second does not show loss");
+            rtt.handle_answer(ms(usual));
+            assert_eq!(rtt.take_late_answers(), expected, "round trip {usual} ms, answer {late}");
+            assert_eq!(rtt.take_late_answers(), 0, "each answer shows one loss");
         }
-        let mut unknown = Rtt::default();
-        unknown.handle_answer(ms(1050));
-        assert!(!unknown.shows_loss(), "a round-trip time of a second does not show loss");
     }
 }

@@ -9,7 +9,7 @@ use super::{Scan, ScanState, rtt};
 use crate::event::CompletionCheck;
 use crate::limits;
 use crate::pacer::RateLimit;
-use crate::scan::options::Timeout;
+use crate::scan::options::{Retries, Timeout};
 
 /// The maximum time for which a due ping waits for the probe of a port. Retransmissions of the
 /// kernel may use up the whole rate, so that no port is probed for a long time.
@@ -24,6 +24,9 @@ pub(super) const CHECKS_MISSED_MAX: u32 = 16;
 /// The interval, in launches, of the checks that are made nevertheless, because the round-trip time
 /// of the target may become shorter.
 pub(super) const CHECK_INTERVAL: u32 = 256;
+
+/// The part of its deadline over which a further pass is spread; see [`Scan::spread_at`].
+const SPREAD_PART: u32 = 4;
 
 impl Scan {
     /// Sets the number of probes that may be in flight. If more are in flight,
@@ -80,7 +83,20 @@ impl Scan {
             return None;
         }
         let paced = self.controller.as_ref().map_or(now, |controller| controller.next_at(now));
-        Some(self.within_rate(paced))
+        Some(self.within_rate(paced.max(self.spread_at(now))))
+    }
+
+    /// The earliest time of the next port of a further pass, as long as no loss was seen. Such a
+    /// pass is spread over a part of its deadline: the burst in which the first pass may have lost
+    /// packets unnoticed is not repeated.
+    fn spread_at(&self, now: Instant) -> Instant {
+        let ScanState::Pass(pass) = &self.state else { return now };
+        let is_exact = self.plan.options.retries != Retries::Auto;
+        if pass.number == 0 || is_exact || self.controller.is_none() || self.loss.has_lost() {
+            return now;
+        }
+        let share = pass.tried as f64 / pass.total.max(1) as f64;
+        pass.started_at + (self.probe_timeout() / SPREAD_PART).mul_f64(share)
     }
 
     /// The number of probes and pings in flight that the plan and the scheduler permit.

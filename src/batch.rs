@@ -46,7 +46,7 @@ use progress::{BatchProgress, Pace, UnderWay};
 use shard::{Permutation, Shard};
 use state::{BatchState, FailedMembers, RunningTarget, TargetStage};
 use stderr::Stderr;
-use targets::{Cursor, Target, Who};
+use targets::{Cursor, Target, TargetId};
 
 /// The parameters with which the scan of a target begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +188,7 @@ impl Batch {
             }
             let Some(request) = self.request(&target, ports) else { continue };
             let running =
-                RunningTarget { who: target.who, ports: count, stage: TargetStage::Resolving };
+                RunningTarget { id: target.id, ports: count, stage: TargetStage::Resolving };
             let was = self.running.insert(place, running);
             assert!(was.is_none(), "a target is begun once");
             self.resolving += usize::from(running.is_lookup());
@@ -209,8 +209,8 @@ impl Batch {
         let BatchOptions { targets, scan, .. } = &self.options;
         let requested = targets.requested_ports(target);
         Some(ScanRequest {
-            host: targets.host(target.who)?,
-            domain: targets.domain(target.who).into(),
+            host: targets.host(target.id)?,
+            domain: targets.domain(target.id).into(),
             ports,
             from_port: requested.from_port,
             to_port: requested.to_port,
@@ -229,14 +229,14 @@ impl Batch {
         let more = u64::from(beginning.total) - running.ports;
         running.stage = TargetStage::Scanning;
         running.ports += more;
-        let who = running.who;
+        let id = running.id;
         // Each address of a name is scanned for all requested ports.
         self.ports_running += more;
         self.progress.total += more;
         if self.state != BatchState::Silenced {
             let Beginning { address, total, ports } = beginning;
             let ports = (self.options.shard == Shard::WHOLE).then_some(ports);
-            let domain = self.options.targets.domain(who);
+            let domain = self.options.targets.domain(id);
             self.printer.print_start(place, Start { domain: &domain, address, total, ports });
         }
         self.check_invariants();
@@ -248,7 +248,7 @@ impl Batch {
             return;
         }
         let Some(running) = self.running.get(&place) else { return };
-        let domain = self.options.targets.domain(running.who);
+        let domain = self.options.targets.domain(running.id);
         let shown = match self.options.scan.addresses {
             Addresses::All => Some(open.address),
             Addresses::First => None,
@@ -275,20 +275,20 @@ impl Batch {
 
     /// No port of a target could be scanned.
     pub fn handle_failed(&mut self, place: usize, problem: &Problem) {
-        let Some(who) = self.running.get(&place).map(|running| running.who) else { return };
+        let Some(id) = self.running.get(&place).map(|running| running.id) else { return };
         self.count_done(place);
         if self.state == BatchState::Silenced {
             return;
         }
         self.has_failed = true;
         self.outcomes.failed += 1;
-        let domain = self.options.targets.domain(who);
+        let domain = self.options.targets.domain(id);
         self.printer.print_failure(&domain, problem);
         let text = format!("{domain}: {}", problem.detail());
-        match who {
-            Who::Name(_) | Who::Address(_) => self.stderr.write_line(&text),
+        match id {
+            TargetId::Name(_) | TargetId::Address(_) => self.stderr.write_line(&text),
             // A network may have millions of such targets, all with the same reason.
-            Who::Member(_) => match self.failed_members.first {
+            TargetId::Member(_) => match self.failed_members.first {
                 None => self.failed_members.first = Some(text),
                 Some(_) => self.failed_members.more += 1,
             },

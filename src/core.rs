@@ -398,14 +398,14 @@ impl Core {
 
     fn on_pipeline_output(&mut self, now: Instant, output: pipeline::PipelineOutput) {
         match output {
-            pipeline::PipelineOutput::Job { owner, news } => {
-                let (report, telemetry) = (self.pipeline.report(&news), &mut self.telemetry);
+            pipeline::PipelineOutput::Job { owner, update } => {
+                let (report, telemetry) = (self.pipeline.report(&update), &mut self.telemetry);
                 let context = Context { now, names: &self.names, telemetry };
                 match owner {
                     Owner::Client(client) => self.responder.handle_job(client, report, context),
                     Owner::Batch(place) => self.batch.handle_job(place, report, context),
                 }
-                self.pipeline.handle_reported(news);
+                self.pipeline.handle_reported(update);
             }
             pipeline::PipelineOutput::Connect { attempt, to, transport } => {
                 let socket = self.sockets.connect(attempt, to, transport);

@@ -58,7 +58,7 @@ mod tests {
         let mut cursor = Cursor::default();
         let all = std::iter::from_fn(|| targets.next(&mut cursor));
         let finished = all.filter(|target| target.is_finished);
-        Ok(finished.map(|target| targets.domain(target.who).into_owned()).collect())
+        Ok(finished.map(|target| targets.domain(target.id).into_owned()).collect())
     }
 
     const A: &str = r#"{"event":"end","domain":"a","complete":true}"#;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::targets::Who;
+use super::targets::TargetId;
 
 /// Whether further targets are begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) enum BatchState {
 /// A target that was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RunningTarget {
-    pub(super) who: Who,
+    pub(super) id: TargetId,
     /// The number of ports of the target.
     pub(super) ports: u64,
     pub(super) stage: TargetStage,
@@ -40,7 +40,7 @@ pub(super) enum TargetStage {
 impl RunningTarget {
     /// Whether a name is being looked up. A target that is an address only waits for its route.
     pub(super) const fn is_lookup(&self) -> bool {
-        matches!((self.who, self.stage), (Who::Name(_), TargetStage::Resolving))
+        matches!((self.id, self.stage), (TargetId::Name(_), TargetStage::Resolving))
     }
 }
 

@@ -49,7 +49,7 @@ pub struct Finished {
 
 /// The host of a target, in a few bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum TargetId {
     /// The name at this position in the list of names.
     Name(u32),
     /// An address that is listed itself.
@@ -62,7 +62,7 @@ pub enum Who {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target {
     /// The host of the target.
-    pub who: Who,
+    pub id: TargetId,
     /// The index of its lowest port, see [`crate::batch::shard`].
     pub first: u64,
     /// Whether an earlier run has finished it.
@@ -89,8 +89,8 @@ struct Walk {
     offset: u128,
 }
 
-/// The constructor [`Who::Address`] or [`Who::Member`].
-type Kind = fn(IpAddr) -> Who;
+/// The constructor [`TargetId::Address`] or [`TargetId::Member`].
+type Kind = fn(IpAddr) -> TargetId;
 
 impl Walk {
     /// The next address as a number, the constructor of its target, and its ports.
@@ -105,7 +105,7 @@ impl Walk {
         if self.offset == len {
             *self = Self { segment: self.segment + 1, offset: 0 };
         }
-        let kind: Kind = if len > 1 { Who::Member } else { Who::Address };
+        let kind: Kind = if len > 1 { TargetId::Member } else { TargetId::Address };
         Some((address, kind, segment.ports))
     }
 }
@@ -131,11 +131,11 @@ pub struct TargetPorts {
 impl Targets {
     /// The next target; `None` after the last one.
     pub fn next(&self, cursor: &mut Cursor) -> Option<Target> {
-        let (who, ports, is_finished) = if let Some(ports) = self.names.ports(cursor.names) {
+        let (id, ports, is_finished) = if let Some(ports) = self.names.ports(cursor.names) {
             cursor.names += 1;
             let place = cursor.names - 1;
             let name = self.names.text(place).to_ascii_lowercase();
-            (Who::Name(place as u32), ports, self.finished.names.contains(&*name))
+            (TargetId::Name(place as u32), ports, self.finished.names.contains(&*name))
         } else if let Some((bits, kind, ports)) = cursor.v4.next(&self.v4) {
             // The bits of an IPv4 address fit into 32 bits.
             let bits = bits as u32;
@@ -146,7 +146,7 @@ impl Targets {
             let is_finished = contains(&self.finished.v6, bits);
             (kind(Ipv6Addr::from_bits(bits).into()), ports, is_finished)
         };
-        let target = Target { who, first: cursor.index, is_finished, ports };
+        let target = Target { id, first: cursor.index, is_finished, ports };
         cursor.targets += 1;
         cursor.index += u64::from(self.ports.len(ports));
         assert!(cursor.index <= self.ports_len, "no target is beyond the last");
@@ -159,19 +159,23 @@ impl Targets {
     }
 
     /// The text of a target.
-    pub fn domain(&self, who: Who) -> Cow<'_, str> {
-        match who {
-            Who::Name(place) => Cow::Borrowed(self.names.text(place as usize)),
-            Who::Address(address) | Who::Member(address) => Cow::Owned(address.to_string()),
+    pub fn domain(&self, id: TargetId) -> Cow<'_, str> {
+        match id {
+            TargetId::Name(place) => Cow::Borrowed(self.names.text(place as usize)),
+            TargetId::Address(address) | TargetId::Member(address) => {
+                Cow::Owned(address.to_string())
+            }
         }
     }
 
     /// The parsed form of a target.
-    pub fn host(&self, who: Who) -> Option<Host> {
-        match who {
+    pub fn host(&self, id: TargetId) -> Option<Host> {
+        match id {
             // This text was parsed before.
-            Who::Name(place) => Host::parse(self.names.text(place as usize)).ok(),
-            Who::Address(address) | Who::Member(address) => Some(Host::Address(address, 0)),
+            TargetId::Name(place) => Host::parse(self.names.text(place as usize)).ok(),
+            TargetId::Address(address) | TargetId::Member(address) => {
+                Some(Host::Address(address, 0))
+            }
         }
     }
 

@@ -52,8 +52,8 @@ fn address(place: usize) -> IpAddr {
 /// Ends a target with port 1 open and the other ports in the states that `counts` gives.
 fn end(batch: &mut Batch, place: usize, counts: Counts) {
     let open = PortSet::from_range(1, counts.open as u16);
-    let who = batch.running.get(&place).map_or(Who::Name(0), |running| running.who);
-    let domain = batch.options.targets.domain(who).into_owned();
+    let id = batch.running.get(&place).map_or(TargetId::Name(0), |running| running.id);
+    let domain = batch.options.targets.domain(id).into_owned();
     let summary = Summary {
         from_port: 1,
         to_port: 10,

@@ -25,7 +25,7 @@ use crate::slots::Key;
 #[derive(Debug)]
 pub(super) enum PipelineOutput {
     /// Pass this event to the owner of the job, as a [`Pipeline::report`].
-    Job { owner: Owner, news: JobNews },
+    Job { owner: Owner, update: JobUpdate },
     /// Open a socket and connect it. [`Pipeline::handle_opened`] takes its key at once.
     Connect { attempt: Key, to: SocketAddr, transport: Transport },
     /// Close the socket.
@@ -36,7 +36,7 @@ pub(super) enum PipelineOutput {
 
 /// An event of a job. [`Pipeline::handle_reported`] takes it back.
 #[derive(Debug)]
-pub(super) enum JobNews {
+pub(super) enum JobUpdate {
     /// The scans of the job, at least one, have begun.
     Began { job: Key },
     /// A port is open.
@@ -130,21 +130,21 @@ impl Pipeline {
     ) -> Option<PipelineOutput> {
         loop {
             if let Some((job, owner, event)) = self.jobs.poll_event() {
-                let news = match event {
+                let update = match event {
                     JobEvent::Lookup(request) => {
                         self.resolver.handle_lookup(now, request, job);
                         continue;
                     }
-                    JobEvent::Began => JobNews::Began { job },
-                    JobEvent::Open(found) => JobNews::Open(found),
-                    JobEvent::Ended => JobNews::Ended(Box::new(self.jobs.remove(job))),
+                    JobEvent::Began => JobUpdate::Began { job },
+                    JobEvent::Open(found) => JobUpdate::Open(found),
+                    JobEvent::Ended => JobUpdate::Ended(Box::new(self.jobs.remove(job))),
                     JobEvent::Failed(failure) => {
                         self.resolver.handle_cancel(job);
                         self.jobs.remove_failed(job);
-                        JobNews::Failed(failure)
+                        JobUpdate::Failed(failure)
                     }
                 };
-                return Some(PipelineOutput::Job { owner, news });
+                return Some(PipelineOutput::Job { owner, update });
             }
             match self.resolver.poll_output(now)? {
                 dns::Output::Open { attempt, to, transport } => {
@@ -168,23 +168,23 @@ impl Pipeline {
     }
 
     /// The owner was informed. The probes that an ended job has left in flight are given up.
-    pub(super) fn handle_reported(&mut self, news: JobNews) {
-        match news {
-            JobNews::Ended(ended) => self.jobs.abandon(ended.scans),
-            JobNews::Began { .. } | JobNews::Open(_) | JobNews::Failed(_) => {}
+    pub(super) fn handle_reported(&mut self, update: JobUpdate) {
+        match update {
+            JobUpdate::Ended(ended) => self.jobs.abandon(ended.scans),
+            JobUpdate::Began { .. } | JobUpdate::Open(_) | JobUpdate::Failed(_) => {}
         }
     }
 
     /// The facts that the owner of the job needs.
-    pub(super) fn report<'a>(&'a self, news: &'a JobNews) -> JobReport<'a> {
-        match news {
-            JobNews::Began { job } => JobReport::Began {
+    pub(super) fn report<'a>(&'a self, update: &'a JobUpdate) -> JobReport<'a> {
+        match update {
+            JobUpdate::Began { job } => JobReport::Began {
                 request: self.jobs.request(*job),
                 scans: self.jobs.scans(*job).collect(),
             },
-            JobNews::Open(found) => JobReport::Open(*found),
-            JobNews::Ended(ended) => JobReport::Ended(ended),
-            JobNews::Failed(failure) => JobReport::Failed(failure),
+            JobUpdate::Open(found) => JobReport::Open(*found),
+            JobUpdate::Ended(ended) => JobReport::Ended(ended),
+            JobUpdate::Failed(failure) => JobReport::Failed(failure),
         }
     }
 

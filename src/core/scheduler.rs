@@ -138,8 +138,7 @@ impl Scheduler {
         let was_answered = scan.has_answer();
         let (job, finding) = (*job, scan.handle_outcome(now, probe, outcome));
         if !was_answered && scan.has_answer() {
-            let is_late = scan.loss_suspected();
-            self.queues.handle_answer(if is_late { Arrival::Late } else { Arrival::InTime });
+            self.queues.handle_answer(Arrival::of_first_answer(scan));
         }
         let is_last = !scan.is_running();
         if finding == ProbeResult::Postponed {

@@ -13,6 +13,7 @@
 use std::time::{Duration, Instant};
 
 use crate::pacer::TokenBucket;
+use crate::scan::Scan;
 
 /// The initial rate in SYNs per second.
 const START_RATE: f64 = 4_000.0;
@@ -55,6 +56,13 @@ pub(super) enum Arrival {
     InTime,
     /// The answer came only after the kernel had repeated the SYN.
     Late,
+}
+
+impl Arrival {
+    /// The arrival of the only answer that a scan has received.
+    pub(super) fn of_first_answer(scan: &Scan) -> Self {
+        if scan.loss_suspected() { Self::Late } else { Self::InTime }
+    }
 }
 
 impl StartPace {

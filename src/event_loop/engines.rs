@@ -1,9 +1,9 @@
 //! The two probe engines, behind one interface for the event loop.
 //!
 //! An engine starts probes and gives probes up, each identified by its key, and reports exactly one
-//! [`ProbeOutcome`] for each probe that it was not told to give up. The other modules do not know
-//! how it probes, or which descriptors it has. Another engine would need a module of its own, a
-//! field in [`Engines`] that the methods below use, a range of tokens, and an entry in `technique`,
+//! [`ProbeOutcome`] for each probe that was not forgotten. The other modules do not know how it
+//! probes, or which descriptors it has. Another engine would need a module of its own, a field in
+//! [`Engines`] that the methods below use, a range of tokens, and an entry in `technique`,
 //! `budget`, `limits`, `core::schedulers` and `main`. There is no trait for engines, because this
 //! struct is their only user. `event_loop` drives it.
 //!

@@ -85,11 +85,9 @@ const LIMIT_FACTOR: f64 = 1.5;
 /// The phase that determines the rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum RatePhase {
-    /// There is no answer yet, or none for [`SILENCE_MAX`]. The phase ends with an answer.
-    Silent {
-        /// The time of the first SYN in this phase; `None` before it.
-        since: Option<Instant>,
-    },
+    /// There is no answer yet, or none for [`SILENCE_MAX`]. The phase ends with an answer. Its
+    /// first SYN was sent at `since`.
+    Silent { since: Option<Instant> },
     /// Answers come without queueing delay. The phase ends at the first sign of a limit.
     Startup,
     /// A limit was reached.
@@ -138,14 +136,13 @@ impl Controller {
     /// The congestion control of a scan of `ports` ports, whose path is unknown.
     pub fn new(now: Instant, ports: usize) -> Self {
         let spread_rate = silent_pace::spread_rate(ports).min(RATE_MAX);
-        let rate = spread_rate.min(START_RATE);
         Self {
             phase: RatePhase::Silent { since: None },
             spread_rate,
             ports_rate: spread_rate,
             answered_at: now,
             ticks: Ticks::new(now),
-            rate,
+            rate: spread_rate.min(START_RATE),
             bucket: TokenBucket::new(now, BURST_MIN),
             rtt_stats: RttStats::new(now),
             answer_rate: AnswerRate { since: now, current: 0, last: 0 },
@@ -424,8 +421,7 @@ impl Controller {
     fn review_reduction(&mut self, now: Instant, sent_at: Instant, rtt: Duration) {
         let Some((reduction, phase_before)) = self.reduction else { return };
         let queue = rtt.saturating_sub(self.rtt_stats.floor().unwrap_or_default());
-        let margin = self.rtt_stats.deviation();
-        match reduction.judge(sent_at, queue, self.rate, margin) {
+        match reduction.judge(sent_at, queue, self.rate, self.rtt_stats.deviation()) {
             ReductionVerdict::Pending => {}
             ReductionVerdict::Kept => self.reduction = None,
             ReductionVerdict::Wrong => {

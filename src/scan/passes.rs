@@ -179,7 +179,8 @@ impl Scan {
         if !self.measures_loss() && !is_first_auto {
             return SamplesMin::None;
         }
-        if number > 0 || exchanges > 1 {
+        // No path to this machine itself loses packets.
+        if number > 0 || exchanges > 1 || self.plan.target.ip().is_loopback() {
             return SamplesMin::Any(LOSSLESS_SAMPLES_MIN);
         }
         let is_paced = self.controller.is_some();

@@ -11,8 +11,8 @@ use crate::network::Port;
 use crate::path::Traffic;
 use crate::reader::Response;
 
-/// One scan in 1,000 may have a wrong state without a warning: `scan::loss` stops when fewer than one
-/// scan in a hundred is expected to miss a port.
+/// One scan in 1,000 may have a wrong state without a warning: `scan::loss` stops when fewer than
+/// one scan in a hundred is expected to miss a port.
 const SCANS_PER_UNWARNED: usize = 1000;
 /// One scan in 500 may overload a visible queue late, because passes that are too short to measure
 /// the queue begin at the rate of the first pass.

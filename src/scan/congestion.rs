@@ -573,6 +573,22 @@ mod tests {
         assert!((9_000..=13_000).contains(&sent), "{sent}");
         controller.set_in_flight_max(200, ms(2000));
         assert!(controller.rate(now + ms(1300)) <= RATE_MIN.max(100.0), "as many as expire");
+        controller.set_in_flight_max(20_000, ms(2000));
+        assert_eq!(controller.rate(now + ms(1300)), 10_000.0, "the rate grows with the allowance");
+    }
+
+    #[test]
+    fn a_reduction_is_not_reverted_after_the_path_has_changed() {
+        let now = Instant::now();
+        let mut controller = Controller::new(now, 65_535);
+        controller.handle_answer(now, now, ms(20));
+        let cruise = RatePhase::Cruise { limit: 90_000.0, growth: GROWTH };
+        let reduction = Reduction { sent_at: now, queue: ms(80), rate_before: 90_000.0 };
+        controller.reduction = Some((reduction, cruise));
+        controller.on_path_changed(now);
+        let rate = controller.rate(now);
+        controller.handle_answer(now + ms(25), now + ms(5), ms(20));
+        assert_eq!((controller.phase, controller.rate(now)), (RatePhase::Startup, rate));
     }
 
     #[test]

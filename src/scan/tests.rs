@@ -408,6 +408,21 @@ fn at_its_deadline_a_scan_gives_up_all_probes_and_keeps_its_results() {
 }
 
 #[test]
+fn the_loss_is_unknown_if_only_routers_answered() {
+    let rejected = Some((10, Outcome::Unreachable));
+    for (first, expected) in [(rejected, None), (REFUSED, Some(0.0))] {
+        let mut run = Run::new(plan(10));
+        run.finish(|port, _| match port {
+            1 => first,
+            2..=4 => rejected,
+            _ => SILENT,
+        });
+        assert_eq!((run.scan.loss(), run.scan.loss_suspected()), (expected, false));
+        assert!(run.scan.is_complete() && run.scan.has_answer());
+    }
+}
+
+#[test]
 fn silent_ports_are_filtered_if_the_deadline_is_during_a_later_pass() {
     let mut run = Run::new(Plan {
         options: ScanOptions { retries: Retries::Exactly(3), ..OPTIONS },

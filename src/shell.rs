@@ -48,9 +48,7 @@ pub(crate) fn targets(
         }
         None => {}
     }
-    for spec in &flags.exclude_targets {
-        list.exclude(spec).map_err(|reason| format!("--exclude-targets: {reason}"))?;
-    }
+    flags.exclude_targets.iter().for_each(|spec| list.exclude(spec));
     if let Some(path) = &flags.exclude_targets_from {
         exclude_from(&mut list, path, interfaces)?;
     }
@@ -96,9 +94,12 @@ fn exclude_from(list: &mut TargetList, path: &Path, interfaces: &Interfaces) -> 
         let entry = line.split(|byte| *byte == b'#').next().unwrap_or_default();
         let text = String::from_utf8_lossy(entry);
         for word in text.split_ascii_whitespace() {
-            let excluded = Spec::parse_among(word, interfaces).map_err(|error| error.to_string());
-            if let Err(reason) = excluded.and_then(|spec| list.exclude(&spec)) {
-                fault.get_or_insert_with(|| format!("line {number}: {}: {reason}", quote(word)));
+            match Spec::parse_excluded(word, interfaces) {
+                Ok(spec) => list.exclude(&spec),
+                Err(reason) => {
+                    fault
+                        .get_or_insert_with(|| format!("line {number}: {}: {reason}", quote(word)));
+                }
             }
         }
     })

@@ -138,6 +138,16 @@ impl Spec {
         }
     }
 
+    /// Parses an excluded target, like [`Spec::parse_among`]. It has no port, because an exclusion
+    /// applies to a host.
+    ///
+    /// # Errors
+    /// A [`SpecError`].
+    pub fn parse_excluded(text: &str, interfaces: &Interfaces) -> Result<Self, SpecError> {
+        let spec = Self::parse_among(text, interfaces)?;
+        if spec.port.is_some() { Err(SpecError::ExcludedPort) } else { Ok(spec) }
+    }
+
     fn of_host(text: &str, port: Option<u16>, interfaces: &Interfaces) -> Result<Self, SpecError> {
         let hosts = match Host::parse_among(text, interfaces).map_err(SpecError::Host)? {
             Host::Name(_) => TargetHosts::Name(text.into()),
@@ -287,6 +297,8 @@ pub enum SpecError {
         /// The exponent.
         shift: u32,
     },
+    /// An excluded target has a port.
+    ExcludedPort,
     /// There is further text after a complete target.
     Trailing {
         /// The text, as [`quote`] writes it.
@@ -332,6 +344,9 @@ impl fmt::Display for SpecError {
                 f,
                 "has 2^{shift} addresses, of which 2^32 can be scanned: give a /96 or less"
             ),
+            Self::ExcludedPort => {
+                f.write_str("targets are excluded here; for ports write --exclude")
+            }
             Self::Trailing { text } => write!(f, "{text} follows the address"),
         }
     }

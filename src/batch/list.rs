@@ -149,13 +149,8 @@ impl TargetList {
     }
 
     /// Removes a target, wherever it is listed.
-    ///
-    /// # Errors
-    /// One sentence: an exclusion applies to a host, not to one of its ports.
-    pub fn exclude(&mut self, spec: &Spec) -> Result<(), String> {
-        if spec.port.is_some() {
-            return Err("an excluded target has no port; ports are excluded by --exclude".into());
-        }
+    pub fn exclude(&mut self, spec: &Spec) {
+        assert!(spec.port.is_none(), "`Spec::parse_excluded` accepts no port");
         match &spec.hosts {
             TargetHosts::Name(name) => self.excluded_names.push(name.to_ascii_lowercase().into()),
             TargetHosts::Addresses(range) => match scoped(range) {
@@ -163,7 +158,6 @@ impl TargetList {
                 None => self.excluded.push(range, COMMON, &mut self.ports),
             },
         }
-        Ok(())
     }
 
     /// Records that an earlier run has finished a target.

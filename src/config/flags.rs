@@ -7,13 +7,14 @@ use crate::batch::shard::Shard;
 use crate::config::flag::Flag;
 use crate::config::flag::FlagDefault::{Held, Unset, Value};
 use crate::config::help::Subcommand;
-use crate::config::scan::{SourceFlag, excluded_ports, excluded_target, ports};
+use crate::config::scan::{SourceFlag, excluded_ports, ports};
 use crate::config::values::{
     choose_format, count, display, duration_within, host_name, path, push, set, switch,
 };
 use crate::host::Family;
 use crate::limits::{DRAIN_TIME_MAX, SCAN_TIME_MAX, TIMEOUT_MAX, TIMEOUT_MIN};
 use crate::scan::options::{Addresses, Include, Retries, Timeout, parse_concurrency, parse_rate};
+use crate::target_spec::Spec;
 use crate::technique::Technique;
 
 const SERVE: &[Subcommand] = &[Subcommand::Serve];
@@ -103,7 +104,7 @@ pub(super) const FLAGS: [Flag; 43] = [
         Unset("none"),
         "never connect to these; repeatable",
         |it, text| {
-            let spec = excluded_target(text, &it.settings.interfaces);
+            let spec = Spec::parse_excluded(text, &it.settings.interfaces);
             push(&mut it.scan.exclude_targets, spec)
         },
     )

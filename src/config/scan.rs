@@ -175,14 +175,6 @@ pub(super) fn excluded_ports(text: &str) -> Result<PortSet, String> {
     })
 }
 
-pub(super) fn excluded_target(text: &str, interfaces: &Interfaces) -> Result<Spec, String> {
-    let spec = Spec::parse_among(text, interfaces).map_err(|error| error.to_string())?;
-    match spec.port {
-        None => Ok(spec),
-        Some(_) => Err("targets are excluded here; for ports write --exclude".to_owned()),
-    }
-}
-
 /// Reads `[ADDRESS:PORT]` or `[unix:PATH]`. The default is the first listener, addressed through
 /// loopback.
 pub(super) fn healthcheck_address(

@@ -127,6 +127,9 @@ fn a_bad_exclusion_stops_the_scan() {
         assert!(run.stderr.lines().count() <= 1, "{}", run.stderr);
     };
     check(&["--exclude-targets-from", &bad], 1, "line 2: \"10.0.0.9-1\": the range runs backwards");
+    let with_port = scratch.file("with-port", "127.0.0.1\n[::1]:80\n");
+    let expected = "line 2: \"[::1]:80\": targets are excluded here; for ports write --exclude";
+    check(&["--exclude-targets-from", &with_port], 1, expected);
     check(&["--exclude-targets-from", "/no/such/file"], 1, "--exclude-targets-from /no/such/file");
     check(&["--exclude-targets-from", &good], 0, "");
     check(&["--exclude-targets", "127.0.0.0/8"], 1, "--exclude-targets leaves no target");

@@ -19,7 +19,7 @@ PROBLEM = "!document.getElementById('problem').hidden || !!document.querySelecto
 LONG = ".".join(["a" * 61] * 4) + ".test"
 # Name, target, ports, and the condition for the picture.
 STATES = [("idle", None, None, "true"), ("running", "shop.example.held", "1-", HALF), ("done", "shop.example", "1-", DONE),
-          ("range", "shop.example", "1-1024", DONE), ("few", "shop.example", "80,443,3000,5000,8000,8008,8080,8443,8888,9443", DONE),
+          ("range", "late.example", "1-1024", DONE), ("few", "shop.example", "80,443,3000,5000,8000,8008,8080,8443,8888,9443", DONE),
           ("none", "silent.example", "1-1024", DONE), ("refusing", "quiet.example", "top:100", DONE),
           ("unreachable", "gone.example", "1-1024", DONE), ("all", "wide.example", "1-", DONE),
           ("drained", "drains.example", "1-", DONE), ("broken", "breaks.example", "1-", PROBLEM),

@@ -117,10 +117,14 @@ class Stub(http.server.BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.send_header("Connection", "close")
         self.end_headers()
+        if target == "late.example":
+            # Chromium excuses what moves within half a second after a click.
+            self.wfile.flush()
+            time.sleep(.7)
         half = len(requested) * 62 // 100
         self.line({"event": "start", "domain": target, "address": "192.0.2.7", "total": len(requested), "ports": ranges(requested)})
         states, other = {"open": [], "closed": [], "filtered": [], "unreachable": []}, "closed" if rest == "filtered" else "filtered"
-        isolated = rest in ("closed", "filtered") and target.startswith(("shop", "drains", "breaks"))
+        isolated = rest in ("closed", "filtered") and target.startswith(("shop", "late", "drains", "breaks"))
         step = max(1, len(requested) // 20)
         held = False
         for at in range(0, len(requested), step):
@@ -152,7 +156,7 @@ class Stub(http.server.BaseHTTPRequestHandler):
                    "counts": counts, "complete": not counts["untested"], "retried": 1214 if isolated else 0,
                    "loss_suspected": False, "elapsed_ms": 9412, "services": {str(port): NAMES[port] for port in states["open"] if port in NAMES},
                    **{f"{state}_ports": ranges(ports) for state, ports in states.items() if state != "open"}}
-        if target.startswith(("shop", "silent")):
+        if target.startswith(("shop", "late", "silent")):
             summary |= {"loss": .013 if isolated else None, "technique": "syn"}
         self.line({"event": "end", **summary})
         self.wfile.write(b"0\r\n\r\n")

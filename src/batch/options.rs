@@ -6,39 +6,39 @@ use super::table::Colour;
 use super::targets::Targets;
 use crate::scan::options::ScanOptions;
 
-/// The format of the output.
+/// The format of the output. [`Format::ALL`] describes each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// A table for people.
     #[default]
     Table,
-    /// The answers of the service, one line for each target.
+    /// The answers of the service.
     Json,
-    /// Events as they happen, one line for each event.
+    /// Events as they happen.
     Ndjson,
-    /// The open ports, one per line; for several targets the same as [`Format::HostPort`].
+    /// Port numbers, or `host:port` for several targets.
     Text,
-    /// `host:port` for each open port, as soon as it is found.
+    /// `host:port`.
     HostPort,
-    /// A line for each open port, as soon as it is found, and for each port that `--include` adds.
+    /// Lines with commas. Those of ports that `--include` adds are printed when the target ends.
     Csv,
-    /// XML as with `-oX` of nmap.
+    /// The XML of nmap.
     Xml,
-    /// Greppable output as with `-oG` of nmap.
+    /// The greppable output of nmap.
     Greppable,
 }
 
 impl Format {
-    /// Every format by its name.
-    pub const ALL: [(&'static str, Self); 8] = [
-        ("table", Self::Table),
-        ("json", Self::Json),
-        ("ndjson", Self::Ndjson),
-        ("text", Self::Text),
-        ("host-port", Self::HostPort),
-        ("csv", Self::Csv),
-        ("xml", Self::Xml),
-        ("greppable", Self::Greppable),
+    /// Every format with its name and the description that `--help` and the manual print.
+    pub const ALL: [(&'static str, Self, &'static str); 8] = [
+        ("table", Self::Table, "a table for people"),
+        ("json", Self::Json, "what the service would answer, one line for each target"),
+        ("ndjson", Self::Ndjson, "events as they happen, one line for each"),
+        ("text", Self::Text, "the open ports, as HOST:PORT if there are several targets"),
+        ("host-port", Self::HostPort, "HOST:PORT for each open port, as soon as it is found"),
+        ("csv", Self::Csv, "a line for each open port, as soon as it is found"),
+        ("xml", Self::Xml, "as nmap -oX"),
+        ("greppable", Self::Greppable, "as nmap -oG"),
     ];
 
     /// Parses the name of a format.
@@ -46,9 +46,9 @@ impl Format {
     /// # Errors
     /// One sentence that lists the valid names.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.iter().find(|(name, _)| *name == text);
-        known.map(|(_, format)| *format).ok_or_else(|| {
-            let names = Self::ALL.map(|(name, _)| name).join(", ");
+        let known = Self::ALL.iter().find(|(name, ..)| *name == text);
+        known.map(|(_, format, _)| *format).ok_or_else(|| {
+            let names = Self::ALL.map(|(name, ..)| name).join(", ");
             format!("expected one of {names}")
         })
     }
@@ -95,7 +95,7 @@ pub struct BatchOptions {
     pub scan: ScanOptions,
     /// The part of the targets and ports that this run scans.
     pub shard: Shard,
-    /// The format of the output.
+    /// The format of the output. [`Format::ALL`] describes each.
     pub format: Format,
     /// The targets whose results are printed.
     pub shown: Shown,

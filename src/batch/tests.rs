@@ -217,7 +217,7 @@ fn the_start_event_of_a_shard_has_no_ports() {
 
 #[test]
 fn names_of_services_are_requested_by_the_formats_that_print_them() {
-    for (_, format) in Format::ALL {
+    for (_, format, _) in Format::ALL {
         let mut batch = batch("a", |options| options.format = format);
         let (_, request) = batch.poll_target(Instant::now()).expect("a target");
         let has_names =

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fmt::Write;
 
+use crate::batch::options::Format;
 use crate::config::flags::FLAGS;
 use crate::config::usage_error::UsageError;
 
@@ -143,9 +144,6 @@ A list of targets has one on each line, then, if it has ports of its own, a
 blank and these. What follows a # is skipped. Each target and port is scanned
 once, however often it is listed.
 
-FORMAT is table, json (what the service would answer), ndjson (events as they
-happen), text, host-port, csv, xml (as nmap -oX) or greppable (as nmap -oG).
-
   -p PORTS                  short for --ports PORTS; -p- is every port
   -o FILE                   short for --output FILE
   -4, -6                    short for --family 4, --family 6
@@ -195,6 +193,12 @@ fn write_help(text: &mut String, command: Subcommand) -> std::fmt::Result {
     }
     writeln!(text, "  {:25} print this", "-h, --help")?;
     writeln!(text, "  {:25} print the version", "-V, --version")?;
+    if command == Subcommand::Scan {
+        writeln!(text, "\nFORMAT is one of:")?;
+        for (name, _, about) in Format::ALL {
+            writeln!(text, "  {name:12} {about}")?;
+        }
+    }
     writeln!(text, "\nA DURATION is a number and its unit: 250ms, 2s, 1.5s, 5m.")?;
     text.push_str(tail);
     Ok(())

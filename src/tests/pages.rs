@@ -34,9 +34,8 @@ fn the_stored_pages_match_the_table_of_flags() {
 
 #[test]
 fn completions_contain_every_format_and_every_command() {
-    let format = FLAGS.iter().find(|flag| flag.name == "format").unwrap();
-    assert_eq!(choices(format).unwrap(), Format::ALL.map(|(name, _)| name).join(" "));
-    for (name, _, _) in ReferencePage::ALL {
+    let commands = ReferencePage::ALL.map(|(name, ..)| name);
+    for name in Format::ALL.map(|(name, ..)| name).into_iter().chain(commands) {
         for page in [bash(), zsh(), fish()] {
             assert!(page.contains(name), "{name}");
         }
@@ -94,17 +93,16 @@ fn flags_of(command: Subcommand) -> impl Iterator<Item = &'static Flag> {
 }
 
 /// The possible values of a flag, if they are a few words.
-fn choices(flag: &Flag) -> Option<&'static str> {
-    match flag.metavar {
-        "FORMAT" if flag.name == "format" => {
-            Some("table json ndjson text host-port csv xml greppable")
-        }
-        "LIST" => Some("closed filtered unreachable services"),
-        "LEVEL" => Some("error warn info debug"),
-        "FORMAT" => Some("logfmt json"),
-        "4|6" => Some("4 6"),
-        _ => None,
-    }
+fn choices(flag: &Flag) -> Option<String> {
+    let words = match flag.metavar {
+        "FORMAT" if flag.name == "format" => Format::ALL.map(|(name, ..)| name).join(" "),
+        "LIST" => "closed filtered unreachable services".to_owned(),
+        "LEVEL" => "error warn info debug".to_owned(),
+        "FORMAT" => "logfmt json".to_owned(),
+        "4|6" => "4 6".to_owned(),
+        _ => return None,
+    };
+    Some(words)
 }
 
 fn manual() -> String {
@@ -121,6 +119,10 @@ fn manual() -> String {
             write!(page, ".TP\n\\fB\\-\\-{name}\\fR{value}\n{help}.\n").unwrap();
             writeln!(page, "Variable \\fB{variable}\\fR, default {default}.").unwrap();
         }
+    }
+    page.push_str(".SH FORMATS OF A SCAN\n");
+    for (name, _, about) in Format::ALL {
+        write!(page, ".TP\n.B {}\n{}.\n", roff(name), roff(about)).unwrap();
     }
     page.push_str(MANUAL_TAIL);
     page
@@ -174,12 +176,6 @@ lines, and what follows a #, are skipped; a byte order mark does not matter.
 .PP
 \fB\-p\fR \fIPORTS\fR is short for \fB\-\-ports\fR, \fB\-o\fR \fIFILE\fR for \fB\-\-output\fR,
 \fB\-4\fR and \fB\-6\fR for \fB\-\-family\fR 4 and 6.
-.PP
-A \fIFORMAT\fR of a scan is \fBtable\fR; \fBjson\fR, what the service would answer;
-\fBndjson\fR, events as they happen; \fBtext\fR, open ports; \fBhost\-port\fR and \fBcsv\fR, open
-ports as they are found; \fBxml\fR and \fBgreppable\fR, as
-.BR nmap (1)
-writes with \-oX and \-oG.
 .SH COMMANDS AND FLAGS
 A flag beats its variable, and a variable the default; an empty one counts as not set.
 A variable of a flag that may be repeated holds several values, separated by commas;

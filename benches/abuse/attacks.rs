@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use openports::limits::Settings;
+use openports::limits::{SYN_SOURCE_PORTS_MAX, Settings};
 
 use crate::attackers::{CloseMode, Reading, Script, Size};
 use crate::service::Log;
@@ -20,6 +20,9 @@ pub(crate) struct Attack {
     pub(crate) flags: &'static [&'static str],
     /// The service's limit of descriptors, if the attack needs a low one.
     pub(crate) descriptors: Option<u32>,
+    /// The number of descriptors that the service may keep after the attack: SYN scans keep their
+    /// raw socket and their source ports.
+    pub(crate) kept: usize,
     pub(crate) log: Log,
     /// The attackers may use all permitted scans, so a small scan may get 429 or 503.
     pub(crate) may_refuse_scans: bool,
@@ -45,6 +48,7 @@ const BASELINE: Attack = Attack {
     size: Size { connections: 0, sources: 1 },
     flags: &[],
     descriptors: None,
+    kept: 0,
     log: Log::Read,
     may_refuse_scans: false,
     is_tight: false,
@@ -62,6 +66,7 @@ const fn send_once(opening: fn(u64) -> Vec<u8>) -> Script {
 
 const MS: Duration = Duration::from_millis(1);
 const SILENT_SCAN: &str = "/open-ports?domain=10.99.1.3&toPort=65535";
+const OPEN_SCAN: &str = "/open-ports?domain=10.99.1.7&toPort=65535";
 
 /// Returns all attacks in the order of the table.
 pub(crate) fn attacks() -> Vec<Attack> {
@@ -303,10 +308,7 @@ fn scans() -> Vec<Attack> {
             about: "48 streams of 65,535 open ports, not read",
             script: Some(Script {
                 reading: Reading::Never,
-                ..send_once(|_| {
-                    let target = "/open-ports?domain=10.99.1.7&toPort=65535";
-                    request("GET", target, "Accept: application/x-ndjson\r\n")
-                })
+                ..send_once(|_| request("GET", OPEN_SCAN, "Accept: application/x-ndjson\r\n"))
             }),
             size: Size { connections: 48, sources: 3 },
             ..BASELINE
@@ -329,6 +331,28 @@ fn scans() -> Vec<Attack> {
                 request("GET", "/open-ports?domain=many.example&addresses=all&toPort=65535", "")
             })),
             size: Size { connections: 48, sources: 3 },
+            ..BASELINE
+        },
+        Attack {
+            name: "every-scan",
+            about: "100 clients: SYN scans, streams, 64 addresses and `/probe`, of both hosts",
+            script: Some(send_once(every_scan)),
+            size: Size { connections: 100, sources: 8 },
+            kept: 1 + SYN_SOURCE_PORTS_MAX,
+            may_refuse_scans: true,
+            ..BASELINE
+        },
+        Attack {
+            name: "every-scan-vanish",
+            about: "the same, and the clients close with RST after 200 ms",
+            script: Some(Script {
+                close_after: Some((MS * 200, CloseMode::Reset)),
+                ..send_once(every_scan)
+            }),
+            size: Size { connections: 100, sources: 8 },
+            kept: 1 + SYN_SOURCE_PORTS_MAX,
+            may_refuse_scans: true,
+            is_short: false,
             ..BASELINE
         },
         Attack {
@@ -388,6 +412,19 @@ fn shortages() -> Vec<Attack> {
             ..BASELINE
         },
     ]
+}
+
+/// Returns a request for another kind of scan for each connection.
+fn every_scan(n: u64) -> Vec<u8> {
+    let ndjson = "Accept: application/x-ndjson\r\n";
+    match n % 6 {
+        0 => request("GET", &format!("{SILENT_SCAN}&technique=syn"), ""),
+        1 => request("GET", &format!("{SILENT_SCAN}&technique=syn"), ndjson),
+        2 => request("GET", &format!("{OPEN_SCAN}&technique=syn"), ndjson),
+        3 => request("GET", OPEN_SCAN, "Accept: text/event-stream\r\n"),
+        4 => request("GET", "/open-ports?domain=many.example&addresses=all&toPort=65535", ""),
+        _ => request("GET", "/probe?target=10.99.1.7&ports=1-65535&technique=syn", ""),
+    }
 }
 
 fn long_queries(_: u64) -> Vec<u8> {

@@ -55,7 +55,7 @@ fn rows(descriptors: usize, scans_max: usize) -> Vec<Row> {
     let settings = Settings { scans_max, ..Settings::default() };
     // Nine descriptors are open at the start. The limit of every attack is enough for the service.
     let shares = Shares::split(descriptors, 9, &settings);
-    let Ok(Shares { connections, probes, .. }) = shares else { return Vec::new() };
+    let Ok(Shares { connections, probes, syns, .. }) = shares else { return Vec::new() };
     let row = |what, count, each| Row { what, count, each };
     vec![
         row("idle process", 1, BASE_BYTES),
@@ -66,6 +66,7 @@ fn rows(descriptors: usize, scans_max: usize) -> Vec<Row> {
         row("streams", scans_max.min(connections), 2 * limits::STREAM_BYTES_MAX),
         row("scans of single addresses", limits::ADDRESS_SCANS_MAX + scans_max, SCAN_BYTES),
         row("probes in flight", probes, PROBE_BYTES),
+        row("SYN probes in flight", syns, limits::SYN_MEMORY_BYTES as usize),
         row("lookups", limits::LOOKUPS_MAX, LOOKUP_BYTES),
         row("names in the cache", limits::CACHE_ENTRIES_MAX, CACHE_ENTRY_BYTES),
         row("resolv.conf and hosts while they are read", 4, limits::NAME_FILE_BYTES_MAX),

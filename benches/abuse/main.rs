@@ -191,7 +191,7 @@ fn run_attack(plan: &Plan, attack: Attack) -> Result<Row, Box<dyn Error>> {
         Ok::<_, Box<dyn Error>>((report?, tally?, most))
     })?;
     let peak_kb = service.memory_kb("VmHWM").ok_or("the service has exited")?;
-    let recovery = service.wait_for_descriptors(at_rest, RETURN_LIMIT);
+    let recovery = service.wait_for_descriptors(at_rest + attack.kept, RETURN_LIMIT);
     let attackers = start_attackers(&attack)?;
     std::thread::sleep(plan.length / 5);
     let last = terminate_during_a_request(&service, &attack);

@@ -83,20 +83,23 @@ impl<K: Kernel> ConnectEngine<K> {
     /// Starts a probe. Returns the outcome if the kernel already knows it.
     pub(super) fn start(&mut self, kernel: &mut K, request: ProbeRequest) -> Option<Outcome> {
         let ProbeRequest { probe, to, check, .. } = request;
-        let (index, step) = loop {
-            let index = match self.select(kernel, &to, check) {
+        let mut index = match self.select(kernel, &to, check) {
+            Ok(index) => index,
+            Err(outcome) => return Some(outcome),
+        };
+        let mut step = self.connect(kernel, index, &to)?;
+        if step == ProbeStep::ReuseRefused {
+            // The kernel refuses the reuse or this target; a new socket shows which.
+            self.close(kernel, index);
+            index = match self.open(kernel, &to) {
                 Ok(index) => index,
                 Err(outcome) => return Some(outcome),
             };
-            let slot = self.slots[index as usize].as_mut()?;
-            let step = kernel.start_probe(&slot.socket, &to, slot.past);
-            if step != ProbeStep::ReuseRefused {
-                slot.past = Past::Used;
-                break (index, step);
+            step = self.connect(kernel, index, &to)?;
+            if step != ProbeStep::Over(Outcome::Unreachable) {
+                self.stop_reuse(kernel);
             }
-            self.stop_reuse(kernel);
-            self.close(kernel, index);
-        };
+        }
         self.assign(index, probe, to);
         let step = match (step, check, &self.slots[index as usize]) {
             (ProbeStep::Pending, CompletionCheck::AtOnce, Some(slot)) => {
@@ -243,15 +246,20 @@ impl<K: Kernel> ConnectEngine<K> {
         to: &SocketAddr,
         check: CompletionCheck,
     ) -> Result<u32, Outcome> {
-        let (family, source) = match to {
-            SocketAddr::V4(_) => (0, self.sources.v4),
-            SocketAddr::V6(_) => (1, self.sources.v6),
-        };
-        let idle = &mut self.idle[family];
+        let idle = &mut self.idle[usize::from(to.is_ipv6())];
         let first = usize::from(check == CompletionCheck::Later);
-        if let Some(index) = idle[first].pop().or_else(|| idle[1 - first].pop()) {
-            return Ok(index);
+        match idle[first].pop().or_else(|| idle[1 - first].pop()) {
+            Some(index) => Ok(index),
+            None => self.open(kernel, to),
         }
+    }
+
+    /// Opens a socket for a probe.
+    fn open(&mut self, kernel: &mut K, to: &SocketAddr) -> Result<u32, Outcome> {
+        let source = match to {
+            SocketAddr::V4(_) => self.sources.v4,
+            SocketAddr::V6(_) => self.sources.v6,
+        };
         if self.open_len >= self.sockets_max {
             self.close_idle(kernel);
         }
@@ -272,6 +280,14 @@ impl<K: Kernel> ConnectEngine<K> {
                 self.slots.len() as u32 - 1
             }
         })
+    }
+
+    /// Begins to connect a socket; `None` if there is no such socket.
+    fn connect(&mut self, kernel: &mut K, index: u32, to: &SocketAddr) -> Option<ProbeStep> {
+        let slot = self.slots[index as usize].as_mut()?;
+        let step = kernel.start_probe(&slot.socket, to, slot.past);
+        slot.past = Past::Used;
+        Some(step)
     }
 
     /// Assigns a probe to a socket.
@@ -296,9 +312,13 @@ impl<K: Kernel> ConnectEngine<K> {
     }
 
     /// Makes a socket idle that can be connected again. Without reuse it is closed.
+    ///
+    /// A connect to an address with a zone binds the socket to the interface for ever, as with
+    /// SO_BINDTODEVICE (`tcp_v6_connect` in the kernel), so such a socket reaches no other target.
     fn make_idle(&mut self, kernel: &mut K, index: u32) {
         let Some(slot) = &self.slots[index as usize] else { return };
-        if self.may_reuse {
+        let is_bound = matches!(slot.to, SocketAddr::V6(to) if to.scope_id() != 0);
+        if self.may_reuse && !is_bound {
             let is_v6 = usize::from(slot.to.is_ipv6());
             self.idle[is_v6][usize::from(slot.is_registered)].push(index);
         } else {

@@ -1,9 +1,11 @@
 //! Faults of the local machine during a scan, with both techniques: a local firewall, an interface
-//! that goes down, and a route that changes the source address.
+//! that goes down, and a route that changes the source address. Also targets whose connects leave a
+//! trace in the socket, which the next target must not notice.
 //!
 //! ip(8) and nft(8) cause the faults. If one of them is missing, the case cannot run.
 
 use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ pub(crate) const CASES: &[Case] = &[
     ("a_local_firewall_delays_the_scan_but_hides_no_open_port", firewall),
     ("an_interface_that_goes_down_is_reported_and_opens_no_port", link_down),
     ("a_changed_source_address_hides_no_open_port", source_address),
+    ("a_target_with_a_zone_has_no_effect_on_the_next_target", zone),
+    ("a_target_that_the_kernel_refuses_does_not_end_the_reuse_of_sockets", blackhole),
 ];
 
 /// A scan of this number of ports takes two seconds at 20,000 probes per second, so the fault
@@ -120,4 +124,38 @@ fn source_address() -> Outcome {
             scan.check_open(&TEN_PORTS).check_counts([10, PORTS - 10, 0, 0, 0]);
         },
     )
+}
+
+/// A connect to an address with a zone binds its socket to the interface, and a connect to AF_UNSPEC
+/// does not undo this.
+fn zone() -> Outcome {
+    let lab = Lab::enter()?.start(vec![host()])?;
+    tool("ip", "link add va type veth peer name vb")?;
+    tool("ip", "address add fe80::5/64 dev va nodad")?;
+    tool("ip", "link set va up")?;
+    let listener = TcpListener::bind("[::1]:0")?;
+    let port = listener.local_addr()?.port();
+    let service = Service::start(&["--allow", "fe80::/10"]);
+    // Both scans run at the same time, because sockets without a scan are closed.
+    let mut client = service.begin_scan("domain=fe80::5%25va&toPort=200&rate=200", "");
+    for _ in 0..5 {
+        let scan = service.scan(&format!("domain=::1&ports=1-200,{port}"));
+        scan.check_open(&[port]).check_counts([1, 200, 0, 0, 0]);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Scan::of(client.receive("GET")).check_counts([0, 200, 0, 0, 0]);
+    lab.stop()?;
+    Ok(())
+}
+
+fn blackhole() -> Outcome {
+    let lab = Lab::enter()?.start(vec![host()])?;
+    tool("ip", "route add blackhole 10.97.0.0/16")?;
+    let service = Service::start(&[]);
+    service.scan("domain=127.0.0.1&toPort=100");
+    let scan = service.scan("domain=10.97.0.1&toPort=100");
+    scan.check_counts([0, 0, 0, 100, 0]);
+    assert_eq!(service.metric("openports_socket_reuse_refused_total"), 0);
+    lab.stop()?;
+    Ok(())
 }

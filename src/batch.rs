@@ -235,7 +235,6 @@ impl Batch {
         self.progress.total += more;
         if self.state != BatchState::Silenced {
             let Beginning { address, total, ports } = beginning;
-            let ports = (self.options.shard == Shard::WHOLE).then_some(ports);
             let domain = self.options.targets.domain(id);
             self.printer.print_start(place, Start { domain: &domain, address, total, ports });
         }
@@ -269,6 +268,9 @@ impl Batch {
         }
         self.has_failed |= !summary.complete;
         self.outcomes.count_scanned(&summary);
+        if self.printer.hides_gaps() && self.options.targets.len() == 1 {
+            self.stderr.write_gaps(&summary);
+        }
         self.printer.print_end(self.elapsed(now), place, &summary);
         self.check_invariants();
     }
@@ -322,6 +324,10 @@ impl Batch {
         let never = self.options.targets.len() - self.cursor.targets() + self.dropped;
         self.stderr.write_line(&match never {
             0 => "interrupted: what is known so far follows".to_owned(),
+            // The number of targets that have a port in the shard is not known.
+            _ if self.options.shard != Shard::WHOLE => {
+                format!("interrupted: not every target of shard {} was begun", self.options.shard)
+            }
             _ => {
                 format!("interrupted: {never} of {} targets were not begun", self.progress.targets)
             }
@@ -361,6 +367,9 @@ impl Batch {
                     self.stderr.write_line(&format!("{first} And {more} more addresses like it."))
                 }
             }
+        }
+        if self.printer.hides_gaps() && self.options.targets.len() > 1 {
+            self.stderr.write_sum(&self.outcomes);
         }
         if self.state != BatchState::Silenced {
             self.clear_progress();

@@ -32,6 +32,9 @@ pub enum ScanEvent<'a> {
         /// scattered ports would be hundreds of kilobytes of text.
         #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_ranges")]
         ports: Option<&'a PortSet>,
+        /// The shard, as `I/N`; `None`, and not written, without one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        shard: Option<&'a str>,
     },
     /// A port is open.
     Open {
@@ -169,6 +172,7 @@ mod tests {
                 address: [127, 0, 0, 1].into(),
                 total: 3,
                 ports: Some(&PortSet::parse("80-81,22").unwrap()),
+                shard: None,
             },
             "start",
             concat!(
@@ -177,9 +181,15 @@ mod tests {
             ),
         );
         check(
-            ScanEvent::Start { domain: "a", address: [127, 0, 0, 1].into(), total: 3, ports: None },
+            ScanEvent::Start {
+                domain: "a",
+                address: [127, 0, 0, 1].into(),
+                total: 3,
+                ports: None,
+                shard: Some("1/2"),
+            },
             "start",
-            r#"{"event":"start","domain":"a","address":"127.0.0.1","total":3}"#,
+            r#"{"event":"start","domain":"a","address":"127.0.0.1","total":3,"shard":"1/2"}"#,
         );
         check(
             ScanEvent::Progress(Progress { done: 1, total: 3, ..Progress::default() }),

@@ -75,10 +75,12 @@ pub enum PastEvent {
         /// The target as the list or the command line spelled it.
         domain: String,
     },
-    /// A target was begun with these ports. A shard does not report them.
+    /// A target was begun.
     Started {
-        /// Ranges, as in `22,80-90`.
-        ports: String,
+        /// Ranges, as in `22,80-90`; `None` in a shard.
+        ports: Option<String>,
+        /// The shard, as `I/N`; `None` if the run scanned everything.
+        shard: Option<String>,
     },
     /// Any other event.
     Other,
@@ -89,7 +91,7 @@ pub fn read_past_event(line: &[u8]) -> Option<PastEvent> {
     let event: serde_json::Value = serde_json::from_slice(line).ok()?;
     let text = |key: &str| Some(event.get(key)?.as_str()?.to_owned());
     Some(match event.get("event")?.as_str()? {
-        "start" => text("ports").map_or(PastEvent::Other, |ports| PastEvent::Started { ports }),
+        "start" => PastEvent::Started { ports: text("ports"), shard: text("shard") },
         "end" if event.get("complete")?.as_bool()? => {
             PastEvent::Finished { domain: text("domain")? }
         }

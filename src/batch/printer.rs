@@ -14,6 +14,7 @@ use super::OpenPort;
 use super::greppable;
 use super::options::{BatchOptions, Format, Shown};
 use super::progress::BatchProgress;
+use super::shard::Shard;
 use super::table::{self, Colour};
 use super::xml;
 use crate::api::accept::Form;
@@ -67,8 +68,8 @@ pub struct Start<'a> {
     pub address: IpAddr,
     /// The number of ports to be scanned, summed over all addresses of the target.
     pub total: u32,
-    /// The ports of each address; `None` for a shard.
-    pub ports: Option<&'a PortSet>,
+    /// The ports of each address.
+    pub ports: &'a PortSet,
 }
 
 /// The start time and the command line, for formats that contain them.
@@ -92,6 +93,8 @@ pub struct Printer {
     include: Include,
     colour: Colour,
     is_several: bool,
+    /// The shard, as `I/N`; `None` if the run scans everything.
+    shard: Option<String>,
     run: RunInfo,
     out: Vec<u8>,
     /// The prepared start events of targets that have no open port yet, if only targets with an
@@ -108,6 +111,7 @@ impl Printer {
             include: options.scan.include,
             colour: options.colour,
             is_several: options.targets.len() > 1,
+            shard: (options.shard != Shard::WHOLE).then(|| options.shard.to_string()),
             run: RunInfo { ports: options.targets.all_ports(), ..options.run.clone() },
             out: Vec::new(),
             starts: BTreeMap::new(),
@@ -138,6 +142,11 @@ impl Printer {
         matches!(self.format, Format::Table)
     }
 
+    /// Whether the format shows neither ports without a state nor unreachable ones.
+    pub const fn hides_gaps(&self) -> bool {
+        matches!(self.format, Format::Text | Format::HostPort | Format::Csv)
+    }
+
     /// Whether progress is an event of the format.
     pub const fn has_progress(&self) -> bool {
         matches!(self.format, Format::Ndjson)
@@ -149,7 +158,9 @@ impl Printer {
             return;
         }
         let Start { domain, address, total, ports } = start;
-        let event = ScanEvent::Start { domain, address, total, ports };
+        let shard = self.shard.as_deref();
+        let ports = shard.is_none().then_some(ports);
+        let event = ScanEvent::Start { domain, address, total, ports, shard };
         match self.shown {
             Shown::All => write_event(&mut self.out, Form::Ndjson, &event),
             Shown::Open => {

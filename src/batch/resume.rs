@@ -3,10 +3,11 @@
 //! The file is the output of `--format ndjson`. A target is finished if its `end` event reports it
 //! as complete; a target that failed or was cut short is scanned again. The last line may be
 //! incomplete, because a run that is killed leaves such a line; every other line must be an event.
-//! A file of a scan whose ports do not contain those of any target is refused. `shell` calls this
-//! module, which opens no file.
+//! A file of a scan of another shard, or whose ports do not contain those of any target, is
+//! refused. `shell` calls this module, which opens no file.
 
 use super::list::TargetList;
+use super::shard::Shard;
 use crate::api::batch_events::{PastEvent, read_past_event};
 use crate::port_set::PortSet;
 
@@ -14,7 +15,8 @@ use crate::port_set::PortSet;
 ///
 /// # Errors
 /// One sentence that names the line with the error.
-pub fn mark_finished(list: &mut TargetList, text: &[u8]) -> Result<(), String> {
+pub fn mark_finished(list: &mut TargetList, shard: Shard, text: &[u8]) -> Result<(), String> {
+    let this_shard = (shard != Shard::WHOLE).then(|| shard.to_string());
     let mut lines = text.split(|byte| *byte == b'\n').enumerate().peekable();
     let mut known_ports = String::new();
     while let Some((index, line)) = lines.next() {
@@ -23,7 +25,12 @@ pub fn mark_finished(list: &mut TargetList, text: &[u8]) -> Result<(), String> {
         }
         match read_past_event(line) {
             Some(PastEvent::Finished { domain }) => list.finish_target(&domain),
-            Some(PastEvent::Started { ports }) if ports != known_ports => {
+            Some(PastEvent::Started { shard, .. }) if shard != this_shard => {
+                let scanned =
+                    shard.map_or("everything".to_owned(), |shard| format!("shard {shard}"));
+                return Err(format!("line {}: the earlier run scanned {scanned}", index + 1));
+            }
+            Some(PastEvent::Started { ports: Some(ports), .. }) if ports != known_ports => {
                 if PortSet::parse(&ports).is_ok_and(|ports| !list.has_ports_within(&ports)) {
                     let number = index + 1;
                     return Err(format!(
@@ -34,7 +41,7 @@ pub fn mark_finished(list: &mut TargetList, text: &[u8]) -> Result<(), String> {
             }
             Some(PastEvent::Started { .. } | PastEvent::Other) => {}
             // This is the last line, which a killed run had not completed.
-            None if lines.peek().is_none() && index > 0 => {}
+            None if lines.peek().is_none() && (index > 0 || begins_event(line)) => {}
             None => {
                 let number = index + 1;
                 let reason = "is no event of an earlier scan; give what --format ndjson printed";
@@ -45,6 +52,12 @@ pub fn mark_finished(list: &mut TargetList, text: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether a line could be the beginning of an event.
+fn begins_event(line: &[u8]) -> bool {
+    let key = br#"{"event":"#;
+    line.starts_with(key) || key.starts_with(line)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,7 +66,7 @@ mod tests {
     fn finished(text: &str) -> Result<Vec<String>, String> {
         let mut list = TargetList::new(PortSet::from_range(80, 80), PortSet::new());
         list.add_lines(b"a\nb\n10.0.0.0/30");
-        mark_finished(&mut list, text.as_bytes())?;
+        mark_finished(&mut list, Shard::WHOLE, text.as_bytes())?;
         let targets = list.finish()?;
         let mut cursor = Cursor::default();
         let all = std::iter::from_fn(|| targets.next(&mut cursor));
@@ -75,6 +88,31 @@ mod tests {
         check(&format!("{A}\n{CUT}\n{FAILED}\n{MEMBER}\n"), &["a", "10.0.0.2"]);
         check(&format!("{A}\n{}", &MEMBER[..20]), &["a"]);
         check(&format!("{A}\n{MEMBER}"), &["a", "10.0.0.2"]);
+        check(&A[..12], &[]);
+        check(&A[..4], &[]);
+    }
+
+    #[test]
+    fn an_earlier_scan_of_another_shard_is_refused() {
+        let check = |shard: &str, text: &str, is_fit: bool| {
+            let mut list = TargetList::new(PortSet::from_range(80, 80), PortSet::new());
+            list.add_lines(b"a\nb");
+            let result = mark_finished(&mut list, Shard::parse(shard).unwrap(), text.as_bytes());
+            assert_eq!(result.is_ok(), is_fit, "{shard} {text}: {result:?}");
+        };
+        let first = r#"{"event":"start","domain":"a","shard":"1/2"}"#;
+        let whole = r#"{"event":"start","domain":"a","ports":"80"}"#;
+        for (shard, text, is_fit) in [
+            ("1/2", first, true),
+            ("0:2", first, true),
+            ("2/2", first, false),
+            ("1/3", first, false),
+            ("1/1", first, false),
+            ("1/2", whole, false),
+            ("1/1", whole, true),
+        ] {
+            check(shard, text, is_fit);
+        }
     }
 
     #[test]

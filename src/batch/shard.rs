@@ -59,6 +59,13 @@ impl fmt::Display for ShardError {
 
 impl std::error::Error for ShardError {}
 
+impl fmt::Display for Shard {
+    /// Writes `I/N`, with I counted from 1.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.place + 1, self.of)
+    }
+}
+
 impl Shard {
     /// The whole space.
     pub const WHOLE: Self = Self { place: 0, of: 1 };

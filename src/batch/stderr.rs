@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 
 use super::options::ProgressLine;
+use super::printer::Outcomes;
 use crate::event::Action;
+use crate::scan::summary::Summary;
 
 /// The progress line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,27 @@ impl Stderr {
     pub(super) fn write_line(&mut self, text: &str) {
         self.clear_progress();
         self.actions.push_back(Action::Log(format!("openports: {text}")));
+    }
+
+    /// Reports the ports of a target that a list of its open ports does not show, although they may
+    /// be open.
+    pub(super) fn write_gaps(&mut self, summary: &Summary) {
+        let Summary { domain, counts, .. } = summary;
+        for (what, ports) in [("not scanned", counts.untested), ("unreachable", counts.unreachable)]
+        {
+            if ports > 0 {
+                let total = counts.total();
+                self.write_line(&format!("{domain}: {what}: {ports} of {total} ports"));
+            }
+        }
+    }
+
+    /// Reports the number of targets that have such ports.
+    pub(super) fn write_sum(&mut self, outcomes: &Outcomes) {
+        let (cut_short, scanned) = (outcomes.cut_short, outcomes.scanned());
+        if cut_short > 0 {
+            self.write_line(&format!("{cut_short} of {scanned} targets were not scanned whole"));
+        }
     }
 
     /// Keeps a line for the terminal until the next progress line.

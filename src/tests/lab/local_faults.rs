@@ -126,8 +126,8 @@ fn source_address() -> Outcome {
     )
 }
 
-/// A connect to an address with a zone binds its socket to the interface, and a connect to AF_UNSPEC
-/// does not undo this.
+/// A connect to an address with a zone binds its socket to the interface, and a connect to
+/// AF_UNSPEC does not undo this.
 fn zone() -> Outcome {
     let lab = Lab::enter()?.start(vec![host()])?;
     tool("ip", "link add va type veth peer name vb")?;

@@ -46,6 +46,21 @@ fn a_table_lists_targets_with_open_ports_and_ends_with_a_summary() {
 }
 
 #[test]
+fn a_format_of_open_ports_alone_reports_on_stderr_that_it_is_incomplete() {
+    let cut = ["127.0.7.1", "-p", "1-65535", "--rate", "100", "--deadline", "200ms"];
+    for format in ["text", "host-port", "csv"] {
+        let run = run(&[&["scan", "--timeout", "100ms", "--format", format], &cut[..]].concat());
+        assert_eq!(run.code, Some(1), "{format}");
+        let line = run.stderr.trim_end();
+        assert!(line.starts_with("openports: 127.0.7.1: not scanned: 65"), "{format}: {line}");
+        assert!(line.ends_with(" of 65535 ports"), "{format}: {line}");
+    }
+    let targets = ["scan", "--timeout", "100ms", "--format", "text", "127.0.7.2"];
+    let run = run(&[&targets[..], &cut[..]].concat());
+    assert_eq!(run.stderr, "openports: 2 of 2 targets were not scanned whole\n");
+}
+
+#[test]
 fn open_prints_only_targets_with_an_open_port() {
     let (_listener, port) = listener([127, 0, 7, 1]);
     assert_eq!(printed(port, &["--open", "--json"]).lines().count(), 1);

@@ -40,6 +40,7 @@ pub(crate) const ROUNDS: &[Round] = &[
     ("a host behind ICMP errors", unreachable),
     ("a host that is silent from time to time", napping),
     ("a host of 500 RST a second", limited),
+    ("a host that answers on every second port", mixed),
 ];
 
 /// The ports of the listeners on loopback.
@@ -51,6 +52,7 @@ const SILENT: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 3);
 const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 4);
 const NAPPING: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 5);
 const LIMITED: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 6);
+const MIXED: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 7);
 
 /// Returns the simulated hosts. Each has the same ten open ports.
 pub(crate) fn hosts() -> Vec<Host> {
@@ -66,6 +68,7 @@ pub(crate) fn hosts() -> Vec<Host> {
         host(BEHIND, 2).rest(Port::Unreachable(Unreachable::Host)),
         Host { naps: Some(naps), ..host(NAPPING, 10) },
         Host { rst_per_second: Some(500), ..host(LIMITED, 20) },
+        host(MIXED, 20).loss(0.01).every(2, Port::Silent),
     ]
 }
 
@@ -75,6 +78,8 @@ pub(crate) struct World {
     pub(crate) service: SocketAddr,
     /// The number of names that were used, which makes each name new.
     names: AtomicU64,
+    /// The number of scans, which use the two techniques in turns.
+    scans: AtomicU64,
 }
 
 impl World {
@@ -105,7 +110,7 @@ impl World {
         std::fs::write(&token, "the-secret-of-the-soak\n")?;
         std::fs::set_permissions(token, std::fs::Permissions::from_mode(0o600))?;
         let service = SocketAddr::from(([0, 0, 0, 0], 0));
-        Ok(Self { service, names: AtomicU64::new(0) })
+        Ok(Self { service, names: AtomicU64::new(0), scans: AtomicU64::new(0) })
     }
 
     fn here(&self) -> BTreeSet<u16> {
@@ -117,10 +122,17 @@ impl World {
         result.map(|(response, _)| response).map_err(|error| format!("{target}: {error}"))
     }
 
+    /// Returns the target of the next scan, which uses the other technique than the previous one.
+    fn target(&self, query: &str) -> String {
+        let technique = ["connect", "syn"][self.scans.fetch_add(1, Ordering::Relaxed) as usize % 2];
+        format!("/open-ports?{query}&technique={technique}")
+    }
+
     /// Requests a scan, which must have a result.
     fn scan(&self, query: &str) -> Result<Value, String> {
-        let response = self.get(&format!("/open-ports?{query}"), SECRET)?;
-        expect(&format!("the status of {query}: {}", response.body), response.status, 200)?;
+        let target = self.target(query);
+        let response = self.get(&target, SECRET)?;
+        expect(&format!("the status of {target}: {}", response.body), response.status, 200)?;
         serde_json::from_str(&response.body).map_err(|error| format!("{query}: {error}"))
     }
 }
@@ -239,7 +251,7 @@ fn check_events(events: &[Value], truth: &BTreeSet<u16>) -> Outcome {
 
 fn ndjson(world: &World, _: &mut Rng) -> Outcome {
     let fields = format!("{SECRET}Accept: application/x-ndjson\r\n");
-    let response = world.get("/open-ports?domain=127.0.0.1&toPort=20000", &fields)?;
+    let response = world.get(&world.target("domain=127.0.0.1&toPort=20000"), &fields)?;
     expect("the status", response.status, 200)?;
     let events: Result<Vec<Value>, _> = response.body.lines().map(serde_json::from_str).collect();
     let truth = world.here().into_iter().filter(|port| *port <= 20_000).collect();
@@ -249,8 +261,8 @@ fn ndjson(world: &World, _: &mut Rng) -> Outcome {
 fn events(world: &World, rng: &mut Rng) -> Outcome {
     let fields = format!("{SECRET}Accept: text/event-stream\r\n");
     let (list, _) = some_ports(rng);
-    let response =
-        world.get(&format!("/open-ports?domain={HOST_ADDRESS}&ports={list}"), &fields)?;
+    let target = world.target(&format!("domain={HOST_ADDRESS}&ports={list}"));
+    let response = world.get(&target, &fields)?;
     expect("the status", response.status, 200)?;
     let data = response.body.lines().filter_map(|line| line.strip_prefix("data: "));
     let events: Result<Vec<Value>, _> = data.map(serde_json::from_str).collect();
@@ -278,7 +290,7 @@ fn cancelled(world: &World, rng: &mut Rng) -> Outcome {
     let mut connections = Vec::new();
     for _ in 0..4 {
         let mut connection = Connection::open(world.service, None, LIMIT).map_err(failed)?;
-        let target = format!("/open-ports?domain={SILENT}&toPort=8000&timeout=20s");
+        let target = world.target(&format!("domain={SILENT}&toPort=8000&timeout=20s"));
         let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{SECRET}\r\n");
         connection.send(head.as_bytes()).map_err(failed)?;
         connections.push(connection);
@@ -436,4 +448,12 @@ fn limited(world: &World, rng: &mut Rng) -> Outcome {
     let summary = world.scan(&query)?;
     let open = check_sum(&summary, total, &ten())?;
     expect("the open ports", &open, &ten())
+}
+
+/// With loss, open ports may be missing, but no port may have a wrong state.
+fn mixed(world: &World, rng: &mut Rng) -> Outcome {
+    let (list, total) = some_ports(rng);
+    let summary = world.scan(&format!("domain={MIXED}&ports={list}&include=closed"))?;
+    check_sum(&summary, total, &ten())?;
+    check_not_closed(&summary)
 }

@@ -88,7 +88,7 @@ fn check_technique(technique: Technique) -> Result<RawAccess, String> {
             "--technique syn: this process may not send raw packets ({error}): {RAW_ADVICE}"
         )),
         (Technique::Syn, Err(error)) => {
-            Err(format!("--technique syn: this system has no raw sockets ({error})"))
+            Err(format!("--technique syn: no raw socket can be opened ({error})"))
         }
     }
 }

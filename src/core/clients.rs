@@ -107,7 +107,7 @@ impl Clients {
     }
 
     /// A tick begins.
-    pub(super) const fn handle_tick(&mut self, now: Instant) {
+    pub(super) fn handle_tick(&mut self, now: Instant) {
         self.eviction.handle_tick(now);
     }
 
@@ -138,11 +138,20 @@ impl Clients {
         key
     }
 
-    /// A connection waits in the queue of a listener. At the cap, and if no client is idle or lags,
-    /// the clients that send requests without waiting for answers get their last answer, because
-    /// they could otherwise hold their connections for ever.
+    /// A connection waits in the queue of a listener. At the cap, idle and lagging clients are
+    /// closed to make room. If there is none, the clients that send requests without waiting for
+    /// answers get their last answer, because they could otherwise hold their connections for
+    /// ever.
     pub(super) fn handle_accept_backlog(&mut self, now: Instant) {
-        if !self.is_full() || self.evictable().is_some() {
+        if !self.is_full() {
+            return;
+        }
+        let full_len = self.table.len();
+        for _ in 0..self.eviction.handle_backlog() {
+            let Some(key) = self.evictable() else { break };
+            self.close(key, CloseReason::Evicted);
+        }
+        if self.table.len() < full_len {
             return;
         }
         let pipelining = self.table.iter().filter(|(_, client)| client.is_pipelining());

@@ -6,12 +6,17 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::{ANSWER_BYTES_WAITING_MAX, DESCRIPTORS_SPARE, SILENCE_GRACE_PER_PLACE};
+use crate::limits::{
+    ACCEPTS_PER_TICK, ANSWER_BYTES_WAITING_MAX, DESCRIPTORS_SPARE, SILENCE_GRACE_PER_PLACE,
+};
 use crate::slots::Key;
 
-/// The number of idle connections that may be closed in one tick to make room. It is half the
-/// number of spare descriptors.
+/// The number of idle connections that may be closed in one tick while others are accepted in their
+/// place. It is half the number of spare descriptors.
 const EVICTIONS_PER_TICK: usize = DESCRIPTORS_SPARE / 2;
+/// The maximum number of idle connections that are closed in one tick for clients that are accepted
+/// in the next one.
+const EVICTIONS_AHEAD_MAX: usize = ACCEPTS_PER_TICK;
 
 /// A client that may be closed to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +33,12 @@ pub(super) struct Candidate {
 pub(super) struct Eviction {
     /// The number of evictions that are still permitted in this tick.
     left: usize,
+    /// The number of evictions for the next tick, if clients wait in this one. It doubles from tick
+    /// to tick while clients wait, so that a queue that grows is emptied, and a single client
+    /// displaces few others.
+    ahead: usize,
+    /// Whether clients waited in this tick.
+    has_backlog: bool,
     /// The time of the tick. It determines which clients are evictable until the next tick.
     ticked_at: Option<Instant>,
     /// How long a client may be silent while connections are at their cap.
@@ -39,18 +50,35 @@ impl Eviction {
     pub(super) fn new(connections_max: usize) -> Self {
         let places = u32::try_from(connections_max).unwrap_or(u32::MAX);
         let silence_grace = SILENCE_GRACE_PER_PLACE * places;
-        Self { left: EVICTIONS_PER_TICK, ticked_at: None, silence_grace }
+        Self {
+            left: EVICTIONS_PER_TICK,
+            ahead: EVICTIONS_PER_TICK,
+            has_backlog: false,
+            ticked_at: None,
+            silence_grace,
+        }
     }
 
     /// A tick begins.
-    pub(super) const fn handle_tick(&mut self, now: Instant) {
+    pub(super) fn handle_tick(&mut self, now: Instant) {
         self.left = EVICTIONS_PER_TICK;
+        self.ahead = match std::mem::take(&mut self.has_backlog) {
+            true => EVICTIONS_AHEAD_MAX.min(2 * self.ahead),
+            false => EVICTIONS_PER_TICK,
+        };
         self.ticked_at = Some(now);
     }
 
     /// A client was closed to make room for another connection.
     pub(super) const fn handle_evicted(&mut self) {
         self.left = self.left.saturating_sub(1);
+    }
+
+    /// Clients wait although this tick permits no more evictions. Returns the number of clients to
+    /// close for them, so that they are accepted in the next tick.
+    pub(super) const fn handle_backlog(&mut self) -> usize {
+        self.has_backlog = true;
+        self.ahead
     }
 
     /// The client to be closed first, if any may be closed by now.
@@ -162,6 +190,32 @@ mod tests {
         assert!(core.wants_connections());
         core.handle_accepted(None, up);
         assert!(!is_connected(&core, first), "the first client was evicted");
+    }
+
+    #[test]
+    fn more_silent_clients_are_evicted_from_tick_to_tick_while_others_wait() {
+        let (mut core, begun) = (core(200), Instant::now());
+        tick(&mut core, begun);
+        for _ in 0..200 {
+            core.handle_accepted(None, begun);
+        }
+        let mut now = begun + Duration::from_secs(1);
+        let mut evict = |core: &mut Core| {
+            now += Duration::from_millis(1);
+            tick(core, now);
+            let len = core.responder.clients().len();
+            core.handle_accept_backlog(now);
+            let evicted = len - core.responder.clients().len();
+            acts(core, now);
+            for _ in 0..evicted {
+                core.handle_accepted(None, begun);
+            }
+            evicted
+        };
+        let evicted: Vec<usize> = (0..7).map(|_| evict(&mut core)).collect();
+        assert_eq!(evicted, [2, 4, 8, 16, 32, 64, 64]);
+        tick(&mut core, begun + Duration::from_secs(2));
+        assert_eq!(evict(&mut core), 2, "nobody waited in the previous tick");
     }
 
     #[test]

@@ -113,7 +113,7 @@ pub fn parse(
         if let Some(raw) = parser.try_raw_args().and_then(|raw| raw.peek().map(OsString::from)) {
             may_be_flag &= raw != "--";
             if may_be_flag {
-                check_other_tools(&raw.to_string_lossy())?;
+                check_other_tools(&raw.to_string_lossy(), command)?;
             }
         }
         let next = parser.next().map_err(|error| unexpected(error.to_string(), command))?;
@@ -128,7 +128,7 @@ pub fn parse(
             }
             Arg::Long(name) => {
                 let known = FLAGS.iter().find(|flag| flag.name == name);
-                let Some(flag) = known else { return Err(unknown_flag(name, command)) };
+                let Some(flag) = known else { return Err(unknown_flag("--", name, command)) };
                 given.push((flag.name, take_value(&mut parser, flag)?));
             }
             Arg::Short(letter) => {
@@ -212,21 +212,36 @@ enum Verb {
     Print(ReferencePage),
 }
 
-fn check_other_tools(raw: &str) -> Result<(), UsageError> {
-    let given = raw.split('=').next().unwrap_or(raw);
-    if let Some(advice) = foreign::advice(raw) {
-        let given = given.chars().filter(|c| !c.is_control()).take(40).collect();
-        return Err(UsageError::OtherTool { given, advice });
+/// Refuses a flag of another tool, and an unknown flag with one dash and several letters.
+fn check_other_tools(raw: &str, command: Option<Subcommand>) -> Result<(), UsageError> {
+    if let Some(found) = foreign::find(raw) {
+        let given = found.given.chars().filter(|c| !c.is_control()).take(40).collect();
+        return Err(UsageError::OtherTool { given, advice: found.advice });
     }
-    // lexopt would read `-timeout` as `-t`.
-    let is_long = |flag: &Flag| {
-        flag.name.len() > 1 && given.strip_prefix('-').is_some_and(|name| name == flag.name)
-    };
-    if let Some(flag) = FLAGS.iter().find(|flag| is_long(flag)) {
-        let (given, nearest) = (given.to_owned(), Some(flag.name));
-        return Err(UsageError::UnknownFlag { given, nearest, command: "" });
+    match raw.strip_prefix('-') {
+        None | Some("") => Ok(()),
+        Some(rest) if rest.starts_with('-') || is_short_form(rest) => Ok(()),
+        Some(rest) => Err(unknown_flag("-", rest.split('=').next().unwrap_or(rest), command)),
     }
-    Ok(())
+}
+
+/// Whether an argument, without its dash, consists of flags of one letter and of the value of the
+/// last one. Everything else is one name: lexopt would read `-timeout` as `-t`, and `-help` as
+/// `-h`.
+fn is_short_form(letters: &str) -> bool {
+    let is_one = letters.split('=').next().is_some_and(|name| name.chars().count() == 1);
+    if is_one || letters.chars().all(|letter| "46hV".contains(letter)) {
+        return true;
+    }
+    let last = letters.trim_start_matches(['4', '6']);
+    if let Some(ports) = last.strip_prefix('p') {
+        // nmap writes `T:22` and `U:53`, for which the parser of ports has an answer.
+        let is_protocol = ports.chars().nth(1) == Some(':');
+        let is_list = ports.starts_with(|c: char| c.is_ascii_digit() || "-=".contains(c));
+        return ports.is_empty() || is_list || is_protocol || ports.starts_with("top:");
+    }
+    let file = last.strip_prefix('o');
+    file.is_some_and(|file| file.is_empty() || file == "-" || file.contains(['.', '/', '=']))
 }
 
 /// The flag for which a letter is the short form, and its value.
@@ -236,13 +251,11 @@ fn take_short(
     command: Option<Subcommand>,
 ) -> Result<(&'static str, OsString), UsageError> {
     let Some(short) = SHORTS.iter().find(|short| short.letter == letter) else {
-        let given = format!("-{letter}");
-        return Err(match foreign::advice(&given) {
-            Some(advice) => UsageError::OtherTool { given, advice },
-            None => {
-                let command = command.map_or("", Subcommand::name);
-                UsageError::UnknownFlag { given, nearest: None, command }
-            }
+        let command = command.map_or("", Subcommand::name);
+        return Err(UsageError::UnknownFlag {
+            given: format!("-{letter}"),
+            nearest: None,
+            command,
         });
     };
     match (short.value, FLAGS.iter().find(|flag| flag.name == short.name)) {
@@ -299,10 +312,10 @@ fn parse_verb(word: &OsString) -> Result<Verb, UsageError> {
     })
 }
 
-fn unknown_flag(name: &str, command: Option<Subcommand>) -> UsageError {
+fn unknown_flag(dashes: &str, name: &str, command: Option<Subcommand>) -> UsageError {
     let names = FLAGS.iter().map(|flag| flag.name).chain(["help", "version"]);
-    let command = command.map_or("", Subcommand::name);
-    UsageError::UnknownFlag { given: format!("--{name}"), nearest: nearest(name, names), command }
+    let (nearest, command) = (nearest(name, names), command.map_or("", Subcommand::name));
+    UsageError::UnknownFlag { given: format!("{dashes}{name}"), nearest, command }
 }
 
 fn unexpected(given: String, command: Option<Subcommand>) -> UsageError {
@@ -320,6 +333,10 @@ fn configure(
 ) -> Result<Config, UsageError> {
     let own = || FLAGS.iter().filter(|flag| flag.commands.contains(&command));
     if let Some((flag, _)) = given.iter().find(|(name, _)| own().all(|flag| flag.name != *name)) {
+        if (command, *flag) == (Subcommand::Scan, "host") {
+            let (given, advice) = ("--host".to_owned(), foreign::TARGETS_ADVICE);
+            return Err(UsageError::OtherTool { given, advice });
+        }
         let owners = FLAGS.iter().find(|known| known.name == *flag).map(|known| known.commands);
         let owner = owners.and_then(|owners| owners.first()).map_or("", |owner| owner.name());
         return Err(UsageError::ForeignFlag { flag, command: command.name(), owner });
@@ -577,6 +594,9 @@ mod tests {
         check_fault(&["scan", "--listen=x", "a"], &[], &see("listen", "serve", "scan"));
         let expected = see("timeout", "serve", "healthcheck");
         check_fault(&["healthcheck", "--timeout", "1s"], &[], &expected);
+        let expected = "--host: targets need no flag: openports scan HOST 22,80; a file of them: \
+                        --targets FILE";
+        check_fault(&["scan", "--host", "a"], &[], expected);
         // The variables of another command are not read.
         let env = [("OPENPORTS_SHARD", "x"), ("OPENPORTS_TIMEOUT", "x")];
         assert!(matches!(parse_with(&["healthcheck"], &env), Ok(Invocation::Healthcheck(_))));
@@ -621,6 +641,12 @@ mod tests {
         check(&["-p-", "a"], "a", "1-65535");
         check(&["-p", "-", "a"], "a", "1-65535");
         check(&["-p-100", "a"], "a", "1-100");
+        check(&["-p=22", "a"], "a", "22");
+        check(&["-4p22", "a"], "a", "22");
+        check(&["-6p", "22", "a"], "a", "22");
+        check(&["-ptop:1", "a"], "a", "80");
+        check(&["-ox.txt", "-p9", "a"], "a", "9");
+        check(&["-o/x", "-p9", "a"], "a", "9");
         check(&["--ports", "60000-", "--", "a"], "a", "60000-65535");
     }
 
@@ -796,6 +822,15 @@ mod tests {
         check_fault(&["scan", "-X"], &[], "unknown flag \"-X\", see openports scan --help");
         check_fault(&["scan", "--xyz"], &[], "unknown flag \"--xyz\", see openports scan --help");
         check_fault(&["-open"], &[], "unknown flag \"-open\", did you mean --open?");
+        check_fault(&["-help"], &[], "unknown flag \"-help\", did you mean --help?");
+        check_fault(&["-prots=1"], &[], "unknown flag \"-prots\", did you mean --ports?");
+        check_fault(&["-foo"], &[], "unknown flag \"-foo\", see openports --help");
+        for flag in
+            ["-foo", "-hx", "-Vq", "-4q", "-4hp80", "-phttp", "-p,", "-ofile", "-100", "-é1"]
+        {
+            let expected = format!("unknown flag {flag:?}, see openports scan --help");
+            check_fault(&["scan", flag], &[], &expected);
+        }
         check_fault(&["scan", "-sS", "a"], &[], "-sS: write --technique syn");
         check_fault(
             &["scan", "--top-ports=9"],
@@ -889,7 +924,9 @@ mod tests {
 
     #[test]
     fn help_and_version_may_be_anywhere_on_the_command_line() {
-        for args in [&["--help"][..], &["-h"], &["serve", "--help"], &["--timeout=x", "-h"]] {
+        for args in
+            [&["--help"][..], &["-h"], &["serve", "--help"], &["--timeout=x", "-h"], &["-4h"]]
+        {
             let expected = Ok(Invocation::Help(help::help(Subcommand::Serve)));
             assert_eq!(parse_with(args, &[]), expected, "{args:?}");
         }

@@ -29,6 +29,26 @@ fn a_flag_of_another_scanner_is_answered_with_the_equivalent_flag() {
         (&["scan", "--host-timeout", "5m", "localhost"], "--host-timeout: write --deadline"),
         (&["scan", "-v", "localhost"], "-v: write --log-level info"),
         (&["scan", "-json", "localhost"], "-json: write --json"),
+        (&["scan", "-health-check"], "-health-check: there is nothing to check before a scan"),
+        (&["-hc"], "-hc: there is nothing to check before a scan"),
+        (&["-version"], "-version: write --version"),
+        (&["scan", "-ps", "80", "localhost"], "-ps: leave it out"),
+        (&["scan", "-pts", "80", "localhost"], "-pts: does not exist here"),
+        (&["scan", "--host", "localhost", "80"], "--host: targets need no flag"),
+        (&["scan", "--range", "1-100", "localhost"], "--range: a range of ports is -p FIRST-LAST"),
+        (&["scan", "-g", "localhost"], "-g: RustScan's -g is --format host-port"),
+        (&["scan", "-c", "x.toml", "localhost"], "-c: connects at once are --concurrency N"),
+        (&["scan", "-PR", "localhost"], "-PR: leave it out"),
+        (&["scan", "-sCV", "localhost"], "-sCV: does not exist here"),
+        (&["scan", "--versiondb", "x", "localhost"], "--versiondb: does not exist here"),
+        (&["scan", "--open-only", "localhost"], "--open-only: leave it out"),
+        (&["scan", "--rotate-size", "1", "localhost"], "--rotate-size: does not exist here"),
+        (
+            &["scan", "-i", "eth0", "localhost"],
+            "-i: write --source ADDRESS or --source INTERFACE\n",
+        ),
+        (&["scan", "-foo", "localhost"], "unknown flag \"-foo\", see openports scan --help"),
+        (&["scan", "-help"], "unknown flag \"-help\", did you mean --help?"),
     ] {
         let run = run(args);
         assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{args:?}");

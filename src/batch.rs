@@ -148,15 +148,16 @@ impl Batch {
 
     fn report_list(&mut self) {
         let (lines, more) = self.options.targets.bad_lines();
+        let label = &self.options.targets.list_label;
         let mut messages: Vec<String> = lines
             .iter()
-            .map(|line| format!("--targets, line {}: {}", line.number, line.reason))
+            .map(|line| format!("{label}, line {}: {}", line.number, line.reason))
             .collect();
         if more > 0 {
-            messages.push(format!("--targets: {more} more lines are no targets"));
+            messages.push(format!("{label}: {more} more lines are no targets"));
         }
         if self.options.targets.is_empty() {
-            messages.push("--targets: there is no target".to_owned());
+            messages.push(format!("{label}: there is no target"));
         }
         self.has_failed = !messages.is_empty();
         messages.extend(self.options.targets.note().map(str::to_owned));

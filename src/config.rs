@@ -16,6 +16,7 @@ mod flag;
 mod flags;
 mod foreign;
 mod help;
+pub mod origins;
 pub mod scan;
 pub mod usage_error;
 mod values;
@@ -29,8 +30,10 @@ use crate::cidr::Cidr;
 use crate::config::flag::{Arity, Flag, FlagDefault, SHORTS};
 use crate::config::flags::FLAGS;
 use crate::config::help::{ReferencePage, Subcommand};
+use crate::config::origins::Origins;
 use crate::config::scan::{ScanArguments, ScanFlags};
 use crate::config::usage_error::UsageError;
+use crate::config::values::FORMAT_FLAGS;
 use crate::interfaces::Interfaces;
 use crate::limits::Settings;
 use crate::listen_address::Listen;
@@ -43,9 +46,9 @@ use crate::target_spec::Spec;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invocation {
     /// `openports` or `openports serve`: run the service.
-    Serve(Box<Config>, ListenFlag),
+    Serve(Box<Config>, Origins),
     /// `openports scan`: scan from the command line. The configuration's `listen` is empty.
-    Scan(Box<Config>, ScanArguments),
+    Scan(Box<Config>, ScanArguments, Origins),
     /// `openports healthcheck`: check the service that listens at this address.
     Healthcheck(Listen),
     /// `--help`, `help`, `man` and the like: print this text to stdout.
@@ -81,16 +84,6 @@ pub struct Config {
     pub proxies: Vec<Cidr>,
     /// The flags of a command-line scan.
     pub scan: ScanFlags,
-}
-
-/// Whether `--listen` is on the command line. Listeners that a service manager passes replace those
-/// of the variable and of the default, but not those of the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenFlag {
-    /// The flag is on the command line.
-    Given,
-    /// The variable or the default applies.
-    NotGiven,
 }
 
 /// Parses a command line, whose first item is the program's name, and the variables that `env`
@@ -149,18 +142,16 @@ pub fn parse(
         }
     };
     let interfaces = if command == Subcommand::Scan { interfaces() } else { Interfaces::default() };
-    let config = configure(command, &given, env, interfaces)?;
+    let (config, origins) = configure(command, &given, env, interfaces)?;
     match (command, words.as_slice()) {
-        (Subcommand::Serve, []) => {
-            let is_given = given.iter().any(|(name, _)| *name == "listen");
-            let flag = if is_given { ListenFlag::Given } else { ListenFlag::NotGiven };
-            Ok(Invocation::Serve(Box::new(config), flag))
-        }
+        (Subcommand::Serve, []) => Ok(Invocation::Serve(Box::new(config), origins)),
         (Subcommand::Serve, [word, ..]) => {
             Err(unexpected(word.to_string_lossy().into_owned(), Some(command)))
         }
-        (Subcommand::Scan, words) => scan::parse(&config.scan, words, &config.settings.interfaces)
-            .map(|arguments| Invocation::Scan(Box::new(config), arguments)),
+        (Subcommand::Scan, words) => {
+            scan::parse(&config.scan, words, &config.settings.interfaces, &origins)
+                .map(|arguments| Invocation::Scan(Box::new(config), arguments, origins))
+        }
         (Subcommand::Healthcheck, words) => {
             scan::healthcheck_address(&config.listen, words).map(Invocation::Healthcheck)
         }
@@ -324,13 +315,14 @@ fn unexpected(given: String, command: Option<Subcommand>) -> UsageError {
 }
 
 /// Builds the configuration. For each flag of the command, the value comes from the command line,
-/// otherwise from the variable, otherwise from the default.
+/// otherwise from the variable, otherwise from the default. A variable that contradicts a flag on
+/// the command line is not read.
 fn configure(
     command: Subcommand,
     given: &[(&'static str, OsString)],
     env: impl Fn(&str) -> Option<OsString>,
     interfaces: Interfaces,
-) -> Result<Config, UsageError> {
+) -> Result<(Config, Origins), UsageError> {
     let own = || FLAGS.iter().filter(|flag| flag.commands.contains(&command));
     if let Some((flag, _)) = given.iter().find(|(name, _)| own().all(|flag| flag.name != *name)) {
         if (command, *flag) == (Subcommand::Scan, "host") {
@@ -341,7 +333,13 @@ fn configure(
         let owner = owners.and_then(|owners| owners.first()).map_or("", |owner| owner.name());
         return Err(UsageError::ForeignFlag { flag, command: command.name(), owner });
     }
-    let mut config = Config::default();
+    let has_format = given.iter().any(|(name, _)| FORMAT_FLAGS.contains(name));
+    let is_contradicted = |flag: &Flag| has_format && FORMAT_FLAGS.contains(&flag.name);
+    let variable = |flag: &Flag| {
+        let value = env(&flag.variable()).filter(|value| !value.is_empty());
+        value.filter(|_| !is_contradicted(flag))
+    };
+    let (mut config, mut origins) = (Config::default(), Origins::default());
     config.settings.interfaces = interfaces;
     for flag in own() {
         let dashed = format!("--{}", flag.name);
@@ -353,10 +351,12 @@ fn configure(
             return Err(UsageError::Repeated { flag: flag.name, value });
         }
         if !values.is_empty() {
+            origins.add_given(flag.name);
             for value in values {
                 apply(&mut config, flag, &dashed, value)?;
             }
-        } else if let Some(value) = env(&flag.variable()).filter(|value| !value.is_empty()) {
+        } else if let Some(value) = variable(flag) {
+            origins.add_variable(flag.name);
             apply(&mut config, flag, &flag.variable(), &value)?;
         } else {
             match flag.default {
@@ -366,7 +366,7 @@ fn configure(
         }
     }
     assert!(config.listen.is_empty() == (command == Subcommand::Scan), "--listen has a default");
-    Ok(config)
+    Ok((config, origins))
 }
 
 /// Parses one value, or each value of a list, and stores it. `source` names the flag or the
@@ -389,6 +389,9 @@ fn apply(
         Arity::Once | Arity::Switch => vec![text],
         Arity::List => text.split(',').map(str::trim).collect(),
     };
+    if items.len() > 1 && items.contains(&"") {
+        return fault(text, "an item of the list is empty".to_owned());
+    }
     for item in items {
         if let Err(reason) = (flag.read)(config, item) {
             return fault(item, reason);
@@ -409,6 +412,7 @@ mod pages_tests;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::options::Format;
     use crate::config::scan::ListSource;
     use crate::listen_address::ListenError;
     use crate::target_spec::{AddressRange, TargetHosts};
@@ -444,7 +448,7 @@ mod tests {
         assert_eq!(config.hosts, PathBuf::from("/etc/hosts"));
         assert!(config.allow.is_empty() && config.deny.is_empty());
         assert!(config.host_names.is_empty());
-        let expected = Invocation::Serve(Box::new(config), ListenFlag::NotGiven);
+        let expected = Invocation::Serve(Box::new(config), Origins::default());
         assert_eq!(parse_with(&["serve"], &[]), Ok(expected));
     }
 
@@ -517,6 +521,7 @@ mod tests {
         let given: Vec<_> = flags.iter().map(|(name, value)| (*name, value.into())).collect();
         let env: BTreeMap<&str, &str> = env.iter().copied().collect();
         configure(command, &given, |name| env.get(name).map(OsString::from), Interfaces::default())
+            .map(|(config, _)| config)
     }
 
     #[test]
@@ -605,7 +610,7 @@ mod tests {
     fn scan_of(args: &[&str]) -> (Config, ScanArguments) {
         let args: Vec<&str> = ["scan"].iter().chain(args).copied().collect();
         match parse_with(&args, &[]) {
-            Ok(Invocation::Scan(config, arguments)) => (*config, arguments),
+            Ok(Invocation::Scan(config, arguments, _)) => (*config, arguments),
             other => panic!("{args:?} gave {other:?}"),
         }
     }
@@ -658,7 +663,7 @@ mod tests {
             let args = ["openports", "scan", "--exclude-targets", excluded, text, "80"];
             let args = args.into_iter().map(OsString::from);
             let read = parse(args, |_| None, || Interfaces::parse(table));
-            let Ok(Invocation::Scan(config, arguments)) = read else { panic!("{read:?}") };
+            let Ok(Invocation::Scan(config, arguments, _)) = read else { panic!("{read:?}") };
             let specs = [&arguments.targets[0].1, &config.scan.exclude_targets[0]];
             for spec in specs {
                 let expected = AddressRange::one("fe80::1".parse().unwrap(), 2);
@@ -758,15 +763,71 @@ mod tests {
 
     #[test]
     fn a_listen_flag_on_the_command_line_is_reported() {
-        let check = |args: &[&str], env: &[(&str, &str)], expected| match parse_with(args, env) {
-            Ok(Invocation::Serve(_, flag)) => assert_eq!(flag, expected, "{args:?} {env:?}"),
-            other => panic!("{args:?} {env:?} gave {other:?}"),
+        let check = |args: &[&str], env: &[(&str, &str)], is_given, label: &str| {
+            let Ok(Invocation::Serve(_, origins)) = parse_with(args, env) else {
+                panic!("{args:?} {env:?}");
+            };
+            assert_eq!(origins.is_given("listen"), is_given, "{args:?} {env:?}");
+            assert_eq!(origins.label("listen"), label, "{args:?} {env:?}");
         };
         let variable = [("OPENPORTS_LISTEN", "unix:x")];
-        check(&[], &[], ListenFlag::NotGiven);
-        check(&["--timeout=1s"], &variable, ListenFlag::NotGiven);
-        check(&["--listen", "unix:x"], &[], ListenFlag::Given);
-        check(&["--listen", "unix:x"], &variable, ListenFlag::Given);
+        check(&[], &[], false, "--listen");
+        check(&[], &[("OPENPORTS_LISTEN", "")], false, "--listen");
+        check(&["--timeout=1s"], &variable, false, "OPENPORTS_LISTEN");
+        check(&["--listen", "unix:x"], &[], true, "--listen");
+        check(&["--listen", "unix:x"], &variable, true, "--listen");
+    }
+
+    #[test]
+    fn the_command_line_overrides_variables_that_contradict_it() {
+        let check = |args: &[&str], env: &[(&str, &str)], ports: &str, format: Option<Format>| {
+            let args: Vec<&str> = ["scan", "a"].iter().chain(args).copied().collect();
+            let Ok(Invocation::Scan(config, arguments, _)) = parse_with(&args, env) else {
+                panic!("{args:?} {env:?}");
+            };
+            assert_eq!(arguments.ports.display_ranges().to_string(), ports, "{args:?} {env:?}");
+            assert_eq!(config.scan.format, format, "{args:?} {env:?}");
+        };
+        let ports = ("OPENPORTS_PORTS", "22");
+        check(&[], &[ports], "22", None);
+        check(&["80"], &[ports], "80", None);
+        check(&["-p", "80"], &[ports], "80", None);
+        for variable in [("OPENPORTS_FORMAT", "xml"), ("OPENPORTS_JSON", "true")] {
+            check(&["80", "--ndjson"], &[variable], "80", Some(Format::Ndjson));
+            check(&["80", "--format=csv"], &[variable, ports], "80", Some(Format::Csv));
+        }
+    }
+
+    #[test]
+    fn a_message_names_the_variable_that_the_value_comes_from() {
+        let check = |args: &[&str], env: &[(&str, &str)], expected: &str| {
+            let args: Vec<&str> = ["scan", "a"].iter().chain(args).copied().collect();
+            check_fault(&args, env, expected);
+        };
+        let exclude = ("OPENPORTS_EXCLUDE", "80");
+        check(&["80"], &[exclude], "OPENPORTS_EXCLUDE \"80\": leaves no port to scan");
+        check(&["80", "--exclude=80"], &[exclude], "--exclude \"80\": leaves no port to scan");
+        let lost = |output: &str| {
+            format!(
+                "is the file of {output} too, whose results would be lost; name another for \
+                 {output}"
+            )
+        };
+        let (resume, output) = (("OPENPORTS_RESUME", "x"), ("OPENPORTS_OUTPUT", "x"));
+        for (args, env, label, file_of) in [
+            (&[][..], &[resume, output][..], "OPENPORTS_RESUME", "OPENPORTS_OUTPUT"),
+            (&["-o", "x"], &[resume], "OPENPORTS_RESUME", "-o"),
+            (&["--resume", "x"], &[output], "--resume", "OPENPORTS_OUTPUT"),
+        ] {
+            check(args, env, &format!("{label} \"x\": {}", lost(file_of)));
+        }
+        let both = [("OPENPORTS_JSON", "true"), ("OPENPORTS_NDJSON", "true")];
+        check(&[], &both, "OPENPORTS_NDJSON: --format, --json and --ndjson exclude each other");
+        for list in ["10.0.0.0/8,", ",10.0.0.0/8", "10.0.0.0/8, ,::/0", ","] {
+            let expected = format!("{list:?}: an item of the list is empty");
+            check(&[], &[("OPENPORTS_DENY", list)], &format!("OPENPORTS_DENY {expected}"));
+            check(&["--deny", list], &[], &format!("--deny {expected}"));
+        }
     }
 
     #[test]

@@ -15,8 +15,9 @@ use openports::access::token::BearerToken;
 use openports::batch::options::Destination;
 use openports::batch::{Batch, EXIT_UNPRINTED};
 use openports::budget::{self, Shares};
+use openports::config::origins::Origins;
 use openports::config::scan::ScanArguments;
-use openports::config::{self, Config, Invocation, ListenFlag};
+use openports::config::{self, Config, Invocation};
 use openports::core::Core;
 use openports::core::announcement::Example;
 use openports::core::options::Options;
@@ -45,12 +46,12 @@ fn main() -> ExitCode {
     let invocation =
         config::parse(std::env::args_os(), |name| std::env::var_os(name), sys::interfaces);
     match invocation {
-        Ok(Invocation::Serve(config, flag)) => end(serve(*config, flag), EX_OSERR),
-        Ok(Invocation::Scan(mut config, arguments)) => {
-            match check_technique(config.scan.options.technique) {
+        Ok(Invocation::Serve(config, origins)) => end(serve(*config, &origins), EX_OSERR),
+        Ok(Invocation::Scan(mut config, arguments, origins)) => {
+            match check_technique(config.scan.options.technique, &origins) {
                 Ok(raw) => {
                     config.settings.raw = raw;
-                    end(scan(*config, &arguments), EX_FAILED)
+                    end(scan(*config, &arguments, &origins), EX_FAILED)
                 }
                 Err(message) => end(Err(message), EX_OSERR),
             }
@@ -80,32 +81,33 @@ fn check(service: &Listen) -> Result<u8, String> {
 }
 
 /// Checks whether this process may send raw packets, which the technique `syn` requires.
-fn check_technique(technique: Technique) -> Result<RawAccess, String> {
+fn check_technique(technique: Technique, origins: &Origins) -> Result<RawAccess, String> {
+    let label = origins.label("technique");
     match (technique, sys::raw::check_permitted()) {
         (_, Ok(())) => Ok(RawAccess::Permitted),
         (Technique::Connect, Err(_)) => Ok(RawAccess::Denied),
         (Technique::Syn, Err(error)) if sys::raw::is_denied(&error) => Err(format!(
-            "--technique syn: this process may not send raw packets ({error}): {RAW_ADVICE}"
+            "{label} syn: this process may not send raw packets ({error}): {RAW_ADVICE}"
         )),
         (Technique::Syn, Err(error)) => {
-            Err(format!("--technique syn: no raw socket can be opened ({error})"))
+            Err(format!("{label} syn: no raw socket can be opened ({error})"))
         }
     }
 }
 
 /// Binds all listeners, then runs until the end of the shutdown.
-fn serve(mut config: Config, flag: ListenFlag) -> Result<u8, String> {
+fn serve(mut config: Config, origins: &Origins) -> Result<u8, String> {
     // This is the first step, so that an early signal is queued and does not kill the process.
     let signals = sys::Signals::new().map_err(|error| format!("signals: {error}"))?;
-    config.settings.raw = check_technique(config.settings.technique)?;
-    let limit = prepare(&config)?;
-    let listeners = listeners(&config, flag)?;
+    config.settings.raw = check_technique(config.settings.technique, origins)?;
+    let limit = prepare(&config, origins)?;
+    let listeners = listeners(&config, origins)?;
     // The exposure of the service depends on the listeners that exist, not on those that were
     // requested.
     config.listen = listeners.iter().map(|listener| listener.at().clone()).collect();
     let bound = config.listen.clone();
     let files = files(&config);
-    let mut service = service(config, limit)?;
+    let mut service = service(config, limit, origins)?;
     service.set_example(Example { own_address: own_address(), token_file: files.token.clone() });
     service.announce(&bound, limit);
     warn_of_variables(&mut service);
@@ -135,14 +137,15 @@ fn warn_of_variables(core: &mut Core) {
     }
 }
 
-/// The listeners that the service manager passed, and those of `--listen`, unless the passed ones
-/// replace them.
-fn listeners(config: &Config, flag: ListenFlag) -> Result<Vec<Listener>, String> {
+/// The listeners that the service manager passed, and those of `--listen`. The passed ones replace
+/// those of the variable and of the default, but not those of the command line.
+fn listeners(config: &Config, origins: &Origins) -> Result<Vec<Listener>, String> {
     let passed = sys::passed_listeners(|name| std::env::var_os(name));
     let mut listeners = passed.map_err(|error| error.to_string())?;
-    if listeners.is_empty() || flag == ListenFlag::Given {
+    if listeners.is_empty() || origins.is_given("listen") {
+        let label = origins.label("listen");
         for at in &config.listen {
-            let bound = Listener::bind(at).map_err(|error| format!("--listen {at}: {error}"))?;
+            let bound = Listener::bind(at).map_err(|error| format!("{label} {at}: {error}"))?;
             listeners.push(bound);
         }
     }
@@ -150,13 +153,14 @@ fn listeners(config: &Config, flag: ListenFlag) -> Result<Vec<Listener>, String>
 }
 
 /// Scans every target, prints the results, and ends.
-fn scan(mut config: Config, arguments: &ScanArguments) -> Result<u8, String> {
-    let limit = prepare(&config)?;
-    apply_source(&mut config)?;
-    let (targets, excluded) = shell::targets(&config.scan, arguments, &config.settings.interfaces)?;
+fn scan(mut config: Config, arguments: &ScanArguments, origins: &Origins) -> Result<u8, String> {
+    let limit = prepare(&config, origins)?;
+    apply_source(&mut config, &origins.label("source"))?;
+    let interfaces = &config.settings.interfaces;
+    let (targets, excluded) = shell::targets(&config.scan, arguments, interfaces, origins)?;
     let format = config.scan.format.unwrap_or_default();
     let output = config.scan.output.as_deref().filter(|path| path.as_os_str() != "-");
-    let output = output.map(|path| shell::ResultFile::open(path, format)).transpose()?;
+    let output = output.map(|path| shell::ResultFile::open(path, format, origins)).transpose()?;
     // The signals are taken over after stdin was read: until there is a result to print, a signal
     // simply ends the process.
     let signals = sys::Signals::new().map_err(|error| format!("signals: {error}"))?;
@@ -168,7 +172,7 @@ fn scan(mut config: Config, arguments: &ScanArguments) -> Result<u8, String> {
     config.settings.connections_max = 1;
     config.settings.scans_max = batch.lookups_at_once();
     let files = files(&config);
-    let mut service = service(config, limit)?;
+    let mut service = service(config, limit, origins)?;
     warn_of_variables(&mut service);
     service.begin_batch(batch);
     let code = Linux::new(signals, files)
@@ -181,18 +185,18 @@ fn scan(mut config: Config, arguments: &ScanArguments) -> Result<u8, String> {
     }
 }
 
-/// Determines the source addresses of connects.
-fn apply_source(config: &mut Config) -> Result<(), String> {
+/// Determines the source addresses of connects. `label` names the flag or its variable.
+fn apply_source(config: &mut Config, label: &str) -> Result<(), String> {
     let Some(source) = &config.scan.source else { return Ok(()) };
-    let sources = shell::sources(source)?;
+    let sources = shell::sources(source, label)?;
     let family = &mut config.scan.options.family;
     *family = match (sources.v4, sources.v6, *family) {
         (Some(_), None, Family::Any | Family::V4) => Family::V4,
         (None, Some(_), Family::Any | Family::V6) => Family::V6,
         (Some(_), Some(_), family) => family,
-        (Some(_), None, Family::V6) => return Err("--source has no IPv6 address".to_owned()),
-        (None, Some(_), Family::V4) => return Err("--source has no IPv4 address".to_owned()),
-        (None, None, _) => return Err("--source has no address that a target can answer".into()),
+        (Some(_), None, Family::V6) => return Err(format!("{label} has no IPv6 address")),
+        (None, Some(_), Family::V4) => return Err(format!("{label} has no IPv4 address")),
+        (None, None, _) => return Err(format!("{label} has no address that a target can answer")),
     };
     config.settings.sources = sources;
     Ok(())
@@ -200,12 +204,13 @@ fn apply_source(config: &mut Config) -> Result<(), String> {
 
 /// Checks the files that the configuration names before any listener is bound, and returns the
 /// limit of descriptors.
-fn prepare(config: &Config) -> Result<usize, String> {
-    for (flag, file) in [("--resolv-conf", &config.resolv_conf), ("--hosts", &config.hosts)] {
-        sys::check_readable(file).map_err(|error| format!("{flag} {}: {error}", file.display()))?;
+fn prepare(config: &Config, origins: &Origins) -> Result<usize, String> {
+    for (flag, file) in [("resolv-conf", &config.resolv_conf), ("hosts", &config.hosts)] {
+        let failed = |error| format!("{} {}: {error}", origins.label(flag), file.display());
+        sys::check_readable(file).map_err(failed)?;
     }
     if let Some(file) = &config.token_file {
-        token(file)?;
+        token(file, origins)?;
     }
     sys::raise_descriptor_limit().map_err(|error| format!("limits: {error}"))
 }
@@ -215,15 +220,15 @@ fn files(config: &Config) -> FilePaths {
     FilePaths { resolv_conf, hosts, token: token_file }
 }
 
-fn token(file: &Path) -> Result<BearerToken, String> {
-    let failed =
-        |error: &dyn std::fmt::Display| format!("--token-file {}: {error}", file.display());
+fn token(file: &Path, origins: &Origins) -> Result<BearerToken, String> {
+    let label = origins.label("token-file");
+    let failed = |error: &dyn std::fmt::Display| format!("{label} {}: {error}", file.display());
     let text = sys::read_secret(file).map_err(|error| failed(&error))?;
     BearerToken::parse(&text).map_err(|error| failed(&error))
 }
 
 /// The core, with its share of `limit` descriptors.
-fn service(mut config: Config, limit: usize) -> Result<Core, String> {
+fn service(mut config: Config, limit: usize, origins: &Origins) -> Result<Core, String> {
     let seed = sys::random_seed().map_err(|error| format!("random seed: {error}"))?;
     let memory = sys::memory_limit();
     let syns = config.settings.in_flight_max.or(memory.map(budget::syns_bearable));
@@ -241,7 +246,7 @@ fn service(mut config: Config, limit: usize) -> Result<Core, String> {
         shares,
         policy: Policy { allow: config.allow, deny: config.deny, exposure },
         host_guard: HostGuard { exposure, names: config.host_names },
-        token: config.token_file.as_deref().map(token).transpose()?,
+        token: config.token_file.map(|file| token(&file, origins)).transpose()?,
         proxies: Proxies(config.proxies),
         names: Names::parse(&services.unwrap_or_default()),
         log_level: config.log_level,

@@ -8,13 +8,14 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use openports::batch::list::TargetList;
+use openports::batch::list::{Labels, TargetList};
 use openports::batch::options::{self, Format, ProgressLine};
 use openports::batch::printer::RunInfo;
 use openports::batch::table::Colour;
 use openports::batch::targets::Targets;
 use openports::batch::{EXIT_UNPRINTED, resume, xml};
 use openports::cidr::Cidr;
+use openports::config::origins::Origins;
 use openports::config::scan::{ListSource, ScanArguments, ScanFlags, SourceFlag};
 use openports::interfaces::Interfaces;
 use openports::limits::{self, Sources};
@@ -30,33 +31,36 @@ pub(crate) fn targets(
     flags: &ScanFlags,
     arguments: &ScanArguments,
     interfaces: &Interfaces,
+    origins: &Origins,
 ) -> Result<(Targets, Vec<Cidr>), String> {
     let mut list = TargetList::new(arguments.ports.clone(), flags.exclude.clone())
-        .with_interfaces(interfaces.clone());
+        .with_interfaces(interfaces.clone())
+        .with_labels(labels(flags, origins));
     for (text, spec) in &arguments.targets {
         list.add(text, spec)?;
     }
+    let label = origins.label("targets");
     match &arguments.list {
         Some(ListSource::File(path)) => {
-            let failed = |error| format!("--targets {}: {error}", path.display());
-            let file = open(path, "--targets").map_err(failed)?;
+            let failed = |error| format!("{label} {}: {error}", path.display());
+            let file = open(path, &label).map_err(failed)?;
             read_lines(file, |line| list.add_line(line)).map_err(failed)?;
         }
         Some(ListSource::Stdin) => {
             read_lines(io::stdin(), |line| list.add_line(line))
-                .map_err(|error| format!("--targets -: {error}"))?;
+                .map_err(|error| format!("{label} -: {error}"))?;
         }
         None => {}
     }
     flags.exclude_targets.iter().for_each(|spec| list.exclude(spec));
     if let Some(path) = &flags.exclude_targets_from {
-        exclude_from(&mut list, path, interfaces)?;
+        exclude_from(&mut list, path, interfaces, &origins.label("exclude-targets-from"))?;
     }
     if let Some(path) = &flags.resume {
-        let failed =
-            |error: &dyn std::fmt::Display| format!("--resume {}: {error}", path.display());
+        let label = origins.label("resume");
+        let failed = |error: &dyn std::fmt::Display| format!("{label} {}: {error}", path.display());
         let mut text = Vec::new();
-        let file = open(path, "--resume").map_err(|error| failed(&error))?;
+        let file = open(path, &label).map_err(|error| failed(&error))?;
         let most = limits::RESUME_BYTES_MAX;
         file.take(most + 1).read_to_end(&mut text).map_err(|error| failed(&error))?;
         if text.len() as u64 > most {
@@ -67,6 +71,17 @@ pub(crate) fn targets(
     let excluded = list.excluded_ranges().flat_map(|range| Cidr::covering(range.first, range.last));
     let excluded = excluded.collect();
     Ok((list.finish()?, excluded))
+}
+
+/// How messages name the flags of the list: by the flag, or by the variable that the value is from.
+fn labels(flags: &ScanFlags, origins: &Origins) -> Labels {
+    let excluding =
+        if flags.exclude_targets.is_empty() { "exclude-targets-from" } else { "exclude-targets" };
+    Labels {
+        targets: origins.label("targets"),
+        exclude: origins.label("exclude"),
+        exclude_targets: origins.label(excluding),
+    }
 }
 
 fn open(path: &Path, flag: &str) -> io::Result<Box<dyn Read>> {
@@ -81,11 +96,14 @@ fn open(path: &Path, flag: &str) -> io::Result<Box<dyn Read>> {
 
 /// Reads a list of targets that must not be scanned. Unlike an invalid target, an invalid exclusion
 /// stops the scan, because the excluded target would be scanned.
-fn exclude_from(list: &mut TargetList, path: &Path, interfaces: &Interfaces) -> Result<(), String> {
-    let failed = |reason: &dyn std::fmt::Display| {
-        format!("--exclude-targets-from {}: {reason}", path.display())
-    };
-    let file = open(path, "--exclude-targets-from").map_err(|error| failed(&error))?;
+fn exclude_from(
+    list: &mut TargetList,
+    path: &Path,
+    interfaces: &Interfaces,
+    label: &str,
+) -> Result<(), String> {
+    let failed = |reason: &dyn std::fmt::Display| format!("{label} {}: {reason}", path.display());
+    let file = open(path, label).map_err(|error| failed(&error))?;
     let (mut number, mut fault) = (0, None);
     read_lines(file, |line| {
         number += 1;
@@ -144,6 +162,8 @@ pub(crate) fn options(
 /// The file for the results.
 pub(crate) struct ResultFile {
     path: PathBuf,
+    /// `-o`, or the name of its variable.
+    label: String,
     file: OutputFile,
     /// The text with which the file ends if it is complete.
     tail: &'static str,
@@ -151,41 +171,44 @@ pub(crate) struct ResultFile {
 
 impl ResultFile {
     /// Opens the file and lets it replace stdout.
-    pub(crate) fn open(path: &Path, format: Format) -> Result<Self, String> {
-        let failed = |error: io::Error| format!("-o {}: {error}", path.display());
+    pub(crate) fn open(path: &Path, format: Format, origins: &Origins) -> Result<Self, String> {
+        let label = origins.label_or("output", "-o");
+        let failed = |error: io::Error| format!("{label} {}: {error}", path.display());
         let file = OutputFile::create(path).map_err(failed)?;
         file.redirect_stdout().map_err(failed)?;
         let tail = if format == Format::Xml { xml::TAIL } else { "" };
-        Ok(Self { path: path.to_owned(), file, tail })
+        Ok(Self { path: path.to_owned(), label, file, tail })
     }
 
     /// Replaces the existing file with the results, or leaves it unchanged. Returns the exit code.
     pub(crate) fn close(self, code: u8) -> Result<u8, String> {
-        let path = self.path.display();
+        let (label, path) = (self.label, self.path.display());
         if code == EXIT_UNPRINTED {
             let reason = self.file.discard().map_or_else(String::new, |error| format!(": {error}"));
-            return Err(format!("-o {path}: could not be written{reason}; nothing was changed"));
+            return Err(format!(
+                "{label} {path}: could not be written{reason}; nothing was changed"
+            ));
         }
         match self.file.commit(self.tail) {
             Ok(()) => Ok(code),
-            Err(error) => Err(format!("-o {path}: {error}; nothing was changed")),
+            Err(error) => Err(format!("{label} {path}: {error}; nothing was changed")),
         }
     }
 }
 
-/// The addresses of `--source`.
-pub(crate) fn sources(flag: &SourceFlag) -> Result<Sources, String> {
+/// The addresses of `--source`, which messages name by `label`.
+pub(crate) fn sources(flag: &SourceFlag, label: &str) -> Result<Sources, String> {
     let addresses = match flag {
         SourceFlag::Address(address) => {
             sys::interfaces::check_local(*address).map_err(|error| {
-                format!("--source {address}: is no address of this machine ({error})")
+                format!("{label} {address}: is no address of this machine ({error})")
             })?;
             vec![*address]
         }
         SourceFlag::Interface(name) => {
             let found = sys::interfaces::addresses(name);
-            let found = found.map_err(|error| format!("--source {name}: {error}"))?;
-            found.ok_or_else(|| format!("--source {name}: there is no such interface"))?
+            let found = found.map_err(|error| format!("{label} {name}: {error}"))?;
+            found.ok_or_else(|| format!("{label} {name}: there is no such interface"))?
         }
     };
     Ok(Sources {

@@ -29,6 +29,27 @@ pub struct BadLine {
     pub reason: String,
 }
 
+/// How messages name the flags of a list: by the flag, or by the variable that the value is from.
+#[derive(Clone, Debug)]
+pub struct Labels {
+    /// The flag with the list of targets.
+    pub targets: String,
+    /// The flag with the excluded ports.
+    pub exclude: String,
+    /// The flag with the excluded targets.
+    pub exclude_targets: String,
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self {
+            targets: "--targets".to_owned(),
+            exclude: "--exclude".to_owned(),
+            exclude_targets: "--exclude-targets".to_owned(),
+        }
+    }
+}
+
 /// The targets read so far, and the ports that they have in common.
 #[derive(Clone, Debug)]
 pub struct TargetList {
@@ -46,6 +67,7 @@ pub struct TargetList {
     masked: Option<(String, String)>,
     masked_more: usize,
     interfaces: Interfaces,
+    labels: Labels,
 }
 
 impl TargetList {
@@ -66,6 +88,7 @@ impl TargetList {
             masked: None,
             masked_more: 0,
             interfaces: Interfaces::default(),
+            labels: Labels::default(),
         }
     }
 
@@ -73,6 +96,12 @@ impl TargetList {
     #[must_use]
     pub fn with_interfaces(self, interfaces: Interfaces) -> Self {
         Self { interfaces, ..self }
+    }
+
+    /// Sets the names of the flags in messages.
+    #[must_use]
+    pub fn with_labels(self, labels: Labels) -> Self {
+        Self { labels, ..self }
     }
 
     /// Adds a target with the common ports, unless it names a port itself.
@@ -127,7 +156,7 @@ impl TargetList {
     /// Adds a target with the set of ports numbered `ports`; `None` if the exclusion left no port.
     fn push(&mut self, text: &str, spec: &Spec, ports: Option<u32>) -> Result<(), String> {
         let Some(ports) = ports.filter(|ports| self.ports.len(*ports) > 0) else {
-            return Err("--exclude leaves no port to scan".to_owned());
+            return Err(format!("{} leaves no port to scan", self.labels.exclude));
         };
         if self.names.len() + self.addresses.len() >= limits::TARGETS_MAX {
             return Err(format!("there are {} targets already", limits::TARGETS_MAX));
@@ -210,7 +239,7 @@ impl TargetList {
             return Err("these are more targets and ports than can be counted".to_owned());
         }
         if len == 0 && had_targets {
-            return Err("--exclude-targets leaves no target".to_owned());
+            return Err(format!("{} leaves no target", self.labels.exclude_targets));
         }
         let note = self.note();
         Ok(Targets {
@@ -227,6 +256,7 @@ impl TargetList {
             ports_len: ports_len as u64,
             bad_lines: self.bad_lines,
             bad_lines_more: self.bad_lines_more,
+            list_label: self.labels.targets,
             note,
         })
     }

@@ -34,6 +34,8 @@ pub struct Targets {
     pub(super) bad_lines: Vec<BadLine>,
     /// The number of bad lines beyond those kept.
     pub(super) bad_lines_more: usize,
+    /// The flag with the list of targets, as messages name it.
+    pub(super) list_label: String,
     /// A note for the user that is printed once: a network was written with host bits.
     pub(super) note: Option<String>,
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::batch::options::{Format, Shown};
 use crate::batch::shard::Shard;
+use crate::config::origins::Origins;
 use crate::config::usage_error::UsageError;
 use crate::interfaces::Interfaces;
 use crate::listen_address::{Listen, ListenError};
@@ -113,11 +114,12 @@ pub enum ListSource {
     Stdin,
 }
 
-/// Reads `TARGET... [PORTS]`.
+/// Reads `TARGET... [PORTS]`. PORTS overrides the variable of `--ports`, and contradicts the flag.
 pub(super) fn parse(
     flags: &ScanFlags,
     words: &[OsString],
     interfaces: &Interfaces,
+    origins: &Origins,
 ) -> Result<ScanArguments, UsageError> {
     let mut words = words.iter().map(utf8).collect::<Result<Vec<&str>, UsageError>>()?;
     // The last word is read as a list of ports if it can be nothing else and there is another
@@ -125,8 +127,10 @@ pub(super) fn parse(
     let has_targets = words.len() > 1 || flags.targets.is_some();
     let ports = words.pop_if(|word| has_targets && is_port_list(word));
     let ports = match (ports, &flags.ports) {
-        (Some(text), None) => PortSet::parse(text).map_err(|error| fault("PORTS", text, &error))?,
-        (Some(text), Some(_)) => return Err(fault("PORTS", text, &"-p says which ports")),
+        (Some(text), Some(_)) if origins.is_given("ports") => {
+            return Err(fault("PORTS", text, &"-p says which ports"));
+        }
+        (Some(text), _) => PortSet::parse(text).map_err(|error| fault("PORTS", text, &error))?,
         (None, Some(ports)) => ports.clone(),
         (None, None) => PortSet::from_range(1, u16::MAX),
     };
@@ -137,12 +141,15 @@ pub(super) fn parse(
     left.subtract(&flags.exclude);
     if left.is_empty() {
         let excluded = flags.exclude.display_ranges().to_string();
-        return Err(fault("--exclude", &excluded, &"leaves no port to scan"));
+        return Err(fault(&origins.label("exclude"), &excluded, &"leaves no port to scan"));
     }
     if flags.resume.is_some() && flags.resume == flags.output {
         let path = flags.resume.as_deref().unwrap_or_else(|| Path::new(""));
-        let reason = "is the file of -o too, whose results would be lost; name another for -o";
-        return Err(fault("--resume", &path.display().to_string(), &reason));
+        let output = origins.label_or("output", "-o");
+        let reason = format!(
+            "is the file of {output} too, whose results would be lost; name another for {output}"
+        );
+        return Err(fault(&origins.label("resume"), &path.display().to_string(), &reason));
     }
     let targets = words
         .into_iter()

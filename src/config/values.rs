@@ -43,6 +43,9 @@ pub(super) fn switch(text: &str) -> Result<bool, &'static str> {
     text.parse().map_err(|_| "expected true or false")
 }
 
+/// The flags that select the format of the output.
+pub(super) const FORMAT_FLAGS: [&str; 3] = ["format", "json", "ndjson"];
+
 /// Only one of `--format`, `--json` and `--ndjson` can be given.
 pub(super) fn choose_format(config: &mut Config, format: Format) -> Result<(), String> {
     match config.scan.format.replace(format) {

@@ -134,6 +134,59 @@ fn bad_input_is_reported_in_one_line_that_names_it() {
     assert_eq!(masked.stderr, note);
 }
 
+/// Runs the binary with these variables.
+fn run_in(env: &[(&str, &str)], args: &[&str]) -> Run {
+    let mut command = openports(args);
+    command.envs(env.iter().copied()).stdin(Stdio::null());
+    decode(command.output().expect("the binary runs"))
+}
+
+#[test]
+fn ports_on_the_command_line_override_the_variable() {
+    let (_listener, port) = listener([127, 0, 0, 1]);
+    let port = port.to_string();
+    let env = [("OPENPORTS_PORTS", "1"), ("OPENPORTS_FORMAT", "xml")];
+    for args in
+        [&["scan", "127.0.0.1", &port, "--json"][..], &["scan", "127.0.0.1", "-p", &port, "--json"]]
+    {
+        let run = run_in(&env, args);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{args:?}");
+        let ports = &json(&run.stdout)["open_ports"];
+        assert_eq!(ports[0].to_string(), port, "{args:?}: {}", run.stdout);
+    }
+}
+
+#[test]
+fn a_message_names_the_variable_that_the_value_comes_from() {
+    let (_listener, port) = listener([127, 0, 0, 1]);
+    let taken = format!("127.0.0.1:{port}");
+    let scan = &["scan", "127.0.0.1", "9"][..];
+    for (variable, value, args, code, expected) in [
+        ("TARGETS", "/no/list", scan, 1, " /no/list: "),
+        ("TARGETS", "/dev/null", &["scan", "-p", "9"], 1, ": there is no target"),
+        ("EXCLUDE_TARGETS", "127.0.0.0/8", scan, 1, " leaves no target"),
+        ("EXCLUDE_TARGETS_FROM", "/no/list", scan, 1, " /no/list: "),
+        ("EXCLUDE", "9", &["scan", "127.0.0.1:9"], 1, " leaves no port to scan"),
+        ("EXCLUDE", "9", scan, 64, " \"9\": leaves no port to scan"),
+        ("RESUME", "/no/run", scan, 1, " /no/run: "),
+        ("OUTPUT", "/no/such/folder/x", scan, 1, " /no/such/folder/x: "),
+        ("SOURCE", "192.0.2.7", scan, 1, " 192.0.2.7: is no address of this machine"),
+        ("SOURCE", "127.0.0.1", &["scan", "-6", "::1", "9"], 1, " has no IPv6 address"),
+        ("HOSTS", "/no/hosts", scan, 1, " /no/hosts: "),
+        ("RESOLV_CONF", "/no/conf", scan, 1, " /no/conf: "),
+        ("TOKEN_FILE", "/no/token", &["serve"], 71, " /no/token: "),
+        ("LISTEN", &taken, &["serve"], 71, &format!(" {taken}: ")),
+        ("DENY", "10.0.0.0/8,", &["serve"], 64, " \"10.0.0.0/8,\": an item of the list is empty"),
+    ] {
+        let variable = format!("OPENPORTS_{variable}");
+        let run = run_in(&[(&variable, value)], args);
+        assert_eq!((run.code, run.stdout.as_str()), (Some(code), ""), "{variable}: {}", run.stderr);
+        let expected = format!("openports: {variable}{expected}");
+        assert!(run.stderr.starts_with(&expected), "{variable}: {}", run.stderr);
+        assert_eq!(run.stderr.lines().count(), 1, "{variable}: {}", run.stderr);
+    }
+}
+
 #[test]
 fn the_reference_pages_and_help_pages_are_printed() {
     for (args, expected) in [

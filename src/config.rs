@@ -113,7 +113,7 @@ pub fn parse(
         let Some(arg) = next else { break };
         match arg {
             Arg::Short('h') | Arg::Long("help") => {
-                return Ok(Invocation::Help(help::help(command.unwrap_or(Subcommand::Serve))));
+                return Ok(Invocation::Help(help_of(verb)));
             }
             Arg::Short('V') | Arg::Long("version") => {
                 let version = concat!("openports ", env!("CARGO_PKG_VERSION"), "\n");
@@ -201,6 +201,14 @@ fn nearest_variable(name: &str) -> Option<String> {
 enum Verb {
     Run(Subcommand),
     Print(ReferencePage),
+}
+
+fn help_of(verb: Option<Verb>) -> String {
+    match verb {
+        None => help::help(Subcommand::Serve),
+        Some(Verb::Run(command)) => help::help(command),
+        Some(Verb::Print(page)) => page.help(),
+    }
 }
 
 /// Refuses a flag of another tool, and an unknown flag with one dash and several letters.
@@ -294,8 +302,11 @@ fn parse_verb(word: &OsString) -> Result<Verb, UsageError> {
         return Ok(Verb::Print(*page));
     }
     let commands = Subcommand::ALL.iter().map(|(name, ..)| *name);
-    let nearest =
-        nearest(&given, commands.chain(ReferencePage::ALL.iter().map(|(name, ..)| *name)));
+    let pages = ReferencePage::ALL.iter().map(|(name, ..)| *name);
+    let nearest = match nearest(&given, commands.chain(pages).chain(["version"])) {
+        Some("version") => Some("openports --version"),
+        nearest => nearest,
+    };
     let given = given.into_owned();
     Err(match nearest {
         None if Spec::parse(&given).is_ok() => UsageError::TargetAlone { given },
@@ -898,6 +909,12 @@ mod tests {
             &[],
             "--top-ports: write -p top:N, such as -p top:1000",
         );
+        for word in ["version", "versions", "Version"] {
+            let expected = format!("unknown command {word:?}, did you mean openports --version?");
+            check_fault(&[word], &[], &expected);
+        }
+        check_fault(&["--versions"], &[], "unknown flag \"--versions\", did you mean --version?");
+        check_fault(&["-versions"], &[], "unknown flag \"-versions\", did you mean --version?");
         check_fault(&["srve"], &[], "unknown command \"srve\", did you mean serve?");
         check_fault(
             &["example.com"],
@@ -993,6 +1010,11 @@ mod tests {
         }
         for (name, command, _) in Subcommand::ALL {
             assert_eq!(parse_with(&[name, "-h"], &[]), Ok(Invocation::Help(help::help(command))));
+        }
+        for (name, page, _) in ReferencePage::ALL {
+            for args in [&[name, "-h"][..], &[name, "--help"], &[name, "x", "--help"]] {
+                assert_eq!(parse_with(args, &[]), Ok(Invocation::Help(page.help())), "{args:?}");
+            }
         }
         let version = format!("openports {}\n", env!("CARGO_PKG_VERSION"));
         for args in [&["--version"][..], &["-V"], &["serve", "--version"]] {

@@ -52,7 +52,7 @@ complete -c openports -n '__fish_seen_subcommand_from scan' -l concurrency -x -d
 complete -c openports -n '__fish_seen_subcommand_from scan' -l family -x -a '4 6' -d 'use addresses of this family'
 complete -c openports -n '__fish_seen_subcommand_from scan' -l all-addresses -d 'scan every address of a name'
 complete -c openports -n '__fish_seen_subcommand_from scan' -l source -x -d 'connect from here'
-complete -c openports -n '__fish_seen_subcommand_from scan' -l format -x -a 'table json ndjson text host-port csv xml greppable' -d 'what to print, see above'
+complete -c openports -n '__fish_seen_subcommand_from scan' -l format -x -a 'table json ndjson text host-port csv xml greppable' -d 'what to print, see below'
 complete -c openports -n '__fish_seen_subcommand_from scan' -l json -d 'print what the service would answer'
 complete -c openports -n '__fish_seen_subcommand_from scan' -l ndjson -d 'print events as they happen'
 complete -c openports -n '__fish_seen_subcommand_from scan' -l include -x -a 'closed filtered unreachable services' -d 'closed, filtered, unreachable, services'

@@ -197,7 +197,7 @@ pub(super) const FLAGS: [Flag; 43] = [
         "connect from here",
         |it, text| set(&mut it.scan.source, SourceFlag::parse(text).map(Some)),
     ),
-    Flag::row(SCAN, "format FORMAT", Unset("table"), "what to print, see above", |it, text| {
+    Flag::row(SCAN, "format FORMAT", Unset("table"), "what to print, see below", |it, text| {
         choose_format(it, Format::parse(text)?)
     }),
     Flag::row(SCAN, "json", Unset("a table"), "print what the service would answer", |it, text| {

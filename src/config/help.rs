@@ -77,7 +77,26 @@ impl ReferencePage {
         }
     }
 
+    /// The arguments of the command.
+    const fn usage(self) -> &'static str {
+        match self {
+            Self::Help => " [COMMAND]",
+            Self::Completions => " bash|zsh|fish",
+            Self::Man | Self::Licenses => "",
+        }
+    }
+
+    /// The output of `--help` after the command.
+    pub(super) fn help(self) -> String {
+        let row = Self::ALL.iter().find(|(_, page, _)| *page == self);
+        let about = row.map_or("", |(_, _, about)| about);
+        format!("Usage: openports {}{}\n\n{about}\n", self.name(), self.usage())
+    }
+
     /// The text that the command prints for these arguments.
+    ///
+    /// # Errors
+    /// A [`UsageError`] that names the argument and the possible ones.
     pub(super) fn text(self, words: &[OsString]) -> Result<String, UsageError> {
         let words: Vec<String> =
             words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -94,10 +113,11 @@ impl ReferencePage {
                 let page = ReferencePage::ALL.iter().find(|(name, ..)| name == word);
                 match (command, page) {
                     (Some((_, command, _)), _) => Ok(help(*command)),
-                    (None, Some((name, _, about))) => Ok(format!("openports {name}: {about}\n")),
+                    (None, Some((_, page, _))) => Ok(page.help()),
                     (None, None) => {
-                        let names = Subcommand::ALL.map(|(name, ..)| name).join(", ");
-                        Err(fault(word, format!("expected one of {names}")))
+                        let commands = Subcommand::ALL.map(|(name, ..)| name).join(", ");
+                        let pages = ReferencePage::ALL.map(|(name, ..)| name).join(", ");
+                        Err(fault(word, format!("expected one of {commands}, {pages}")))
                     }
                 }
             }
@@ -237,6 +257,16 @@ mod tests {
     fn the_help_of_the_service_names_every_command() {
         for (name, _, about) in Subcommand::ALL {
             assert!(help(Subcommand::Serve).contains(&format!("  {name:12} {about}\n")), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_help_of_a_reference_page_has_its_usage_and_its_description() {
+        for (name, page, about) in ReferencePage::ALL {
+            let help = page.help();
+            assert!(help.starts_with(&format!("Usage: openports {name}")), "{help}");
+            assert!(help.ends_with(&format!("\n\n{about}\n")), "{help}");
+            assert_eq!(Ok(help), ReferencePage::Help.text(&[name.into()]), "help {name}");
         }
     }
 }

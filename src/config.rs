@@ -740,6 +740,35 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_a_service_is_a_target_unless_it_stands_in_the_place_of_ports() {
+        for (args, word, port) in [
+            (&["localhost", "http"][..], "http", 80),
+            (&["localhost", "10.0.0.1", "HTTPS"], "HTTPS", 443),
+            (&["http", "ssh"], "ssh", 22),
+            (&["--targets", "f", "redis"], "redis", 6379),
+        ] {
+            let args: Vec<&str> = ["scan"].iter().chain(args).copied().collect();
+            let expected = format!(
+                "PORTS {word:?}: the name of a service; to scan its port write {port}, to scan a \
+                 host of this name write it first"
+            );
+            check_fault(&args, &[], &expected);
+            check_fault(&args, &[("OPENPORTS_PORTS", "22")], &expected);
+        }
+        for (args, expected) in [
+            (&["http"][..], &["http"][..]),
+            (&["http", "localhost"], &["http", "localhost"]),
+            (&["localhost", "http", "80"], &["localhost", "http"]),
+            (&["localhost", "http", "-p", "80"], &["localhost", "http"]),
+            (&["localhost", "http:80"], &["localhost", "http:80"]),
+            (&["localhost", "http."], &["localhost", "http."]),
+        ] {
+            let targets = scan_of(args).1.targets.into_iter().map(|(text, _)| text);
+            assert_eq!(targets.collect::<Vec<_>>(), expected, "{args:?}");
+        }
+    }
+
+    #[test]
     fn a_health_check_checks_its_argument_or_the_first_listener_at_loopback() {
         let check = |args: &[&str], env: &[(&str, &str)], expected: &str| {
             let args: Vec<&str> = ["healthcheck"].iter().chain(args).copied().collect();

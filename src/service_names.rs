@@ -41,6 +41,11 @@ impl Names {
     }
 }
 
+/// The port of a service of the built-in list, whose name is written in any case.
+pub fn built_in_port(name: &str) -> Option<u16> {
+    KNOWN.iter().find(|(_, known)| known.eq_ignore_ascii_case(name)).map(|(port, _)| *port)
+}
+
 /// The maximum length of a name in bytes. Names of services are shorter (RFC 6335 section 5.1
 /// permits 15), and longer ones would break the table.
 const NAME_BYTES_MAX: usize = 32;
@@ -128,6 +133,17 @@ mod tests {
             assert_eq!(Names::default().of(port), name);
         }
         assert_eq!(Names::default().of(1), "");
+    }
+
+    #[test]
+    fn a_name_of_the_list_has_one_port() {
+        for (port, name) in KNOWN {
+            assert_eq!(built_in_port(name), Some(port), "{name}");
+            assert_eq!(built_in_port(&name.to_ascii_uppercase()), Some(port), "{name}");
+        }
+        for name in ["", "80", "htt", "https:", "localhost"] {
+            assert_eq!(built_in_port(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::interfaces::Interfaces;
 use crate::listen_address::{Listen, ListenError};
 use crate::port_set::PortSet;
 use crate::scan::options::ScanOptions;
+use crate::service_names;
 use crate::target_spec::{Spec, is_port_list};
 
 /// The flags of a scan.
@@ -115,6 +116,10 @@ pub enum ListSource {
 }
 
 /// Reads `TARGET... [PORTS]`. PORTS overrides the variable of `--ports`, and contradicts the flag.
+///
+/// # Errors
+/// A [`UsageError`] that names the word. The name of a service in the place of PORTS is an error,
+/// because it would be scanned as a host, and every port of the other targets too.
 pub(super) fn parse(
     flags: &ScanFlags,
     words: &[OsString],
@@ -126,6 +131,9 @@ pub(super) fn parse(
     // target.
     let has_targets = words.len() > 1 || flags.targets.is_some();
     let ports = words.pop_if(|word| has_targets && is_port_list(word));
+    if ports.is_none() && has_targets && !origins.is_given("ports") {
+        words.last().map_or(Ok(()), |word| check_service_name(word))?;
+    }
     let ports = match (ports, &flags.ports) {
         (Some(text), Some(_)) if origins.is_given("ports") => {
             return Err(fault("PORTS", text, &"-p says which ports"));
@@ -163,6 +171,16 @@ pub(super) fn parse(
         false => ListSource::File(path.clone()),
     });
     Ok(ScanArguments { targets, list, ports })
+}
+
+/// Refuses the name of a service where ports are expected.
+fn check_service_name(word: &str) -> Result<(), UsageError> {
+    let Some(port) = service_names::built_in_port(word) else { return Ok(()) };
+    let reason = format!(
+        "the name of a service; to scan its port write {port}, to scan a host of this name write \
+         it first"
+    );
+    Err(fault("PORTS", word, &reason))
 }
 
 /// Reads the value of `-p`: a list of ports, or `-` for all ports.

@@ -125,6 +125,10 @@ fn bad_input_is_reported_in_one_line_that_names_it() {
             "--json: --format, --json and --ndjson exclude each other",
         ),
         (&["a", "--source", "x/y"], "--source \"x/y\": expected an address of this machine"),
+        (
+            &["127.0.0.1", "http"],
+            "PORTS \"http\": the name of a service; to scan its port write 80, to scan a host of",
+        ),
         (&["http://a.example/"], "TARGET \"http://a.example/\": give the host alone"),
     ] {
         let run = run(&[&["scan"], args].concat());
@@ -138,6 +142,31 @@ fn bad_input_is_reported_in_one_line_that_names_it() {
     let note = "openports: 127.0.0.1/30 has host bits, the network 127.0.0.0/30 is scanned; and 1 \
                 more like it\n";
     assert_eq!(masked.stderr, note);
+}
+
+#[test]
+fn a_host_with_the_name_of_a_service_is_scanned() {
+    let (_listener, port) = listener([127, 0, 0, 1]);
+    let port = port.to_string();
+    let hosts = std::env::temp_dir().join(format!("openports-hosts-{}", std::process::id()));
+    std::fs::write(&hosts, "127.0.0.1 redis\n").expect("a file can be written");
+    let hosts_file = hosts.to_str().expect("the path is UTF-8");
+    let common = ["scan", "--json", "--hosts", hosts_file, "--resolv-conf", "/dev/null"];
+    for args in [
+        &["redis", &port][..],
+        &["redis", "-p", &port],
+        &["redis", "127.0.0.1", "-p", &port],
+        &["127.0.0.1", "redis", &port],
+    ] {
+        let run = run(&[&common, args].concat());
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{args:?}");
+        let mut answers = lines(&run.stdout).into_iter();
+        let answer = answers.find(|answer| answer["domain"] == "redis").expect("redis is scanned");
+        assert_eq!(answer["open_ports"][0].to_string(), port, "{args:?}");
+    }
+    let listed = run_with(&[&common, &["--targets", "-", &port][..]].concat(), "redis\n");
+    assert_eq!((listed.code, lines(&listed.stdout).len()), (Some(0), 1), "{}", listed.stderr);
+    std::fs::remove_file(&hosts).expect("the file can be removed");
 }
 
 /// Runs the binary with these variables.

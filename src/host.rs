@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::interfaces::Interfaces;
+use crate::punycode;
 
 /// A well-formed target, as the request spells it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,12 +74,16 @@ impl Host {
             return Err(HostError::Empty);
         }
         if !text.is_ascii() {
-            return Err(HostError::NotAscii);
+            return Err(HostError::NotAscii { ascii: ascii_form(text) });
         }
-        match several_addresses(text) {
-            Some(Several::Network) => return Err(HostError::Network),
-            Some(Several::Range) => return Err(HostError::Range),
+        match address_like(text) {
+            Some(AddressLike::Network) => return Err(HostError::Network),
+            Some(AddressLike::Range) => return Err(HostError::Range),
+            Some(AddressLike::Malformed) => return Err(HostError::Number),
             None => {}
+        }
+        if has_port(text) {
+            return Err(HostError::Port);
         }
         match text.strip_prefix('[') {
             Some(inner) => {
@@ -96,37 +101,79 @@ impl Host {
     }
 }
 
-/// The kind of a text that looks like several addresses.
+/// The kind of a text that looks like an address or like several ones, and is no single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Several {
+pub enum AddressLike {
     /// `192.0.2.0/24`, `2001:db8::/120`, `10.0.0.0/33`.
     Network,
     /// `192.0.2.1-254`, `192.0.2.1-192.0.3.9`, `192.0.1-2.1`, `2001:db8::1-9`.
     Range,
+    /// `10.0.0.x`, `10.0.0.*`, `10.0.0.1a`, `10.0.0.0_24`: no name of a host on the Internet.
+    Malformed,
 }
 
-/// Whether a text looks like a network or a range of addresses, well-formed or not. Such a text is
-/// never a name and never looked up, because a search list with a wildcard would resolve it to
-/// another host.
-pub fn several_addresses(text: &str) -> Option<Several> {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+/// Whether a text looks like a network, a range or a mistyped address. Such a text is never a name
+/// and never looked up, because a search list with a wildcard would resolve it to another host.
+/// A text like `10.0.0.1-host` or `192.0.2.1-static.example` is a name: the part after the hyphen
+/// has a letter that occurs in no address. The text has no port.
+pub fn address_like(text: &str) -> Option<AddressLike> {
     if let Some((_, prefix)) = text.split_once('/') {
         // The prefix is a number, or a mask in dotted form.
-        return prefix.split('.').all(is_number).then_some(Several::Network);
+        return prefix.split('.').all(is_number).then_some(AddressLike::Network);
     }
-    let (first, _) = text.split_once('-')?;
+    let hyphen = text.split_once('-');
     if text.contains(':') {
         // A zone may contain a hyphen: `fe80::1%br-lan`.
-        let bare = first.trim_start_matches('[').trim_end_matches(']');
-        return bare.parse::<Ipv6Addr>().is_ok().then_some(Several::Range);
+        let bare = hyphen?.0.trim_start_matches('[').trim_end_matches(']');
+        return bare.parse::<Ipv6Addr>().is_ok().then_some(AddressLike::Range);
     }
+    let labels: Vec<&str> = text.strip_suffix('.').unwrap_or(text).splitn(5, '.').collect();
+    let last = text.strip_suffix('.').unwrap_or(text).rsplit('.').next().unwrap_or_default();
     // The last label of a name is not a number, and does not consist of digits and hyphens.
-    let labels = text.strip_suffix('.').unwrap_or(text);
-    let last = labels.rsplit('.').next().unwrap_or_default();
-    let is_range = labels.contains('.')
+    let is_range = hyphen.is_some()
+        && labels.len() > 1
         && last.bytes().any(|byte| byte.is_ascii_digit())
         && last.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-    is_range.then_some(Several::Range)
+    if is_range {
+        return Some(AddressLike::Range);
+    }
+    let [first, second, third, fourth] = labels[..] else { return None };
+    let is_wildcard = |text: &str| ["x", "X", "*"].contains(&text);
+    let is_octet = |text: &str| is_number(text) || is_wildcard(text);
+    let is_malformed = is_number(first)
+        && is_octet(second)
+        && is_octet(third)
+        && (is_wildcard(fourth) || fourth.starts_with(|c: char| c.is_ascii_digit()))
+        // `parse` reads a number, and refuses one that is no octet.
+        && !is_number(fourth)
+        && !fourth.split_once('-').is_some_and(|(_, rest)| rest.contains(is_letter_of_names));
+    is_malformed.then_some(AddressLike::Malformed)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether the letter occurs in names, and neither in an address (`a` to `f`) nor in place of a
+/// number (`x`).
+const fn is_letter_of_names(c: char) -> bool {
+    c.is_ascii_alphabetic() && !c.is_ascii_hexdigit() && !matches!(c, 'x' | 'X')
+}
+
+/// Whether the text is a host with a port: `a.example:80`, `192.0.2.7:80`, `[::1]:80`.
+fn has_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_host = host.ends_with(']') || (!host.is_empty() && !host.contains([':', '[', '/']));
+    is_host && is_number(port)
+}
+
+/// The form of an international name that can be looked up, if it is a name and its form is known.
+fn ascii_form(text: &str) -> Option<Box<str>> {
+    let ascii = punycode::ascii_form(text)?;
+    match Host::parse(&ascii) {
+        Ok(Host::Name(name)) => Some(name),
+        Ok(Host::Address(..)) | Err(_) => None,
+    }
 }
 
 /// Parses `fe80::1%3` or `fe80::1%eth0`, without brackets.
@@ -197,14 +244,19 @@ fn ends_in_a_number(label: &str) -> bool {
 }
 
 /// The reason why a text is not a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostError {
     /// The text is empty.
     Empty,
     /// A character is beyond ASCII.
-    NotAscii,
+    NotAscii {
+        /// The `xn--` form of the name, if it is known.
+        ascii: Option<Box<str>>,
+    },
     /// An opening bracket has no closing bracket at the end.
     Bracket,
+    /// A port follows the host.
+    Port,
     /// The text is a URL or a path.
     Url,
     /// The text is a network, where one address is expected.
@@ -233,7 +285,14 @@ impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "can't be blank",
-            Self::NotAscii => "write an international name in its xn-- form (punycode)",
+            Self::NotAscii { ascii } => {
+                f.write_str("write an international name in its xn-- form (punycode)")?;
+                return match ascii {
+                    Some(ascii) => write!(f, ": {ascii}"),
+                    None => Ok(()),
+                };
+            }
+            Self::Port => "give the host alone, and its port in `ports`",
             Self::Bracket => "an opening bracket needs its closing one at the end",
             Self::Url => "give the host alone, without scheme or path",
             Self::Network => "one address is scanned here: give a network to `openports scan`",
@@ -321,14 +380,13 @@ mod tests {
     fn the_error_says_why_a_text_is_not_a_host() {
         let check = |text: &str, expected| assert_eq!(Host::parse(text), Err(expected), "{text}");
         use HostError::{Bracket, Character, Empty, Hyphen, LabelEmpty, LabelTooLong, NameTooLong};
-        use HostError::{Network, NotAscii, NotV6, Range, Url, Zone};
+        use HostError::{Network, NotV6, Port, Range, Url, Zone};
         check("", Empty);
-        check("bücher.example", NotAscii);
-        check("１２７.0.0.1", NotAscii);
-        check("127。0。0。1", NotAscii);
-        check("\u{fffd}", NotAscii);
         check("[::1", Bracket);
-        check("[::1]:80", Bracket);
+        check("[::1]x", Bracket);
+        for text in ["[::1]:80", "example.com:80", "127.0.0.1:80", "a:99999"] {
+            check(text, Port);
+        }
         check("http://example.com", Url);
         check("example.com/path", Url);
         check("example.com/", Url);
@@ -362,8 +420,9 @@ mod tests {
         ] {
             check(text, Range);
         }
-        check("example.com:80", NotV6);
-        check("127.0.0.1:80", NotV6);
+        check("example.com:", NotV6);
+        check("127.0.0.1:22:33", NotV6);
+        check(":80", NotV6);
         check(":::1", NotV6);
         check("[]", NotV6);
         check("[127.0.0.1]", NotV6);
@@ -410,6 +469,69 @@ mod tests {
             "example.0x2a.",
         ] {
             assert_eq!(Host::parse(text), Err(HostError::Number), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_international_name_is_refused_with_the_form_to_write_if_it_is_known() {
+        for (text, form) in [
+            ("bücher.example", Some("xn--bcher-kva.example")),
+            ("Bücher.Example.", Some("xn--bcher-kva.example.")),
+            ("bücher", Some("xn--bcher-kva")),
+            ("１２７.0.0.1", None),
+            ("127。0。0。1", None),
+            ("\u{fffd}", None),
+            ("bücher.1", None),
+            ("bücher .example", None),
+            ("http://bücher.example", None),
+            ("bücher.example:80", None),
+        ] {
+            let ascii = form.map(Into::into);
+            assert_eq!(Host::parse(text), Err(HostError::NotAscii { ascii }), "{text}");
+        }
+        let error = Host::parse("bücher.example").unwrap_err().to_string();
+        assert!(error.ends_with("xn-- form (punycode): xn--bcher-kva.example"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_begins_like_an_address_is_a_name_and_a_mistyped_address_is_none() {
+        for name in [
+            "192.0.2.1-static.isp.net",
+            "10.0.0.1-2.example",
+            "10.0.0.1-host",
+            "10.0.0.1-5.pool.example",
+            "10.0.0.1-254.x",
+            "1.2.3.4x.example",
+            "10.0.0.host",
+            "x.x.x.x",
+            "10.0.x",
+        ] {
+            assert_eq!(address_like(name), None, "{name}");
+            assert_eq!(Host::parse(name), Ok(Host::Name(name.into())), "{name}");
+        }
+        for text in [
+            "10.0.0.x",
+            "10.0.0.X",
+            "10.x.x.x",
+            "10.0.0.*",
+            "10.0.*.*",
+            "10.0.0.1a",
+            "10.0.0.1_254",
+            "10.0.0.0_24",
+            "10.0.0.1a.",
+            "10.0.0.1-x",
+            "10.0.0.1-2a",
+            "10.0.0.1a-2",
+            "10.0.0.1-2_5",
+        ] {
+            assert_eq!(address_like(text), Some(AddressLike::Malformed), "{text}");
+            assert_eq!(Host::parse(text), Err(HostError::Number), "{text}");
+        }
+        for text in ["1.2.3.1-4-5", "10.0.0.1-254", "10.0.0.1-", "10.0.0.1-10.0.1.9"] {
+            assert_eq!(address_like(text), Some(AddressLike::Range), "{text}");
+        }
+        for text in ["10.0.0.1", "10.0.0.256", "::1", "fe80::1%br-lan", "localhost", "a-1", ""] {
+            assert_eq!(address_like(text), None, "{text}");
         }
     }
 

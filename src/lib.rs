@@ -28,6 +28,7 @@
 //! | [`cidr`] | networks: a prefix and its length |
 //! | [`target_spec`] | the grammar of a target: names, addresses, networks, ranges |
 //! | [`host`], [`port_set`] | a host and a set of ports: parsed once, valid from then on |
+//! | [`punycode`] | the `xn--` form of international names, for messages |
 //! | [`duration`], [`decimal`], [`spelling`] | durations, numbers, suggestions for misspelt words |
 //! | [`service_names`] | the usual service of a port |
 //! | [`top_ports`] | the ports that are open most often |
@@ -108,6 +109,7 @@ pub mod pacer;
 pub mod packet;
 pub mod policy;
 pub mod port_set;
+pub mod punycode;
 pub mod report;
 pub mod scan;
 pub mod service_names;

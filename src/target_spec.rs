@@ -15,9 +15,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::decimal::{DecimalError, parse_decimal};
-use crate::host::{Host, HostError};
+use crate::host::{AddressLike, Host, HostError, address_like};
 use crate::interfaces::Interfaces;
-use crate::port_set::parse_port;
+use crate::port_set::{PortSet, parse_port};
 use crate::spelling::quote;
 
 /// A well-formed target.
@@ -70,14 +70,22 @@ impl AddressRange {
         is_range.then_some(Self { first, last, scope: 0 })
     }
 
-    /// The number of addresses.
+    /// The number of addresses; of all IPv6 addresses one less, which no number here can exceed.
     pub const fn len(&self) -> u128 {
-        bits(self.last) - bits(self.first) + 1
+        (bits(self.last) - bits(self.first)).saturating_add(1)
     }
 
     /// Always false: a range has at least one address.
     pub const fn is_empty(&self) -> bool {
         false
+    }
+
+    /// The logarithm of the number of addresses to base 2, rounded down.
+    fn shift(&self) -> u32 {
+        match (bits(self.last) - bits(self.first)).checked_add(1) {
+            Some(len) => len.ilog2(),
+            None => 128,
+        }
     }
 }
 
@@ -101,7 +109,27 @@ impl Spec {
     /// # Errors
     /// A [`SpecError`].
     pub fn parse_among(text: &str, interfaces: &Interfaces) -> Result<Self, SpecError> {
-        if text.is_empty() {
+        let spec = Self::parse_of_any_size(text, interfaces)?;
+        match &spec.hosts {
+            TargetHosts::Addresses(range) if range.len() > V6_ADDRESSES_MAX => {
+                Err(SpecError::TooLarge { shift: range.shift() })
+            }
+            TargetHosts::Addresses(_) | TargetHosts::Name(_) => Ok(spec),
+        }
+    }
+
+    /// Parses an excluded target, like [`Spec::parse_among`]. It has no port, because an exclusion
+    /// applies to a host, and may have any number of addresses, because none of them is scanned.
+    ///
+    /// # Errors
+    /// A [`SpecError`].
+    pub fn parse_excluded(text: &str, interfaces: &Interfaces) -> Result<Self, SpecError> {
+        let spec = Self::parse_of_any_size(text, interfaces)?;
+        if spec.port.is_some() { Err(SpecError::ExcludedPort) } else { Ok(spec) }
+    }
+
+    fn parse_of_any_size(text: &str, interfaces: &Interfaces) -> Result<Self, SpecError> {
+        if text.trim().is_empty() {
             return Err(SpecError::Host(HostError::Empty));
         }
         if let Some((_, rest)) = text.split_once("://") {
@@ -114,42 +142,43 @@ impl Spec {
         if let Some((address, prefix)) = text.split_once('/') {
             return parse_network(text, address, prefix);
         }
+        if text == "-" {
+            return Err(SpecError::Stdin);
+        }
         if is_port_list(text) {
             return Err(SpecError::PortList);
         }
-        if let Some((first, last)) = text.split_once('-')
+        let colons = text.bytes().filter(|byte| *byte == b':').count();
+        let (host, port) = match text.split_once(':') {
+            Some((host, port)) if colons == 1 => (host, Some(port)),
+            Some(_) | None => (text, None),
+        };
+        if let Some((first, last)) = host.split_once('-')
             && let Ok(first) = first.parse::<IpAddr>()
+            && address_like(host) == Some(AddressLike::Range)
         {
-            return parse_range(first, last);
+            return parse_range(first, last, port);
         }
-        if is_numeric(text) && text.parse::<Ipv4Addr>().is_err() {
+        if is_numeric(host) && host.parse::<Ipv4Addr>().is_err() {
             return Err(SpecError::Octets);
         }
-        match text.bytes().filter(|byte| *byte == b':').count() {
-            0 => Self::of_host(text, None, interfaces),
-            1 => {
-                let (host, port) = text.split_once(':').unwrap_or((text, ""));
-                if host.is_empty() {
-                    return Err(SpecError::Host(HostError::Empty));
-                }
-                Self::of_host(host, Some(read_port(port)?), interfaces)
-            }
-            _ => Self::of_host(text, None, interfaces),
+        if host.is_empty() {
+            return Err(SpecError::Host(HostError::Empty));
         }
-    }
-
-    /// Parses an excluded target, like [`Spec::parse_among`]. It has no port, because an exclusion
-    /// applies to a host.
-    ///
-    /// # Errors
-    /// A [`SpecError`].
-    pub fn parse_excluded(text: &str, interfaces: &Interfaces) -> Result<Self, SpecError> {
-        let spec = Self::parse_among(text, interfaces)?;
-        if spec.port.is_some() { Err(SpecError::ExcludedPort) } else { Ok(spec) }
+        Self::of_host(host, port.map(read_port).transpose()?, interfaces)
     }
 
     fn of_host(text: &str, port: Option<u16>, interfaces: &Interfaces) -> Result<Self, SpecError> {
-        let hosts = match Host::parse_among(text, interfaces).map_err(SpecError::Host)? {
+        let host = Host::parse_among(text, interfaces).map_err(|error| match error {
+            HostError::Network | HostError::Range if text.contains(char::is_whitespace) => {
+                SpecError::Blanks
+            }
+            HostError::Network => SpecError::Network,
+            HostError::Range => SpecError::Range,
+            HostError::Number => SpecError::Octets,
+            error => SpecError::Host(error),
+        })?;
+        let hosts = match host {
             Host::Name(_) => TargetHosts::Name(text.into()),
             Host::Address(address, scope) => {
                 TargetHosts::Addresses(AddressRange::one(address, scope))
@@ -169,6 +198,9 @@ fn parse_bracketed(rest: &str, interfaces: &Interfaces) -> Result<Spec, SpecErro
         None if rest.is_empty() => None,
         None => return Err(SpecError::Trailing { text: quote(rest) }),
     };
+    if address_like(inner).is_some() {
+        return Err(SpecError::Bracketed);
+    }
     // The text in brackets must be an IPv6 address (RFC 3986 section 3.2.2).
     if !inner.contains(':') {
         return Err(SpecError::Host(HostError::NotV6));
@@ -179,8 +211,11 @@ fn parse_bracketed(rest: &str, interfaces: &Interfaces) -> Result<Spec, SpecErro
 /// Parses `10.0.0.0/24` and `10.0.0.0/24:80`.
 fn parse_network(text: &str, address: &str, prefix: &str) -> Result<Spec, SpecError> {
     let Ok(address) = address.parse::<IpAddr>() else {
+        let is_prefix = prefix.starts_with(|c: char| c.is_ascii_digit())
+            && prefix.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
         return Err(match is_numeric(address) || address.contains(':') {
             true => SpecError::Network,
+            false if is_prefix => SpecError::NetworkOfName,
             false => SpecError::Url { meant: address.to_owned() },
         });
     };
@@ -193,9 +228,6 @@ fn parse_network(text: &str, address: &str, prefix: &str) -> Result<Spec, SpecEr
         parse_decimal(prefix, 0..=width).map_err(|_| SpecError::Prefix { family: address })? as u32;
     let host_bits = u128::MAX.checked_shr(128 - width as u32 + prefix).unwrap_or(0);
     let host_bits = if address.is_ipv4() { host_bits & u128::from(u32::MAX) } else { host_bits };
-    if address.is_ipv6() && host_bits >= V6_ADDRESSES_MAX {
-        return Err(SpecError::TooLarge { shift: width as u32 - prefix });
-    }
     let at = |bits: u128| match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(bits as u32)),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(bits)),
@@ -210,12 +242,9 @@ fn parse_network(text: &str, address: &str, prefix: &str) -> Result<Spec, SpecEr
     Ok(Spec { hosts: TargetHosts::Addresses(range), port, masked })
 }
 
-/// Parses `254`, `10.0.1.9` and `254:80` after `10.0.0.1-`.
-fn parse_range(first: IpAddr, last: &str) -> Result<Spec, SpecError> {
-    let (last, port) = match (first, last.split_once(':')) {
-        (IpAddr::V4(_), Some((last, port))) => (last, Some(read_port(port)?)),
-        (IpAddr::V4(_) | IpAddr::V6(_), _) => (last, None),
-    };
+/// Parses `254` and `10.0.1.9` after `10.0.0.1-`.
+fn parse_range(first: IpAddr, last: &str, port: Option<&str>) -> Result<Spec, SpecError> {
+    let port = port.map(read_port).transpose()?;
     let last = match (first, last.parse::<IpAddr>()) {
         (_, Ok(last)) => last,
         (IpAddr::V4(v4), Err(_)) => {
@@ -231,14 +260,14 @@ fn parse_range(first: IpAddr, last: &str) -> Result<Spec, SpecError> {
     let Some(range) = AddressRange::new(first, last) else {
         return Err(SpecError::Backwards { first, last });
     };
-    if range.len() > V6_ADDRESSES_MAX {
-        return Err(SpecError::TooLarge { shift: range.len().ilog2() });
-    }
     Ok(Spec { hosts: TargetHosts::Addresses(range), port, masked: None })
 }
 
 fn read_port(text: &str) -> Result<u16, SpecError> {
-    parse_port(text).map_err(|reason| SpecError::Port { text: quote(text), reason })
+    parse_port(text).map_err(|reason| match PortSet::parse(text) {
+        Ok(_) => SpecError::SeveralPorts { list: text.to_owned() },
+        Err(_) => SpecError::Port { text: quote(text), reason },
+    })
 }
 
 /// Whether the text can only be a list of ports: digits, commas and dashes, or `top:100`. No name
@@ -272,8 +301,21 @@ pub enum SpecError {
         /// The host in it, with its port if there is one.
         meant: String,
     },
+    /// The text after the colon is a list of ports.
+    SeveralPorts {
+        /// The list as written.
+        list: String,
+    },
     /// The text is a list of ports.
     PortList,
+    /// The text is `-`, which means stdin only as the value of a flag.
+    Stdin,
+    /// A network or a range with blanks.
+    Blanks,
+    /// A network or a range in brackets.
+    Bracketed,
+    /// A name with the length of a prefix.
+    NetworkOfName,
     /// The text before the slash looks like an address and is not one.
     Network,
     /// The text after the slash is not the length of a prefix.
@@ -314,6 +356,9 @@ impl fmt::Display for SpecError {
             }
             Self::Host(error) => error.fmt(f),
             Self::Port { text, reason } => write!(f, "the port {text}: {reason}"),
+            Self::SeveralPorts { list } => {
+                write!(f, "one port may follow the colon; give several as -p {list}")
+            }
             Self::Url { meant } if meant.is_empty() => {
                 f.write_str("give the host alone, without scheme or path")
             }
@@ -323,6 +368,15 @@ impl fmt::Display for SpecError {
             Self::PortList => f.write_str(
                 "a list of ports, not a target; ports stand once, behind the targets or in -p",
             ),
+            Self::Stdin => f.write_str("targets on stdin are read with --targets -"),
+            Self::Blanks => f.write_str("a network or a range is written without blanks"),
+            Self::Bracketed => f.write_str(
+                "brackets enclose one address; write a network as 2001:db8::/120 or \
+                 2001:db8::/120:80, and a range as 2001:db8::1-2001:db8::ff with -p 80",
+            ),
+            Self::NetworkOfName => {
+                f.write_str("a network is written with an address, 10.0.0.0/24, not with a name")
+            }
             Self::Network => {
                 f.write_str("expected a network such as 10.0.0.0/24 or 2001:db8::/120")
             }
@@ -342,7 +396,8 @@ impl fmt::Display for SpecError {
             ),
             Self::TooLarge { shift } => write!(
                 f,
-                "has 2^{shift} addresses, of which 2^32 can be scanned: give a /96 or less"
+                "has 2^{shift} addresses, of which 2^32 can be scanned: give a prefix from /96 \
+                 to /128, or a range of as many addresses"
             ),
             Self::ExcludedPort => {
                 f.write_str("targets are excluded here; for ports write --exclude")
@@ -393,7 +448,10 @@ mod tests {
             ("Example.COM.", "name Example.COM."),
             ("a-1", "name a-1"),
             ("1-2.example", "name 1-2.example"),
-            ("1.2.3.4-dsl.example", "error: expected a range"),
+            ("1.2.3.4-dsl.example", "name 1.2.3.4-dsl.example"),
+            ("192.0.2.1-static.isp.net:443", "name 192.0.2.1-static.isp.net port 443"),
+            ("10.0.0.1-2.example", "name 10.0.0.1-2.example"),
+            ("10.0.0.1-host", "name 10.0.0.1-host"),
             ("localhost:80", "name localhost port 80"),
             ("192.0.2.7", "192.0.2.7"),
             ("192.0.2.7:65535", "192.0.2.7 port 65535"),
@@ -433,7 +491,8 @@ mod tests {
             ("10.0.0/8", "error: expected a network"),
             ("10.0.0.0/8/8", "error: the prefix"),
             ("10.0.0.0/8:0", "error: the port \"0\""),
-            ("example.com/24", "error: give the host alone"),
+            ("example.com/24", "error: a network is written with an address"),
+            ("localhost/24:80", "error: a network is written with an address"),
         ] {
             check(text, expected);
         }
@@ -471,12 +530,19 @@ mod tests {
         {
             check(text, "error: no address, network or range");
         }
-        for text in ["80", "22,80", "1-1024", "-", "60000-", "top:100"] {
+        for text in ["80", "22,80", "1-1024", "60000-", "top:100"] {
             check(text, "error: a list of ports");
         }
         check("0x7f.1", "error: ");
         check("0x7f000001", "error: ");
         check("10.0.0.256", "error: no address");
+        for text in
+            ["10.0.0.x", "10.0.0.*", "10.0.0.1a", "10.0.0.1_254", "10.0.0.0_24", "1.2.3.4x:80"]
+        {
+            check(text, "error: no address, network or range");
+        }
+        check("1.2.3.1-4-5", "error: expected a range");
+        check("-", "error: targets on stdin are read with --targets -");
     }
 
     #[test]
@@ -496,11 +562,42 @@ mod tests {
             ("http://a.example/x", "error: give the host alone, without scheme or path: \"a.ex"),
             ("https://[::1]:80/", "error: give the host alone, without scheme or path: \"[::1]:80"),
             ("a.example/x", "error: give the host alone"),
-            ("bücher.example", "error: write an international name"),
+            (" ", "error: can't be blank"),
+            ("localhost:22,80", "error: one port may follow the colon; give several as -p 22,80"),
+            ("127.0.0.1:80-90", "error: one port may follow the colon; give several as -p 80-90"),
+            ("10.0.0.1-9:80,81", "error: one port may follow the colon"),
+            ("10.0.0.0/24:80,81", "error: one port may follow the colon"),
+            ("[::1]:1-9", "error: one port may follow the colon"),
+            ("[::1/128]:80", "error: brackets enclose one address"),
+            ("[::1-::2]:80", "error: brackets enclose one address"),
+            ("[::1-::2]", "error: brackets enclose one address"),
+            ("127.0.0.1 - 127.0.0.3", "error: a network or a range is written without blanks"),
+            (
+                "bücher.example",
+                "error: write an international name in its xn-- form (punycode): \
+                 xn--bcher-kva.example",
+            ),
+            ("bücher.example:80", "error: write an international name"),
             ("exa~mple", "error: a name has no '~'"),
         ] {
             check(text, expected);
         }
+    }
+
+    #[test]
+    fn an_exclusion_may_have_more_addresses_than_can_be_scanned() {
+        for (text, len) in [
+            ("2001:db8::/64", 1 << 64),
+            ("::/0", u128::MAX),
+            ("::1-2001:db8::", 0x2001_0db8 << 96),
+            ("10.0.0.0/8", 1 << 24),
+        ] {
+            let spec = Spec::parse_excluded(text, &Interfaces::default()).unwrap();
+            let TargetHosts::Addresses(range) = spec.hosts else { panic!("a network") };
+            assert_eq!(range.len(), len, "{text}");
+        }
+        let fault = Spec::parse_excluded("::/0:80", &Interfaces::default());
+        assert_eq!(fault, Err(SpecError::ExcludedPort));
     }
 
     #[test]

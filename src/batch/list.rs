@@ -18,7 +18,7 @@ use crate::interfaces::Interfaces;
 use crate::limits;
 use crate::port_set::PortSet;
 use crate::spelling::quote;
-use crate::target_spec::{AddressRange, Spec, TargetHosts};
+use crate::target_spec::{AddressRange, Spec, SpecError, TargetHosts};
 
 /// A line that is not a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,16 +139,27 @@ impl TargetList {
         let Some(entry) = entry(line, self.lines)? else { return Ok(()) };
         let mut words = entry.split_ascii_whitespace();
         let Some(text) = words.next() else { return Ok(()) };
-        let spec = Spec::parse_among(text, &self.interfaces)
-            .map_err(|error| format!("target {}: {error}", quote(text)))?;
+        let spec = Spec::parse_among(text, &self.interfaces).map_err(|error| match error {
+            SpecError::SeveralPorts { list } => {
+                format!("target {}: write its ports behind a blank: {list}", quote(text))
+            }
+            error => format!("target {}: {error}", quote(text)),
+        })?;
         let Some(list) = words.next() else { return self.add(text, &spec) };
+        let ports = PortSet::parse(list).map_err(|error| {
+            match Spec::parse_among(list, &self.interfaces) {
+                Ok(_) => {
+                    format!("{} is no list of ports; each target needs its own line", quote(list))
+                }
+                Err(_) => format!("ports {error}"),
+            }
+        })?;
         if let Some(word) = words.next() {
             return Err(format!("{} follows target and ports", quote(word)));
         }
         if spec.port.is_some() {
             return Err(format!("{} has a port already", quote(text)));
         }
-        let ports = PortSet::parse(list).map_err(|error| format!("ports {error}"))?;
         let ports = self.ports.intern(&ports);
         self.push(text, &spec, ports)
     }

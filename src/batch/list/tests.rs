@@ -103,6 +103,11 @@ fn excluded_targets_are_left_out() {
     let mut all = list("10.0.0.0/24", "80", "");
     all.exclude(&Spec::parse("10.0.0.0/8").unwrap());
     assert_eq!(all.finish().unwrap_err(), "--exclude-targets leaves no target");
+    for network in ["2001:db8::/64", "::/0"] {
+        let mut targets = list("2001:db8::1\n10.0.0.1", "80", "");
+        targets.exclude(&Spec::parse_excluded(network, &Interfaces::default()).unwrap());
+        assert_eq!(shown(&targets.finish().unwrap()), ["10.0.0.1 80..80 80 at 0"], "{network}");
+    }
 }
 
 #[test]
@@ -123,7 +128,8 @@ fn finished_targets_keep_their_place_and_are_marked() {
 
 #[test]
 fn a_bad_line_is_reported_by_number_and_the_others_are_used() {
-    let text = "a\nexa~mple\nb 0\nc 80 x\nd 443\ne\nf:1 2\n10.0.0.9-1\n80\n10.0.0/8";
+    let text = "a\nexa~mple\nb 0\nc 80 x\nd 443\ne\nf:1 2\n10.0.0.9-1\n80\n10.0.0/8\n\
+                127.0.0.1 127.0.0.2\n127.0.0.1 b c\na 22;80\na:22,80";
     let targets = list(text, "80", "443").finish().unwrap();
     let lines: Vec<String> = targets.bad_lines().0.iter().map(show).collect();
     let expected = [
@@ -136,6 +142,10 @@ fn a_bad_line_is_reported_by_number_and_the_others_are_used() {
         "9: target \"80\": a list of ports, not a target; ports stand once, behind the targets or \
          in -p",
         "10: target \"10.0.0/8\": expected a network such as 10.0.0.0/24 or 2001:db8::/120",
+        "11: \"127.0.0.2\" is no list of ports; each target needs its own line",
+        "12: \"b\" is no list of ports; each target needs its own line",
+        "13: ports \"22;80\" at offset 1: invalid decimal string",
+        "14: target \"a:22,80\": write its ports behind a blank: 22,80",
     ];
     assert_eq!(lines, expected);
     assert_eq!((targets.len(), targets.ports_len()), (2, 2));

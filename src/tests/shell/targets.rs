@@ -97,12 +97,45 @@ fn a_target_with_a_port_is_scanned_on_this_port_only() {
 
 #[test]
 fn a_malformed_address_is_never_resolved_as_a_name() {
-    for target in ["10.0.0.1-254-3", "10.0.0-3.1", "127.1", "10.0.0.256", "10.0.0/8", "10.0.0.1,2"]
-    {
+    for target in [
+        "10.0.0.1-254-3",
+        "10.0.0-3.1",
+        "127.1",
+        "10.0.0.256",
+        "10.0.0/8",
+        "10.0.0.1,2",
+        "10.0.0.x",
+        "10.0.0.*",
+        "10.0.0.1a",
+        "10.0.0.1_254",
+        "10.0.0.0_24",
+        "1.2.3.1-4-5",
+    ] {
         let run = run(&["scan", target, "80"]);
         assert_eq!(run.code, Some(64), "{target}");
         assert!(run.stderr.starts_with("openports: TARGET "), "{target}: {}", run.stderr);
     }
+}
+
+#[test]
+fn a_name_that_begins_like_an_address_is_looked_up() {
+    let scratch = Scratch::new("names");
+    let names = ["192.0.2.1-static.isp.net", "10.0.0.1-2.example", "10.0.0.1-host"];
+    let hosts = scratch.file("hosts", format!("127.0.0.1 {}\n", names.join(" ")));
+    assert_eq!(domains(&[&["--hosts", &hosts, "-p", "9"], &names[..]].concat()), {
+        let mut sorted = names;
+        sorted.sort_unstable();
+        sorted
+    });
+}
+
+#[test]
+fn a_network_of_any_size_can_be_excluded() {
+    let targets = ["127.0.0.1", "2001:db8::1", "--exclude-targets", "2001:db8::/64", "9"];
+    assert_eq!(domains(&targets), ["127.0.0.1"]);
+    let all = run(&["scan", "::1", "9", "--exclude-targets", "::/0"]);
+    assert_eq!(all.code, Some(1));
+    assert_eq!(all.stderr, "openports: --exclude-targets leaves no target\n");
 }
 
 #[test]

@@ -130,6 +130,21 @@ fn bad_input_is_reported_in_one_line_that_names_it() {
             "PORTS \"http\": the name of a service; to scan its port write 80, to scan a host of",
         ),
         (&["http://a.example/"], "TARGET \"http://a.example/\": give the host alone"),
+        (&["localhost/24"], "TARGET \"localhost/24\": a network is written with an address"),
+        (&["[::1/128]:80"], "TARGET \"[::1/128]:80\": brackets enclose one address"),
+        (
+            &["127.0.0.1 - 127.0.0.3"],
+            "TARGET \"127.0.0.1 - 127.0.0.3\": a network or a range is written without blanks",
+        ),
+        (&["localhost:22,80"], "TARGET \"localhost:22,80\": one port may follow the colon; give"),
+        (&["-"], "TARGET \"-\": targets on stdin are read with --targets -"),
+        (&[" ", "80"], "TARGET \" \": can't be blank"),
+        (&["10.0.0.x"], "TARGET \"10.0.0.x\": no address, network or range"),
+        (
+            &["bücher.test"],
+            "TARGET \"bücher.test\": write an international name in its xn-- form (punycode): \
+             xn--bcher-kva.test\n",
+        ),
     ] {
         let run = run(&[&["scan"], args].concat());
         assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{args:?}");

@@ -129,34 +129,65 @@ impl Cause {
 /// service.
 pub const BLANK: &str = "can't be blank";
 
-/// The faulty parameters of a request in the order found, each with all its messages.
+/// The faulty parameters and header fields of a request in the order found, each with all its
+/// messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InvalidFields(Vec<(String, Vec<String>)>);
+pub struct InvalidFields(Vec<InvalidField>);
+
+/// A faulty parameter or header field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct InvalidField {
+    name: String,
+    place: FieldPlace,
+    messages: Vec<String>,
+}
+
+/// The part of a request that has a faulty field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FieldPlace {
+    /// The query.
+    Query,
+    /// The header.
+    Header,
+}
 
 impl InvalidFields {
-    /// Adds a message to a field. A message that the field already has is not repeated, and a field
+    /// Adds a message to a parameter. A message that it already has is not repeated, and a field
     /// beyond [`limits::INVALID_FIELDS_MAX`] is dropped.
     pub fn push(&mut self, name: &str, message: &str) {
+        self.push_at(FieldPlace::Query, name, message);
+    }
+
+    /// Adds a message to a header field, like [`InvalidFields::push`].
+    pub fn push_header(&mut self, name: &'static str, message: &str) {
+        self.push_at(FieldPlace::Header, name, message);
+    }
+
+    fn push_at(&mut self, place: FieldPlace, name: &str, message: &str) {
         let is_full = self.is_full();
-        match self.0.iter_mut().find(|(known, _)| known == name) {
-            Some((_, messages)) if messages.iter().any(|known| known == message) => {}
-            Some((_, messages)) => messages.push(message.to_string()),
+        let is_same = |known: &&mut InvalidField| known.name == name && known.place == place;
+        match self.0.iter_mut().find(is_same) {
+            Some(field) if field.messages.iter().any(|known| known == message) => {}
+            Some(field) => field.messages.push(message.to_string()),
             None if is_full => {}
-            None => self.0.push((name.to_string(), vec![message.to_string()])),
+            None => {
+                let (name, messages) = (name.to_string(), vec![message.to_string()]);
+                self.0.push(InvalidField { name, place, messages });
+            }
         }
         assert!(self.0.len() <= limits::INVALID_FIELDS_MAX, "the number of fields is bounded");
-        debug_assert!(self.0.iter().all(|(_, messages)| !messages.is_empty()));
+        debug_assert!(self.0.iter().all(|field| !field.messages.is_empty()));
     }
 
     /// Whether the field has a message.
     pub fn contains(&self, name: &str) -> bool {
-        self.0.iter().any(|(known, _)| known == name)
+        self.0.iter().any(|field| field.name == name)
     }
 
     /// Whether the field has this message.
     fn says(&self, name: &str, message: &str) -> bool {
         let mut fields = self.0.iter();
-        fields.any(|(known, messages)| known == name && messages.iter().any(|it| it == message))
+        fields.any(|field| field.name == name && field.messages.iter().any(|it| it == message))
     }
 
     /// Whether a further field would be dropped.
@@ -169,28 +200,39 @@ impl InvalidFields {
         self.0.is_empty()
     }
 
-    /// `domain, toPort and rate`. A name that is not a plain word is quoted.
-    fn names(&self) -> String {
-        let mut names = String::new();
-        for (index, (name, _)) in self.0.iter().enumerate() {
-            let is_last = index + 1 == self.0.len();
-            names.push_str(match index {
-                0 => "",
-                _ if is_last => " and ",
-                _ => ", ",
-            });
-            let is_word = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
-            names.push_str(&if is_word { name.clone() } else { quote(name) });
+    /// `the query parameters domain, toPort and rate and the header field X`.
+    fn phrase(&self) -> String {
+        let kinds = [(FieldPlace::Query, "query parameter"), (FieldPlace::Header, "header field")];
+        let phrases = kinds.into_iter().filter_map(|(place, kind)| {
+            let of_kind = self.0.iter().filter(|field| field.place == place);
+            let names: Vec<String> = of_kind.map(InvalidField::shown).collect();
+            let (last, others) = names.split_last()?;
+            Some(match others {
+                [] => format!("the {kind} {last}"),
+                others => format!("the {kind}s {} and {last}", others.join(", ")),
+            })
+        });
+        phrases.collect::<Vec<String>>().join(" and ")
+    }
+}
+
+impl InvalidField {
+    /// The name, quoted if it is not a plain word. The name of a header field is one of ours.
+    fn shown(&self) -> String {
+        let is_word =
+            !self.name.is_empty() && self.name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        match self.place {
+            FieldPlace::Query if !is_word => quote(&self.name),
+            FieldPlace::Query | FieldPlace::Header => self.name.clone(),
         }
-        names
     }
 }
 
 impl Serialize for InvalidFields {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, messages) in &self.0 {
-            map.serialize_entry(name, messages)?;
+        for field in &self.0 {
+            map.serialize_entry(&field.name, &field.messages)?;
         }
         map.end()
     }
@@ -222,11 +264,9 @@ impl Problem {
     /// Panics if no field is faulty.
     pub fn invalid(fields: InvalidFields) -> Self {
         assert!(!fields.is_empty(), "at least one field is faulty");
-        let (names, plural) = (fields.names(), if fields.0.len() == 1 { "" } else { "s" });
         let is_range_missing = fields.says("toPort", BLANK);
         let or = if is_range_missing { ", or give ports=22,80-90 instead of toPort" } else { "" };
-        let detail =
-            format!("Correct the query parameter{plural} {names}, see invalid_fields{or}.");
+        let detail = format!("Correct {}, see invalid_fields{or}.", fields.phrase());
         Self { invalid_fields: fields, ..Self::new(Cause::InvalidRequest, detail) }
     }
 

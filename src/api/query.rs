@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::problem::{BLANK, InvalidFields};
 use crate::duration;
-use crate::host::{Family, Host};
+use crate::host::{Family, Host, HostError};
 use crate::interfaces::Interfaces;
 use crate::limits::{self, Settings};
 use crate::port_set::list::PortsError;
@@ -53,7 +53,7 @@ enum Required {
     Always,
     /// Required unless `ports` is given.
     WithoutPorts,
-    /// Required unless the target names a port.
+    /// Required unless the target has a port, valid or not.
     WithoutTargetPort,
     Never,
 }
@@ -133,7 +133,7 @@ struct Draft {
     from_port: Option<u16>,
     ports: Option<PortSet>,
     /// The port of a `host:port` target.
-    target_port: Option<u16>,
+    target_port: TargetPort,
     exclude: Option<PortSet>,
     timeout: Option<Timeout>,
     technique: Option<Technique>,
@@ -141,6 +141,18 @@ struct Draft {
     /// The values of all other parameters, which start with the defaults of the service.
     options: ScanOptions,
     expect: Option<PortSet>,
+}
+
+/// The port in the target of a probe.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum TargetPort {
+    /// The target is missing, or has no port.
+    #[default]
+    Missing,
+    /// The target has a port that could not be read.
+    Faulty,
+    /// The port.
+    Port(u16),
 }
 
 fn read_host(draft: &mut Draft, text: &str) -> Result<(), String> {
@@ -151,14 +163,23 @@ fn read_host(draft: &mut Draft, text: &str) -> Result<(), String> {
 /// Reads a host, or `host:port` as in blackbox_exporter, where an IPv6 address is in brackets.
 fn read_probe_target(draft: &mut Draft, text: &str) -> Result<(), String> {
     let (host, port) = match text.rsplit_once(':') {
+        // A URL, for which `Host` has a message.
+        Some(_) if text.contains("://") => (text, None),
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
         Some(_) | None => (text, None),
     };
     if let Some(port) = port {
-        draft.target_port =
-            Some(parse_port(port).map_err(|error| format!("port {}: {error}", quote(port)))?);
+        draft.target_port = TargetPort::Faulty;
+        let port = parse_port(port).map_err(|error| format!("port {}: {error}", quote(port)))?;
+        draft.target_port = TargetPort::Port(port);
     }
-    let host = Host::parse_among(host, &draft.interfaces);
+    let host = Host::parse_among(host, &draft.interfaces).map_err(|error| match error {
+        HostError::NotV6 => {
+            draft.target_port = TargetPort::Faulty;
+            "no IPv6 address; a target is HOST, HOST:PORT or [2001:db8::1]:PORT".to_owned()
+        }
+        error => error.to_string(),
+    });
     put(&mut draft.domain, host.map(|host| (host, text.into())))
 }
 
@@ -192,13 +213,15 @@ pub fn parse_probe(
             Some(most) => {
                 draft.deadline = Some(draft.deadline.map_or(most, |deadline| deadline.min(most)));
             }
-            None => faults.push(SCRAPE_TIMEOUT, "must be a number of seconds above 0"),
+            None => faults.push_header(SCRAPE_TIMEOUT, "must be a number of seconds above 0"),
         }
     }
     match (draft.target_port, &draft.ports) {
-        (Some(port), None) => draft.ports = Some(PortSet::from_range(port, port)),
-        (Some(_), Some(_)) => faults.push("ports", "give ports, or a port in target, but not both"),
-        (None, _) => {}
+        (TargetPort::Port(port), None) => draft.ports = Some(PortSet::from_range(port, port)),
+        (TargetPort::Port(_), Some(_)) => {
+            faults.push("ports", "give ports, or a port in target, but not both");
+        }
+        (TargetPort::Missing | TargetPort::Faulty, _) => {}
     }
     // The shortest time applies, because each can be set without knowledge of the others.
     if let (Some(deadline), Some(Timeout::Fixed(timeout))) = (draft.deadline, draft.timeout) {
@@ -250,7 +273,7 @@ fn read_known(table: &[Parameter], pairs: &[Pair], draft: &mut Draft, faults: &m
         let is_required = match required {
             Required::Always => true,
             Required::WithoutPorts => !is_given(pairs, "ports"),
-            Required::WithoutTargetPort => draft.target_port.is_none(),
+            Required::WithoutTargetPort => draft.target_port == TargetPort::Missing,
             Required::Never => false,
         };
         let value: &str = match values.next() {
@@ -410,6 +433,7 @@ mod tests {
     use std::num::{NonZeroU16, NonZeroU32};
 
     use super::*;
+    use crate::api::problem::Problem;
 
     fn read(query: &str) -> Result<ScanRequest, serde_json::Value> {
         parse(query, &Settings::default()).map_err(|faults| serde_json::to_value(faults).unwrap())
@@ -636,8 +660,18 @@ mod tests {
         check("deadline=2s", Some("10"), 2_000);
         check("deadline=20s", Some("10"), 9_500);
         for header in ["", "0", "-1", "x", "NaN", "inf", "1e400"] {
-            assert!(deadline("", Some(header)).is_err(), "{header:?}");
+            let faults = deadline("", Some(header)).unwrap_err();
+            assert_eq!(
+                Problem::invalid(faults).detail(),
+                "Correct the header field X-Prometheus-Scrape-Timeout-Seconds, see invalid_fields."
+            );
         }
+        let faults = deadline("rate=0&x=1", Some("0")).unwrap_err();
+        assert_eq!(
+            Problem::invalid(faults).detail(),
+            "Correct the query parameters rate and x and the header field \
+             X-Prometheus-Scrape-Timeout-Seconds, see invalid_fields."
+        );
     }
 
     #[test]
@@ -681,6 +715,18 @@ mod tests {
         check("target=a:", "target", "port \"\": invalid decimal string");
         check("target=a:x&ports=80", "target", "port \"x\": invalid decimal string");
         check("target=:80", "target", "can't be blank");
+        check("target=http://a:80/", "target", "give the host alone, without scheme or path");
+        let check_all = |target: &str, expected: serde_json::Value| {
+            let faults = read(&format!("target={target}")).unwrap_err();
+            assert_eq!(serde_json::to_value(faults).unwrap(), expected, "{target}");
+        };
+        let port = "port \"0\": must be from 1 to 65535";
+        check_all("127.0.0.1:0", serde_json::json!({ "target": [port] }));
+        let form = "no IPv6 address; a target is HOST, HOST:PORT or [2001:db8::1]:PORT";
+        check_all("127.0.0.1:22:33", serde_json::json!({ "target": [form] }));
+        let character = "a name has no '~'";
+        let both = serde_json::json!({ "target": [character], "ports": ["can't be blank"] });
+        check_all("a~b", both);
     }
 
     #[test]
@@ -709,7 +755,10 @@ mod tests {
         domain("+a", "a name has no ' '");
         domain("a%0d%0ab", "a name has no '\\r'");
         domain("2130706433", &crate::host::HostError::Number.to_string());
-        domain("b%C3%BCcher.de", "write an international name in its xn-- form (punycode)");
+        domain(
+            "b%C3%BCcher.de",
+            "write an international name in its xn-- form (punycode): xn--bcher-kva.de",
+        );
         let ports = |text: &str, expected: &str| {
             let faults = serde_json::json!({ "ports": [expected] });
             assert_eq!(read(&format!("domain=a&ports={text}")), Err(faults), "{text}");

@@ -92,7 +92,8 @@ fn encode(label: &str) -> Option<String> {
             }
             if *other == code {
                 push_number(&mut encoded, delta, bias);
-                bias = adapt(delta, handled + 1, handled == ascii_len);
+                let damp = if handled == ascii_len { DAMP } else { 2 };
+                bias = adapt(delta / damp, handled + 1);
                 delta = 0;
                 handled += 1;
             }
@@ -126,10 +127,9 @@ fn digit(value: u32) -> char {
     char::from(digit)
 }
 
-/// The next bias (RFC 3492 section 6.1).
-const fn adapt(delta: u32, handled: u32, is_first: bool) -> u32 {
-    let mut delta = if is_first { delta / DAMP } else { delta / 2 };
-    delta += delta / handled;
+/// The next bias (RFC 3492 section 6.1), from the damped delta.
+const fn adapt(damped: u32, handled: u32) -> u32 {
+    let mut delta = damped + damped / handled;
     let mut steps = 0;
     while delta > (BASE - T_MIN) * T_MAX / 2 {
         delta /= BASE - T_MIN;

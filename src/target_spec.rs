@@ -169,15 +169,8 @@ impl Spec {
     }
 
     fn of_host(text: &str, port: Option<u16>, interfaces: &Interfaces) -> Result<Self, SpecError> {
-        let host = Host::parse_among(text, interfaces).map_err(|error| match error {
-            HostError::Network | HostError::Range if text.contains(char::is_whitespace) => {
-                SpecError::Blanks
-            }
-            HostError::Network => SpecError::Network,
-            HostError::Range => SpecError::Range,
-            HostError::Number => SpecError::Octets,
-            error => SpecError::Host(error),
-        })?;
+        let host = Host::parse_among(text, interfaces);
+        let host = host.map_err(|error| SpecError::of_host(text, error))?;
         let hosts = match host {
             Host::Name(_) => TargetHosts::Name(text.into()),
             Host::Address(address, scope) => {
@@ -346,6 +339,24 @@ pub enum SpecError {
         /// The text, as [`quote`] writes it.
         text: String,
     },
+}
+
+impl SpecError {
+    /// The error for a text that is neither a single host nor a well-formed target of another form.
+    fn of_host(text: &str, error: HostError) -> Self {
+        let is_several = [HostError::Network, HostError::Range].contains(&error);
+        if is_several && text.contains(char::is_whitespace) {
+            Self::Blanks
+        } else if error == HostError::Network {
+            Self::Network
+        } else if error == HostError::Range {
+            Self::Range
+        } else if error == HostError::Number {
+            Self::Octets
+        } else {
+            Self::Host(error)
+        }
+    }
 }
 
 impl fmt::Display for SpecError {

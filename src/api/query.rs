@@ -173,13 +173,11 @@ fn read_probe_target(draft: &mut Draft, text: &str) -> Result<(), String> {
         let port = parse_port(port).map_err(|error| format!("port {}: {error}", quote(port)))?;
         draft.target_port = TargetPort::Port(port);
     }
-    let host = Host::parse_among(host, &draft.interfaces).map_err(|error| match error {
-        HostError::NotV6 => {
-            draft.target_port = TargetPort::Faulty;
-            "no IPv6 address; a target is HOST, HOST:PORT or [2001:db8::1]:PORT".to_owned()
-        }
-        error => error.to_string(),
-    });
+    let host = Host::parse_among(host, &draft.interfaces);
+    if host == Err(HostError::NotV6) {
+        draft.target_port = TargetPort::Faulty;
+        return Err("no IPv6 address; a target is HOST, HOST:PORT or [2001:db8::1]:PORT".to_owned());
+    }
     put(&mut draft.domain, host.map(|host| (host, text.into())))
 }
 

@@ -139,11 +139,11 @@ impl TargetList {
         let Some(entry) = entry(line, self.lines)? else { return Ok(()) };
         let mut words = entry.split_ascii_whitespace();
         let Some(text) = words.next() else { return Ok(()) };
-        let spec = Spec::parse_among(text, &self.interfaces).map_err(|error| match error {
-            SpecError::SeveralPorts { list } => {
-                format!("target {}: write its ports behind a blank: {list}", quote(text))
+        let spec = Spec::parse_among(text, &self.interfaces).map_err(|error| {
+            if let SpecError::SeveralPorts { list } = error {
+                return format!("target {}: write its ports behind a blank: {list}", quote(text));
             }
-            error => format!("target {}: {error}", quote(text)),
+            format!("target {}: {error}", quote(text))
         })?;
         let Some(list) = words.next() else { return self.add(text, &spec) };
         let ports = PortSet::parse(list).map_err(|error| {

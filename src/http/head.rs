@@ -115,7 +115,14 @@ impl HeadScan {
             return Err(Refusal::MethodTooLong);
         }
         if line.len() > REQUEST_LINE_BYTES_MAX {
-            return Err(Refusal::TargetTooLong);
+            // The method and the blank after it have at most METHOD_BYTES_MAX + 1 bytes, and what
+            // follows the target and its blank should be the version.
+            let mut words = line.split(|byte| *byte == b' ').skip(1);
+            let is_complete = words.next().is_some_and(|target| target.len() <= TARGET_BYTES_MAX);
+            let is_target_fine = is_complete && words.next().is_some();
+            let refusal =
+                if is_target_fine { Refusal::RequestLine } else { Refusal::TargetTooLong };
+            return Err(refusal);
         }
         Ok(())
     }
@@ -943,6 +950,10 @@ mod tests {
         let endless = format!("GET /{}", "a".repeat(REQUEST_LINE_BYTES_MAX));
         refuse(&endless[..=REQUEST_LINE_BYTES_MAX], Refusal::TargetTooLong);
         refuse("A".repeat(100_000), Refusal::MethodTooLong);
+        refuse(format!("GET / {}", "H".repeat(100_000)), Refusal::RequestLine);
+        refuse(format!("GET / HTTP/1.1{}", "1".repeat(100_000)), Refusal::RequestLine);
+        refuse(format!("GET /{target}aa HTTP/1.1{}", "1".repeat(999)), Refusal::TargetTooLong);
+        assert_eq!((Refusal::MethodTooLong.status(), Refusal::RequestLine.status()), (400, 400));
         refuse("M".repeat(METHOD_BYTES_MAX + 1), Refusal::MethodTooLong);
         let method = "M".repeat(METHOD_BYTES_MAX);
         let bytes = format!("{method} /{target} HTTP/1.1\r\nHost: h\r\n\r\n");

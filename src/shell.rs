@@ -196,10 +196,24 @@ impl ResultFile {
     }
 }
 
+/// Refuses addresses that bind(2) accepts and that no packet can have as its source (RFC 1122
+/// section 3.2.1.3, RFC 4291 section 2.7).
+fn check_unicast(address: IpAddr, label: &str) -> Result<(), String> {
+    let address = address.to_canonical();
+    let kind = match address {
+        _ if address.is_unspecified() => "the unspecified address",
+        _ if address.is_multicast() => "a multicast address",
+        IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address",
+        IpAddr::V4(_) | IpAddr::V6(_) => return Ok(()),
+    };
+    Err(format!("{label} {address}: is {kind}, which cannot be a source"))
+}
+
 /// The addresses of `--source`, which messages name by `label`.
 pub(crate) fn sources(flag: &SourceFlag, label: &str) -> Result<Sources, String> {
     let addresses = match flag {
         SourceFlag::Address(address) => {
+            check_unicast(*address, label)?;
             sys::interfaces::check_local(*address).map_err(|error| {
                 format!("{label} {address}: is no address of this machine ({error})")
             })?;

@@ -102,7 +102,7 @@ impl Core {
             names,
             sockets: Sockets::new(shares.total()),
             batch: BatchRun::default(),
-            pipeline: Pipeline::new(Jobs::new(&shares, policy), resolver),
+            pipeline: Pipeline::new(Jobs::new(&shares, policy, settings.sources), resolver),
             shutdown: Shutdown::new(settings.drain_delay, settings.drain_timeout),
             responder: Responder::new(clients, admission, announcement, settings),
             telemetry: Telemetry::new(log, wall),

@@ -94,6 +94,11 @@ pub enum LookupFailure {
     UnknownHost,
     /// The name exists, but has no address of the requested family.
     NoAddress,
+    /// As [`LookupFailure::NoAddress`], where the source address of this run determines the family.
+    NoAddressFor {
+        /// The source address.
+        source: IpAddr,
+    },
     /// This machine had no resources left: too many lookups, or no free descriptor until the
     /// deadline.
     Overloaded,
@@ -110,7 +115,7 @@ impl LookupFailure {
     pub const fn label(self) -> &'static str {
         match self {
             Self::UnknownHost => "unknown_host",
-            Self::NoAddress => "no_address",
+            Self::NoAddress | Self::NoAddressFor { .. } => "no_address",
             Self::Overloaded => "overloaded",
             Self::Unreachable => "unreachable",
             Self::TimedOut => "timed_out",
@@ -124,6 +129,14 @@ impl std::fmt::Display for LookupFailure {
         f.write_str(match self {
             Self::UnknownHost => "the name does not exist; check its spelling",
             Self::NoAddress => "the host has no address of the family asked for",
+            Self::NoAddressFor { source } => {
+                let family = if source.is_ipv4() { "IPv4" } else { "IPv6" };
+                return write!(
+                    f,
+                    "the host has no {family} address, and --source gives only the {family} \
+                     address {source}"
+                );
+            }
             Self::Overloaded => "too many names are being looked up; try again in a moment",
             Self::Unreachable => "no name server could be reached; check resolv.conf",
             Self::TimedOut => "no name server answered in time; try again, or check resolv.conf",

@@ -26,7 +26,7 @@ use openports::event_loop::EventLoop;
 use openports::host::Family;
 use openports::limits;
 use openports::listen_address::Listen;
-use openports::policy::Policy;
+use openports::policy::{Exposure, Policy};
 use openports::service_names::Names;
 use openports::sys::linux::{FilePaths, Linux};
 use openports::sys::listeners::Listener;
@@ -107,7 +107,8 @@ fn serve(mut config: Config, origins: &Origins) -> Result<u8, String> {
     config.listen = listeners.iter().map(|listener| listener.at().clone()).collect();
     let bound = config.listen.clone();
     let files = files(&config);
-    let mut service = service(config, limit, origins)?;
+    let exposure = config.exposure();
+    let mut service = service(config, limit, exposure, origins)?;
     service.set_example(Example { own_address: own_address(), token_file: files.token.clone() });
     service.announce(&bound, limit);
     warn_of_variables(&mut service);
@@ -172,7 +173,7 @@ fn scan(mut config: Config, arguments: &ScanArguments, origins: &Origins) -> Res
     config.settings.connections_max = 1;
     config.settings.scans_max = batch.lookups_at_once();
     let files = files(&config);
-    let mut service = service(config, limit, origins)?;
+    let mut service = service(config, limit, Exposure::NoListener, origins)?;
     warn_of_variables(&mut service);
     service.begin_batch(batch);
     let code = Linux::new(signals, files)
@@ -228,7 +229,12 @@ fn token(file: &Path, origins: &Origins) -> Result<BearerToken, String> {
 }
 
 /// The core, with its share of `limit` descriptors.
-fn service(mut config: Config, limit: usize, origins: &Origins) -> Result<Core, String> {
+fn service(
+    mut config: Config,
+    limit: usize,
+    exposure: Exposure,
+    origins: &Origins,
+) -> Result<Core, String> {
     let seed = sys::random_seed().map_err(|error| format!("random seed: {error}"))?;
     let memory = sys::memory_limit();
     let syns = config.settings.in_flight_max.or(memory.map(budget::syns_bearable));
@@ -240,7 +246,6 @@ fn service(mut config: Config, limit: usize, origins: &Origins) -> Result<Core, 
     let shares = Shares::split(limit, open, &config.settings).map_err(|error| error.to_string())?;
     config.settings.interfaces = sys::interfaces();
     let services = sys::read_file(Path::new("/etc/services"), limits::NAME_FILE_BYTES_MAX);
-    let exposure = config.exposure();
     let options = Options {
         settings: config.settings,
         shares,

@@ -18,6 +18,8 @@ use crate::cidr::Cidr;
 /// Which machines can reach this service's listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exposure {
+    /// None: a run from the command line has no listeners, and its user has chosen the policy.
+    NoListener,
     /// Only this machine: every listener is bound to a loopback address or a Unix socket.
     LoopbackOnly,
     /// Other machines too. A scan of a loopback target would disclose private services to them.
@@ -41,13 +43,16 @@ pub struct Policy {
 pub enum Denial {
     /// A network of `--deny` contains it.
     Listed,
+    /// As [`Denial::Listed`], in a run from the command line.
+    Excluded,
     /// 169.254.0.0/16 (RFC 3927), fe80::/10 (RFC 4291 section 2.5.6).
     LinkLocal,
     /// 224.0.0.0/4 (RFC 5771), ff00::/8 (RFC 4291 section 2.7).
     Multicast,
     /// 255.255.255.255 (RFC 919 section 7).
     Broadcast,
-    /// 0.0.0.0/8 (RFC 1122 section 3.2.1.3) and `::`, which connect to this machine.
+    /// 0.0.0.0/8 (RFC 1122 section 3.2.1.3) and its IPv6 forms, of which `::` connects to this
+    /// machine too.
     Unspecified,
     /// The metadata service of a cloud, which provides credentials.
     Metadata,
@@ -57,8 +62,9 @@ pub enum Denial {
 
 impl Denial {
     /// Every reason, in the order of its discriminant.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Listed,
+        Self::Excluded,
         Self::LinkLocal,
         Self::Multicast,
         Self::Broadcast,
@@ -71,6 +77,7 @@ impl Denial {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Listed => "listed",
+            Self::Excluded => "excluded",
             Self::LinkLocal => "link_local",
             Self::Multicast => "multicast",
             Self::Broadcast => "broadcast",
@@ -85,10 +92,13 @@ impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Listed => "this service is configured not to scan that address",
+            Self::Excluded => "--exclude-targets or --deny excludes that address",
             Self::LinkLocal => "link-local addresses are not scanned",
             Self::Multicast => "multicast addresses are not scanned",
             Self::Broadcast => "the broadcast address is not scanned",
-            Self::Unspecified => "the unspecified address is not scanned",
+            Self::Unspecified => {
+                "unspecified addresses (0.0.0.0/8, in IPv6 ::/104) are not scanned"
+            }
             Self::Metadata => "the address of a cloud's metadata service is not scanned",
             Self::Loopback => "this service does not scan the machine that it runs on",
         })
@@ -134,7 +144,10 @@ impl Policy {
         let readings = readings(address);
         let names = |list: &[Cidr], reading| list.iter().any(|cidr| cidr.contains(reading));
         if readings.iter().any(|reading| names(&self.deny, *reading)) {
-            return Err(Denial::Listed);
+            return Err(match self.exposure {
+                Exposure::NoListener => Denial::Excluded,
+                Exposure::LoopbackOnly | Exposure::Outside => Denial::Listed,
+            });
         }
         if names(&self.allow, address) {
             return Ok(());
@@ -152,8 +165,8 @@ impl Policy {
     fn default_denial(&self, reading: IpAddr) -> Option<Denial> {
         let (_, denial) = DENIED.iter().find(|(cidr, _)| cidr.contains(reading))?;
         match (denial, self.exposure) {
-            (Denial::Loopback, Exposure::LoopbackOnly) => None,
-            (denial, Exposure::LoopbackOnly | Exposure::Outside) => Some(*denial),
+            (Denial::Loopback, Exposure::NoListener | Exposure::LoopbackOnly) => None,
+            (denial, _) => Some(*denial),
         }
     }
 }
@@ -371,6 +384,16 @@ mod tests {
         check(&policy, "fd00:ec2::254", Ok(()));
         check(&policy, "fd00:ec2::253", Err(Denial::Metadata));
         check(&policy, "2001:db8::1", Err(Denial::Listed));
+    }
+
+    #[test]
+    fn a_run_from_the_command_line_names_its_flags_and_may_scan_this_machine() {
+        let policy = policy(&[], &["192.0.2.0/24"], Exposure::NoListener);
+        check(&policy, "192.0.2.7", Err(Denial::Excluded));
+        check(&policy, "::ffff:192.0.2.7", Err(Denial::Excluded));
+        check(&policy, "127.0.0.1", Ok(()));
+        check(&policy, "0.0.3.81", Err(Denial::Unspecified));
+        check(&policy, "::2", Err(Denial::Unspecified));
     }
 
     #[test]

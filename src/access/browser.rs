@@ -121,7 +121,9 @@ impl HostGuard {
     /// without Host (HTTP/1.0) does not come from a browser.
     pub fn check(&self, host: Option<&str>) -> Result<(), ForeignHost> {
         let host = match (self.exposure, host) {
-            (Exposure::Outside, _) | (Exposure::LoopbackOnly, None) => return Ok(()),
+            (Exposure::NoListener | Exposure::Outside, _) | (Exposure::LoopbackOnly, None) => {
+                return Ok(());
+            }
             (Exposure::LoopbackOnly, Some(host)) => host,
         };
         let (name, _) = split_port(host);

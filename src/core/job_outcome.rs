@@ -3,6 +3,7 @@
 //! The outcome borrows the sets of the scans. Only a job with several addresses needs unions of its
 //! own. This module has no state and counts nothing itself; `responder` and `batch_run` call it.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::admission::{RETRY_AFTER, RETRY_AFTER_SHUTDOWN};
@@ -13,6 +14,7 @@ use crate::api::probe::{ProbeFailure, Probed, probe_response, verdict};
 use crate::api::problem::{Cause, Problem, sentence};
 use crate::dns::LookupFailure;
 use crate::http::Response;
+use crate::policy::Denial;
 use crate::port_set::PortSet;
 use crate::report::log::Record;
 use crate::report::{PortTally, ScanRecord};
@@ -192,7 +194,9 @@ pub(super) fn failure_problem(failure: &JobFailure) -> Problem {
     match failure {
         JobFailure::Lookup(failure) => {
             let cause = match failure {
-                LookupFailure::UnknownHost | LookupFailure::NoAddress => Cause::UnknownHost,
+                LookupFailure::UnknownHost
+                | LookupFailure::NoAddress
+                | LookupFailure::NoAddressFor { .. } => Cause::UnknownHost,
                 LookupFailure::ServerFailure | LookupFailure::Unreachable => Cause::DnsFailure,
                 LookupFailure::TimedOut => Cause::DnsTimeout,
                 LookupFailure::Overloaded => return Problem::overloaded(RETRY_AFTER),
@@ -200,10 +204,24 @@ pub(super) fn failure_problem(failure: &JobFailure) -> Problem {
             Problem::new(cause, sentence(failure))
         }
         JobFailure::Denied(address, denial) => {
-            let detail = format!("The address {address} is not scanned: {denial}.");
+            let hint = if has_port_for_a_group(*address, *denial) {
+                " If its last part is a port, write the address in brackets: [::1]:80."
+            } else {
+                ""
+            };
+            let detail = format!("The address {address} is not scanned: {denial}.{hint}");
             Problem::new(Cause::TargetDenied, detail)
         }
         JobFailure::ShuttingDown => Problem::draining(RETRY_AFTER_SHUTDOWN),
+    }
+}
+
+/// Whether an unspecified address such as `::1:80` was probably meant as the address `::1` and a
+/// port.
+fn has_port_for_a_group(address: IpAddr, denial: Denial) -> bool {
+    match (address, denial) {
+        (IpAddr::V6(v6), Denial::Unspecified) => v6.segments()[6] != 0,
+        (IpAddr::V4(_) | IpAddr::V6(_), _) => false,
     }
 }
 

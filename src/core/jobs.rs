@@ -22,7 +22,7 @@ use crate::dns::{LookupFailure, LookupRequest};
 use crate::event::local_drops::LocalDrops;
 use crate::event::{Backlog, Outcome, RouteResult};
 use crate::host::Host;
-use crate::limits;
+use crate::limits::{self, Sources};
 use crate::policy::Policy;
 use crate::scan::ledger::PortState;
 use crate::scan::options::Addresses;
@@ -70,6 +70,7 @@ pub(super) struct Jobs {
     jobs: Slots<Job>,
     schedulers: Schedulers,
     policy: Policy,
+    sources: Sources,
     events: VecDeque<(Key, JobEvent)>,
     routes_wanted: VecDeque<RouteQuery>,
     /// The deadlines of jobs whose names are being looked up.
@@ -79,12 +80,13 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    /// No jobs, with the budgets of `shares`.
-    pub(super) fn new(shares: &Shares, policy: Policy) -> Self {
+    /// No jobs, with the budgets of `shares` and the source addresses of their probes.
+    pub(super) fn new(shares: &Shares, policy: Policy, sources: Sources) -> Self {
         Self {
             jobs: Slots::new(),
             schedulers: Schedulers::new(shares),
             policy,
+            sources,
             events: VecDeque::new(),
             routes_wanted: VecDeque::new(),
             lookups: Timers::default(),
@@ -137,6 +139,7 @@ impl Jobs {
         let addresses = match found {
             Ok(addresses) => addresses,
             Err(failure) => {
+                let failure = explain_family(failure, self.sources);
                 self.fail(key, JobFailure::Lookup(failure));
                 return Effect::Applied;
             }
@@ -154,7 +157,7 @@ impl Jobs {
         if allowed.is_empty() {
             let failure = match first_denial {
                 Some((address, denial)) => JobFailure::Denied(address, denial),
-                None => JobFailure::Lookup(LookupFailure::NoAddress),
+                None => JobFailure::Lookup(explain_family(LookupFailure::NoAddress, self.sources)),
             };
             self.fail(key, failure);
             return Effect::Applied;
@@ -441,6 +444,15 @@ impl Jobs {
             }),
             "1: a job in the state `Scanning` has its scans in the scheduler"
         );
+    }
+}
+
+/// Names the source address if it is the reason why only one address family can be scanned.
+fn explain_family(failure: LookupFailure, sources: Sources) -> LookupFailure {
+    match (failure, sources.v4, sources.v6) {
+        (LookupFailure::NoAddress, Some(source), None)
+        | (LookupFailure::NoAddress, None, Some(source)) => LookupFailure::NoAddressFor { source },
+        (failure, _, _) => failure,
     }
 }
 

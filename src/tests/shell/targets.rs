@@ -139,6 +139,26 @@ fn a_network_of_any_size_can_be_excluded() {
 }
 
 #[test]
+fn a_denied_address_is_reported_with_the_flags_or_the_block_that_deny_it() {
+    for (args, expected) in [
+        (
+            &["localhost", "-4", "--exclude-targets", "127.0.0.1"][..],
+            "127.0.0.1 is not scanned: --exclude-targets or --deny excludes that address",
+        ),
+        (&["127.0.0.1", "--deny", "127.0.0.0/8"], "--exclude-targets or --deny excludes"),
+        (&["::2"], "::2 is not scanned: unspecified addresses (0.0.0.0/8, in IPv6 ::/104) are"),
+        (&["0.0.3.81"], "0.0.3.81 is not scanned: unspecified addresses (0.0.0.0/8, in IPv6"),
+        (&["::1:80"], "If its last part is a port, write the address in brackets: [::1]:80."),
+    ] {
+        let run = run(&[&["scan", "-p", "80"], args].concat());
+        assert_eq!(run.code, Some(1), "{args:?}");
+        assert!(run.stderr.contains(expected), "{args:?}: {}", run.stderr);
+        let has_hint = run.stderr.contains("in brackets");
+        assert_eq!(has_hint, args[0] == "::1:80", "{args:?}: {}", run.stderr);
+    }
+}
+
+#[test]
 fn a_list_may_have_a_byte_order_mark_and_any_bytes_in_comments() {
     let (_one, port) = listener([127, 0, 0, 1]);
     let scratch = Scratch::new("mark");
@@ -280,11 +300,20 @@ fn connects_come_from_the_requested_source() {
     for (source, expected) in [
         ("192.0.2.1", "--source 192.0.2.1: is no address of this machine"),
         ("nosuch0", "--source nosuch0: there is no such interface"),
+        ("224.0.0.1", "--source 224.0.0.1: is a multicast address, which cannot be a source"),
+        ("0.0.0.0", "--source 0.0.0.0: is the unspecified address"),
+        ("::", "--source ::: is the unspecified address"),
+        ("255.255.255.255", "--source 255.255.255.255: is the broadcast address"),
     ] {
         let run = run(&["scan", "127.0.0.1", &port, "--source", source]);
         assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{source}");
         assert!(run.stderr.contains(expected), "{source}: {}", run.stderr);
     }
+    let other = run(&["scan", "::1", "127.0.0.2", &port, "--source", "127.0.0.1"]);
+    assert_eq!(other.code, Some(1));
+    let expected =
+        "the host has no IPv4 address, and --source gives only the IPv4 address 127.0.0.1";
+    assert!(other.stderr.to_lowercase().contains(&expected.to_lowercase()), "{}", other.stderr);
     let other = run(&["scan", "-6", "localhost", &port, "--source", "127.0.0.1"]);
     assert_eq!(other.code, Some(1));
     assert!(other.stderr.contains("--source has no IPv6 address"), "{}", other.stderr);

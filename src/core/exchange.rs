@@ -25,6 +25,8 @@ pub(super) struct Exchange {
     pub(super) route: &'static str,
     pub(super) began_at: Instant,
     pub(super) kind: ExchangeKind,
+    /// The target of its scan as written; `None` if the request starts no scan.
+    pub(super) domain: Option<Box<str>>,
     /// The technique of its scan.
     pub(super) technique: Technique,
     /// The reason why a probe of the `/probe` route did not succeed.
@@ -72,6 +74,7 @@ impl Exchange {
             route,
             began_at: now,
             kind: ExchangeKind::Scan { form: Form::Json },
+            domain: None,
             technique: Technique::Connect,
             failure: None,
         }
@@ -94,8 +97,12 @@ impl Exchange {
             .field("route", self.route)
             .field("status", status)
             .field("elapsed", now - self.began_at);
-        match self.failure {
+        let record = match self.failure {
             Some(failure) => record.field("probe_failure", failure.label()),
+            None => record,
+        };
+        match &self.domain {
+            Some(domain) => record.field("domain", &**domain),
             None => record,
         }
     }

@@ -130,7 +130,6 @@ impl<'a> JobOutcome<'a> {
     pub(super) fn describe(&self, record: Record) -> Record {
         let counts = self.counts();
         record
-            .field("domain", &*self.job.request.domain)
             .field("address", self.scans[0].target().ip())
             .field("technique", self.job.request.options.technique.label())
             .field("ports", counts.total())

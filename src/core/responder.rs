@@ -372,6 +372,7 @@ struct AnswerContext {
 
 fn start_job(client: Key, request: ScanRequest, mut claim: Claim) -> ResponderOutput {
     claim.exchange.technique = request.options.technique;
+    claim.exchange.domain = Some(request.domain.clone());
     ResponderOutput::StartJob { client, request: Box::new(request), claim: Box::new(claim) }
 }
 

@@ -78,6 +78,9 @@ fn a_silent_unreachable_or_unresolved_host_is_not_a_success() {
         check(&service, "target=nowhere.example&ports=22", "", Some("dns_failure"));
         let failed = "target=nowhere.example&ports=22&expect=none";
         check(&service, failed, "", Some("dns_failure"));
+        service.log_line(&["probe_failure=dns_failure", "domain=nowhere.example"]);
+        service.get("/open-ports?domain=other.example&ports=22").check_status(502);
+        service.log_line(&["route=/open-ports", "domain=other.example", "cause=DNS_FAILURE"]);
         let text = format!("/open-ports?domain={UNREACHABLE}&ports=22-25");
         let answer = service.request("GET", &text, "Accept: text/plain\r\n");
         answer.check("unreachable", answer.field("Openports-Unreachable"), Some("4"));

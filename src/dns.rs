@@ -3,7 +3,7 @@
 //! A lookup consults the hosts file first and then asks the servers, going through the search list.
 //! A and AAAA are asked for at the same time, each on a socket of its own. The submodules: `files`
 //! (the configuration of the machine), `lookup` (which query comes next), `attempt` (one query on
-//! one socket), `wire` (messages), `cache`.
+//! one socket), `wire` (messages), `cache`, `failure` (why no address was found).
 //!
 //! The resolver never opens a file or a socket and never reads the clock. `core` drives it: it
 //! performs each [`Output`] and reports the result through a `handle_*` function. It must call
@@ -21,6 +21,7 @@
 
 mod attempt;
 pub mod cache;
+pub mod failure;
 pub mod files;
 mod lookup;
 pub mod wire;
@@ -32,6 +33,7 @@ use std::time::Instant;
 
 use crate::dns::attempt::Attempt;
 use crate::dns::cache::Cache;
+use crate::dns::failure::LookupFailure;
 use crate::dns::files::{Files, Freshness, NameFiles, ServerOrder};
 use crate::dns::lookup::{Conclusion, Lookup, Search};
 use crate::dns::wire::Reply;
@@ -85,67 +87,6 @@ pub enum Output {
         result: Result<Vec<IpAddr>, LookupFailure>,
     },
 }
-
-/// The reason why a lookup found no address. Of several reasons, the most severe one is reported,
-/// which is the last in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LookupFailure {
-    /// The name does not exist.
-    UnknownHost,
-    /// The name exists, but has no address of the requested family.
-    NoAddress,
-    /// As [`LookupFailure::NoAddress`], where the source address of this run determines the family.
-    NoAddressFor {
-        /// The source address.
-        source: IpAddr,
-    },
-    /// This machine had no resources left: too many lookups, or no free descriptor until the
-    /// deadline.
-    Overloaded,
-    /// No server could be reached: every server refused, or there was no route to it.
-    Unreachable,
-    /// No server answered in time.
-    TimedOut,
-    /// A server reported a failure, or sent an answer that makes no sense.
-    ServerFailure,
-}
-
-impl LookupFailure {
-    /// The metric label and the word for the log.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::UnknownHost => "unknown_host",
-            Self::NoAddress | Self::NoAddressFor { .. } => "no_address",
-            Self::Overloaded => "overloaded",
-            Self::Unreachable => "unreachable",
-            Self::TimedOut => "timed_out",
-            Self::ServerFailure => "server_failure",
-        }
-    }
-}
-
-impl std::fmt::Display for LookupFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::UnknownHost => "the name does not exist; check its spelling",
-            Self::NoAddress => "the host has no address of the family asked for",
-            Self::NoAddressFor { source } => {
-                let family = if source.is_ipv4() { "IPv4" } else { "IPv6" };
-                return write!(
-                    f,
-                    "the host has no {family} address, and --source gives only the {family} \
-                     address {source}"
-                );
-            }
-            Self::Overloaded => "too many names are being looked up; try again in a moment",
-            Self::Unreachable => "no name server could be reached; check resolv.conf",
-            Self::TimedOut => "no name server answered in time; try again, or check resolv.conf",
-            Self::ServerFailure => "the name servers failed to answer for this name; try again",
-        })
-    }
-}
-
-impl std::error::Error for LookupFailure {}
 
 /// The resolver; see the header of the module.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::running::ScanRef;
 use crate::address::RoutedAddress;
-use crate::dns::LookupFailure;
+use crate::dns::failure::LookupFailure;
 use crate::host::Host;
 use crate::policy::Denial;
 use crate::scan::Scan;

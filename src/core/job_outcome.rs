@@ -12,7 +12,7 @@ use crate::api::accept::Form;
 use crate::api::end_writer::EndWriter;
 use crate::api::probe::{ProbeFailure, Probed, probe_response, verdict};
 use crate::api::problem::{Cause, Problem, sentence};
-use crate::dns::LookupFailure;
+use crate::dns::failure::LookupFailure;
 use crate::http::Response;
 use crate::policy::Denial;
 use crate::port_set::PortSet;

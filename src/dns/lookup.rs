@@ -11,9 +11,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use crate::dns::LookupRequest;
+use crate::dns::failure::LookupFailure;
 use crate::dns::files::ResolvConf;
 use crate::dns::wire::{Finding, Question, RecordKind, WireName};
-use crate::dns::{LookupFailure, LookupRequest};
 use crate::event::Transport;
 use crate::host::Family;
 use crate::limits;

@@ -11,6 +11,7 @@
 //! and caps. It keeps no state.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use crate::http::head::decode_percent;
 use crate::http::{Field, Method, Request, Response};
@@ -251,34 +252,54 @@ pub fn options(allow: &'static str) -> Response {
 }
 
 /// `/` for programs: one curl line for each function of the service. The lines contain the name
-/// under which the client called the service.
+/// under which the client called the service, and work as printed if a target is known.
 pub fn help(host: Option<&str>, target: Option<&str>, token: Bearer) -> Response {
     let authority = host.filter(|host| is_authority(host)).unwrap_or("127.0.0.1:8080");
-    let (first, option) = match token {
-        Bearer::Needed => ("\nThe token first\n  TOKEN=$(cat FILE)\n", " --oauth2-bearer $TOKEN"),
-        Bearer::NotNeeded => ("", ""),
+    let mut first = String::new();
+    if target.is_none() {
+        first.push_str("\nWrite a host that this service may scan in place of TARGET\n");
+    }
+    let option = match token {
+        Bearer::Needed { file } => {
+            first.push_str(&format!("\nThe token first\n  TOKEN={}\n", token_value(file)));
+            " --oauth2-bearer \"$TOKEN\""
+        }
+        Bearer::NotNeeded => "",
     };
     let text = HELP
-        .replace("{first}", first)
         .replace("{token}", option)
         .replace("{target}", target.unwrap_or(EXAMPLE_TARGET))
-        .replace("{authority}", authority);
+        .replace("{authority}", authority)
+        // The path may contain braces, so it is inserted last.
+        .replacen("{first}", &first, 1);
     let mut response = text_response(text);
     response.fields.push(("Vary", page::VARY.to_string()));
     response
 }
 
+/// What a shell assigns to the variable with the token: the contents of the file, or a placeholder.
+fn token_value(file: Option<&Path>) -> String {
+    let path = file.and_then(Path::to_str).filter(|path| !path.contains(char::is_control));
+    match path {
+        Some(path) => format!("$(cat '{}')", path.replace('\'', r"'\''")),
+        None => "'put the token here'".to_owned(),
+    }
+}
+
 /// Whether scans need a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bearer {
+pub enum Bearer<'a> {
     /// Scans need a token.
-    Needed,
+    Needed {
+        /// The file with the token, if the client can read it.
+        file: Option<&'a Path>,
+    },
     /// Scans need no token.
     NotNeeded,
 }
 
-/// The target in the examples, if no address of this machine may be scanned (RFC 2606 section 3).
-const EXAMPLE_TARGET: &str = "example.com";
+/// The placeholder in the examples, if no address is known that may be scanned.
+const EXAMPLE_TARGET: &str = "TARGET";
 
 const HELP: &str = include_str!("api/help.txt");
 
@@ -476,18 +497,34 @@ mod tests {
     }
 
     #[test]
+    fn the_token_of_the_help_is_read_from_its_file_or_is_a_placeholder() {
+        for (file, expected) in [
+            (Some("/run/token"), "  TOKEN=$(cat '/run/token')\n"),
+            (Some("/run/a b's {target}"), "  TOKEN=$(cat '/run/a b'\\''s {target}')\n"),
+            (Some("/run/a\nb"), "  TOKEN='put the token here'\n"),
+            (None, "  TOKEN='put the token here'\n"),
+        ] {
+            let token = Bearer::Needed { file: file.map(Path::new) };
+            let text = String::from_utf8(help(None, Some("localhost"), token).body).unwrap();
+            assert!(text.contains(expected), "{file:?}: {text}");
+        }
+    }
+
+    #[test]
     fn every_command_line_of_the_help_is_a_valid_request() {
+        let needed = Bearer::Needed { file: None };
         for (target, token, option) in [
-            (Some("192.0.2.7"), Bearer::Needed, "curl --oauth2-bearer $TOKEN 'http"),
+            (Some("192.0.2.7"), needed, "curl --oauth2-bearer \"$TOKEN\" 'http"),
             (None, Bearer::NotNeeded, "curl 'http"),
         ] {
             let text = String::from_utf8(help(None, target, token).body).unwrap();
-            let target = target.unwrap_or("example.com");
+            let target = target.unwrap_or("TARGET");
+            assert_eq!(text.contains("in place of TARGET\n"), target == "TARGET");
             for line in text.lines().filter(|line| line.contains("curl ")) {
                 let is_scan = line.contains("/open-ports?") || line.contains("/probe?");
                 assert_eq!(is_scan, line.contains(&format!("={target}&")), "{line}");
-                let has_token = line.contains("--oauth2-bearer $TOKEN ");
-                assert_eq!(is_scan && token == Bearer::Needed, has_token, "{line}");
+                let has_token = line.contains("--oauth2-bearer \"$TOKEN\" ");
+                assert_eq!(is_scan && token == needed, has_token, "{line}");
             }
             assert!(text.contains(option) && !text.contains(['{', '}']), "{text}");
         }

@@ -67,6 +67,12 @@ impl Cidr {
         Self { network: address, prefix }.masked()
     }
 
+    /// The only address of the network; `None` if it has several.
+    pub const fn only_address(&self) -> Option<IpAddr> {
+        let width = if self.network.is_ipv4() { 32 } else { 128 };
+        if self.prefix == width { Some(self.network) } else { None }
+    }
+
     /// Whether `address` is in the network. A v4-mapped address counts as the IPv4 address that it
     /// contains; otherwise an address of one family is in no network of the other.
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -262,6 +268,20 @@ mod tests {
         check("255.255.255.255", "255.255.255.255", &["255.255.255.255/32"]);
         check("2001:db8::", "2001:db8::ff", &["2001:db8::/120"]);
         check("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", &["::/0"]);
+    }
+
+    #[test]
+    fn only_a_network_without_host_bits_has_one_address() {
+        for (text, expected) in [
+            ("192.0.2.7", Some("192.0.2.7")),
+            ("::1/128", Some("::1")),
+            ("::ffff:192.0.2.7", Some("192.0.2.7")),
+            ("192.0.2.6/31", None),
+            ("::/0", None),
+        ] {
+            let only = text.parse::<Cidr>().unwrap().only_address();
+            assert_eq!(only, expected.map(|it| it.parse().unwrap()), "{text}");
+        }
     }
 
     #[test]

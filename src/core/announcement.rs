@@ -1,7 +1,7 @@
 //! The log records at the start of the service, and an example request. `responder` drives it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::budget::Shares;
 use crate::limits::Settings;
@@ -86,14 +86,31 @@ impl Announcement {
         records
     }
 
-    /// A target that the policy permits: this machine, as a name or an address; `None` if no
-    /// permitted one is known.
+    /// A target that the policy permits: this machine, as a name or an address, or the only address
+    /// of `--allow`; `None` if no permitted one is known.
     pub(super) fn example_target(&self) -> Option<String> {
         let is_allowed = |address: IpAddr| self.policy.verdict(address).is_ok();
-        if is_allowed(Ipv4Addr::LOCALHOST.into()) || is_allowed(Ipv6Addr::LOCALHOST.into()) {
-            return Some("localhost".to_owned());
+        // The name may stand for one of these addresses or for both.
+        match (is_allowed(Ipv4Addr::LOCALHOST.into()), is_allowed(Ipv6Addr::LOCALHOST.into())) {
+            (true, true) => return Some("localhost".to_owned()),
+            (true, false) => return Some(Ipv4Addr::LOCALHOST.to_string()),
+            (false, _) => {}
         }
-        self.example.own_address.filter(|own| is_allowed(*own)).map(|own| own.to_string())
+        let only_allowed = match &self.policy.allow[..] {
+            [only] => only.only_address(),
+            _ => None,
+        };
+        let candidates = self.example.own_address.into_iter().chain(only_allowed);
+        candidates.into_iter().find(|it| is_allowed(*it)).map(|it| it.to_string())
+    }
+
+    /// The file with the token, if all clients are on this machine: the path is of no use on
+    /// another one.
+    pub(super) fn local_token_file(&self) -> Option<&Path> {
+        match self.policy.exposure {
+            Exposure::NoListener | Exposure::LoopbackOnly => self.example.token_file.as_deref(),
+            Exposure::Outside => None,
+        }
     }
 
     /// An example request that works as printed. It scans a permitted target, with the token if
@@ -130,7 +147,7 @@ mod tests {
     use crate::core::fixtures::{acts, core, core_with, records};
     use crate::event::{Action, Event, ProcessFiles};
     use crate::listen_address::Listen;
-    use crate::policy::Exposure;
+    use crate::policy::{Exposure, Policy};
     use crate::report::log::Level;
 
     #[test]
@@ -184,10 +201,14 @@ mod tests {
 
     #[test]
     fn the_example_request_works_as_printed() {
-        let check = |exposure, own: Option<&str>, file: Option<&str>, expected: &str| {
+        type Text<'a> = Option<&'a str>;
+        let check_with = |lists: [&str; 2], exposure, own: Text, file: Text, expected: &str| {
             let mut core = core_with(8, |options| {
                 options.log_level = Level::Info;
-                options.policy.exposure = exposure;
+                let [allow, deny] = lists.map(|list| {
+                    list.split_whitespace().map(|it| it.parse().expect("a network")).collect()
+                });
+                options.policy = Policy { allow, deny, exposure };
             });
             let own_address = own.map(|own| own.parse().expect("an address"));
             core.set_example(Example { own_address, token_file: file.map(Into::into) });
@@ -195,6 +216,9 @@ mod tests {
             let records = records(&mut core, Instant::now());
             let line = records.iter().find(|it| it.contains("msg=try ")).expect("a line");
             assert!(line.ends_with(&format!("command=\"curl {expected}\"")), "{line}");
+        };
+        let check = |exposure, own: Option<&str>, file: Option<&str>, expected: &str| {
+            check_with(["", ""], exposure, own, file, expected);
         };
         let scan = "'http://127.0.0.1:80/open-ports?domain=";
         let (inside, outside) = (Exposure::LoopbackOnly, Exposure::Outside);
@@ -206,6 +230,20 @@ mod tests {
         let bearer = "--oauth2-bearer $(cat '/run/a b')";
         let expected = format!("{bearer} {scan}192.0.2.7&toPort=65535'");
         check(outside, Some("192.0.2.7"), Some("/run/a b"), &expected);
+        let help = "'http://127.0.0.1:80/'";
+        for (allow, deny, own, target) in [
+            ("", "127.0.0.0/8", None, None),
+            ("", "127.0.0.0/8", Some("192.0.2.7"), Some("192.0.2.7")),
+            ("", "127.0.0.0/8 192.0.2.7", Some("192.0.2.7"), None),
+            ("", "::1", None, Some("127.0.0.1")),
+            ("198.51.100.9", "0.0.0.0/0", None, None),
+            ("198.51.100.9", "127.0.0.1", None, Some("198.51.100.9")),
+            ("198.51.100.8/31", "127.0.0.1", None, None),
+            ("198.51.100.9 198.51.100.8", "127.0.0.1", None, None),
+        ] {
+            let expected = target.map(|target| format!("{scan}{target}&toPort=65535'"));
+            check_with([allow, deny], inside, own, None, expected.as_deref().unwrap_or(help));
+        }
     }
 
     #[test]

@@ -323,7 +323,10 @@ impl Responder {
 
     fn help(&self, request: &Request) -> Response {
         let target = self.announcement.example_target();
-        let token = if self.admission.has_token() { Bearer::Needed } else { Bearer::NotNeeded };
+        let token = match self.admission.has_token() {
+            true => Bearer::Needed { file: self.announcement.local_token_file() },
+            false => Bearer::NotNeeded,
+        };
         api::help(request.field(Field::Host), target.as_deref(), token)
     }
 

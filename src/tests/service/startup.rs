@@ -158,6 +158,8 @@ fn the_logged_example_request_works_as_printed() {
     std::fs::set_permissions(&token, mode).expect("the test owns the file");
     for (args, has_token) in [
         (&["--listen", "127.0.0.1:0"][..], false),
+        (&["--listen", "127.0.0.1:0", "--deny", "127.0.0.0/8"], false),
+        (&["--listen", "127.0.0.1:0", "--deny", "0.0.0.0/0,::/0"], false),
         (&["--listen", "0.0.0.0:0"], false),
         (&["--listen", "127.0.0.1:0", "--token-file", &token], true),
         (&["--listen", "0.0.0.0:0", "--token-file", &token], true),
@@ -170,8 +172,10 @@ fn the_logged_example_request_works_as_printed() {
         let fields = if has_token { "Authorization: Bearer sesame\r\n" } else { "" };
         service.request("GET", &target, fields).check_status(200);
         let help = service.get("/");
+        let shows_path = help.body.contains(&format!("TOKEN=$(cat '{token}')"));
+        assert_eq!(shows_path, has_token && args[1] == "127.0.0.1:0", "{}", help.body);
         for line in help.body.lines().filter(|line| line.contains("/open-ports?")) {
-            assert_eq!(line.contains("--oauth2-bearer $TOKEN "), has_token, "{line}");
+            assert_eq!(line.contains("--oauth2-bearer \"$TOKEN\" "), has_token, "{line}");
             if let Some((_, parameters)) = target.split_once("domain=").filter(|_| is_scan) {
                 let domain = parameters.split('&').next().unwrap_or_default();
                 assert!(line.contains(&format!("domain={domain}&")), "{line}");

@@ -6,10 +6,10 @@
 //! batch counts results and decides the exit code; it never scans or resolves.
 //!
 //! The results of a target are printed at once. While a slow reader leaves too many bytes unread,
-//! no further target begins. Submodules: [`options`]; [`list`], [`segments`] and [`targets`] (the
-//! targets and their ports); [`shard`] (the part of them that this machine scans); [`resume`] (the
-//! targets that an earlier run has finished); [`printer`], [`mod@table`], [`xml`], [`greppable`],
-//! [`progress`] and `stderr` (the output).
+//! no further target begins. Submodules: [`options`]; [`list`], [`segments`], [`port_lists`] and
+//! [`targets`] (the targets and their ports); [`shard`] (the part of them that this machine scans);
+//! [`resume`] (the targets that an earlier run has finished); [`printer`], [`mod@table`], [`xml`],
+//! [`greppable`], [`progress`] and `stderr` (the output).
 //!
 //! Invariants (`check_invariants`): a target runs once; `resolving` is the number of targets whose
 //! name is being looked up; the number of finished ports does not exceed the number of ports; a
@@ -18,6 +18,7 @@
 pub mod greppable;
 pub mod list;
 pub mod options;
+pub mod port_lists;
 pub mod printer;
 pub mod progress;
 pub mod resume;

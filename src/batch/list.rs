@@ -9,11 +9,12 @@
 //! Names are kept in one text and addresses as numbers, so that ten million lines take some hundred
 //! megabytes. Duplicates take no memory, because the lists are compacted as they grow.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 
+use super::port_lists::{COMMON, PortLists};
 use super::segments::{AddressSegment, disjoint, subtract};
-use super::targets::{Finished, TargetPorts, Targets};
+use super::targets::{Finished, Targets};
 use crate::interfaces::Interfaces;
 use crate::limits;
 use crate::port_set::PortSet;
@@ -212,12 +213,7 @@ impl TargetList {
 
     /// Whether all ports of some target are among these.
     pub fn has_ports_within(&self, ports: &PortSet) -> bool {
-        (0..self.ports.lists.len() as u32).any(|number| {
-            let mut left = self.ports.set(number);
-            left.subtract(ports);
-            left.subtract(&self.ports.exclude);
-            left.first().is_none()
-        })
+        self.ports.has_within(ports)
     }
 
     /// The excluded addresses. A name that resolves to one of them must not be scanned either.
@@ -426,85 +422,6 @@ impl AddressSegments {
         let v6 = self.v6.iter().map(|it| (IpAddr::from(it.first.to_be_bytes()), it.last));
         let v6 = v6.map(|(first, last)| (first, IpAddr::from(last.to_be_bytes())));
         v4.chain(v6).map(|(first, last)| AddressRange { first, last, scope: 0 })
-    }
-}
-
-/// The number of the set that all targets without ports of their own share.
-const COMMON: u32 = 0;
-
-/// A set of ports as ascending ranges, which takes fewer bytes than a [`PortSet`].
-type PortRanges = Box<[(u16, u16)]>;
-
-/// Distinct sets of ports, each identified by a number.
-#[derive(Clone, Debug)]
-pub struct PortLists {
-    exclude: PortSet,
-    /// Each set as ranges, before the exclusion, with the number of ports that are left after it.
-    lists: Vec<(PortRanges, u32)>,
-    numbers: HashMap<PortRanges, u32>,
-}
-
-impl PortLists {
-    fn new(common: &PortSet, exclude: PortSet) -> Self {
-        let mut lists = Self { exclude, lists: Vec::new(), numbers: HashMap::new() };
-        let number = lists.intern(common);
-        assert!(number == Some(COMMON), "the common ports come first");
-        lists
-    }
-
-    /// The number of a set; `None` if the set is empty or no number is left.
-    fn intern(&mut self, ports: &PortSet) -> Option<u32> {
-        let ranges: PortRanges = ports.ranges().collect();
-        if let Some(number) = self.numbers.get(&ranges) {
-            return Some(*number);
-        }
-        let mut left = ports.clone();
-        left.subtract(&self.exclude);
-        let number = u32::try_from(self.lists.len()).ok()?;
-        self.lists.push((ranges.clone(), left.len() as u32));
-        self.numbers.insert(ranges, number);
-        Some(number)
-    }
-
-    /// The number of the union of two sets.
-    fn union(&mut self, a: u32, b: u32) -> u32 {
-        if a == b {
-            return a;
-        }
-        let mut ports = self.set(a);
-        ports.union_with(&self.set(b));
-        self.intern(&ports).unwrap_or(a)
-    }
-
-    fn set(&self, number: u32) -> PortSet {
-        let mut ports = PortSet::new();
-        for (first, last) in &self.lists[number as usize].0 {
-            ports.insert_range(*first..=*last);
-        }
-        ports
-    }
-
-    /// The number of ports in a set after the exclusion.
-    pub fn len(&self, number: u32) -> u32 {
-        self.lists[number as usize].1
-    }
-
-    /// The ports to scan for a target with this set.
-    pub fn target_ports(&self, number: u32) -> TargetPorts {
-        let mut ports = self.set(number);
-        let (from_port, to_port) = (ports.first().unwrap_or(1), ports.last().unwrap_or(1));
-        ports.subtract(&self.exclude);
-        TargetPorts { from_port, to_port, ports }
-    }
-
-    /// The ports of all sets, after the exclusion.
-    pub fn all(&self) -> PortSet {
-        let mut all = PortSet::new();
-        for number in 0..self.lists.len() {
-            all.union_with(&self.set(number as u32));
-        }
-        all.subtract(&self.exclude);
-        all
     }
 }
 

@@ -16,7 +16,8 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::list::{BadLine, NameList, PortLists};
+use super::list::{BadLine, NameList};
+use super::port_lists::{PortLists, TargetPorts};
 use super::segments::{AddressSegment, contains};
 use crate::host::Host;
 use crate::port_set::PortSet;
@@ -117,17 +118,6 @@ impl Cursor {
     pub const fn targets(&self) -> u64 {
         self.targets
     }
-}
-
-/// The ports of one target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetPorts {
-    /// The lowest requested port, excluded or not.
-    pub from_port: u16,
-    /// The highest requested port, excluded or not.
-    pub to_port: u16,
-    /// The requested ports without the excluded ones.
-    pub ports: PortSet,
 }
 
 impl Targets {

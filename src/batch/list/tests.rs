@@ -1,6 +1,7 @@
 //! Tests of lists of targets: parsing, duplicates and exclusions.
 
 use super::*;
+use crate::batch::port_lists::TargetPorts;
 use crate::batch::targets::Cursor;
 
 fn ports(text: &str) -> PortSet {

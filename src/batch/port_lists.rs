@@ -1,0 +1,104 @@
+//! The sets of ports of the targets of one command-line run. Targets with equal ports share one.
+
+use std::collections::HashMap;
+
+use crate::port_set::PortSet;
+
+/// The ports of one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetPorts {
+    /// The lowest requested port, excluded or not.
+    pub from_port: u16,
+    /// The highest requested port, excluded or not.
+    pub to_port: u16,
+    /// The requested ports without the excluded ones.
+    pub ports: PortSet,
+}
+
+/// The number of the set that all targets without ports of their own share.
+pub(super) const COMMON: u32 = 0;
+
+/// A set of ports as ascending ranges, which takes fewer bytes than a [`PortSet`].
+type PortRanges = Box<[(u16, u16)]>;
+
+/// Distinct sets of ports, each identified by a number.
+#[derive(Clone, Debug)]
+pub struct PortLists {
+    exclude: PortSet,
+    /// Each set as ranges, before the exclusion, with the number of ports that are left after it.
+    lists: Vec<(PortRanges, u32)>,
+    numbers: HashMap<PortRanges, u32>,
+}
+
+impl PortLists {
+    pub(super) fn new(common: &PortSet, exclude: PortSet) -> Self {
+        let mut lists = Self { exclude, lists: Vec::new(), numbers: HashMap::new() };
+        let number = lists.intern(common);
+        assert!(number == Some(COMMON), "the common ports come first");
+        lists
+    }
+
+    /// The number of a set; `None` if the set is empty or no number is left.
+    pub(super) fn intern(&mut self, ports: &PortSet) -> Option<u32> {
+        let ranges: PortRanges = ports.ranges().collect();
+        if let Some(number) = self.numbers.get(&ranges) {
+            return Some(*number);
+        }
+        let mut left = ports.clone();
+        left.subtract(&self.exclude);
+        let number = u32::try_from(self.lists.len()).ok()?;
+        self.lists.push((ranges.clone(), left.len() as u32));
+        self.numbers.insert(ranges, number);
+        Some(number)
+    }
+
+    /// The number of the union of two sets.
+    pub(super) fn union(&mut self, a: u32, b: u32) -> u32 {
+        if a == b {
+            return a;
+        }
+        let mut ports = self.set(a);
+        ports.union_with(&self.set(b));
+        self.intern(&ports).unwrap_or(a)
+    }
+
+    fn set(&self, number: u32) -> PortSet {
+        let mut ports = PortSet::new();
+        for (first, last) in &self.lists[number as usize].0 {
+            ports.insert_range(*first..=*last);
+        }
+        ports
+    }
+
+    /// The number of ports in a set after the exclusion.
+    pub fn len(&self, number: u32) -> u32 {
+        self.lists[number as usize].1
+    }
+
+    /// The ports to scan for a target with this set.
+    pub fn target_ports(&self, number: u32) -> TargetPorts {
+        let mut ports = self.set(number);
+        let (from_port, to_port) = (ports.first().unwrap_or(1), ports.last().unwrap_or(1));
+        ports.subtract(&self.exclude);
+        TargetPorts { from_port, to_port, ports }
+    }
+
+    /// Whether all ports of some set, after the exclusion, are among these.
+    pub(super) fn has_within(&self, ports: &PortSet) -> bool {
+        (0..self.lists.len() as u32).any(|number| {
+            let mut left = self.target_ports(number).ports;
+            left.subtract(ports);
+            left.is_empty()
+        })
+    }
+
+    /// The ports of all sets, after the exclusion.
+    pub fn all(&self) -> PortSet {
+        let mut all = PortSet::new();
+        for number in 0..self.lists.len() {
+            all.union_with(&self.set(number as u32));
+        }
+        all.subtract(&self.exclude);
+        all
+    }
+}

@@ -122,6 +122,7 @@ impl Scan {
         let number = pass.number;
         if number == 0 {
             self.detect_initial_outage();
+            self.detect_cut_answers();
         }
         self.count_late_answers();
         let sent: Vec<Duration> = (1..=exchanges).map(rtt::syn_at).collect();
@@ -159,6 +160,15 @@ impl Scan {
         let chance = (1.0 - share.min(1.0)).powf(f64::from(silent_start));
         if silent_start >= SILENT_START_MIN && chance < 1e-6 {
             self.loss.handle_outage(until, (f64::from(silent_start) * share) as u32);
+        }
+    }
+
+    /// Counts one exchange as lost if ports stayed silent and the round-trip time came close to the
+    /// timeout: a queue may have delayed the answers of these ports beyond it.
+    fn detect_cut_answers(&mut self) {
+        let improbable_after = self.rtt.deadline().unwrap_or_default();
+        if !self.silent().is_empty() && improbable_after > self.probe_timeout() {
+            self.loss.handle_lost(Duration::ZERO, 1);
         }
     }
 

@@ -328,7 +328,7 @@ fn run(technique: &str) {
 }
 
 /// Networks that both techniques scanned wrong without a warning.
-const REGRESSIONS: [(u64, &str); 8] = [
+const REGRESSIONS: [(u64, &str); 10] = [
     (139, "a firewall bans the scan before the first ping is overdue"),
     (301, "the host appears while all probes in flight wait for their deadline"),
     (1159, "a port is probed once, and the few answers and pings show no loss"),
@@ -337,6 +337,8 @@ const REGRESSIONS: [(u64, &str); 8] = [
     (866, "the host appears before the round-trip time is known"),
     (1440, "two ports are probed twice, and no ping is sent"),
     (1936, "SYNs overflow a short queue in a burst, and no ping is among them"),
+    (8988, "a queue delays four of ten answers beyond the timeout"),
+    (50481, "a queue delays the answers of 262 ports beyond the timeout"),
 ];
 
 #[test]

@@ -699,16 +699,6 @@ fn a_host_that_appears_while_all_probes_are_in_flight_is_scanned_correctly() {
 }
 
 #[test]
-fn ports_whose_answers_a_queue_delays_beyond_the_timeout_are_probed_again() {
-    let bottleneck = Some((500.0, 700));
-    let network = Network { open: open(4, 700), bottleneck, ..Network::default() };
-    let timeout = Timeout::Fixed(Duration::from_millis(500));
-    let options = ScanOptions { timeout, ..ScanOptions::default() };
-    let report = Simulation::new(network, 1).run(Plan { options, ..plan(1, 700) });
-    assert_eq!((report.wrong, report.counts.filtered), (0, 0), "{report:?}");
-}
-
-#[test]
 fn with_a_short_timeout_a_scan_continues_until_enough_pings_were_answered() {
     let ms = Duration::from_millis;
     let ban = Some((67, ms(44_000)));

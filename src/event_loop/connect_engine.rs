@@ -105,6 +105,9 @@ impl<K: Kernel> ConnectEngine<K> {
             (ProbeStep::Pending, CompletionCheck::AtOnce, Some(slot)) => {
                 kernel.check_probe(&slot.socket, &to)
             }
+            (ProbeStep::Pending, CompletionCheck::Later, Some(slot)) => {
+                kernel.check_rejected(&slot.socket)
+            }
             (step, ..) => step,
         };
         if let Some(outcome) = self.finish(kernel, index, step) {

@@ -156,6 +156,10 @@ impl Kernel for Linux {
         probe::check_connect(socket, to)
     }
 
+    fn check_rejected(&mut self, socket: &Socket) -> ProbeStep {
+        probe::check_rejected(socket)
+    }
+
     fn give_up_probe(&mut self, socket: &Socket) -> bool {
         probe::give_up(socket)
     }

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::client::Scan;
-use crate::lab::{HOST_ADDRESS, Lab, TEN_PORTS};
+use crate::lab::{HOST_ADDRESS, Lab, Port, TEN_PORTS};
 use crate::process::{Service, until};
 use crate::scans::host;
 use crate::{Case, Outcome};
@@ -20,6 +20,7 @@ pub(crate) const CASES: &[Case] = &[
     ("an_interface_that_goes_down_is_reported_and_opens_no_port", link_down),
     ("a_changed_source_address_hides_no_open_port", source_address),
     ("a_target_with_a_zone_has_no_effect_on_the_next_target", zone),
+    ("a_rejection_during_the_call_of_connect_is_the_state_of_its_port_alone", rejected),
     ("a_target_that_the_kernel_refuses_does_not_end_the_reuse_of_sockets", blackhole),
 ];
 
@@ -144,6 +145,28 @@ fn zone() -> Outcome {
         std::thread::sleep(Duration::from_millis(100));
     }
     Scan::of(client.receive("GET")).check_counts([0, 200, 0, 0, 0]);
+    lab.stop()?;
+    Ok(())
+}
+
+/// On loopback, an ICMP error arrives during the call of connect(2), which does not return it.
+fn rejected() -> Outcome {
+    let lab = Lab::enter()?.start(vec![host().rest(Port::Silent)])?;
+    tool("nft", "add table inet t")?;
+    tool("nft", "add chain inet t c { type filter hook input priority 0; }")?;
+    tool("nft", "add rule inet t c tcp dport 100-149 reject with icmpx port-unreachable")?;
+    tool("nft", "add rule inet t c tcp dport 200-249 reject with icmpx host-unreachable")?;
+    tool("nft", "add rule inet t c tcp dport 300-349 drop")?;
+    // The kernel gives up silent connects after three seconds.
+    std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1")?;
+    let service = Service::start(&[]);
+    let scan = service.scan("domain=127.0.0.1&ports=100-149,200-249,300-349&timeout=500ms");
+    scan.check_counts([0, 50, 50, 50, 0]).check_key("loss", 0.0);
+    let query = format!("domain={HOST_ADDRESS}&ports=100-149&rate=50&timeout=5s&retries=0");
+    let mut client = service.begin_scan(&query, "");
+    service.scan("domain=127.0.0.1&ports=100-149,200-249&timeout=500ms");
+    let scan = Scan::of(client.receive("GET"));
+    assert_eq!(scan.count("filtered"), 50 - scan.count("open"), "{scan:?}");
     lab.stop()?;
     Ok(())
 }

@@ -107,8 +107,8 @@ pub trait Kernel: Sized {
     /// Checks a connect in progress.
     fn check_probe(&mut self, socket: &Self::Socket, to: &SocketAddr) -> ProbeStep;
 
-    /// Checks whether an ICMP error has rejected a connect during the call that began it. A simulated
-    /// network answers later.
+    /// Checks whether an ICMP error has rejected a connect during the call that began it. A
+    /// simulated network answers later.
     fn check_rejected(&mut self, _socket: &Self::Socket) -> ProbeStep {
         ProbeStep::Pending
     }

@@ -145,7 +145,7 @@ impl Scan {
             started_at: now,
             state: ScanState::Pass(Pass::new(now, 0, Order::first(&plan.ports), plan.ports.len())),
             probes: Probes::new(plan.ports.len()),
-            pings: Pings::default(),
+            pings: Pings::new(plan.longest_timeout()),
             waiting: Vec::new(),
             ledger: Ledger::new(plan.ports.clone()),
             rtt: Rtt::default(),
@@ -355,9 +355,11 @@ impl Scan {
     }
 
     /// The share of exchanges that were lost, 0 to 1; `None` if it is unknown: no port answered
-    /// itself, and no loss was observed.
+    /// itself, or ports stayed silent and no other exchange shows the loss.
     pub fn loss(&self) -> Option<f64> {
-        if self.pings.shows_path_loss() || self.loss.has_lost() { self.loss.loss() } else { None }
+        let is_measured = self.silent().is_empty() || self.loss.has_samples();
+        let is_known = self.pings.shows_path_loss() && is_measured;
+        if is_known || self.loss.has_lost() { self.loss.loss() } else { None }
     }
 
     /// Whether at least one port has responded.

@@ -285,12 +285,12 @@ impl<K: Kernel> SynEngine<K> {
     /// The source address for a SYN to `to`: as configured, or as the routing table selects it.
     fn source(&mut self, kernel: &mut K, to: SocketAddr, clock: u32) -> Result<IpAddr, Outcome> {
         let fixed = if to.is_ipv4() { self.sources.v4 } else { self.sources.v6 };
-        if let Some(source) = fixed.or_else(|| self.routes.source(to.ip(), clock)) {
+        if let Some(source) = fixed.or_else(|| self.routes.source(to, clock)) {
             return Ok(source);
         }
         match kernel.route(to) {
             RouteResult::From(source) => {
-                self.routes.insert(to.ip(), source, clock);
+                self.routes.insert(to, source, clock);
                 Ok(source)
             }
             RouteResult::Nowhere => Err(Outcome::Unreachable),

@@ -322,6 +322,11 @@ impl LossMeter {
         self.has_answer
     }
 
+    /// Whether at least one exchange is known to be answered or lost.
+    pub fn has_samples(&self) -> bool {
+        self.bins.iter().any(|bin| bin.known > 0)
+    }
+
     /// Whether at least one exchange was lost.
     pub fn has_lost(&self) -> bool {
         self.bins.iter().any(|bin| bin.lost > 0)

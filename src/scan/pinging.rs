@@ -47,6 +47,12 @@ impl Scan {
         outcome: Outcome,
     ) -> ProbeResult {
         match outcome {
+            // A port that has answered itself does not become unreachable: a link or a route on the
+            // path is gone.
+            Outcome::Unreachable if self.pings.is_of_host(number) => {
+                self.pings.handle_loss(number);
+                ProbeResult::Ping
+            }
             Outcome::Connected | Outcome::Refused | Outcome::Unreachable => {
                 if let Some(started) = self.pings.handle_answer(number) {
                     let elapsed = (now - self.started_at).saturating_sub(started);

@@ -51,6 +51,8 @@ struct Ping {
     /// The time at which it was sent, from the start of the scan.
     started: Duration,
     weight: PingWeight,
+    /// Whether the port had answered itself.
+    is_of_host: bool,
     state: PingState,
     result: FinalResult,
 }
@@ -128,7 +130,7 @@ pub enum PingEvent {
 }
 
 /// The pings of one scan.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pings {
     /// The port to ping, and its kind.
     responder: Option<(ResponderKind, u16)>,
@@ -143,9 +145,25 @@ pub struct Pings {
     uncounted: u32,
     in_flight: usize,
     lost_in_a_row: u32,
+    /// The maximum time after which a ping counts as lost.
+    lost_max: Duration,
 }
 
 impl Pings {
+    /// No pings. An unanswered port is silent after `timeout`, so an unanswered ping is lost then.
+    pub fn new(timeout: Duration) -> Self {
+        Self {
+            responder: None,
+            pings: VecDeque::new(),
+            front: 0,
+            unjudged: 0,
+            uncounted: 0,
+            in_flight: 0,
+            lost_in_a_row: 0,
+            lost_max: timeout.min(LOST_MAX),
+        }
+    }
+
     /// A port responded. It is pinged from now on if it is a better target than the present one, or
     /// if the present one no longer answers.
     pub fn handle_responder(&mut self, kind: ResponderKind, port: u16) {
@@ -176,6 +194,7 @@ impl Pings {
             probe,
             started,
             weight,
+            is_of_host: self.shows_path_loss(),
             state: PingState::Waiting,
             result: FinalResult::InFlight,
         });
@@ -198,6 +217,24 @@ impl Pings {
         Some(started)
     }
 
+    /// Whether this ping is of a port that had answered itself, and not a router for it.
+    pub fn is_of_host(&self, number: u32) -> bool {
+        let ping = self.pings.get(number.wrapping_sub(self.front) as usize);
+        ping.is_some_and(|ping| ping.is_of_host)
+    }
+
+    /// A ping did not reach the port.
+    pub fn handle_loss(&mut self, number: u32) {
+        let index = number.wrapping_sub(self.front) as usize;
+        let ping = self.pings.get_mut(index).filter(|ping| ping.state.is_in_flight());
+        if let Some(ping) = ping {
+            (ping.state, ping.result) = (PingState::Over, FinalResult::Lost);
+            self.in_flight -= 1;
+            self.lost_in_a_row += 1;
+            self.trim();
+        }
+    }
+
     /// A ping ended without an answer and before its deadline, so its result is unknown.
     pub fn handle_failure(&mut self, number: u32) {
         let index = number.wrapping_sub(self.front) as usize;
@@ -215,7 +252,7 @@ impl Pings {
         if event.is_some() {
             return event;
         }
-        let lost_after = lost_after(rtt);
+        let lost_after = self.lost_after(rtt);
         let ping = self.pings.iter_mut().find(|ping| ping.state.is_in_flight())?;
         if elapsed < ping.started + lost_after {
             return None;
@@ -248,7 +285,7 @@ impl Pings {
 
     /// Judges the first ping that was not judged yet, if it was answered or is overdue.
     fn poll_judged(&mut self, elapsed: Duration, rtt: &Rtt) -> Option<PingEvent> {
-        let overdue_after = overdue_after(rtt);
+        let overdue_after = self.overdue_after(rtt);
         loop {
             let index = self.unjudged.wrapping_sub(self.front) as usize;
             let ping = self.pings.get_mut(index)?;
@@ -283,8 +320,8 @@ impl Pings {
     pub fn deadline(&self, rtt: &Rtt) -> Option<Duration> {
         let lost = self.pings.iter().find(|ping| ping.state.is_in_flight())?;
         let waiting = self.pings.iter().find(|ping| ping.state == PingState::Waiting);
-        let overdue = waiting.map(|ping| ping.started + overdue_after(rtt));
-        let lost = lost.started + lost_after(rtt);
+        let overdue = waiting.map(|ping| ping.started + self.overdue_after(rtt));
+        let lost = lost.started + self.lost_after(rtt);
         Some(overdue.map_or(lost, |overdue| overdue.min(lost)))
     }
 
@@ -308,6 +345,16 @@ impl Pings {
         self.lost_in_a_row >= LOST_IN_A_ROW_MAX
     }
 
+    /// The time after which a ping counts as lost.
+    fn lost_after(&self, rtt: &Rtt) -> Duration {
+        rtt.deadline().unwrap_or(LOST_MAX).min(self.lost_max)
+    }
+
+    /// The time after which a ping is overdue.
+    fn overdue_after(&self, rtt: &Rtt) -> Duration {
+        rtt.late_after().map_or(LOST_MAX, |late| late + SLACK).min(self.lost_after(rtt))
+    }
+
     /// Removes the first pings that were counted and are no longer in flight.
     fn trim(&mut self) {
         while self.uncounted != self.front
@@ -320,12 +367,4 @@ impl Pings {
             self.front = self.front.wrapping_add(1);
         }
     }
-}
-
-fn lost_after(rtt: &Rtt) -> Duration {
-    rtt.deadline().unwrap_or(LOST_MAX).min(LOST_MAX)
-}
-
-fn overdue_after(rtt: &Rtt) -> Duration {
-    rtt.late_after().map_or(LOST_MAX, |late| late + SLACK).min(lost_after(rtt))
 }

@@ -3,10 +3,11 @@
 //! `core` makes the plan, and `scan` carries it out.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::limits;
 use crate::port_set::PortSet;
-use crate::scan::options::ScanOptions;
+use crate::scan::options::{ScanOptions, Timeout};
 
 /// The plan of one scan.
 #[derive(Clone, Debug)]
@@ -25,6 +26,14 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The maximum time after which an unanswered probe expires.
+    pub const fn longest_timeout(&self) -> Duration {
+        match self.options.timeout {
+            Timeout::Fixed(timeout) => timeout,
+            Timeout::Auto => limits::TIMEOUT_AUTO_MAX,
+        }
+    }
+
     /// The maximum number of probes in flight; at least 1.
     pub const fn concurrency(&self) -> usize {
         match self.options.concurrency {

@@ -2,7 +2,7 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 
-use super::pings::PingWeight;
+use super::pings::{PingEvent, PingResult, PingWeight};
 use super::timing::{CHECK_INTERVAL, CHECKS_MISSED_MAX};
 use super::*;
 use crate::host::Family;
@@ -456,7 +456,7 @@ fn the_outcome_is_checked_at_once_only_if_recent_checks_found_one() {
 
 #[test]
 fn another_port_is_pinged_if_the_present_one_no_longer_answers() {
-    let mut pings = Pings::default();
+    let mut pings = Pings::new(Duration::from_secs(2));
     pings.handle_responder(ResponderKind::Open, 80);
     pings.handle_responder(ResponderKind::Closed, 81);
     pings.handle_responder(ResponderKind::Open, 82);
@@ -471,6 +471,43 @@ fn another_port_is_pinged_if_the_present_one_no_longer_answers() {
     assert!(pings.has_failed());
     pings.handle_responder(ResponderKind::Open, 83);
     assert_eq!((pings.port(), pings.has_failed()), (Some(83), false));
+}
+
+#[test]
+fn a_ping_is_lost_at_the_timeout_and_if_the_host_became_unreachable() {
+    let mut rtt = Rtt::default();
+    rtt.handle_answer(20 * MILLI);
+    let weight = PingWeight { syns: 1, tests_rate: true };
+    let lost = |pings: &mut Pings, elapsed: Duration| {
+        let events = std::iter::from_fn(|| pings.poll_event(elapsed, &rtt));
+        events
+            .filter(|it| matches!(it, PingEvent::Counted { result: PingResult::Lost, .. }))
+            .count()
+    };
+    let mut pings = Pings::new(100 * MILLI);
+    pings.handle_responder(ResponderKind::Closed, 80);
+    pings.push(Key::from_parts(0, 0), Duration::ZERO, weight);
+    assert_eq!((lost(&mut pings, 99 * MILLI), lost(&mut pings, 100 * MILLI)), (0, 1));
+    let number = pings.push(Key::from_parts(1, 0), 100 * MILLI, weight);
+    assert!(pings.is_of_host(number));
+    pings.handle_loss(number);
+    assert_eq!((lost(&mut pings, 101 * MILLI), pings.in_flight()), (1, 0));
+    let mut pings = Pings::new(100 * MILLI);
+    pings.handle_responder(ResponderKind::Rejected, 80);
+    let number = pings.push(Key::from_parts(2, 0), Duration::ZERO, weight);
+    assert!(!pings.is_of_host(number), "a router answers for the host");
+}
+
+/// A regression test: the loss was 0 although nothing had measured it.
+#[test]
+fn the_loss_is_unknown_if_ports_stayed_silent_without_a_ping_or_a_second_exchange() {
+    let concurrency = NonZeroU16::new(1);
+    for (silent, expected) in [(false, Some(0.0)), (true, None)] {
+        let mut run = Run::new(Plan { options: ScanOptions { concurrency, ..OPTIONS }, ..plan(3) });
+        run.scan.set_allowance(1);
+        run.finish(|port, _| if port == 3 && silent { SILENT } else { REFUSED });
+        assert_eq!((run.pings, run.scan.loss()), (0, expected));
+    }
 }
 
 /// A regression test: with one permitted probe in flight, pings once took the place of all ports.

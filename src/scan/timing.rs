@@ -9,7 +9,7 @@ use super::{Scan, ScanState, rtt};
 use crate::event::CompletionCheck;
 use crate::limits;
 use crate::pacer::RateLimit;
-use crate::scan::options::{Retries, Timeout};
+use crate::scan::options::Retries;
 
 /// The maximum time for which a due ping waits for the probe of a port. Retransmissions of the
 /// kernel may use up the whole rate, so that no port is probed for a long time.
@@ -37,10 +37,7 @@ impl Scan {
             let in_flight_max = allowance.min(self.plan.concurrency());
             let is_scarce = in_flight_max < self.plan.ports.len();
             let in_flight_max = if is_scarce { in_flight_max } else { usize::MAX };
-            let timeout = match self.plan.options.timeout {
-                Timeout::Fixed(timeout) => timeout.min(limits::TIMEOUT_AUTO_MAX),
-                Timeout::Auto => limits::TIMEOUT_AUTO_MAX,
-            };
+            let timeout = self.plan.longest_timeout().min(limits::TIMEOUT_AUTO_MAX);
             controller.set_in_flight_max(in_flight_max, timeout);
         }
     }

@@ -5,7 +5,7 @@
 //! that a change of the route during a scan is noticed. This module makes no system call and reads
 //! no clock.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::limits;
 
@@ -35,14 +35,17 @@ pub(super) struct RouteCache {
 
 impl RouteCache {
     /// The source address for packets to `to`, if it was looked up less than [`AGE_MAX_MS`] ago.
-    pub(super) fn source(&self, to: IpAddr, now_ms: u32) -> Option<IpAddr> {
+    pub(super) fn source(&self, to: SocketAddr, now_ms: u32) -> Option<IpAddr> {
+        let to = key(to)?;
         let entry = self.entries.get(self.slot(to))?.as_ref()?;
         (entry.to == to && entry.is_fresh(now_ms)).then_some(entry.source)
     }
 
     /// Stores the source address that the routing table has selected for packets to `to`. The table
-    /// doubles while this would replace a fresh entry of another destination.
-    pub(super) fn insert(&mut self, to: IpAddr, source: IpAddr, now_ms: u32) {
+    /// doubles while this would replace a fresh entry of another destination. An address with a
+    /// zone is not stored.
+    pub(super) fn insert(&mut self, to: SocketAddr, source: IpAddr, now_ms: u32) {
+        let Some(to) = key(to) else { return };
         if self.entries.is_empty() {
             self.entries.resize(ENTRIES_MIN, None);
         }
@@ -78,6 +81,13 @@ impl RouteCache {
     }
 }
 
+/// The destination of an entry; `None` for an address with a zone, which may be in several zones
+/// with a route in each.
+fn key(to: SocketAddr) -> Option<IpAddr> {
+    let has_zone = matches!(to, SocketAddr::V6(to) if to.scope_id() != 0);
+    (!has_zone).then_some(to.ip())
+}
+
 impl RouteEntry {
     const fn is_fresh(&self, now_ms: u32) -> bool {
         now_ms.wrapping_sub(self.looked_up_ms) < AGE_MAX_MS
@@ -91,22 +101,24 @@ mod tests {
     #[test]
     fn a_source_address_is_used_for_a_second() {
         let mut cache = RouteCache::default();
-        let [to, other, source] =
-            ["192.0.2.1", "2001:db8::1", "192.0.2.9"].map(|text| text.parse::<IpAddr>().unwrap());
+        let source = IpAddr::from([192, 0, 2, 9]);
+        let [to, other, zoned] = ["192.0.2.1:80", "[2001:db8::1]:80", "[fe80::1%3]:80"]
+            .map(|text| text.parse().unwrap());
         assert_eq!(cache.source(to, 0), None);
         cache.insert(to, source, u32::MAX - 10);
         assert_eq!(cache.source(to, u32::MAX), Some(source));
         assert_eq!(cache.source(to, 100), Some(source), "the clock has wrapped");
         assert_eq!(cache.source(to, 1000), None, "the address must be looked up again");
         assert_eq!(cache.source(other, 0), None);
+        cache.insert(zoned, source, 0);
+        assert_eq!(cache.source(zoned, 0), None, "another zone may have another route");
     }
 
     #[test]
     fn the_cache_holds_all_addresses_of_a_network_and_has_a_maximum_size() {
         let mut cache = RouteCache::default();
         let source = IpAddr::from([192, 0, 2, 9]);
-        let targets =
-            |count: u32| (0..count).map(|n| IpAddr::from((0x0a63_0101 + n).to_be_bytes()));
+        let targets = |count: u32| (0..count).map(|n| ((0x0a63_0101 + n).to_be_bytes(), 80).into());
         for to in targets(4096) {
             cache.insert(to, source, 5);
         }

@@ -107,11 +107,8 @@ pub trait Kernel: Sized {
     /// Checks a connect in progress.
     fn check_probe(&mut self, socket: &Self::Socket, to: &SocketAddr) -> ProbeStep;
 
-    /// Checks whether an ICMP error has rejected a connect during the call that began it. A
-    /// simulated network answers later.
-    fn check_rejected(&mut self, _socket: &Self::Socket) -> ProbeStep {
-        ProbeStep::Pending
-    }
+    /// Checks whether an ICMP error has rejected a connect during the call that began it.
+    fn check_rejected(&mut self, socket: &Self::Socket) -> ProbeStep;
 
     /// Aborts a connect, or resets a connection; the socket can then be used again. Returns false
     /// if the kernel refuses; the socket can then not be used again.

@@ -143,6 +143,10 @@ impl Kernel for RefusingKernel {
         ProbeStep::Over(Outcome::Refused)
     }
 
+    fn check_rejected(&mut self, _: &Socket) -> ProbeStep {
+        ProbeStep::Pending
+    }
+
     fn check_probe(&mut self, _: &Socket, _: &SocketAddr) -> ProbeStep {
         ProbeStep::Pending
     }

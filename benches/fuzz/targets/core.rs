@@ -613,6 +613,10 @@ impl Kernel for FuzzKernel<'_> {
         }
     }
 
+    fn check_rejected(&mut self, _: &Descriptor) -> ProbeStep {
+        ProbeStep::Pending
+    }
+
     fn check_probe(&mut self, Descriptor(number): &Descriptor, _: &SocketAddr) -> ProbeStep {
         let socket = self.socket(*number);
         match socket.connect.expect("only connecting sockets are checked") {

@@ -344,6 +344,11 @@ impl Kernel for World {
         ProbeStep::Pending
     }
 
+    /// The simulated network answers later.
+    fn check_rejected(&mut self, _: &Socket) -> ProbeStep {
+        ProbeStep::Pending
+    }
+
     fn check_probe(&mut self, Socket(socket): &Socket, to: &SocketAddr) -> ProbeStep {
         self.calls += 1;
         let now = self.now;

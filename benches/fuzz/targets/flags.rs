@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(!config.listen.is_empty());
             check_config(&config);
         }
-        Ok(Invocation::Scan(config, request)) => {
+        Ok(Invocation::Scan(config, request, _)) => {
             assert!(config.listen.is_empty() && !request.ports.is_empty());
             assert!(config.scan.shard.items(1_000) <= 1_000);
             assert!(config.scan.options.deadline <= limits::SCAN_TIME_MAX);

@@ -221,6 +221,13 @@ impl<K: Kernel> ConnectEngine<K> {
             }
             ProbeStep::Over(outcome @ (Outcome::Refused | Outcome::TimedOut)) => {
                 self.release(index);
+                // A connect that was in progress may have stored an error in addition, if its SYN
+                // could not be repeated. The next probe must not take it for its own.
+                if let Some(slot) =
+                    self.slots[index as usize].as_ref().filter(|it| it.is_registered)
+                {
+                    kernel.check_rejected(&slot.socket);
+                }
                 self.make_idle(kernel, index);
                 Some(outcome)
             }

@@ -88,17 +88,23 @@ fn connected(socket: &Socket) -> ProbeStep {
 ///
 /// An error that arrives during a call of `connect`, as on loopback and veth, is only stored
 /// (`sk_err_soft` in `tcp_v4_err` of the kernel), while one that arrives later ends the connect.
-/// Only SO_ERROR clears it: otherwise it would become the outcome of a later connect.
 pub(super) fn check_rejected(socket: &Socket) -> ProbeStep {
-    let Ok(Some(error)) = socket.take_error() else { return ProbeStep::Pending };
+    let Some(error) = take_error(socket) else { return ProbeStep::Pending };
     // If this fails, the next connect of the socket does too, and the socket is closed.
     give_up(socket);
     ProbeStep::Over(outcome_of(&error))
 }
 
+/// Takes the stored error: an ICMP error, or the failure to repeat the SYN without a route. Only
+/// SO_ERROR clears it, so otherwise it would become the outcome of a later connect.
+fn take_error(socket: &Socket) -> Option<io::Error> {
+    socket.take_error().ok().flatten()
+}
+
 /// Aborts a connect, or resets a connection. Returns false if the kernel refuses; the socket can
 /// then not be used again.
 pub(super) fn give_up(socket: &Socket) -> bool {
+    drop(take_error(socket));
     let unspecified =
         libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
     let len = size_of::<libc::sockaddr>() as libc::socklen_t;

@@ -161,7 +161,7 @@ fn rejected() -> Outcome {
     std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1")?;
     let service = Service::start(&[]);
     let scan = service.scan("domain=127.0.0.1&ports=100-149,200-249,300-349&timeout=500ms");
-    scan.check_counts([0, 50, 50, 50, 0]).check_key("loss", 0.0);
+    scan.check_counts([0, 50, 50, 50, 0]);
     let query = format!("domain={HOST_ADDRESS}&ports=100-149&rate=50&timeout=5s&retries=0");
     let mut client = service.begin_scan(&query, "");
     service.scan("domain=127.0.0.1&ports=100-149,200-249&timeout=500ms");

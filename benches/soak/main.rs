@@ -53,8 +53,10 @@ Mixed traffic and scans for a long time: memory, descriptors and latency, and no
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 /// The growth of the own memory since the end of the first pass that is not a leak. The busiest
-/// moment of the first pass may be exceeded later, and the name cache fills to 0.29 MB.
-const GROWTH_KB_MAX: u64 = 2048;
+/// moment of the first pass may be exceeded later, when the tables of probes double, and the name
+/// cache fills to 0.29 MB. In two hours the growth was 2.9 MB, all but 0.1 MB of it in the first
+/// quarter of an hour.
+const GROWTH_KB_MAX: u64 = 4096;
 /// The maximum time of a request or an exit, and until the last connections are closed.
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -38,7 +38,7 @@ use crate::api::problem::Problem;
 use crate::event::{Action, PrintFailure};
 use crate::limits;
 use crate::port_set::PortSet;
-use crate::scan::options::{Addresses, ScanOptions, Timeout};
+use crate::scan::options::{Addresses, ScanOptions};
 use crate::scan::request::ScanRequest;
 use crate::scan::summary::Summary;
 use options::{BatchOptions, Destination};
@@ -371,7 +371,7 @@ impl Batch {
             }
         }
         if self.printer.hides_gaps() && self.options.targets.len() > 1 {
-            self.stderr.write_sum(&self.outcomes);
+            self.stderr.write_cut_short(&self.outcomes);
         }
         if self.state != BatchState::Silenced {
             self.clear_progress();
@@ -397,10 +397,7 @@ impl Batch {
         let mut progress = self.progress;
         progress.done += under_way.done;
         progress.open += under_way.open;
-        let timeout = match self.options.scan.timeout {
-            Timeout::Fixed(timeout) => timeout,
-            Timeout::Auto => limits::TIMEOUT_AUTO_MAX,
-        };
+        let timeout = self.options.scan.timeout.longest();
         let rate = self.pace.rate(self.elapsed(now), progress.done, under_way.in_flight, timeout);
         self.stderr.show_progress(|columns| progress.line(rate, columns));
         self.printer.print_progress(&progress);

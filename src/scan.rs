@@ -145,7 +145,7 @@ impl Scan {
             started_at: now,
             state: ScanState::Pass(Pass::new(now, 0, Order::first(&plan.ports), plan.ports.len())),
             probes: Probes::new(plan.ports.len()),
-            pings: Pings::new(plan.longest_timeout()),
+            pings: Pings::new(plan.options.timeout.longest()),
             waiting: Vec::new(),
             ledger: Ledger::new(plan.ports.clone()),
             rtt: Rtt::default(),

@@ -65,8 +65,8 @@ impl Stderr {
         }
     }
 
-    /// Reports the number of targets that have such ports.
-    pub(super) fn write_sum(&mut self, outcomes: &Outcomes) {
+    /// Reports the number of targets whose scan was not completed, if there are any.
+    pub(super) fn write_cut_short(&mut self, outcomes: &Outcomes) {
         let (cut_short, scanned) = (outcomes.cut_short, outcomes.scanned());
         if cut_short > 0 {
             self.write_line(&format!("{cut_short} of {scanned} targets were not scanned whole"));

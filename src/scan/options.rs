@@ -98,6 +98,14 @@ impl Timeout {
         }
         Ok(Self::Fixed(timeout))
     }
+
+    /// The maximum time after which an unanswered probe of the first pass expires.
+    pub const fn longest(self) -> Duration {
+        match self {
+            Self::Fixed(timeout) => timeout,
+            Self::Auto => limits::TIMEOUT_AUTO_MAX,
+        }
+    }
 }
 
 impl fmt::Display for Timeout {

@@ -3,11 +3,10 @@
 //! `core` makes the plan, and `scan` carries it out.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::limits;
 use crate::port_set::PortSet;
-use crate::scan::options::{ScanOptions, Timeout};
+use crate::scan::options::ScanOptions;
 
 /// The plan of one scan.
 #[derive(Clone, Debug)]
@@ -26,14 +25,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The maximum time after which an unanswered probe expires.
-    pub const fn longest_timeout(&self) -> Duration {
-        match self.options.timeout {
-            Timeout::Fixed(timeout) => timeout,
-            Timeout::Auto => limits::TIMEOUT_AUTO_MAX,
-        }
-    }
-
     /// The maximum number of probes in flight; at least 1.
     pub const fn concurrency(&self) -> usize {
         match self.options.concurrency {

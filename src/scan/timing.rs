@@ -37,7 +37,7 @@ impl Scan {
             let in_flight_max = allowance.min(self.plan.concurrency());
             let is_scarce = in_flight_max < self.plan.ports.len();
             let in_flight_max = if is_scarce { in_flight_max } else { usize::MAX };
-            let timeout = self.plan.longest_timeout().min(limits::TIMEOUT_AUTO_MAX);
+            let timeout = self.plan.options.timeout.longest().min(limits::TIMEOUT_AUTO_MAX);
             controller.set_in_flight_max(in_flight_max, timeout);
         }
     }

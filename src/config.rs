@@ -863,6 +863,9 @@ mod tests {
         }
         let both = [("OPENPORTS_JSON", "true"), ("OPENPORTS_NDJSON", "true")];
         check(&[], &both, "OPENPORTS_NDJSON: --format, --json and --ndjson exclude each other");
+        let name = "http is the name of a service; write 80";
+        check(&["-p", "22,http"], &[], &format!("--ports \"22,http\": {name}"));
+        check(&[], &[("OPENPORTS_PORTS", "http")], &format!("OPENPORTS_PORTS \"http\": {name}"));
         for list in ["10.0.0.0/8,", ",10.0.0.0/8", "10.0.0.0/8, ,::/0", ","] {
             let expected = format!("{list:?}: an item of the list is empty");
             check(&[], &[("OPENPORTS_DENY", list)], &format!("OPENPORTS_DENY {expected}"));

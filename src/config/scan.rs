@@ -188,7 +188,13 @@ pub(super) fn ports(text: &str) -> Result<PortSet, String> {
     match text {
         "" => Err("expected ports such as 22,80,8000-8100".to_owned()),
         "-" => Ok(PortSet::from_range(1, u16::MAX)),
-        _ => PortSet::parse(text).map_err(|error| error.to_string()),
+        _ => PortSet::parse(text).map_err(|error| {
+            let port = |item| Some((item, service_names::built_in_port(item)?));
+            match text.split(',').find_map(port) {
+                Some((name, port)) => format!("{name} is the name of a service; write {port}"),
+                None => error.to_string(),
+            }
+        }),
     }
 }
 

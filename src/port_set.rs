@@ -7,20 +7,45 @@ use crate::decimal::{DecimalError, parse_decimal};
 
 pub mod list;
 
-/// A set of TCP ports: one bit for each port from 0 up to the highest that was ever in the set, so
-/// at most 8 KB. Most sets of a scan are empty or contain only low ports, and a thousand small
-/// scans may run at once.
-#[derive(Clone, Default)]
+/// A set of TCP ports. It takes 32 bytes, and up to 8 KB of heap memory if it ever had more than
+/// eight ports.
+#[derive(Clone)]
 pub struct PortSet {
-    words: Vec<u64>,
+    ports: Ports,
     len: u32,
+}
+
+/// The number of ports that a set holds without heap memory. A sweep has tens of thousands of
+/// targets with a few ports each in flight.
+const FEW_MAX: usize = 8;
+
+#[derive(Clone)]
+enum Ports {
+    /// The ports in ascending order, as many as the set has.
+    Few([u16; FEW_MAX]),
+    /// One bit for each port from 0 up to the highest that was ever in the set, or higher.
+    Bits(Vec<u64>),
+}
+
+const _: () = assert!(size_of::<PortSet>() == 32, "a set takes 32 bytes");
+
+impl Default for PortSet {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl PartialEq for PortSet {
     fn eq(&self, other: &Self) -> bool {
-        // The sets have the same number of ports, and the same bits as far as both vectors reach,
-        // so there are no ports beyond that.
-        self.len == other.len && self.words.iter().zip(&other.words).all(|(a, b)| a == b)
+        let is_equal = match (&self.ports, &other.ports) {
+            // Both have the same number of ports, and the same bits as far as both vectors reach,
+            // so there are no ports beyond that.
+            (Ports::Bits(mine), Ports::Bits(theirs)) => {
+                mine.iter().zip(theirs).all(|(a, b)| a == b)
+            }
+            (Ports::Few(_), _) | (_, Ports::Few(_)) => self.iter().eq(other.iter()),
+        };
+        self.len == other.len && is_equal
     }
 }
 
@@ -29,7 +54,7 @@ impl Eq for PortSet {}
 impl PortSet {
     /// The empty set.
     pub const fn new() -> Self {
-        Self { words: Vec::new(), len: 0 }
+        Self { ports: Ports::Few([0; FEW_MAX]), len: 0 }
     }
 
     /// Every port of `first..=last`; empty if `first > last`.
@@ -44,10 +69,20 @@ impl PortSet {
     /// Adds a port. Returns false if it was already in the set.
     pub fn insert(&mut self, port: u16) -> bool {
         assert!(port != 0, "port 0 cannot be connected to");
+        if let Ports::Few(ports) = &mut self.ports {
+            let len = self.len as usize;
+            let Err(place) = ports[..len].binary_search(&port) else { return false };
+            if len < FEW_MAX {
+                ports[place..=len].rotate_right(1);
+                ports[place] = port;
+                self.len += 1;
+                return true;
+            }
+        }
         let (word, bit) = (usize::from(port >> 6), 1 << (port & 63));
-        self.reach(word);
-        let is_new = self.words[word] & bit == 0;
-        self.words[word] |= bit;
+        let words = self.reach(word);
+        let is_new = words[word] & bit == 0;
+        words[word] |= bit;
         self.len += u32::from(is_new);
         is_new
     }
@@ -57,40 +92,71 @@ impl PortSet {
         let (first, last) = range.into_inner();
         assert!(first != 0, "port 0 cannot be connected to");
         assert!(first <= last, "the range is not empty");
+        if self.len() + usize::from(last - first) < FEW_MAX {
+            for port in first..=last {
+                self.insert(port);
+            }
+            return;
+        }
         let (low, high) = (usize::from(first >> 6), usize::from(last >> 6));
-        self.reach(high);
+        let mut added = 0;
         // A slice is used, so that its bounds are checked once.
-        for (word, ports) in (low..).zip(&mut self.words[low..=high]) {
+        for (word, ports) in (low..).zip(&mut self.reach(high)[low..=high]) {
             let from = if word == low { first & 63 } else { 0 };
             let to = if word == high { last & 63 } else { 63 };
             let mask = u64::MAX << from & u64::MAX >> (63 - to);
-            self.len += (mask & !*ports).count_ones();
+            added += (mask & !*ports).count_ones();
             *ports |= mask;
         }
+        self.len += added;
         assert!(self.contains(first) && self.contains(last), "both ends are in the set");
     }
 
-    /// Extends the vector to the word of a port. The length grows to powers of two, so that this is
-    /// rare, and the new vector is allocated as zeroed memory: `Vec::resize` would write every
-    /// word.
-    fn reach(&mut self, word: usize) {
+    /// The set as bits, which include the word of a port. The length grows to powers of two, so
+    /// that this is rare, and the new vector is allocated as zeroed memory: `Vec::resize` would
+    /// write every word.
+    fn reach(&mut self, word: usize) -> &mut Vec<u64> {
         debug_assert!(word < 1024, "1,024 words hold every port");
-        if word >= self.words.len() {
-            let mut words = vec![0; (word + 1).next_power_of_two()];
-            words[..self.words.len()].copy_from_slice(&self.words);
-            self.words = words;
+        if let Ports::Few(_) = self.ports {
+            let highest = self.last().map_or(word, |port| word.max(usize::from(port >> 6)));
+            let mut words = vec![0; (highest + 1).next_power_of_two()];
+            self.iter().for_each(|port| words[usize::from(port >> 6)] |= 1 << (port & 63));
+            self.ports = Ports::Bits(words);
+        }
+        let Ports::Bits(words) = &mut self.ports else { unreachable!("the ports are bits now") };
+        if word >= words.len() {
+            let mut longer = vec![0; (word + 1).next_power_of_two()];
+            longer[..words.len()].copy_from_slice(words);
+            *words = longer;
+        }
+        words
+    }
+
+    /// Returns the heap memory that the set does not need.
+    fn shrink_to_fit(&mut self) {
+        let words_used = self.last().map_or(0, |port| usize::from(port >> 6) + 1);
+        if let Ports::Bits(words) = &mut self.ports {
+            words.truncate(words_used);
+            words.shrink_to_fit();
         }
     }
 
     /// Adds every port of `other`.
     pub fn union_with(&mut self, other: &Self) {
-        if let Some(word) = other.words.len().checked_sub(1) {
-            self.reach(word);
+        match &other.ports {
+            Ports::Few(_) => {
+                for port in other.iter() {
+                    self.insert(port);
+                }
+            }
+            Ports::Bits(theirs) => {
+                let highest = theirs.len().saturating_sub(1);
+                for (mine, theirs) in self.reach(highest).iter_mut().zip(theirs) {
+                    *mine |= theirs;
+                }
+                self.len = self.count();
+            }
         }
-        for (mine, theirs) in self.words.iter_mut().zip(other.words.iter()) {
-            *mine |= theirs;
-        }
-        self.len = self.count();
         assert!(self.len >= other.len, "a union contains both sets");
         assert!(!self.contains(0), "neither set contained port 0");
     }
@@ -98,37 +164,73 @@ impl PortSet {
     /// Removes every port of `other`.
     pub fn subtract(&mut self, other: &Self) {
         let len_before = self.len;
-        for (mine, theirs) in self.words.iter_mut().zip(other.words.iter()) {
-            *mine &= !theirs;
+        match (&mut self.ports, &other.ports) {
+            (Ports::Bits(mine), Ports::Bits(theirs)) => {
+                for (mine, theirs) in mine.iter_mut().zip(theirs) {
+                    *mine &= !theirs;
+                }
+                self.len = self.count();
+            }
+            (Ports::Bits(_), Ports::Few(_)) => {
+                for port in other.iter() {
+                    self.remove(port);
+                }
+            }
+            (Ports::Few(mine), _) => {
+                let rest = mine.iter().take(self.len as usize).copied();
+                *self = rest.filter(|port| !other.contains(*port)).collect();
+            }
         }
-        self.len = self.count();
         assert!(self.len <= len_before, "no port was added");
         assert!(len_before - self.len <= other.len, "only ports of `other` were removed");
     }
 
     /// Removes a port. Returns false if it was not in the set.
     pub fn remove(&mut self, port: u16) -> bool {
-        let (word, bit) = (usize::from(port >> 6), 1 << (port & 63));
-        let Some(ports) = self.words.get_mut(word) else { return false };
-        let was_there = *ports & bit != 0;
-        *ports &= !bit;
-        self.len -= u32::from(was_there);
-        was_there
+        match &mut self.ports {
+            Ports::Few(ports) => {
+                let len = self.len as usize;
+                let Ok(place) = ports[..len].binary_search(&port) else { return false };
+                ports[place..len].rotate_left(1);
+                self.len -= 1;
+                true
+            }
+            Ports::Bits(words) => {
+                let (word, bit) = (usize::from(port >> 6), 1 << (port & 63));
+                let Some(ports) = words.get_mut(word) else { return false };
+                let was_there = *ports & bit != 0;
+                *ports &= !bit;
+                self.len -= u32::from(was_there);
+                was_there
+            }
+        }
     }
 
     /// Whether the set contains `port`.
     pub fn contains(&self, port: u16) -> bool {
-        self.words.get(usize::from(port >> 6)).is_some_and(|ports| ports >> (port & 63) & 1 == 1)
+        match &self.ports {
+            Ports::Few(ports) => ports[..self.len as usize].contains(&port),
+            Ports::Bits(words) => {
+                words.get(usize::from(port >> 6)).is_some_and(|ports| ports >> (port & 63) & 1 == 1)
+            }
+        }
     }
 
     /// The lowest port of the set that is not below `from`; `from` may be 65,536, for which the
     /// result is `None`.
     pub fn next_from(&self, from: u32) -> Option<u16> {
+        let words = match &self.ports {
+            Ports::Few(ports) => {
+                let ports = &ports[..self.len as usize];
+                return ports.iter().copied().find(|port| u32::from(*port) >= from);
+            }
+            Ports::Bits(words) => words,
+        };
         let mut word = (from >> 6) as usize;
-        let mut bits = *self.words.get(word)? >> (from & 63) << (from & 63);
+        let mut bits = *words.get(word)? >> (from & 63) << (from & 63);
         while bits == 0 {
             word += 1;
-            bits = *self.words.get(word)?;
+            bits = *words.get(word)?;
         }
         Some((word as u16) << 6 | bits.trailing_zeros() as u16)
     }
@@ -183,10 +285,18 @@ impl PortSet {
             taken += len;
         }
         if let Some(cut) = cut {
-            let word = usize::from(cut >> 6);
-            self.words[word] &= !(u64::MAX << (cut & 63));
-            self.words.truncate(word + 1);
-            self.len = self.count();
+            match &mut self.ports {
+                Ports::Few(ports) => {
+                    let kept = ports.iter().take(self.len as usize).filter(|port| **port < cut);
+                    self.len = kept.count() as u32;
+                }
+                Ports::Bits(words) => {
+                    let word = usize::from(cut >> 6);
+                    words[word] &= !(u64::MAX << (cut & 63));
+                    words.truncate(word + 1);
+                    self.len = self.count();
+                }
+            }
             assert!(!self.is_empty(), "one range is kept");
         }
         taken
@@ -213,32 +323,52 @@ impl PortSet {
 
     /// The highest port.
     pub fn last(&self) -> Option<u16> {
-        let word = self.words.iter().rposition(|bits| *bits != 0)?;
-        Some((word as u16) << 6 | self.words[word].ilog2() as u16)
+        match &self.ports {
+            Ports::Few(ports) => ports[..self.len as usize].last().copied(),
+            Ports::Bits(words) => {
+                let word = words.iter().rposition(|bits| *bits != 0)?;
+                Some((word as u16) << 6 | words[word].ilog2() as u16)
+            }
+        }
     }
 
     /// The last port of the contiguous run that contains `first`.
     fn run_end(&self, first: u16) -> u16 {
         debug_assert!(self.contains(first), "a run begins at a port of the set");
+        let words = match &self.ports {
+            Ports::Few(ports) => {
+                let run = ports[..self.len as usize].iter().skip_while(|port| **port < first);
+                let run =
+                    run.zip(first..=u16::MAX).take_while(|(port, expected)| **port == *expected);
+                return run.last().map_or(first, |(port, _)| *port);
+            }
+            Ports::Bits(words) => words,
+        };
         let mut word = usize::from(first >> 6);
-        let mut gaps = !self.words[word] >> (first & 63) << (first & 63);
+        let mut gaps = !words[word] >> (first & 63) << (first & 63);
         while gaps == 0 {
             word += 1;
-            gaps = !self.words.get(word).copied().unwrap_or_default();
+            gaps = !words.get(word).copied().unwrap_or_default();
         }
         // The result is not below `first`, whose own bit is not a gap, so the subtraction cannot
         // wrap.
         (((word as u32) << 6 | gaps.trailing_zeros()) - 1) as u16
     }
 
-    /// The correct value of `len`.
+    /// The number of bits that are set, which is the correct value of `len`.
     fn count(&self) -> u32 {
-        self.words.iter().map(|ports| ports.count_ones()).sum()
+        match &self.ports {
+            Ports::Few(_) => self.len,
+            Ports::Bits(words) => words.iter().map(|ports| ports.count_ones()).sum(),
+        }
     }
 
     /// The number of bytes of heap memory that the set takes.
     pub const fn heap_bytes(&self) -> usize {
-        self.words.capacity() * size_of::<u64>()
+        match &self.ports {
+            Ports::Few(_) => 0,
+            Ports::Bits(words) => words.capacity() * size_of::<u64>(),
+        }
     }
 
     /// The number of ports in the set, 0 to 65,535.
@@ -249,6 +379,16 @@ impl PortSet {
     /// Whether the set is empty.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+}
+
+impl FromIterator<u16> for PortSet {
+    fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
+        let mut set = Self::new();
+        for port in ports {
+            set.insert(port);
+        }
+        set
     }
 }
 
@@ -288,6 +428,8 @@ pub fn parse_port(text: &str) -> Result<u16, DecimalError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::port_set::list::PortsReason;
     use crate::spelling::quote;
@@ -456,6 +598,62 @@ mod tests {
             }
         }
         assert_eq!(PortSet::new().truncate_ranges(9), 0);
+    }
+
+    #[test]
+    fn a_set_with_few_or_many_ports_behaves_like_a_sorted_set() {
+        // A linear congruential generator with the constants of Knuth's MMIX.
+        let mut state = 7_u64;
+        let mut number = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005);
+            state = state.wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 33) % below) as u16
+        };
+        for _ in 0..2_000 {
+            let (mut set, mut model) = (PortSet::new(), BTreeSet::new());
+            for _ in 0..40 {
+                // Ports near each other meet often; ports up to 65,535 need the longest vector.
+                let base = [0, 60, 65_500][usize::from(number(3))];
+                let port = base + 1 + number(35);
+                let other: PortSet = (0..number(12)).map(|_| base + 1 + number(35)).collect();
+                match number(6) {
+                    0 | 1 => assert_eq!(set.insert(port), model.insert(port)),
+                    2 => assert_eq!(set.remove(port), model.remove(&port)),
+                    3 => {
+                        let last = port.saturating_add(number(12));
+                        set.insert_range(port..=last);
+                        model.extend(port..=last);
+                    }
+                    4 => {
+                        set.union_with(&other);
+                        model.extend(other.iter());
+                    }
+                    _ => {
+                        set.subtract(&other);
+                        model.retain(|port| !other.contains(*port));
+                    }
+                }
+                assert_eq!(set.len(), model.len());
+                assert!(set.iter().eq(model.iter().copied()), "{set:?}");
+                assert_eq!(
+                    (set.first(), set.last()),
+                    (model.first().copied(), model.last().copied())
+                );
+                assert_eq!(set.contains(port), model.contains(&port));
+                assert_eq!(set, model.iter().copied().collect::<PortSet>());
+                let ranges: Vec<u16> =
+                    set.ranges().flat_map(|(first, last)| first..=last).collect();
+                assert!(ranges.iter().eq(model.iter()), "{set:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_few_ports_take_no_heap_memory() {
+        for list in ["1", "65535", "22,80,443,8080,8443,50000,60000,65535", "65528-"] {
+            assert_eq!(ports(list).heap_bytes(), 0, "{list}");
+        }
+        assert!(ports("1-9").heap_bytes() > 0);
     }
 
     #[test]

@@ -18,8 +18,7 @@ impl PortSet {
     /// The set is never empty. The time is linear in the length of the text, and there are at most
     /// [`limits::PORT_ITEMS_MAX`] items.
     pub fn parse(text: &str) -> Result<Self, PortsError> {
-        // The set is allocated at full length, and shortened at the end.
-        let mut set = Self { words: vec![0; 1024], len: 0 };
+        let mut set = Self::new();
         let mut offset = 1;
         for (index, item) in text.split(',').enumerate() {
             let read = if index == limits::PORT_ITEMS_MAX {
@@ -32,9 +31,7 @@ impl PortSet {
             }
             offset += item.len() + 1;
         }
-        let words_used = set.last().map_or(0, |port| usize::from(port >> 6) + 1);
-        set.words.truncate(words_used);
-        set.words.shrink_to_fit();
+        set.shrink_to_fit();
         assert!(!set.is_empty(), "every list has an item, every range has a port");
         assert_eq!(set.len, set.count(), "no port was counted twice");
         Ok(set)

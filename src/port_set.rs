@@ -18,11 +18,15 @@ pub struct PortSet {
 /// The number of ports that a set holds without heap memory. A sweep has tens of thousands of
 /// targets with a few ports each in flight.
 const FEW_MAX: usize = 8;
+/// The maximum number of ports in a list. An insertion moves the higher ports.
+const LIST_MAX: usize = 256;
 
 #[derive(Clone)]
 enum Ports {
-    /// The ports in ascending order, as many as the set has.
+    /// The ports in ascending order. The length of the set says how many entries are used.
     Few([u16; FEW_MAX]),
+    /// The same for up to [`LIST_MAX`] ports, if this takes less memory than the bits.
+    List(Box<[u16]>),
     /// One bit for each port from 0 up to the highest that was ever in the set, or higher.
     Bits(Vec<u64>),
 }
@@ -43,7 +47,7 @@ impl PartialEq for PortSet {
             (Ports::Bits(mine), Ports::Bits(theirs)) => {
                 mine.iter().zip(theirs).all(|(a, b)| a == b)
             }
-            (Ports::Few(_), _) | (_, Ports::Few(_)) => self.iter().eq(other.iter()),
+            _ => self.iter().eq(other.iter()),
         };
         self.len == other.len && is_equal
     }
@@ -69,22 +73,33 @@ impl PortSet {
     /// Adds a port. Returns false if it was already in the set.
     pub fn insert(&mut self, port: u16) -> bool {
         assert!(port != 0, "port 0 cannot be connected to");
-        if let Ports::Few(ports) = &mut self.ports {
-            let len = self.len as usize;
+        let (word, bit) = (usize::from(port >> 6), 1 << (port & 63));
+        if let Ports::Bits(words) = &mut self.ports
+            && let Some(ports) = words.get_mut(word)
+        {
+            let is_new = *ports & bit == 0;
+            *ports |= bit;
+            self.len += u32::from(is_new);
+            return is_new;
+        }
+        self.insert_in_list(port)
+    }
+
+    /// Adds a port to a list, or to bits that are too short for it.
+    #[inline(never)]
+    fn insert_in_list(&mut self, port: u16) -> bool {
+        let len = self.len();
+        if let Some(ports) = self.list_mut() {
             let Err(place) = ports[..len].binary_search(&port) else { return false };
-            if len < FEW_MAX {
+            if len < ports.len() {
                 ports[place..=len].rotate_right(1);
                 ports[place] = port;
                 self.len += 1;
                 return true;
             }
         }
-        let (word, bit) = (usize::from(port >> 6), 1 << (port & 63));
-        let words = self.reach(word);
-        let is_new = words[word] & bit == 0;
-        words[word] |= bit;
-        self.len += u32::from(is_new);
-        is_new
+        self.make_room(port);
+        self.insert(port)
     }
 
     /// Adds every port of a range, a word at a time. The range must not be empty or contain port 0.
@@ -92,7 +107,11 @@ impl PortSet {
         let (first, last) = range.into_inner();
         assert!(first != 0, "port 0 cannot be connected to");
         assert!(first <= last, "the range is not empty");
-        if self.len() + usize::from(last - first) < FEW_MAX {
+        let words = match &self.ports {
+            Ports::Bits(words) => words.len(),
+            Ports::Few(_) | Ports::List(_) => 0,
+        };
+        if words <= usize::from(last >> 6) && self.len() + usize::from(last - first) < LIST_MAX {
             for port in first..=last {
                 self.insert(port);
             }
@@ -112,15 +131,53 @@ impl PortSet {
         assert!(self.contains(first) && self.contains(last), "both ends are in the set");
     }
 
+    /// The ports in ascending order, unless they are stored as bits.
+    fn list(&self) -> Option<&[u16]> {
+        match &self.ports {
+            Ports::Few(ports) => Some(&ports[..self.len()]),
+            Ports::List(ports) => Some(&ports[..self.len()]),
+            Ports::Bits(_) => None,
+        }
+    }
+
+    /// All entries of a list, including those that are not used.
+    const fn list_mut(&mut self) -> Option<&mut [u16]> {
+        match &mut self.ports {
+            Ports::Few(ports) => Some(ports),
+            Ports::List(ports) => Some(ports),
+            Ports::Bits(_) => None,
+        }
+    }
+
+    /// Makes room for another port, in a list or in bits, whichever is smaller.
+    fn make_room(&mut self, port: u16) {
+        let highest = self.last().unwrap_or(0).max(port);
+        if let Some(entries) = list_entries(self.len() + 1, highest) {
+            self.become_list(entries);
+        } else {
+            self.reach(usize::from(highest >> 6));
+        }
+    }
+
+    /// Stores the ports in a list of this number of entries.
+    fn become_list(&mut self, entries: usize) {
+        let mut few = [0; FEW_MAX];
+        let mut many =
+            if entries > FEW_MAX { vec![0; entries].into_boxed_slice() } else { [].into() };
+        let list = if entries > FEW_MAX { &mut many[..] } else { &mut few };
+        list.iter_mut().zip(self.iter()).for_each(|(entry, port)| *entry = port);
+        self.ports = if entries > FEW_MAX { Ports::List(many) } else { Ports::Few(few) };
+    }
+
     /// The set as bits, which include the word of a port. The length grows to powers of two, so
     /// that this is rare, and the new vector is allocated as zeroed memory: `Vec::resize` would
     /// write every word.
     fn reach(&mut self, word: usize) -> &mut Vec<u64> {
         debug_assert!(word < 1024, "1,024 words hold every port");
-        if let Ports::Few(_) = self.ports {
-            let highest = self.last().map_or(word, |port| word.max(usize::from(port >> 6)));
+        if let Some(ports) = self.list() {
+            let highest = ports.last().map_or(word, |port| word.max(usize::from(port >> 6)));
             let mut words = vec![0; (highest + 1).next_power_of_two()];
-            self.iter().for_each(|port| words[usize::from(port >> 6)] |= 1 << (port & 63));
+            ports.iter().for_each(|port| words[usize::from(port >> 6)] |= 1 << (port & 63));
             self.ports = Ports::Bits(words);
         }
         let Ports::Bits(words) = &mut self.ports else { unreachable!("the ports are bits now") };
@@ -134,27 +191,27 @@ impl PortSet {
 
     /// Returns the heap memory that the set does not need.
     fn shrink_to_fit(&mut self) {
-        let words_used = self.last().map_or(0, |port| usize::from(port >> 6) + 1);
-        if let Ports::Bits(words) = &mut self.ports {
-            words.truncate(words_used);
-            words.shrink_to_fit();
+        let highest = self.last().unwrap_or(0);
+        let entries = list_entries(self.len(), highest);
+        let Ports::Bits(words) = &mut self.ports else { return };
+        if let Some(entries) = entries {
+            return self.become_list(entries);
         }
+        words.truncate(usize::from(highest >> 6) + 1);
+        words.shrink_to_fit();
     }
 
     /// Adds every port of `other`.
     pub fn union_with(&mut self, other: &Self) {
-        match &other.ports {
-            Ports::Few(_) => {
-                for port in other.iter() {
-                    self.insert(port);
-                }
+        if let Ports::Bits(theirs) = &other.ports {
+            let highest = theirs.len().saturating_sub(1);
+            for (mine, theirs) in self.reach(highest).iter_mut().zip(theirs) {
+                *mine |= theirs;
             }
-            Ports::Bits(theirs) => {
-                let highest = theirs.len().saturating_sub(1);
-                for (mine, theirs) in self.reach(highest).iter_mut().zip(theirs) {
-                    *mine |= theirs;
-                }
-                self.len = self.count();
+            self.len = self.count();
+        } else {
+            for port in other.iter() {
+                self.insert(port);
             }
         }
         assert!(self.len >= other.len, "a union contains both sets");
@@ -171,14 +228,13 @@ impl PortSet {
                 }
                 self.len = self.count();
             }
-            (Ports::Bits(_), Ports::Few(_)) => {
+            (Ports::Bits(_), _) => {
                 for port in other.iter() {
                     self.remove(port);
                 }
             }
-            (Ports::Few(mine), _) => {
-                let rest = mine.iter().take(self.len as usize).copied();
-                *self = rest.filter(|port| !other.contains(*port)).collect();
+            (Ports::Few(_) | Ports::List(_), _) => {
+                *self = self.iter().filter(|port| !other.contains(*port)).collect();
             }
         }
         assert!(self.len <= len_before, "no port was added");
@@ -187,45 +243,35 @@ impl PortSet {
 
     /// Removes a port. Returns false if it was not in the set.
     pub fn remove(&mut self, port: u16) -> bool {
-        match &mut self.ports {
-            Ports::Few(ports) => {
-                let len = self.len as usize;
-                let Ok(place) = ports[..len].binary_search(&port) else { return false };
-                ports[place..len].rotate_left(1);
-                self.len -= 1;
-                true
-            }
-            Ports::Bits(words) => {
-                let (word, bit) = (usize::from(port >> 6), 1 << (port & 63));
-                let Some(ports) = words.get_mut(word) else { return false };
-                let was_there = *ports & bit != 0;
-                *ports &= !bit;
-                self.len -= u32::from(was_there);
-                was_there
-            }
-        }
+        let Ports::Bits(words) = &mut self.ports else { return self.remove_from_list(port) };
+        let (word, bit) = (usize::from(port >> 6), 1 << (port & 63));
+        let Some(ports) = words.get_mut(word) else { return false };
+        let was_there = *ports & bit != 0;
+        *ports &= !bit;
+        self.len -= u32::from(was_there);
+        was_there
+    }
+
+    #[inline(never)]
+    fn remove_from_list(&mut self, port: u16) -> bool {
+        let len = self.len();
+        let used = &mut self.list_mut().unwrap_or_default()[..len];
+        let Ok(place) = used.binary_search(&port) else { return false };
+        used[place..].rotate_left(1);
+        self.len -= 1;
+        true
     }
 
     /// Whether the set contains `port`.
     pub fn contains(&self, port: u16) -> bool {
-        match &self.ports {
-            Ports::Few(ports) => ports[..self.len as usize].contains(&port),
-            Ports::Bits(words) => {
-                words.get(usize::from(port >> 6)).is_some_and(|ports| ports >> (port & 63) & 1 == 1)
-            }
-        }
+        let Ports::Bits(words) = &self.ports else { return self.find_in_list(port).is_ok() };
+        words.get(usize::from(port >> 6)).is_some_and(|ports| ports >> (port & 63) & 1 == 1)
     }
 
     /// The lowest port of the set that is not below `from`; `from` may be 65,536, for which the
     /// result is `None`.
     pub fn next_from(&self, from: u32) -> Option<u16> {
-        let words = match &self.ports {
-            Ports::Few(ports) => {
-                let ports = &ports[..self.len as usize];
-                return ports.iter().copied().find(|port| u32::from(*port) >= from);
-            }
-            Ports::Bits(words) => words,
-        };
+        let Ports::Bits(words) = &self.ports else { return self.next_in_list(from) };
         let mut word = (from >> 6) as usize;
         let mut bits = *words.get(word)? >> (from & 63) << (from & 63);
         while bits == 0 {
@@ -233,6 +279,18 @@ impl PortSet {
             bits = *words.get(word)?;
         }
         Some((word as u16) << 6 | bits.trailing_zeros() as u16)
+    }
+
+    #[inline(never)]
+    fn next_in_list(&self, from: u32) -> Option<u16> {
+        let place = self.find_in_list(u16::try_from(from).ok()?).unwrap_or_else(|place| place);
+        self.list()?.get(place).copied()
+    }
+
+    /// The place of a port in the list, or the place at which it would be inserted.
+    #[inline(never)]
+    fn find_in_list(&self, port: u16) -> Result<usize, usize> {
+        self.list().unwrap_or_default().binary_search(&port)
     }
 
     /// The ports in ascending order.
@@ -285,17 +343,13 @@ impl PortSet {
             taken += len;
         }
         if let Some(cut) = cut {
-            match &mut self.ports {
-                Ports::Few(ports) => {
-                    let kept = ports.iter().take(self.len as usize).filter(|port| **port < cut);
-                    self.len = kept.count() as u32;
-                }
-                Ports::Bits(words) => {
-                    let word = usize::from(cut >> 6);
-                    words[word] &= !(u64::MAX << (cut & 63));
-                    words.truncate(word + 1);
-                    self.len = self.count();
-                }
+            if let Ports::Bits(words) = &mut self.ports {
+                let word = usize::from(cut >> 6);
+                words[word] &= !(u64::MAX << (cut & 63));
+                words.truncate(word + 1);
+                self.len = self.count();
+            } else {
+                self.len = self.iter().take_while(|port| *port < cut).count() as u32;
             }
             assert!(!self.is_empty(), "one range is kept");
         }
@@ -323,27 +377,15 @@ impl PortSet {
 
     /// The highest port.
     pub fn last(&self) -> Option<u16> {
-        match &self.ports {
-            Ports::Few(ports) => ports[..self.len as usize].last().copied(),
-            Ports::Bits(words) => {
-                let word = words.iter().rposition(|bits| *bits != 0)?;
-                Some((word as u16) << 6 | words[word].ilog2() as u16)
-            }
-        }
+        let Ports::Bits(words) = &self.ports else { return self.list()?.last().copied() };
+        let word = words.iter().rposition(|bits| *bits != 0)?;
+        Some((word as u16) << 6 | words[word].ilog2() as u16)
     }
 
     /// The last port of the contiguous run that contains `first`.
     fn run_end(&self, first: u16) -> u16 {
         debug_assert!(self.contains(first), "a run begins at a port of the set");
-        let words = match &self.ports {
-            Ports::Few(ports) => {
-                let run = ports[..self.len as usize].iter().skip_while(|port| **port < first);
-                let run =
-                    run.zip(first..=u16::MAX).take_while(|(port, expected)| **port == *expected);
-                return run.last().map_or(first, |(port, _)| *port);
-            }
-            Ports::Bits(words) => words,
-        };
+        let Ports::Bits(words) = &self.ports else { return self.run_end_in_list(first) };
         let mut word = usize::from(first >> 6);
         let mut gaps = !words[word] >> (first & 63) << (first & 63);
         while gaps == 0 {
@@ -355,10 +397,17 @@ impl PortSet {
         (((word as u32) << 6 | gaps.trailing_zeros()) - 1) as u16
     }
 
+    #[inline(never)]
+    fn run_end_in_list(&self, first: u16) -> u16 {
+        let run = self.list().unwrap_or_default().iter().skip_while(|port| **port < first);
+        let run = run.zip(first..=u16::MAX).take_while(|(port, expected)| *port == expected);
+        run.last().map_or(first, |(port, _)| *port)
+    }
+
     /// The number of bits that are set, which is the correct value of `len`.
     fn count(&self) -> u32 {
         match &self.ports {
-            Ports::Few(_) => self.len,
+            Ports::Few(_) | Ports::List(_) => self.len,
             Ports::Bits(words) => words.iter().map(|ports| ports.count_ones()).sum(),
         }
     }
@@ -367,6 +416,7 @@ impl PortSet {
     pub const fn heap_bytes(&self) -> usize {
         match &self.ports {
             Ports::Few(_) => 0,
+            Ports::List(ports) => ports.len() * size_of::<u16>(),
             Ports::Bits(words) => words.capacity() * size_of::<u64>(),
         }
     }
@@ -396,6 +446,16 @@ impl fmt::Debug for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PortSet({} ports)", self.len)
     }
+}
+
+/// The number of entries of a list for `len` ports up to `highest`; `None` if bits take less memory
+/// or the list would be too long.
+const fn list_entries(len: usize, highest: u16) -> Option<usize> {
+    let entries = len.next_power_of_two();
+    let words = (highest as usize / 64 + 1).next_power_of_two();
+    let is_smaller = entries * size_of::<u16>() < words * size_of::<u64>();
+    let is_list = entries <= FEW_MAX || entries <= LIST_MAX && is_smaller;
+    if is_list { Some(entries) } else { None }
 }
 
 /// The number of digits of a port, which is not 0.
@@ -609,11 +669,11 @@ mod tests {
             state = state.wrapping_add(1_442_695_040_888_963_407);
             ((state >> 33) % below) as u16
         };
-        for _ in 0..2_000 {
+        for round in 0..300 {
             let (mut set, mut model) = (PortSet::new(), BTreeSet::new());
-            for _ in 0..40 {
-                // Ports near each other meet often; ports up to 65,535 need the longest vector.
-                let base = [0, 60, 65_500][usize::from(number(3))];
+            for _ in 0..[40, 400][usize::from(round % 10 == 0)] {
+                // Ports near each other meet often; scattered ones are stored as a list.
+                let base = [0, 60, 65_500, number(60_000)][usize::from(number(3 + round % 2))];
                 let port = base + 1 + number(35);
                 let other: PortSet = (0..number(12)).map(|_| base + 1 + number(35)).collect();
                 match number(6) {
@@ -653,7 +713,13 @@ mod tests {
         for list in ["1", "65535", "22,80,443,8080,8443,50000,60000,65535", "65528-"] {
             assert_eq!(ports(list).heap_bytes(), 0, "{list}");
         }
-        assert!(ports("1-9").heap_bytes() > 0);
+        assert_eq!(ports("1-9").heap_bytes(), 8, "bits take less memory than a list");
+        assert_eq!(ports("top:100").heap_bytes(), 256, "a list takes less memory than bits");
+        assert_eq!(ports("1-100,60000").heap_bytes(), 256);
+        let mut scattered = ports("1-100");
+        scattered.insert_range(60_000..=60_001);
+        assert_eq!(scattered.heap_bytes(), 256, "bits become a list");
+        assert_eq!(ports("1-").heap_bytes(), 8192);
     }
 
     #[test]

@@ -206,6 +206,9 @@ impl LossMeter {
             share: before.map_or(1.0, |it| it.share),
             silence_probability: before.map_or(1.0, |it| it.silence_probability),
         };
+        if self.current.is_empty() {
+            self.current.reserve_exact(1); // All that most scans of a few ports need.
+        }
         self.current.push((self.cursor, stretch));
     }
 

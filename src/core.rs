@@ -468,7 +468,7 @@ impl Core {
             connections_open: self.responder.clients().len(),
             connects_in_flight: self.pipeline.jobs().in_flight() - syns,
             connects_in_flight_max: self.pipeline.jobs().capacity(Technique::Connect),
-            descriptors_used: self.sockets.len() - syns,
+            descriptors_used: self.sockets.descriptors(),
             descriptors_max: self.shares.connections + self.shares.lookups + self.shares.probes,
             is_draining: self.shutdown.is_shutting_down(),
             process: self.telemetry.process_usage(),
@@ -505,15 +505,26 @@ mod tests {
     use super::fixtures::{acts, ask, core, core_with, records, tick};
     use super::*;
     use crate::event::{ProcessFiles, RouteResult};
+    use crate::technique::RawAccess;
 
     /// Regression: an assertion took the key of such a probe for lost.
     #[test]
     fn an_outcome_may_come_before_the_probe_of_a_cancelled_scan_is_forgotten() {
+        for technique in Technique::ALL {
+            check_early_outcomes(technique);
+        }
+    }
+
+    fn check_early_outcomes(technique: Technique) {
         let now = Instant::now();
-        let mut core = core_with(1, |options| options.shares.probes = 20_000);
+        let mut core = core_with(1, |options| {
+            (options.shares.probes, options.shares.syns) = (20_000, 20_000);
+            options.settings.raw = RawAccess::Permitted;
+        });
         let client = core.handle_accepted(None, now);
-        let request =
-            "GET /open-ports?domain=127.0.0.1&ports=1- HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let target =
+            format!("/open-ports?domain=127.0.0.1&ports=1-&technique={}", technique.label());
+        let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         core.handle(Event::Received { socket: client, bytes: request.as_bytes() }, now);
         let mut probes = Vec::new();
         while probes.len() < limits::ABANDONS_PER_TICK + 100 {
@@ -536,6 +547,7 @@ mod tests {
         for probe in &probes {
             core.handle(Event::Probe { probe: *probe, outcome: Outcome::Refused }, now);
         }
+        assert_eq!(core.gauges().descriptors_used, 0, "all sockets are idle or closed");
         acts(&mut core, now);
         tick(&mut core, now);
         assert_eq!(forgotten(&mut core), 0, "their keys are free");

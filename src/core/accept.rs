@@ -2,7 +2,7 @@
 //!
 //! A failed `accept` (EMFILE and similar errors) leaves the connection in the queue of the
 //! listener, and a poller reports it again at once: without a pause the loop would spin. Therefore
-//! nothing is accepted for [`ACCEPT_BACKOFF`], or until a descriptor is closed. This module never
+//! nothing is accepted for [`ACCEPT_BACKOFF`], or until a descriptor is freed. This module never
 //! calls `accept` itself. `sockets` drives it.
 //!
 //! Invariant: after [`Accept::handle_tick`] the deadline is in the future.
@@ -16,7 +16,7 @@ enum AcceptState {
     /// Connections are accepted up to the cap. A shortage ends this state.
     Open,
     /// `accept` failed because of a shortage. The deadline `until` is armed. The deadline ends this
-    /// state, and so does the closing of a descriptor.
+    /// state, and so does a freed descriptor.
     Backoff { until: Instant },
 }
 
@@ -39,8 +39,8 @@ impl Accept {
         until
     }
 
-    /// A descriptor was closed, so the next `accept` may succeed.
-    pub(super) const fn handle_descriptor_closed(&mut self) {
+    /// A descriptor was closed or is no longer needed, so the next `accept` may succeed.
+    pub(super) const fn handle_descriptor_freed(&mut self) {
         self.state = AcceptState::Open;
     }
 
@@ -71,7 +71,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_backoff_ends_in_time_or_when_a_descriptor_is_closed() {
+    fn a_backoff_ends_in_time_or_when_a_descriptor_is_freed() {
         let (mut accept, now) = (Accept::new(), Instant::now());
         assert!(accept.is_open() && accept.deadline().is_none());
         let until = accept.handle_shortage(now);
@@ -81,7 +81,7 @@ mod tests {
         accept.handle_tick(until);
         assert!(accept.is_open());
         accept.handle_shortage(now);
-        accept.handle_descriptor_closed();
+        accept.handle_descriptor_freed();
         assert!(accept.is_open() && accept.deadline().is_none());
     }
 }

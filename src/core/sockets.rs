@@ -3,11 +3,11 @@
 //! A key is assigned before a descriptor exists (for a client right after it), and every event and
 //! action contains it. An event may arrive for a key whose closing is already decided, or that is
 //! free again: such an event is stale (`stale`), is counted, and has no effect. This module also
-//! owns the backoff of `accept`, because each closed descriptor ends it. `core` drives it, and only
+//! owns the backoff of `accept`, because each freed descriptor ends it. `core` drives it, and only
 //! `core` has keys assigned and freed. It does not know what the components do with their sockets.
 //!
-//! Invariant: a key is closing from the decision until the event loop gets the action, and is then
-//! free.
+//! Invariants: a key is closing from the decision until the event loop gets the action, and is then
+//! free; `descriptors` is the number of keys that stand for a descriptor and are not closing.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -18,6 +18,7 @@ use super::running::{ProbeLaunch, ProbeRef};
 use super::stale::StaleEvent;
 use crate::event::{Action, Outcome, Transport};
 use crate::slots::{Key, Slots};
+use crate::technique::Technique;
 
 /// The owner or the state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,17 @@ pub(super) enum Role {
     Probe(ProbeRef),
     /// The socket of this attempt of the resolver.
     Lookup(Key),
+}
+
+impl Role {
+    /// Whether the key stands for a descriptor. All SYNs of a scan share one.
+    fn has_descriptor(self) -> bool {
+        match self {
+            Self::Client(_) | Self::Lookup(_) => true,
+            Self::Probe(probe) => probe.scan.technique == Technique::Connect,
+            Self::Closing => false,
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Role>() <= 16, "a probe stays within its memory budget");
@@ -78,6 +90,7 @@ impl StreamEvent<'_> {
 #[derive(Debug)]
 pub(super) struct Sockets {
     roles: Slots<Role>,
+    descriptors: usize,
     accept: Accept,
     actions: VecDeque<Action>,
 }
@@ -86,7 +99,7 @@ impl Sockets {
     /// An empty table with space for `capacity` keys.
     pub(super) fn new(capacity: usize) -> Self {
         let (roles, accept) = (Slots::with_capacity(capacity), Accept::new());
-        Self { roles, accept, actions: VecDeque::new() }
+        Self { roles, descriptors: 0, accept, actions: VecDeque::new() }
     }
 
     /// Queues an action that neither assigns nor frees a key.
@@ -96,13 +109,13 @@ impl Sockets {
 
     /// A connection was accepted. `socket` is the [`Sockets::next_key`].
     pub(super) fn insert_client(&mut self, socket: Key, client: Key) {
-        let key = self.roles.insert(Role::Client(client));
+        let key = self.insert(Role::Client(client));
         assert_eq!(key, socket, "the key is the result of `next_key`");
     }
 
     /// Requests a socket for an attempt of the resolver, opened and connected.
     pub(super) fn connect(&mut self, attempt: Key, to: SocketAddr, transport: Transport) -> Key {
-        let socket = self.roles.insert(Role::Lookup(attempt));
+        let socket = self.insert(Role::Lookup(attempt));
         self.push(Action::Connect { socket, to, transport });
         socket
     }
@@ -110,7 +123,7 @@ impl Sockets {
     /// Registers a probe that starts. Its key is the [`Sockets::next_key`].
     pub(super) fn launch(&mut self, launch: ProbeLaunch) -> Action {
         let ProbeLaunch { key, probe, to, check } = launch;
-        let inserted = self.roles.insert(Role::Probe(probe));
+        let inserted = self.insert(Role::Probe(probe));
         assert_eq!(inserted, key, "the key is the result of `next_key`");
         Action::Probe { probe: key, to, check, technique: probe.scan.technique }
     }
@@ -144,7 +157,9 @@ impl Sockets {
         if let Action::Close { socket: key } | Action::Forget { probe: key } = action {
             let role = self.roles.remove(key);
             assert_eq!(role, Some(Role::Closing), "a key is freed once, after its close");
-            self.accept.handle_descriptor_closed();
+        }
+        if let Action::Close { .. } = action {
+            self.accept.handle_descriptor_freed();
         }
         Some(action)
     }
@@ -153,10 +168,10 @@ impl Sockets {
     /// given up.
     pub(super) fn take_probe(&mut self, key: Key) -> Option<ProbeRef> {
         match self.roles.get(key) {
-            Some(Role::Probe(probe)) => {
-                let probe = *probe;
+            Some(role @ Role::Probe(probe)) => {
+                let (role, probe) = (*role, *probe);
                 self.roles.remove(key);
-                self.accept.handle_descriptor_closed();
+                self.release(role);
                 Some(probe)
             }
             Some(Role::Closing) | None => None,
@@ -167,10 +182,24 @@ impl Sockets {
     }
 
     fn expire(&mut self, key: Key) {
-        let role = self.roles.get_mut(key).filter(|role| **role != Role::Closing);
-        assert!(role.is_some(), "a close is decided once");
-        if let Some(role) = role {
-            *role = Role::Closing;
+        let role = self.roles.get_mut(key).map(|role| std::mem::replace(role, Role::Closing));
+        match role {
+            Some(Role::Closing) | None => unreachable!("a close is decided once"),
+            Some(role) => self.release(role),
+        }
+    }
+
+    fn insert(&mut self, role: Role) -> Key {
+        self.descriptors += usize::from(role.has_descriptor());
+        self.roles.insert(role)
+    }
+
+    /// The key has no role any more. The socket of a connect becomes idle, and the event loop
+    /// closes idle sockets when `accept` needs their descriptors.
+    fn release(&mut self, role: Role) {
+        if role.has_descriptor() {
+            self.descriptors -= 1;
+            self.accept.handle_descriptor_freed();
         }
     }
 
@@ -199,6 +228,11 @@ impl Sockets {
         self.roles.next_key()
     }
 
+    /// The number of descriptors of clients, lookups and connects.
+    pub(super) const fn descriptors(&self) -> usize {
+        self.descriptors
+    }
+
     /// The number of keys in use.
     pub(super) const fn len(&self) -> usize {
         self.roles.len()
@@ -209,7 +243,6 @@ impl Sockets {
 mod tests {
     use super::super::running::ScanRef;
     use super::*;
-    use crate::technique::Technique;
 
     #[test]
     fn a_key_is_stale_once_its_close_is_decided_and_free_after_the_close() {
@@ -235,17 +268,39 @@ mod tests {
         let mut scan = scan();
         let key = sockets.next_key();
         let launch = scan.poll_launch(std::time::Instant::now(), key).expect("one port");
-        let technique = Technique::Connect;
-        let scan = ScanRef { technique, key: slots.insert(()) };
-        let probe = ProbeRef { scan, probe: launch.probe };
-        let (to, check) = (launch.to, launch.check);
-        sockets.launch(ProbeLaunch { key, probe, to, check });
-        assert_eq!(sockets.take_probe(key), Some(probe));
-        assert_eq!(sockets.take_probe(key), None);
-        let key = sockets.next_key();
-        sockets.launch(ProbeLaunch { key, probe, to, check });
-        sockets.forget(key);
-        assert_eq!(sockets.take_probe(key), None);
+        let scan_key = slots.insert(());
+        for technique in Technique::ALL {
+            let scan = ScanRef { technique, key: scan_key };
+            let probe = ProbeRef { scan, probe: launch.probe };
+            let (to, check) = (launch.to, launch.check);
+            let key = sockets.next_key();
+            sockets.launch(ProbeLaunch { key, probe, to, check });
+            let descriptors = usize::from(technique == Technique::Connect);
+            assert_eq!(sockets.descriptors(), descriptors, "SYNs share one descriptor");
+            assert_eq!(sockets.take_probe(key), Some(probe));
+            assert_eq!((sockets.take_probe(key), sockets.descriptors()), (None, 0));
+            let key = sockets.next_key();
+            sockets.launch(ProbeLaunch { key, probe, to, check });
+            sockets.forget(key);
+            assert_eq!((sockets.take_probe(key), sockets.descriptors()), (None, 0));
+            assert_eq!(sockets.poll_action(), Some(Action::Forget { probe: key }));
+        }
+    }
+
+    #[test]
+    fn only_a_freed_descriptor_ends_the_backoff_of_accept() {
+        let now = std::time::Instant::now();
+        let launch = scan().poll_launch(now, Key::from_parts(0, 0)).expect("one port");
+        for technique in Technique::ALL {
+            let mut sockets = Sockets::new(2);
+            let scan = ScanRef { technique, key: Key::from_parts(0, 0) };
+            let probe = ProbeRef { scan, probe: launch.probe };
+            let key = sockets.next_key();
+            sockets.launch(ProbeLaunch { key, probe, to: launch.to, check: launch.check });
+            sockets.handle_accept_failed(now);
+            assert_eq!(sockets.take_probe(key), Some(probe));
+            assert_eq!(sockets.accepts(), technique == Technique::Connect, "{technique:?}");
+        }
     }
 
     fn scan() -> crate::scan::Scan {

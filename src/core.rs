@@ -54,7 +54,7 @@ use crate::limits::{self, Sources};
 use crate::listen_address::Listen;
 use crate::report::Gauges;
 use crate::report::log::{Level, Record};
-use crate::scan::Scan;
+use crate::scan::stored::StoredScan;
 use crate::service_names::Names;
 use crate::slots::Key;
 use crate::technique::Technique;
@@ -384,7 +384,7 @@ impl Core {
                 }
             }
             responder::ResponderOutput::ProgressDue { client, job } => {
-                let scans: Vec<&Scan> = self.pipeline.jobs().scans(job).collect();
+                let scans: Vec<&StoredScan> = self.pipeline.jobs().scans(job).collect();
                 self.responder.clients_mut().write_progress(now, client, &scans);
             }
             responder::ResponderOutput::MetricsWanted { client, exchange } => {

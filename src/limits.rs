@@ -242,6 +242,8 @@ pub const SYN_CLOSES_PER_TICK: usize = 4 * SYN_LAUNCHES_PER_TICK;
 pub const SYN_IN_FLIGHT_MAX: usize = 5 * IN_FLIGHT_CEILING;
 /// The memory that one SYN in flight takes, in bytes.
 pub const SYN_MEMORY_BYTES: u64 = 128;
+/// The number of SYNs in flight whose memory one target of a sweep takes in addition to its own.
+pub const SYNS_PER_TARGET: usize = 7;
 /// The size of each buffer of a raw socket in bytes, as far as the system permits
 /// (net.core.rmem_max). The answers to some thousands of SYNs fit, so that a loop that is late by
 /// some milliseconds loses none.

@@ -30,6 +30,7 @@ pub mod probes;
 pub mod request;
 pub mod rtt;
 mod silent_pace;
+pub mod stored;
 pub mod summary;
 mod timing;
 

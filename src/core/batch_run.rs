@@ -17,9 +17,9 @@ use super::telemetry::{Context, Telemetry};
 use crate::batch::progress::UnderWay;
 use crate::batch::{Batch, Beginning, OpenPort};
 use crate::event::{Action, PrintFailure};
-use crate::limits::LAUNCHES_PER_TICK;
-use crate::scan::Scan;
+use crate::limits::{LAUNCHES_PER_TICK, SYNS_PER_TARGET};
 use crate::scan::request::ScanRequest;
+use crate::scan::stored::StoredScan;
 use crate::technique::Technique;
 
 /// See the module's documentation.
@@ -82,14 +82,14 @@ impl BatchRun {
         &mut self,
         now: Instant,
         in_flight: usize,
-        scans: impl Iterator<Item = &'a Scan>,
+        scans: impl Iterator<Item = &'a StoredScan>,
     ) {
         let Some(batch) = &mut self.batch else { return };
         if batch.deadline().is_none_or(|deadline| deadline > now) {
             return;
         }
         let mut under_way = UnderWay { in_flight: in_flight as u64, ..UnderWay::default() };
-        for counts in scans.map(Scan::counts) {
+        for counts in scans.map(StoredScan::counts) {
             under_way.done += u64::from(counts.total() - counts.untested);
             under_way.open += u64::from(counts.open);
         }
@@ -130,7 +130,7 @@ impl BatchRun {
             && let Some(batch) = &mut self.batch
             && let Some((place, request)) = batch.poll_target(now)
         {
-            need += request.ports.len();
+            need += request.ports.len() + self.target_need();
             targets.push(NextTarget { place, request });
         }
         targets
@@ -169,9 +169,20 @@ impl BatchRun {
     /// bound that is known at once. The exact number is computed only if the bound is not below the
     /// capacity.
     fn need(&self, demand: Demand) -> usize {
-        let ports = self.batch.as_ref().map_or(0, Batch::ports_running);
-        let ports = usize::try_from(ports).unwrap_or(usize::MAX);
-        if ports < demand.capacity { ports } else { demand.need }
+        let Some(batch) = &self.batch else { return 0 };
+        let ports = usize::try_from(batch.ports_running()).unwrap_or(usize::MAX);
+        let need = if ports < demand.capacity { ports } else { demand.need };
+        need.saturating_add(demand.jobs * self.target_need())
+    }
+
+    /// The number of probes in flight for which a target counts in addition to its ports. The
+    /// capacity for SYNs follows from their memory, and a target takes more memory than a SYN. That
+    /// for connects follows from their descriptors.
+    fn target_need(&self) -> usize {
+        match self.technique() {
+            Technique::Connect => 0,
+            Technique::Syn => SYNS_PER_TARGET,
+        }
     }
 
     /// The time at which progress is due.

@@ -22,8 +22,8 @@ use crate::conn::reason::CloseReason;
 use crate::conn::{Conn, Step};
 use crate::http::{Refusal, Request, Response};
 use crate::limits::LAST_ANSWERS_PER_TICK;
-use crate::scan::Scan;
 use crate::scan::request::ScanRequest;
+use crate::scan::stored::StoredScan;
 use crate::scan::summary::OpenRtt;
 use crate::service_names::Names;
 use crate::slots::{Key, Slots};
@@ -240,7 +240,7 @@ impl Clients {
         now: Instant,
         key: Key,
         request: &ScanRequest,
-        scans: &[&Scan],
+        scans: &[&StoredScan],
     ) {
         let Self { table, date, .. } = self;
         let (conn, scan) = scanning_mut(table, key);
@@ -269,7 +269,7 @@ impl Clients {
     }
 
     /// Writes the progress of the scans to the client's stream.
-    pub(super) fn write_progress(&mut self, now: Instant, key: Key, scans: &[&Scan]) {
+    pub(super) fn write_progress(&mut self, now: Instant, key: Key, scans: &[&StoredScan]) {
         let (conn, scan) = scanning_mut(&mut self.table, key);
         if let Some(stream) = &mut scan.stream {
             stream.write_progress(now, conn, scans);

@@ -29,6 +29,7 @@ use crate::scan::ledger::PortState;
 use crate::scan::options::Addresses;
 use crate::scan::plan::Plan;
 use crate::scan::request::ScanRequest;
+use crate::scan::stored::StoredScan;
 use crate::scan::{ProbeResult, Scan};
 use crate::slots::{Key, Slots};
 use crate::technique::Technique;
@@ -63,6 +64,8 @@ pub(super) struct Demand {
     pub(super) need: usize,
     /// The number of connects that may be in flight.
     pub(super) capacity: usize,
+    /// The number of jobs.
+    pub(super) jobs: usize,
 }
 
 /// All jobs.
@@ -356,7 +359,8 @@ impl Jobs {
 
     /// The part of the budget of one technique that all jobs can use.
     pub(super) const fn demand(&self, technique: Technique) -> Demand {
-        Demand { need: self.need(technique), capacity: self.capacity(technique) }
+        let (need, capacity) = (self.need(technique), self.capacity(technique));
+        Demand { need, capacity, jobs: self.jobs.len() }
     }
 
     /// Whether there is work that only the budgets of this tick have postponed.
@@ -378,7 +382,7 @@ impl Jobs {
     }
 
     /// The scans of a job so far, in the order of their addresses.
-    pub(super) fn scans(&self, key: Key) -> impl Iterator<Item = &Scan> {
+    pub(super) fn scans(&self, key: Key) -> impl Iterator<Item = &StoredScan> {
         let scans = match self.jobs.get(key) {
             Some(Job { state: JobState::Scanning { scans }, .. }) => scans.as_slice(),
             Some(_) | None => &[],
@@ -387,7 +391,7 @@ impl Jobs {
     }
 
     /// The scans of all jobs.
-    pub(super) fn all_scans(&self) -> impl Iterator<Item = &Scan> {
+    pub(super) fn all_scans(&self) -> impl Iterator<Item = &StoredScan> {
         self.keys().flat_map(|job| self.scans(job))
     }
 

@@ -17,8 +17,8 @@ use super::stale::StaleEvent;
 use super::telemetry::Telemetry;
 use crate::dns::{self, Resolver};
 use crate::event::{Action, Outcome, Transport};
-use crate::scan::Scan;
 use crate::scan::request::ScanRequest;
+use crate::scan::stored::StoredScan;
 use crate::slots::Key;
 
 /// A task for the core.
@@ -51,7 +51,7 @@ pub(super) enum JobUpdate {
 #[derive(Debug)]
 pub(super) enum JobReport<'a> {
     /// The scans of the job, at least one, have begun.
-    Began { request: &'a ScanRequest, scans: Vec<&'a Scan> },
+    Began { request: &'a ScanRequest, scans: Vec<&'a StoredScan> },
     /// A port is open.
     Open(FoundPort),
     /// The scans of the job have ended.

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use super::drop_monitor::{DropMonitor, DropVerdict, LaunchOrder};
 use crate::event::CompletionCheck;
 use crate::event::local_drops::family_index;
+use crate::scan::ProbeResult;
 use crate::scan::probes::ProbeId;
-use crate::scan::{ProbeResult, Scan};
+use crate::scan::stored::StoredScan;
 use crate::slots::Key;
 use crate::technique::Technique;
 
@@ -57,7 +58,7 @@ pub(super) enum SchedulerOutput {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) scan: Scan,
+    pub(super) scan: StoredScan,
     pub(super) job: Key,
     /// The number of probes that the scan could use when it was last examined.
     pub(super) need: usize,
@@ -113,7 +114,7 @@ pub(super) struct Postponed {
 
 impl Running {
     /// A scan of this job that has launched no probe yet.
-    pub(super) const fn new(scan: Scan, job: Key, need: usize, allowance: usize) -> Self {
+    pub(super) const fn new(scan: StoredScan, job: Key, need: usize, allowance: usize) -> Self {
         Self {
             scan,
             job,
@@ -165,7 +166,8 @@ impl Running {
         } else {
             return postponed;
         };
-        while let Some(probe) = self.scan.poll_postponed(verdict.since) {
+        let scan = self.scan.restore();
+        while let Some(probe) = scan.poll_postponed(verdict.since) {
             *count += 1;
             forget(probe);
         }

@@ -21,6 +21,7 @@ use crate::event::local_drops::LocalDrops;
 use crate::event::{Backlog, Outcome};
 use crate::limits;
 use crate::scan::plan::Plan;
+use crate::scan::stored::StoredScan;
 use crate::scan::{ProbeResult, Scan};
 use crate::slots::{Key, Slots};
 use crate::technique::Technique;
@@ -103,7 +104,7 @@ impl Scheduler {
 
     /// Begins a scan for a job.
     pub(super) fn begin(&mut self, now: Instant, plan: Plan, job: Key) -> Key {
-        let mut scan = Scan::new(now, plan);
+        let mut scan = StoredScan::new(now, plan);
         let need = scan.need();
         let is_enough = !self.is_scarce && self.granted + need <= self.budget.capacity();
         let part = (self.budget.capacity() / (self.running + 1)).max(1); // until the next division
@@ -130,6 +131,7 @@ impl Scheduler {
     ) -> Option<Change> {
         let ProbeRef { scan: ScanRef { key, .. }, probe } = at;
         let Running { scan, job, .. } = self.scans.get_mut(key)?;
+        let scan = scan.restore();
         self.in_flight -= 1;
         if !scan.is_running() {
             scan.handle_late(probe);
@@ -190,7 +192,7 @@ impl Scheduler {
         if let Some(Running { scan, .. }) = self.scans.get_mut(key)
             && scan.is_running()
         {
-            scan.handle_end();
+            scan.restore().handle_end();
             self.retire(key);
         }
     }
@@ -199,7 +201,7 @@ impl Scheduler {
     pub(super) fn remove(&mut self, key: Key) -> Option<Scan> {
         let Running { scan, .. } = self.scans.remove(key)?;
         assert!(!scan.is_running(), "a scan is removed after its end");
-        Some(scan)
+        Some(scan.into_scan())
     }
 
     /// Gives up the probes that ended scans have left in flight.
@@ -323,7 +325,7 @@ impl Scheduler {
     }
 
     /// The scan with this key, running or ended.
-    pub(super) fn scan(&self, key: Key) -> Option<&Scan> {
+    pub(super) fn scan(&self, key: Key) -> Option<&StoredScan> {
         self.scans.get(key).map(|running| &running.scan)
     }
 
@@ -367,10 +369,10 @@ impl Scheduler {
     ) {
         let running = running_mut(&mut self.scans, key);
         running.armed = None;
-        let scan = &mut running.scan;
-        if !scan.is_running() {
+        if !running.scan.is_running() {
             return;
         }
+        let scan = running.scan.restore();
         scan.handle_timeout(now);
         while self.closes_left > 0
             && let Some(probe) = scan.poll_expired(now)
@@ -451,7 +453,8 @@ impl Scheduler {
         while self.closes_left > 0
             && let Some(key) = self.surplus.last()
         {
-            match self.scans.get_mut(*key).and_then(|running| running.scan.poll_surplus()) {
+            let scan = self.scans.get_mut(*key).map(|running| running.scan.restore());
+            match scan.and_then(Scan::poll_surplus) {
                 Some(probe) => {
                     self.closes_left -= 1;
                     self.in_flight -= 1;
@@ -492,10 +495,7 @@ impl Scheduler {
 
 /// The scan with this key, which exists: the caller has found it, or its timer was set.
 fn running_mut(scans: &mut Slots<Running>, key: Key) -> &mut Running {
-    match scans.get_mut(key) {
-        Some(running) => running,
-        None => unreachable!("the key of a removed scan is not used"),
-    }
+    scans.get_mut(key).unwrap_or_else(|| unreachable!("the key of a removed scan is not used"))
 }
 
 #[cfg(test)]
@@ -609,7 +609,7 @@ mod tests {
         };
         let keys: Vec<Key> = addresses.iter().map(begin).collect();
         let mut postponed = Postponed::default();
-        while keys.iter().any(|key| scheduler.scan(*key).is_some_and(Scan::is_running)) {
+        while keys.iter().any(|key| scheduler.scan(*key).is_some_and(StoredScan::is_running)) {
             assert!(now < start + Duration::from_secs(100), "the scan ends");
             scheduler.handle_tick(now, Backlog::None, |probe| {
                 probes.remove(probe);

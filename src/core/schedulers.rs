@@ -15,6 +15,7 @@ use crate::event::local_drops::LocalDrops;
 use crate::event::{Backlog, Outcome};
 use crate::scan::Scan;
 use crate::scan::plan::Plan;
+use crate::scan::stored::StoredScan;
 use crate::slots::Key;
 use crate::technique::Technique;
 
@@ -127,7 +128,7 @@ impl Schedulers {
     }
 
     /// The scan with this key, running or ended.
-    pub(super) fn scan(&self, scan: ScanRef) -> Option<&Scan> {
+    pub(super) fn scan(&self, scan: ScanRef) -> Option<&StoredScan> {
         self.of(scan.technique).scan(scan.key)
     }
 

@@ -20,9 +20,9 @@ use crate::api::answer::{Progress, ScanEvent, write_event};
 use crate::api::end_writer::EndWriter;
 use crate::conn::Conn;
 use crate::limits::STREAM_BYTES_MAX;
-use crate::scan::Scan;
 use crate::scan::options::Addresses;
 use crate::scan::request::ScanRequest;
+use crate::scan::stored::StoredScan;
 use crate::service_names::Names;
 use delivered::Delivered;
 
@@ -49,7 +49,7 @@ pub(super) struct ScanStream {
 pub(super) struct StreamStart<'a> {
     pub(super) form: Form,
     pub(super) request: &'a ScanRequest,
-    pub(super) scans: &'a [&'a Scan],
+    pub(super) scans: &'a [&'a StoredScan],
 }
 
 impl ScanStream {
@@ -65,7 +65,8 @@ impl ScanStream {
         write_event(&mut text, form, &event);
         conn.begin_stream(now, &api::scan_response(form, Vec::new()), None, date);
         conn.push_stream(now, &text);
-        let delivered = |scan: &&Scan| Delivered::new(scan.target().ip(), request.options.include);
+        let delivered =
+            |scan: &&StoredScan| Delivered::new(scan.target().ip(), request.options.include);
         Self {
             form,
             progress_at: now + PROGRESS_EVERY,
@@ -107,7 +108,7 @@ impl ScanStream {
     }
 
     /// Writes the progress of the scans, as far as the buffer has space.
-    pub(super) fn write_progress(&mut self, now: Instant, conn: &mut Conn, scans: &[&Scan]) {
+    pub(super) fn write_progress(&mut self, now: Instant, conn: &mut Conn, scans: &[&StoredScan]) {
         self.progress_at = now + PROGRESS_EVERY;
         let room = room(conn);
         if room < STREAM_ROOM_MIN {
@@ -124,7 +125,7 @@ impl ScanStream {
         let len_before = text.len();
         // There is one event, or one for each address that has changed.
         for (delivered, scan) in self.delivered.iter_mut().zip(scans) {
-            let delta = delivered.take_delta(scan, &mut room);
+            let delta = delivered.take_delta(|state| scan.ports(state), &mut room);
             if !delta.is_empty() {
                 let [closed, filtered, unreachable] = delta.ranges();
                 let address = shown_address(self.addresses, delivered.address);

@@ -164,6 +164,12 @@ impl Probes {
         self.entries.get(self.youngest as usize).map(|probe| (ProbeId(self.youngest.into()), probe))
     }
 
+    /// The probes in the order of their starts.
+    pub fn iter(&self) -> impl Iterator<Item = &Probe> {
+        let following = |probe: &&Probe| self.entries.get(probe.next as usize);
+        std::iter::successors(self.oldest().map(|(_, probe)| probe), following)
+    }
+
     /// The number of probes in flight.
     pub const fn len(&self) -> usize {
         self.len

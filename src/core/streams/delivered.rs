@@ -8,7 +8,6 @@
 use std::net::IpAddr;
 
 use crate::port_set::PortSet;
-use crate::scan::Scan;
 use crate::scan::ledger::PortState;
 use crate::scan::options::Include;
 
@@ -77,11 +76,16 @@ impl Delivered {
     }
 
     /// Takes as many undelivered ports as ranges that fit into `room` bytes, exceeding them by at
-    /// most one range, and subtracts their bytes from `room`.
-    pub(super) fn take_delta(&mut self, scan: &Scan, room: &mut usize) -> Delta {
+    /// most one range, and subtracts their bytes from `room`. `ports` returns the ports of the scan
+    /// in a state.
+    pub(super) fn take_delta<'a>(
+        &mut self,
+        ports: impl Fn(PortState) -> &'a PortSet,
+        room: &mut usize,
+    ) -> Delta {
         let mut take = |delivered: &mut Option<PortSet>, state| {
             let delivered = delivered.as_mut().filter(|_| *room > 0)?;
-            let mut undelivered = scan.ports(state).clone();
+            let mut undelivered = ports(state).clone();
             undelivered.subtract(delivered);
             if undelivered.is_empty() {
                 return None;
@@ -116,6 +120,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use crate::event::Outcome;
+    use crate::scan::Scan;
     use crate::scan::options::{Retries, ScanOptions};
     use crate::scan::plan::Plan;
     use crate::slots::Key;
@@ -153,7 +158,7 @@ mod tests {
 
     fn take(delivered: &mut Delivered, scan: &Scan, room: usize) -> [String; 3] {
         let mut left = room;
-        let delta = delivered.take_delta(scan, &mut left);
+        let delta = delivered.take_delta(|state| scan.ports(state), &mut left);
         let texts = delta
             .ranges()
             .map(|ports| ports.map_or(String::new(), |ports| ports.display_ranges().to_string()));

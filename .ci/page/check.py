@@ -431,6 +431,18 @@ def marks_are_whole_in_the_first_row_and_cells_two_pixels_wide(page, _):
     server.shutdown()
 
 
+def a_list_keeps_its_states_when_the_window_changes(page, service):
+    held, ports = listeners(2)
+    page.open(service.url)
+    scan(page, "127.0.0.1", f"1-9,{','.join(map(str, ports))}")
+    says(page, "Done: 2 of 11")
+    requested = {*range(1, 10), *ports}
+    expect_map(page, requested, "closed", open=ports)
+    page.look(500, 700)
+    expect_map(page, requested, "closed", open=ports)
+    del held
+
+
 def a_hundred_scans_of_one_page_are_one(page, service):
     page.open(service.url)
     fill(page, HOST, "1000-1499", timeout="60s")

@@ -272,6 +272,14 @@ def a_stream_that_breaks_keeps_its_results(page, _):
     service.close()
     assert "The connection broke" in alert(page)
     says(page, "Broken off")
+    found = sorted(port for port in OPEN if port <= 1000)
+    assert page.text("found") == f"{len(found)} open ports so far"
+    saved = {}
+    for name in ("JSON", "CSV"):
+        saved[name] = page.eval(f"""new Promise((done) => {{ URL.createObjectURL = (blob) => blob.text().then(done) && '#'
+            const save = document.querySelector('[aria-label="Save {name}"]'); if (save.checkVisibility({{visibilityProperty: true}})) save.click(); else done('') }})""")
+    assert json.loads(saved["JSON"]) == {"domain": HOST, "address": HOST, "open_ports": found, "complete": False}, saved
+    assert len(saved["CSV"].splitlines()) == 1 + len(found), saved
     expect_map(page, range(1, 1001), "untested", open={port for port in OPEN if port <= 1000})
     page.click("scan")
     page.until("document.getElementById('problem').textContent.includes('does not answer')")

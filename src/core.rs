@@ -42,7 +42,7 @@ mod streams;
 mod telemetry;
 
 use std::net::SocketAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::batch::Batch;
 use crate::budget::Shares;
@@ -107,6 +107,11 @@ impl Core {
             responder: Responder::new(clients, admission, announcement, settings),
             telemetry: Telemetry::new(log, wall),
         }
+    }
+
+    /// The longest time from a signal to the exit.
+    pub fn shutdown_time_max(&self) -> Duration {
+        self.shutdown.time_max()
     }
 
     /// Sets the values for the example request.
@@ -205,8 +210,7 @@ impl Core {
         socket
     }
 
-    /// A connection waits in the queue of a listener, and [`Core::wants_connections`] does not
-    /// permit accepting it.
+    /// A connection waits in the queue of a listener, and [`Core::wants_connections`] is false.
     pub fn handle_accept_backlog(&mut self, now: Instant) {
         self.clients().handle_accept_backlog(now);
         self.route_outputs(now);

@@ -306,7 +306,10 @@ impl<K: Kernel> EventLoop<K> {
         while self.may_signal {
             match self.kernel.take_signal() {
                 Ok(Some(signal)) => {
-                    self.kernel.notify_manager("STOPPING=1");
+                    // The manager would otherwise kill the service after its own stop timeout.
+                    let time_max = self.core.shutdown_time_max().as_micros();
+                    let state = format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={time_max}");
+                    self.kernel.notify_manager(&state);
                     self.core.handle(Event::Signal(signal), now);
                 }
                 Ok(None) => self.may_signal = false,

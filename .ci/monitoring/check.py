@@ -4,7 +4,8 @@
 The two files are the pages of /metrics and of /probe of a service that has scanned. Every metric
 and label that a query names must exist, and so must the values of the labels whose values are words
 of the service. Prints nothing if there is no fault. `check.py --self-test METRICS PROBE` introduces
-each fault once, and fails if it is not detected.
+each fault once, and fails if it is not detected. `check.py --queries` prints the tests of the
+dashboard's queries for `promtool test rules`.
 """
 
 import copy, json, pathlib, re, sys
@@ -160,6 +161,39 @@ def self_test(text, parts):
         assert list(faults(text, *broken)), "a fault is not detected"
 
 
+def query_tests(dashboard):
+    """Returns the tests of the queries. Without any series no query has a value, so each panel shows
+    its text for that. A figure of a service without requests has none either, because Grafana would
+    show NaN, and the figures of faults are 0 if all is well."""
+    def query(text):
+        for name, value in {"$namespace": ".*", "$job": ".*", "$__rate_interval": "5m"}.items():
+            text = text.replace(name, value)
+        return text
+    figures = {panel["title"]: query(panel["targets"][0]["expr"])
+               for panel in panels(dashboard) if panel["type"] == "stat"}
+    queries = [query(target["expr"]) for panel in panels(dashboard) for target in panel["targets"]]
+    faults = [figures[title] for title in ("Scans refused", "Packets lost", "Probes that fail")]
+    requests = 'openports_requests_total{route="/open-ports",status="200"}'
+    loss = "openports_scan_loss_ratio"
+    zero = [{"labels": "{}", "value": 0}]
+    def test(name, series, cases):
+        return {"name": name, "interval": "1m",
+                "input_series": [{"series": it, "values": values} for it, values in series.items()],
+                "promql_expr_test": [{"expr": it, "eval_time": "20m", "exp_samples": samples}
+                                     for it, samples in cases]}
+    return {"evaluation_interval": "1m", "tests": [
+        test("no data", {}, [(it, []) for it in queries]),
+        test("no requests", {requests: "7x30", f"{loss}_sum": "0x30", f"{loss}_count": "3x30"},
+             [(it, []) for it in faults]),
+        test("no faults", {requests: "0+6x30", f"{loss}_sum": "0x30", f"{loss}_count": "0+6x30",
+                           'probe_success{job="openports-probe"}': "1x30"},
+             [(it, zero) for it in faults]),
+    ]}
+
+
+if "--queries" in sys.argv:
+    print(json.dumps(query_tests(load()[0])))
+    sys.exit()
 arguments = [it for it in sys.argv[1:] if it != "--self-test"]
 text = "\n".join(pathlib.Path(path).read_text() for path in arguments)
 parts = load()

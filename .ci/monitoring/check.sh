@@ -19,6 +19,10 @@ promtool check rules manifests/prometheus/rules.yaml
 promtool check config --syntax-only manifests/prometheus/prometheus.yml
 promtool test rules .ci/monitoring/rules.test.yaml
 
+echo "-- promtool: the queries of the dashboard, without data, without requests, without faults"
+"$python" .ci/monitoring/check.py --queries >"$work/queries.test.yaml"
+promtool test rules "$work/queries.test.yaml"
+
 echo "-- the metrics of a service that has scanned"
 "$binary" --listen 127.0.0.1:0 2>"$work/log" &
 for _ in $(seq 100); do

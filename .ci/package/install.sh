@@ -98,6 +98,9 @@ rm "$work/tree/etc/openports.token"
 echo "-- CAP_NET_RAW, only by the drop-in"
 on install -D -m 644 /usr/share/openports/cap-net-raw.conf \
     /etc/systemd/system/openports.service.d/cap-net-raw.conf
+# The scan that the removal interrupts below needs more time than this, which the service requests.
+printf '%s\n' '[Service]' TimeoutStopSec=1s \
+    >"$work/tree/etc/systemd/system/openports.service.d/stop.conf"
 on systemctl daemon-reload
 configure OPENPORTS_DRAIN_TIMEOUT=2s
 check "capabilities" "0000000000002000 0000000000002000" "$(status CapBnd) $(status CapEff)"

@@ -16,7 +16,7 @@ SIZES = {"360": (360, 780, True), "768": (768, 1024, False), "1024": (1024, 768,
 DONE = "document.getElementById('say').textContent.startsWith('Done') || document.getElementById('say').textContent.startsWith('Cut')"
 HALF = "bar.ariaValueNow >= 60"
 PROBLEM = "!document.getElementById('problem').hidden || !!document.querySelector('[aria-invalid=true]') || !ask.hidden"
-LONG = ".".join(["a" * 61] * 4) + ".test"
+LONG = ".".join(["a" * 61] * 4) + ".tests"
 # Name, target, ports, and the condition for the picture.
 STATES = [("idle", None, None, "true"), ("running", "shop.example.held", "1-", HALF), ("done", "shop.example", "1-", DONE),
           ("range", "late.example", "1-1024", DONE), ("few", "shop.example", "80,443,3000,5000,8000,8008,8080,8443,8888,9443", DONE),
@@ -43,6 +43,8 @@ def see(page, name, target, ports, when, folder):
         fill(page, "shop.example", "1-")
         page.click("scan")
         page.until(DONE)
+    edge = "document.getElementById('scan').getBoundingClientRect().right"
+    before = page.eval(edge)
     if target:
         fill(page, target, ports)
         page.click("scan")
@@ -52,10 +54,13 @@ def see(page, name, target, ports, when, folder):
     # A message appears after the scan, and may move the elements below it.
     moved = [] if name in ("wrong", "busy", "denied", "token", "html", "broken") else page.eval("moved")
     is_wide = page.eval("document.documentElement.scrollWidth > innerWidth")
+    aside = page.eval(edge) - before
     page.picture(f"{folder}/{name}.png")
     server.released.set()
     server.shutdown()
     assert not moved and not is_wide, f"{folder}/{name}: moved {moved}, wider than the window: {is_wide}"
+    # The scroll bar that appears with the answer must not move the form.
+    assert not aside, f"{folder}/{name}: the button has moved {aside} pixels aside"
 
 
 def photograph(size, scheme, words, folder):

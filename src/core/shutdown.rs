@@ -71,6 +71,11 @@ impl Shutdown {
         Self { phase: Phase::Serving, delay, timeout }
     }
 
+    /// The longest time from the signal to the exit. The last second is for the work of the ticks.
+    pub(super) fn time_max(&self) -> Duration {
+        self.delay.max(self.timeout) + WRITE_STALL_TIMEOUT + Duration::from_secs(1)
+    }
+
     /// A signal has arrived. The first one begins the shutdown, and the second one ends it.
     pub(super) fn handle_signal(&mut self, now: Instant, usage: Use) {
         self.phase = match (self.phase, usage) {

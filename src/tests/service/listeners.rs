@@ -224,10 +224,12 @@ fn the_service_manager_is_notified_of_ready_and_stopping() {
         };
         let (listener, _) = tcp("127.0.0.1:0");
         let variables = format!("{ONE_DESCRIPTOR} NOTIFY_SOCKET={variable}");
-        let mut service = Service::start_passing(&variables, listener, &[]);
+        let flags = ["--drain-timeout", "60s"];
+        let mut service = Service::start_passing(&variables, listener, &flags);
         assert_eq!(receive(), "READY=1");
         service.signal("TERM");
-        assert_eq!(receive(), "STOPPING=1");
+        // The longest shutdown: the drain timeout, 10 s for slow readers, and one second more.
+        assert_eq!(receive(), "STOPPING=1\nEXTEND_TIMEOUT_USEC=71000000");
         assert_eq!(service.wait(), Some(0));
     }
 }

@@ -73,6 +73,31 @@ pub(crate) fn targets(
     Ok((list.finish()?, excluded))
 }
 
+/// Refuses an output file that is also an input: it would be replaced, and its contents be lost.
+/// The paths may differ, so the files are compared.
+///
+/// # Errors
+/// A sentence that names both flags.
+pub(crate) fn check_output(flags: &ScanFlags, origins: &Origins) -> Result<(), String> {
+    let inputs = [
+        ("resume", &flags.resume),
+        ("targets", &flags.targets),
+        ("exclude-targets-from", &flags.exclude_targets_from),
+    ];
+    for (flag, path) in inputs {
+        let (Some(input), Some(output)) = (path, &flags.output) else { continue };
+        if sys::output::is_same_file(input, output) {
+            let (label, output) = (origins.label(flag), origins.label_or("output", "-o"));
+            let path = quote(&input.display().to_string());
+            return Err(format!(
+                "{label} {path}: is the file of {output} too, which would replace it; name \
+                 another for {output}"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// How messages name the flags of the list: by the flag, or by the variable that the value is from.
 fn labels(flags: &ScanFlags, origins: &Origins) -> Labels {
     let excluding =
@@ -184,10 +209,9 @@ impl ResultFile {
     pub(crate) fn close(self, code: u8) -> Result<u8, String> {
         let (label, path) = (self.label, self.path.display());
         if code == EXIT_UNPRINTED {
+            let unchanged = if self.file.is_replaced() { "; nothing was changed" } else { "" };
             let reason = self.file.discard().map_or_else(String::new, |error| format!(": {error}"));
-            return Err(format!(
-                "{label} {path}: could not be written{reason}; nothing was changed"
-            ));
+            return Err(format!("{label} {path}: could not be written{reason}{unchanged}"));
         }
         match self.file.commit(self.tail) {
             Ok(()) => Ok(code),

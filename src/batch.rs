@@ -365,6 +365,7 @@ impl Batch {
         if let Some(first) = self.failed_members.first.take() {
             match self.failed_members.more {
                 0 => self.stderr.write_line(&first),
+                1 => self.stderr.write_line(&format!("{first} And one more address like it.")),
                 more => {
                     self.stderr.write_line(&format!("{first} And {more} more addresses like it."))
                 }

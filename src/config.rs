@@ -704,6 +704,17 @@ mod tests {
         check(&["exa mple"], "TARGET \"exa mple\": a name has no ' '");
         check(&["a", "0"], "PORTS \"0\": \"0\" at offset 1: must be from 1 to 65535");
         check(&["a", "80", "-p", "22"], "PORTS \"80\": -p says which ports");
+        check(&["a", "80,top:3", "-p", "22"], "PORTS \"80,top:3\": -p says which ports");
+        for (list, port) in [
+            ("80,http", "http is the name of a service; write 80"),
+            ("SSH,http", "SSH is the name of a service; write 22"),
+        ] {
+            check(&["a", list], &format!("PORTS {list:?}: {port}"));
+        }
+        check(
+            &["a", "a,b"],
+            "TARGET \"a,b\": write a blank between targets, and a new line in a list, not a comma",
+        );
         check(&["a", "-p", ""], "--ports \"\": expected ports such as 22,80,8000-8100");
         check(&["a", "-p"], "--ports needs a value: PORTS");
         check(&["a", "-4", "-6"], "--family \"6\": expected once, is given several times");

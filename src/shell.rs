@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use openports::batch::list::{Labels, TargetList};
-use openports::batch::options::{self, Format, ProgressLine};
+use openports::batch::options::{self, Destination, Format, ProgressLine};
 use openports::batch::printer::RunInfo;
 use openports::batch::table::Colour;
 use openports::batch::targets::Targets;
@@ -154,7 +154,7 @@ fn exclude_from(
 pub(crate) fn options(
     flags: &ScanFlags,
     targets: Targets,
-    output: options::Destination,
+    output: Destination,
     now: SystemTime,
 ) -> options::BatchOptions {
     let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
@@ -174,7 +174,10 @@ pub(crate) fn options(
             true => ProgressLine::Shown { columns: sys::terminal::columns() },
             false => ProgressLine::Hidden,
         },
-        output,
+        output: match stdout && output == Destination::Stdout {
+            true => Destination::Terminal,
+            false => output,
+        },
         run: RunInfo {
             started,
             args: format!("openports {}", args.join(" ")),

@@ -302,6 +302,33 @@ fn progress_is_shown_at_most_five_times_a_second_and_cleared_before_anything_els
 }
 
 #[test]
+fn a_terminal_shows_the_open_ports_of_a_target_that_has_ended_once() {
+    for (output, expected) in [(Destination::Terminal, 0), (Destination::Stdout, 17)] {
+        let mut batch = batch("a\nb", |options| {
+            options.format = Format::Table;
+            options.progress = ProgressLine::Shown { columns: 80 };
+            options.output = output;
+        });
+        let start = Instant::now();
+        let places = [begin(&mut batch), begin(&mut batch)];
+        for (place, ports) in [(places[0], 1..=20), (places[1], 30..=30)] {
+            for port in ports {
+                let open = OpenPort { address: address(1), port, rtt: Duration::ZERO, service: "" };
+                batch.handle_open(place, open);
+            }
+        }
+        end(&mut batch, places[0], WHOLE);
+        batch.handle_timeout(start + 2 * PROGRESS_EVERY, UnderWay::default());
+        let lines = messages(&mut batch);
+        let of_first = lines.iter().filter(|line| line.contains("open  ") && line.contains("  a"));
+        let is_more = lines.iter().any(|line| line.contains("and 5 more open ports"));
+        assert_eq!(of_first.count() + usize::from(is_more), expected, "{lines:?}");
+        let last = lines.iter().any(|line| line.contains("and one more open port"));
+        assert_eq!(last, output == Destination::Terminal, "{lines:?}");
+    }
+}
+
+#[test]
 fn a_reader_that_lags_by_half_of_the_bound_gets_no_progress() {
     let mut batch = batch("a", |options| options.format = Format::Ndjson);
     let place = begin(&mut batch);

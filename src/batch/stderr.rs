@@ -37,6 +37,11 @@ pub(super) struct Stderr {
 /// fill the screen.
 const LATER_MAX: usize = 16;
 
+/// Without DECAWM (ECMA-48 private mode 7) a terminal cuts a line instead of wrapping it. The
+/// terminal may have become narrower since its width was read.
+const WRAP_OFF: &str = "\x1b[?7l";
+const WRAP_ON: &str = "\x1b[?7h";
+
 impl Stderr {
     pub(super) fn new(progress: ProgressLine) -> Self {
         let line = match progress {
@@ -111,7 +116,8 @@ impl Stderr {
             self.later_more.clear();
         }
         self.line = Line::Visible { columns };
-        self.actions.push_back(Action::ShowProgress(line(columns)));
+        let line = line(columns);
+        self.actions.push_back(Action::ShowProgress(format!("{WRAP_OFF}{line}{WRAP_ON}")));
     }
 
     /// Clears a visible progress line.

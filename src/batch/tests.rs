@@ -289,7 +289,8 @@ fn progress_is_shown_at_most_five_times_a_second_and_cleared_before_anything_els
     batch.handle_timeout(start, UnderWay::default());
     assert!(messages(&mut batch).is_empty(), "progress is not due yet");
     batch.handle_timeout(due, UnderWay { done: 5, open: 1, in_flight: 0 });
-    let line = "[#####---------------]  25%  25/s  1 s left  1 open  0/2 targets";
+    // The line does not wrap on a terminal that has become narrower.
+    let line = "\x1b[?7l[#####---------------]  25%  25/s  1 s left  1 open  0/2 targets\x1b[?7h";
     assert_eq!(messages(&mut batch), [format!("progress {line:?}")]);
     assert!(batch.deadline() > Some(due), "a deadline that was handled is not due");
     end(&mut batch, 0, WHOLE);

@@ -355,13 +355,13 @@ impl Printer {
 /// The columns of the contract.
 const CSV_HEAD: &str = "address,port,state,service,rtt_ms\n";
 
-/// A round-trip time in milliseconds with microsecond precision.
+/// A round-trip time in milliseconds, rounded to microseconds, as in the CSV of the service.
 struct RttMillis(Duration);
 
 impl std::fmt::Display for RttMillis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let micros = self.0.as_micros();
-        write!(f, "{}", micros as f64 / 1000.0)
+        let micros = (self.0.as_nanos() + 500) / 1000;
+        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
     }
 }
 

@@ -330,6 +330,18 @@ fn a_terminal_shows_the_open_ports_of_a_target_that_has_ended_once() {
 }
 
 #[test]
+fn the_round_trip_in_csv_has_three_decimals_as_in_the_answer_of_the_service() {
+    for (nanos, expected) in [(0, "0.000"), (410_499, "0.410"), (20_000_500, "20.001")] {
+        let mut batch = batch("a", |options| options.format = Format::Csv);
+        let place = begin(&mut batch);
+        let rtt = Duration::from_nanos(nanos);
+        batch.handle_open(place, OpenPort { address: address(1), port: 1, rtt, service: "x" });
+        let csv = printed(&mut batch);
+        assert_eq!(csv.lines().last(), Some(&*format!("127.0.0.1,1,open,x,{expected}")), "{csv}");
+    }
+}
+
+#[test]
 fn a_reader_that_lags_by_half_of_the_bound_gets_no_progress() {
     let mut batch = batch("a", |options| options.format = Format::Ndjson);
     let place = begin(&mut batch);

@@ -167,3 +167,21 @@ fn a_full_disk_leaves_the_output_file_unchanged() {
     assert_eq!(run.stdout, "code 1\nbefore\nout\n", "{}", run.stderr);
     assert!(run.stderr.contains("No space left on device"), "{}", run.stderr);
 }
+
+#[test]
+fn a_limit_on_the_size_of_files_leaves_the_output_file_unchanged() {
+    let scratch = Scratch::new("limit");
+    let script = r#"
+        ulimit -f 8
+        printf before >"$1/out"
+        "$0" scan 127.0.8.0/25 9 --json -o "$1/out"
+        echo "code $?"
+        cat "$1/out"; echo; ls -A "$1"
+    "#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(openports(&[]).get_program()).arg(scratch.path(""));
+    let run = decode(command.output().expect("sh runs"));
+    assert_eq!(run.stdout, "code 1\nbefore\nout\n", "{}", run.stderr);
+    let expected = "could not be written: File too large (os error 27); nothing was changed\n";
+    assert!(run.stderr.ends_with(expected), "{}", run.stderr);
+}

@@ -66,7 +66,9 @@ pub(crate) fn targets(
         if text.len() as u64 > most {
             return Err(failed(&format_args!("is longer than {most} bytes")));
         }
-        resume::mark_finished(&mut list, flags.shard, &text).map_err(|error| failed(&error))?;
+        let addresses = flags.options.addresses;
+        resume::mark_finished(&mut list, flags.shard, addresses, &text)
+            .map_err(|error| failed(&error))?;
     }
     let excluded = list.excluded_ranges().flat_map(|range| Cidr::covering(range.first, range.last));
     let excluded = excluded.collect();

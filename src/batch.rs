@@ -256,7 +256,7 @@ impl Batch {
         };
         self.printer.print_open(place, &domain, shown, open);
         if self.printer.is_for_people() {
-            self.stderr.show_later(|| printer::found_line(&domain, &open));
+            self.stderr.show_later(place, || printer::found_line(&domain, &open));
         }
     }
 
@@ -274,6 +274,9 @@ impl Batch {
             self.stderr.write_gaps(&summary);
         }
         self.printer.print_end(self.elapsed(now), place, &summary);
+        if self.options.output == Destination::Terminal {
+            self.stderr.drop_later(place);
+        }
         self.check_invariants();
     }
 
@@ -349,7 +352,7 @@ impl Batch {
             PrintFailure::ReaderGone => {}
             PrintFailure::Broken => {
                 self.is_unprinted = true;
-                if self.options.output == Destination::Stdout {
+                if self.options.output != Destination::File {
                     self.stderr.write_line("stdout: cannot be written");
                 }
             }
@@ -365,6 +368,7 @@ impl Batch {
         if let Some(first) = self.failed_members.first.take() {
             match self.failed_members.more {
                 0 => self.stderr.write_line(&first),
+                1 => self.stderr.write_line(&format!("{first} And one more address like it.")),
                 more => {
                     self.stderr.write_line(&format!("{first} And {more} more addresses like it."))
                 }

@@ -213,6 +213,10 @@ fn help_of(verb: Option<Verb>) -> String {
 
 /// Refuses a flag of another tool, and an unknown flag with one dash and several letters.
 fn check_other_tools(raw: &str, command: Option<Subcommand>) -> Result<(), UsageError> {
+    if command == Some(Subcommand::Serve) && foreign::is_listen_flag(raw) {
+        let given = raw.split('=').next().unwrap_or(raw).to_owned();
+        return Err(UsageError::OtherTool { given, advice: foreign::LISTEN_ADVICE });
+    }
     if let Some(found) = foreign::find(raw) {
         let given = found.given.chars().filter(|c| !c.is_control()).take(40).collect();
         return Err(UsageError::OtherTool { given, advice: found.advice });
@@ -336,9 +340,13 @@ fn configure(
 ) -> Result<(Config, Origins), UsageError> {
     let own = || FLAGS.iter().filter(|flag| flag.commands.contains(&command));
     if let Some((flag, _)) = given.iter().find(|(name, _)| own().all(|flag| flag.name != *name)) {
-        if (command, *flag) == (Subcommand::Scan, "host") {
-            let (given, advice) = ("--host".to_owned(), foreign::TARGETS_ADVICE);
-            return Err(UsageError::OtherTool { given, advice });
+        let advice = match (command, *flag) {
+            (Subcommand::Scan, "host") => Some(foreign::TARGETS_ADVICE),
+            (Subcommand::Serve, "ports") => Some(foreign::LISTEN_ADVICE),
+            _ => None,
+        };
+        if let Some(advice) = advice {
+            return Err(UsageError::OtherTool { given: format!("--{flag}"), advice });
         }
         let owners = FLAGS.iter().find(|known| known.name == *flag).map(|known| known.commands);
         let owner = owners.and_then(|owners| owners.first()).map_or("", |owner| owner.name());
@@ -607,6 +615,18 @@ mod tests {
             format!("--{flag} is a flag of {owner}")
         };
         check_fault(&["--json"], &[], &see("json", "scan", "serve"));
+        let listen = "the port of the service is --listen 127.0.0.1:8080; ports to scan follow \
+                      openports scan -p";
+        for (args, flag) in [
+            (&["serve", "--port=80"][..], "--port"),
+            (&["serve", "-port", "80"], "-port"),
+            (&["serve", "-l", "80"], "-l"),
+            (&["serve", "--bind", ":80"], "--bind"),
+            (&["serve", "-p", "80"], "--ports"),
+            (&["-p", "80"], "--ports"),
+        ] {
+            check_fault(args, &[], &format!("{flag}: {listen}"));
+        }
         check_fault(&["scan", "--listen=x", "a"], &[], &see("listen", "serve", "scan"));
         let expected = see("timeout", "serve", "healthcheck");
         check_fault(&["healthcheck", "--timeout", "1s"], &[], &expected);
@@ -704,6 +724,17 @@ mod tests {
         check(&["exa mple"], "TARGET \"exa mple\": a name has no ' '");
         check(&["a", "0"], "PORTS \"0\": \"0\" at offset 1: must be from 1 to 65535");
         check(&["a", "80", "-p", "22"], "PORTS \"80\": -p says which ports");
+        check(&["a", "80,top:3", "-p", "22"], "PORTS \"80,top:3\": -p says which ports");
+        for (list, port) in [
+            ("80,http", "http is the name of a service; write 80"),
+            ("SSH,http", "SSH is the name of a service; write 22"),
+        ] {
+            check(&["a", list], &format!("PORTS {list:?}: {port}"));
+        }
+        check(
+            &["a", "a,b"],
+            "TARGET \"a,b\": write a blank between targets, and a new line in a list, not a comma",
+        );
         check(&["a", "-p", ""], "--ports \"\": expected ports such as 22,80,8000-8100");
         check(&["a", "-p"], "--ports needs a value: PORTS");
         check(&["a", "-4", "-6"], "--family \"6\": expected once, is given several times");

@@ -329,7 +329,7 @@ impl Refusal {
             Self::TargetEscape => {
                 "a % in the path must be followed by two hex digits of no control byte"
             }
-            Self::Scheme => "https:// needs TLS, which is not spoken here: use http://",
+            Self::Scheme => "an https URL needs TLS, which is not spoken here: use http://",
             Self::TargetTooLong => "shorten the request target to 8192 bytes",
             Self::HeadTooLarge => "shorten the head of the request to 16384 bytes",
             Self::TooManyFields => "send fewer or shorter header and trailer fields: 100 at most",
@@ -415,6 +415,8 @@ mod tests {
             assert_ne!(answer::reason_phrase(refusal.status()), "", "{refusal:?}");
             assert!(labels.insert(refusal.label()), "{refusal:?} shares its label");
             assert!(details.insert(refusal.detail()), "{refusal:?} shares its detail");
+            // The first letter becomes a capital, which a scheme must not.
+            assert!(!refusal.detail().starts_with("http"), "{refusal:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use openports::batch::list::{Labels, TargetList};
-use openports::batch::options::{self, Format, ProgressLine};
+use openports::batch::options::{self, Destination, Format, ProgressLine};
 use openports::batch::printer::RunInfo;
 use openports::batch::table::Colour;
 use openports::batch::targets::Targets;
@@ -66,11 +66,38 @@ pub(crate) fn targets(
         if text.len() as u64 > most {
             return Err(failed(&format_args!("is longer than {most} bytes")));
         }
-        resume::mark_finished(&mut list, flags.shard, &text).map_err(|error| failed(&error))?;
+        let addresses = flags.options.addresses;
+        resume::mark_finished(&mut list, flags.shard, addresses, &text)
+            .map_err(|error| failed(&error))?;
     }
     let excluded = list.excluded_ranges().flat_map(|range| Cidr::covering(range.first, range.last));
     let excluded = excluded.collect();
     Ok((list.finish()?, excluded))
+}
+
+/// Refuses an output file that is also an input: it would be replaced, and its contents be lost.
+/// The paths may differ, so the files are compared.
+///
+/// # Errors
+/// A sentence that names both flags.
+pub(crate) fn check_output(flags: &ScanFlags, origins: &Origins) -> Result<(), String> {
+    let inputs = [
+        ("resume", &flags.resume),
+        ("targets", &flags.targets),
+        ("exclude-targets-from", &flags.exclude_targets_from),
+    ];
+    for (flag, path) in inputs {
+        let (Some(input), Some(output)) = (path, &flags.output) else { continue };
+        if sys::output::is_same_file(input, output) {
+            let (label, output) = (origins.label(flag), origins.label_or("output", "-o"));
+            let path = quote(&input.display().to_string());
+            return Err(format!(
+                "{label} {path}: is the file of {output} too, which would replace it; name \
+                 another for {output}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// How messages name the flags of the list: by the flag, or by the variable that the value is from.
@@ -129,7 +156,7 @@ fn exclude_from(
 pub(crate) fn options(
     flags: &ScanFlags,
     targets: Targets,
-    output: options::Destination,
+    output: Destination,
     now: SystemTime,
 ) -> options::BatchOptions {
     let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
@@ -149,7 +176,10 @@ pub(crate) fn options(
             true => ProgressLine::Shown { columns: sys::terminal::columns() },
             false => ProgressLine::Hidden,
         },
-        output,
+        output: match stdout && output == Destination::Stdout {
+            true => Destination::Terminal,
+            false => output,
+        },
         run: RunInfo {
             started,
             args: format!("openports {}", args.join(" ")),
@@ -184,10 +214,9 @@ impl ResultFile {
     pub(crate) fn close(self, code: u8) -> Result<u8, String> {
         let (label, path) = (self.label, self.path.display());
         if code == EXIT_UNPRINTED {
+            let unchanged = if self.file.is_replaced() { "; nothing was changed" } else { "" };
             let reason = self.file.discard().map_or_else(String::new, |error| format!(": {error}"));
-            return Err(format!(
-                "{label} {path}: could not be written{reason}; nothing was changed"
-            ));
+            return Err(format!("{label} {path}: could not be written{reason}{unchanged}"));
         }
         match self.file.commit(self.tail) {
             Ok(()) => Ok(code),

@@ -231,6 +231,8 @@ impl Signals {
     pub fn new() -> io::Result<Self> {
         // SAFETY: `set` and `hang_up` are initialised before they are read, and outlive the calls.
         unsafe {
+            // A write beyond RLIMIT_FSIZE then fails with EFBIG, like one to a full disk.
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
             let mut set = std::mem::zeroed::<libc::sigset_t>();
             libc::sigemptyset(&raw mut set);
             libc::sigaddset(&raw mut set, libc::SIGTERM);

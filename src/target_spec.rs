@@ -18,6 +18,7 @@ use crate::decimal::{DecimalError, parse_decimal};
 use crate::host::{AddressLike, Host, HostError, address_like};
 use crate::interfaces::Interfaces;
 use crate::port_set::{PortSet, parse_port};
+use crate::service_names;
 use crate::spelling::quote;
 
 /// A well-formed target.
@@ -136,6 +137,9 @@ impl Spec {
             let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
             return Err(SpecError::Url { meant: host.to_owned() });
         }
+        if is_target_list(text, interfaces) {
+            return Err(SpecError::Commas);
+        }
         if let Some(rest) = text.strip_prefix('[') {
             return parse_bracketed(rest, interfaces);
         }
@@ -206,7 +210,13 @@ fn parse_network(text: &str, address: &str, prefix: &str) -> Result<Spec, SpecEr
     let Ok(address) = address.parse::<IpAddr>() else {
         let is_prefix = prefix.starts_with(|c: char| c.is_ascii_digit())
             && prefix.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
-        return Err(match is_numeric(address) || address.contains(':') {
+        let (host, has_port) = match address.split_once(':') {
+            Some((host, port)) if !port.contains(':') => (host, true),
+            Some(_) | None => (address, false),
+        };
+        return Err(match is_numeric(host) || host.contains(':') {
+            // A URL without its scheme.
+            _ if has_port && !is_prefix => SpecError::Url { meant: address.to_owned() },
             true => SpecError::Network,
             false if is_prefix => SpecError::NetworkOfName,
             false => SpecError::Url { meant: address.to_owned() },
@@ -259,15 +269,26 @@ fn parse_range(first: IpAddr, last: &str, port: Option<&str>) -> Result<Spec, Sp
 fn read_port(text: &str) -> Result<u16, SpecError> {
     parse_port(text).map_err(|reason| match PortSet::parse(text) {
         Ok(_) => SpecError::SeveralPorts { list: text.to_owned() },
-        Err(_) => SpecError::Port { text: quote(text), reason },
+        Err(_) => match service_names::built_in_port(text) {
+            Some(port) => SpecError::ServiceName { name: text.to_owned(), port },
+            None => SpecError::Port { text: quote(text), reason },
+        },
     })
 }
 
-/// Whether the text can only be a list of ports: digits, commas and dashes, or `top:100`. No name
+/// Whether the text can only be a list of ports: digits, commas and dashes, and `top:100`. No name
 /// consists of these characters alone.
 pub fn is_port_list(text: &str) -> bool {
-    let is_list = text.bytes().all(|byte| byte.is_ascii_digit() || b",-".contains(&byte));
-    text.starts_with("top:") || (is_list && !text.is_empty())
+    let is_item = |item: &str| {
+        item.starts_with("top:") || item.bytes().all(|it| it.is_ascii_digit() || it == b'-')
+    };
+    !text.is_empty() && text.split(',').all(is_item)
+}
+
+/// Whether the text is a list of targets with commas, as other tools have it.
+fn is_target_list(text: &str, interfaces: &Interfaces) -> bool {
+    let is_target = |item: &str| Spec::parse_of_any_size(item, interfaces).is_ok();
+    text.contains(',') && text.split(',').filter(|item| !item.is_empty()).all(is_target)
 }
 
 /// Whether the text consists of digits and the separators of addresses and ranges, such as
@@ -299,8 +320,17 @@ pub enum SpecError {
         /// The list as written.
         list: String,
     },
+    /// The text after the colon is the name of a service.
+    ServiceName {
+        /// The name.
+        name: String,
+        /// Its port.
+        port: u16,
+    },
     /// The text is a list of ports.
     PortList,
+    /// The text is a list of targets with commas.
+    Commas,
     /// The text is `-`, which means stdin only as the value of a flag.
     Stdin,
     /// A network or a range with blanks.
@@ -379,6 +409,12 @@ impl fmt::Display for SpecError {
             Self::PortList => f.write_str(
                 "a list of ports, not a target; ports stand once, behind the targets or in -p",
             ),
+            Self::ServiceName { name, port } => {
+                write!(f, "{name} is the name of a service; write {port}")
+            }
+            Self::Commas => {
+                f.write_str("write a blank between targets, and a new line in a list, not a comma")
+            }
             Self::Stdin => f.write_str("targets on stdin are read with --targets -"),
             Self::Blanks => f.write_str("a network or a range is written without blanks"),
             Self::Bracketed => f.write_str(
@@ -395,9 +431,10 @@ impl fmt::Display for SpecError {
                 let most = if family.is_ipv4() { 32 } else { 128 };
                 write!(f, "the prefix of a network is a number from 0 to {most}")
             }
-            Self::Range => {
-                f.write_str("expected a range such as 10.0.0.1-254 or 10.0.0.1-10.0.1.9")
-            }
+            Self::Range => f.write_str(
+                "expected a range such as 10.0.0.1-254, 10.0.0.1-10.0.1.9 or \
+                 2001:db8::1-2001:db8::ff",
+            ),
             Self::Backwards { first, last } => {
                 write!(f, "the range runs backwards, from {first} to {last}")
             }
@@ -541,7 +578,7 @@ mod tests {
         {
             check(text, "error: no address, network or range");
         }
-        for text in ["80", "22,80", "1-1024", "60000-", "top:100"] {
+        for text in ["80", "22,80", "1-1024", "60000-", "top:100", "22,top:10", "top:9,80-"] {
             check(text, "error: a list of ports");
         }
         check("0x7f.1", "error: ");
@@ -573,6 +610,20 @@ mod tests {
             ("http://a.example/x", "error: give the host alone, without scheme or path: \"a.ex"),
             ("https://[::1]:80/", "error: give the host alone, without scheme or path: \"[::1]:80"),
             ("a.example/x", "error: give the host alone"),
+            ("a.example:80/", "error: give the host alone, without scheme or path: \"a.example:80"),
+            ("10.0.0.1:80/x", "error: give the host alone, without scheme or path: \"10.0.0.1:80"),
+            ("10.0.0.1:80/24", "error: expected a network"),
+            ("a.example:80/24", "error: a network is written with an address"),
+            ("2001:db8::g/64", "error: expected a network"),
+            ("::1-2", "error: expected a range such as 10.0.0.1-254, 10.0.0.1-10.0.1.9 or 2001:"),
+            ("127.0.0.1:http", "error: http is the name of a service; write 80"),
+            ("[::1]:ssh", "error: ssh is the name of a service; write 22"),
+            ("127.0.0.1,127.0.0.2", "error: write a blank between targets"),
+            ("localhost,a.example:80,::1", "error: write a blank between targets"),
+            ("localhost,", "error: write a blank between targets"),
+            ("127.0.0.1-3,a.example", "error: write a blank between targets"),
+            ("10.0.0.0/24,10.0.1.0/24", "error: write a blank between targets"),
+            ("exa~mple,a", "error: a name has no"),
             (" ", "error: can't be blank"),
             ("localhost:22,80", "error: one port may follow the colon; give several as -p 22,80"),
             ("127.0.0.1:80-90", "error: one port may follow the colon; give several as -p 80-90"),

@@ -42,11 +42,11 @@ class Screen:
         self.lines, self.colour = [""], None
 
     def write(self, text):
-        for token in re.findall(r"\x1b\[[0-9;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
+        for token in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
             if token == "\n":
                 self.lines.append("")
-            elif token in ("\r", "\x1b[K"):
-                # After a CR the program writes the whole line again.
+            elif token in ("\r", "\x1b[K", "\x1b[?7l", "\x1b[?7h"):
+                # After a CR the program writes the whole line again; no line here is too long.
                 self.lines[-1] = "" if token == "\r" else self.lines[-1]
             elif token.startswith("\x1b"):
                 self.colour = COLOURS.get(token[2:-1].split(";")[-1])

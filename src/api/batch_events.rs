@@ -74,6 +74,8 @@ pub enum PastEvent {
     Finished {
         /// The target as the list or the command line spelled it.
         domain: String,
+        /// Whether the name has addresses that were not scanned.
+        has_others: bool,
     },
     /// A target was begun.
     Started {
@@ -93,7 +95,8 @@ pub fn read_past_event(line: &[u8]) -> Option<PastEvent> {
     Some(match event.get("event")?.as_str()? {
         "start" => PastEvent::Started { ports: text("ports"), shard: text("shard") },
         "end" if event.get("complete")?.as_bool()? => {
-            PastEvent::Finished { domain: text("domain")? }
+            let has_others = event.get("other_addresses").is_some();
+            PastEvent::Finished { domain: text("domain")?, has_others }
         }
         _ => PastEvent::Other,
     })

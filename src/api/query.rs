@@ -18,7 +18,6 @@ use crate::duration;
 use crate::host::{Family, Host, HostError};
 use crate::interfaces::Interfaces;
 use crate::limits::{self, Settings};
-use crate::port_set::list::PortsError;
 use crate::port_set::{PortSet, parse_port};
 use crate::scan::options::{
     Addresses, Include, Retries, ScanOptions, Timeout, parse_concurrency, parse_deadline,
@@ -164,7 +163,10 @@ fn read_host(draft: &mut Draft, text: &str) -> Result<(), String> {
 fn read_probe_target(draft: &mut Draft, text: &str) -> Result<(), String> {
     let (host, port) = match text.rsplit_once(':') {
         // A URL, for which `Host` has a message.
-        Some(_) if text.contains("://") => (text, None),
+        Some(_) if text.contains("://") => {
+            draft.target_port = TargetPort::Faulty;
+            (text, None)
+        }
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
         Some(_) | None => (text, None),
     };
@@ -182,8 +184,14 @@ fn read_probe_target(draft: &mut Draft, text: &str) -> Result<(), String> {
 }
 
 /// A list of ports, or `none`.
-fn parse_expect(text: &str) -> Result<PortSet, PortsError> {
-    if text == "none" { Ok(PortSet::new()) } else { PortSet::parse(text) }
+fn parse_expect(text: &str) -> Result<PortSet, String> {
+    if text == "none" {
+        return Ok(PortSet::new());
+    }
+    PortSet::parse(text).map_err(|error| {
+        let has_none = text.split(',').any(|item| item.eq_ignore_ascii_case("none"));
+        if has_none { "none stands alone, in small letters".to_owned() } else { error.to_string() }
+    })
 }
 
 /// Stores a value that was read, or returns the reason why it could not be read.
@@ -684,6 +692,15 @@ mod tests {
         check("target=a&ports=80&domain=b", "domain", "unknown parameter, did you mean target?");
         check("target=a&toPort=80", "toPort", "unknown parameter, did you mean ports?");
         check("target=a&ports=80&expect=80,81", "expect", "names port 81, which ports leaves out");
+        for list in ["none,80", "80,none", "NONE"] {
+            let query = format!("target=a&ports=80&expect={list}");
+            check(&query, "expect", "none stands alone, in small letters");
+        }
+        // The URL may have a port, so ports is not called blank.
+        let faults = parse_probe("target=http://a:80", &Settings::default(), None).unwrap_err();
+        let expected =
+            serde_json::json!({ "target": ["give the host alone, without scheme or path"] });
+        assert_eq!(serde_json::to_value(faults).unwrap(), expected);
         let probe = parse_probe("target=a&ports=80-90&expect=80", &Settings::default(), None);
         assert_eq!(probe.unwrap().expect, Some(PortSet::parse("80").unwrap()));
         let probe = parse_probe("target=a&ports=80-90&expect=none", &Settings::default(), None);

@@ -9,11 +9,11 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::printer::RunInfo;
+use super::printer::{RunInfo, ScannedHost};
 use super::xml::date;
 use crate::port_set::PortSet;
 use crate::scan::ledger::Counts;
-use crate::scan::summary::{AddressResult, Summary};
+use crate::scan::summary::Summary;
 
 /// The line before the first host.
 pub fn write_head(out: &mut Vec<u8>, run: &RunInfo) {
@@ -26,22 +26,11 @@ pub fn write_head(out: &mut Vec<u8>, run: &RunInfo) {
 
 /// The lines of a target: for each of its addresses the status, and then the ports.
 pub fn write_hosts(out: &mut Vec<u8>, summary: &Summary) {
-    match summary.results {
-        None => {
-            let lists = [
-                ("closed", summary.closed),
-                ("filtered", summary.filtered),
-                ("filtered", summary.unreachable),
-            ];
-            let Summary { address, counts, open, .. } = *summary;
-            write_host(out, summary, &HostLines { address, counts, open, lists: &lists });
-        }
-        Some(results) => {
-            for result in results {
-                let AddressResult { address, counts, open } = *result;
-                write_host(out, summary, &HostLines { address, counts, open, lists: &[] });
-            }
-        }
+    for ScannedHost { address, counts, open, closed, filtered, unreachable } in
+        ScannedHost::all(summary)
+    {
+        let lists = [("closed", closed), ("filtered", filtered), ("filtered", unreachable)];
+        write_host(out, summary, &HostLines { address, counts, open, lists: &lists });
     }
 }
 

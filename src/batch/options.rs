@@ -79,9 +79,11 @@ pub enum ProgressLine {
 /// The destination of the results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Destination {
-    /// Stdout.
+    /// Stdout, which is not a terminal.
     #[default]
     Stdout,
+    /// Stdout, which is a terminal.
+    Terminal,
     /// A file that replaces stdout. `main` opens and closes it.
     File,
 }

@@ -24,8 +24,51 @@ use crate::api::end_writer::write_end;
 use crate::api::problem::Problem;
 use crate::limits;
 use crate::port_set::PortSet;
+use crate::scan::ledger::Counts;
 use crate::scan::options::Include;
-use crate::scan::summary::Summary;
+use crate::scan::summary::{AddressResult, Summary};
+
+/// One address of a target with its ports, for formats that list each address.
+#[derive(Clone, Copy, Debug)]
+pub struct ScannedHost<'a> {
+    /// The address.
+    pub address: IpAddr,
+    /// The number of its ports in each state.
+    pub counts: Counts,
+    /// Its open ports.
+    pub open: &'a PortSet,
+    /// Its closed ports, if `--include` requests them.
+    pub closed: Option<&'a PortSet>,
+    /// Its filtered ports, if `--include` requests them.
+    pub filtered: Option<&'a PortSet>,
+    /// Its unreachable ports, if `--include` requests them.
+    pub unreachable: Option<&'a PortSet>,
+}
+
+impl<'a> ScannedHost<'a> {
+    /// The addresses of a target that were scanned. The sets of a summary of several addresses are
+    /// unions, which belong to none of them.
+    pub fn all(summary: &Summary<'a>) -> Vec<Self> {
+        let Summary { address, counts, open, closed, filtered, unreachable, .. } = *summary;
+        let Some(results) = summary.results else {
+            return vec![Self { address, counts, open, closed, filtered, unreachable }];
+        };
+        let host = |(index, result): (usize, &AddressResult<'a>)| {
+            let AddressResult { address, counts, open } = *result;
+            let ports = summary.details.by_address.get(index);
+            assert!(ports.is_none_or(|it| it.address == address), "the addresses correspond");
+            Self {
+                address,
+                counts,
+                open,
+                closed: ports.and_then(|it| it.closed),
+                filtered: ports.and_then(|it| it.filtered),
+                unreachable: ports.and_then(|it| it.unreachable),
+            }
+        };
+        results.iter().enumerate().map(host).collect()
+    }
+}
 
 /// The number of targets by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +79,8 @@ pub struct Outcomes {
     pub without_open: u64,
     /// Targets of both kinds whose scan was not completed.
     pub cut_short: u64,
+    /// Addresses that were scanned. A target has several with `--all-addresses`.
+    pub hosts: u64,
     /// Targets of which no port could be scanned.
     pub failed: u64,
     /// Whether any requested port was not scanned, or not scanned completely.
@@ -46,6 +91,10 @@ impl Outcomes {
     /// Counts a target that was scanned.
     pub const fn count_scanned(&mut self, summary: &Summary) {
         self.cut_short += !summary.complete as u64;
+        self.hosts += match summary.results {
+            Some(results) => results.len() as u64,
+            None => 1,
+        };
         if summary.counts.open > 0 {
             self.with_open += 1;
         } else {
@@ -258,16 +307,16 @@ impl Printer {
 
     /// Prints the lines of CSV that `--include` adds. A closed port has no round-trip time here.
     fn print_included(&mut self, summary: &Summary) {
-        let address = summary.address;
-        for (state, ports) in [
-            ("closed", summary.closed),
-            ("filtered", summary.filtered),
-            ("unreachable", summary.unreachable),
-        ] {
-            for port in ports.into_iter().flat_map(PortSet::iter) {
-                let names = summary.services.map(|services| services.names);
-                let name = names.map_or("", |names| names.of(port));
-                self.print(format_args!("{address},{port},{state},{name},\n"));
+        for host in ScannedHost::all(summary) {
+            let ScannedHost { address, closed, filtered, unreachable, .. } = host;
+            for (state, ports) in
+                [("closed", closed), ("filtered", filtered), ("unreachable", unreachable)]
+            {
+                for port in ports.into_iter().flat_map(PortSet::iter) {
+                    let names = summary.services.map(|services| services.names);
+                    let name = names.map_or("", |names| names.of(port));
+                    self.print(format_args!("{address},{port},{state},{name},\n"));
+                }
             }
         }
     }
@@ -318,7 +367,7 @@ impl Printer {
             }
             Format::Xml => xml::write_tail(&mut self.out, &self.run, elapsed, outcomes),
             Format::Greppable => {
-                greppable::write_tail(&mut self.out, &self.run, elapsed, scanned);
+                greppable::write_tail(&mut self.out, &self.run, elapsed, outcomes.hosts);
             }
             Format::Table
             | Format::Json
@@ -355,13 +404,13 @@ impl Printer {
 /// The columns of the contract.
 const CSV_HEAD: &str = "address,port,state,service,rtt_ms\n";
 
-/// A round-trip time in milliseconds with microsecond precision.
+/// A round-trip time in milliseconds, rounded to microseconds, as in the CSV of the service.
 struct RttMillis(Duration);
 
 impl std::fmt::Display for RttMillis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let micros = self.0.as_micros();
-        write!(f, "{}", micros as f64 / 1000.0)
+        let micros = (self.0.as_nanos() + 500) / 1000;
+        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
     }
 }
 

@@ -47,14 +47,21 @@ impl BatchProgress {
             ..=0.0 => "?".to_owned(),
             _ => display_time((self.total - self.done) as f64 / rate),
         };
-        let mut text = format!("{percent:>3}%  {rate:.0}/s  {left} left  {} open", self.open);
+        let mut words = vec![
+            format!("{percent:>3}%"),
+            format!("{rate:.0}/s"),
+            format!("{left} left"),
+            format!("{} open", self.open),
+        ];
         if self.targets > 1 {
-            text.push_str(&format!("  {}/{} targets", self.targets_done, self.targets));
+            words.push(format!("{}/{} targets", self.targets_done, self.targets));
         }
         let room = columns.saturating_sub(1);
-        let mut line = format!("[{bar}] {text}");
-        if line.len() > room {
-            line = text.trim_start().to_owned();
+        let mut line = format!("[{bar}] {}", words.join("  "));
+        // Half a number would be a wrong one.
+        while line.len() > room && !words.is_empty() {
+            line = words.join("  ").trim_start().to_owned();
+            words.pop();
         }
         assert!(line.is_ascii(), "a byte is a column");
         line.truncate(room);
@@ -131,8 +138,10 @@ mod tests {
         let mut progress =
             BatchProgress { done: 10, total: 100, open: 3, targets_done: 1, targets: 256 };
         assert!(progress.line(10.0, 80).ends_with("  3 open  1/256 targets"));
-        assert_eq!(progress.line(10.0, 40), "10%  10/s  9 s left  3 open  1/256 targ");
-        assert_eq!(progress.line(10.0, 5), "10% ");
+        assert_eq!(progress.line(10.0, 40), "10%  10/s  9 s left  3 open");
+        assert_eq!(progress.line(10.0, 20), "10%  10/s  9 s left");
+        assert_eq!(progress.line(10.0, 19), "10%  10/s");
+        assert_eq!(progress.line(10.0, 5), "10%");
         (progress.done, progress.total, progress.open) = (1 << 60, 1 << 61, 1 << 60);
         (progress.targets_done, progress.targets) = (1 << 40, 1 << 40);
         for columns in 0..200 {

@@ -3,6 +3,7 @@
 //! The file is the output of `--format ndjson`. A target is finished if its `end` event reports it
 //! as complete; a target that failed or was cut short is scanned again. The last line may be
 //! incomplete, because a run that is killed leaves such a line; every other line must be an event.
+//! With `--all-addresses` a name is not finished if the earlier run left out some of its addresses.
 //! A file of a scan of another shard, or whose ports do not contain those of any target, is
 //! refused. `shell` calls this module, which opens no file.
 
@@ -10,12 +11,18 @@ use super::list::TargetList;
 use super::shard::Shard;
 use crate::api::batch_events::{PastEvent, read_past_event};
 use crate::port_set::PortSet;
+use crate::scan::options::Addresses;
 
 /// Marks the finished targets of a list.
 ///
 /// # Errors
 /// One sentence that names the line with the error.
-pub fn mark_finished(list: &mut TargetList, shard: Shard, text: &[u8]) -> Result<(), String> {
+pub fn mark_finished(
+    list: &mut TargetList,
+    shard: Shard,
+    addresses: Addresses,
+    text: &[u8],
+) -> Result<(), String> {
     let this_shard = (shard != Shard::WHOLE).then(|| shard.to_string());
     let mut lines = text.split(|byte| *byte == b'\n').enumerate().peekable();
     let mut known_ports = String::new();
@@ -24,7 +31,8 @@ pub fn mark_finished(list: &mut TargetList, shard: Shard, text: &[u8]) -> Result
             continue;
         }
         match read_past_event(line) {
-            Some(PastEvent::Finished { domain }) => list.finish_target(&domain),
+            Some(PastEvent::Finished { has_others: true, .. }) if addresses == Addresses::All => {}
+            Some(PastEvent::Finished { domain, .. }) => list.finish_target(&domain),
             Some(PastEvent::Started { shard, .. }) if shard != this_shard => {
                 let scanned =
                     shard.map_or("everything".to_owned(), |shard| format!("shard {shard}"));
@@ -64,9 +72,13 @@ mod tests {
     use crate::batch::targets::Cursor;
 
     fn finished(text: &str) -> Result<Vec<String>, String> {
+        finished_of(Addresses::First, text)
+    }
+
+    fn finished_of(addresses: Addresses, text: &str) -> Result<Vec<String>, String> {
         let mut list = TargetList::new(PortSet::from_range(80, 80), PortSet::new());
         list.add_lines(b"a\nb\n10.0.0.0/30");
-        mark_finished(&mut list, Shard::WHOLE, text.as_bytes())?;
+        mark_finished(&mut list, Shard::WHOLE, addresses, text.as_bytes())?;
         let targets = list.finish()?;
         let mut cursor = Cursor::default();
         let all = std::iter::from_fn(|| targets.next(&mut cursor));
@@ -93,11 +105,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_finished_for_all_addresses_only_if_none_was_left_out() {
+        let part =
+            r#"{"event":"end","domain":"b","complete":true,"other_addresses":["192.0.2.8"]}"#;
+        let text = format!("{A}\n{part}\n");
+        assert_eq!(finished_of(Addresses::First, &text).unwrap(), ["a", "b"]);
+        assert_eq!(finished_of(Addresses::All, &text).unwrap(), ["a"]);
+    }
+
+    #[test]
     fn an_earlier_scan_of_another_shard_is_refused() {
         let check = |shard: &str, text: &str, is_fit: bool| {
             let mut list = TargetList::new(PortSet::from_range(80, 80), PortSet::new());
             list.add_lines(b"a\nb");
-            let result = mark_finished(&mut list, Shard::parse(shard).unwrap(), text.as_bytes());
+            let shard = Shard::parse(shard).unwrap();
+            let result = mark_finished(&mut list, shard, Addresses::First, text.as_bytes());
             assert_eq!(result.is_ok(), is_fit, "{shard} {text}: {result:?}");
         };
         let first = r#"{"event":"start","domain":"a","shard":"1/2"}"#;

@@ -4,7 +4,7 @@
 //! since the last progress line are written above the next one. `batch` drives this module, which
 //! only produces actions and never writes itself.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::options::ProgressLine;
 use super::printer::Outcomes;
@@ -26,10 +26,10 @@ enum Line {
 #[derive(Debug)]
 pub(super) struct Stderr {
     line: Line,
-    /// Lines that will be written above the next progress line.
-    later: Vec<String>,
-    /// The number of lines beyond those.
-    later_more: usize,
+    /// Lines that will be written above the next progress line, with the places of their targets.
+    later: Vec<(usize, String)>,
+    /// The number of lines beyond those, by the places of their targets.
+    later_more: BTreeMap<usize, usize>,
     actions: VecDeque<Action>,
 }
 
@@ -37,13 +37,18 @@ pub(super) struct Stderr {
 /// fill the screen.
 const LATER_MAX: usize = 16;
 
+/// Without DECAWM (ECMA-48 private mode 7) a terminal cuts a line instead of wrapping it. The
+/// terminal may have become narrower since its width was read.
+const WRAP_OFF: &str = "\x1b[?7l";
+const WRAP_ON: &str = "\x1b[?7h";
+
 impl Stderr {
     pub(super) fn new(progress: ProgressLine) -> Self {
         let line = match progress {
             ProgressLine::Shown { columns } => Line::Cleared { columns },
             ProgressLine::Hidden => Line::Off,
         };
-        Self { line, later: Vec::new(), later_more: 0, actions: VecDeque::new() }
+        Self { line, later: Vec::new(), later_more: BTreeMap::new(), actions: VecDeque::new() }
     }
 
     /// Writes one sentence.
@@ -73,15 +78,24 @@ impl Stderr {
         }
     }
 
-    /// Keeps a line for the terminal until the next progress line.
-    pub(super) fn show_later(&mut self, line: impl FnOnce() -> String) {
+    /// Keeps a line about the target at `place` for the terminal until the next progress line.
+    pub(super) fn show_later(&mut self, place: usize, line: impl FnOnce() -> String) {
         match self.line {
             Line::Off => {}
             Line::Cleared { .. } | Line::Visible { .. } if self.later.len() < LATER_MAX => {
-                self.later.push(line());
+                self.later.push((place, line()));
             }
-            Line::Cleared { .. } | Line::Visible { .. } => self.later_more += 1,
+            Line::Cleared { .. } | Line::Visible { .. } => {
+                *self.later_more.entry(place).or_default() += 1;
+            }
         }
+    }
+
+    /// Drops the lines about a target that are not written yet, because the terminal shows its
+    /// results now.
+    pub(super) fn drop_later(&mut self, place: usize) {
+        self.later.retain(|(of, _)| *of != place);
+        self.later_more.remove(&place);
     }
 
     /// Replaces the progress line, if it is shown.
@@ -89,15 +103,21 @@ impl Stderr {
         let (Line::Cleared { columns } | Line::Visible { columns }) = self.line else { return };
         if !self.later.is_empty() {
             self.clear_progress();
-            self.actions.extend(self.later.drain(..).map(Action::Log));
+            self.actions.extend(self.later.drain(..).map(|(_, line)| Action::Log(line)));
         }
-        if self.later_more > 0 {
-            let text = format!("and {} more open ports", self.later_more);
+        let more: usize = self.later_more.values().sum();
+        if more > 0 {
+            self.clear_progress();
+            let text = match more {
+                1 => "and one more open port".to_owned(),
+                more => format!("and {more} more open ports"),
+            };
             self.actions.push_back(Action::Log(text));
-            self.later_more = 0;
+            self.later_more.clear();
         }
         self.line = Line::Visible { columns };
-        self.actions.push_back(Action::ShowProgress(line(columns)));
+        let line = line(columns);
+        self.actions.push_back(Action::ShowProgress(format!("{WRAP_OFF}{line}{WRAP_ON}")));
     }
 
     /// Clears a visible progress line.

@@ -8,8 +8,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::port_set::PortSet;
-use crate::scan::ledger::Counts;
+use super::printer::ScannedHost;
 use crate::scan::summary::Summary;
 
 /// Whether the table has colours.
@@ -48,34 +47,21 @@ impl Colour {
 /// services are beside the ports if the summary has them.
 pub fn table(summary: &Summary, colour: Colour) -> String {
     let mut text = String::new();
-    let lines = match summary.results {
-        None => {
-            let block = Block { address: summary.address, open: summary.open };
-            write_block(&mut text, summary, block, &summary.counts, colour)
-        }
-        Some(results) => results.iter().try_for_each(|result| {
-            let block = Block { address: result.address, open: result.open };
-            write_block(&mut text, summary, block, &result.counts, colour)
-        }),
-    };
+    let mut hosts = ScannedHost::all(summary).into_iter();
+    let lines = hosts.try_for_each(|host| write_block(&mut text, summary, &host, colour));
     assert!(lines.is_ok(), "writing to a string never fails");
     debug_assert!(text.is_ascii() && text.ends_with('\n'), "a table is whole lines of ASCII");
     text
 }
 
-struct Block<'a> {
-    address: IpAddr,
-    open: &'a PortSet,
-}
-
 fn write_block(
     text: &mut String,
     summary: &Summary,
-    block: Block,
-    counts: &Counts,
+    host: &ScannedHost,
     colour: Colour,
 ) -> std::fmt::Result {
-    let (domain, address) = (summary.domain, block.address.to_string());
+    let counts = &host.counts;
+    let (domain, address) = (summary.domain, host.address.to_string());
     write!(text, "{}{domain}{}", colour.bold(), colour.reset())?;
     if domain != address {
         write!(text, " ({address})")?;
@@ -99,20 +85,20 @@ fn write_block(
     } else if summary.loss_suspected {
         write!(text, " (packets were lost)")?;
     }
-    if !summary.complete {
+    // Of several addresses, one whose ports have all answered is complete.
+    let is_answered = summary.results.is_some() && counts.untested + counts.filtered == 0;
+    if !summary.complete && !is_answered {
         write!(text, " (incomplete)")?;
     }
     writeln!(text)?;
-    for port in block.open.iter() {
+    for port in host.open.iter() {
         let name = summary.services.map_or("", |services| services.names.of(port));
         let line = format!("  {}{port:>5}{}  {name}", colour.green(), colour.reset());
         writeln!(text, "{}", line.trim_end())?;
     }
-    for (state, ports) in [
-        ("closed", summary.closed),
-        ("filtered", summary.filtered),
-        ("unreachable", summary.unreachable),
-    ] {
+    for (state, ports) in
+        [("closed", host.closed), ("filtered", host.filtered), ("unreachable", host.unreachable)]
+    {
         if let Some(ports) = ports.filter(|ports| !ports.is_empty()) {
             writeln!(text, "  {state}: {}", ports.display_ranges())?;
         }
@@ -140,6 +126,8 @@ impl std::fmt::Display for Elapsed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::port_set::PortSet;
+    use crate::scan::ledger::Counts;
     use crate::scan::summary::{AddressResult, Details, Services};
     use crate::service_names::Names;
 
@@ -231,6 +219,20 @@ mod tests {
             "example.com (192.0.2.7): 1 open of 1 port, in 2.0 s\n\
             \x20    22  ssh\n\
             example.com (192.0.2.8): 0 open of 1 port, 1 closed, in 2.0 s\n",
+        );
+        // A scan that was cut short may have finished one of the addresses.
+        let untested = Counts { untested: 1, ..Counts::default() };
+        let address = [192, 0, 2, 8].into();
+        let cut = AddressResult { address, open: &none, counts: untested };
+        let done = AddressResult { address: [192, 0, 2, 7].into(), open: &first, counts: one };
+        let results = [done, cut];
+        let cut = summary("example.com", &open, &names);
+        let all = Summary { complete: false, results: Some(&results), ..cut };
+        assert_eq!(
+            table(&all, Colour::Plain),
+            "example.com (192.0.2.7): 1 open of 1 port, in 2.0 s\n\
+            \x20    22  ssh\n\
+            example.com (192.0.2.8): 0 open of 1 port, 1 untested, in 2.0 s (incomplete)\n",
         );
     }
 }

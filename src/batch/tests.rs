@@ -289,7 +289,8 @@ fn progress_is_shown_at_most_five_times_a_second_and_cleared_before_anything_els
     batch.handle_timeout(start, UnderWay::default());
     assert!(messages(&mut batch).is_empty(), "progress is not due yet");
     batch.handle_timeout(due, UnderWay { done: 5, open: 1, in_flight: 0 });
-    let line = "[#####---------------]  25%  25/s  1 s left  1 open  0/2 targets";
+    // The line does not wrap on a terminal that has become narrower.
+    let line = "\x1b[?7l[#####---------------]  25%  25/s  1 s left  1 open  0/2 targets\x1b[?7h";
     assert_eq!(messages(&mut batch), [format!("progress {line:?}")]);
     assert!(batch.deadline() > Some(due), "a deadline that was handled is not due");
     end(&mut batch, 0, WHOLE);
@@ -299,6 +300,45 @@ fn progress_is_shown_at_most_five_times_a_second_and_cleared_before_anything_els
     batch.handle_timeout(due + PROGRESS_EVERY, UnderWay { done: 5, open: 1, in_flight: 0 });
     let text = messages(&mut batch).concat();
     assert!(text.contains("75%") && text.contains("2 open  1/2 targets"), "{text}");
+}
+
+#[test]
+fn a_terminal_shows_the_open_ports_of_a_target_that_has_ended_once() {
+    for (output, expected) in [(Destination::Terminal, 0), (Destination::Stdout, 17)] {
+        let mut batch = batch("a\nb", |options| {
+            options.format = Format::Table;
+            options.progress = ProgressLine::Shown { columns: 80 };
+            options.output = output;
+        });
+        let start = Instant::now();
+        let places = [begin(&mut batch), begin(&mut batch)];
+        for (place, ports) in [(places[0], 1..=20), (places[1], 30..=30)] {
+            for port in ports {
+                let open = OpenPort { address: address(1), port, rtt: Duration::ZERO, service: "" };
+                batch.handle_open(place, open);
+            }
+        }
+        end(&mut batch, places[0], WHOLE);
+        batch.handle_timeout(start + 2 * PROGRESS_EVERY, UnderWay::default());
+        let lines = messages(&mut batch);
+        let of_first = lines.iter().filter(|line| line.contains("open  ") && line.contains("  a"));
+        let is_more = lines.iter().any(|line| line.contains("and 5 more open ports"));
+        assert_eq!(of_first.count() + usize::from(is_more), expected, "{lines:?}");
+        let last = lines.iter().any(|line| line.contains("and one more open port"));
+        assert_eq!(last, output == Destination::Terminal, "{lines:?}");
+    }
+}
+
+#[test]
+fn the_round_trip_in_csv_has_three_decimals_as_in_the_answer_of_the_service() {
+    for (nanos, expected) in [(0, "0.000"), (410_499, "0.410"), (20_000_500, "20.001")] {
+        let mut batch = batch("a", |options| options.format = Format::Csv);
+        let place = begin(&mut batch);
+        let rtt = Duration::from_nanos(nanos);
+        batch.handle_open(place, OpenPort { address: address(1), port: 1, rtt, service: "x" });
+        let csv = printed(&mut batch);
+        assert_eq!(csv.lines().last(), Some(&*format!("127.0.0.1,1,open,x,{expected}")), "{csv}");
+    }
 }
 
 #[test]

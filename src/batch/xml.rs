@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use super::printer::{Outcomes, RunInfo};
+use super::printer::{Outcomes, RunInfo, ScannedHost};
 use crate::port_set::PortSet;
 use crate::scan::ledger::Counts;
 use crate::scan::summary::Summary;
@@ -35,23 +35,14 @@ pub fn write_head(out: &mut Vec<u8>, run: &RunInfo) {
 /// A target, written as one host for each of its addresses. `ended` is the end of its scan, as the
 /// time since 1970.
 pub fn write_hosts(out: &mut Vec<u8>, ended: Duration, summary: &Summary) {
-    match summary.results {
-        None => {
-            let lists = [
-                ("closed", "conn-refused", summary.closed),
-                ("filtered", "no-response", summary.filtered),
-                ("filtered", "host-unreach", summary.unreachable),
-            ];
-            let host = HostElement { address: summary.address, open: summary.open, lists };
-            write_host(out, ended, summary, &host, summary.counts);
-        }
-        Some(results) => {
-            for result in results {
-                let lists = [("closed", "", None), ("filtered", "", None), ("filtered", "", None)];
-                let host = HostElement { address: result.address, open: result.open, lists };
-                write_host(out, ended, summary, &host, result.counts);
-            }
-        }
+    for host in ScannedHost::all(summary) {
+        let lists = [
+            ("closed", "conn-refused", host.closed),
+            ("filtered", "no-response", host.filtered),
+            ("filtered", "host-unreach", host.unreachable),
+        ];
+        let element = HostElement { address: host.address, open: host.open, lists };
+        write_host(out, ended, summary, &element, host.counts);
     }
 }
 
@@ -143,17 +134,17 @@ fn push_extraports(text: &mut String, host: &HostElement, counts: Counts) {
 
 /// Everything after the last host.
 pub fn write_tail(out: &mut Vec<u8>, run: &RunInfo, elapsed: Duration, outcomes: &Outcomes) {
-    let hosts = outcomes.scanned();
+    let (targets, hosts) = (outcomes.scanned(), outcomes.hosts);
     let ended = run.started + elapsed;
     let (at, when, took) = (ended.as_secs(), date(ended), elapsed.as_secs_f64());
     let exit = match outcomes.is_incomplete {
         false => "exit=\"success\"",
         true => "exit=\"error\" errormsg=\"something was not scanned, or not whole\"",
     };
-    let plural = if hosts == 1 { "" } else { "s" };
+    let plural = if targets == 1 { "" } else { "s" };
     let text = format!(
         "<runstats><finished time=\"{at}\" timestr=\"{when}\" elapsed=\"{took:.2}\" \
-         summary=\"openports done at {when}; {hosts} target{plural} scanned in {took:.2} \
+         summary=\"openports done at {when}; {targets} target{plural} scanned in {took:.2} \
          seconds\" {exit}/><hosts up=\"{hosts}\" down=\"0\" total=\"{hosts}\"/>\n\
          </runstats>\n{TAIL}",
     );

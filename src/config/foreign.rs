@@ -377,6 +377,18 @@ const ROWS: &[Row] = &[
 pub(super) const TARGETS_ADVICE: &str =
     "targets need no flag: openports scan HOST 22,80; a file of them: --targets FILE";
 
+/// The advice for a port of the service. Many servers take it as `--port` or `-p`.
+pub(super) const LISTEN_ADVICE: &str =
+    "the port of the service is --listen 127.0.0.1:8080; ports to scan follow openports scan -p";
+
+/// Flags that are not of the service, but that set its port in other servers.
+const LISTEN_FLAGS: [&str; 6] = ["--port", "-port", "-l", "-b", "--bind", "--address"];
+
+/// Whether an argument of the service is meant to set its port.
+pub(super) fn is_listen_flag(argument: &str) -> bool {
+    LISTEN_FLAGS.contains(&argument.split('=').next().unwrap_or(argument))
+}
+
 /// The flag of another tool that an argument is; `None` if the flag is unknown. The value may be
 /// attached: `--top-ports=100`, `-PS22,80`, `-b4500`.
 pub(super) fn find(argument: &str) -> Option<ForeignFlag<'_>> {

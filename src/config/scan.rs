@@ -175,6 +175,13 @@ pub(super) fn parse(
 
 /// Refuses the name of a service where ports are expected.
 fn check_service_name(word: &str) -> Result<(), UsageError> {
+    let named = |item| Some((item, service_names::built_in_port(item)?));
+    let is_port = |item| is_port_list(item) || named(item).is_some();
+    if word.contains(',') && word.split(',').all(is_port) {
+        let Some((name, port)) = word.split(',').find_map(named) else { return Ok(()) };
+        let reason = format!("{name} is the name of a service; write {port}");
+        return Err(fault("PORTS", word, &reason));
+    }
     let Some(port) = service_names::built_in_port(word) else { return Ok(()) };
     let reason = format!(
         "the name of a service; to scan its port write {port}, to scan a host of this name write \

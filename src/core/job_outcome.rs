@@ -66,13 +66,9 @@ impl<'a> JobOutcome<'a> {
 
     /// The end of the answer in this form. If the answer is not a stream, this is the whole answer.
     pub(super) fn ending(&self, form: Form, names: &Names, rtts: &[OpenRtt]) -> EndWriter<'static> {
-        let include = self.job.request.options.include;
-        let by_address: Vec<AddressPorts> = match form.has_port_lines() {
-            true => self.scans.iter().map(|scan| address_ports(scan, include)).collect(),
-            false => Vec::new(),
-        };
         self.summarize(names, |summary| {
-            let details = Details { by_address: &by_address, rtts, ..summary.details };
+            let by_address = if form.has_port_lines() { summary.details.by_address } else { &[] };
+            let details = Details { by_address, rtts, ..summary.details };
             EndWriter::new(form, &Summary { details, ..summary }).into_owned()
         })
     }
@@ -85,6 +81,9 @@ impl<'a> JobOutcome<'a> {
         let include = self.job.request.options.include;
         let results: Vec<AddressResult> = self.scans.iter().map(address_result).collect();
         let is_all = self.job.request.options.addresses == Addresses::All;
+        let by_address: Vec<AddressPorts> =
+            self.scans.iter().map(|scan| address_ports(scan, include)).collect();
+        let other_addresses = &self.job.other_addresses;
         to(Summary {
             from_port: self.job.request.from_port,
             to_port: self.job.request.to_port,
@@ -102,7 +101,7 @@ impl<'a> JobOutcome<'a> {
             unreachable: include.unreachable.then(|| unreachable.as_set()),
             services: include.services.then(|| Services { open: open.as_set(), names }),
             results: is_all.then_some(&results),
-            details: Details { other_addresses: &self.job.other_addresses, ..Details::default() },
+            details: Details { other_addresses, by_address: &by_address, ..Details::default() },
         })
     }
 

@@ -45,7 +45,7 @@ impl fmt::Display for LookupFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::UnknownHost => "the name does not exist; check its spelling",
-            Self::NoAddress => "the host has no address of the family asked for",
+            Self::NoAddress => "the host has no address, or none of the family asked for",
             Self::NoAddressFor { source } => {
                 let family = if source.is_ipv4() { "IPv4" } else { "IPv6" };
                 return write!(

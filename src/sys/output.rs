@@ -4,11 +4,14 @@
 //! Results are written to a temporary file in the same directory, which is renamed (rename(2) is
 //! atomic) after all results are written. Until then, and if an error occurs, an existing file of
 //! that name stays unchanged. A path that is not a regular file, such as a FIFO or `/dev/full`, is
-//! written directly. This file belongs to the module `sys`; `shell` calls it.
+//! written directly. So is `/dev/stdout`, even if stdout is a regular file: its earlier contents,
+//! and what other programs write to it, would be lost with a replacement. This file belongs to the
+//! module `sys`; `shell` calls it.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{STDOUT, check};
@@ -33,6 +36,14 @@ impl OutputFile {
     /// # Errors
     /// Errors of open(2), with a text that says how to correct them.
     pub fn create(path: &Path) -> io::Result<Self> {
+        let (path, descriptor) = follow(path);
+        if let Some(descriptor) = descriptor {
+            // SAFETY: a number without an open descriptor is an error of dup(2), and the new
+            // descriptor has no other owner.
+            let file = unsafe { File::from_raw_fd(check(libc::dup(descriptor))?) };
+            return Ok(Self { file, rename: None });
+        }
+        let path = path.as_path();
         let to = match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => {
                 return Err(io::Error::from(io::ErrorKind::IsADirectory));
@@ -41,7 +52,6 @@ impl OutputFile {
                 let file = File::options().write(true).open(path)?;
                 return Ok(Self { file, rename: None });
             }
-            // For a symbolic link, the file to which it points is replaced, not the link.
             Ok(_) => {
                 File::options().append(true).open(path)?;
                 fs::canonicalize(path)?
@@ -66,6 +76,11 @@ impl OutputFile {
             file.set_permissions(metadata.permissions())?;
         }
         Ok(Self { file, rename: Some(Rename { from, to }) })
+    }
+
+    /// Whether the file is replaced at the end. Otherwise results may be in it after an error.
+    pub const fn is_replaced(&self) -> bool {
+        self.rename.is_some()
     }
 
     /// Makes stdout refer to the file.
@@ -104,8 +119,8 @@ impl OutputFile {
         self.file.sync_all()
     }
 
-    /// Leaves the file unchanged. Returns the error that prevents further writing, if it still
-    /// occurs.
+    /// Leaves a file that would have been replaced unchanged. Returns the error that prevents
+    /// further writing, if it still occurs.
     pub fn discard(mut self) -> Option<io::Error> {
         let failure = self.file.write_all(&[b'\n'; 4096]).and_then(|()| self.file.sync_all());
         if let Some(rename) = &self.rename {
@@ -113,4 +128,36 @@ impl OutputFile {
         }
         failure.err()
     }
+}
+
+/// Whether both paths lead to the same regular file.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path| {
+        let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    identity(one).is_some_and(|one| identity(other) == Some(one))
+}
+
+/// The maximum number of symbolic links, as in path_resolution(7).
+const LINKS_MAX: usize = 40;
+
+/// The file to which a path points, which is replaced instead of a symbolic link to it, and which
+/// need not exist. If it is an open descriptor of this process, such as `/dev/stdout`, also its
+/// number (proc_pid_fd(5)).
+fn follow(path: &Path) -> (PathBuf, Option<RawFd>) {
+    let descriptors = fs::canonicalize("/proc/self/fd").ok();
+    let mut at = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let parent = at.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let folder = fs::canonicalize(parent.unwrap_or_else(|| Path::new("."))).ok();
+        if folder.is_some() && folder == descriptors {
+            let number = at.file_name().and_then(|name| name.to_str()?.parse().ok());
+            return (at, number);
+        }
+        let Ok(target) = fs::read_link(&at) else { break };
+        // A relative target is relative to the folder of the link.
+        at = folder.unwrap_or_default().join(target);
+    }
+    (at, None)
 }

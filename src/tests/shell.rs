@@ -394,7 +394,7 @@ fn a_progress_line_is_erased_before_the_table_is_printed() {
         let mut piece = [0; 4096];
         let count = controller.read(&mut piece).expect("the terminal is open");
         screen.push_str(std::str::from_utf8(&piece[..count]).expect("the output is UTF-8"));
-        while screen.contains("open\x1b[K") && queue.accept().is_ok() {}
+        while screen.contains("open\x1b[?7h\x1b[K") && queue.accept().is_ok() {}
     }
     decode(child.wait_with_output().expect("the scan ends"));
     let (before, _) = screen.split_once("127.0.0.1").expect("the table is printed");
@@ -461,6 +461,7 @@ fn open_ports_are_printed_above_a_progress_line_that_never_wraps() {
             screen.push_str(std::str::from_utf8(&piece[..count]).expect("the output is UTF-8"));
         }
         for line in screen.split('\r').filter(|line| line.contains('%')) {
+            let line = line.trim_start_matches("\x1b[?7l");
             let shown = line.split('\x1b').next().expect("a split has a first part");
             assert!(shown.len() < usize::from(columns), "{columns} columns: {shown:?}");
         }

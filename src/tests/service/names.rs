@@ -65,7 +65,11 @@ fn both_families_are_queried_and_the_one_with_a_route_is_used() {
         setup.check_loopback("FOUR.example.");
         let scan = setup.service.scan(&format!("domain=six.example&ports={port}"));
         scan.check_key("address", "::1").check_open(&[port]).check_key("domain", "six.example");
-        setup.check_problem("neither.example", 422, "UNKNOWN_HOST");
+        let neither = setup.service.get("/open-ports?domain=neither.example&toPort=1");
+        let problem = neither.check_problem(422, "UNKNOWN_HOST");
+        // No family was asked for.
+        let expected = "The host has no address, or none of the family asked for.";
+        assert_eq!(problem["detail"], expected);
         // The variant with capitals and a final dot was answered from the cache, so each name is
         // queried once per family.
         for name in ["four.example", "both.example", "six.example", "neither.example"] {

@@ -134,3 +134,46 @@ fn xml_is_valid_against_the_dtd_of_nmap() {
         assert!(lint.status.success(), "{targets:?}: {faults}\n{text}");
     }
 }
+
+#[test]
+fn a_port_belongs_to_its_own_address_when_all_addresses_of_a_name_are_scanned() {
+    let (_listener, port) = listener([127, 0, 6, 1]);
+    let scratch = Scratch::new("addresses");
+    let hosts = scratch.file("hosts", "127.0.6.1 both.test\n127.0.6.2 both.test\n");
+    let ports = port.to_string();
+    let print = |format: &str| {
+        let flags = ["--all-addresses", "--include", "closed", "--format", format];
+        let run = run(&[&["scan", "--hosts", &hosts, "both.test", &ports][..], &flags].concat());
+        assert_eq!(run.code, Some(0), "{format}: {}", run.stderr);
+        run.stdout
+    };
+    let csv = print("csv");
+    let rows: Vec<&str> = csv.lines().skip(1).collect();
+    assert_eq!(rows.len(), 2, "{csv}");
+    assert!(rows[0].starts_with(&format!("127.0.6.1,{port},open,,0.")), "{csv}");
+    assert_eq!(rows[1], format!("127.0.6.2,{port},closed,,"));
+    let table = print("table");
+    let expected = [
+        "both.test (127.0.6.1): 1 open of 1 port, in ".to_owned(),
+        format!("  {port:>5}"),
+        "both.test (127.0.6.2): 0 open of 1 port, 1 closed, in ".to_owned(),
+        format!("  closed: {port}"),
+    ];
+    assert_eq!(table.lines().count(), expected.len(), "{table}");
+    for (line, expected) in table.lines().zip(expected) {
+        assert!(line.starts_with(&expected), "{table}");
+    }
+    let greppable = print("greppable");
+    for expected in [
+        format!("Host: 127.0.6.1 (both.test)\tPorts: {port}/open/tcp/////\n"),
+        format!("Host: 127.0.6.2 (both.test)\tPorts: {port}/closed/tcp/////\n"),
+        " -- 2 IP addresses (2 up) scanned in ".to_owned(),
+    ] {
+        assert!(greppable.contains(&expected), "{expected:?} is not in {greppable}");
+    }
+    let xml = print("xml");
+    let (first, second) = xml.split_once("<address addr=\"127.0.6.2\"").expect("two hosts");
+    assert!(first.contains("state=\"open\"") && !first.contains("state=\"closed\""), "{xml}");
+    assert!(second.contains(&format!("portid=\"{port}\"><state state=\"closed\"")), "{xml}");
+    assert!(second.contains("1 target scanned") && second.contains("total=\"2\""), "{xml}");
+}

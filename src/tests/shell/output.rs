@@ -70,6 +70,64 @@ fn a_symbolic_link_and_the_mode_of_its_file_are_kept() {
 }
 
 #[test]
+fn a_symbolic_link_whose_file_does_not_exist_is_kept() {
+    let scratch = Scratch::new("dangling");
+    std::fs::create_dir(scratch.path("folder")).expect("the folder can be created");
+    for (target, link) in [("second", "folder/first"), ("folder/first", "link")] {
+        std::os::unix::fs::symlink(target, scratch.path(link)).expect("the link can be created");
+    }
+    let run = run(&["scan", "127.0.0.1", "9", "--json", "-o", &scratch.path("link")]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert_eq!(names(&scratch), ["folder", "link"]);
+    let link = std::fs::symlink_metadata(scratch.path("link")).expect("the link exists");
+    assert!(link.is_symlink());
+    let text = std::fs::read_to_string(scratch.path("folder/second")).expect("the file exists");
+    assert!(text.starts_with("{\"from_port\""), "{text}");
+}
+
+#[test]
+fn the_file_behind_stdout_keeps_what_others_have_written() {
+    let scratch = Scratch::new("stdout");
+    let script = r#"
+        exec >>"$1/out"
+        echo before
+        for path in /dev/stdout /dev/fd/1 /proc/self/fd/1 "$1/link"; do
+            "$0" scan 127.0.0.1:9 --json -o "$path" || echo "code $?"
+        done
+        echo after
+    "#;
+    std::fs::write(scratch.path("out"), "first\n").expect("the file can be written");
+    std::os::unix::fs::symlink("/dev/stdout", scratch.path("link")).expect("it can be created");
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(openports(&[]).get_program()).arg(scratch.path(""));
+    let run = decode(command.output().expect("sh runs"));
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    let text = std::fs::read_to_string(scratch.path("out")).expect("the file exists");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines.len(), &lines[..2], lines[6]), (7, &["first", "before"][..], "after"));
+    assert!(lines[2..6].iter().all(|line| json(line)["domain"] == "127.0.0.1"), "{text}");
+    assert_eq!(names(&scratch), ["link", "out"], "no temporary file is left");
+}
+
+#[test]
+fn an_output_file_that_is_also_an_input_is_refused_under_every_path() {
+    let scratch = Scratch::new("input");
+    let path = scratch.file("list", "127.0.0.1\n");
+    let other = scratch.path("./list");
+    std::os::unix::fs::symlink("list", scratch.path("link")).expect("the link can be created");
+    std::fs::hard_link(&path, scratch.path("hard")).expect("the link can be created");
+    for flag in ["--targets", "--exclude-targets-from", "--resume"] {
+        for output in [&other, &scratch.path("link"), &scratch.path("hard")] {
+            let run = run(&["scan", "127.0.0.2", "9", flag, &path, "-o", output]);
+            assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{flag} {output}");
+            let expected = format!("openports: {flag} \"{path}\": is the file of -o too");
+            assert!(run.stderr.starts_with(&expected), "{}", run.stderr);
+        }
+    }
+    assert_eq!(std::fs::read_to_string(&path).expect("the file exists"), "127.0.0.1\n");
+}
+
+#[test]
 fn an_output_file_that_cannot_be_written_is_reported_in_one_line() {
     let scratch = Scratch::new("cannot");
     let folder = scratch.path("");
@@ -82,6 +140,7 @@ fn an_output_file_that_cannot_be_written_is_reported_in_one_line() {
         assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{path}");
         assert_eq!(run.stderr.lines().count(), 1, "{path}: {}", run.stderr);
         assert!(run.stderr.contains(expected), "{path}: {}", run.stderr);
+        assert!(!run.stderr.contains("nothing was changed"), "{path}: {}", run.stderr);
     }
     let empty = run(&["scan", "127.0.0.1", "9", "-o", ""]);
     assert_eq!(empty.code, Some(64), "{}", empty.stderr);
@@ -107,4 +166,22 @@ fn a_full_disk_leaves_the_output_file_unchanged() {
     }
     assert_eq!(run.stdout, "code 1\nbefore\nout\n", "{}", run.stderr);
     assert!(run.stderr.contains("No space left on device"), "{}", run.stderr);
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_leaves_the_output_file_unchanged() {
+    let scratch = Scratch::new("limit");
+    let script = r#"
+        ulimit -f 8
+        printf before >"$1/out"
+        "$0" scan 127.0.8.0/25 9 --json -o "$1/out"
+        echo "code $?"
+        cat "$1/out"; echo; ls -A "$1"
+    "#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(openports(&[]).get_program()).arg(scratch.path(""));
+    let run = decode(command.output().expect("sh runs"));
+    assert_eq!(run.stdout, "code 1\nbefore\nout\n", "{}", run.stderr);
+    let expected = "could not be written: File too large (os error 27); nothing was changed\n";
+    assert!(run.stderr.ends_with(expected), "{}", run.stderr);
 }

@@ -325,4 +325,6 @@ fn denied_addresses_of_a_network_are_reported_together() {
     assert_eq!(run.code, Some(1));
     assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
     assert!(run.stderr.contains("And 15 more addresses like it."), "{}", run.stderr);
+    let two = self::run(&["scan", "169.254.0.0/31", "80"]);
+    assert!(two.stderr.contains("And one more address like it."), "{}", two.stderr);
 }

@@ -81,7 +81,9 @@ fn a_wrong_word_is_answered_with_a_suggestion() {
         (&["a b"], "unknown command \"a b\", see openports --help"),
         (&["scan", "--nope", "a"], "unknown flag \"--nope\", see openports scan --help"),
         (&["healthcheck", "a", "b"], "unexpected argument \"b\""),
-        (&["-p", "80"], "--ports is a flag of scan and not of serve, see openports scan --help"),
+        (&["--json"], "--json is a flag of scan and not of serve, see openports scan --help"),
+        (&["-p", "80"], "--ports: the port of the service is --listen 127.0.0.1:8080"),
+        (&["serve", "--port=80"], "--port: the port of the service is --listen 127.0.0.1:8080"),
         (
             &["help", "nope"],
             "help \"nope\": expected one of serve, scan, healthcheck, help, completions, man, \

@@ -112,6 +112,10 @@ fn labels(flags: &ScanFlags, origins: &Origins) -> Labels {
 }
 
 fn open(path: &Path, flag: &str) -> io::Result<Box<dyn Read>> {
+    if path.as_os_str() == "-" {
+        let message = "only --targets reads standard input by this name; write /dev/stdin";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
     open_list(path, || {
         let _ = writeln!(
             io::stderr(),

@@ -183,6 +183,8 @@ fn a_bad_exclusion_stops_the_scan() {
     let with_port = scratch.file("with-port", "127.0.0.1\n[::1]:80\n");
     let expected = "line 2: \"[::1]:80\": targets are excluded here; for ports write --exclude";
     check(&["--exclude-targets-from", &with_port], 1, expected);
+    check(&["--exclude-targets-from", "-"], 1, "only --targets reads standard input");
+    check(&["--resume", "-"], 1, "only --targets reads standard input");
     check(&["--exclude-targets-from", "/no/such/file"], 1, "--exclude-targets-from /no/such/file");
     check(&["--exclude-targets-from", &good], 0, "");
     check(&["--exclude-targets", "127.0.0.0/8"], 1, "--exclude-targets leaves no target");

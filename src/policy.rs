@@ -100,7 +100,9 @@ impl fmt::Display for Denial {
                 "unspecified addresses (0.0.0.0/8, in IPv6 ::/104) are not scanned"
             }
             Self::Metadata => "the address of a cloud's metadata service is not scanned",
-            Self::Loopback => "this service does not scan the machine that it runs on",
+            Self::Loopback => {
+                "loopback addresses are this service's own machine and are not scanned"
+            }
         })
     }
 }

@@ -206,6 +206,7 @@ impl Include {
                 "filtered" => include.filtered = true,
                 "unreachable" => include.unreachable = true,
                 "services" => include.services = true,
+                "" => return Err("an item is missing beside a comma".to_owned()),
                 _ => {
                     let item = quote(item);
                     return Err(format!(

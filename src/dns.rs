@@ -8,7 +8,7 @@
 //! The resolver never opens a file or a socket and never reads the clock. `core` drives it: it
 //! performs each [`Output`] and reports the result through a `handle_*` function. It must call
 //! `poll_output` until `None` after every `handle_*`, and must sleep no longer than
-//! [`Resolver::deadline`]. Events that name an attempt after its [`Output::Close`] are ignored.
+//! [`Resolver::deadline`]. It must not report events of a socket after its [`Output::Close`].
 //!
 //! Invariants, checked after each change in debug builds:
 //! 1. every lookup has a waiter, and each waiter waits for exactly one lookup;
@@ -205,30 +205,26 @@ impl Resolver {
 
     /// The caller assigned this key to the socket of `attempt`.
     pub fn handle_opened(&mut self, attempt: Key, socket: Key) {
-        if let Some(attempt) = self.attempts.get_mut(attempt) {
-            assert!(attempt.socket.is_none(), "an attempt has one socket");
-            attempt.socket = Some(socket);
-        }
+        let attempt = self.attempt_mut(attempt);
+        assert!(attempt.socket.is_none(), "an attempt has one socket");
+        attempt.socket = Some(socket);
     }
 
     /// The socket of `attempt` is connected: the query can be written.
     pub fn handle_connected(&mut self, attempt: Key) {
-        if let Some(socket) = self.attempts.get(attempt).and_then(|attempt| attempt.socket) {
-            self.outputs.push_back(Output::Attend { socket });
-        }
+        let Some(socket) = self.attempt_mut(attempt).socket else {
+            unreachable!("a socket has its key before it is connected");
+        };
+        self.outputs.push_back(Output::Attend { socket });
     }
 
     /// Bytes arrived from the server: one datagram, or a piece of the stream.
     pub fn handle_received(&mut self, now: Instant, attempt: Key, bytes: &[u8]) {
-        // The event is stale: the attempt has ended, and its socket is being closed.
-        let Some(pending) = self.attempts.get_mut(attempt) else { return };
         // The reply is not complete yet.
-        let Some(reply) = pending.on_received(bytes) else { return };
-        let Some(attempt) = self.close(attempt) else { unreachable!("it was found above") };
+        let Some(reply) = self.attempt_mut(attempt).on_received(bytes) else { return };
+        let attempt = self.close(attempt);
         let (key, kind) = (attempt.lookup, attempt.question.kind);
-        let Some(search) = search_mut(&mut self.lookups, key) else {
-            unreachable!("an attempt belongs to a lookup that searches");
-        };
+        let search = search_mut(&mut self.lookups, key);
         match reply {
             Reply::Answer { finding, ttl } => {
                 search.on_answered(attempt.server);
@@ -245,30 +241,23 @@ impl Resolver {
 
     /// The kernel accepted `count` bytes of [`Resolver::output`].
     pub fn handle_sent(&mut self, attempt: Key, count: usize) {
-        if let Some(attempt) = self.attempts.get_mut(attempt) {
-            attempt.on_sent(count);
-        }
+        self.attempt_mut(attempt).on_sent(count);
     }
 
     /// The connect failed, the machine of the server refused the datagram, or the server closed the
     /// stream early. The next server is asked at once.
     pub fn handle_broken(&mut self, now: Instant, attempt: Key) {
-        // The event is stale, as in `handle_received`.
-        let Some(attempt) = self.close(attempt) else { return };
-        if let Some(search) = search_mut(&mut self.lookups, attempt.lookup) {
-            search.on_failed(now, attempt.question.kind, LookupFailure::Unreachable);
-        }
+        let attempt = self.close(attempt);
+        let search = search_mut(&mut self.lookups, attempt.lookup);
+        search.on_failed(now, attempt.question.kind, LookupFailure::Unreachable);
         self.go_on(now, attempt.lookup);
     }
 
     /// This machine is too short of a resource to open the socket. The same query is tried again a
     /// little later, until the lookup ends.
     pub fn handle_shortage(&mut self, now: Instant, attempt: Key) {
-        // The event is stale, as in `handle_received`.
-        let Some(attempt) = self.close(attempt) else { return };
-        if let Some(search) = search_mut(&mut self.lookups, attempt.lookup) {
-            search.on_shortage(now, attempt.question.kind);
-        }
+        let attempt = self.close(attempt);
+        search_mut(&mut self.lookups, attempt.lookup).on_shortage(now, attempt.question.kind);
         self.go_on(now, attempt.lookup);
     }
 
@@ -302,8 +291,10 @@ impl Resolver {
         }
         let key = *self.queue.front()?;
         let id = self.draw() as u16;
-        let search = search_mut(&mut self.lookups, key)?;
-        let next_query = search.next_query()?;
+        let search = search_mut(&mut self.lookups, key);
+        let Some(next_query) = search.next_query() else {
+            unreachable!("a lookup in the queue has a query that waits for a socket");
+        };
         let (to, transport, kind) = (next_query.to, next_query.transport, next_query.question.kind);
         let attempt = self.attempts.insert(Attempt::new(key, next_query, id));
         search.on_started(now, kind, attempt);
@@ -404,12 +395,21 @@ impl Resolver {
     }
 
     /// Removes an attempt, and requests that its socket is closed, if one was requested.
-    fn close(&mut self, attempt: Key) -> Option<Attempt> {
-        let attempt = self.attempts.remove(attempt)?;
+    fn close(&mut self, attempt: Key) -> Attempt {
+        let Some(attempt) = self.attempts.remove(attempt) else {
+            unreachable!("an attempt ends once");
+        };
         if let Some(socket) = attempt.socket {
             self.outputs.push_back(Output::Close { socket });
         }
-        Some(attempt)
+        attempt
+    }
+
+    fn attempt_mut(&mut self, attempt: Key) -> &mut Attempt {
+        match self.attempts.get_mut(attempt) {
+            Some(attempt) => attempt,
+            None => unreachable!("the caller reports no event of a closed socket"),
+        }
     }
 
     /// A number that cannot be guessed without the seed: the SipHash of a counter.
@@ -445,8 +445,12 @@ impl Resolver {
     }
 }
 
-fn search_mut(lookups: &mut Slots<Lookup>, key: Key) -> Option<&mut Search> {
-    lookups.get_mut(key)?.search.as_mut()
+/// The search of a lookup that has an attempt or is in the queue.
+fn search_mut(lookups: &mut Slots<Lookup>, key: Key) -> &mut Search {
+    match lookups.get_mut(key).and_then(|lookup| lookup.search.as_mut()) {
+        Some(search) => search,
+        None => unreachable!("only a lookup that searches has attempts and waits for sockets"),
+    }
 }
 
 #[cfg(test)]
@@ -630,17 +634,25 @@ mod tests {
                 (Act::Shortage, _) => self.resolver.handle_shortage(self.now, attempt),
                 (Act::Send(messages), Transport::Udp) => {
                     for message in messages {
-                        self.resolver.handle_received(self.now, attempt, &message);
+                        self.receive(attempt, &message);
                     }
                 }
                 (Act::Send(messages), Transport::Tcp) => {
                     for message in messages {
                         let length = (message.len() as u16).to_be_bytes();
                         for byte in [&length[..], &message].concat() {
-                            self.resolver.handle_received(self.now, attempt, &[byte]);
+                            self.receive(attempt, &[byte]);
                         }
                     }
                 }
+            }
+        }
+
+        /// Bytes arrive. As in the service, those that arrive after the end of the attempt are not
+        /// passed to the resolver.
+        fn receive(&mut self, attempt: Key, bytes: &[u8]) {
+            if self.resolver.attempts.get(attempt).is_some() {
+                self.resolver.handle_received(self.now, attempt, bytes);
             }
         }
 
@@ -981,7 +993,6 @@ mod tests {
         world.ask("www.a.test", Family::Any, 2);
         world.drain();
         assert_eq!((world.sockets.len(), world.resolver.sockets_len()), (2, 2));
-        let (_, attempt, ..) = world.sockets[0];
         world.resolver.handle_cancel(Key::from_parts(1, 0));
         world.drain();
         assert_eq!(world.sockets.len(), 2, "another waiter is left");
@@ -990,10 +1001,6 @@ mod tests {
         world.drain();
         assert_eq!((world.sockets.len(), world.resolver.lookups_len()), (0, 0));
         assert_eq!(world.resolver.deadline(), None);
-        // The events that the kernel had queued for the attempt are stale.
-        world.resolver.handle_connected(attempt);
-        world.resolver.handle_received(world.now, attempt, b"late");
-        world.resolver.handle_broken(world.now, attempt);
         assert_eq!(world.resolver.poll_output(world.now), None);
         assert!(world.answers.is_empty());
     }

@@ -71,7 +71,7 @@ impl<K: Kernel> Engines<K> {
     pub(super) fn start(&mut self, kernel: &mut K, now: Instant, request: ProbeRequest) {
         let outcome = match request.technique {
             Technique::Connect => self.connect.start(kernel, request),
-            Technique::Syn => self.syn.start(kernel, now, request),
+            Technique::Syn => self.syn.start(kernel, now, request).err(),
         };
         if let Some(outcome) = outcome {
             self.outcomes.push_back(ProbeOutcome { probe: request.probe, outcome });

@@ -137,17 +137,8 @@ impl<K: Kernel> SynEngine<K> {
         self.capacity
     }
 
-    /// Starts a probe. Returns the outcome if it is already known.
+    /// Starts a probe, or returns its outcome if it is already known.
     pub(super) fn start(
-        &mut self,
-        kernel: &mut K,
-        now: Instant,
-        request: ProbeRequest,
-    ) -> Option<Outcome> {
-        self.try_start(kernel, now, request).err()
-    }
-
-    fn try_start(
         &mut self,
         kernel: &mut K,
         now: Instant,
@@ -156,11 +147,8 @@ impl<K: Kernel> SynEngine<K> {
         let ProbeRequest { probe, to, .. } = request;
         let version = IpVersion::of(&to);
         self.open(kernel, version)?;
-        if self.channel_mut(version).is_some_and(|channel| channel.batch.len() >= RAW_BATCH) {
-            self.flush_channel(kernel, version);
-            if self.channel_mut(version).is_none_or(|channel| channel.batch.len() >= RAW_BATCH) {
-                return Err(Outcome::Shortage(Shortage::Buffers));
-            }
+        if !self.make_space(kernel, version) {
+            return Err(Outcome::Shortage(Shortage::Buffers));
         }
         let clock = self.clock_ms(now);
         let source = self.source(kernel, to, clock)?;
@@ -241,8 +229,11 @@ impl<K: Kernel> SynEngine<K> {
         (counts != SynCounts::default()).then_some(counts)
     }
 
-    const fn channel_mut(&mut self, version: IpVersion) -> Option<&mut Channel<K::RawSocket>> {
-        self.channels[version as usize].as_mut()
+    fn channel_mut(&mut self, version: IpVersion) -> &mut Channel<K::RawSocket> {
+        match &mut self.channels[version as usize] {
+            Some(channel) => channel,
+            None => unreachable!("a raw socket is opened for the first SYN, and stays open"),
+        }
     }
 
     /// The number of milliseconds since the engine was created. It wraps after 49 days.
@@ -308,10 +299,18 @@ impl<K: Kernel> SynEngine<K> {
         probe.ok_or(Reject::NoProbe)
     }
 
+    /// Sends the batch of one IP version if it is full. Returns whether it has space for a SYN.
+    fn make_space(&mut self, kernel: &mut K, version: IpVersion) -> bool {
+        if self.channel_mut(version).batch.len() >= RAW_BATCH {
+            self.flush_channel(kernel, version);
+        }
+        self.channel_mut(version).batch.len() < RAW_BATCH
+    }
+
     /// Adds a SYN to the batch of its IP version, which must not be full.
     fn push(&mut self, probe: Key, syn: Syn) {
         let to = syn.tuple.remote;
-        let Some(channel) = self.channel_mut(IpVersion::of(&to)) else { return };
+        let channel = self.channel_mut(IpVersion::of(&to));
         let mut outgoing = RawPacket { bytes: [0; SYN_BYTES_MAX], len: 0, to };
         outgoing.len = syn.write(&mut outgoing.bytes);
         channel.batch.push(outgoing);
@@ -377,12 +376,9 @@ impl<K: Kernel> SynEngine<K> {
 
     fn repeat_one(&mut self, kernel: &mut K, repeat: DueRepeat, clock: u32) {
         let DueRepeat { probe, to, offset } = repeat;
-        let Some(port) = self.ports.number(offset) else { return };
+        let port = self.ports.number(offset);
         let version = IpVersion::of(&to);
-        if self.channel_mut(version).is_some_and(|channel| channel.batch.len() >= RAW_BATCH) {
-            self.flush_channel(kernel, version);
-        }
-        if self.channel_mut(version).is_none_or(|channel| channel.batch.len() >= RAW_BATCH) {
+        if !self.make_space(kernel, version) {
             // The send buffer is full, so this repeat is left out. The earlier SYN of the probe was
             // sent, or still waits in the batch.
             return;

@@ -107,8 +107,9 @@ impl Responder {
         text: Option<&[u8]>,
         telemetry: &mut Telemetry,
     ) {
-        if let Err(why) = self.admission.handle_token_file(now, text) {
-            telemetry.log(&Record::new(Level::Warn, "token kept").field("why", why));
+        if let Err(error) = self.admission.handle_token_file(now, text) {
+            let record = Record::new(Level::Warn, "token kept").field("why", error.to_string());
+            telemetry.log(&record);
         }
         self.clients.resume_requests();
     }

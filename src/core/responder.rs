@@ -44,7 +44,7 @@ pub(super) enum ResponderOutput {
     StartJob { client: Key, request: Box<ScanRequest>, claim: Box<Claim> },
     /// The client has disconnected: cancel this job, if there is one, and close the socket.
     Closed { socket: Key, job: Option<Key> },
-    /// Write the progress of this job with [`Responder::write_progress`].
+    /// Write the progress of this job with [`Clients::write_progress`].
     ProgressDue { client: Key, job: Key },
     /// Answer with the current metrics, with [`Responder::respond_metrics`].
     MetricsWanted { client: Key, exchange: Box<Exchange> },
@@ -367,7 +367,7 @@ impl Responder {
     }
 }
 
-/// The kind of answer to a request.
+/// The answer to a request, with the facts that are recorded about the request.
 #[derive(Debug)]
 struct AnswerContext {
     exchange: Exchange,

@@ -18,7 +18,7 @@ use super::client::ActiveScan;
 use super::clients::{self, Clients};
 use super::exchange::{Exchange, ExchangeKind};
 use super::job::{EndedJob, JobFailure};
-use super::job_outcome::{self, JobOutcome, ScanEnd, cancelled_record, failure_problem};
+use super::job_outcome::{self, JobOutcome, JobResult, cancelled_record, failure_problem};
 use super::pipeline::JobReport;
 use super::streams::ScanAnswer;
 use super::telemetry::{Context, Telemetry};
@@ -177,9 +177,9 @@ impl Responder {
         telemetry: &mut Telemetry,
     ) {
         let problem = failure_problem(failure);
-        let end = ScanEnd::Failed(problem.cause());
+        let result = JobResult::Failed(problem.cause());
         let ActiveScan { share, mut exchange, .. } = self.clients.end_scan(client);
-        telemetry.counters().count_failed_scan(exchange.technique.label(), end.label());
+        telemetry.counters().count_failed_scan(exchange.technique, result.label());
         self.admission.release(share);
         // For a monitor, a failed target is a result and not an error. Only a refusal is an error.
         let answer = match (&exchange.kind, job_outcome::probe_failure(problem.cause())) {
@@ -359,7 +359,7 @@ impl Responder {
         self.admission.release(share);
         let elapsed = now - exchange.began_at;
         telemetry.counters().observe_scan(cancelled_record(exchange.technique, elapsed));
-        let record = Record::new(Level::Info, ScanEnd::Cancelled.label())
+        let record = Record::new(Level::Info, JobResult::Cancelled.label())
             .field("client", exchange.client_ip)
             .field("elapsed", elapsed);
         telemetry.log(&record);

@@ -20,6 +20,7 @@ mod connect_engine;
 mod contract;
 mod engines;
 mod log;
+mod probe;
 mod socket_io;
 mod sockets;
 mod stdout;
@@ -33,8 +34,9 @@ use std::time::{Duration, Instant};
 
 use self::backoff::Backoff;
 use self::contract::Contract;
-use self::engines::{Engines, ProbeOutcome, ProbeRequest};
+use self::engines::Engines;
 use self::log::LogQueue;
+use self::probe::{ProbeOutcome, ProbeRequest};
 use self::sockets::{QueuedIn, SocketStage, SocketTable};
 use self::stdout::{STDOUT, Stdout};
 use crate::core::Core;

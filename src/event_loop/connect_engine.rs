@@ -11,7 +11,7 @@
 
 use std::net::SocketAddr;
 
-use super::engines::ProbeRequest;
+use super::probe::{ProbeOutcome, ProbeRequest};
 use crate::event::{CompletionCheck, Outcome, Shortage};
 use crate::kernel::{Kernel, Past, ProbeStep, Readiness, Source, Token};
 use crate::limits::{self, Sources};
@@ -126,12 +126,12 @@ impl<K: Kernel> ConnectEngine<K> {
         None
     }
 
-    /// Handles the readiness of a socket. Returns its probe and the outcome if the probe has ended.
+    /// Handles the readiness of a socket. Returns the outcome if its probe has ended.
     pub(super) fn handle_readiness(
         &mut self,
         kernel: &mut K,
         ready: &Readiness,
-    ) -> Option<(Key, Outcome)> {
+    ) -> Option<ProbeOutcome> {
         let index = (ready.token.0 & !TOKEN) as u32;
         let ended = self.check(kernel, index);
         if ended.is_none() && ready.is_error && self.has_probe(index) {
@@ -140,9 +140,9 @@ impl<K: Kernel> ConnectEngine<K> {
         ended
     }
 
-    /// Checks one of the sockets that must be checked again. Returns its probe and the outcome if
-    /// the probe has ended. The caller makes [`Self::rechecks_len`] such calls in each tick.
-    pub(super) fn poll_recheck(&mut self, kernel: &mut K) -> Option<(Key, Outcome)> {
+    /// Checks one of the sockets that must be checked again. Returns the outcome if its probe has
+    /// ended. The caller makes [`Self::rechecks_len`] such calls in each tick.
+    pub(super) fn poll_recheck(&mut self, kernel: &mut K) -> Option<ProbeOutcome> {
         let index = self.rechecks.pop()?;
         self.check(kernel, index)
     }
@@ -181,11 +181,11 @@ impl<K: Kernel> ConnectEngine<K> {
     }
 
     /// Reads the outcome of the probe of a socket, if it has one.
-    fn check(&mut self, kernel: &mut K, index: u32) -> Option<(Key, Outcome)> {
+    fn check(&mut self, kernel: &mut K, index: u32) -> Option<ProbeOutcome> {
         let slot = self.slots.get(index as usize)?.as_ref()?;
         let probe = slot.probe?;
         let step = kernel.check_probe(&slot.socket, &slot.to);
-        self.finish(kernel, index, step).map(|outcome| (probe, outcome))
+        self.finish(kernel, index, step).map(|outcome| ProbeOutcome { probe, outcome })
     }
 
     fn has_probe(&self, index: u32) -> bool {

@@ -41,7 +41,7 @@ use self::sockets::{QueuedIn, SocketStage, SocketTable};
 use self::stdout::{STDOUT, Stdout};
 use crate::core::Core;
 use crate::event::{Action, Backlog, Event, Outcome, Shortage, Transport};
-use crate::kernel::{Kernel, NameFileTexts, Readiness, Source, Token};
+use crate::kernel::{EventSource, Kernel, NameFileTexts, Readiness, Token};
 use crate::limits;
 use crate::slots::Key;
 use crate::technique::Technique;
@@ -104,9 +104,9 @@ impl<K: Kernel> EventLoop<K> {
     /// # Errors
     /// Errors of epoll_ctl(2).
     pub fn new(mut kernel: K, listeners: Vec<K::Listener>, core: Core) -> io::Result<Self> {
-        kernel.register(Source::Signals, SIGNALS)?;
+        kernel.register(EventSource::Signals, SIGNALS)?;
         for (index, listener) in listeners.iter().enumerate() {
-            kernel.register(Source::Listener(listener), Token(LISTENERS + index))?;
+            kernel.register(EventSource::Listener(listener), Token(LISTENERS + index))?;
         }
         Ok(Self {
             readiness: Vec::with_capacity(limits::EVENTS_PER_TICK),
@@ -458,6 +458,6 @@ impl<K: Kernel> EventLoop<K> {
     fn register(&mut self, key: Key, socket: &K::Socket) -> bool {
         let token = Token(key.into_token());
         assert!(token.0 < LISTENERS, "the token of a key is smaller than the loop's own tokens");
-        self.kernel.register(Source::Socket(socket), token).is_ok()
+        self.kernel.register(EventSource::Socket(socket), token).is_ok()
     }
 }

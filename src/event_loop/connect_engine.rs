@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use super::probe::{ProbeOutcome, ProbeRequest};
 use crate::event::{CompletionCheck, Outcome, Shortage};
-use crate::kernel::{Kernel, Past, ProbeStep, Readiness, Source, Token};
+use crate::kernel::{EventSource, Kernel, Past, ProbeStep, Readiness, Token};
 use crate::limits::{self, Sources};
 use crate::slots::Key;
 
@@ -116,7 +116,7 @@ impl<K: Kernel> ConnectEngine<K> {
         let slot = self.slot_mut(index);
         if !slot.is_registered {
             let token = Token(TOKEN | index as usize);
-            if kernel.register(Source::Socket(&slot.socket), token).is_err() {
+            if kernel.register(EventSource::Socket(&slot.socket), token).is_err() {
                 self.release(index);
                 self.close(kernel, index);
                 return Some(Outcome::Shortage(Shortage::Memory));

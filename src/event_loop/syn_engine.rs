@@ -24,8 +24,8 @@ use self::source_ports::{SourcePort, SourcePorts};
 use super::probe::{ProbeOutcome, ProbeRequest};
 use crate::event::{Outcome, RouteResult, Shortage, SynCounts};
 use crate::kernel::{
-    Kernel, RAW_BATCH, RawOptions, RawPacket, RawQueue, RawReceiveStep, RawSendStep, Readiness,
-    Received, Source, Token,
+    EventSource, Kernel, RAW_BATCH, RawOptions, RawPacket, RawQueue, RawReceiveStep, RawSendStep,
+    Readiness, Received, Token,
 };
 use crate::limits::{self, Sources};
 use crate::packet::answer::{self, Answer};
@@ -255,7 +255,7 @@ impl<K: Kernel> SynEngine<K> {
         };
         let socket = kernel.open_raw(RawOptions { version, block, source })?;
         let token = Token(TOKEN + version as usize);
-        let registered = kernel.register(Source::Raw(&socket), token);
+        let registered = kernel.register(EventSource::Raw(&socket), token);
         registered.map_err(|_| Outcome::Shortage(Shortage::Memory))?;
         self.channels[version as usize] = Some(Channel {
             socket,

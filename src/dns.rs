@@ -170,7 +170,7 @@ impl Resolver {
             self.timers.set(key, Some(deadline));
             match self.files.freshness(now) {
                 Freshness::Fresh => self.begin(now, key),
-                Freshness::Stale => {
+                Freshness::Expired => {
                     self.files.on_awaited();
                     self.outputs.push_back(Output::ReadNameFiles);
                 }
@@ -1111,7 +1111,7 @@ mod tests {
         assert_eq!((files.resolv_conf.servers.clone(), files.version()), (servers, version));
         let soon = later + limits::NAME_FILES_RETRY;
         assert_eq!(files.freshness(soon - Duration::from_millis(1)), Freshness::Fresh);
-        assert_eq!(files.freshness(soon), Freshness::Stale);
+        assert_eq!(files.freshness(soon), Freshness::Expired);
         // A file that no longer exists is a different case.
         assert!(files.on_read(soon, NameFiles { resolv_conf: Some(b""), ..known }));
         assert_eq!(files.resolv_conf.servers, ["127.0.0.1:53".parse().unwrap()]);

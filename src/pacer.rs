@@ -65,7 +65,7 @@ impl TokenBucket {
     }
 
     /// Whether time has passed since the last refill.
-    pub fn is_stale(&self, now: Instant) -> bool {
+    pub fn needs_refill(&self, now: Instant) -> bool {
         now > self.refilled_at
     }
 
@@ -118,7 +118,7 @@ impl TokenBucket {
     }
 
     fn tokens_at(&self, now: Instant, rate: f64) -> f64 {
-        if !self.is_stale(now) {
+        if !self.needs_refill(now) {
             return self.tokens;
         }
         let elapsed = now.saturating_duration_since(self.refilled_at).as_secs_f64();

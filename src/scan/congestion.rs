@@ -293,7 +293,7 @@ impl Controller {
 
     /// Adds the tokens for the time since the last call.
     fn refill(&mut self, now: Instant) {
-        if self.bucket.is_stale(now) {
+        if self.bucket.needs_refill(now) {
             self.rate = self.rate(now);
             self.bucket.refill(now, self.rate);
         }

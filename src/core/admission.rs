@@ -41,8 +41,8 @@ pub(super) struct Load {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServiceStage {
     Serving,
-    /// A signal has arrived: the service is not ready, and still serves requests.
-    Leaving,
+    /// A signal has arrived. The service still serves requests.
+    NotReady,
     /// The listeners are closed, and no new scan begins.
     Closed,
 }

@@ -147,7 +147,7 @@ impl Clients {
             return;
         }
         let full_len = self.table.len();
-        for _ in 0..self.eviction.handle_backlog() {
+        for _ in 0..self.eviction.handle_accept_backlog() {
             let Some(key) = self.evictable() else { break };
             self.close(key, CloseReason::Evicted);
         }

@@ -173,7 +173,7 @@ impl Shutdown {
     pub(super) const fn stage(&self) -> ServiceStage {
         match self.phase {
             Phase::Serving => ServiceStage::Serving,
-            Phase::Notice { .. } | Phase::Closing { .. } => ServiceStage::Leaving,
+            Phase::Notice { .. } | Phase::Closing { .. } => ServiceStage::NotReady,
             Phase::Finishing { .. } | Phase::Flushing { .. } | Phase::Ended => ServiceStage::Closed,
         }
     }

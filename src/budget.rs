@@ -31,22 +31,25 @@ pub struct Shares {
 }
 
 /// The number of connects in flight that a memory limit of this many bytes permits. The kernel
-/// kills a process that exceeds it, while a shortage of descriptors only delays a scan. A
-/// quarter of the memory is left for other uses, because the kernel frees a closed socket only some
-/// time later.
+/// kills a process that exceeds it, while a shortage of descriptors only delays a scan.
 pub fn connect_capacity(memory_bytes: u64) -> usize {
-    let available = (memory_bytes - memory_bytes / 4).saturating_sub(limits::MEMORY_SPARE_BYTES);
-    let probes =
-        (available / limits::PROBE_MEMORY_BYTES).clamp(1, limits::IN_FLIGHT_CEILING as u64);
+    let probes = (memory_for_probes(memory_bytes) / limits::PROBE_MEMORY_BYTES)
+        .clamp(1, limits::IN_FLIGHT_CEILING as u64);
     debug_assert!(probes == 1 || probes * limits::PROBE_MEMORY_BYTES < memory_bytes);
     usize::try_from(probes).unwrap_or(limits::IN_FLIGHT_CEILING)
 }
 
 /// The number of SYNs in flight that a memory limit of this many bytes permits.
 pub fn syn_capacity(memory_bytes: u64) -> usize {
-    let available = (memory_bytes - memory_bytes / 4).saturating_sub(limits::MEMORY_SPARE_BYTES);
-    let syns = (available / limits::SYN_MEMORY_BYTES).clamp(1, limits::SYN_IN_FLIGHT_MAX as u64);
+    let syns = (memory_for_probes(memory_bytes) / limits::SYN_MEMORY_BYTES)
+        .clamp(1, limits::SYN_IN_FLIGHT_MAX as u64);
     usize::try_from(syns).unwrap_or(limits::SYN_IN_FLIGHT_MAX)
+}
+
+/// The part of the memory that probes may use. A quarter is left for other uses, because the kernel
+/// frees a closed socket only some time later.
+const fn memory_for_probes(memory_bytes: u64) -> u64 {
+    (memory_bytes - memory_bytes / 4).saturating_sub(limits::MEMORY_SPARE_BYTES)
 }
 
 /// The error if the descriptor limit is too low for the service.

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 /// The maximum time that a rate limit makes up after the loop was late.
 pub const RATE_SLACK: Duration = Duration::from_millis(5);
+/// The initial rate in SYNs per second before the first answer, of one scan and of all such scans
+/// together: 200 SYNs in a round-trip time of 50 ms.
+pub const START_RATE: f64 = 4_000.0;
 
 /// A limit of launches per second.
 #[derive(Clone, Copy, Debug)]

@@ -12,11 +12,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::pacer::TokenBucket;
+use crate::pacer::{START_RATE, TokenBucket};
 use crate::scan::Scan;
 
-/// The initial rate in SYNs per second.
-const START_RATE: f64 = 4_000.0;
 /// The time in seconds in which the rate doubles.
 const DOUBLING: f64 = 0.125;
 /// The rate in SYNs per second below which late answers never reduce it.

@@ -455,7 +455,6 @@ fn scanning_mut(table: &mut Slots<Box<Client>>, key: Key) -> (&mut Conn, &mut Ac
 
 #[cfg(test)]
 impl Clients {
-    /// The client with this key.
     pub(super) fn client(&self, key: Key) -> Option<&Client> {
         self.table.get(key).map(|client| &**client)
     }

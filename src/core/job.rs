@@ -18,9 +18,7 @@ use crate::slots::Key;
 /// One request to scan.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// The request.
     pub(super) request: ScanRequest,
-    /// The owner of the job.
     pub(super) owner: Owner,
     /// The time at which the job was started.
     pub(super) started_at: Instant,

@@ -311,7 +311,6 @@ impl Jobs {
         EndedJob { job, scans }
     }
 
-    /// Removes a failed job.
     pub(super) fn remove_failed(&mut self, key: Key) {
         let EndedJob { scans, .. } = self.remove(key);
         assert!(scans.is_empty(), "a job that failed has scanned nothing");
@@ -386,7 +385,6 @@ impl Jobs {
         scans.iter().filter_map(|scan| self.schedulers.scan(*scan))
     }
 
-    /// The scans of all jobs.
     pub(super) fn all_scans(&self) -> impl Iterator<Item = &Scan> {
         self.keys().flat_map(|job| self.scans(job))
     }

@@ -193,7 +193,6 @@ impl Pipeline {
         self.jobs.deadline(now).into_iter().chain(self.resolver.deadline()).min()
     }
 
-    /// The jobs.
     pub(super) const fn jobs(&self) -> &Jobs {
         &self.jobs
     }
@@ -203,7 +202,6 @@ impl Pipeline {
         &mut self.jobs
     }
 
-    /// The resolver.
     pub(super) const fn resolver(&self) -> &Resolver {
         &self.resolver
     }

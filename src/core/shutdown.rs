@@ -169,7 +169,6 @@ impl Shutdown {
         }
     }
 
-    /// The stage of the service.
     pub(super) const fn stage(&self) -> ServiceStage {
         match self.phase {
             Phase::Serving => ServiceStage::Serving,

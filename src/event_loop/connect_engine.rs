@@ -297,7 +297,6 @@ impl<K: Kernel> ConnectEngine<K> {
         step
     }
 
-    /// Assigns a probe to a socket.
     fn assign(&mut self, index: u32, probe: Key, to: SocketAddr) {
         let slot = self.slot_mut(index);
         assert!(slot.probe.is_none(), "a socket gets a probe only while it is idle");
@@ -332,7 +331,6 @@ impl<K: Kernel> ConnectEngine<K> {
         }
     }
 
-    /// The slot of a probe in flight.
     fn slot_of(&self, probe: Key) -> Option<u32> {
         let index = self.by_probe.get(probe.index())?.checked_sub(1)?;
         (self.slot(index).probe == Some(probe)).then_some(index)

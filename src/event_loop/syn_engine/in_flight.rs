@@ -28,9 +28,7 @@ const TABLE_LEN_MIN: usize = 64;
 /// The target of a probe and its source port, which together identify the probe on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Remote<A> {
-    /// The address of the target.
     pub(super) address: A,
-    /// The port of the target.
     pub(super) port: u16,
     /// The offset of the source port in the block of source ports.
     pub(super) offset: u8,

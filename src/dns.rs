@@ -706,12 +706,10 @@ mod tests {
         }
     }
 
-    /// Runs one lookup in a fresh world, and checks its answer and the queries of the servers.
-    fn check(world: (&str, Script), request: (&str, Family), expected: &str, log: &[&str]) {
-        let (resolv_conf, script) = world;
-        let mut world = World::new(resolv_conf, script);
-        assert_eq!(world.look_up(request.0, request.1), expected, "{request:?} {:?}", world.log);
-        assert_eq!(world.log, log, "{request:?} with {resolv_conf}");
+    /// Runs one lookup, and checks its answer and the queries of the servers.
+    fn check(mut world: World, name: &str, family: Family, expected: &str, log: &[&str]) {
+        assert_eq!(world.look_up(name, family), expected, "{name} {family:?} {:?}", world.log);
+        assert_eq!(world.log, log, "{name} {family:?} with {}", world.resolv_conf);
     }
 
     const BOTH: &str = "192.0.2.1 2001:db8::1";
@@ -720,12 +718,12 @@ mod tests {
     fn each_family_is_asked_for_separately() {
         let one = conf(1, "");
         let (a, aaaa) = ("0 1 www.a.test A", "0 1 www.a.test AAAA");
-        check((&one, answer_well), ("www.a.test", Family::Any), BOTH, &[a, aaaa]);
-        check((&one, answer_well), ("www.a.test.", Family::V4), "192.0.2.1", &[a]);
-        check((&one, answer_well), ("www.a.test", Family::V6), "2001:db8::1", &[aaaa]);
+        check(World::new(&one, answer_well), "www.a.test", Family::Any, BOTH, &[a, aaaa]);
+        check(World::new(&one, answer_well), "www.a.test.", Family::V4, "192.0.2.1", &[a]);
+        check(World::new(&one, answer_well), "www.a.test", Family::V6, "2001:db8::1", &[aaaa]);
         let no_aaaa = conf(1, "options no-aaaa");
-        check((&no_aaaa, answer_well), ("www.a.test", Family::Any), "192.0.2.1", &[a]);
-        check((&no_aaaa, answer_well), ("www.a.test", Family::V6), "no_address", &[]);
+        check(World::new(&no_aaaa, answer_well), "www.a.test", Family::Any, "192.0.2.1", &[a]);
+        check(World::new(&no_aaaa, answer_well), "www.a.test", Family::V6, "no_address", &[]);
     }
 
     #[test]
@@ -746,14 +744,16 @@ mod tests {
     fn the_search_list_of_kubernetes_is_gone_through_in_order() {
         let lines = "search b.test svc.test a.test\noptions ndots:5\n";
         check(
-            (&conf(1, lines), answer_well),
-            ("www", Family::V4),
+            World::new(&conf(1, lines), answer_well),
+            "www",
+            Family::V4,
             "192.0.2.1",
             &["0 1 www.b.test A", "0 1 www.svc.test A", "0 1 www.a.test A"],
         );
         check(
-            (&conf(1, lines), answer_well),
-            ("www.a.test", Family::V4),
+            World::new(&conf(1, lines), answer_well),
+            "www.a.test",
+            Family::V4,
             "192.0.2.1",
             &[
                 "0 1 www.a.test.b.test A",
@@ -763,8 +763,9 @@ mod tests {
             ],
         );
         check(
-            (&conf(1, lines), answer_well),
-            ("www.a.test.", Family::V4),
+            World::new(&conf(1, lines), answer_well),
+            "www.a.test.",
+            Family::V4,
             "192.0.2.1",
             &["0 1 www.a.test A"],
         );
@@ -778,7 +779,7 @@ mod tests {
         };
         let lines = conf(1, "search b.test a.test");
         let log = ["0 1 www.b.test A", "0 1 www.a.test A"];
-        check((&lines, script), ("www", Family::V4), "192.0.2.1", &log);
+        check(World::new(&lines, script), "www", Family::V4, "192.0.2.1", &log);
     }
 
     #[test]
@@ -789,7 +790,7 @@ mod tests {
             _ => answer_well(received),
         };
         let log = ["0 1 www.a.test A", "0 2 www.a.test A", "0 3 www.a.test A"];
-        check((&conf(3, ""), script), ("www.a.test", Family::V4), "192.0.2.1", &log);
+        check(World::new(&conf(3, ""), script), "www.a.test", Family::V4, "192.0.2.1", &log);
     }
 
     #[test]
@@ -836,10 +837,10 @@ mod tests {
         };
         let lines = "search b.test a.test\noptions attempts:1";
         let log = ["0 1 www.b.test A", "0 1 www.a.test A"];
-        check((&conf(1, lines), script), ("www", Family::V4), "192.0.2.1", &log);
+        check(World::new(&conf(1, lines), script), "www", Family::V4, "192.0.2.1", &log);
         let lines = "search b.test\noptions attempts:1";
         let log = ["0 1 www.b.test A", "0 1 www A"];
-        check((&conf(1, lines), script), ("www", Family::V4), "server_failure", &log);
+        check(World::new(&conf(1, lines), script), "www", Family::V4, "server_failure", &log);
     }
 
     #[test]
@@ -849,7 +850,7 @@ mod tests {
         let lines = conf(2, "search b.test c.test a.test");
         let log = ["0 1 www.b.test A", "5000 2 www.b.test A", "5000 2 www.c.test A"];
         let log = [&log[..], &["5000 2 www.a.test A"]].concat();
-        check((&lines, script), ("www", Family::V4), "192.0.2.1", &log);
+        check(World::new(&lines, script), "www", Family::V4, "192.0.2.1", &log);
     }
 
     #[test]
@@ -895,9 +896,15 @@ mod tests {
             Transport::Tcp => answer_well(received),
         };
         let log = ["0 1 www.a.test A", "0 1/tcp www.a.test A"];
-        check((&conf(1, ""), script), ("www.a.test", Family::V4), "192.0.2.1", &log);
+        check(World::new(&conf(1, ""), script), "www.a.test", Family::V4, "192.0.2.1", &log);
         let log = ["0 1/tcp www.a.test A"];
-        check((&conf(1, "options use-vc"), script), ("www.a.test", Family::V4), "192.0.2.1", &log);
+        check(
+            World::new(&conf(1, "options use-vc"), script),
+            "www.a.test",
+            Family::V4,
+            "192.0.2.1",
+            &log,
+        );
     }
 
     #[test]
@@ -935,7 +942,7 @@ mod tests {
             Act::Send(messages)
         };
         let log = ["0 1 www.a.test A"];
-        check((&conf(1, ""), script), ("www.a.test", Family::V4), "192.0.2.1", &log);
+        check(World::new(&conf(1, ""), script), "www.a.test", Family::V4, "192.0.2.1", &log);
     }
 
     #[test]
@@ -948,7 +955,7 @@ mod tests {
             _ => answer_well(received),
         };
         let log = ["0 1 www.a.test A", "0 2 www.a.test A"];
-        check((&conf(2, ""), script), ("www.a.test", Family::V4), "192.0.2.1", &log);
+        check(World::new(&conf(2, ""), script), "www.a.test", Family::V4, "192.0.2.1", &log);
     }
 
     #[test]

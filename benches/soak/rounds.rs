@@ -118,7 +118,7 @@ impl World {
     }
 
     fn get(&self, target: &str, fields: &str) -> Result<Response, String> {
-        let result = request_once(self.service, None, target, (fields, LIMIT));
+        let result = request_once(self.service, None, target, LIMIT, fields);
         result.map(|(response, _)| response).map_err(|error| format!("{target}: {error}"))
     }
 

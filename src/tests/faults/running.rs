@@ -38,6 +38,14 @@ enum When {
     From(u64),
 }
 
+/// One errno for some calls of one kind.
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    call: &'static Call,
+    errno: Errno,
+    when: When,
+}
+
 const TIMES: [When; 5] = [When::Nth(1), When::Nth(2), When::Nth(7), When::From(1), When::From(4)];
 
 fn short_writes() -> Outcome {
@@ -66,7 +74,7 @@ fn check_call(call: &'static Call) -> Outcome {
     let pairs = call.errnos.iter().flat_map(|errno| TIMES.map(|when| (*errno, when)));
     let pairs = pairs.filter(|(errno, when)| !is_contract_violation(call, *errno, *when));
     for (errno, when) in pairs.step_by(stride()) {
-        match repeat_if_slow(&world, &mut service, (call, errno, when)) {
+        match repeat_if_slow(&world, &mut service, Fault { call, errno, when }) {
             Ok(Some(recovery)) => {
                 done += 1;
                 slowest = slowest.max(recovery);
@@ -118,7 +126,7 @@ fn is_contract_violation(call: &Call, (name, _): Errno, when: When) -> bool {
 fn repeat_if_slow(
     world: &World,
     service: &mut SupervisedService,
-    fault: (&'static Call, Errno, When),
+    fault: Fault,
 ) -> Result<Option<Duration>, String> {
     let mut slow = Duration::ZERO;
     for _ in 0..ATTEMPTS {
@@ -135,8 +143,9 @@ fn repeat_if_slow(
 fn check_fault(
     world: &World,
     service: &mut SupervisedService,
-    (call, errno, when): (&'static Call, Errno, When),
+    fault: Fault,
 ) -> Result<Option<Duration>, String> {
+    let Fault { call, errno, when } = fault;
     let before = service.supervisor.seen();
     let requests = world.requests();
     let (mut permit, effect) = (permit(call, errno), Effect::Fail(errno));

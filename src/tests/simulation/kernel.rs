@@ -20,6 +20,7 @@ use openports::limits;
 use openports::packet::IpVersion;
 
 use crate::client::{Leave, Stage};
+use crate::network::SynTimes;
 use crate::rng::Rng;
 use crate::world::{Attempt, Edge, Entry, Peer, World, WorldEvent};
 
@@ -322,7 +323,7 @@ impl Kernel for World {
             self.seen.shortages += 1;
             return ProbeStep::Over(Outcome::Shortage(shortage));
         }
-        let times = (self.origin, self.now);
+        let times = SynTimes { origin: self.origin, start: self.now };
         let host = self.hosts.get_mut(&to.ip()).expect("a connect to a host of the world");
         let is_nowhere = host.route == RouteResult::Nowhere;
         let answer = host.answer(times, to.port(), &mut self.rng);

@@ -1,7 +1,7 @@
 //! The budget of descriptors, and the fair division of the probes in flight.
 //!
 //! [`Shares::split`] reserves descriptors for clients and lookups, so that probes cannot use up all
-//! of them. [`in_flight_bearable`] computes the number of probes that a memory limit permits.
+//! of them. [`connect_capacity`] computes the number of probes that a memory limit permits.
 //! [`Budget`] limits the number of probes in flight: after a shortage it shrinks to the number in
 //! flight and backs off, then it grows again. It also keeps the rate limit, if there is one.
 //! [`divide_max_min_fair`] divides the budget between scans. This module owns no descriptor and
@@ -31,22 +31,25 @@ pub struct Shares {
 }
 
 /// The number of connects in flight that a memory limit of this many bytes permits. The kernel
-/// kills a process that exceeds it, while a shortage of descriptors only delays a scan. A
-/// quarter of the memory is left for other uses, because the kernel frees a closed socket only some
-/// time later.
-pub fn in_flight_bearable(memory_bytes: u64) -> usize {
-    let available = (memory_bytes - memory_bytes / 4).saturating_sub(limits::MEMORY_SPARE_BYTES);
-    let probes =
-        (available / limits::PROBE_MEMORY_BYTES).clamp(1, limits::IN_FLIGHT_CEILING as u64);
+/// kills a process that exceeds it, while a shortage of descriptors only delays a scan.
+pub fn connect_capacity(memory_bytes: u64) -> usize {
+    let probes = (memory_for_probes(memory_bytes) / limits::PROBE_MEMORY_BYTES)
+        .clamp(1, limits::IN_FLIGHT_CEILING as u64);
     debug_assert!(probes == 1 || probes * limits::PROBE_MEMORY_BYTES < memory_bytes);
     usize::try_from(probes).unwrap_or(limits::IN_FLIGHT_CEILING)
 }
 
 /// The number of SYNs in flight that a memory limit of this many bytes permits.
-pub fn syns_bearable(memory_bytes: u64) -> usize {
-    let available = (memory_bytes - memory_bytes / 4).saturating_sub(limits::MEMORY_SPARE_BYTES);
-    let syns = (available / limits::SYN_MEMORY_BYTES).clamp(1, limits::SYN_IN_FLIGHT_MAX as u64);
+pub fn syn_capacity(memory_bytes: u64) -> usize {
+    let syns = (memory_for_probes(memory_bytes) / limits::SYN_MEMORY_BYTES)
+        .clamp(1, limits::SYN_IN_FLIGHT_MAX as u64);
     usize::try_from(syns).unwrap_or(limits::SYN_IN_FLIGHT_MAX)
+}
+
+/// The part of the memory that probes may use. A quarter is left for other uses, because the kernel
+/// frees a closed socket only some time later.
+const fn memory_for_probes(memory_bytes: u64) -> u64 {
+    (memory_bytes - memory_bytes / 4).saturating_sub(limits::MEMORY_SPARE_BYTES)
 }
 
 /// The error if the descriptor limit is too low for the service.
@@ -293,7 +296,7 @@ mod tests {
     #[test]
     fn a_memory_limit_permits_the_probes_that_fit_into_three_quarters_of_it() {
         let check = |memory_mib: u64, expected| {
-            assert_eq!(in_flight_bearable(memory_mib << 20), expected, "{memory_mib} MiB");
+            assert_eq!(connect_capacity(memory_mib << 20), expected, "{memory_mib} MiB");
         };
         check(0, 1);
         check(5, 1);
@@ -302,7 +305,7 @@ mod tests {
         check(64, 10_012);
         check(128, 20_935);
         // cgroup v1 writes this number if there is no limit.
-        assert_eq!(in_flight_bearable(0x7fff_ffff_ffff_f000), limits::IN_FLIGHT_CEILING);
+        assert_eq!(connect_capacity(0x7fff_ffff_ffff_f000), limits::IN_FLIGHT_CEILING);
     }
 
     #[test]

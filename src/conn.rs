@@ -371,7 +371,7 @@ impl Conn {
         let pending = PendingResponse { method: request.method, version: request.version, reuse };
         let left = match framing {
             Framing::None | Framing::Length(0) => {
-                return ControlFlow::Break(Some(self.hand_out(request, pending)));
+                return ControlFlow::Break(Some(self.begin_answer(request, pending)));
             }
             Framing::Length(length) => Body::Length(length),
             Framing::Chunked => Body::Chunked(Chunked::default()),
@@ -391,10 +391,10 @@ impl Conn {
         else {
             unreachable!("the state is `Body`");
         };
-        self.hand_out(request, pending)
+        self.begin_answer(request, pending)
     }
 
-    fn hand_out(&mut self, request: Request, pending: PendingResponse) -> Step {
+    fn begin_answer(&mut self, request: Request, pending: PendingResponse) -> Step {
         assert!(self.requests_left > 0, "no request follows the last permitted one");
         self.requests_left -= 1;
         self.state = ConnState::Answering(pending);
@@ -457,8 +457,8 @@ impl Conn {
     }
 
     /// Whether the connection can be used again, at the time when an answer must declare it.
-    fn reuse_after(&self, wished: Reuse) -> Reuse {
-        match wished {
+    fn reuse_after(&self, requested: Reuse) -> Reuse {
+        match requested {
             Reuse::Close(reason) => Reuse::Close(reason),
             Reuse::KeepAlive if self.is_shutting_down => Reuse::Close(CloseReason::Shutdown),
             Reuse::KeepAlive if self.requests_left == 0 => Reuse::Close(CloseReason::Done),

@@ -8,7 +8,7 @@
 //! The resolver never opens a file or a socket and never reads the clock. `core` drives it: it
 //! performs each [`Output`] and reports the result through a `handle_*` function. It must call
 //! `poll_output` until `None` after every `handle_*`, and must sleep no longer than
-//! [`Resolver::deadline`]. Events that name an attempt after its [`Output::Close`] are ignored.
+//! [`Resolver::deadline`]. It must not report events of a socket after its [`Output::Close`].
 //!
 //! Invariants, checked after each change in debug builds:
 //! 1. every lookup has a waiter, and each waiter waits for exactly one lookup;
@@ -170,7 +170,7 @@ impl Resolver {
             self.timers.set(key, Some(deadline));
             match self.files.freshness(now) {
                 Freshness::Fresh => self.begin(now, key),
-                Freshness::Stale => {
+                Freshness::Expired => {
                     self.files.on_awaited();
                     self.outputs.push_back(Output::ReadNameFiles);
                 }
@@ -205,30 +205,26 @@ impl Resolver {
 
     /// The caller assigned this key to the socket of `attempt`.
     pub fn handle_opened(&mut self, attempt: Key, socket: Key) {
-        if let Some(attempt) = self.attempts.get_mut(attempt) {
-            assert!(attempt.socket.is_none(), "an attempt has one socket");
-            attempt.socket = Some(socket);
-        }
+        let attempt = self.attempt_mut(attempt);
+        assert!(attempt.socket.is_none(), "an attempt has one socket");
+        attempt.socket = Some(socket);
     }
 
     /// The socket of `attempt` is connected: the query can be written.
     pub fn handle_connected(&mut self, attempt: Key) {
-        if let Some(socket) = self.attempts.get(attempt).and_then(|attempt| attempt.socket) {
-            self.outputs.push_back(Output::Attend { socket });
-        }
+        let Some(socket) = self.attempt_mut(attempt).socket else {
+            unreachable!("a socket has its key before it is connected");
+        };
+        self.outputs.push_back(Output::Attend { socket });
     }
 
     /// Bytes arrived from the server: one datagram, or a piece of the stream.
     pub fn handle_received(&mut self, now: Instant, attempt: Key, bytes: &[u8]) {
-        // The event is stale: the attempt has ended, and its socket is being closed.
-        let Some(pending) = self.attempts.get_mut(attempt) else { return };
         // The reply is not complete yet.
-        let Some(reply) = pending.on_received(bytes) else { return };
-        let Some(attempt) = self.close(attempt) else { unreachable!("it was found above") };
+        let Some(reply) = self.attempt_mut(attempt).on_received(bytes) else { return };
+        let attempt = self.close(attempt);
         let (key, kind) = (attempt.lookup, attempt.question.kind);
-        let Some(search) = search_mut(&mut self.lookups, key) else {
-            unreachable!("an attempt belongs to a lookup that searches");
-        };
+        let search = search_mut(&mut self.lookups, key);
         match reply {
             Reply::Answer { finding, ttl } => {
                 search.on_answered(attempt.server);
@@ -245,30 +241,23 @@ impl Resolver {
 
     /// The kernel accepted `count` bytes of [`Resolver::output`].
     pub fn handle_sent(&mut self, attempt: Key, count: usize) {
-        if let Some(attempt) = self.attempts.get_mut(attempt) {
-            attempt.on_sent(count);
-        }
+        self.attempt_mut(attempt).on_sent(count);
     }
 
     /// The connect failed, the machine of the server refused the datagram, or the server closed the
     /// stream early. The next server is asked at once.
     pub fn handle_broken(&mut self, now: Instant, attempt: Key) {
-        // The event is stale, as in `handle_received`.
-        let Some(attempt) = self.close(attempt) else { return };
-        if let Some(search) = search_mut(&mut self.lookups, attempt.lookup) {
-            search.on_failed(now, attempt.question.kind, LookupFailure::Unreachable);
-        }
+        let attempt = self.close(attempt);
+        let search = search_mut(&mut self.lookups, attempt.lookup);
+        search.on_failed(now, attempt.question.kind, LookupFailure::Unreachable);
         self.go_on(now, attempt.lookup);
     }
 
     /// This machine is too short of a resource to open the socket. The same query is tried again a
     /// little later, until the lookup ends.
     pub fn handle_shortage(&mut self, now: Instant, attempt: Key) {
-        // The event is stale, as in `handle_received`.
-        let Some(attempt) = self.close(attempt) else { return };
-        if let Some(search) = search_mut(&mut self.lookups, attempt.lookup) {
-            search.on_shortage(now, attempt.question.kind);
-        }
+        let attempt = self.close(attempt);
+        search_mut(&mut self.lookups, attempt.lookup).on_shortage(now, attempt.question.kind);
         self.go_on(now, attempt.lookup);
     }
 
@@ -302,8 +291,10 @@ impl Resolver {
         }
         let key = *self.queue.front()?;
         let id = self.draw() as u16;
-        let search = search_mut(&mut self.lookups, key)?;
-        let next_query = search.next_query()?;
+        let search = search_mut(&mut self.lookups, key);
+        let Some(next_query) = search.next_query() else {
+            unreachable!("a lookup in the queue has a query that waits for a socket");
+        };
         let (to, transport, kind) = (next_query.to, next_query.transport, next_query.question.kind);
         let attempt = self.attempts.insert(Attempt::new(key, next_query, id));
         search.on_started(now, kind, attempt);
@@ -404,12 +395,21 @@ impl Resolver {
     }
 
     /// Removes an attempt, and requests that its socket is closed, if one was requested.
-    fn close(&mut self, attempt: Key) -> Option<Attempt> {
-        let attempt = self.attempts.remove(attempt)?;
+    fn close(&mut self, attempt: Key) -> Attempt {
+        let Some(attempt) = self.attempts.remove(attempt) else {
+            unreachable!("an attempt ends once");
+        };
         if let Some(socket) = attempt.socket {
             self.outputs.push_back(Output::Close { socket });
         }
-        Some(attempt)
+        attempt
+    }
+
+    fn attempt_mut(&mut self, attempt: Key) -> &mut Attempt {
+        match self.attempts.get_mut(attempt) {
+            Some(attempt) => attempt,
+            None => unreachable!("the caller reports no event of a closed socket"),
+        }
     }
 
     /// A number that cannot be guessed without the seed: the SipHash of a counter.
@@ -445,8 +445,12 @@ impl Resolver {
     }
 }
 
-fn search_mut(lookups: &mut Slots<Lookup>, key: Key) -> Option<&mut Search> {
-    lookups.get_mut(key)?.search.as_mut()
+/// The search of a lookup that has an attempt or is in the queue.
+fn search_mut(lookups: &mut Slots<Lookup>, key: Key) -> &mut Search {
+    match lookups.get_mut(key).and_then(|lookup| lookup.search.as_mut()) {
+        Some(search) => search,
+        None => unreachable!("only a lookup that searches has attempts and waits for sockets"),
+    }
 }
 
 #[cfg(test)]
@@ -630,17 +634,25 @@ mod tests {
                 (Act::Shortage, _) => self.resolver.handle_shortage(self.now, attempt),
                 (Act::Send(messages), Transport::Udp) => {
                     for message in messages {
-                        self.resolver.handle_received(self.now, attempt, &message);
+                        self.receive(attempt, &message);
                     }
                 }
                 (Act::Send(messages), Transport::Tcp) => {
                     for message in messages {
                         let length = (message.len() as u16).to_be_bytes();
                         for byte in [&length[..], &message].concat() {
-                            self.resolver.handle_received(self.now, attempt, &[byte]);
+                            self.receive(attempt, &[byte]);
                         }
                     }
                 }
+            }
+        }
+
+        /// Bytes arrive. As in the service, those that arrive after the end of the attempt are not
+        /// passed to the resolver.
+        fn receive(&mut self, attempt: Key, bytes: &[u8]) {
+            if self.resolver.attempts.get(attempt).is_some() {
+                self.resolver.handle_received(self.now, attempt, bytes);
             }
         }
 
@@ -694,12 +706,10 @@ mod tests {
         }
     }
 
-    /// Runs one lookup in a fresh world, and checks its answer and the queries of the servers.
-    fn check(world: (&str, Script), request: (&str, Family), expected: &str, log: &[&str]) {
-        let (resolv_conf, script) = world;
-        let mut world = World::new(resolv_conf, script);
-        assert_eq!(world.look_up(request.0, request.1), expected, "{request:?} {:?}", world.log);
-        assert_eq!(world.log, log, "{request:?} with {resolv_conf}");
+    /// Runs one lookup, and checks its answer and the queries of the servers.
+    fn check(mut world: World, name: &str, family: Family, expected: &str, log: &[&str]) {
+        assert_eq!(world.look_up(name, family), expected, "{name} {family:?} {:?}", world.log);
+        assert_eq!(world.log, log, "{name} {family:?} with {}", world.resolv_conf);
     }
 
     const BOTH: &str = "192.0.2.1 2001:db8::1";
@@ -708,12 +718,12 @@ mod tests {
     fn each_family_is_asked_for_separately() {
         let one = conf(1, "");
         let (a, aaaa) = ("0 1 www.a.test A", "0 1 www.a.test AAAA");
-        check((&one, answer_well), ("www.a.test", Family::Any), BOTH, &[a, aaaa]);
-        check((&one, answer_well), ("www.a.test.", Family::V4), "192.0.2.1", &[a]);
-        check((&one, answer_well), ("www.a.test", Family::V6), "2001:db8::1", &[aaaa]);
+        check(World::new(&one, answer_well), "www.a.test", Family::Any, BOTH, &[a, aaaa]);
+        check(World::new(&one, answer_well), "www.a.test.", Family::V4, "192.0.2.1", &[a]);
+        check(World::new(&one, answer_well), "www.a.test", Family::V6, "2001:db8::1", &[aaaa]);
         let no_aaaa = conf(1, "options no-aaaa");
-        check((&no_aaaa, answer_well), ("www.a.test", Family::Any), "192.0.2.1", &[a]);
-        check((&no_aaaa, answer_well), ("www.a.test", Family::V6), "no_address", &[]);
+        check(World::new(&no_aaaa, answer_well), "www.a.test", Family::Any, "192.0.2.1", &[a]);
+        check(World::new(&no_aaaa, answer_well), "www.a.test", Family::V6, "no_address", &[]);
     }
 
     #[test]
@@ -734,14 +744,16 @@ mod tests {
     fn the_search_list_of_kubernetes_is_gone_through_in_order() {
         let lines = "search b.test svc.test a.test\noptions ndots:5\n";
         check(
-            (&conf(1, lines), answer_well),
-            ("www", Family::V4),
+            World::new(&conf(1, lines), answer_well),
+            "www",
+            Family::V4,
             "192.0.2.1",
             &["0 1 www.b.test A", "0 1 www.svc.test A", "0 1 www.a.test A"],
         );
         check(
-            (&conf(1, lines), answer_well),
-            ("www.a.test", Family::V4),
+            World::new(&conf(1, lines), answer_well),
+            "www.a.test",
+            Family::V4,
             "192.0.2.1",
             &[
                 "0 1 www.a.test.b.test A",
@@ -751,8 +763,9 @@ mod tests {
             ],
         );
         check(
-            (&conf(1, lines), answer_well),
-            ("www.a.test.", Family::V4),
+            World::new(&conf(1, lines), answer_well),
+            "www.a.test.",
+            Family::V4,
             "192.0.2.1",
             &["0 1 www.a.test A"],
         );
@@ -766,7 +779,7 @@ mod tests {
         };
         let lines = conf(1, "search b.test a.test");
         let log = ["0 1 www.b.test A", "0 1 www.a.test A"];
-        check((&lines, script), ("www", Family::V4), "192.0.2.1", &log);
+        check(World::new(&lines, script), "www", Family::V4, "192.0.2.1", &log);
     }
 
     #[test]
@@ -777,7 +790,7 @@ mod tests {
             _ => answer_well(received),
         };
         let log = ["0 1 www.a.test A", "0 2 www.a.test A", "0 3 www.a.test A"];
-        check((&conf(3, ""), script), ("www.a.test", Family::V4), "192.0.2.1", &log);
+        check(World::new(&conf(3, ""), script), "www.a.test", Family::V4, "192.0.2.1", &log);
     }
 
     #[test]
@@ -824,10 +837,10 @@ mod tests {
         };
         let lines = "search b.test a.test\noptions attempts:1";
         let log = ["0 1 www.b.test A", "0 1 www.a.test A"];
-        check((&conf(1, lines), script), ("www", Family::V4), "192.0.2.1", &log);
+        check(World::new(&conf(1, lines), script), "www", Family::V4, "192.0.2.1", &log);
         let lines = "search b.test\noptions attempts:1";
         let log = ["0 1 www.b.test A", "0 1 www A"];
-        check((&conf(1, lines), script), ("www", Family::V4), "server_failure", &log);
+        check(World::new(&conf(1, lines), script), "www", Family::V4, "server_failure", &log);
     }
 
     #[test]
@@ -837,7 +850,7 @@ mod tests {
         let lines = conf(2, "search b.test c.test a.test");
         let log = ["0 1 www.b.test A", "5000 2 www.b.test A", "5000 2 www.c.test A"];
         let log = [&log[..], &["5000 2 www.a.test A"]].concat();
-        check((&lines, script), ("www", Family::V4), "192.0.2.1", &log);
+        check(World::new(&lines, script), "www", Family::V4, "192.0.2.1", &log);
     }
 
     #[test]
@@ -883,9 +896,15 @@ mod tests {
             Transport::Tcp => answer_well(received),
         };
         let log = ["0 1 www.a.test A", "0 1/tcp www.a.test A"];
-        check((&conf(1, ""), script), ("www.a.test", Family::V4), "192.0.2.1", &log);
+        check(World::new(&conf(1, ""), script), "www.a.test", Family::V4, "192.0.2.1", &log);
         let log = ["0 1/tcp www.a.test A"];
-        check((&conf(1, "options use-vc"), script), ("www.a.test", Family::V4), "192.0.2.1", &log);
+        check(
+            World::new(&conf(1, "options use-vc"), script),
+            "www.a.test",
+            Family::V4,
+            "192.0.2.1",
+            &log,
+        );
     }
 
     #[test]
@@ -923,7 +942,7 @@ mod tests {
             Act::Send(messages)
         };
         let log = ["0 1 www.a.test A"];
-        check((&conf(1, ""), script), ("www.a.test", Family::V4), "192.0.2.1", &log);
+        check(World::new(&conf(1, ""), script), "www.a.test", Family::V4, "192.0.2.1", &log);
     }
 
     #[test]
@@ -936,7 +955,7 @@ mod tests {
             _ => answer_well(received),
         };
         let log = ["0 1 www.a.test A", "0 2 www.a.test A"];
-        check((&conf(2, ""), script), ("www.a.test", Family::V4), "192.0.2.1", &log);
+        check(World::new(&conf(2, ""), script), "www.a.test", Family::V4, "192.0.2.1", &log);
     }
 
     #[test]
@@ -981,7 +1000,6 @@ mod tests {
         world.ask("www.a.test", Family::Any, 2);
         world.drain();
         assert_eq!((world.sockets.len(), world.resolver.sockets_len()), (2, 2));
-        let (_, attempt, ..) = world.sockets[0];
         world.resolver.handle_cancel(Key::from_parts(1, 0));
         world.drain();
         assert_eq!(world.sockets.len(), 2, "another waiter is left");
@@ -990,10 +1008,6 @@ mod tests {
         world.drain();
         assert_eq!((world.sockets.len(), world.resolver.lookups_len()), (0, 0));
         assert_eq!(world.resolver.deadline(), None);
-        // The events that the kernel had queued for the attempt are stale.
-        world.resolver.handle_connected(attempt);
-        world.resolver.handle_received(world.now, attempt, b"late");
-        world.resolver.handle_broken(world.now, attempt);
         assert_eq!(world.resolver.poll_output(world.now), None);
         assert!(world.answers.is_empty());
     }
@@ -1104,7 +1118,7 @@ mod tests {
         assert_eq!((files.resolv_conf.servers.clone(), files.version()), (servers, version));
         let soon = later + limits::NAME_FILES_RETRY;
         assert_eq!(files.freshness(soon - Duration::from_millis(1)), Freshness::Fresh);
-        assert_eq!(files.freshness(soon), Freshness::Stale);
+        assert_eq!(files.freshness(soon), Freshness::Expired);
         // A file that no longer exists is a different case.
         assert!(files.on_read(soon, NameFiles { resolv_conf: Some(b""), ..known }));
         assert_eq!(files.resolv_conf.servers, ["127.0.0.1:53".parse().unwrap()]);

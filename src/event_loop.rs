@@ -20,6 +20,7 @@ mod connect_engine;
 mod contract;
 mod engines;
 mod log;
+mod probe;
 mod socket_io;
 mod sockets;
 mod stdout;
@@ -33,13 +34,14 @@ use std::time::{Duration, Instant};
 
 use self::backoff::Backoff;
 use self::contract::Contract;
-use self::engines::{Engines, ProbeOutcome, ProbeRequest};
+use self::engines::Engines;
 use self::log::LogQueue;
+use self::probe::{ProbeOutcome, ProbeRequest};
 use self::sockets::{QueuedIn, SocketStage, SocketTable};
 use self::stdout::{STDOUT, Stdout};
 use crate::core::Core;
 use crate::event::{Action, Backlog, Event, Outcome, Shortage, Transport};
-use crate::kernel::{Kernel, NameFileTexts, Readiness, Source, Token};
+use crate::kernel::{EventSource, Kernel, NameFileTexts, Readiness, Token};
 use crate::limits;
 use crate::slots::Key;
 use crate::technique::Technique;
@@ -102,9 +104,9 @@ impl<K: Kernel> EventLoop<K> {
     /// # Errors
     /// Errors of epoll_ctl(2).
     pub fn new(mut kernel: K, listeners: Vec<K::Listener>, core: Core) -> io::Result<Self> {
-        kernel.register(Source::Signals, SIGNALS)?;
+        kernel.register(EventSource::Signals, SIGNALS)?;
         for (index, listener) in listeners.iter().enumerate() {
-            kernel.register(Source::Listener(listener), Token(LISTENERS + index))?;
+            kernel.register(EventSource::Listener(listener), Token(LISTENERS + index))?;
         }
         Ok(Self {
             readiness: Vec::with_capacity(limits::EVENTS_PER_TICK),
@@ -459,6 +461,6 @@ impl<K: Kernel> EventLoop<K> {
     fn register(&mut self, key: Key, socket: &K::Socket) -> bool {
         let token = Token(key.into_token());
         assert!(token.0 < LISTENERS, "the token of a key is smaller than the loop's own tokens");
-        self.kernel.register(Source::Socket(socket), token).is_ok()
+        self.kernel.register(EventSource::Socket(socket), token).is_ok()
     }
 }

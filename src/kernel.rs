@@ -49,7 +49,7 @@ pub trait Kernel: Sized {
     /// # Errors
     /// Errors of epoll_ctl(2): there is no space, or the source (a file as stdout) cannot be
     /// polled.
-    fn register(&mut self, source: Source<'_, Self>, token: Token) -> io::Result<()>;
+    fn register(&mut self, source: EventSource<'_, Self>, token: Token) -> io::Result<()>;
 
     /// Returns one signal that has arrived, if there is one.
     ///
@@ -181,7 +181,7 @@ pub struct Token(pub usize);
 
 /// A source that the poller can watch.
 #[derive(Debug)]
-pub enum Source<'a, K: Kernel> {
+pub enum EventSource<'a, K: Kernel> {
     /// Watched for reading and writing.
     Socket(&'a K::Socket),
     /// Watched for reading and writing.

@@ -32,9 +32,10 @@ pub const EMPTY_LINES_MAX: usize = 8;
 /// The number of bytes that one connection buffers unparsed while a head arrives: the whole head.
 /// While a request is answered, it buffers at most [`READ_BYTES_MAX`] of the bytes after it.
 pub const INPUT_BYTES_MAX: usize = HEAD_BYTES_MAX;
-/// The number of bytes that the event loop reads from a socket in one call, and therefore from one
-/// client in one tick. Most requests are shorter. A long request is read and parsed piece by piece,
-/// so that a thousand of them delay other clients by some 40 ms.
+/// The number of bytes that the event loop reads from a socket in one call. In one tick it reads a
+/// client at most twice: for an event, and for its turn on the ready list. Most requests are
+/// shorter. A long request is read and parsed piece by piece, so that a thousand of them delay
+/// other clients by some 40 ms.
 pub const READ_BYTES_MAX: usize = 4 * 1024;
 /// The number of bytes that wait for the slow reader of a scan's answer. Beyond it, the rest of the
 /// answer is kept as sets of ports. A buffer doubles when it grows, so it takes less than twice
@@ -382,7 +383,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             timeout: TIMEOUT_DEFAULT,
-            technique: Technique::Connect,
+            technique: Technique::default(),
             raw: RawAccess::Denied,
             scan_time_max: Duration::from_secs(300),
             scans_max: 64,

@@ -240,9 +240,9 @@ fn service(
 ) -> Result<Core, String> {
     let seed = sys::random_seed().map_err(|error| format!("random seed: {error}"))?;
     let memory = sys::memory_limit();
-    let syns = config.settings.in_flight_max.or(memory.map(budget::syns_bearable));
+    let syns = config.settings.in_flight_max.or(memory.map(budget::syn_capacity));
     config.settings.syns_max = syns;
-    let fitting = memory.map(budget::in_flight_bearable);
+    let fitting = memory.map(budget::connect_capacity);
     config.settings.in_flight_max = config.settings.in_flight_max.or(fitting);
     // The poller is one additional descriptor.
     let open = sys::open_descriptors() + 1;

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 /// The maximum time that a rate limit makes up after the loop was late.
 pub const RATE_SLACK: Duration = Duration::from_millis(5);
+/// The initial rate in SYNs per second before the first answer, of one scan and of all such scans
+/// together: 200 SYNs in a round-trip time of 50 ms.
+pub const START_RATE: f64 = 4_000.0;
 
 /// A limit of launches per second.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +68,7 @@ impl TokenBucket {
     }
 
     /// Whether time has passed since the last refill.
-    pub fn is_stale(&self, now: Instant) -> bool {
+    pub fn needs_refill(&self, now: Instant) -> bool {
         now > self.refilled_at
     }
 
@@ -118,7 +121,7 @@ impl TokenBucket {
     }
 
     fn tokens_at(&self, now: Instant, rate: f64) -> f64 {
-        if !self.is_stale(now) {
+        if !self.needs_refill(now) {
             return self.tokens;
         }
         let elapsed = now.saturating_duration_since(self.refilled_at).as_secs_f64();

@@ -27,6 +27,7 @@ use crate::limits::{LABELS_MAX, REQUEST_LABELS_MAX, ROUTES_MAX};
 use crate::report::histogram::{Billionths, DURATION_BOUNDS, Histogram, LOSS_BOUNDS, TICK_BOUNDS};
 use crate::report::process::ProcessUsage;
 use crate::report::tally::Tally;
+use crate::technique::Technique;
 
 /// The number of ports by final state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,8 +72,8 @@ pub struct Gauges {
 /// A scan that probed at least one port and has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct ScanRecord {
-    /// The technique: `connect` or `syn`.
-    pub technique: &'static str,
+    /// The technique of its probes.
+    pub technique: Technique,
     /// The result of the scan: `complete`, `partial` or `cancelled`.
     pub result: &'static str,
     /// The time from the request to the end, including the lookup.
@@ -88,7 +89,7 @@ pub struct Counters {
     /// Durations by route. A route has an entry from its first request on.
     request_durations: [Option<(&'static str, Histogram)>; ROUTES_MAX],
     /// The number of scans by technique and result.
-    scans: Tally<(&'static str, &'static str), LABELS_MAX>,
+    scans: Tally<(Technique, &'static str), LABELS_MAX>,
     scan_durations: Histogram,
     scan_losses: Histogram,
     ports: PortTally,
@@ -158,7 +159,7 @@ impl Counters {
     }
 
     /// A scan ended before its first probe. `cause` is the cause of the problem in its answer.
-    pub fn count_failed_scan(&mut self, technique: &'static str, cause: &'static str) {
+    pub fn count_failed_scan(&mut self, technique: Technique, cause: &'static str) {
         self.scans.add((technique, cause));
     }
 
@@ -415,6 +416,7 @@ impl MetricsPage<'_> {
         let (name, scans) = (SCANS.name, &self.counters.scans);
         SCANS.head(f)?;
         for ((technique, result), count) in scans.iter() {
+            let technique = technique.label();
             debug_assert!(is_label(technique) && is_label(result), "{technique:?} {result:?}");
             writeln!(f, "{name}{{technique=\"{technique}\",result=\"{result}\"}} {count}")?;
         }
@@ -476,10 +478,10 @@ mod tests {
         counters.observe_request("open-ports", Duration::from_millis(1));
         counters.observe_request("healthz", Duration::from_secs(400));
         for (result, loss) in [("complete", Some(0.013)), ("complete", None), ("partial", None)] {
-            let duration = Duration::from_millis(250);
-            counters.observe_scan(ScanRecord { technique: "connect", result, duration, loss });
+            let (technique, duration) = (Technique::Connect, Duration::from_millis(250));
+            counters.observe_scan(ScanRecord { technique, result, duration, loss });
         }
-        counters.count_failed_scan("syn", "UNKNOWN_HOST");
+        counters.count_failed_scan(Technique::Syn, "UNKNOWN_HOST");
         counters.add_ports(&PortTally {
             open: 2,
             closed: 1000,

@@ -17,6 +17,7 @@
 //! never becomes the state of a port.
 
 pub mod congestion;
+pub mod end;
 pub mod ledger;
 pub mod loss;
 mod measure;
@@ -43,6 +44,7 @@ use crate::port_set::PortSet;
 use crate::slots::Key;
 use crate::technique::Technique;
 use congestion::Controller;
+use end::ScanEnd;
 use ledger::{Counts, Ledger, PortState};
 use loss::{AnsweredExchange, LossMeter};
 use order::Order;
@@ -88,7 +90,7 @@ enum ScanState {
     /// and the next launch. The state ends with the last pass, or at the deadline of the scan.
     Pass(Pass),
     /// Every port has its final state, and no deadline is armed. This state is final.
-    Ended { is_complete: bool },
+    Ended(ScanEnd),
 }
 
 /// One scan. See the module's documentation.
@@ -298,18 +300,14 @@ impl Scan {
 
     /// Ends the scan with its results so far, if it runs: ports without a result remain untested.
     pub fn handle_end(&mut self) {
-        if self.is_running() {
-            self.state = ScanState::Ended { is_complete: false };
-            self.waiting.clear();
-        }
-        self.check_invariants();
+        self.on_end(ScanEnd::Stopped);
     }
 
     /// Counts the retransmissions so far, and ends the scan if its deadline has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.count_retransmissions(now, now - self.started_at);
         if now >= self.plan.ends_at {
-            self.handle_end();
+            self.on_end(ScanEnd::Deadline);
         }
     }
 
@@ -343,11 +341,6 @@ impl Scan {
     /// Whether the scan has not ended yet.
     pub const fn is_running(&self) -> bool {
         matches!(self.state, ScanState::Pass(_))
-    }
-
-    /// Whether all planned passes were finished; false while the scan runs.
-    pub const fn is_complete(&self) -> bool {
-        matches!(self.state, ScanState::Ended { is_complete: true })
     }
 
     /// Whether at least one exchange (a SYN and its answer) was lost.
@@ -462,10 +455,18 @@ impl Scan {
         self.ledger.ports(PortState::Filtered)
     }
 
+    fn on_end(&mut self, end: ScanEnd) {
+        if self.is_running() {
+            self.state = ScanState::Ended(end);
+            self.waiting.clear();
+        }
+        self.check_invariants();
+    }
+
     fn has_launch(&self) -> bool {
         match &self.state {
             ScanState::Pass(pass) => !pass.order.is_empty() || !self.waiting.is_empty(),
-            ScanState::Ended { .. } => false,
+            ScanState::Ended(_) => false,
         }
     }
 

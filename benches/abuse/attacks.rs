@@ -273,7 +273,7 @@ fn scans() -> Vec<Attack> {
             ..BASELINE
         },
         Attack {
-            name: "scans-everybody",
+            name: "scans-many-clients",
             about: "1,000 clients of 200 addresses scan 65,535 ports of loopback",
             script: Some(send_once(all_of_loopback)),
             size: Size { connections: 1000, sources: 200 },

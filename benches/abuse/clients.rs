@@ -48,15 +48,15 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    pub(crate) fn start(to: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn start(service: SocketAddr) -> io::Result<Self> {
         let must_stop = Arc::new(AtomicBool::new(false));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let clients: [Client; 3] = [fresh, kept, scans];
-        let open = listener.local_addr()?.port();
+        let targets = Targets { service, open: listener.local_addr()?.port() };
         let mut threads = Vec::new();
         for client in clients {
             let is_over = Arc::clone(&must_stop);
-            threads.push(std::thread::spawn(move || client((to, open), &is_over)));
+            threads.push(std::thread::spawn(move || client(targets, &is_over)));
         }
         // Accepts the connections of the scans, because a full backlog drops SYNs.
         std::thread::spawn(move || listener.incoming().for_each(drop));
@@ -76,8 +76,14 @@ impl Clients {
     }
 }
 
-/// The address of the service, and an open port of loopback.
-type Targets = (SocketAddr, u16);
+/// What the clients connect to and scan.
+#[derive(Clone, Copy, Debug)]
+struct Targets {
+    service: SocketAddr,
+    /// An open port of loopback.
+    open: u16,
+}
+
 type Client = fn(Targets, &AtomicBool) -> Measured;
 
 impl Measured {
@@ -95,18 +101,18 @@ impl Measured {
     }
 }
 
-fn fresh((to, _): Targets, is_over: &AtomicBool) -> Measured {
+fn fresh(targets: Targets, is_over: &AtomicBool) -> Measured {
     let mut measured = Measured::default();
     while !is_over.load(Ordering::Relaxed) {
         let begun = Instant::now();
-        let result = request_once(to, Some(SOURCE), "/healthz", ("", LIMIT));
+        let result = request_once(targets.service, Some(SOURCE), "/healthz", LIMIT, "");
         measured.add(begun, result.map(|(response, _)| response));
         std::thread::sleep(PAUSE);
     }
     measured
 }
 
-fn kept((to, _): Targets, is_over: &AtomicBool) -> Measured {
+fn kept(targets: Targets, is_over: &AtomicBool) -> Measured {
     let mut measured = Measured::default();
     let mut connection: Option<Connection> = None;
     while !is_over.load(Ordering::Relaxed) {
@@ -119,7 +125,7 @@ fn kept((to, _): Targets, is_over: &AtomicBool) -> Measured {
             // A client may repeat a request on a new connection if its idle one was closed (RFC
             // 9110 section 9.2.2). The time counts from the first attempt.
             measured.reopened += u64::from(connection.is_some());
-            result = Connection::open(to, Some(SOURCE), LIMIT).and_then(|mut open| {
+            result = Connection::open(targets.service, Some(SOURCE), LIMIT).and_then(|mut open| {
                 let response = open.get("/healthz", "");
                 connection = Some(open);
                 response
@@ -134,13 +140,14 @@ fn kept((to, _): Targets, is_over: &AtomicBool) -> Measured {
     measured
 }
 
-fn scans((to, open): Targets, is_over: &AtomicBool) -> Measured {
+fn scans(targets: Targets, is_over: &AtomicBool) -> Measured {
     let mut measured = Measured::default();
+    let open = targets.open;
     let target = format!("/open-ports?domain=127.0.0.1&ports=1,{open}");
     let expected = format!("\"open_ports\":[{open}]");
     while !is_over.load(Ordering::Relaxed) {
         let begun = Instant::now();
-        let result = request_once(to, Some(SOURCE), &target, ("", LIMIT));
+        let result = request_once(targets.service, Some(SOURCE), &target, LIMIT, "");
         if let Ok((response, _)) = &result
             && response.status == 200
             && !response.body.contains(&expected)

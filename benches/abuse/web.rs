@@ -144,7 +144,8 @@ pub(crate) fn request_once(
     to: SocketAddr,
     source: Option<IpAddr>,
     target: &str,
-    (fields, limit): (&str, Duration),
+    limit: Duration,
+    fields: &str,
 ) -> io::Result<(Response, Duration)> {
     let begun = Instant::now();
     let mut connection = Connection::open(to, source, limit)?;

@@ -84,6 +84,13 @@ impl Drop for Nginx {
     }
 }
 
+/// A server whose throughput is measured.
+#[derive(Clone, Copy)]
+struct Server {
+    address: SocketAddr,
+    process: u32,
+}
+
 /// Measures requests per second of nginx and of this project's service, in alternation.
 pub(crate) fn throughput() -> Result<Figures, String> {
     find_program("wrk").ok_or("wrk is not installed")?;
@@ -92,9 +99,10 @@ pub(crate) fn throughput() -> Result<Figures, String> {
         .start(Vec::new())
         .map_err(|error| error.to_string())?;
     let (nginx, service) = (Nginx::start()?, Service::start(&[])?);
-    let (peer, own) = ((nginx.address, nginx.worker()?), (service.address, service.id()));
+    let peer = Server { address: nginx.address, process: nginx.worker()? };
+    let own = Server { address: service.address, process: service.id() };
     let mut figures = Vec::new();
-    for (at, path, connections, names) in [
+    for (server, path, connections, names) in [
         (peer, "/healthz", 1, ["nginx_1", "nginx_1_cpu"]),
         (own, "/healthz", 1, ["healthz_1", "healthz_1_cpu"]),
         (own, INVALID, 1, ["invalid_1", "invalid_1_cpu"]),
@@ -102,7 +110,7 @@ pub(crate) fn throughput() -> Result<Figures, String> {
         (own, "/healthz", 64, ["healthz_64", "healthz_64_cpu"]),
         (own, INVALID, 64, ["invalid_64", "invalid_64_cpu"]),
     ] {
-        let (address, process) = at;
+        let Server { address, process } = server;
         let before = cpu_seconds(process)?;
         let (rate, requests) = wrk(address, path, connections)?;
         let cpu_micros = (cpu_seconds(process)? - before) * 1e6 / requests;

@@ -146,7 +146,7 @@ fn compare(plan: &Plan) -> Result<(), Box<dyn Error>> {
             for (tool, absence) in tools.filter(|(tool, _)| tool.suits(case)) {
                 let result = match absence {
                     Some(why) => Err(why.clone()),
-                    None => run_cell(case, tool, (round, plan.limit)),
+                    None => run_cell(case, tool, round, plan.limit),
                 };
                 let run = Run { case: *case, tool: *tool, round, result };
                 println!("round {round}/{}: {}", plan.rounds, in_short(&run));
@@ -159,7 +159,7 @@ fn compare(plan: &Plan) -> Result<(), Box<dyn Error>> {
             load_runs.push(LoadRun { load: load.name, round, result });
         }
         // The report is written after each round, so that an aborted run leaves one.
-        write_report(plan, (&runs, &load_runs))?;
+        write_report(plan, &runs, &load_runs)?;
     }
     println!("written to {}", plan.out.display());
     Ok(())
@@ -178,8 +178,7 @@ fn in_short(run: &Run) -> String {
     }
 }
 
-fn write_report(plan: &Plan, what: (&[Run], &[LoadRun])) -> Result<(), Box<dyn Error>> {
-    let (runs, load_runs) = what;
+fn write_report(plan: &Plan, runs: &[Run], load_runs: &[LoadRun]) -> Result<(), Box<dyn Error>> {
     let write = |name: &str, text: String| std::fs::write(Path::new(&plan.out).join(name), text);
     write("runs.json", serde_json::to_string_pretty(&report::json(runs, load_runs))?)?;
     let scans = report::markdown(&plan.cases, &plan.tools, runs);
@@ -193,8 +192,8 @@ fn write_report(plan: &Plan, what: (&[Run], &[LoadRun])) -> Result<(), Box<dyn E
 }
 
 /// Runs a tool in its own process. An error of the process is the failure of this run.
-fn run_cell(case: &Case, tool: &Tool, what: (u64, Duration)) -> Result<Measured, String> {
-    let (round, limit) = (what.0.to_string(), what.1.as_secs().to_string());
+fn run_cell(case: &Case, tool: &Tool, round: u64, limit: Duration) -> Result<Measured, String> {
+    let (round, limit) = (round.to_string(), limit.as_secs().to_string());
     let value = run_child(&[case.name, tool.name, &round, &limit])?;
     let measured = || {
         Some(Measured {

@@ -15,9 +15,9 @@ use super::wire::{Packet, Segment, flag};
 
 /// When a host stops answering for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Death {
+pub(crate) enum DownAfter {
     /// After this time since its first packet.
-    After(Duration),
+    Time(Duration),
     /// After this number of packets.
     Packets(u64),
 }
@@ -31,17 +31,17 @@ pub(crate) struct RttChange {
 
 /// The periods of a host that is silent from time to time. They start at its first packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Naps {
+pub(crate) struct Outages {
     /// The time in which the host answers. Each period begins with it.
-    pub(crate) awake: Duration,
+    pub(crate) up: Duration,
     /// The time in which the host is silent.
-    pub(crate) asleep: Duration,
+    pub(crate) down: Duration,
 }
 
-impl Naps {
-    fn is_asleep(self, age: Duration) -> bool {
-        let round = (self.awake + self.asleep).as_nanos().max(1);
-        age.as_nanos() % round >= self.awake.as_nanos()
+impl Outages {
+    fn is_down(self, age: Duration) -> bool {
+        let round = (self.up + self.down).as_nanos().max(1);
+        age.as_nanos() % round >= self.up.as_nanos()
     }
 }
 
@@ -62,10 +62,10 @@ pub(crate) struct Host {
     pub(crate) rst_per_second: Option<u32>,
     /// The maximum number of SYNs per second. Further ones are dropped, as by a firewall.
     pub(crate) syn_per_second: Option<u32>,
-    pub(crate) dies: Option<Death>,
+    pub(crate) down_after: Option<DownAfter>,
     /// The time since its first packet after which the host begins to answer.
-    pub(crate) wakes_after: Option<Duration>,
-    pub(crate) naps: Option<Naps>,
+    pub(crate) up_after: Option<Duration>,
+    pub(crate) outages: Option<Outages>,
     pub(crate) rtt_change: Option<RttChange>,
     /// The seed of the random losses. With equal seeds and packets, the same packets are lost.
     pub(crate) seed: u64,
@@ -82,9 +82,9 @@ impl Host {
             ports: Arc::new(Ports::new(Port::Closed)),
             rst_per_second: None,
             syn_per_second: None,
-            dies: None,
-            wakes_after: None,
-            naps: None,
+            down_after: None,
+            up_after: None,
+            outages: None,
             rtt_change: None,
             seed: 1,
         }
@@ -171,15 +171,15 @@ impl HostModel {
     pub(super) fn handle(&mut self, now: Instant, segment: &Segment<'_>) -> Fate {
         assert_eq!(segment.target.ip(), self.host.address, "the segment is for another host");
         let first_packet_at = *self.first_packet_at.get_or_insert(now);
-        let is_dead = match self.host.dies {
+        let is_down = match self.host.down_after {
             None => false,
-            Some(Death::After(age)) => now.duration_since(first_packet_at) >= age,
-            Some(Death::Packets(count)) => self.packets >= count,
+            Some(DownAfter::Time(age)) => now.duration_since(first_packet_at) >= age,
+            Some(DownAfter::Packets(count)) => self.packets >= count,
         };
         self.packets += 1;
         let age = now.duration_since(first_packet_at);
-        let is_dead = is_dead || self.host.wakes_after.is_some_and(|after| age < after);
-        if is_dead || self.host.naps.is_some_and(|naps| naps.is_asleep(age)) {
+        let is_down = is_down || self.host.up_after.is_some_and(|after| age < after);
+        if is_down || self.host.outages.is_some_and(|outages| outages.is_down(age)) {
             return Fate::Dead;
         }
         if self.random.is_hit(self.host.loss_to) {

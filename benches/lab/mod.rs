@@ -32,7 +32,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 #[allow(unused_imports, reason = "each program that includes the lab uses a part of it")]
-pub(crate) use host::{Death, Host, Naps, RttChange};
+pub(crate) use host::{DownAfter, Host, Outages, RttChange};
 #[allow(unused_imports, reason = "each program that includes the lab uses a part of it")]
 pub(crate) use link::{Ban, Bursts, Direction, Dropped, HalfOpenTable, Link, Reorder};
 #[allow(unused_imports, reason = "each program that includes the lab uses a part of it")]

@@ -9,8 +9,8 @@ use std::time::Duration;
 use lexopt::{Arg, ValueExt};
 
 use crate::lab::{
-    self, Ban, Bursts, Death, HOST_ADDRESS, HalfOpenTable, Host, Link, Medium, Naps, Port, Reorder,
-    RttChange, Unreachable,
+    self, Ban, Bursts, DownAfter, HOST_ADDRESS, HalfOpenTable, Host, Link, Medium, Outages, Port,
+    Reorder, RttChange, Unreachable,
 };
 
 pub(crate) const HELP: &str = "\
@@ -39,9 +39,9 @@ The hosts, which are all equal:
     --rest KIND         kind of all other ports [closed]
     --rst-limit N       maximum RSTs per second
     --syn-limit N       maximum SYNs per second that reach the host
-    --dies-after D|N    silent from D after the first packet, or after N packets
-    --wakes-after D     silent until D after the first packet
-    --naps D:D          answers for the first time, is silent for the second, and repeats this
+    --down-after D|N    silent from D after the first packet, or after N packets
+    --up-after D        silent until D after the first packet
+    --outages D:D       answers for the first time, is silent for the second, and repeats this
 
 The link, which all hosts share:
     --rate N            a bottleneck of N packets per second in each direction [none]
@@ -195,16 +195,16 @@ fn apply_to_host(host: &mut Host, name: &str, value: &str) -> Result<(), Box<dyn
         "rest" => *host = host.clone().rest(port_kind(value)?),
         "rst-limit" => host.rst_per_second = Some(value.parse()?),
         "syn-limit" => host.syn_per_second = Some(value.parse()?),
-        "dies-after" => {
-            host.dies = Some(match value.parse() {
-                Ok(packets) => Death::Packets(packets),
-                Err(_) => Death::After(duration(value)?),
+        "down-after" => {
+            host.down_after = Some(match value.parse() {
+                Ok(packets) => DownAfter::Packets(packets),
+                Err(_) => DownAfter::Time(duration(value)?),
             });
         }
-        "wakes-after" => host.wakes_after = Some(duration(value)?),
-        "naps" => {
-            let (awake, asleep) = halves(value, "D:D")?;
-            host.naps = Some(Naps { awake: duration(awake)?, asleep: duration(asleep)? });
+        "up-after" => host.up_after = Some(duration(value)?),
+        "outages" => {
+            let (up, down) = halves(value, "D:D")?;
+            host.outages = Some(Outages { up: duration(up)?, down: duration(down)? });
         }
         _ => return Err("there is no such option".into()),
     }

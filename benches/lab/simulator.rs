@@ -119,7 +119,7 @@ impl Simulator {
         self.stats.syns += u64::from(is_syn);
         let header = Header { source: segment.source, target: segment.target, is_syn };
         if let Ok(arrived_at) = self.link.forward(now, &header) {
-            self.handle_segment(arrived_at, (&header, &segment), place);
+            self.handle_segment(arrived_at, &header, &segment, place);
         }
         assert_eq!(
             self.stats().decided(),
@@ -129,8 +129,13 @@ impl Simulator {
     }
 
     /// Handles a segment that has passed the link and reached its host.
-    fn handle_segment(&mut self, now: Instant, what: (&Header, &Segment<'_>), place: usize) {
-        let (header, segment) = what;
+    fn handle_segment(
+        &mut self,
+        now: Instant,
+        header: &Header,
+        segment: &Segment<'_>,
+        place: usize,
+    ) {
         let host = &mut self.hosts[place];
         match host.handle(now, segment) {
             Fate::Answered(packet) => {

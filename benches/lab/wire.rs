@@ -92,10 +92,11 @@ impl<'a> Segment<'a> {
         tcp[12] = (TCP_HEADER_BYTES as u8 / 4) << 4;
         tcp[13] = flags;
         tcp[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
-        let sum = pseudo_sum(self.target.ip(), self.source.ip(), (PROTOCOL_TCP, tcp.len()));
+        let header = self.answer_header(PROTOCOL_TCP);
+        let sum = header.pseudo_sum(tcp.len());
         let checksum = checksum(sum, &tcp);
         tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
-        Packet::new(self.target.ip(), self.source.ip(), (PROTOCOL_TCP, &tcp))
+        Packet::new(header, &tcp)
     }
 
     /// Returns the ICMP error that answers this segment (RFC 792; RFC 4443 section 3.1).
@@ -117,13 +118,19 @@ impl<'a> Segment<'a> {
         icmp[1] = code;
         icmp[8..8 + quote.len()].copy_from_slice(quote);
         let icmp = &mut icmp[..8 + quote.len()];
+        let header = self.answer_header(protocol);
         let sum = match protocol {
-            PROTOCOL_ICMP6 => pseudo_sum(self.target.ip(), self.source.ip(), (58, icmp.len())),
+            PROTOCOL_ICMP6 => header.pseudo_sum(icmp.len()),
             _ => 0,
         };
         let checksum = checksum(sum, icmp);
         icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
-        Packet::new(self.target.ip(), self.source.ip(), (protocol, icmp))
+        Packet::new(header, icmp)
+    }
+
+    /// The addresses of a packet that answers this segment.
+    const fn answer_header(&self, protocol: u8) -> IpHeader {
+        IpHeader { source: self.target.ip(), target: self.source.ip(), protocol }
     }
 }
 
@@ -167,17 +174,18 @@ impl Packet {
         (icmp[24], icmp[25]) = (2, 1);
         icmp[26..32].copy_from_slice(&mac);
         let (source, target) = (IpAddr::V6(neighbour), IpAddr::V6(receiver));
-        let sum = pseudo_sum(source, target, (PROTOCOL_ICMP6, icmp.len()));
-        let checksum = checksum(sum, &icmp);
+        let header = IpHeader { source, target, protocol: PROTOCOL_ICMP6 };
+        let checksum = checksum(header.pseudo_sum(icmp.len()), &icmp);
         icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
-        let mut packet = Self::new(source, target, (PROTOCOL_ICMP6, &icmp));
+        let mut packet = Self::new(header, &icmp);
         // The kernel ignores advertisements that a router may have forwarded.
         packet.bytes[7] = 255;
         packet
     }
 
-    /// Puts `(protocol, payload)` into an IP packet. Both addresses must be of one family.
-    fn new(source: IpAddr, target: IpAddr, (protocol, payload): (u8, &[u8])) -> Self {
+    /// Puts the payload into an IP packet.
+    fn new(header: IpHeader, payload: &[u8]) -> Self {
+        let IpHeader { source, target, protocol } = header;
         let mut bytes = [0; Packet::BYTES_MAX];
         let header_bytes = match (source, target) {
             (IpAddr::V4(source), IpAddr::V4(target)) => {
@@ -227,17 +235,25 @@ impl Packet {
     }
 }
 
-/// Returns the sum over the pseudo header of TCP and ICMPv6: both addresses, the protocol and the
-/// length (RFC 9293 section 3.1, RFC 8200 section 8.1).
-fn pseudo_sum(source: IpAddr, target: IpAddr, (protocol, length): (u8, usize)) -> u32 {
-    let addresses = match (source, target) {
-        (IpAddr::V4(source), IpAddr::V4(target)) => sum(&source.octets()) + sum(&target.octets()),
-        (IpAddr::V6(source), IpAddr::V6(target)) => sum(&source.octets()) + sum(&target.octets()),
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
-            unreachable!("a segment's two addresses come from one header")
-        }
-    };
-    addresses + u32::from(protocol) + length as u32
+/// The fields of an IP header that are not the same in all packets. Both addresses are of one
+/// family.
+#[derive(Clone, Copy, Debug)]
+struct IpHeader {
+    source: IpAddr,
+    target: IpAddr,
+    protocol: u8,
+}
+
+impl IpHeader {
+    /// Returns the sum over the pseudo header of TCP and ICMPv6: both addresses, the protocol and
+    /// the length (RFC 9293 section 3.1, RFC 8200 section 8.1).
+    fn pseudo_sum(self, length: usize) -> u32 {
+        let octets = |address: IpAddr| match address {
+            IpAddr::V4(address) => sum(&address.octets()),
+            IpAddr::V6(address) => sum(&address.octets()),
+        };
+        octets(self.source) + octets(self.target) + u32::from(self.protocol) + length as u32
+    }
 }
 
 /// Returns the Internet checksum (RFC 1071) of `bytes`, whose own checksum field is still zero.

@@ -10,8 +10,8 @@ use openports::event::local_drops::LocalDrops;
 use openports::event::{Outcome, ProcessFiles, RouteResult, Shortage, Signal, Transport};
 use openports::event_loop::EventLoop;
 use openports::kernel::{
-    Accepted, IoStep, Kernel, NameFileTexts, Past, ProbeStep, RawOptions, RawPacket, RawQueue,
-    RawReceiveStep, RawSendStep, Readiness, Received, Source, Token,
+    Accepted, EventSource, IoStep, Kernel, NameFileTexts, Past, ProbeStep, RawOptions, RawPacket,
+    RawQueue, RawReceiveStep, RawSendStep, Readiness, Received, Token,
 };
 
 pub(crate) struct RefusingKernel {
@@ -80,8 +80,8 @@ impl Kernel for RefusingKernel {
         Ok(())
     }
 
-    fn register(&mut self, source: Source<'_, Self>, token: Token) -> io::Result<()> {
-        if let Source::Socket(Socket::Client) = source {
+    fn register(&mut self, source: EventSource<'_, Self>, token: Token) -> io::Result<()> {
+        if let EventSource::Socket(Socket::Client) = source {
             self.client = Some(token);
         }
         Ok(())

@@ -136,7 +136,7 @@ fn soak(plan: &Plan) -> Result<(), Box<dyn Error>> {
         counts: vec![0; ROUNDS.len()],
         wrong: Vec::new(),
     };
-    let ended = run.run_rounds(plan, &service, (&world, &checks));
+    let ended = run.run_rounds(plan, &service, &world, &checks);
     is_over.store(true, Ordering::Relaxed);
     drop(checker.join());
     ended?;
@@ -144,7 +144,7 @@ fn soak(plan: &Plan) -> Result<(), Box<dyn Error>> {
         Some(_) => None,
         None => Some(service.descriptors().ok_or(gone)?),
     };
-    let end = (service.memory_kb("RssAnon").ok_or(gone)?, leaked);
+    let own_kb = service.memory_kb("RssAnon").ok_or(gone)?;
     let own_losses = lab.stats().own_losses();
     service.terminate()?;
     let exit = service.wait(LIMIT).ok_or("the service does not exit after SIGTERM")?;
@@ -152,7 +152,8 @@ fn soak(plan: &Plan) -> Result<(), Box<dyn Error>> {
     println!("the lab itself lost {own_losses} packets; the service exited with {}", exit.0);
     std::fs::write(plan.out.join("soak.md"), run.report())?;
     std::fs::write(plan.out.join("soak.svg"), chart::draw(run.samples.all()))?;
-    let faults = run.faults(end, &checks.lock().unwrap_or_else(PoisonError::into_inner));
+    let checks = checks.lock().unwrap_or_else(PoisonError::into_inner);
+    let faults = run.faults(own_kb, leaked, &checks);
     match (faults, exit.0.success()) {
         (faults, true) if faults.is_empty() => {
             // CI counts steps by lines of this form.
@@ -216,7 +217,8 @@ impl Run {
         &mut self,
         plan: &Plan,
         service: &Service,
-        (world, checks): (&World, &Mutex<Checks>),
+        world: &World,
+        checks: &Mutex<Checks>,
     ) -> Result<(), Box<dyn Error>> {
         let begun = Instant::now();
         let mut sampled = begun;
@@ -237,7 +239,7 @@ impl Run {
             let is_over = number >= 2 * ROUNDS.len() && begun.elapsed() >= plan.length;
             if sampled.elapsed() >= SAMPLE_EVERY || is_over || number == ROUNDS.len() {
                 sampled = Instant::now();
-                self.sample(service, (checks, begun.elapsed()))?;
+                self.sample(service, checks, begun.elapsed())?;
                 std::fs::write(plan.out.join("samples.csv"), self.samples.csv())?;
             }
             if number == ROUNDS.len() {
@@ -254,7 +256,8 @@ impl Run {
     fn sample(
         &mut self,
         service: &Service,
-        (checks, at): (&Mutex<Checks>, Duration),
+        checks: &Mutex<Checks>,
+        at: Duration,
     ) -> Result<(), Box<dyn Error>> {
         // The service closes the connections and sockets of the last round meanwhile.
         std::thread::sleep(Duration::from_millis(200));
@@ -287,7 +290,7 @@ impl Run {
 
     /// Returns the wrong responses, and faults of the own memory at the end and of the number of
     /// descriptors, if more than at first stayed open.
-    fn faults(&self, (own_kb, leaked): (u64, Option<usize>), checks: &Checks) -> Vec<String> {
+    fn faults(&self, own_kb: u64, leaked: Option<usize>, checks: &Checks) -> Vec<String> {
         let mut faults: Vec<String> = self.wrong.iter().chain(&checks.failures).cloned().collect();
         if let Some(descriptors) = leaked {
             let most = self.at_rest;

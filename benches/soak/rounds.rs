@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::LIMIT;
-use crate::lab::{HOST_ADDRESS, Host, Naps, Port, TEN_PORTS, Unreachable};
+use crate::lab::{HOST_ADDRESS, Host, Outages, Port, TEN_PORTS, Unreachable};
 use crate::nameserver::{A, NameServer, Record, Reply};
 use crate::web::{Connection, Response, request_once};
 
@@ -22,7 +22,7 @@ pub(crate) type Round = (&'static str, fn(&World, &mut Rng) -> Outcome);
 
 /// All rounds. One of them is chosen at random each time.
 pub(crate) const ROUNDS: &[Round] = &[
-    ("200 requests on one connection", kept),
+    ("200 requests on one connection", keep_alive),
     ("50 connections, one request each", one_shot),
     ("loopback, every port", loopback_all),
     ("loopback, some ports", loopback_some),
@@ -38,7 +38,7 @@ pub(crate) const ROUNDS: &[Round] = &[
     ("a host that loses 5 % each way", lossy),
     ("a silent host", silent),
     ("a host behind ICMP errors", unreachable),
-    ("a host that is silent from time to time", napping),
+    ("a host that is silent from time to time", outages),
     ("a host of 500 RST a second", limited),
     ("a host that answers on every second port", mixed),
 ];
@@ -50,7 +50,7 @@ const SECRET: &str = "Authorization: Bearer the-secret-of-the-soak\r\n";
 const LOSSY: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 2);
 const SILENT: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 3);
 const BEHIND: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 4);
-const NAPPING: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 5);
+const WITH_OUTAGES: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 5);
 const LIMITED: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 6);
 const MIXED: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 7);
 
@@ -60,13 +60,13 @@ pub(crate) fn hosts() -> Vec<Host> {
         let host = Host::new(address).rtt(Duration::from_millis(rtt));
         host.ports(&TEN_PORTS, Port::Open)
     };
-    let naps = Naps { awake: Duration::from_secs(7), asleep: Duration::from_secs(5) };
+    let outages = Outages { up: Duration::from_secs(7), down: Duration::from_secs(5) };
     vec![
         host(HOST_ADDRESS, 20),
         host(LOSSY, 30).loss(0.05),
         host(SILENT, 20).rest(Port::Silent),
         host(BEHIND, 2).rest(Port::Unreachable(Unreachable::Host)),
-        Host { naps: Some(naps), ..host(NAPPING, 10) },
+        Host { outages: Some(outages), ..host(WITH_OUTAGES, 10) },
         Host { rst_per_second: Some(500), ..host(LIMITED, 20) },
         host(MIXED, 20).loss(0.01).every(2, Port::Silent),
     ]
@@ -96,12 +96,12 @@ impl World {
             Some(name) if name.starts_with("host") => Reply::Records(Vec::new()),
             Some("cut") if query.is_tcp => query.answer(HOST_ADDRESS),
             Some("cut") => Reply::Truncated,
-            Some("liar") if query.kind == A => {
+            Some("forged") if query.kind == A => {
                 Reply::Forged(vec![Record::address(&query.name, HOST_ADDRESS)])
             }
-            Some("liar") => Reply::Records(Vec::new()),
+            Some("forged") => Reply::Records(Vec::new()),
             Some("broken") => Reply::Code(2),
-            Some("mute") => Reply::Silence,
+            Some("silent") => Reply::Silence,
             Some(_) | None => Reply::Code(3),
         });
         let options = "nameserver 127.0.0.53\noptions timeout:1 attempts:2\n";
@@ -118,7 +118,7 @@ impl World {
     }
 
     fn get(&self, target: &str, fields: &str) -> Result<Response, String> {
-        let result = request_once(self.service, None, target, (fields, LIMIT));
+        let result = request_once(self.service, None, target, LIMIT, fields);
         result.map(|(response, _)| response).map_err(|error| format!("{target}: {error}"))
     }
 
@@ -195,7 +195,7 @@ fn some_ports(rng: &mut Rng) -> (String, u64) {
     (format!("{},{first}-{}", list.join(","), first + 989), ports.len() as u64)
 }
 
-fn kept(world: &World, _: &mut Rng) -> Outcome {
+fn keep_alive(world: &World, _: &mut Rng) -> Outcome {
     let failed = |error: io::Error| error.to_string();
     let mut connection = Connection::open(world.service, None, LIMIT).map_err(failed)?;
     for index in 0..200 {
@@ -359,11 +359,11 @@ fn names(world: &World, _: &mut Rng) -> Outcome {
         expect("the address", &summary["address"], &HOST_ADDRESS.to_string().into())?;
         check_exact(&summary, 6, &BTreeSet::from([22]))?;
     }
-    check_exact(&world.scan("domain=liar.soak.example&ports=22")?, 1, &BTreeSet::from([22]))?;
+    check_exact(&world.scan("domain=forged.soak.example&ports=22")?, 1, &BTreeSet::from([22]))?;
     for (name, status) in [
         (format!("none{fresh}.soak.example"), 422),
         ("broken.soak.example".to_owned(), 502),
-        ("mute.soak.example".to_owned(), 504),
+        ("silent.soak.example".to_owned(), 504),
     ] {
         let target = format!("/open-ports?domain={name}&toPort=1&deadline=2s");
         expect(&name, world.get(&target, SECRET)?.status, status)?;
@@ -434,9 +434,10 @@ fn unreachable(world: &World, rng: &mut Rng) -> Outcome {
     expect("closed ports", count(&summary, "closed"), 0)
 }
 
-fn napping(world: &World, rng: &mut Rng) -> Outcome {
+fn outages(world: &World, rng: &mut Rng) -> Outcome {
     let (list, total) = some_ports(rng);
-    let query = format!("domain={NAPPING}&ports={list}&timeout=1500ms&include=closed&retries=1");
+    let query =
+        format!("domain={WITH_OUTAGES}&ports={list}&timeout=1500ms&include=closed&retries=1");
     let summary = world.scan(&query)?;
     check_sum(&summary, total, &ten())?;
     check_not_closed(&summary)

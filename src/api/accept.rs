@@ -51,14 +51,13 @@ impl Form {
         }
     }
 
-    /// The type and the subtype.
     const fn media_type(self) -> MediaType {
         match self {
-            Self::Json => ("application", "json"),
-            Self::Text => ("text", "plain"),
-            Self::Csv => ("text", "csv"),
-            Self::Ndjson => ("application", "x-ndjson"),
-            Self::EventStream => ("text", "event-stream"),
+            Self::Json => MediaType { kind: "application", subtype: "json" },
+            Self::Text => MediaType { kind: "text", subtype: "plain" },
+            Self::Csv => MediaType { kind: "text", subtype: "csv" },
+            Self::Ndjson => MediaType { kind: "application", subtype: "x-ndjson" },
+            Self::EventStream => MediaType { kind: "text", subtype: "event-stream" },
         }
     }
 }
@@ -84,14 +83,19 @@ pub fn negotiate<'a>(lines: impl Iterator<Item = &'a str>) -> Option<Form> {
 /// do. A client that accepts every type, such as curl, is not a browser.
 pub fn prefers_page<'a>(lines: impl Iterator<Item = &'a str>) -> bool {
     let ranges = parse_ranges(lines);
-    weight_of(("text", "html"), &ranges) > weight_of(Form::Text.media_type(), &ranges)
+    let page = MediaType { kind: "text", subtype: "html" };
+    weight_of(page, &ranges) > weight_of(Form::Text.media_type(), &ranges)
 }
 
 /// A quality value in thousandths, 0 to 1000.
 type Weight = u16;
 
 /// A type and a subtype.
-type MediaType = (&'static str, &'static str);
+#[derive(Clone, Copy, Debug)]
+struct MediaType {
+    kind: &'static str,
+    subtype: &'static str,
+}
 
 /// The media ranges of a list. Parameters other than `q` are ignored: no form of this service has a
 /// significant parameter, and `application/json;charset=utf-8` means JSON.
@@ -138,7 +142,8 @@ impl<'a> Range<'a> {
     }
 
     /// How specifically the range names the type; `None` if it does not match.
-    fn specificity(&self, (kind, subtype): MediaType) -> Option<u8> {
+    fn specificity(&self, media: MediaType) -> Option<u8> {
+        let MediaType { kind, subtype } = media;
         let names = |range: &str, word| range.eq_ignore_ascii_case(word);
         match (self.kind, self.subtype) {
             ("*", _) => Some(0),
@@ -210,7 +215,7 @@ mod tests {
     #[test]
     fn each_form_is_chosen_by_its_media_type_in_any_case() {
         for form in Form::ALL {
-            let (kind, subtype) = form.media_type();
+            let MediaType { kind, subtype } = form.media_type();
             check(&[&format!("{kind}/{subtype}")], Some(form));
             check(&[&format!("{kind}/{subtype}").to_uppercase()], Some(form));
             assert!(form.content_type().starts_with(&format!("{kind}/{subtype}")));

@@ -17,6 +17,9 @@ use crate::scan::options::{Addresses, Include, Retries, Timeout, parse_concurren
 use crate::target_spec::Spec;
 use crate::technique::Technique;
 
+/// Where the service listens, and where a health check looks for it.
+const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
+
 const SERVE: &[Subcommand] = &[Subcommand::Serve];
 const SCAN: &[Subcommand] = &[Subcommand::Scan];
 const BOTH: &[Subcommand] = &[Subcommand::Serve, Subcommand::Scan];
@@ -27,7 +30,7 @@ pub(super) const FLAGS: [Flag; 43] = [
     Flag::row(
         SERVE,
         "listen ADDRESS:PORT",
-        Value("127.0.0.1:8080"),
+        Value(LISTEN_DEFAULT),
         "serve here or at unix:PATH; port 0: any; repeatable",
         |it, text| push(&mut it.listen, text.parse()),
     )
@@ -35,7 +38,7 @@ pub(super) const FLAGS: [Flag; 43] = [
     Flag::row(
         HEALTHCHECK,
         "listen ADDRESS:PORT",
-        Value("127.0.0.1:8080"),
+        Value(LISTEN_DEFAULT),
         "ask the service that listens here; the first counts",
         |it, text| push(&mut it.listen, text.parse()),
     )

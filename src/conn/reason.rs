@@ -1,4 +1,4 @@
-//! The reasons for which a connection ends, for the protocol, the metrics and the log.
+//! The reasons for which a connection ends, for the protocol and the metrics.
 
 /// The reason for which a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl CloseReason {
         Self::Evicted,
     ];
 
-    /// The metric label and the word for the log.
+    /// The metric label.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Done => "done",

@@ -7,6 +7,7 @@
 //! Invariant: the number of taken shares equals the number of scans that run for clients (`core`
 //! compares them).
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use super::options::Options;
 use crate::access::browser::{BrowserHeaders, HostGuard};
 use crate::access::forwarded::{Hops, Proxies};
 use crate::access::quota::{Quota, Share};
-use crate::access::token::BearerToken;
+use crate::access::token::{BearerToken, TokenError};
 use crate::api::Route;
 use crate::api::problem::{Cause, Problem, sentence};
 use crate::http::{Field, Method, Request};
@@ -40,10 +41,28 @@ pub(super) struct Load {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServiceStage {
     Serving,
-    /// A signal has arrived: the service is not ready, and still serves requests.
-    Leaving,
+    /// A signal has arrived. The service still serves requests.
+    NotReady,
     /// The listeners are closed, and no new scan begins.
     Closed,
+}
+
+/// The reason why the token file gives no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenFileError {
+    /// The file cannot be read, or everybody can read it.
+    Unreadable,
+    /// The text of the file is not a token.
+    NoToken(TokenError),
+}
+
+impl fmt::Display for TokenFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable => f.write_str("the file cannot be read, or everybody can read it"),
+            Self::NoToken(error) => error.fmt(f),
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -89,15 +108,15 @@ impl Admission {
         &mut self,
         now: Instant,
         text: Option<&[u8]>,
-    ) -> Result<(), String> {
+    ) -> Result<(), TokenFileError> {
         self.token_read_at = Some(now);
         match text.map(BearerToken::parse) {
             Some(Ok(token)) => {
                 self.token = Some(token);
                 Ok(())
             }
-            Some(Err(error)) => Err(error.to_string()),
-            None => Err("the file cannot be read, or everybody can read it".to_owned()),
+            Some(Err(error)) => Err(TokenFileError::NoToken(error)),
+            None => Err(TokenFileError::Unreadable),
         }
     }
 

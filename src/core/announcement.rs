@@ -29,7 +29,6 @@ pub(super) enum TokenUse {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bound<'a> {
     pub(super) listeners: &'a [Listen],
-    /// The limit of descriptors.
     pub(super) descriptors: usize,
     pub(super) token: TokenUse,
 }

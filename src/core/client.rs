@@ -22,7 +22,6 @@ use crate::slots::Key;
 pub(super) struct Client {
     /// The protocol state of the connection.
     pub(super) conn: Conn,
-    /// The key of its socket.
     pub(super) socket: Key,
     pub(super) activity: Activity,
     /// Whether the client is in the queue of clients to be served.

@@ -147,7 +147,7 @@ impl Clients {
             return;
         }
         let full_len = self.table.len();
-        for _ in 0..self.eviction.handle_backlog() {
+        for _ in 0..self.eviction.handle_accept_backlog() {
             let Some(key) = self.evictable() else { break };
             self.close(key, CloseReason::Evicted);
         }
@@ -455,7 +455,6 @@ fn scanning_mut(table: &mut Slots<Box<Client>>, key: Key) -> (&mut Conn, &mut Ac
 
 #[cfg(test)]
 impl Clients {
-    /// The client with this key.
     pub(super) fn client(&self, key: Key) -> Option<&Client> {
         self.table.get(key).map(|client| &**client)
     }

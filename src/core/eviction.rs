@@ -38,7 +38,7 @@ pub(super) struct Eviction {
     /// displaces few others.
     ahead: usize,
     /// Whether clients waited in this tick.
-    has_backlog: bool,
+    has_accept_backlog: bool,
     /// The time of the tick. It determines which clients are evictable until the next tick.
     ticked_at: Option<Instant>,
     /// How long a client may be silent while connections are at their cap.
@@ -53,7 +53,7 @@ impl Eviction {
         Self {
             left: EVICTIONS_PER_TICK,
             ahead: EVICTIONS_PER_TICK,
-            has_backlog: false,
+            has_accept_backlog: false,
             ticked_at: None,
             silence_grace,
         }
@@ -62,7 +62,7 @@ impl Eviction {
     /// A tick begins.
     pub(super) fn handle_tick(&mut self, now: Instant) {
         self.left = EVICTIONS_PER_TICK;
-        self.ahead = match std::mem::take(&mut self.has_backlog) {
+        self.ahead = match std::mem::take(&mut self.has_accept_backlog) {
             true => EVICTIONS_AHEAD_MAX.min(2 * self.ahead),
             false => EVICTIONS_PER_TICK,
         };
@@ -76,8 +76,8 @@ impl Eviction {
 
     /// Clients wait although this tick permits no more evictions. Returns the number of clients to
     /// close for them, so that they are accepted in the next tick.
-    pub(super) const fn handle_backlog(&mut self) -> usize {
-        self.has_backlog = true;
+    pub(super) const fn handle_accept_backlog(&mut self) -> usize {
+        self.has_accept_backlog = true;
         self.ahead
     }
 

@@ -54,7 +54,6 @@ impl ExchangeKind {
 }
 
 impl Exchange {
-    /// The request of a client.
     pub(super) fn new(now: Instant, client_ip: IpAddr, request: &Request) -> Self {
         Self {
             method: request.method,

@@ -18,9 +18,7 @@ use crate::slots::Key;
 /// One request to scan.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// The request.
     pub(super) request: ScanRequest,
-    /// The owner of the job.
     pub(super) owner: Owner,
     /// The time at which the job was started.
     pub(super) started_at: Instant,
@@ -38,7 +36,7 @@ pub(super) enum JobState {
     /// The kernel determines a route to each address. No deadline is armed, because the results
     /// arrive within the same flush.
     Routing { candidates: Vec<RoutedAddress>, awaited: usize },
-    /// Scans run, or have ended and wait for [`Jobs::remove`].
+    /// Scans run, or have ended and wait for [`super::jobs::Jobs::remove`].
     Scanning { scans: Vec<ScanRef> },
 }
 

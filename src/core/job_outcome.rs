@@ -19,31 +19,29 @@ use crate::port_set::PortSet;
 use crate::report::log::Record;
 use crate::report::{PortTally, ScanRecord};
 use crate::scan::Scan;
+use crate::scan::end::ScanEnd;
 use crate::scan::ledger::{Counts, PortState};
 use crate::scan::options::{Addresses, Include};
 use crate::scan::summary::{AddressPorts, AddressResult, Details, OpenRtt, Services, Summary};
 use crate::service_names::Names;
 use crate::technique::Technique;
 
-/// The result of a scan: the label of the metric and the word for the log.
+/// The result of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ScanEnd {
-    /// Every port of every address was probed as planned.
-    Complete,
-    /// The deadline passed first.
-    Partial,
+pub(super) enum JobResult {
+    /// The scans have ended. If one of them is not complete, this is the end of the first such one.
+    Scanned(ScanEnd),
     /// The client disconnected first.
     Cancelled,
     /// No port could be scanned. The cause is that of the answer.
     Failed(Cause),
 }
 
-impl ScanEnd {
-    /// The metric label and the log word.
+impl JobResult {
+    /// The metric label. `cancelled` is also the message of the log record.
     pub(super) const fn label(self) -> &'static str {
         match self {
-            Self::Complete => "complete",
-            Self::Partial => "partial",
+            Self::Scanned(end) => end.label(),
             Self::Cancelled => "cancelled",
             Self::Failed(cause) => cause.label(),
         }
@@ -61,6 +59,7 @@ impl<'a> JobOutcome<'a> {
     /// The outcome of a job that ended with these scans, of which there is at least one.
     pub(super) fn new(now: Instant, job: &'a Job, scans: &'a [Scan]) -> Self {
         assert!(!scans.is_empty(), "a job that was scanned has a scan");
+        assert!(scans.iter().all(|scan| scan.end().is_some()), "the scans of the job have ended");
         Self { job, scans, elapsed: now - job.started_at }
     }
 
@@ -154,14 +153,19 @@ impl<'a> JobOutcome<'a> {
 
     /// The values that the scan adds to the counters of scans.
     pub(super) fn record(&self) -> ScanRecord {
-        let end = if self.is_complete() { ScanEnd::Complete } else { ScanEnd::Partial };
-        let (technique, result) = (self.job.request.options.technique.label(), end.label());
+        let technique = self.job.request.options.technique;
+        let result = JobResult::Scanned(self.end()).label();
         ScanRecord { technique, result, duration: self.elapsed, loss: self.loss() }
+    }
+
+    fn end(&self) -> ScanEnd {
+        let mut ends = self.scans.iter().filter_map(Scan::end);
+        ends.find(|end| *end != ScanEnd::Complete).unwrap_or(ScanEnd::Complete)
     }
 
     /// Whether every port of every address was probed as planned.
     fn is_complete(&self) -> bool {
-        self.scans.iter().all(Scan::is_complete)
+        self.end() == ScanEnd::Complete
     }
 
     fn counts(&self) -> Counts {
@@ -183,8 +187,7 @@ impl<'a> JobOutcome<'a> {
 
 /// The record of a scan whose client has disconnected.
 pub(super) fn cancelled_record(technique: Technique, duration: Duration) -> ScanRecord {
-    let (technique, result) = (technique.label(), ScanEnd::Cancelled.label());
-    ScanRecord { technique, result, duration, loss: None }
+    ScanRecord { technique, result: JobResult::Cancelled.label(), duration, loss: None }
 }
 
 /// The problem that answers a request whose job failed.

@@ -314,7 +314,6 @@ impl Jobs {
         EndedJob { job, scans }
     }
 
-    /// Removes a failed job.
     pub(super) fn remove_failed(&mut self, key: Key) {
         let EndedJob { scans, .. } = self.remove(key);
         assert!(scans.is_empty(), "a job that failed has scanned nothing");
@@ -390,7 +389,6 @@ impl Jobs {
         scans.iter().filter_map(|scan| self.schedulers.scan(*scan))
     }
 
-    /// The scans of all jobs.
     pub(super) fn all_scans(&self) -> impl Iterator<Item = &StoredScan> {
         self.keys().flat_map(|job| self.scans(job))
     }

@@ -15,6 +15,7 @@ use super::running::FoundPort;
 use super::sockets::StreamEvent;
 use super::stale::StaleEvent;
 use super::telemetry::Telemetry;
+use crate::dns::failure::LookupFailure;
 use crate::dns::{self, Resolver};
 use crate::event::{Action, Outcome, Transport};
 use crate::scan::request::ScanRequest;
@@ -158,8 +159,7 @@ impl Pipeline {
                 }
                 dns::Output::Close { socket } => return Some(PipelineOutput::Close { socket }),
                 dns::Output::Answer { waiter, result } => {
-                    let label = result.as_ref().map_or_else(|failure| failure.label(), |_| "found");
-                    telemetry.counters().count_lookup(label);
+                    telemetry.counters().count_lookup(LookupFailure::result_label(&result));
                     let effect = self.jobs.handle_addresses(waiter, result);
                     telemetry.count_if_stale(effect, StaleEvent::Lookup);
                 }
@@ -193,7 +193,6 @@ impl Pipeline {
         self.jobs.deadline(now).into_iter().chain(self.resolver.deadline()).min()
     }
 
-    /// The jobs.
     pub(super) const fn jobs(&self) -> &Jobs {
         &self.jobs
     }
@@ -203,7 +202,6 @@ impl Pipeline {
         &mut self.jobs
     }
 
-    /// The resolver.
     pub(super) const fn resolver(&self) -> &Resolver {
         &self.resolver
     }

@@ -18,7 +18,7 @@ use super::client::ActiveScan;
 use super::clients::{self, Clients};
 use super::exchange::{Exchange, ExchangeKind};
 use super::job::{EndedJob, JobFailure};
-use super::job_outcome::{self, JobOutcome, ScanEnd, cancelled_record, failure_problem};
+use super::job_outcome::{self, JobOutcome, JobResult, cancelled_record, failure_problem};
 use super::pipeline::JobReport;
 use super::streams::ScanAnswer;
 use super::telemetry::{Context, Telemetry};
@@ -44,7 +44,7 @@ pub(super) enum ResponderOutput {
     StartJob { client: Key, request: Box<ScanRequest>, claim: Box<Claim> },
     /// The client has disconnected: cancel this job, if there is one, and close the socket.
     Closed { socket: Key, job: Option<Key> },
-    /// Write the progress of this job with [`Responder::write_progress`].
+    /// Write the progress of this job with [`Clients::write_progress`].
     ProgressDue { client: Key, job: Key },
     /// Answer with the current metrics, with [`Responder::respond_metrics`].
     MetricsWanted { client: Key, exchange: Box<Exchange> },
@@ -107,8 +107,9 @@ impl Responder {
         text: Option<&[u8]>,
         telemetry: &mut Telemetry,
     ) {
-        if let Err(why) = self.admission.handle_token_file(now, text) {
-            telemetry.log(&Record::new(Level::Warn, "token kept").field("why", why));
+        if let Err(error) = self.admission.handle_token_file(now, text) {
+            let record = Record::new(Level::Warn, "token kept").field("why", error.to_string());
+            telemetry.log(&record);
         }
         self.clients.resume_requests();
     }
@@ -176,9 +177,9 @@ impl Responder {
         telemetry: &mut Telemetry,
     ) {
         let problem = failure_problem(failure);
-        let end = ScanEnd::Failed(problem.cause());
+        let result = JobResult::Failed(problem.cause());
         let ActiveScan { share, mut exchange, .. } = self.clients.end_scan(client);
-        telemetry.counters().count_failed_scan(exchange.technique.label(), end.label());
+        telemetry.counters().count_failed_scan(exchange.technique, result.label());
         self.admission.release(share);
         // For a monitor, a failed target is a result and not an error. Only a refusal is an error.
         let answer = match (&exchange.kind, job_outcome::probe_failure(problem.cause())) {
@@ -358,7 +359,7 @@ impl Responder {
         self.admission.release(share);
         let elapsed = now - exchange.began_at;
         telemetry.counters().observe_scan(cancelled_record(exchange.technique, elapsed));
-        let record = Record::new(Level::Info, ScanEnd::Cancelled.label())
+        let record = Record::new(Level::Info, JobResult::Cancelled.label())
             .field("client", exchange.client_ip)
             .field("elapsed", elapsed);
         telemetry.log(&record);
@@ -366,7 +367,7 @@ impl Responder {
     }
 }
 
-/// The kind of answer to a request.
+/// The answer to a request, with the facts that are recorded about the request.
 #[derive(Debug)]
 struct AnswerContext {
     exchange: Exchange,

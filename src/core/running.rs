@@ -25,7 +25,6 @@ pub(super) struct ScanRef {
 /// Identifies a probe by its scan and its number in the scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ProbeRef {
-    /// The scan.
     pub(super) scan: ScanRef,
     /// The number of the probe in the scan.
     pub(super) probe: ProbeId,
@@ -34,7 +33,6 @@ pub(super) struct ProbeRef {
 /// A probe that starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ProbeLaunch {
-    /// The key of the probe.
     pub(super) key: Key,
     pub(super) probe: ProbeRef,
     /// The address and port.
@@ -83,7 +81,6 @@ const QUEUE_FULL_MAX: u8 = 16;
 /// The result of the end of a probe, for the job of the scan.
 #[derive(Debug)]
 pub(super) struct Change {
-    /// The job of the scan.
     pub(super) job: Key,
     /// The result of the probe.
     pub(super) finding: ProbeResult,

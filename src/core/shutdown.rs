@@ -174,11 +174,10 @@ impl Shutdown {
         }
     }
 
-    /// The stage of the service.
     pub(super) const fn stage(&self) -> ServiceStage {
         match self.phase {
             Phase::Serving => ServiceStage::Serving,
-            Phase::Notice { .. } | Phase::Closing { .. } => ServiceStage::Leaving,
+            Phase::Notice { .. } | Phase::Closing { .. } => ServiceStage::NotReady,
             Phase::Finishing { .. } | Phase::Flushing { .. } | Phase::Ended => ServiceStage::Closed,
         }
     }

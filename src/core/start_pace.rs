@@ -12,11 +12,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::pacer::TokenBucket;
+use crate::pacer::{START_RATE, TokenBucket};
 use crate::scan::Scan;
 
-/// The initial rate in SYNs per second.
-const START_RATE: f64 = 4_000.0;
 /// The time in seconds in which the rate doubles.
 const DOUBLING: f64 = 0.125;
 /// The rate in SYNs per second below which late answers never reduce it.
@@ -134,14 +132,14 @@ impl StartPace {
     /// Whether the last SYN was sent so long ago that the rate starts again.
     fn is_idle(&self, now: Instant) -> bool {
         self.bucket.as_ref().is_some_and(|bucket| {
-            bucket.is_stale(now) && now.saturating_duration_since(bucket.refilled_at()) >= IDLE
+            bucket.needs_refill(now) && now.saturating_duration_since(bucket.refilled_at()) >= IDLE
         })
     }
 
     /// The rate at `now`.
     fn rate_at(&self, now: Instant) -> f64 {
         let Some(bucket) = &self.bucket else { return self.rate };
-        if !bucket.is_stale(now) {
+        if !bucket.needs_refill(now) {
             return self.rate;
         }
         if self.is_idle(now) {

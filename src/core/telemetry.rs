@@ -27,7 +27,6 @@ const PROCESS_AGE_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Context<'a> {
     pub(super) now: Instant,
-    /// The names of services.
     pub(super) names: &'a Names,
     pub(super) telemetry: &'a mut Telemetry,
 }
@@ -138,7 +137,6 @@ impl Telemetry {
         }
     }
 
-    /// Counts a request that was answered.
     pub(super) fn count_request(&mut self, now: Instant, exchange: &Exchange, status: u16) {
         self.counters.count_request(exchange.route, status);
         // The route of a refused request is the reason of its refusal, and its duration is not

@@ -28,7 +28,15 @@ pub enum LookupFailure {
 }
 
 impl LookupFailure {
-    /// The metric label and the word for the log.
+    /// The metric label of a lookup with this result.
+    pub const fn result_label<T>(result: &Result<T, Self>) -> &'static str {
+        match result {
+            Ok(_) => "found",
+            Err(failure) => failure.label(),
+        }
+    }
+
+    /// The metric label.
     pub const fn label(self) -> &'static str {
         match self {
             Self::UnknownHost => "unknown_host",

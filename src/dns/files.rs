@@ -59,7 +59,7 @@ pub(super) enum Freshness {
     /// The lookup can begin.
     Fresh,
     /// The lookup waits, and the files must be requested.
-    Stale,
+    Expired,
     /// The lookup waits, and the files were already requested.
     Awaited,
 }
@@ -100,10 +100,10 @@ impl Files {
 
     pub(super) fn freshness(&self, now: Instant) -> Freshness {
         match self.state {
-            FilesState::Unread => Freshness::Stale,
+            FilesState::Unread => Freshness::Expired,
             FilesState::Awaited => Freshness::Awaited,
             FilesState::Known { until } if now < until => Freshness::Fresh,
-            FilesState::Known { .. } => Freshness::Stale,
+            FilesState::Known { .. } => Freshness::Expired,
         }
     }
 

@@ -256,7 +256,6 @@ impl Search {
         self.queries.iter().any(|query| matches!(query.stage, LookupStage::Queued { .. }))
     }
 
-    /// The running attempts.
     pub(super) fn attempts(&self) -> impl Iterator<Item = Key> {
         self.queries.iter().filter_map(|query| match query.stage {
             LookupStage::Running { attempt, .. } => Some(attempt),

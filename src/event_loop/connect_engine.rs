@@ -11,9 +11,9 @@
 
 use std::net::SocketAddr;
 
-use super::engines::ProbeRequest;
+use super::probe::{ProbeOutcome, ProbeRequest};
 use crate::event::{CompletionCheck, Outcome, Shortage};
-use crate::kernel::{Kernel, Past, ProbeStep, Readiness, Source, Token};
+use crate::kernel::{EventSource, Kernel, Past, ProbeStep, Readiness, Token};
 use crate::limits::{self, Sources};
 use crate::slots::Key;
 
@@ -87,7 +87,7 @@ impl<K: Kernel> ConnectEngine<K> {
             Ok(index) => index,
             Err(outcome) => return Some(outcome),
         };
-        let mut step = self.connect(kernel, index, &to)?;
+        let mut step = self.connect(kernel, index, &to);
         if step == ProbeStep::ReuseRefused {
             // The kernel refuses the reuse or this target; a new socket shows which.
             self.close(kernel, index);
@@ -95,28 +95,28 @@ impl<K: Kernel> ConnectEngine<K> {
                 Ok(index) => index,
                 Err(outcome) => return Some(outcome),
             };
-            step = self.connect(kernel, index, &to)?;
+            step = self.connect(kernel, index, &to);
             if step != ProbeStep::Over(Outcome::Unreachable) {
                 self.stop_reuse(kernel);
             }
         }
         self.assign(index, probe, to);
-        let step = match (step, check, &self.slots[index as usize]) {
-            (ProbeStep::Pending, CompletionCheck::AtOnce, Some(slot)) => {
-                kernel.check_probe(&slot.socket, &to)
+        let step = match (step, check) {
+            (ProbeStep::Pending, CompletionCheck::AtOnce) => {
+                kernel.check_probe(&self.slot(index).socket, &to)
             }
-            (ProbeStep::Pending, CompletionCheck::Later, Some(slot)) => {
-                kernel.check_rejected(&slot.socket)
+            (ProbeStep::Pending, CompletionCheck::Later) => {
+                kernel.check_rejected(&self.slot(index).socket)
             }
-            (step, ..) => step,
+            (ProbeStep::ReuseRefused | ProbeStep::Over(_), _) => step,
         };
         if let Some(outcome) = self.finish(kernel, index, step) {
             return Some(outcome);
         }
-        let slot = self.slots[index as usize].as_mut()?;
+        let slot = self.slot_mut(index);
         if !slot.is_registered {
             let token = Token(TOKEN | index as usize);
-            if kernel.register(Source::Socket(&slot.socket), token).is_err() {
+            if kernel.register(EventSource::Socket(&slot.socket), token).is_err() {
                 self.release(index);
                 self.close(kernel, index);
                 return Some(Outcome::Shortage(Shortage::Memory));
@@ -126,12 +126,12 @@ impl<K: Kernel> ConnectEngine<K> {
         None
     }
 
-    /// Handles the readiness of a socket. Returns its probe and the outcome if the probe has ended.
+    /// Handles the readiness of a socket. Returns the outcome if its probe has ended.
     pub(super) fn handle_readiness(
         &mut self,
         kernel: &mut K,
         ready: &Readiness,
-    ) -> Option<(Key, Outcome)> {
+    ) -> Option<ProbeOutcome> {
         let index = (ready.token.0 & !TOKEN) as u32;
         let ended = self.check(kernel, index);
         if ended.is_none() && ready.is_error && self.has_probe(index) {
@@ -140,9 +140,9 @@ impl<K: Kernel> ConnectEngine<K> {
         ended
     }
 
-    /// Checks one of the sockets that must be checked again. Returns its probe and the outcome if
-    /// the probe has ended. The caller makes [`Self::rechecks_len`] such calls in each tick.
-    pub(super) fn poll_recheck(&mut self, kernel: &mut K) -> Option<(Key, Outcome)> {
+    /// Checks one of the sockets that must be checked again. Returns the outcome if its probe has
+    /// ended. The caller makes [`Self::rechecks_len`] such calls in each tick.
+    pub(super) fn poll_recheck(&mut self, kernel: &mut K) -> Option<ProbeOutcome> {
         let index = self.rechecks.pop()?;
         self.check(kernel, index)
     }
@@ -181,11 +181,11 @@ impl<K: Kernel> ConnectEngine<K> {
     }
 
     /// Reads the outcome of the probe of a socket, if it has one.
-    fn check(&mut self, kernel: &mut K, index: u32) -> Option<(Key, Outcome)> {
+    fn check(&mut self, kernel: &mut K, index: u32) -> Option<ProbeOutcome> {
         let slot = self.slots.get(index as usize)?.as_ref()?;
         let probe = slot.probe?;
         let step = kernel.check_probe(&slot.socket, &slot.to);
-        self.finish(kernel, index, step).map(|outcome| (probe, outcome))
+        self.finish(kernel, index, step).map(|outcome| ProbeOutcome { probe, outcome })
     }
 
     fn has_probe(&self, index: u32) -> bool {
@@ -223,9 +223,8 @@ impl<K: Kernel> ConnectEngine<K> {
                 self.release(index);
                 // A connect that was in progress may have stored an error in addition, if its SYN
                 // could not be repeated. The next probe must not take it for its own.
-                if let Some(slot) =
-                    self.slots[index as usize].as_ref().filter(|it| it.is_registered)
-                {
+                let slot = self.slot(index);
+                if slot.is_registered {
                     kernel.check_rejected(&slot.socket);
                 }
                 self.make_idle(kernel, index);
@@ -238,13 +237,11 @@ impl<K: Kernel> ConnectEngine<K> {
     /// is not possible, the socket is closed.
     fn give_up(&mut self, kernel: &mut K, index: u32) {
         self.release(index);
-        let Some(slot) = &self.slots[index as usize] else { return };
-        if self.may_reuse && kernel.give_up_probe(&slot.socket) {
+        if self.may_reuse && kernel.give_up_probe(&self.slot(index).socket) {
             return self.make_idle(kernel, index);
         }
-        if let Some(slot) = self.vacate(index) {
-            kernel.reset(slot.socket);
-        }
+        let slot = self.vacate(index);
+        kernel.reset(slot.socket);
     }
 
     /// Selects a socket for a probe: an idle one, or else a new one. If the outcome is expected
@@ -292,17 +289,16 @@ impl<K: Kernel> ConnectEngine<K> {
         })
     }
 
-    /// Begins to connect a socket; `None` if there is no such socket.
-    fn connect(&mut self, kernel: &mut K, index: u32, to: &SocketAddr) -> Option<ProbeStep> {
-        let slot = self.slots[index as usize].as_mut()?;
+    /// Begins to connect a socket.
+    fn connect(&mut self, kernel: &mut K, index: u32, to: &SocketAddr) -> ProbeStep {
+        let slot = self.slot_mut(index);
         let step = kernel.start_probe(&slot.socket, to, slot.past);
         slot.past = Past::Used;
-        Some(step)
+        step
     }
 
-    /// Assigns a probe to a socket.
     fn assign(&mut self, index: u32, probe: Key, to: SocketAddr) {
-        let Some(slot) = &mut self.slots[index as usize] else { return };
+        let slot = self.slot_mut(index);
         assert!(slot.probe.is_none(), "a socket gets a probe only while it is idle");
         assert!(probe.index() < TOKEN, "the index of a key has no bit of the engine's tokens");
         slot.probe = Some(probe);
@@ -315,8 +311,7 @@ impl<K: Kernel> ConnectEngine<K> {
 
     /// Removes the probe from a socket.
     fn release(&mut self, index: u32) {
-        let Some(slot) = &mut self.slots[index as usize] else { return };
-        if let Some(probe) = slot.probe.take() {
+        if let Some(probe) = self.slot_mut(index).probe.take() {
             self.by_probe[probe.index()] = 0;
         }
     }
@@ -326,7 +321,7 @@ impl<K: Kernel> ConnectEngine<K> {
     /// A connect to an address with a zone binds the socket to the interface for ever, as with
     /// SO_BINDTODEVICE (`tcp_v6_connect` in the kernel), so such a socket reaches no other target.
     fn make_idle(&mut self, kernel: &mut K, index: u32) {
-        let Some(slot) = &self.slots[index as usize] else { return };
+        let slot = self.slot(index);
         let is_bound = matches!(slot.to, SocketAddr::V6(to) if to.scope_id() != 0);
         if self.may_reuse && !is_bound {
             let is_v6 = usize::from(slot.to.is_ipv6());
@@ -336,25 +331,38 @@ impl<K: Kernel> ConnectEngine<K> {
         }
     }
 
-    /// The slot of a probe in flight.
     fn slot_of(&self, probe: Key) -> Option<u32> {
         let index = self.by_probe.get(probe.index())?.checked_sub(1)?;
-        let slot = self.slots[index as usize].as_ref()?;
-        (slot.probe == Some(probe)).then_some(index)
+        (self.slot(index).probe == Some(probe)).then_some(index)
     }
 
     fn close(&mut self, kernel: &mut K, index: u32) {
-        if let Some(slot) = self.vacate(index) {
-            kernel.close(slot.socket);
-        }
+        let slot = self.vacate(index);
+        kernel.close(slot.socket);
     }
 
     /// Removes a socket from its slot.
-    fn vacate(&mut self, index: u32) -> Option<ProbeSocket<K::Socket>> {
-        let slot = self.slots[index as usize].take()?;
+    fn vacate(&mut self, index: u32) -> ProbeSocket<K::Socket> {
+        let Some(slot) = self.slots[index as usize].take() else {
+            unreachable!("a socket is closed once");
+        };
         self.vacant.push(index);
         self.open_len -= 1;
-        Some(slot)
+        slot
+    }
+
+    fn slot(&self, index: u32) -> &ProbeSocket<K::Socket> {
+        match &self.slots[index as usize] {
+            Some(slot) => slot,
+            None => unreachable!("an idle socket, and one with a probe, is open"),
+        }
+    }
+
+    fn slot_mut(&mut self, index: u32) -> &mut ProbeSocket<K::Socket> {
+        match &mut self.slots[index as usize] {
+            Some(slot) => slot,
+            None => unreachable!("an idle socket, and one with a probe, is open"),
+        }
     }
 
     /// Closes one idle socket. Returns false if there is none.

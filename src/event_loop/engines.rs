@@ -10,32 +10,16 @@
 //! Invariant: each started probe gets exactly one outcome, unless it is given up.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::connect_engine::ConnectEngine;
+use super::probe::{ProbeOutcome, ProbeRequest};
 use super::syn_engine::SynEngine;
 use crate::core::Core;
-use crate::event::{CompletionCheck, Outcome, SynCounts};
+use crate::event::SynCounts;
 use crate::kernel::{Kernel, Readiness, Token};
 use crate::slots::Key;
 use crate::technique::Technique;
-
-/// The parameters of a probe, which come from [`crate::event::Action::Probe`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ProbeRequest {
-    pub(super) probe: Key,
-    pub(super) to: SocketAddr,
-    pub(super) check: CompletionCheck,
-    pub(super) technique: Technique,
-}
-
-/// The outcome of a probe that has ended. The engine no longer knows its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ProbeOutcome {
-    pub(super) probe: Key,
-    pub(super) outcome: Outcome,
-}
 
 /// See the module's documentation.
 pub(super) struct Engines<K: Kernel> {
@@ -71,7 +55,7 @@ impl<K: Kernel> Engines<K> {
     pub(super) fn start(&mut self, kernel: &mut K, now: Instant, request: ProbeRequest) {
         let outcome = match request.technique {
             Technique::Connect => self.connect.start(kernel, request),
-            Technique::Syn => self.syn.start(kernel, now, request),
+            Technique::Syn => self.syn.start(kernel, now, request).err(),
         };
         if let Some(outcome) = outcome {
             self.outcomes.push_back(ProbeOutcome { probe: request.probe, outcome });
@@ -97,17 +81,13 @@ impl<K: Kernel> Engines<K> {
         if SynEngine::<K>::owns(ready.token) {
             return self.syn.handle_readiness(ready);
         }
-        if let Some((probe, outcome)) = self.connect.handle_readiness(kernel, ready) {
-            self.outcomes.push_back(ProbeOutcome { probe, outcome });
-        }
+        self.outcomes.extend(self.connect.handle_readiness(kernel, ready));
     }
 
     /// Checks the sockets again whose outcome could not be read in the previous tick.
     pub(super) fn recheck(&mut self, kernel: &mut K) {
         for _ in 0..self.connect.rechecks_len() {
-            if let Some((probe, outcome)) = self.connect.poll_recheck(kernel) {
-                self.outcomes.push_back(ProbeOutcome { probe, outcome });
-            }
+            self.outcomes.extend(self.connect.poll_recheck(kernel));
         }
     }
 
@@ -156,8 +136,8 @@ impl<K: Kernel> Engines<K> {
     }
 
     fn collect_syn_outcomes(&mut self) {
-        while let Some((probe, outcome)) = self.syn.poll_outcome() {
-            self.outcomes.push_back(ProbeOutcome { probe, outcome });
+        while let Some(outcome) = self.syn.poll_outcome() {
+            self.outcomes.push_back(outcome);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::EventLoop;
 use crate::event::{Event, PrintFailure};
-use crate::kernel::{IoStep, Kernel, Source, Token};
+use crate::kernel::{EventSource, IoStep, Kernel, Token};
 
 /// The poller's token for stdout.
 pub(super) const STDOUT: Token = Token(usize::MAX - 1);
@@ -77,7 +77,7 @@ impl<K: Kernel> EventLoop<K> {
         if self.stdout == Stdout::Unregistered {
             // A file cannot be registered (epoll_ctl(2): EPERM). It is never full for long, and the
             // loop tries again at intervals while output waits.
-            let _ = self.kernel.register(Source::Stdout, STDOUT);
+            let _ = self.kernel.register(EventSource::Stdout, STDOUT);
         }
         self.stdout = Stdout::Full;
     }

@@ -15,17 +15,17 @@ mod routes;
 mod source_ports;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::time::{Duration, Instant};
 
-use self::in_flight::{InFlight, Remote};
+use self::in_flight::{Address6, InFlight, Remote};
 use self::routes::RouteCache;
 use self::source_ports::{SourcePort, SourcePorts};
-use super::engines::ProbeRequest;
+use super::probe::{ProbeOutcome, ProbeRequest};
 use crate::event::{Outcome, RouteResult, Shortage, SynCounts};
 use crate::kernel::{
-    Kernel, RAW_BATCH, RawOptions, RawPacket, RawQueue, RawReceiveStep, RawSendStep, Readiness,
-    Received, Source, Token,
+    EventSource, Kernel, RAW_BATCH, RawOptions, RawPacket, RawQueue, RawReceiveStep, RawSendStep,
+    Readiness, Received, Token,
 };
 use crate::limits::{self, Sources};
 use crate::packet::answer::{self, Answer};
@@ -68,11 +68,12 @@ struct DueRepeat {
     offset: u8,
 }
 
-/// The address of an IPv6 target. The scope is not compared, because an answer does not contain it.
-#[derive(Clone, Copy, Debug)]
-struct Address6 {
-    address: Ipv6Addr,
-    scope: u32,
+/// An answer to a SYN: a segment or an ICMP error that contains the numbers of the SYN.
+struct AnswerToSyn {
+    tuple: FourTuple,
+    /// The sequence number of the SYN.
+    sequence: u32,
+    outcome: Outcome,
 }
 
 fn remote4(to: SocketAddrV4, offset: u8) -> Remote<Ipv4Addr> {
@@ -82,12 +83,6 @@ fn remote4(to: SocketAddrV4, offset: u8) -> Remote<Ipv4Addr> {
 fn remote6(to: SocketAddrV6, offset: u8) -> Remote<Address6> {
     let address = Address6 { address: *to.ip(), scope: to.scope_id() };
     Remote { address, port: to.port(), offset }
-}
-
-impl PartialEq for Address6 {
-    fn eq(&self, other: &Self) -> bool {
-        self.address == other.address
-    }
 }
 
 /// See the module's documentation.
@@ -105,7 +100,7 @@ pub(super) struct SynEngine<K: Kernel> {
     v4: InFlight<Ipv4Addr>,
     v6: InFlight<Address6>,
     routes: RouteCache,
-    outcomes: VecDeque<(Key, Outcome)>,
+    outcomes: VecDeque<ProbeOutcome>,
     counts: SynCounts,
 }
 
@@ -137,17 +132,8 @@ impl<K: Kernel> SynEngine<K> {
         self.capacity
     }
 
-    /// Starts a probe. Returns the outcome if it is already known.
+    /// Starts a probe, or returns its outcome if it is already known.
     pub(super) fn start(
-        &mut self,
-        kernel: &mut K,
-        now: Instant,
-        request: ProbeRequest,
-    ) -> Option<Outcome> {
-        self.try_start(kernel, now, request).err()
-    }
-
-    fn try_start(
         &mut self,
         kernel: &mut K,
         now: Instant,
@@ -156,11 +142,8 @@ impl<K: Kernel> SynEngine<K> {
         let ProbeRequest { probe, to, .. } = request;
         let version = IpVersion::of(&to);
         self.open(kernel, version)?;
-        if self.channel_mut(version).is_some_and(|channel| channel.batch.len() >= RAW_BATCH) {
-            self.flush_channel(kernel, version);
-            if self.channel_mut(version).is_none_or(|channel| channel.batch.len() >= RAW_BATCH) {
-                return Err(Outcome::Shortage(Shortage::Buffers));
-            }
+        if !self.make_space(kernel, version) {
+            return Err(Outcome::Shortage(Shortage::Buffers));
         }
         let clock = self.clock_ms(now);
         let source = self.source(kernel, to, clock)?;
@@ -217,7 +200,7 @@ impl<K: Kernel> SynEngine<K> {
     }
 
     /// The next outcome that was not reported yet.
-    pub(super) fn poll_outcome(&mut self) -> Option<(Key, Outcome)> {
+    pub(super) fn poll_outcome(&mut self) -> Option<ProbeOutcome> {
         self.outcomes.pop_front()
     }
 
@@ -241,8 +224,11 @@ impl<K: Kernel> SynEngine<K> {
         (counts != SynCounts::default()).then_some(counts)
     }
 
-    const fn channel_mut(&mut self, version: IpVersion) -> Option<&mut Channel<K::RawSocket>> {
-        self.channels[version as usize].as_mut()
+    fn channel_mut(&mut self, version: IpVersion) -> &mut Channel<K::RawSocket> {
+        match &mut self.channels[version as usize] {
+            Some(channel) => channel,
+            None => unreachable!("a raw socket is opened for the first SYN, and stays open"),
+        }
     }
 
     /// The number of milliseconds since the engine was created. It wraps after 49 days.
@@ -269,7 +255,7 @@ impl<K: Kernel> SynEngine<K> {
         };
         let socket = kernel.open_raw(RawOptions { version, block, source })?;
         let token = Token(TOKEN + version as usize);
-        let registered = kernel.register(Source::Raw(&socket), token);
+        let registered = kernel.register(EventSource::Raw(&socket), token);
         registered.map_err(|_| Outcome::Shortage(Shortage::Memory))?;
         self.channels[version as usize] = Some(Channel {
             socket,
@@ -308,10 +294,18 @@ impl<K: Kernel> SynEngine<K> {
         probe.ok_or(Reject::NoProbe)
     }
 
+    /// Sends the batch of one IP version if it is full. Returns whether it has space for a SYN.
+    fn make_space(&mut self, kernel: &mut K, version: IpVersion) -> bool {
+        if self.channel_mut(version).batch.len() >= RAW_BATCH {
+            self.flush_channel(kernel, version);
+        }
+        self.channel_mut(version).batch.len() < RAW_BATCH
+    }
+
     /// Adds a SYN to the batch of its IP version, which must not be full.
     fn push(&mut self, probe: Key, syn: Syn) {
         let to = syn.tuple.remote;
-        let Some(channel) = self.channel_mut(IpVersion::of(&to)) else { return };
+        let channel = self.channel_mut(IpVersion::of(&to));
         let mut outgoing = RawPacket { bytes: [0; SYN_BYTES_MAX], len: 0, to };
         outgoing.len = syn.write(&mut outgoing.bytes);
         channel.batch.push(outgoing);
@@ -341,22 +335,20 @@ impl<K: Kernel> SynEngine<K> {
                 }
                 RawSendStep::Failed(outcome @ Outcome::Shortage(_)) => {
                     // The packets that follow would fail for the same shortage.
-                    failed.extend(channel.probes[done..].iter().map(|probe| (*probe, outcome)));
+                    let probes = channel.probes[done..].iter();
+                    failed.extend(probes.map(|probe| ProbeOutcome { probe: *probe, outcome }));
                     done = channel.batch.len();
                 }
                 RawSendStep::Failed(outcome) => {
-                    failed.push((channel.probes[done], outcome));
+                    failed.push(ProbeOutcome { probe: channel.probes[done], outcome });
                     done += 1;
                 }
             }
         }
         channel.batch.drain(..done);
         channel.probes.drain(..done);
-        for (probe, outcome) in failed {
-            if self.v4.remove(probe) || self.v6.remove(probe) {
-                self.outcomes.push_back((probe, outcome));
-            }
-        }
+        failed.retain(|it| self.v4.remove(it.probe) || self.v6.remove(it.probe));
+        self.outcomes.extend(failed);
     }
 
     /// Adds the SYNs that are due to be repeated to the batches.
@@ -377,12 +369,9 @@ impl<K: Kernel> SynEngine<K> {
 
     fn repeat_one(&mut self, kernel: &mut K, repeat: DueRepeat, clock: u32) {
         let DueRepeat { probe, to, offset } = repeat;
-        let Some(port) = self.ports.number(offset) else { return };
+        let port = self.ports.number(offset);
         let version = IpVersion::of(&to);
-        if self.channel_mut(version).is_some_and(|channel| channel.batch.len() >= RAW_BATCH) {
-            self.flush_channel(kernel, version);
-        }
-        if self.channel_mut(version).is_none_or(|channel| channel.batch.len() >= RAW_BATCH) {
+        if !self.make_space(kernel, version) {
             // The send buffer is full, so this repeat is left out. The earlier SYN of the probe was
             // sent, or still waits in the batch.
             return;
@@ -444,7 +433,7 @@ impl<K: Kernel> SynEngine<K> {
         }
     }
 
-    fn check_answer(&self, received: &Received<'_>) -> Result<(FourTuple, u32, Outcome), Reject> {
+    fn check_answer(&self, received: &Received<'_>) -> Result<AnswerToSyn, Reject> {
         let segment = match received.local {
             Some(local) => answer::parse_segment(local, received.remote.ip(), received.bytes)?,
             None => answer::parse_ipv4(received.bytes)?,
@@ -455,10 +444,10 @@ impl<K: Kernel> SynEngine<K> {
             Answer::SynAck => Outcome::Connected,
             Answer::Reset => Outcome::Refused,
         };
-        Ok((segment.tuple, numbers.sequence, outcome))
+        Ok(AnswerToSyn { tuple: segment.tuple, sequence: numbers.sequence, outcome })
     }
 
-    fn check_error(&self, received: &Received<'_>) -> Result<(FourTuple, u32, Outcome), Reject> {
+    fn check_error(&self, received: &Received<'_>) -> Result<AnswerToSyn, Reject> {
         let error = received.error.ok_or(Reject::Icmp)?;
         // The outcome is the same as that of a connect which the same ICMP error ends.
         let outcome = match error.meaning()? {
@@ -468,13 +457,14 @@ impl<K: Kernel> SynEngine<K> {
         let quote = Quote::parse(error, received.bytes)?;
         let numbers = self.key.numbers(&quote.tuple);
         quote.check(numbers)?;
-        Ok((quote.tuple, numbers.sequence, outcome))
+        Ok(AnswerToSyn { tuple: quote.tuple, sequence: numbers.sequence, outcome })
     }
 
     /// Ends the probe of an answer, or counts the reason why the packet is not an answer.
-    fn on_answer(&mut self, answer: Result<(FourTuple, u32, Outcome), Reject>) {
-        let ended = answer.and_then(|(tuple, sequence, outcome)| {
-            self.take(&tuple, sequence).map(|probe| (probe, outcome))
+    fn on_answer(&mut self, answer: Result<AnswerToSyn, Reject>) {
+        let ended = answer.and_then(|AnswerToSyn { tuple, sequence, outcome }| {
+            let probe = self.take(&tuple, sequence)?;
+            Ok(ProbeOutcome { probe, outcome })
         });
         match ended {
             Ok(ended) => self.outcomes.push_back(ended),
@@ -494,6 +484,6 @@ impl<K: Kernel> SynEngine<K> {
             IpVersion::V6 => self.v6.take_all(),
         };
         let outcome = Outcome::Shortage(Shortage::ReceiveBuffer);
-        self.outcomes.extend(probes.into_iter().map(|probe| (probe, outcome)));
+        self.outcomes.extend(probes.into_iter().map(|probe| ProbeOutcome { probe, outcome }));
     }
 }

@@ -28,8 +28,8 @@ use super::measure::{
     Round, RttStats, Ticks, Trial, ping_gap, round_len,
 };
 use super::pings::{PingResult, PingWeight};
-use super::silent_pace::{self, START_RATE};
-use crate::pacer::TokenBucket;
+use super::silent_pace;
+use crate::pacer::{START_RATE, TokenBucket};
 
 /// The minimum rate in SYNs per second, whatever was measured: 500 SYNs per second are 30 kB/s.
 const RATE_MIN: f64 = 500.0;
@@ -293,7 +293,7 @@ impl Controller {
 
     /// Adds the tokens for the time since the last call.
     fn refill(&mut self, now: Instant) {
-        if self.bucket.is_stale(now) {
+        if self.bucket.needs_refill(now) {
             self.rate = self.rate(now);
             self.bucket.refill(now, self.rate);
         }

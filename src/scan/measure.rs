@@ -12,6 +12,9 @@ const WINDOW: Duration = Duration::from_secs(5);
 /// it is not kept for longer. The window is longer than the default timeout of probes: a scan that
 /// waits for all its probes keeps the rate at which it sent them.
 const USED_WINDOW: Duration = Duration::from_secs(3);
+/// The age from which on the counted answers say nothing about the present delivery rate. The rate
+/// is that of the present second and the previous one.
+const ANSWER_RATE_AGE_MAX: Duration = Duration::from_secs(2);
 /// The minimum number of RTT samples in a group, the shortest of which shows the queueing delay in
 /// spite of jitter. The first group of a round has an eighth of the samples of the last round,
 /// within these bounds, and each further group has twice as many as the previous one.
@@ -181,7 +184,7 @@ impl AnswerRate {
     pub(super) fn handle_answer(&mut self, now: Instant) {
         let age = now.saturating_duration_since(self.since);
         if age >= Duration::from_secs(1) {
-            self.last = if age < Duration::from_secs(2) { self.current } else { 0 };
+            self.last = if age < ANSWER_RATE_AGE_MAX { self.current } else { 0 };
             self.current = 0;
             self.since = now;
         }
@@ -190,7 +193,7 @@ impl AnswerRate {
 
     /// The delivery rate in answers per second: the greater number of the two seconds.
     pub(super) fn rate(&self, now: Instant) -> f64 {
-        let is_old = now.saturating_duration_since(self.since) >= Duration::from_secs(2);
+        let is_old = now.saturating_duration_since(self.since) >= ANSWER_RATE_AGE_MAX;
         if is_old { 0.0 } else { f64::from(self.current.max(self.last)) }
     }
 }

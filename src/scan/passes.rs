@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::end::ScanEnd;
 use super::ledger::PortState;
 use super::loss::{
     Extent, LOSSLESS_PINGS_MIN, LOSSLESS_PINGS_PER_PORT, LOSSLESS_PINGS_WHILE_SENDING,
@@ -129,7 +130,7 @@ impl Scan {
         self.loss.handle_pass_end(&sent, self.samples_min(number, exchanges));
         self.exchanges_of_last_pass = exchanges;
         if !self.wants_pass(now) {
-            self.state = ScanState::Ended { is_complete: true };
+            self.state = ScanState::Ended(ScanEnd::Complete);
             self.check_invariants();
             return;
         }

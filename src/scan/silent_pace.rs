@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-/// The initial rate in SYNs per second: 200 SYNs in a round-trip time of 50 ms.
-pub(super) const START_RATE: f64 = 4_000.0;
+use crate::pacer::START_RATE;
+
 /// The time in seconds over which the SYNs of all ports are spread. The kernel retransmits each SYN
 /// after one second, so retransmissions begin when the last port has received its first SYN.
 const SPREAD_SECONDS: f64 = 1.0;

@@ -20,8 +20,8 @@ use super::{STDOUT, Signals, neighbours, probe, process};
 use crate::event::local_drops::LocalDrops;
 use crate::event::{Outcome, ProcessFiles, RouteResult, Shortage, Signal, Transport};
 use crate::kernel::{
-    Accepted, IoStep, Kernel, NameFileTexts, Past, ProbeStep, RawOptions, RawPacket, RawQueue,
-    RawReceiveStep, RawSendStep, Readiness, Received, Source, Token,
+    Accepted, EventSource, IoStep, Kernel, NameFileTexts, Past, ProbeStep, RawOptions, RawPacket,
+    RawQueue, RawReceiveStep, RawSendStep, Readiness, Received, Token,
 };
 use crate::limits;
 
@@ -88,13 +88,17 @@ impl Kernel for Linux {
         Ok(())
     }
 
-    fn register(&mut self, source: Source<'_, Self>, token: Token) -> io::Result<()> {
+    fn register(&mut self, source: EventSource<'_, Self>, token: Token) -> io::Result<()> {
         let (descriptor, interest): (RawFd, Interest) = match source {
-            Source::Socket(socket) => (socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE),
-            Source::Raw(socket) => (socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE),
-            Source::Listener(listener) => (listener.as_raw_fd(), Interest::READABLE),
-            Source::Signals => (self.signals.as_raw_fd(), Interest::READABLE),
-            Source::Stdout => (STDOUT, Interest::WRITABLE),
+            EventSource::Socket(socket) => {
+                (socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE)
+            }
+            EventSource::Raw(socket) => {
+                (socket.as_raw_fd(), Interest::READABLE | Interest::WRITABLE)
+            }
+            EventSource::Listener(listener) => (listener.as_raw_fd(), Interest::READABLE),
+            EventSource::Signals => (self.signals.as_raw_fd(), Interest::READABLE),
+            EventSource::Stdout => (STDOUT, Interest::WRITABLE),
         };
         let token = mio::Token(token.0);
         self.poll.registry().register(&mut SourceFd(&descriptor), token, interest)

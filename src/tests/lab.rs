@@ -37,7 +37,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use lab::{Death, HOST_ADDRESS, Host, Lab, Naps, Port, Unreachable};
+use lab::{DownAfter, HOST_ADDRESS, Host, Lab, Outages, Port, Unreachable};
 
 /// A case: its name, which is a sentence, and its function, which fails with an error or a panic.
 type Case = (&'static str, fn() -> Outcome);
@@ -53,8 +53,8 @@ const LAB_CASES: &[Case] = &[
     ("after_a_lost_packet_the_kernel_repeats_the_syn_after_a_second", loss),
     ("a_rst_limit_allows_a_number_of_answers_per_second", rst_limit),
     ("a_syn_limit_allows_a_number_of_syns_per_second", syn_limit),
-    ("a_host_that_dies_does_not_answer_any_more", dying_host),
-    ("a_host_that_sleeps_answers_again_afterwards", sleeping_host),
+    ("a_host_that_goes_down_does_not_answer_any_more", host_that_goes_down),
+    ("a_host_with_outages_answers_again_after_each", host_with_outages),
     ("connects_to_all_ports_are_answered_without_loss", all_ports),
     ("no_route_leads_out_of_the_lab", no_route),
 ];
@@ -270,26 +270,27 @@ fn syn_limit() -> Outcome {
     Ok(())
 }
 
-fn dying_host() -> Outcome {
+fn host_that_goes_down() -> Outcome {
     let other = std::net::Ipv4Addr::new(10, 99, 1, 2);
     let hosts = vec![
-        Host { dies: Some(Death::Packets(2)), ..Host::new(HOST_ADDRESS) },
-        Host { dies: Some(Death::After(Duration::from_millis(300))), ..Host::new(other) },
+        Host { down_after: Some(DownAfter::Packets(2)), ..Host::new(HOST_ADDRESS) },
+        Host { down_after: Some(DownAfter::Time(Duration::from_millis(300))), ..Host::new(other) },
     ];
     let _lab = Lab::enter()?.start(hosts)?;
     for address in [HOST_ADDRESS, other] {
         let kind = |port| connect(address, port, 400).0.map_err(|error| error.kind()).err();
-        assert_eq!(kind(1), Some(ErrorKind::ConnectionRefused), "{address} is alive");
-        assert_eq!(kind(2), Some(ErrorKind::ConnectionRefused), "{address} is alive");
+        assert_eq!(kind(1), Some(ErrorKind::ConnectionRefused), "{address} is up");
+        assert_eq!(kind(2), Some(ErrorKind::ConnectionRefused), "{address} is up");
         std::thread::sleep(Duration::from_millis(310));
-        assert_eq!(kind(3), Some(ErrorKind::TimedOut), "{address} is dead");
+        assert_eq!(kind(3), Some(ErrorKind::TimedOut), "{address} is down");
     }
     Ok(())
 }
 
-fn sleeping_host() -> Outcome {
-    let naps = Naps { awake: Duration::from_secs(2), asleep: Duration::from_secs(2) };
-    let _lab = Lab::enter()?.start(vec![Host { naps: Some(naps), ..Host::new(HOST_ADDRESS) }])?;
+fn host_with_outages() -> Outcome {
+    let outages = Outages { up: Duration::from_secs(2), down: Duration::from_secs(2) };
+    let _lab =
+        Lab::enter()?.start(vec![Host { outages: Some(outages), ..Host::new(HOST_ADDRESS) }])?;
     let begun = Instant::now();
     let mut seen = Vec::new();
     // Probes the port ten times a second until it has answered, been silent, and answered again.

@@ -52,8 +52,8 @@ struct Rule {
     check: fn(&Source) -> Vec<Fault>,
     /// The path and the text of a file that breaks the rule.
     sample: (&'static str, &'static str),
-    /// The line of the sample that breaks the rule.
-    line: usize,
+    /// The lines of the sample that break the rule.
+    lines: &'static [usize],
 }
 
 const RULES: [Rule; 14] = [
@@ -67,40 +67,44 @@ const RULES: [Rule; 14] = [
                 "01234567890123456789012345678901234567890123456789é"
             ),
         ),
-        line: 2,
+        lines: &[2],
     },
     Rule {
         applies: Source::is_rust,
         check: check_header,
         sample: ("src/a.rs", "use std::fmt;\n"),
-        line: 1,
+        lines: &[1],
     },
     Rule {
         applies: Source::is_production,
         check: check_length,
         sample: ("src/a.rs", "#[cfg(test)]\nmod tests {\n}\n\nfn late() {}\n"),
-        line: 5,
+        lines: &[5],
     },
     Rule {
         applies: Source::is_production,
         check: check_functions,
         sample: ("src/a.rs", "//! A.\nimpl A {\n    fn get_tick(&self) {\n    }\n}\n"),
-        line: 3,
+        lines: &[3],
     },
     Rule {
         applies: Source::is_production,
         check: check_imports,
         sample: ("src/timers.rs", "//! T.\n\nuse crate::slots::Key;\nuse crate::scan::Scan;\n"),
-        line: 4,
+        lines: &[4],
     },
     Rule {
         applies: |source| source.is_production() && source.path.starts_with("src/core/"),
         check: check_core_imports,
         sample: (
             "src/core/clients.rs",
-            "//! C.\n\nuse super::client::C;\nuse super::jobs::J;\n\nuse super::responder::R;\n",
+            concat!(
+                "//! C.\n\nuse super::client::C;\nuse super::jobs::J;\n\n",
+                "use super::responder::R;\n",
+                "use super::{\n    client::{self, A},\n    responder::R,\n};\n",
+            ),
         ),
-        line: 6,
+        lines: &[6, 7],
     },
     Rule {
         applies: |source| source.is_production() && source.module() != "sys",
@@ -109,7 +113,7 @@ const RULES: [Rule; 14] = [
             keep_out(source, &[], &words, "unsafe code belongs in src/sys.rs and its submodules")
         },
         sample: ("src/scan.rs", "//! S.\nfn f() {\n    unsafe { g() }\n}\n"),
-        line: 3,
+        lines: &[3],
     },
     Rule {
         applies: Source::is_production,
@@ -118,7 +122,7 @@ const RULES: [Rule; 14] = [
             keep_out(source, &[api], &["serde_json"], "JSON belongs in the module `api`")
         },
         sample: ("src/scan.rs", "//! S.\nuse serde_json::Value;\n"),
-        line: 2,
+        lines: &[2],
     },
     Rule {
         applies: Source::is_production,
@@ -127,13 +131,13 @@ const RULES: [Rule; 14] = [
             keep_out(source, &[], &shared, "one thread owns all state: pass it as `&mut`")
         },
         sample: ("src/scan.rs", "//! S.\nasync fn f() {}\n"),
-        line: 2,
+        lines: &[2],
     },
     Rule {
         applies: Source::is_production,
         check: check_proofs,
         sample: ("src/a.rs", "//! A.\n\nfn f() {\n    g().unwrap();\n}\n"),
-        line: 4,
+        lines: &[4],
     },
     Rule {
         applies: |source| source.path == "src/limits.rs",
@@ -142,25 +146,25 @@ const RULES: [Rule; 14] = [
             "src/limits.rs",
             "//! L.\n\n/// Why.\npub const A: u8 = 1;\npub const B: u8 = 2;\n",
         ),
-        line: 5,
+        lines: &[5],
     },
     Rule {
         applies: |source| source.path != "Cargo.lock",
         check: check_words,
         sample: ("docs/a.md", concat!("fine\nTO", "DO: more\n")),
-        line: 2,
+        lines: &[2],
     },
     Rule {
         applies: |source| source.path.ends_with(".md"),
         check: check_links,
         sample: ("docs/a.md", "[good](../Cargo.toml)\n\n[bad](nowhere.md)\n"),
-        line: 3,
+        lines: &[3],
     },
     Rule {
         applies: |source| source.path.ends_with(".md"),
         check: check_line_numbers,
         sample: ("docs/a.md", "see `scan.rs`\nsee scan.rs:12\n"),
-        line: 2,
+        lines: &[2],
     },
 ];
 
@@ -184,7 +188,7 @@ fn every_rule_detects_the_fault_in_its_sample() {
         let source = Source { path: path.into(), text: text.into() };
         assert!((rule.applies)(&source), "the rule does not apply to {path}:\n{text}");
         let lines: Vec<usize> = (rule.check)(&source).into_iter().map(|(line, _)| line).collect();
-        assert_eq!(lines, [rule.line], "in {path}:\n{text}");
+        assert_eq!(lines, rule.lines, "in {path}:\n{text}");
     }
 }
 
@@ -339,6 +343,20 @@ impl Source {
             (!code.trim_start().starts_with("//")).then_some((line, code))
         })
     }
+
+    /// The production lines without comments, in which each `use` is one line.
+    fn joined_code(&self) -> Vec<(usize, String)> {
+        let mut joined: Vec<(usize, String)> = Vec::new();
+        for (line, code) in self.code() {
+            match joined.last_mut() {
+                Some((_, text)) if text.starts_with("use ") && !text.ends_with(';') => {
+                    text.push_str(code.trim());
+                }
+                Some(_) | None => joined.push((line, code.to_owned())),
+            }
+        }
+        joined
+    }
 }
 
 fn numbered_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
@@ -459,15 +477,10 @@ fn check_core_imports(source: &Source) -> Vec<Fault> {
     // Inside the folder of a module, `super` is this module and `super::super` is the core.
     let core = if path.contains('/') { "super::super::" } else { "super::" };
     let mut faults = Vec::new();
-    for (line, code) in source.code() {
+    for (line, code) in source.joined_code() {
         let paths = code.split("crate::core::").skip(1).chain(code.split(core).skip(1));
         for rest in paths {
-            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            let first = |text: &str| text.trim().split(|c| !is_name(c)).next().map(str::to_owned);
-            let names: Vec<String> = match rest.strip_prefix('{') {
-                Some(list) => list.split(',').filter_map(first).collect(),
-                None => first(rest).into_iter().collect(),
-            };
+            let names = imported_modules(rest);
             let is_below = |name: &String| layers.iter().skip(layer + 1).any(|it| it == name);
             if let Some(name) = names.iter().find(|name| !name.is_empty() && !is_below(name)) {
                 let fault =
@@ -477,6 +490,19 @@ fn check_core_imports(source: &Source) -> Vec<Fault> {
         }
     }
     faults
+}
+
+/// The first name of each path that an import lists after a common prefix.
+fn imported_modules(rest: &str) -> Vec<String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let first = |text: &str| text.trim().split(|c| !is_name(c)).next().map(str::to_owned);
+    let Some(list) = rest.strip_prefix('{') else { return first(rest).into_iter().collect() };
+    let mut depth = 0;
+    let paths = list.split(|c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    });
+    paths.filter_map(first).collect()
 }
 
 /// The modules of the core from top to bottom, in the order of its header.

@@ -21,7 +21,7 @@ use openports::event::{Outcome, ProcessFiles, RouteResult, Shortage, Signal, Tra
 use openports::event_loop::EventLoop;
 use openports::kernel::{
     Accepted, IoStep, Kernel, NameFileTexts, Past, ProbeStep, RawOptions, RawPacket, RawQueue,
-    RawReceiveStep, RawSendStep, Readiness, Received, Source, Token,
+    RawReceiveStep, RawSendStep, Readiness, Received, EventSource, Token,
 };
 use openports::limits::{EVENTS_PER_TICK, Settings};
 use openports::policy::{Exposure, Policy};
@@ -457,9 +457,9 @@ impl Kernel for FuzzKernel<'_> {
         Ok(())
     }
 
-    fn register(&mut self, source: Source<'_, Self>, token: Token) -> io::Result<()> {
+    fn register(&mut self, source: EventSource<'_, Self>, token: Token) -> io::Result<()> {
         match source {
-            Source::Socket(Descriptor(number)) => {
+            EventSource::Socket(Descriptor(number)) => {
                 if std::mem::take(&mut self.is_poller_full) {
                     return Err(io::ErrorKind::OutOfMemory.into());
                 }
@@ -470,10 +470,10 @@ impl Kernel for FuzzKernel<'_> {
                     self.change(*number, |_| {});
                 }
             }
-            Source::Listener(Listener) => self.listener = Some(token),
-            Source::Signals => self.signal_token = Some(token),
-            Source::Raw(()) => panic!("no request uses SYN scans"),
-            Source::Stdout => panic!("a service does not write to stdout"),
+            EventSource::Listener(Listener) => self.listener = Some(token),
+            EventSource::Signals => self.signal_token = Some(token),
+            EventSource::Raw(()) => panic!("no request uses SYN scans"),
+            EventSource::Stdout => panic!("a service does not write to stdout"),
         }
         Ok(())
     }

@@ -14,7 +14,6 @@ use crate::scan::options::Include;
 /// The delivered ports of one address.
 #[derive(Debug)]
 pub(super) struct Delivered {
-    /// The address.
     pub(super) address: IpAddr,
     /// Open ports that were found while the reader was slow. They are delivered as soon as it reads
     /// again.

@@ -11,6 +11,7 @@
 //! Invariants (`check_invariants`): each entry is in the table exactly once, and in exactly one
 //! list, that of its number of SYNs sent; each list is in the order of the starts.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use crate::scan::rtt::syn_at;
@@ -27,12 +28,23 @@ const TABLE_LEN_MIN: usize = 64;
 /// The target of a probe and its source port, which together identify the probe on the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Remote<A> {
-    /// The address of the target.
     pub(super) address: A,
-    /// The port of the target.
     pub(super) port: u16,
     /// The offset of the source port in the block of source ports.
     pub(super) offset: u8,
+}
+
+/// The address of an IPv6 target. The scope is not compared, because an answer does not contain it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Address6 {
+    pub(super) address: Ipv6Addr,
+    pub(super) scope: u32,
+}
+
+impl PartialEq for Address6 {
+    fn eq(&self, other: &Self) -> bool {
+        self.address == other.address
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

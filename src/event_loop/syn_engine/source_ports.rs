@@ -84,9 +84,12 @@ impl SourcePorts {
         self.block?.offset(number)
     }
 
-    /// The port at an offset in the block; `None` before a port is reserved.
-    pub(super) fn number(&self, offset: u8) -> Option<u16> {
-        Some(self.block?.port(offset))
+    /// The port at an offset in the block. A port must be reserved.
+    pub(super) fn number(&self, offset: u8) -> u16 {
+        match self.block {
+            Some(block) => block.port(offset),
+            None => unreachable!("a SYN in flight has a reserved port"),
+        }
     }
 
     fn insert(&mut self, block: PortBlock, number: u16) -> Option<SourcePort> {

@@ -139,7 +139,7 @@ impl Table {
     pub(crate) fn only_field(&mut self, field: impl AsRef<[u8]>, expected: &str) -> &mut Case {
         let field = field.as_ref();
         let bytes = [field, b"\r\n\r\n"].concat();
-        self.after_head(b"GET /healthz HTTP/1.1\r\n", &escape(field), (&bytes, expected))
+        self.after_head(b"GET /healthz HTTP/1.1\r\n", &escape(field), &bytes, expected)
     }
 
     /// A GET with these fields after Host and without a body.
@@ -161,23 +161,18 @@ impl Table {
         } else {
             format!("{} with {}", escape(fields), escape(body))
         };
-        self.after_head(head, &name, (&[fields, b"\r\n\r\n", body].concat(), expected))
+        self.after_head(head, &name, &[fields, b"\r\n\r\n", body].concat(), expected)
     }
 
     /// A GET with a chunked body.
     pub(crate) fn chunks(&mut self, body: impl AsRef<[u8]>, expected: &str) -> &mut Case {
         let body = body.as_ref();
         let head = b"GET /healthz HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
-        self.after_head(head, &format!("chunks {}", escape(body)), (body, expected))
+        self.after_head(head, &format!("chunks {}", escape(body)), body, expected)
     }
 
     /// A case whose head is shared by many cases. The head is split only in other cases.
-    fn after_head(
-        &mut self,
-        head: &[u8],
-        name: &str,
-        (bytes, expected): (&[u8], &str),
-    ) -> &mut Case {
+    fn after_head(&mut self, head: &[u8], name: &str, bytes: &[u8], expected: &str) -> &mut Case {
         let case = self.raw(name, [head, bytes].concat(), expected);
         // The hidden request is also split only in other cases.
         let has_hidden_request = case.bytes.ends_with(HIDDEN.as_bytes());

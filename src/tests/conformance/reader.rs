@@ -52,7 +52,8 @@ pub(crate) fn read(
         if answer.is_interim() {
             check_interim(&answer)?;
         } else {
-            read_body(&mut answer, &mut rest, (is_head(finals_len), is_ended))?;
+            let context = BodyContext { is_head: is_head(finals_len), is_ended };
+            read_body(&mut answer, &mut rest, context)?;
             check_final(&answer, is_head(finals_len))?;
             finals_len += 1;
         }
@@ -102,18 +103,23 @@ fn read_head(rest: &mut &[u8]) -> Result<Answer, String> {
     }
 }
 
+/// What a client knows about a body besides the answer's head.
+#[derive(Clone, Copy)]
+struct BodyContext {
+    /// Whether the request was a HEAD request.
+    is_head: bool,
+    /// Whether the service has closed the connection after the bytes.
+    is_ended: bool,
+}
+
 /// The length of the body by RFC 9112 section 6.3, from the side of the client.
-fn read_body(
-    answer: &mut Answer,
-    rest: &mut &[u8],
-    (is_head, is_ended): (bool, bool),
-) -> Result<(), String> {
+fn read_body(answer: &mut Answer, rest: &mut &[u8], context: BodyContext) -> Result<(), String> {
     let length = answer.field("Content-Length").map(str::to_owned);
     let coding = answer.field("Transfer-Encoding").map(str::to_owned);
     if matches!(answer.status, 204 | 304) && (length.is_some() || coding.is_some()) {
         return Err(format!("{} with a length", answer.status));
     }
-    if is_head || matches!(answer.status, 204 | 304) {
+    if context.is_head || matches!(answer.status, 204 | 304) {
         return Ok(());
     }
     match (length.as_deref(), coding.as_deref()) {
@@ -123,7 +129,7 @@ fn read_body(
             answer.body = take(rest, length)?.to_vec();
         }
         (None, Some("chunked")) => read_chunks(answer, rest)?,
-        (None, None) if answer.has_close() && is_ended => {
+        (None, None) if answer.has_close() && context.is_ended => {
             answer.body = std::mem::take(rest).to_vec();
         }
         other => return Err(format!("unknown framing {other:?}")),

@@ -38,6 +38,14 @@ enum When {
     From(u64),
 }
 
+/// One errno for some calls of one kind.
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    call: &'static Call,
+    errno: Errno,
+    when: When,
+}
+
 const TIMES: [When; 5] = [When::Nth(1), When::Nth(2), When::Nth(7), When::From(1), When::From(4)];
 
 fn short_writes() -> Outcome {
@@ -64,9 +72,9 @@ fn check_call(call: &'static Call) -> Outcome {
     let (mut done, mut not_injected, mut slowest) = (0, 0, Duration::ZERO);
     let mut service = world.start(&[])?;
     let pairs = call.errnos.iter().flat_map(|errno| TIMES.map(|when| (*errno, when)));
-    let pairs = pairs.filter(|(errno, when)| !is_broken_promise(call, *errno, *when));
+    let pairs = pairs.filter(|(errno, when)| !is_contract_violation(call, *errno, *when));
     for (errno, when) in pairs.step_by(stride()) {
-        match repeat_if_slow(&world, &mut service, (call, errno, when)) {
+        match repeat_if_slow(&world, &mut service, Fault { call, errno, when }) {
             Ok(Some(recovery)) => {
                 done += 1;
                 slowest = slowest.max(recovery);
@@ -91,7 +99,7 @@ fn check_call(call: &'static Call) -> Outcome {
     ))
 }
 
-/// Returns whether the fault would break a promise of the kernel.
+/// Returns whether the fault would violate the contract of the kernel.
 ///
 /// EAGAIN from a read, a write or an accept promises that the poller will report the socket later.
 /// Where the call could have made progress, the injected fault would break that promise. It is
@@ -100,7 +108,7 @@ fn check_call(call: &'static Call) -> Outcome {
 ///
 /// A second `connect` on a socket returns the outcome of the first. If it returns a false outcome,
 /// the socket is still connecting while the service treats it as unused, which no kernel does.
-fn is_broken_promise(call: &Call, (name, _): Errno, when: When) -> bool {
+fn is_contract_violation(call: &Call, (name, _): Errno, when: When) -> bool {
     let is_first = matches!(when, When::Nth(1) | When::From(1));
     let is_outcome = matches!(name, "ECONNREFUSED" | "ETIMEDOUT" | "EALREADY");
     if call.name == "connect of TCP" && is_outcome && !is_first {
@@ -118,7 +126,7 @@ fn is_broken_promise(call: &Call, (name, _): Errno, when: When) -> bool {
 fn repeat_if_slow(
     world: &World,
     service: &mut SupervisedService,
-    fault: (&'static Call, Errno, When),
+    fault: Fault,
 ) -> Result<Option<Duration>, String> {
     let mut slow = Duration::ZERO;
     for _ in 0..ATTEMPTS {
@@ -135,8 +143,9 @@ fn repeat_if_slow(
 fn check_fault(
     world: &World,
     service: &mut SupervisedService,
-    (call, errno, when): (&'static Call, Errno, When),
+    fault: Fault,
 ) -> Result<Option<Duration>, String> {
+    let Fault { call, errno, when } = fault;
     let before = service.supervisor.seen();
     let requests = world.requests();
     let (mut permit, effect) = (permit(call, errno), Effect::Fail(errno));

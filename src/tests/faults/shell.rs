@@ -3,10 +3,10 @@
 use std::io::Read;
 use std::process::Stdio;
 
-use crate::calls::{Call, Errno, PRINTING, RUNNING};
+use crate::calls::{Call, PRINTING, RUNNING};
 use crate::lab::HOST_ADDRESS;
 use crate::process::{command, until};
-use crate::supervisor::{Effect, Plan, Rule, Supervisor};
+use crate::supervisor::{NthFault, Supervisor};
 use crate::world::World;
 use crate::{Case, Outcome, stride};
 
@@ -31,7 +31,7 @@ fn check() -> Outcome {
                 if place % stride().min(4) != 0 {
                     continue;
                 }
-                match check_scan(&world, (call, n, *errno))? {
+                match check_scan(&world, NthFault { call, n, errno: *errno })? {
                     0 => right += 1,
                     _ => failed += 1,
                 }
@@ -43,8 +43,8 @@ fn check() -> Outcome {
 }
 
 /// Scans the host of the lab; returns the exit code.
-fn check_scan(world: &World, fault: (&'static Call, u64, Errno)) -> Result<i32, String> {
-    let (call, n, errno) = fault;
+fn check_scan(world: &World, fault: NthFault) -> Result<i32, String> {
+    let NthFault { call, n, errno } = fault;
     let host = HOST_ADDRESS.to_string();
     let conf = [world.folder.path("resolv.conf"), world.folder.path("hosts")];
     let ports = "22,80,21,23,9";
@@ -53,10 +53,8 @@ fn check_scan(world: &World, fault: (&'static Call, u64, Errno)) -> Result<i32, 
         arguments.iter().copied().chain(["--resolv-conf", &conf[0], "--hosts", &conf[1]]);
     let mut command = command(None, &arguments.collect::<Vec<_>>());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let rules = vec![Rule::nth(call, n, Effect::Fail(errno))];
-    let plan = Plan { rules, signals: Vec::new() };
     let (mut child, _supervisor) =
-        Supervisor::spawn(&mut command, plan).map_err(|error| error.to_string())?;
+        Supervisor::spawn(&mut command, fault.plan()).map_err(|error| error.to_string())?;
     let status = until("the scan ends", || child.try_wait().expect("the child can be waited for"));
     let (mut stdout, mut stderr) = (String::new(), String::new());
     let _ = child.stdout.take().expect("stdout is piped").read_to_string(&mut stdout);

@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
 
-use crate::calls::{Call, Errno, RUNNING, STARTING};
+use crate::calls::{Call, RUNNING, STARTING};
 use crate::process::{command, until};
-use crate::supervisor::{Effect, Plan, Rule, Supervisor};
+use crate::supervisor::{NthFault, Supervisor};
 use crate::world::World;
 use crate::{Case, Outcome, stride};
 
@@ -39,7 +39,7 @@ fn check_call(call: &'static Call) -> Outcome {
             if index % stride() != 0 && *errno != call.errnos[0] {
                 continue;
             }
-            match check_start(&world, (call, n, *errno)) {
+            match check_start(&world, NthFault { call, n, errno: *errno }) {
                 Ok(StartOutcome::NotInjected) => continue,
                 Ok(StartOutcome::Serving) => served += 1,
                 Ok(StartOutcome::Refused) => refused += 1,
@@ -69,8 +69,7 @@ enum StartOutcome {
     Refused,
 }
 
-fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<StartOutcome, String> {
-    let (call, n, errno) = fault;
+fn check_start(world: &World, fault: NthFault) -> Result<StartOutcome, String> {
     let path = world.folder.path("socket");
     // The file of a socket without a listener: the service replaces it.
     let _ = std::fs::remove_file(&path);
@@ -84,10 +83,8 @@ fn check_start(world: &World, fault: (&'static Call, u64, Errno)) -> Result<Star
     let arguments = world.arguments_for_all();
     let mut command = command(None, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
     command.stderr(Stdio::piped());
-    let rules = vec![Rule::nth(call, n, Effect::Fail(errno))];
-    let plan = Plan { rules, signals: Vec::new() };
     let (mut child, supervisor) =
-        Supervisor::spawn(&mut command, plan).map_err(|error| error.to_string())?;
+        Supervisor::spawn(&mut command, fault.plan()).map_err(|error| error.to_string())?;
     let status = until("the service serves or ends", || {
         if let Some(status) = child.try_wait().expect("the child can be waited for") {
             return Some(Some(status));

@@ -97,6 +97,21 @@ pub(crate) struct Plan {
     pub(crate) signals: Vec<(u64, i32)>,
 }
 
+/// One errno for the n-th call of a kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NthFault {
+    pub(crate) call: &'static Call,
+    pub(crate) n: u64,
+    pub(crate) errno: Errno,
+}
+
+impl NthFault {
+    pub(crate) fn plan(self) -> Plan {
+        let rules = vec![Rule::nth(self.call, self.n, Effect::Fail(self.errno))];
+        Plan { rules, signals: Vec::new() }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     plan: Plan,

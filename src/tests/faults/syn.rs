@@ -16,7 +16,7 @@ use crate::calls::{self, Call, Errno};
 use crate::lab::HOST_ADDRESS;
 use crate::process::{command, until};
 use crate::seccomp::{Notice, kill};
-use crate::supervisor::{Effect, Plan, Process, Rule, Supervisor};
+use crate::supervisor::{Effect, NthFault, Plan, Process, Rule, Supervisor};
 use crate::world::{Permit, Request, Response, State, SupervisedService, World};
 use crate::{Case, Outcome, stride};
 
@@ -481,7 +481,7 @@ fn startup() -> Outcome {
                 if place % (stride() | 1).min(5) != 0 {
                     continue;
                 }
-                match check_start(&world, words, (call, n, errno))? {
+                match check_start(&world, words, NthFault { call, n, errno })? {
                     0 => good += 1,
                     _ => refused += 1,
                 }
@@ -493,20 +493,16 @@ fn startup() -> Outcome {
 }
 
 /// Returns the exit code, which is 0 for a service that serves.
-fn check_start(
-    world: &World,
-    words: &[&str],
-    (call, n, errno): (&'static Call, u64, Errno),
-) -> Result<i32, String> {
+fn check_start(world: &World, words: &[&str], fault: NthFault) -> Result<i32, String> {
+    let NthFault { call, n, errno } = fault;
     let files = [world.folder.path("resolv.conf"), world.folder.path("hosts")];
     let files = ["--resolv-conf", &files[0], "--hosts", &files[1]];
     let words: Vec<&str> = words.iter().copied().chain(files).collect();
     let mut command = command(None, &words);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let rules = vec![Rule::nth(call, n, Effect::Fail(errno))];
-    let plan = Plan { rules, signals: Vec::new() };
-    let (mut child, supervisor) = Supervisor::spawn_reporting(&mut command, plan, &numbers())
-        .map_err(|error| error.to_string())?;
+    let (mut child, supervisor) =
+        Supervisor::spawn_reporting(&mut command, fault.plan(), &numbers())
+            .map_err(|error| error.to_string())?;
     let is_scan = words[0] == "scan";
     let status = until("the process serves or ends", || {
         if let Some(status) = child.try_wait().expect("the child can be waited for") {

@@ -22,7 +22,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_rst_limit_counts_closed_ports_but_not_silent_ones", rst_limit),
     ("a_middlebox_drops_syns_when_its_table_is_full", half_open),
     ("a_firewall_bans_a_source_above_its_rate_for_some_time", ban),
-    ("a_host_wakes_up_and_its_round_trip_time_grows", waking_host),
+    ("a_host_comes_up_and_its_round_trip_time_grows", host_that_comes_up),
     ("each_of_twenty_thousand_hosts_answers", many_hosts),
     ("a_neighbour_is_resolved_and_an_absent_one_is_unreachable", neighbours),
 ];
@@ -146,16 +146,16 @@ fn ban() -> Outcome {
     Ok(())
 }
 
-fn waking_host() -> Outcome {
+fn host_that_comes_up() -> Outcome {
     let change = RttChange { after: SECOND, rtt: 300 * MS };
     let host =
-        Host { wakes_after: Some(500 * MS), rtt_change: Some(change), ..Host::new(HOST_ADDRESS) };
+        Host { up_after: Some(500 * MS), rtt_change: Some(change), ..Host::new(HOST_ADDRESS) };
     let _lab = Lab::enter()?.start(vec![host])?;
     let kind = connect(HOST_ADDRESS, 1, 100).0.map_err(|error| error.kind()).err();
-    assert_eq!(kind, Some(ErrorKind::TimedOut), "the host is asleep");
+    assert_eq!(kind, Some(ErrorKind::TimedOut), "the host is down");
     let deadline = Instant::now() + 20 * SECOND;
     while !connect(HOST_ADDRESS, 1, 100).0.is_err_and(is_refused) {
-        assert!(Instant::now() < deadline, "the host does not wake up");
+        assert!(Instant::now() < deadline, "the host does not come up");
     }
     while Instant::now() < deadline {
         let (result, elapsed) = connect(HOST_ADDRESS, 1, 5000);

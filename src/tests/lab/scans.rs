@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use crate::client::Scan;
-use crate::lab::{Death, HOST_ADDRESS, Host, Lab, Port, Stats, TEN_PORTS, Unreachable};
+use crate::lab::{DownAfter, HOST_ADDRESS, Host, Lab, Port, Stats, TEN_PORTS, Unreachable};
 use crate::process::{Service, until};
 use crate::{Case, Outcome};
 
@@ -24,7 +24,7 @@ pub(crate) const CASES: &[Case] = &[
     ("another_pass_follows_when_a_syn_limit_was_exhausted", syn_limit),
     ("icmp_errors_make_ports_unreachable_and_not_filtered", unreachable),
     ("all_ports_of_a_tarpit_are_open", tarpit),
-    ("the_remaining_ports_of_a_host_that_dies_are_filtered", dying_host),
+    ("the_remaining_ports_of_a_host_that_goes_down_are_filtered", host_that_goes_down),
     ("a_deadline_ends_the_scan_with_partial_results", deadline),
     ("the_rate_is_kept_from_the_first_connect_on", rate),
     ("a_small_scan_ends_during_a_large_silent_one", simultaneous),
@@ -188,8 +188,8 @@ fn tarpit() -> Outcome {
     Ok(())
 }
 
-fn dying_host() -> Outcome {
-    let host = Host { dies: Some(Death::Packets(1000)), ..Host::new(HOST_ADDRESS) };
+fn host_that_goes_down() -> Outcome {
+    let host = Host { down_after: Some(DownAfter::Packets(1000)), ..Host::new(HOST_ADDRESS) };
     let (scan, _) = scan(host, "toPort=2000")?;
     scan.check_open(&[]).check_key("complete", true).check_key("loss_suspected", true);
     let [closed, filtered] = ["closed", "filtered"].map(|state| scan.count(state));

@@ -13,13 +13,14 @@ use openports::event::{
     Outcome, PrintFailure, ProcessFiles, RouteResult, Shortage, Signal, Transport,
 };
 use openports::kernel::{
-    Accepted, IoStep, Kernel, NameFileTexts, Past, ProbeStep, RawOptions, RawPacket, RawQueue,
-    RawReceiveStep, RawSendStep, Readiness, Received, Source, Token,
+    Accepted, EventSource, IoStep, Kernel, NameFileTexts, Past, ProbeStep, RawOptions, RawPacket,
+    RawQueue, RawReceiveStep, RawSendStep, Readiness, Received, Token,
 };
 use openports::limits;
 use openports::packet::IpVersion;
 
 use crate::client::{Leave, Stage};
+use crate::network::SynTimes;
 use crate::rng::Rng;
 use crate::world::{Attempt, Edge, Entry, Peer, World, WorldEvent};
 
@@ -111,26 +112,26 @@ impl Kernel for World {
         Ok(())
     }
 
-    fn register(&mut self, source: Source<'_, Self>, token: Token) -> io::Result<()> {
+    fn register(&mut self, source: EventSource<'_, Self>, token: Token) -> io::Result<()> {
         self.calls += 1;
         let socket = match source {
-            Source::Socket(Socket(socket)) => *socket,
-            Source::Listener(Listener) => {
+            EventSource::Socket(Socket(socket)) => *socket,
+            EventSource::Listener(Listener) => {
                 self.listener_token = Some(token);
                 return Ok(());
             }
-            Source::Raw(RawSocket) => {
+            EventSource::Raw(RawSocket) => {
                 self.raw.token = Some(token);
                 return Ok(());
             }
-            Source::Signals => {
+            EventSource::Signals => {
                 self.signal_token = Some(token);
                 return Ok(());
             }
-            Source::Stdout if self.faults.stdout_is_file => {
+            EventSource::Stdout if self.faults.stdout_is_file => {
                 return Err(io::Error::from_raw_os_error(1));
             }
-            Source::Stdout => {
+            EventSource::Stdout => {
                 self.stdout_token = Some(token);
                 return Ok(());
             }
@@ -322,7 +323,7 @@ impl Kernel for World {
             self.seen.shortages += 1;
             return ProbeStep::Over(Outcome::Shortage(shortage));
         }
-        let times = (self.origin, self.now);
+        let times = SynTimes { origin: self.origin, start: self.now };
         let host = self.hosts.get_mut(&to.ip()).expect("a connect to a host of the world");
         let is_nowhere = host.route == RouteResult::Nowhere;
         let answer = host.answer(times, to.port(), &mut self.rng);

@@ -37,6 +37,15 @@ pub(crate) struct Host {
     resets_sent: BTreeMap<u64, usize>,
 }
 
+/// When a SYN is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SynTimes {
+    /// The start of the simulation, from which the seconds of rate limits are counted.
+    pub(crate) origin: Instant,
+    /// The time of the first SYN of the connect.
+    pub(crate) start: Instant,
+}
+
 /// The times at which Linux sends a SYN (TCP_TIMEOUT_INIT, doubled after each one).
 const SYN_SECONDS: [u64; 5] = [0, 1, 3, 7, 15];
 
@@ -71,7 +80,7 @@ impl Host {
     /// never ends, or if its SYNs are sent one by one along the path.
     pub(crate) fn answer(
         &mut self,
-        (origin, start): (Instant, Instant),
+        times: SynTimes,
         port: u16,
         rng: &mut Rng,
     ) -> Option<(Instant, Outcome)> {
@@ -80,11 +89,11 @@ impl Host {
         }
         let kind = self.port(port);
         if self.route == RouteResult::Nowhere {
-            return Some((start, Outcome::Unreachable));
+            return Some((times.start, Outcome::Unreachable));
         }
         for seconds in SYN_SECONDS {
             let jitter = self.round_trip.mul_f64(rng.below(11) as f64 / 100.0);
-            let at = start + Duration::from_secs(seconds) + self.round_trip + jitter;
+            let at = times.start + Duration::from_secs(seconds) + self.round_trip + jitter;
             if rng.chance(self.loss) || rng.chance(self.loss) {
                 continue;
             }
@@ -93,7 +102,7 @@ impl Host {
                 Port::SelfConnect => Outcome::SelfConnect,
                 Port::Unreachable => Outcome::Unreachable,
                 Port::Silent => return None,
-                Port::Closed if !self.may_reset((at - origin).as_secs()) => continue,
+                Port::Closed if !self.may_reset((at - times.origin).as_secs()) => continue,
                 Port::Closed => Outcome::Refused,
             };
             return Some((at, outcome));
@@ -104,25 +113,25 @@ impl Host {
     /// Returns the outcomes of a single SYN, and their times.
     pub(crate) fn answer_syn(
         &mut self,
-        (origin, start): (Instant, Instant),
+        times: SynTimes,
         port: u16,
         rng: &mut Rng,
     ) -> Vec<(Instant, Outcome)> {
         let kind = self.port(port);
         match &mut self.path {
-            Some(path) => path.send(start, port, kind),
-            None => self.answer_lone_syn((origin, start), port, rng).into_iter().collect(),
+            Some(path) => path.send(times.start, port, kind),
+            None => self.answer_lone_syn(times, port, rng).into_iter().collect(),
         }
     }
 
     fn answer_lone_syn(
         &mut self,
-        (origin, start): (Instant, Instant),
+        times: SynTimes,
         port: u16,
         rng: &mut Rng,
     ) -> Option<(Instant, Outcome)> {
         let jitter = self.round_trip.mul_f64(rng.below(11) as f64 / 100.0);
-        let at = start + self.round_trip + jitter;
+        let at = times.start + self.round_trip + jitter;
         if rng.chance(self.loss) || rng.chance(self.loss) {
             return None;
         }
@@ -131,7 +140,7 @@ impl Host {
             Port::SelfConnect => Outcome::SelfConnect,
             Port::Unreachable => Outcome::Unreachable,
             Port::Silent => return None,
-            Port::Closed if !self.may_reset((at - origin).as_secs()) => return None,
+            Port::Closed if !self.may_reset((at - times.origin).as_secs()) => return None,
             Port::Closed => Outcome::Refused,
         };
         Some((at, outcome))

@@ -13,6 +13,7 @@ use openports::packet::checksum;
 use openports::packet::header::{self, PacketExtent};
 use openports::packet::quote::IcmpError;
 
+use crate::network::SynTimes;
 use crate::world::{World, WorldEvent};
 
 /// The percentage of answers before which a forged packet arrives.
@@ -88,7 +89,7 @@ impl World {
         assert_eq!(checksum::judge(ends, syn.segment), checksum::ChecksumVerdict::Complete);
         assert_eq!(packet.to.ip(), ends[1], "the socket address differs from the packet's");
         let port = u16::from_be_bytes([syn.segment[2], syn.segment[3]]);
-        let times = (self.origin, self.now);
+        let times = SynTimes { origin: self.origin, start: self.now };
         let host = self.hosts.get_mut(&ends[1]).expect("a SYN to a host of the world");
         if host.route == RouteResult::Nowhere {
             return RawSendStep::Failed(Outcome::Unreachable);

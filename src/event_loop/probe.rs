@@ -1,0 +1,26 @@
+//! What the event loop and its engines say to each other about a probe.
+//!
+//! `engines` passes requests to the engine of their technique, and collects the outcomes. This
+//! module has no state.
+
+use std::net::SocketAddr;
+
+use crate::event::{CompletionCheck, Outcome};
+use crate::slots::Key;
+use crate::technique::Technique;
+
+/// The parameters of a probe, which come from [`crate::event::Action::Probe`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ProbeRequest {
+    pub(super) probe: Key,
+    pub(super) to: SocketAddr,
+    pub(super) check: CompletionCheck,
+    pub(super) technique: Technique,
+}
+
+/// The outcome of a probe that has ended. The engine no longer knows its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ProbeOutcome {
+    pub(super) probe: Key,
+    pub(super) outcome: Outcome,
+}

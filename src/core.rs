@@ -465,13 +465,12 @@ impl Core {
 
     /// The current values for `/metrics`.
     fn gauges(&self) -> Gauges {
-        let syns = self.pipeline.jobs().syns_in_flight();
         Gauges {
             started: self.telemetry.started(),
             scans_running: self.pipeline.jobs().len(),
             lookups_running: self.pipeline.resolver().lookups_len(),
             connections_open: self.responder.clients().len(),
-            connects_in_flight: self.pipeline.jobs().in_flight() - syns,
+            connects_in_flight: self.pipeline.jobs().connects_in_flight(),
             connects_in_flight_max: self.pipeline.jobs().capacity(Technique::Connect),
             descriptors_used: self.sockets.descriptors(),
             descriptors_max: self.shares.connections + self.shares.lookups + self.shares.probes,

@@ -413,9 +413,9 @@ impl Jobs {
         self.schedulers.attended()
     }
 
-    /// The number of SYNs in flight.
-    pub(super) const fn syns_in_flight(&self) -> usize {
-        self.schedulers.of(Technique::Syn).in_flight()
+    /// The number of connects in flight.
+    pub(super) const fn connects_in_flight(&self) -> usize {
+        self.schedulers.of(Technique::Connect).in_flight()
     }
 
     /// The number of probes of one technique that may be in flight now.

@@ -46,6 +46,13 @@ pub fn syn_capacity(memory_bytes: u64) -> usize {
     usize::try_from(syns).unwrap_or(limits::SYN_IN_FLIGHT_MAX)
 }
 
+/// The number of targets of a list that a memory limit of this many bytes permits at once.
+pub fn target_capacity(memory_bytes: u64) -> usize {
+    let targets = (memory_for_probes(memory_bytes) / limits::TARGET_MEMORY_BYTES)
+        .clamp(1, limits::TARGETS_AT_ONCE_MAX as u64);
+    usize::try_from(targets).unwrap_or(limits::TARGETS_AT_ONCE_MAX)
+}
+
 /// The part of the memory that probes may use. A quarter is left for other uses, because the kernel
 /// frees a closed socket only some time later.
 const fn memory_for_probes(memory_bytes: u64) -> u64 {
@@ -295,6 +302,9 @@ mod tests {
 
     #[test]
     fn a_memory_limit_permits_the_probes_that_fit_into_three_quarters_of_it() {
+        assert_eq!(target_capacity(0), 1);
+        assert_eq!(target_capacity(32 << 20), 20 << 10);
+        assert_eq!(target_capacity(u64::MAX), limits::TARGETS_AT_ONCE_MAX);
         let check = |memory_mib: u64, expected| {
             assert_eq!(connect_capacity(memory_mib << 20), expected, "{memory_mib} MiB");
         };

@@ -102,7 +102,7 @@ impl Core {
             sources: settings.sources,
             names,
             sockets: Sockets::new(shares.total()),
-            batch: BatchRun::default(),
+            batch: BatchRun::new(settings.targets_max),
             pipeline: Pipeline::new(Jobs::new(&shares, policy, settings.sources), resolver),
             shutdown: Shutdown::new(settings.drain_delay, settings.drain_timeout),
             responder: Responder::new(clients, admission, announcement, settings),

@@ -243,8 +243,11 @@ pub const SYN_CLOSES_PER_TICK: usize = 4 * SYN_LAUNCHES_PER_TICK;
 pub const SYN_IN_FLIGHT_MAX: usize = 5 * IN_FLIGHT_CEILING;
 /// The memory that one SYN in flight takes, in bytes.
 pub const SYN_MEMORY_BYTES: u64 = 128;
-/// The number of SYNs in flight whose memory one target of a sweep takes in addition to its own.
-pub const SYNS_PER_TARGET: usize = 7;
+/// The number of targets of a list that are scanned at once. A SYN needs no descriptor, but each
+/// target takes some 800 bytes.
+pub const TARGETS_AT_ONCE_MAX: usize = IN_FLIGHT_CEILING;
+/// The memory that one target of a list takes while it is scanned, in bytes.
+pub const TARGET_MEMORY_BYTES: u64 = 1024;
 /// The size of each buffer of a raw socket in bytes, as far as the system permits
 /// (net.core.rmem_max). The answers to some thousands of SYNs fit, so that a loop that is late by
 /// some milliseconds loses none.
@@ -360,6 +363,8 @@ pub struct Settings {
     pub in_flight_max: Option<usize>,
     /// The maximum number of SYNs in flight; `None` means the maximum that `limits` permits.
     pub syns_max: Option<usize>,
+    /// The maximum number of targets of a list that are scanned at once.
+    pub targets_max: usize,
     /// The interfaces of this machine, for zones of link-local targets.
     pub interfaces: Interfaces,
     /// How long the listeners stay open after SIGTERM while `/readyz` says 503.
@@ -391,6 +396,7 @@ impl Default for Settings {
             connections_max: 1024,
             in_flight_max: None,
             syns_max: None,
+            targets_max: TARGETS_AT_ONCE_MAX,
             interfaces: Interfaces::default(),
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(20),

@@ -242,6 +242,8 @@ fn service(
     let memory = sys::memory_limit();
     let syns = config.settings.in_flight_max.or(memory.map(budget::syn_capacity));
     config.settings.syns_max = syns;
+    config.settings.targets_max =
+        memory.map_or(limits::TARGETS_AT_ONCE_MAX, budget::target_capacity);
     let fitting = memory.map(budget::connect_capacity);
     config.settings.in_flight_max = config.settings.in_flight_max.or(fitting);
     // The poller is one additional descriptor.

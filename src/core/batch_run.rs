@@ -17,15 +17,17 @@ use super::telemetry::{Context, Telemetry};
 use crate::batch::progress::UnderWay;
 use crate::batch::{Batch, Beginning, OpenPort};
 use crate::event::{Action, PrintFailure};
-use crate::limits::{LAUNCHES_PER_TICK, SYNS_PER_TARGET};
+use crate::limits::LAUNCHES_PER_TICK;
 use crate::scan::request::ScanRequest;
 use crate::scan::stored::StoredScan;
 use crate::technique::Technique;
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct BatchRun {
     batch: Option<Batch>,
+    /// The maximum number of targets that are scanned at once.
+    targets_max: usize,
 }
 
 /// A target whose job must be started.
@@ -41,6 +43,11 @@ pub(super) struct NextTarget {
 const TARGETS_PER_TICK: usize = 8 * LAUNCHES_PER_TICK;
 
 impl BatchRun {
+    /// No batch, which may scan this number of targets at once.
+    pub(super) const fn new(targets_max: usize) -> Self {
+        Self { batch: None, targets_max }
+    }
+
     /// Accepts the only batch and returns its rate, if it has one.
     pub(super) fn begin(&mut self, batch: Batch) -> Option<NonZeroU32> {
         assert!(self.batch.is_none(), "a process runs at most one batch");
@@ -126,11 +133,12 @@ impl BatchRun {
         let mut targets = Vec::new();
         let mut need = self.need(demand);
         while targets.len() < TARGETS_PER_TICK
+            && demand.jobs + targets.len() < self.targets_max
             && need < demand.capacity
             && let Some(batch) = &mut self.batch
             && let Some((place, request)) = batch.poll_target(now)
         {
-            need += request.ports.len() + self.target_need();
+            need += request.ports.len();
             targets.push(NextTarget { place, request });
         }
         targets
@@ -162,27 +170,18 @@ impl BatchRun {
 
     /// Whether another target may be begun.
     pub(super) fn wants_target(&self, demand: Demand) -> bool {
-        self.batch.as_ref().is_some_and(Batch::wants_target) && self.need(demand) < demand.capacity
+        self.batch.as_ref().is_some_and(Batch::wants_target)
+            && demand.jobs < self.targets_max
+            && self.need(demand) < demand.capacity
     }
 
     /// The number of connects that the running targets can use. Their number of ports is an upper
     /// bound that is known at once. The exact number is computed only if the bound is not below the
     /// capacity.
     fn need(&self, demand: Demand) -> usize {
-        let Some(batch) = &self.batch else { return 0 };
-        let ports = usize::try_from(batch.ports_running()).unwrap_or(usize::MAX);
-        let need = if ports < demand.capacity { ports } else { demand.need };
-        need.saturating_add(demand.jobs * self.target_need())
-    }
-
-    /// The number of probes in flight for which a target counts in addition to its ports. The
-    /// capacity for SYNs follows from their memory, and a target takes more memory than a SYN. That
-    /// for connects follows from their descriptors.
-    fn target_need(&self) -> usize {
-        match self.technique() {
-            Technique::Connect => 0,
-            Technique::Syn => SYNS_PER_TARGET,
-        }
+        let ports = self.batch.as_ref().map_or(0, Batch::ports_running);
+        let ports = usize::try_from(ports).unwrap_or(usize::MAX);
+        if ports < demand.capacity { ports } else { demand.need }
     }
 
     /// The time at which progress is due.
@@ -402,6 +401,15 @@ mod tests {
         // There are 28 windows of silent ports, each of 2 s.
         let took = (world.now - began_at).as_secs();
         assert!((56..=70).contains(&took), "{took} s");
+    }
+
+    #[test]
+    fn no_more_targets_run_at_once_than_their_memory_permits() {
+        let mut world = world(&list(200, "1000"), "1/1");
+        world.core.batch.targets_max = 10;
+        assert_eq!(world.run(), 0);
+        assert_eq!(world.in_flight_most, 10, "each target has one port");
+        assert_eq!(world.stdout.lines().count(), 200);
     }
 
     #[test]

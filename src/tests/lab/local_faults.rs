@@ -22,6 +22,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_target_with_a_zone_has_no_effect_on_the_next_target", zone),
     ("a_v4_mapped_target_has_no_effect_on_other_targets", mapped),
     ("an_unspecified_target_is_this_machine_with_both_techniques", unspecified),
+    ("a_multicast_target_is_unreachable_with_both_techniques", multicast),
     ("a_rejection_during_the_call_of_connect_is_the_state_of_its_port_alone", rejected),
     ("a_target_that_the_kernel_refuses_does_not_end_the_reuse_of_sockets", blackhole),
 ];
@@ -189,6 +190,19 @@ fn unspecified() -> Outcome {
         for technique in ["connect", "syn"] {
             let query = format!("domain={domain}&ports=1-20,{port}&technique={technique}");
             service.scan(&query).check_open(&[port]).check_counts([1, 20, 0, 0, 0]);
+        }
+    }
+    lab.stop()?;
+    Ok(())
+}
+
+fn multicast() -> Outcome {
+    let lab = Lab::enter()?.start(vec![host()])?;
+    let service = Service::start(&["--allow", "ff00::/8", "--allow", "224.0.0.0/4"]);
+    for domain in ["239.1.1.1", "ff05::1"] {
+        for technique in ["connect", "syn"] {
+            let query = format!("domain={domain}&toPort=20&technique={technique}");
+            service.scan(&query).check_counts([0, 0, 0, 20, 0]);
         }
     }
     lab.stop()?;

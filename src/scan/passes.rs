@@ -104,7 +104,8 @@ impl Scan {
         }
         if state != PortState::Filtered {
             pass.answered += 1;
-            if previous == PortState::Filtered {
+            // Routers limit their rejections, so a late one shows no loss on the path.
+            if previous == PortState::Filtered && state != PortState::Unreachable {
                 let group = pass.order.group(port);
                 let last = rtt::syn_at(self.exchanges_of_last_pass);
                 self.loss.handle_answer_after_silence(port, group, last);
@@ -120,11 +121,14 @@ impl Scan {
         let exchanges = self.rtt.exchanges_within(self.probe_timeout());
         let ScanState::Pass(pass) = &self.state else { return };
         let number = pass.number;
-        if number == 0 {
-            self.detect_initial_outage();
-            self.detect_cut_answers();
+        // If only routers answered, which limit their answers, late answers show nothing.
+        if self.pings.shows_path_loss() {
+            if number == 0 {
+                self.detect_initial_outage();
+                self.detect_cut_answers();
+            }
+            self.count_late_answers();
         }
-        self.count_late_answers();
         let sent: Vec<Duration> = (1..=exchanges).map(rtt::syn_at).collect();
         self.loss.handle_pass_end(&sent, self.samples_min(number, exchanges));
         self.exchanges_of_last_pass = exchanges;

@@ -516,6 +516,24 @@ fn a_ping_is_lost_at_the_timeout_and_if_the_host_became_unreachable() {
     assert_eq!(pings.in_flight(), 0);
 }
 
+/// A regression test: the limit of a router once seemed to be an outage of the host, and each
+/// rejection in a later pass led to another pass.
+#[test]
+fn a_router_that_limits_its_rejections_shows_no_loss() {
+    for (retries, timeout, delay) in
+        [(Retries::Auto, 2000, 1100), (Retries::Exactly(2), 2000, 1100), (Retries::Auto, 700, 650)]
+    {
+        let timeout = Timeout::Fixed(timeout * MILLI);
+        let options = ScanOptions { timeout, retries, ..OPTIONS };
+        let mut run = Run::new(Plan { options, ..plan(600) });
+        let rejected = Some((delay, Outcome::Unreachable));
+        run.finish(|port, nth| if usize::from(port % 10) == nth { rejected } else { SILENT });
+        assert_eq!((run.scan.loss(), run.scan.loss_suspected()), (None, false), "{retries:?}");
+        let passes = run.launches.iter().filter(|(_, port)| *port == 9).count();
+        assert_eq!(passes, if retries == Retries::Auto { 1 } else { 3 });
+    }
+}
+
 /// A regression test: the first rejected port was pinged in place of the closed one, and the lost
 /// pings were forgotten.
 #[test]

@@ -194,6 +194,11 @@ impl Pings {
         self.responder.is_some_and(|(kind, _)| kind > ResponderKind::Rejected)
     }
 
+    /// Whether pings are of a closed port, so that they say nothing about SYN-ACKs.
+    pub fn is_of_closed_port(&self) -> bool {
+        self.responder.is_some_and(|(kind, _)| kind == ResponderKind::Closed)
+    }
+
     /// A ping is sent. Returns its number.
     pub fn push(&mut self, probe: Key, started: Duration, weight: PingWeight) -> u32 {
         assert!(self.has_room(), "the number of pings is limited");

@@ -516,6 +516,23 @@ fn a_ping_is_lost_at_the_timeout_and_if_the_host_became_unreachable() {
     assert_eq!(pings.in_flight(), 0);
 }
 
+/// A regression test: pings of a closed port lose nothing, so the scan once ended after two passes.
+#[test]
+fn open_ports_that_miss_more_syns_than_closed_ports_are_all_found() {
+    let options = ScanOptions { retries: Retries::Auto, ..OPTIONS };
+    let mut run = Run::new(Plan { options, ..plan(300) });
+    run.finish(|port, nth| match port % 10 {
+        0 if nth < usize::from(port / 10 % 6) => SILENT,
+        0 => Some((20, Outcome::Connected)),
+        1..=3 => SILENT,
+        _ => REFUSED,
+    });
+    assert_eq!(run.counts(), [30, 180, 90, 0, 0]);
+    assert!(run.scan.loss_suspected());
+    let passes = run.launches.iter().filter(|(_, port)| *port == 1).count();
+    assert_eq!(passes, 8, "the passes end after two that find no open port");
+}
+
 /// A regression test: the limit of a router once seemed to be an outage of the host, and each
 /// rejection in a later pass led to another pass.
 #[test]

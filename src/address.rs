@@ -19,6 +19,21 @@ pub struct RoutedAddress {
     pub source: Option<IpAddr>,
 }
 
+/// The address to which Linux connects instead of `address`: the IPv4 address of a v4-mapped one
+/// (RFC 4291 section 2.5.5.2), and loopback instead of the unspecified address.
+///
+/// Probes are sent to this address. A raw socket of IPv6 has no route to a v4-mapped address, and a
+/// TCP socket of IPv6 that was connected to one can never again send an IPv6 packet, although the
+/// kernel permits another connect (`tcp_v6_connect`).
+pub fn contacted(address: IpAddr) -> IpAddr {
+    let canonical = address.to_canonical();
+    match canonical {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V4(_) | IpAddr::V6(_) => canonical,
+    }
+}
+
 /// Sorts the candidates, the best one first. Equal candidates keep their order (rule 10).
 pub fn sort(candidates: &mut [RoutedAddress]) {
     candidates.sort_by(compare);
@@ -193,6 +208,23 @@ mod tests {
         ] {
             let policy = PolicyRow::of(address.parse().unwrap());
             assert_eq!((policy.precedence, policy.label), (precedence, label), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_leads_to_ipv4_and_an_unspecified_one_to_loopback() {
+        for (address, expected) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("::192.0.2.1", "::192.0.2.1"),
+            ("64:ff9b::192.0.2.1", "64:ff9b::192.0.2.1"),
+            ("0.0.0.0", "127.0.0.1"),
+            ("::ffff:0.0.0.0", "127.0.0.1"),
+            ("::", "::1"),
+        ] {
+            let led_to = contacted(address.parse().unwrap());
+            assert_eq!(led_to, expected.parse::<IpAddr>().unwrap(), "{address}");
         }
     }
 

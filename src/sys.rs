@@ -180,7 +180,12 @@ pub fn interfaces() -> Interfaces {
 }
 
 /// The source address that the kernel would use towards `to`. No packet is sent.
+///
+/// A route to a multicast address is for datagrams only; a TCP connect fails with ENETUNREACH.
 pub fn route(to: SocketAddr) -> RouteResult {
+    if to.ip().is_multicast() {
+        return RouteResult::Nowhere;
+    }
     match connect(&to.into(), Transport::Udp) {
         Ok(socket) => match local_address(&socket) {
             Some(local) => RouteResult::From(local.ip()),

@@ -166,10 +166,16 @@ impl Jobs {
             self.fail(key, failure);
             return Effect::Applied;
         }
-        let query = |address: &IpAddr| RouteQuery { job: key, to: job.socket_address(*address) };
-        self.routes_wanted.extend(allowed.iter().map(query));
-        let candidates = Vec::with_capacity(allowed.len());
-        job.state = JobState::Routing { candidates, awaited: allowed.len() };
+        let mut targets = Vec::with_capacity(allowed.len());
+        for target in allowed.into_iter().map(address::contacted) {
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+        let query = |target: &IpAddr| RouteQuery { job: key, to: job.socket_address(*target) };
+        self.routes_wanted.extend(targets.iter().map(query));
+        let candidates = Vec::with_capacity(targets.len());
+        job.state = JobState::Routing { candidates, awaited: targets.len() };
         Effect::Applied
     }
 

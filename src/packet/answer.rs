@@ -1,8 +1,9 @@
 //! Parses the answers to a SYN: a SYN-ACK, or a RST that acknowledges the SYN.
 //!
-//! RFC 9293 section 3.10.7.3 says which segments are acceptable in the state SYN-SENT. A segment
-//! without an acknowledgement is rejected, because any host could have sent it. Options and data
-//! are ignored.
+//! RFC 9293 section 3.10.7.3 says which segments are acceptable in the state SYN-SENT: a RST is
+//! processed before a SYN, and a FIN is ignored, so that the state of a port is the same as with
+//! connect(2). A segment without an acknowledgement is rejected, because any host could have sent
+//! it. Options and data are ignored.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,7 +15,7 @@ use super::{FourTuple, Reject, be16, be32};
 /// The kind of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A segment with SYN and ACK: the port is open.
+    /// A segment with SYN and ACK, without RST: the port is open.
     SynAck,
     /// A segment with RST and ACK: the port is closed.
     Reset,
@@ -31,7 +32,6 @@ pub struct Segment {
     pub acknowledged: u32,
 }
 
-const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
@@ -77,9 +77,9 @@ pub fn parse_segment(local: IpAddr, remote: IpAddr, segment: &[u8]) -> Result<Se
         return Err(Reject::Truncated);
     }
     let flags = segment[13];
-    let answer = match flags & (FIN | SYN | RST | ACK) {
+    let answer = match flags & (SYN | RST | ACK) {
         SYN_ACK => Answer::SynAck,
-        RESET => Answer::Reset,
+        RESET | RESET_WITH_SYN => Answer::Reset,
         _ => return Err(Reject::Flags),
     };
     let (remote_port, local_port) = (be16(segment, 0)?, be16(segment, 2)?);
@@ -98,6 +98,7 @@ pub fn parse_segment(local: IpAddr, remote: IpAddr, segment: &[u8]) -> Result<Se
 
 const SYN_ACK: u8 = SYN | ACK;
 const RESET: u8 = RST | ACK;
+const RESET_WITH_SYN: u8 = RST | SYN | ACK;
 
 #[cfg(test)]
 mod tests {
@@ -123,14 +124,14 @@ mod tests {
     }
 
     #[test]
-    fn only_syn_ack_and_rst_ack_are_answers() {
+    fn a_rst_precedes_a_syn_and_other_flags_than_these_are_ignored() {
         for flags in 0..=u8::MAX {
             let answer = parse(|bytes| bytes[13] = flags).map(|segment| segment.answer);
             let has = |flag: u8| flags & flag != 0;
-            let expected = match (has(ACK), has(RST), has(SYN), has(FIN)) {
-                (true, true, false, false) => Ok(Answer::Reset),
-                (true, false, true, false) => Ok(Answer::SynAck),
-                _ => Err(Reject::Flags),
+            let expected = match (has(ACK), has(RST), has(SYN)) {
+                (true, true, _) => Ok(Answer::Reset),
+                (true, false, true) => Ok(Answer::SynAck),
+                (true, false, false) | (false, ..) => Err(Reject::Flags),
             };
             assert_eq!(answer, expected, "{flags:#010b}");
         }

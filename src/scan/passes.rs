@@ -34,6 +34,12 @@ const UNANSWERED_TIME_MAX: Duration = Duration::from_secs(5);
 /// at the start of the scan.
 const SILENT_START_MIN: u32 = 64;
 
+/// The number of open ports that a further pass may find, as a multiple of those that the loss
+/// explains, plus one.
+const OPENED_FACTOR: f64 = 3.0;
+/// The number of consecutive passes without a new open port that end the search for open ports.
+const SEARCHES: u32 = 2;
+
 /// The pass that is running.
 #[derive(Debug)]
 pub(super) struct Pass {
@@ -47,6 +53,10 @@ pub(super) struct Pass {
     pub(super) tried: usize,
     /// The number of ports that answered in this pass.
     pub(super) answered: usize,
+    /// The number of silent ports that were found open in this pass.
+    opened: u32,
+    /// The number of passes that look for open ports from this one on, even if they find none.
+    searches_left: u32,
     /// Whether a ping was answered in this pass.
     pub(super) has_ping_answer: bool,
     /// The start of the pass.
@@ -62,6 +72,8 @@ impl Pass {
             total,
             tried: 0,
             answered: 0,
+            opened: 0,
+            searches_left: 0,
             has_ping_answer: false,
             started_at: now,
         }
@@ -105,7 +117,9 @@ impl Scan {
         }
         if state != PortState::Filtered {
             pass.answered += 1;
-            if previous == PortState::Filtered {
+            pass.opened += u32::from(previous == PortState::Filtered && state == PortState::Open);
+            // Routers limit their rejections, so a late one shows no loss on the path.
+            if previous == PortState::Filtered && state != PortState::Unreachable {
                 let group = pass.order.group(port);
                 let last = rtt::syn_at(self.exchanges_of_last_pass);
                 self.loss.handle_answer_after_silence(port, group, last);
@@ -121,11 +135,14 @@ impl Scan {
         let exchanges = self.rtt.exchanges_within(self.probe_timeout());
         let ScanState::Pass(pass) = &self.state else { return };
         let number = pass.number;
-        if number == 0 {
-            self.detect_initial_outage();
-            self.detect_cut_answers();
+        // If only routers answered, which limit their answers, late answers show nothing.
+        if self.pings.shows_path_loss() {
+            if number == 0 {
+                self.detect_initial_outage();
+                self.detect_cut_answers();
+            }
+            self.count_late_answers();
         }
-        self.count_late_answers();
         let sent: Vec<Duration> = (1..=exchanges).map(rtt::syn_at).collect();
         self.loss.handle_pass_end(&sent, self.samples_min(number, exchanges));
         self.exchanges_of_last_pass = exchanges;
@@ -134,16 +151,18 @@ impl Scan {
             self.check_invariants();
             return;
         }
+        let searches_left = self.searches_left();
         let extent = match self.plan.options.retries {
-            Retries::Exactly(_) => Extent::Every,
-            Retries::Auto => Extent::Doubtful,
+            Retries::Auto if searches_left == 0 => Extent::Doubtful,
+            Retries::Auto | Retries::Exactly(_) => Extent::Every,
         };
         let responding = self.responding();
         let ScanState::Pass(pass) = &self.state else { return };
         let silent = self.ledger.ports(PortState::Filtered);
         let order = pass.order.for_stretches(silent, self.loss.begin_pass(responding, extent));
         let total = order.count(silent);
-        self.state = ScanState::Pass(Pass::new(now, number + 1, order, total));
+        let next = Pass::new(now, number + 1, order, total);
+        self.state = ScanState::Pass(Pass { searches_left, ..next });
         self.check_invariants();
         if total == 0 {
             self.end_finished_pass(now);
@@ -210,6 +229,7 @@ impl Scan {
         match self.plan.options.retries {
             Retries::Exactly(passes) => ended.number < u32::from(passes),
             Retries::Auto => {
+                let number = ended.number;
                 let is_unanswered = ended.answered == 0 && !ended.has_ping_answer;
                 self.unanswered_passes = match self.unanswered_passes {
                     _ if !is_unanswered => None,
@@ -223,10 +243,29 @@ impl Scan {
                     is_long || unanswered_time >= UNANSWERED_TIME_MAX
                 });
                 let missed = self.loss.missed(self.responding());
-                !is_gone
-                    && ended.number < PASSES_AUTO_MAX
-                    && missed.is_some_and(|missed| missed >= MISSED_MAX)
+                let is_missed = missed.is_some_and(|missed| missed >= MISSED_MAX);
+                !is_gone && number < PASSES_AUTO_MAX && (is_missed || self.searches_left() > 0)
             }
+        }
+    }
+
+    /// The number of passes after this one that look for open ports, even if they find none.
+    ///
+    /// Open ports may miss more exchanges than pings of a closed port show: some hosts limit their
+    /// SYN-ACKs, and a busy service drops SYNs. A further pass then finds more open ports than the
+    /// loss explains.
+    fn searches_left(&self) -> u32 {
+        let ScanState::Pass(Pass { number, opened, searches_left, .. }) = self.state else {
+            return 0;
+        };
+        if number == 0 || !self.pings.is_of_closed_port() {
+            return 0;
+        }
+        let usual = f64::from(self.counts().open) * self.loss.loss().unwrap_or_default();
+        let is_excess = f64::from(opened) > OPENED_FACTOR * usual + 1.0;
+        match opened {
+            1.. if is_excess || searches_left > 0 => SEARCHES,
+            _ => searches_left.saturating_sub(1),
         }
     }
 

@@ -91,19 +91,12 @@ impl Scan {
                     self.judge_ping(now, started, weight, result);
                 }
                 PingEvent::Counted { started, weight, result } => {
-                    self.count_ping(started, result, weight);
+                    self.loss.handle_ping(started, result, weight.syns);
                 }
                 PingEvent::Lost { key } => return Some(key),
             }
         }
         None
-    }
-
-    fn count_ping(&mut self, started: Duration, result: PingResult, weight: PingWeight) {
-        if !self.pings.shows_path_loss() {
-            return;
-        }
-        self.loss.handle_ping(started, result, weight.syns);
     }
 
     fn judge_ping(

@@ -165,10 +165,17 @@ impl Pings {
     }
 
     /// A port responded. It is pinged from now on if it is a better target than the present one, or
-    /// if the present one no longer answers.
+    /// if the present one no longer answers. A rejected port never replaces one that had answered
+    /// itself: if the host is cut off and a router or this machine now rejects every probe, the
+    /// lost pings show it.
     pub fn handle_responder(&mut self, kind: ResponderKind, port: u16) {
         let has_failed = self.lost_in_a_row >= LOST_IN_A_ROW_MAX;
-        if has_failed || self.responder.is_none_or(|(known, _)| kind > known) {
+        let is_wanted = match self.responder {
+            None => true,
+            Some((known, _)) if has_failed => kind > ResponderKind::Rejected || kind == known,
+            Some((known, _)) => kind > known,
+        };
+        if is_wanted {
             if has_failed {
                 self.lost_in_a_row = 0;
             }
@@ -185,6 +192,11 @@ impl Pings {
     /// routers limit such answers.
     pub fn shows_path_loss(&self) -> bool {
         self.responder.is_some_and(|(kind, _)| kind > ResponderKind::Rejected)
+    }
+
+    /// Whether pings are of a closed port, so that they say nothing about SYN-ACKs.
+    pub fn is_of_closed_port(&self) -> bool {
+        self.responder.is_some_and(|(kind, _)| kind == ResponderKind::Closed)
     }
 
     /// A ping is sent. Returns its number.
@@ -265,7 +277,8 @@ impl Pings {
         Some(PingEvent::Lost { key })
     }
 
-    /// Counts the first ping that was not counted yet, if its final result is known.
+    /// Counts the first ping that was not counted yet, if its final result is known. A ping of a
+    /// rejected port is left out, even if a better port is pinged now.
     fn poll_counted(&mut self) -> Option<PingEvent> {
         loop {
             let ping = *self.pings.get(self.uncounted.wrapping_sub(self.front) as usize)?;
@@ -274,7 +287,7 @@ impl Pings {
             }
             self.uncounted = self.uncounted.wrapping_add(1);
             self.trim();
-            if ping.result != FinalResult::Unknown {
+            if ping.result != FinalResult::Unknown && ping.is_of_host {
                 let (started, weight) = (ping.started, ping.weight);
                 let is_lost = ping.result == FinalResult::Lost;
                 let result = if is_lost { PingResult::Lost } else { PingResult::Answered };

@@ -34,6 +34,9 @@ struct Run {
     pings: u32,
     /// The number of lost pings out of each ten.
     pings_lost: u32,
+    /// The time from the start after which every probe and every ping is rejected at once. Answers
+    /// on the way are then lost.
+    cut_off_after: Duration,
 }
 
 /// The options of one pass with a timeout of one second.
@@ -73,6 +76,7 @@ impl Run {
             launches: Vec::new(),
             pings: 0,
             pings_lost: 0,
+            cut_off_after: Duration::MAX,
         }
     }
 
@@ -94,6 +98,11 @@ impl Run {
             };
             let answer =
                 answer.map(|(millis, outcome)| (self.now + Duration::from_millis(millis), outcome));
+            let answer = match answer {
+                _ if self.is_cut_off() => Some((self.now, Outcome::Unreachable)),
+                Some((at, _)) if at - self.start >= self.cut_off_after => None,
+                answer => answer,
+            };
             self.flights.push(Flight { launch, key, answer });
         }
     }
@@ -126,7 +135,7 @@ impl Run {
         while self.scan.is_running() {
             self.launch(&answer);
             let next = self.next().expect("a scan that runs has a deadline");
-            assert!(next > self.now, "everything that was due is done");
+            assert!(next > self.now || self.is_cut_off(), "everything that was due is done");
             self.now = next;
             self.handle_due();
         }
@@ -134,6 +143,10 @@ impl Run {
 
     fn elapsed(&self) -> Duration {
         self.now - self.start
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.elapsed() >= self.cut_off_after
     }
 
     /// The numbers of open, closed, filtered, unreachable and untested ports.
@@ -469,6 +482,8 @@ fn another_port_is_pinged_if_the_present_one_no_longer_answers() {
     }
     while pings.poll_event(1000 * MILLI, &rtt).is_some() {}
     assert!(pings.has_failed());
+    pings.handle_responder(ResponderKind::Rejected, 84);
+    assert_eq!((pings.port(), pings.has_failed()), (Some(81), true));
     pings.handle_responder(ResponderKind::Open, 83);
     assert_eq!((pings.port(), pings.has_failed()), (Some(83), false));
 }
@@ -496,6 +511,60 @@ fn a_ping_is_lost_at_the_timeout_and_if_the_host_became_unreachable() {
     pings.handle_responder(ResponderKind::Rejected, 80);
     let number = pings.push(Key::from_parts(2, 0), Duration::ZERO, weight);
     assert!(!pings.is_of_host(number), "a router answers for the host");
+    pings.handle_responder(ResponderKind::Closed, 81);
+    assert_eq!(lost(&mut pings, 500 * MILLI), 0, "the router may limit its answers");
+    assert_eq!(pings.in_flight(), 0);
+}
+
+/// A regression test: pings of a closed port lose nothing, so the scan once ended after two passes.
+#[test]
+fn open_ports_that_miss_more_syns_than_closed_ports_are_all_found() {
+    let options = ScanOptions { retries: Retries::Auto, ..OPTIONS };
+    let mut run = Run::new(Plan { options, ..plan(300) });
+    run.finish(|port, nth| match port % 10 {
+        0 if nth < usize::from(port / 10 % 6) => SILENT,
+        0 => Some((20, Outcome::Connected)),
+        1..=3 => SILENT,
+        _ => REFUSED,
+    });
+    assert_eq!(run.counts(), [30, 180, 90, 0, 0]);
+    assert!(run.scan.loss_suspected());
+    let passes = run.launches.iter().filter(|(_, port)| *port == 1).count();
+    assert_eq!(passes, 8, "the passes end after two that find no open port");
+}
+
+/// A regression test: the limit of a router once seemed to be an outage of the host, and each
+/// rejection in a later pass led to another pass.
+#[test]
+fn a_router_that_limits_its_rejections_shows_no_loss() {
+    for (retries, timeout, delay) in
+        [(Retries::Auto, 2000, 1100), (Retries::Exactly(2), 2000, 1100), (Retries::Auto, 700, 650)]
+    {
+        let timeout = Timeout::Fixed(timeout * MILLI);
+        let options = ScanOptions { timeout, retries, ..OPTIONS };
+        let mut run = Run::new(Plan { options, ..plan(600) });
+        let rejected = Some((delay, Outcome::Unreachable));
+        run.finish(|port, nth| if usize::from(port % 10) == nth { rejected } else { SILENT });
+        assert_eq!((run.scan.loss(), run.scan.loss_suspected()), (None, false), "{retries:?}");
+        let passes = run.launches.iter().filter(|(_, port)| *port == 9).count();
+        assert_eq!(passes, if retries == Retries::Auto { 1 } else { 3 });
+    }
+}
+
+/// A regression test: the first rejected port was pinged in place of the closed one, and the lost
+/// pings were forgotten.
+#[test]
+fn a_host_that_is_cut_off_during_a_scan_shows_as_loss() {
+    let options =
+        ScanOptions { timeout: Timeout::Fixed(500 * MILLI), retries: Retries::Auto, ..OPTIONS };
+    let mut run = Run::new(Plan { options, ..plan(1500) });
+    run.cut_off_after = 80 * MILLI;
+    run.finish(|port, _| if port % 3 == 1 { SILENT } else { REFUSED });
+    let [_, closed, filtered, unreachable, _] = run.counts();
+    assert!(closed > 0 && unreachable > 500, "{:?}", run.counts());
+    assert_eq!(filtered, 0, "the silent ports are probed again");
+    assert!(run.scan.loss_suspected(), "{:?}", run.scan.loss());
+    assert!(run.scan.loss().is_some_and(|loss| loss > 0.5), "{:?}", run.scan.loss());
 }
 
 /// A regression test: the loss was 0 although nothing had measured it.

@@ -5,12 +5,12 @@
 //! ip(8) and nft(8) cause the faults. If one of them is missing, the case cannot run.
 
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{Ipv6Addr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
 use crate::client::Scan;
-use crate::lab::{HOST_ADDRESS, Lab, Port, TEN_PORTS};
+use crate::lab::{HOST_ADDRESS, Host, Lab, Port, TEN_PORTS};
 use crate::process::{Service, until};
 use crate::scans::host;
 use crate::{Case, Outcome};
@@ -20,6 +20,9 @@ pub(crate) const CASES: &[Case] = &[
     ("an_interface_that_goes_down_is_reported_and_opens_no_port", link_down),
     ("a_changed_source_address_hides_no_open_port", source_address),
     ("a_target_with_a_zone_has_no_effect_on_the_next_target", zone),
+    ("a_v4_mapped_target_has_no_effect_on_other_targets", mapped),
+    ("an_unspecified_target_is_this_machine_with_both_techniques", unspecified),
+    ("a_multicast_target_is_unreachable_with_both_techniques", multicast),
     ("a_rejection_during_the_call_of_connect_is_the_state_of_its_port_alone", rejected),
     ("a_target_that_the_kernel_refuses_does_not_end_the_reuse_of_sockets", blackhole),
 ];
@@ -145,6 +148,63 @@ fn zone() -> Outcome {
         std::thread::sleep(Duration::from_millis(100));
     }
     Scan::of(client.receive("GET")).check_counts([0, 200, 0, 0, 0]);
+    lab.stop()?;
+    Ok(())
+}
+
+/// A TCP socket of IPv6 that was connected to a v4-mapped address can never again send an IPv6
+/// packet, and a raw socket of IPv6 cannot send to such an address.
+fn mapped() -> Outcome {
+    let rtt = Duration::from_millis(20);
+    let other = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 1, 1);
+    let other_host = Host::new(other).rtt(rtt).ports(&[22], Port::Open).rest(Port::Silent);
+    let lab = Lab::enter()?.start(vec![host().rtt(rtt), other_host.ports(&[23], Port::Closed)])?;
+    for technique in ["connect", "syn"] {
+        let service = Service::start(&[]);
+        let query =
+            |domain: &str, rest: &str| format!("domain={domain}&technique={technique}&{rest}");
+        let mapped = format!("::ffff:{HOST_ADDRESS}");
+        // Both scans run at the same time, because sockets without a scan are closed.
+        let mut client = service.begin_scan(&query(&mapped, "toPort=600&rate=300"), "");
+        std::thread::sleep(Duration::from_millis(200));
+        let scan = service.scan(&query(&other.to_string(), "toPort=200&timeout=500ms"));
+        scan.check_open(&[22]).check_counts([1, 1, 198, 0, 0]);
+        scan.check_key("loss_suspected", false).check_key("complete", true);
+        let open = TEN_PORTS.into_iter().filter(|port| *port <= 600).collect::<Vec<_>>();
+        let expected = [open.len() as u64, 600 - open.len() as u64, 0, 0, 0];
+        let scan = Scan::of(client.receive("GET"));
+        scan.check_open(&open)
+            .check_counts(expected)
+            .check_key("address", HOST_ADDRESS.to_string());
+    }
+    lab.stop()?;
+    Ok(())
+}
+
+fn unspecified() -> Outcome {
+    let lab = Lab::enter()?.start(vec![host()])?;
+    let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("[::1]:0")?];
+    let service = Service::start(&["--allow", "0.0.0.0/32", "--allow", "::/128"]);
+    for (listener, domain) in listeners.iter().zip(["0.0.0.0", "::"]) {
+        let port = listener.local_addr()?.port();
+        for technique in ["connect", "syn"] {
+            let query = format!("domain={domain}&ports=1-20,{port}&technique={technique}");
+            service.scan(&query).check_open(&[port]).check_counts([1, 20, 0, 0, 0]);
+        }
+    }
+    lab.stop()?;
+    Ok(())
+}
+
+fn multicast() -> Outcome {
+    let lab = Lab::enter()?.start(vec![host()])?;
+    let service = Service::start(&["--allow", "ff00::/8", "--allow", "224.0.0.0/4"]);
+    for domain in ["239.1.1.1", "ff05::1"] {
+        for technique in ["connect", "syn"] {
+            let query = format!("domain={domain}&toPort=20&technique={technique}");
+            service.scan(&query).check_counts([0, 0, 0, 20, 0]);
+        }
+    }
     lab.stop()?;
     Ok(())
 }

@@ -105,6 +105,14 @@ impl Shares {
         Ok(shares)
     }
 
+    /// The number of scans at once: `scans_max`, but at most three quarters of the connections. A
+    /// client with a scan holds its connection until the end, so a part of the connections is
+    /// reserved for clients without a scan; their requests could not be answered otherwise.
+    pub fn scans(&self, scans_max: usize) -> usize {
+        let kept_free = (self.connections / 4).max(1);
+        scans_max.min(self.connections.saturating_sub(kept_free).max(1))
+    }
+
     /// The number of probes in flight of one technique.
     pub const fn of(&self, technique: Technique) -> usize {
         match technique {

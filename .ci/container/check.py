@@ -266,12 +266,17 @@ def check_own_sweep():
 
 
 def check_component():
-    """The documented kustomization adds the sidecar to a Deployment with the label."""
+    """The documented kustomization adds the sidecar to a Deployment with the label, and replaces
+    only the list of denied networks."""
     found = one("own-pod", "Deployment")["spec"]["template"]["spec"]
     example = one("sidecar", "Deployment")["spec"]["template"]["spec"]
-    image = ours(found).pop("image")
+    image = ours(found)["image"]
     assert image == "registry.example/openports:0.1.0", image
-    assert ours(found) == {it: ours(example)[it] for it in ours(example) if it != "image"}
+    found, example = dict(ours(found)), dict(ours(example))
+    variables, usual = environment("own-pod", found), environment("sidecar", example)
+    assert variables["OPENPORTS_DENY"] == "192.168.0.0/16", variables
+    assert variables.keys() == usual.keys(), variables
+    assert found | {"env": []} == example | {"env": [], "image": image}
 
 
 def check_syn():

@@ -170,7 +170,8 @@ once, however often it is listed.
 ";
 
 const SCAN_TAIL: &str = "
-Exit status: 0 all was scanned, 1 something was not, 64 wrong usage.
+Exit status: 0 all was scanned, 1 something was not, 64 wrong usage,
+71 --technique syn without CAP_NET_RAW.
 NO_COLOR turns colours off.
 ";
 
@@ -206,7 +207,8 @@ fn write_help(text: &mut String, command: Subcommand) -> std::fmt::Result {
         }
     }
     writeln!(text, "\nFlags, and the variables with the same effect:")?;
-    for flag in FLAGS.iter().filter(|flag| flag.commands.contains(&command)) {
+    let flags = || FLAGS.iter().filter(|flag| flag.commands.contains(&command));
+    for flag in flags() {
         let usage = format!("--{} {}", flag.name, flag.metavar);
         writeln!(text, "  {usage:25} {}", flag.help)?;
         writeln!(text, "{:28}{}, default {}", "", flag.variable(), flag.default.text())?;
@@ -219,7 +221,9 @@ fn write_help(text: &mut String, command: Subcommand) -> std::fmt::Result {
             writeln!(text, "  {name:12} {about}")?;
         }
     }
-    writeln!(text, "\nA DURATION is a number and its unit: 250ms, 2s, 1.5s, 5m.")?;
+    if flags().any(|flag| flag.metavar == "DURATION") {
+        writeln!(text, "\nA DURATION is a number and its unit: 250ms, 2s, 1.5s, 5m.")?;
+    }
     text.push_str(tail);
     Ok(())
 }
@@ -250,6 +254,25 @@ mod tests {
                 assert_eq!(help.contains(&format!("  --{} ", flag.name)), is_shared, "{usage}");
             }
             assert!(help.ends_with('\n'));
+        }
+    }
+
+    #[test]
+    fn only_the_help_of_a_command_with_durations_explains_them() {
+        for (name, command, _) in Subcommand::ALL {
+            let help = help(command);
+            let is_used =
+                help.lines().any(|line| line.starts_with("  --") && line.contains(" DURATION "));
+            assert_eq!(help.contains("\nA DURATION is "), is_used, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_help_of_a_scan_names_every_exit_status() {
+        let help = help(Subcommand::Scan);
+        let (_, status) = help.split_once("\nExit status: ").expect("a list");
+        for code in ["0 ", " 1 ", " 64 ", "\n71 "] {
+            assert!(status.contains(code), "{code:?} {status}");
         }
     }
 

@@ -94,7 +94,7 @@ impl Admission {
             token: options.token.clone(),
             proxies: options.proxies.clone(),
             connections_max: options.shares.connections,
-            scans_max: options.settings.scans_max,
+            scans_max: options.shares.scans(options.settings.scans_max),
             scans_per_client_max: options.settings.scans_per_client_max,
             quota: Quota::default(),
             shares_len: 0,
@@ -131,7 +131,7 @@ impl Admission {
         if load.stage == ServiceStage::Closed {
             return Err(Problem::draining(RETRY_AFTER_SHUTDOWN));
         }
-        if load.scans >= self.scans_limit() {
+        if load.scans >= self.scans_max {
             return Err(Problem::overloaded(RETRY_AFTER));
         }
         let share = self.quota.try_take(client_ip, self.scans_per_client_max);
@@ -179,8 +179,7 @@ impl Admission {
 
     /// Whether the service would admit another scan.
     pub(super) fn readiness(&self, load: Load) -> Result<(), Problem> {
-        let is_saturated =
-            load.scans >= self.scans_limit() || load.connections >= self.connections_max;
+        let is_saturated = load.scans >= self.scans_max || load.connections >= self.connections_max;
         if load.stage != ServiceStage::Serving {
             Err(Problem::draining(RETRY_AFTER_SHUTDOWN))
         } else if is_saturated {
@@ -205,15 +204,6 @@ impl Admission {
     /// The number of taken shares.
     pub(super) const fn shares_len(&self) -> usize {
         self.shares_len
-    }
-
-    /// The maximum number of scans at once. A client with a scan holds its connection until the
-    /// end, so a part of the connections is reserved for clients without a scan; their requests
-    /// could not be answered otherwise.
-    fn scans_limit(&self) -> usize {
-        let connections = self.connections_max;
-        let kept_free = (connections / 4).max(1);
-        self.scans_max.min(connections.saturating_sub(kept_free).max(1))
     }
 }
 

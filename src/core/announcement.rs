@@ -64,7 +64,7 @@ impl Announcement {
             .field("in_flight", shares.probes)
             .field("connections", shares.connections)
             .field("lookup_sockets", shares.lookups)
-            .field("scans", settings.scans_max)
+            .field("scans", shares.scans(settings.scans_max))
             .field("scans_per_client", settings.scans_per_client_max)
             .field("timeout", settings.timeout)
             .field("scan_time", settings.scan_time_max)
@@ -169,6 +169,22 @@ mod tests {
             assert_eq!(is_logged("open to all"), warns, "{exposure:?} {token:?} {records:?}");
             assert_eq!(is_logged("msg=try "), !bound.is_empty());
             assert!(is_logged("msg=limits descriptors=1024 "), "{records:?}");
+        }
+    }
+
+    #[test]
+    fn the_logged_number_of_scans_is_at_most_three_quarters_of_the_connections() {
+        for (connections, scans_max, expected) in [(1024, 64, 64), (1024, 900, 768), (8, 64, 6)] {
+            let mut core = core_with(8, |options| {
+                options.log_level = Level::Info;
+                options.shares.connections = connections;
+                options.settings.scans_max = scans_max;
+            });
+            core.announce(&[], 20_000);
+            let records = records(&mut core, Instant::now());
+            let words = format!(" connections={connections} ");
+            let limits = records.iter().find(|record| record.contains(&words)).expect("limits");
+            assert!(limits.contains(&format!(" scans={expected} ")), "{limits}");
         }
     }
 

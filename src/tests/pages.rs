@@ -203,7 +203,7 @@ Something asked for was not scanned, or not whole; or the service asked is not w
 Wrong usage.
 .TP
 .B 71
-The service could not be started.
+The system refused what a service needs to start, or raw packets for \fB\-\-technique syn\fR.
 .SH SIGNALS
 SIGTERM, SIGINT and SIGHUP let a service finish what it has begun. A scan prints what is known so
 far and ends. A second signal ends either at once.

@@ -239,12 +239,11 @@ impl LossMeter {
 
     /// The host was absent until `until`; otherwise about `ports` ports would have responded.
     pub fn handle_outage(&mut self, until: Duration, ports: u32) {
+        self.bin(until); // This may widen the bins, so it comes before their number.
         let last = self.bin_index(until);
-        for index in 0..=last {
-            let share = (ports / (last as u32 + 1)).max(1);
-            let seen = Bin { known: share, lost: share, sent: 0, squares: share.into() };
-            self.bin(self.width * index as u32).merge(seen);
-        }
+        let share = (ports / (last as u32 + 1)).max(1);
+        let seen = Bin { known: share, lost: share, sent: 0, squares: share.into() };
+        self.bins[..=last].iter_mut().for_each(|bin| bin.merge(seen));
     }
 
     /// A ping sent at `sent_at` was answered or lost. It represents the `syns` SYNs sent since the
@@ -602,5 +601,17 @@ mod tests {
         meter.handle_answer(answer(1, 2, SECOND));
         meter.handle_outage(ms(400), 300);
         assert!(meter.loss_at(ms(100)) > 0.9 && meter.has_lost());
+    }
+
+    /// Regression: the bins were widened while they were filled, which moved the end of the outage.
+    #[test]
+    fn an_outage_that_is_longer_than_the_bins_ends_at_its_end() {
+        for seconds in [70, 100, 1000] {
+            let mut meter = LossMeter::default();
+            meter.handle_outage(SECOND * seconds, 300);
+            let end = meter.width * meter.bins.len() as u32;
+            assert!(end > SECOND * seconds && end <= SECOND * seconds + meter.width, "{end:?}");
+            assert!(meter.bins.iter().all(|bin| bin.lost > 0));
+        }
     }
 }

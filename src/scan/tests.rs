@@ -178,6 +178,17 @@ fn a_port_is_probed_again_after_any_shortage() {
     }
 }
 
+/// Regression: the loss meter overflowed if the first answer came after more than 80 seconds.
+#[test]
+fn a_host_may_be_silent_for_minutes_before_it_answers() {
+    let ports = PortSet::from_range(40_001, 40_400);
+    let options = ScanOptions { concurrency: NonZeroU16::new(3), ..OPTIONS };
+    let mut run = Run::new(Plan { ports, options, ..plan(1) });
+    run.finish(|port, _| if port > 40_300 { REFUSED } else { SILENT });
+    assert!(run.elapsed() > Duration::from_secs(100), "{:?}", run.elapsed());
+    assert_eq!(run.counts(), [0, 100, 300, 0, 0]);
+}
+
 #[test]
 fn the_number_of_passes_is_exactly_the_requested_one() {
     for retries in 0..4 {

@@ -578,3 +578,17 @@ fn a_million_descriptors_hold_all_ports_of_two_scans() {
         assert_eq!(statuses(&world, client), [200]);
     }
 }
+
+/// Our bug: the deadline of the SYN engine was 49 days ago, so the loop spun during each SYN scan.
+#[test]
+fn a_syn_scan_ends_while_and_after_the_clock_of_the_engine_wraps() {
+    let mut world = world(Port::Silent, 20 * MILLI, 50);
+    let wrap = world.origin + Duration::from_millis(1 << 32);
+    for at in [wrap - 2 * SECOND, wrap + 60 * SECOND] {
+        world.run_until(at);
+        let requests = vec![scan(50, "&technique=syn&timeout=5s&retries=0")];
+        let client = world.add_client(Duration::ZERO, Client::new(requests));
+        world.run_for(7 * SECOND);
+        assert_eq!(statuses(&world, client), [200]);
+    }
+}

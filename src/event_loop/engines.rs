@@ -10,7 +10,7 @@
 //! Invariant: each started probe gets exactly one outcome, unless it is given up.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::connect_engine::ConnectEngine;
@@ -28,6 +28,18 @@ pub(super) struct ProbeRequest {
     pub(super) to: SocketAddr,
     pub(super) check: CompletionCheck,
     pub(super) technique: Technique,
+}
+
+impl ProbeRequest {
+    /// The same probe with a v4-mapped address as an IPv4 address. A SYN over IPv6 would not reach
+    /// it, and a socket that was connected to such an address sends nothing over IPv6 any more.
+    const fn canonical(self) -> Self {
+        let to = match self.to.ip().to_canonical() {
+            address @ IpAddr::V4(_) => SocketAddr::new(address, self.to.port()),
+            IpAddr::V6(_) => self.to,
+        };
+        Self { to, ..self }
+    }
 }
 
 /// The outcome of a probe that has ended. The engine no longer knows its key.
@@ -69,6 +81,7 @@ impl<K: Kernel> Engines<K> {
 
     /// Starts a probe. The engine may send it only at the next [`Engines::flush`].
     pub(super) fn start(&mut self, kernel: &mut K, now: Instant, request: ProbeRequest) {
+        let request = request.canonical();
         let outcome = match request.technique {
             Technique::Connect => self.connect.start(kernel, request),
             Technique::Syn => self.syn.start(kernel, now, request),

@@ -508,6 +508,7 @@ mod tests {
     use crate::port_set::PortSet;
     use crate::scan::ledger::PortState;
     use crate::scan::options::{Retries, ScanOptions};
+    use crate::scan::plan::RateShare;
 
     /// The neighbour table of a kernel: an address that does not answer keeps its entry for three
     /// seconds.
@@ -562,6 +563,7 @@ mod tests {
         let plan = Plan {
             target: ([127, 0, 0, 1], 0).into(),
             is_routed: true,
+            share: RateShare::WHOLE,
             ports: PortSet::from_range(1, 9),
             options: ScanOptions { rate, ..ScanOptions::default() },
             ends_at: start + Duration::from_secs(300),
@@ -594,6 +596,7 @@ mod tests {
         let plan = |ports, retries| Plan {
             target: ([192, 0, 2, 1], 0).into(),
             is_routed: true,
+            share: RateShare::WHOLE,
             ports: PortSet::from_range(1, ports),
             options: ScanOptions { retries, ..ScanOptions::default() },
             ends_at: start + Duration::from_secs(300),
@@ -643,6 +646,7 @@ mod tests {
             let plan = Plan {
                 target: (*address, 22).into(),
                 is_routed: true,
+                share: RateShare::WHOLE,
                 ports: PortSet::from_range(22, 22),
                 options: ScanOptions::default(),
                 ends_at: now + Duration::from_secs(300),

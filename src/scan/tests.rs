@@ -9,6 +9,7 @@ use crate::host::Family;
 use crate::limits;
 use crate::pacer::RATE_SLACK;
 use crate::scan::options::{Addresses, Include, Retries, ScanOptions, Timeout};
+use crate::scan::plan::RateShare;
 
 mod networks;
 
@@ -54,6 +55,7 @@ fn plan(last: u16) -> Plan {
     Plan {
         target: ([192, 0, 2, 1], 0).into(),
         is_routed: true,
+        share: RateShare::WHOLE,
         ports: PortSet::from_range(1, last),
         options: OPTIONS,
         ends_at: Instant::now() + 600_000 * MILLI,

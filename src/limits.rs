@@ -335,6 +335,7 @@ const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "414 is distinct from 4
 const _: () = assert!(INPUT_BYTES_MAX >= HEAD_BYTES_MAX, "a whole head fits the input");
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < INPUT_BYTES_MAX, "a chunk line fits the input");
 const _: () = assert!(READ_BYTES_MAX >= 512, "one read takes a whole datagram of DNS");
+const _: () = assert!(ADDRESSES_PER_NAME_MAX <= u8::MAX as usize, "8 bits are enough");
 const _: () = assert!(ADDRESSES_PER_NAME_MAX + CNAME_CHAIN_MAX < ANSWER_RECORDS_MAX);
 const _: () = assert!(FAMILY_GRACE.as_secs() < LOOKUP_TIMEOUT.as_secs());
 const _: () = assert!(LOOKUPS_MAX <= BATCH_JOBS_MAX, "a batch can use every lookup at once");

@@ -18,14 +18,20 @@ pub const START_RATE: f64 = 4_000.0;
 pub struct RateLimit {
     /// The interval between two launches.
     gap: Duration,
-    /// The time before which no launch is permitted; `None` before the first launch.
+    /// The time before which no launch is permitted; `None` if the first launch is permitted.
     next_at: Option<Instant>,
 }
 
 impl RateLimit {
     /// A limit of `rate` launches per second.
     pub fn new(rate: NonZeroU32) -> Self {
-        Self { gap: Duration::from_secs(1) / rate.get(), next_at: None }
+        Self::shared(rate, 1, None)
+    }
+
+    /// One of `scans` equal parts of a limit of `rate` launches per second. No launch is permitted
+    /// before `first_at`.
+    pub fn shared(rate: NonZeroU32, scans: u8, first_at: Option<Instant>) -> Self {
+        Self { gap: Duration::from_secs(scans.into()) / rate.get(), next_at: first_at }
     }
 
     /// Records a launch. A late loop makes up part of the missed launches, at most those of
@@ -35,7 +41,7 @@ impl RateLimit {
         self.next_at = Some(self.next_at.map_or(now, |at| at.max(earliest)) + self.gap);
     }
 
-    /// The time before which no launch is permitted; `None` before the first launch.
+    /// The time before which no launch is permitted; `None` if the first launch is permitted.
     pub const fn next_at(&self) -> Option<Instant> {
         self.next_at
     }

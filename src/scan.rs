@@ -164,7 +164,7 @@ impl Scan {
             checks_missed: 0,
             ports_before_ping: 0,
             next_ping_at: Duration::ZERO,
-            rate_limit: plan.options.rate.map(RateLimit::new),
+            rate_limit: plan.rate_limit(now),
             plan,
         }
     }

@@ -29,7 +29,7 @@ use openports::report::log::{Level, LogFormat};
 use openports::scan::Scan;
 use openports::scan::ledger::{Counts, PortState};
 use openports::scan::options::{Retries, ScanOptions};
-use openports::scan::plan::Plan;
+use openports::scan::plan::{Plan, RateShare};
 use openports::scan::summary::{Details, Summary};
 use openports::service_names::Names;
 use openports::slots::{Key, Slots};
@@ -223,6 +223,7 @@ fn scan(now: Instant) -> Scan {
         Plan {
             target: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
             is_routed: true,
+            share: RateShare::WHOLE,
             ports: PortSet::from_range(1, u16::MAX),
             options: ScanOptions { retries: Retries::Exactly(0), ..ScanOptions::default() },
             ends_at: now + Duration::from_secs(60),

@@ -11,7 +11,7 @@ use crate::dns::failure::LookupFailure;
 use crate::host::Host;
 use crate::policy::Denial;
 use crate::scan::Scan;
-use crate::scan::plan::Plan;
+use crate::scan::plan::{Plan, RateShare};
 use crate::scan::request::ScanRequest;
 use crate::slots::Key;
 
@@ -41,15 +41,16 @@ pub(super) enum JobState {
 }
 
 impl Job {
-    /// The plan of one of `share` scans of the job, which divide concurrency and rate among each
+    /// The plan of one of several scans of the job, which divide concurrency and rate among each
     /// other.
-    pub(super) fn plan(&self, candidate: RoutedAddress, share: usize) -> Plan {
+    pub(super) fn plan(&self, candidate: RoutedAddress, share: RateShare) -> Plan {
         let request = &self.request;
         Plan {
             target: self.socket_address(candidate.address),
             is_routed: candidate.source.is_some(),
             ports: request.ports.clone(),
-            options: request.options.divided(request.ports.len(), share),
+            options: request.options.divided(request.ports.len(), share.scans.into()),
+            share,
             ends_at: self.started_at + request.options.deadline,
         }
     }
@@ -92,4 +93,52 @@ pub(super) enum JobFailure {
 pub(super) struct EndedJob {
     pub(super) job: Job,
     pub(super) scans: Vec<Scan>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::port_set::PortSet;
+    use crate::scan::options::ScanOptions;
+
+    #[test]
+    fn the_scans_of_one_job_keep_the_requested_rate_together() {
+        let start = Instant::now();
+        for (rate, addresses, expected) in [(10, 64, 100), (100, 64, 1000), (10, 3, 100)] {
+            let options = ScanOptions { rate: NonZeroU32::new(rate), ..ScanOptions::default() };
+            let request = ScanRequest {
+                host: Host::Name("localhost".into()),
+                domain: "localhost".into(),
+                ports: PortSet::from_range(1, 10_000),
+                from_port: 1,
+                to_port: 10_000,
+                options,
+            };
+            let job = Job {
+                request,
+                owner: Owner::Batch(0),
+                started_at: start,
+                other_addresses: Vec::new(),
+                state: JobState::Resolving,
+            };
+            let candidate = RoutedAddress { address: [192, 0, 2, 1].into(), source: None };
+            let share = |index| RateShare { index, scans: addresses };
+            let scan = |index| Scan::new(start, job.plan(candidate, share(index)));
+            let mut scans: Vec<Scan> = (0..addresses).map(scan).collect();
+            scans.iter_mut().for_each(|scan| scan.set_allowance(10_000));
+            let mut launches = 0;
+            for now in (0..10_000).map(|ms| start + Duration::from_millis(ms)) {
+                for scan in &mut scans {
+                    while scan.poll_launch(now, Key::from_parts(launches, 0)).is_some() {
+                        launches += 1;
+                    }
+                }
+            }
+            let range = expected - 1..=expected + 1;
+            assert!(range.contains(&launches), "{rate}/s to {addresses}: {launches} in 10 s");
+        }
+    }
 }

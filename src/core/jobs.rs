@@ -27,7 +27,7 @@ use crate::limits::{self, Sources};
 use crate::policy::Policy;
 use crate::scan::ledger::PortState;
 use crate::scan::options::Addresses;
-use crate::scan::plan::Plan;
+use crate::scan::plan::{Plan, RateShare};
 use crate::scan::request::ScanRequest;
 use crate::scan::stored::StoredScan;
 use crate::scan::{ProbeResult, Scan};
@@ -224,7 +224,10 @@ impl Jobs {
         if is_client && share > 1 && self.schedulers.len() + share > limits::ADDRESS_SCANS_MAX {
             return self.fail(key, JobFailure::Lookup(LookupFailure::Overloaded));
         }
-        let plans: Vec<Plan> = chosen.into_iter().map(|it| job.plan(it, share)).collect();
+        assert!(share <= limits::ADDRESSES_PER_NAME_MAX, "a job has no more addresses");
+        let share_of = |index| RateShare { index, scans: share as u8 };
+        let plan = |(index, it)| job.plan(it, share_of(index));
+        let plans: Vec<Plan> = (0..).zip(chosen).map(plan).collect();
         let scans = plans.into_iter().map(|plan| self.schedulers.begin(now, plan, key)).collect();
         self.ports_to_begin -= job.request.ports.len();
         job.state = JobState::Scanning { scans };

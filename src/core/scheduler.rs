@@ -146,10 +146,9 @@ impl Scheduler {
         if finding == ProbeResult::Postponed {
             self.budget.handle_shortage(now, self.in_flight);
         }
-        if is_last {
-            self.retire(key);
-        } else {
-            self.wake(now, key);
+        match is_last {
+            true => self.retire(key),
+            false => self.wake(now, key),
         }
         Some(Change { job, finding, is_last })
     }
@@ -395,6 +394,7 @@ impl Scheduler {
         let need = running.scan.need();
         self.demand = self.demand + need - running.need;
         running.need = need;
+        self.wants_division |= !self.is_scarce && need > running.allowance; // in a further pass
         // A queued scan sets its timer for the next launch after its turn.
         let launch_at = if running.is_queued { None } else { running.scan.launch_at(now) };
         if launch_at.is_some_and(|at| at <= now) {
@@ -507,7 +507,8 @@ mod tests {
     use crate::event::local_drops::NeighbourTable;
     use crate::port_set::PortSet;
     use crate::scan::ledger::PortState;
-    use crate::scan::options::ScanOptions;
+    use crate::scan::options::{Retries, ScanOptions};
+    use crate::scan::plan::RateShare;
 
     /// The neighbour table of a kernel: an address that does not answer keeps its entry for three
     /// seconds.
@@ -562,6 +563,7 @@ mod tests {
         let plan = Plan {
             target: ([127, 0, 0, 1], 0).into(),
             is_routed: true,
+            share: RateShare::WHOLE,
             ports: PortSet::from_range(1, 9),
             options: ScanOptions { rate, ..ScanOptions::default() },
             ends_at: start + Duration::from_secs(300),
@@ -586,6 +588,49 @@ mod tests {
         assert!(scheduler.has_work(start + pause), "the pause is over");
     }
 
+    /// Regression: a scan kept what it was granted for its last ports of a pass in the next pass.
+    #[test]
+    fn a_scan_that_needs_more_in_a_further_pass_is_granted_more() {
+        let start = Instant::now();
+        let mut scheduler = Scheduler::new(Technique::Connect, 500);
+        let plan = |ports, retries| Plan {
+            target: ([192, 0, 2, 1], 0).into(),
+            is_routed: true,
+            share: RateShare::WHOLE,
+            ports: PortSet::from_range(1, ports),
+            options: ScanOptions { retries, ..ScanOptions::default() },
+            ends_at: start + Duration::from_secs(300),
+        };
+        let job = Slots::new().insert(());
+        let mut probes = Slots::<ProbeRef>::new();
+        let first = scheduler.begin(start, plan(400, Retries::Exactly(1)), job);
+        let (mut now, mut other) = (start, None);
+        let mut most = 0;
+        while scheduler.scan(first).is_some_and(StoredScan::is_running) {
+            assert!(now < start + Duration::from_secs(100), "the scan ends");
+            let left = scheduler.scan(first).map_or(0, StoredScan::in_flight);
+            let is_late = now > start + Duration::from_secs(1);
+            if is_late && left < 100 && other.is_none() {
+                other = Some(scheduler.begin(now, plan(400, Retries::Exactly(0)), job));
+            }
+            if now > start + Duration::from_secs(3) {
+                most = most.max(left);
+            }
+            scheduler.handle_tick(now, Backlog::None, |probe| {
+                probes.remove(probe);
+            });
+            while let Some(output) = scheduler.poll_output(now, probes.next_key()) {
+                if let SchedulerOutput::Launch(launch) = output {
+                    probes.insert(launch.probe);
+                } else if let SchedulerOutput::ReadLocalDrops = output {
+                    scheduler.handle_local_drops(now, None, |_| {});
+                }
+            }
+            now += Duration::from_millis(1);
+        }
+        assert!(other.is_some() && most > 200, "{most} probes in flight");
+    }
+
     /// Scans one port of each address. Returns for each address whether the port is open, and the
     /// number of refused entries.
     fn sweep(
@@ -601,6 +646,7 @@ mod tests {
             let plan = Plan {
                 target: (*address, 22).into(),
                 is_routed: true,
+                share: RateShare::WHOLE,
                 ports: PortSet::from_range(22, 22),
                 options: ScanOptions::default(),
                 ends_at: now + Duration::from_secs(300),

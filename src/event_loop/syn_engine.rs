@@ -90,8 +90,8 @@ pub(super) struct SynEngine<K: Kernel> {
     /// All zeros until the first raw socket is opened, then random.
     key: SequenceKey,
     started_at: Instant,
-    /// The last argument and result of `clock_ms`: hundreds of SYNs of one tick have the same time.
-    clock: (Instant, u32),
+    /// The last time and its milliseconds: hundreds of SYNs of one tick have the same time.
+    clock: (Instant, u64),
     capacity: usize,
     sources: Sources,
     /// The index is the IP version.
@@ -214,8 +214,10 @@ impl<K: Kernel> SynEngine<K> {
 
     /// The time at which the next SYN is to be repeated.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let first = self.v4.repeat_at().into_iter().chain(self.v6.repeat_at()).min()?;
-        Some(self.started_at + Duration::from_millis(first.into()))
+        let (_, elapsed) = self.clock;
+        let [v4, v6] = [self.v4.repeat_wait(elapsed as u32), self.v6.repeat_wait(elapsed as u32)];
+        let wait = v4.into_iter().chain(v6).min()?;
+        Some(self.started_at + Duration::from_millis(elapsed + u64::from(wait)))
     }
 
     /// The packets counted since the last call; `None` if there were none.
@@ -234,10 +236,9 @@ impl<K: Kernel> SynEngine<K> {
     /// The number of milliseconds since the engine was created. It wraps after 49 days.
     fn clock_ms(&mut self, now: Instant) -> u32 {
         if now != self.clock.0 {
-            let clock = now.saturating_duration_since(self.started_at).as_millis() as u32;
-            self.clock = (now, clock);
+            self.clock = (now, now.saturating_duration_since(self.started_at).as_millis() as u64);
         }
-        self.clock.1
+        self.clock.1 as u32
     }
 
     /// Opens the raw socket of an IP version, unless it is open. The first call also creates a key.

@@ -115,6 +115,19 @@ impl Stretch {
         let is_within = group == Group::Popular || (self.first..=self.last).contains(&port);
         self.group == group && is_within
     }
+
+    /// Adds `other` to this stretch if both have popular ports. Their ports are mixed, so a further
+    /// pass cannot tell them apart. Returns whether it was added.
+    fn absorb_popular(&mut self, other: &Self) -> bool {
+        let are_popular = [self.group, other.group] == [Group::Popular; 2];
+        if are_popular {
+            let silent = |it: &Self| it.share * it.silence_probability;
+            let share = self.share + other.share;
+            self.silence_probability = (silent(self) + silent(other)) / share;
+            self.share = share;
+        }
+        are_popular
+    }
 }
 
 /// The number of samples without any loss that prove that a pass missed nothing.
@@ -239,12 +252,11 @@ impl LossMeter {
 
     /// The host was absent until `until`; otherwise about `ports` ports would have responded.
     pub fn handle_outage(&mut self, until: Duration, ports: u32) {
+        self.bin(until); // This may widen the bins, so it comes before their number.
         let last = self.bin_index(until);
-        for index in 0..=last {
-            let share = (ports / (last as u32 + 1)).max(1);
-            let seen = Bin { known: share, lost: share, sent: 0, squares: share.into() };
-            self.bin(self.width * index as u32).merge(seen);
-        }
+        let share = (ports / (last as u32 + 1)).max(1);
+        let seen = Bin { known: share, lost: share, sent: 0, squares: share.into() };
+        self.bins[..=last].iter_mut().for_each(|bin| bin.merge(seen));
     }
 
     /// A ping sent at `sent_at` was answered or lost. It represents the `syns` SYNs sent since the
@@ -312,6 +324,7 @@ impl LossMeter {
         };
         self.previous = self.finished.split_off(kept);
         self.previous.sort_by_key(|stretch| (stretch.group == Group::Other, stretch.first));
+        self.previous.dedup_by(|other, first| first.absorb_popular(other));
         &self.previous
     }
 
@@ -602,5 +615,33 @@ mod tests {
         meter.handle_answer(answer(1, 2, SECOND));
         meter.handle_outage(ms(400), 300);
         assert!(meter.loss_at(ms(100)) > 0.9 && meter.has_lost());
+    }
+
+    /// Regression: the bins were widened while they were filled, which moved the end of the outage.
+    #[test]
+    fn an_outage_that_is_longer_than_the_bins_ends_at_its_end() {
+        for seconds in [70, 100, 1000] {
+            let mut meter = LossMeter::default();
+            meter.handle_outage(SECOND * seconds, 300);
+            let end = meter.width * meter.bins.len() as u32;
+            assert!(end > SECOND * seconds && end <= SECOND * seconds + meter.width, "{end:?}");
+            assert!(meter.bins.iter().all(|bin| bin.lost > 0));
+        }
+    }
+
+    #[test]
+    fn every_stretch_of_popular_ports_keeps_its_share_in_a_further_pass() {
+        let mut meter = LossMeter::default();
+        meter.handle_answer(answer(1, 1, Duration::ZERO));
+        for pass in 0..3 {
+            let at = |port: u16| 20 * SECOND * pass + ms(100) * port.into();
+            (1..=32).for_each(|port| meter.handle_probe(at(port), port, Group::Popular));
+            (33..=64).for_each(|port| meter.handle_probe(at(port), port, Group::Other));
+            meter.handle_lost(at(1), 1);
+            meter.handle_pass_end(&BOTH[..1], SamplesMin::None);
+            let share: f64 = meter.finished.iter().map(|stretch| stretch.share).sum();
+            assert!((share - 1.0).abs() < 1e-6, "pass {pass}: {share}");
+            meter.begin_pass(10, Extent::Every);
+        }
     }
 }

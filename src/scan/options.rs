@@ -55,20 +55,13 @@ impl Default for ScanOptions {
 }
 
 impl ScanOptions {
-    /// The options of each of `scans` scans of `ports` ports, which divide the concurrency and the
-    /// rate equally.
+    /// The options of each of `scans` scans of `ports` ports, which divide the concurrency equally.
     #[must_use]
     pub fn divided(self, ports: usize, scans: usize) -> Self {
         assert!(scans > 0 && ports > 0, "there is at least one scan with at least one port");
         let concurrency = self.concurrency.map_or(ports, |limit| limit.get().into()) / scans;
         let concurrency = u16::try_from(concurrency).unwrap_or(u16::MAX);
-        let scans = u32::try_from(scans).unwrap_or(u32::MAX);
-        let rate_of = |rate: NonZeroU32| NonZeroU32::new(rate.get() / scans);
-        Self {
-            concurrency: Some(NonZeroU16::new(concurrency).unwrap_or(NonZeroU16::MIN)),
-            rate: self.rate.map(|rate| rate_of(rate).unwrap_or(NonZeroU32::MIN)),
-            ..self
-        }
+        Self { concurrency: Some(NonZeroU16::new(concurrency).unwrap_or(NonZeroU16::MIN)), ..self }
     }
 }
 

@@ -4,6 +4,7 @@
 //! so that they experience the same queues and losses. The methods here belong to [`Scan`], which
 //! owns the state.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use super::pings::{PingEvent, PingResult, PingWeight};
@@ -153,7 +154,9 @@ impl Scan {
         // The interval varies from half to one and a half times its length, so that pings are not
         // synchronised with periodic events on the path.
         let gap = gap * (128 + (fibonacci_hash(self.pings.sent()) >> 24)) / 256;
-        self.plan.options.rate.map_or(gap, |rate| gap.max(Duration::from_secs(16) / rate.get()))
+        let seconds = 16 * u64::from(self.plan.share.scans);
+        let by_rate = |rate: NonZeroU32| Duration::from_secs(seconds) / rate.get();
+        self.plan.options.rate.map_or(gap, |rate| gap.max(by_rate(rate)))
     }
 }
 

@@ -236,6 +236,7 @@ mod tests {
     use super::*;
     use crate::event::{Outcome, Shortage};
     use crate::scan::options::{Retries, ScanOptions, Timeout};
+    use crate::scan::plan::RateShare;
     use crate::scan::probes::ProbeId;
 
     const _: () = assert!(size_of::<WaitingScan>() <= 200, "a target takes some hundred bytes");
@@ -244,6 +245,7 @@ mod tests {
         Plan {
             target: ([192, 0, 2, 1], 0).into(),
             is_routed: true,
+            share: RateShare::WHOLE,
             ports: PortSet::from_range(1, ports),
             options,
             ends_at: now + Duration::from_secs(60),

@@ -9,6 +9,7 @@ use crate::host::Family;
 use crate::limits;
 use crate::pacer::RATE_SLACK;
 use crate::scan::options::{Addresses, Include, Retries, ScanOptions, Timeout};
+use crate::scan::plan::RateShare;
 
 mod networks;
 
@@ -57,6 +58,7 @@ fn plan(last: u16) -> Plan {
     Plan {
         target: ([192, 0, 2, 1], 0).into(),
         is_routed: true,
+        share: RateShare::WHOLE,
         ports: PortSet::from_range(1, last),
         options: OPTIONS,
         ends_at: Instant::now() + 600_000 * MILLI,
@@ -189,6 +191,17 @@ fn a_port_is_probed_again_after_any_shortage() {
             assert_eq!(run.scan.retried(), 0, "a probe after a shortage is not a retry");
         }
     }
+}
+
+/// Regression: the loss meter overflowed if the first answer came after more than 80 seconds.
+#[test]
+fn a_host_may_be_silent_for_minutes_before_it_answers() {
+    let ports = PortSet::from_range(40_001, 40_400);
+    let options = ScanOptions { concurrency: NonZeroU16::new(3), ..OPTIONS };
+    let mut run = Run::new(Plan { ports, options, ..plan(1) });
+    run.finish(|port, _| if port > 40_300 { REFUSED } else { SILENT });
+    assert!(run.elapsed() > Duration::from_secs(100), "{:?}", run.elapsed());
+    assert_eq!(run.counts(), [0, 100, 300, 0, 0]);
 }
 
 #[test]

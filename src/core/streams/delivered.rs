@@ -121,7 +121,7 @@ mod tests {
     use crate::event::Outcome;
     use crate::scan::Scan;
     use crate::scan::options::{Retries, ScanOptions};
-    use crate::scan::plan::Plan;
+    use crate::scan::plan::{Plan, RateShare};
     use crate::slots::Key;
 
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -135,6 +135,7 @@ mod tests {
             Plan {
                 target: (ADDRESS, 0).into(),
                 is_routed: true,
+                share: RateShare::WHOLE,
                 ports: PortSet::from_range(1, u16::MAX),
                 options: ScanOptions { retries: Retries::Exactly(1), ..ScanOptions::default() },
                 ends_at: now + Duration::from_secs(60),

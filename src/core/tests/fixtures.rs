@@ -14,7 +14,7 @@ use crate::port_set::PortSet;
 use crate::report::log::{Level, LogFormat};
 use crate::scan::Scan;
 use crate::scan::options::ScanOptions;
-use crate::scan::plan::Plan;
+use crate::scan::plan::{Plan, RateShare};
 use crate::service_names::Names;
 use crate::slots::Key;
 
@@ -101,6 +101,7 @@ pub(in crate::core) fn scan_of_one_port() -> Scan {
     let plan = Plan {
         target: ([127, 0, 0, 1], 22).into(),
         is_routed: true,
+        share: RateShare::WHOLE,
         ports: PortSet::from_range(22, 22),
         options: ScanOptions::default(),
         ends_at: now + Duration::from_secs(300),

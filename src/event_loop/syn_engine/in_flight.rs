@@ -170,7 +170,7 @@ impl<A: Copy + PartialEq> InFlight<A> {
     /// The next SYN whose repeat is due; from then on the repeat counts as sent. If its source
     /// address has changed since, the caller must call [`InFlight::change_sequence`].
     pub(super) fn poll_repeat(&mut self, now: u32) -> Option<Repeat<A>> {
-        let due = |list: &&List| list.first != NONE && self.repeat_due_at(list.first) <= now;
+        let due = |list: &&List| list.first != NONE && self.wait(list.first, now) == 0;
         let index = self.lists[..SYNS_MAX - 1].iter().find(due)?.first;
         self.unlink(index);
         let entry = &mut self.entries[index as usize];
@@ -201,10 +201,10 @@ impl<A: Copy + PartialEq> InFlight<A> {
         true
     }
 
-    /// The time at which the next SYN is to be repeated, in milliseconds of the engine's clock.
-    pub(super) fn repeat_at(&self) -> Option<u32> {
+    /// The number of milliseconds from `now` until the next SYN is to be repeated.
+    pub(super) fn repeat_wait(&self, now: u32) -> Option<u32> {
         let lists = self.lists[..SYNS_MAX - 1].iter().filter(|list| list.first != NONE);
-        lists.map(|list| self.repeat_due_at(list.first)).min()
+        lists.map(|list| self.wait(list.first, now)).min()
     }
 
     /// Removes all probes, and returns their keys in the order of their indices.
@@ -219,11 +219,14 @@ impl<A: Copy + PartialEq> InFlight<A> {
         keys
     }
 
-    /// The time at which the next SYN of an entry is due.
-    fn repeat_due_at(&self, index: u32) -> u32 {
+    /// The number of milliseconds from `now` until the next SYN of an entry is due. The clock may
+    /// have wrapped since its first SYN.
+    fn wait(&self, index: u32, now: u32) -> u32 {
         let entry = &self.entries[index as usize];
         let after: Duration = syn_at(u32::from(entry.sent) + 1);
-        entry.started_ms.saturating_add(u32::try_from(after.as_millis()).unwrap_or(u32::MAX))
+        let after = u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+        let left = entry.started_ms.wrapping_add(after).wrapping_sub(now);
+        left.cast_signed().max(0).cast_unsigned()
     }
 
     /// The slot of the table at which the search for a sequence number begins.
@@ -336,7 +339,8 @@ impl<A: Copy + PartialEq> InFlight<A> {
             );
             let mut listed = 0;
             for (index, list) in self.lists.iter().enumerate() {
-                let (mut at, mut before) = (list.first, 0);
+                let mut at = list.first;
+                let mut before = self.entries.get(at as usize).map_or(0, |first| first.started_ms);
                 while at != NONE {
                     let entry = &self.entries[at as usize];
                     assert_eq!(
@@ -344,7 +348,8 @@ impl<A: Copy + PartialEq> InFlight<A> {
                         index + 1,
                         "4: an entry is in the list of its SYNs"
                     );
-                    assert!(entry.started_ms >= before, "5: a list is in the order of the starts");
+                    let after = entry.started_ms.wrapping_sub(before);
+                    assert!(after <= u32::MAX / 2, "5: a list is in the order of the starts");
                     (at, before, listed) = (entry.next, entry.started_ms, listed + 1);
                 }
             }
@@ -412,7 +417,7 @@ mod tests {
         table.insert(key(1), remote(2), 6, 600);
         let mut sent = Vec::new();
         for now in (0..70_000).step_by(100) {
-            assert!(table.repeat_at().is_none_or(|at| at >= now), "at {now}");
+            assert_ne!(table.repeat_wait(u32::saturating_sub(now, 1)), Some(0), "at {now}");
             while let Some(repeat) = table.poll_repeat(now) {
                 sent.push((now, repeat.remote.port));
             }
@@ -468,5 +473,21 @@ mod tests {
             assert_eq!(table.len, present.len());
         }
         assert_eq!(table.take_all().len(), present.len());
+    }
+
+    /// Regression: no SYN was repeated for up to a minute after the clock had wrapped.
+    #[test]
+    fn syns_are_repeated_while_the_clock_wraps() {
+        let start = u32::MAX - 2_000;
+        let mut table = InFlight::new();
+        table.insert(key(0), remote(1), 5, start);
+        table.insert(key(1), remote(2), 6, start.wrapping_add(1_500));
+        let mut sent = Vec::new();
+        for passed in (0..8_000).step_by(100) {
+            while let Some(repeat) = table.poll_repeat(start.wrapping_add(passed)) {
+                sent.push((passed, repeat.remote.port));
+            }
+        }
+        assert_eq!(sent, [(1_000, 1), (2_500, 2), (3_000, 1), (4_500, 2), (7_000, 1)]);
     }
 }

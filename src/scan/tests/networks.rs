@@ -13,6 +13,7 @@ use super::super::*;
 use crate::limits;
 use crate::port_set::PortSet;
 use crate::scan::options::{ScanOptions, Timeout};
+use crate::scan::plan::RateShare;
 
 /// A pseudo-random number generator (SplitMix64).
 pub(super) struct Random(pub(super) u64);
@@ -446,6 +447,7 @@ pub(super) fn plan(first: u16, last: u16) -> Plan {
     Plan {
         target: ([192, 0, 2, 1], 0).into(),
         is_routed: true,
+        share: RateShare::WHOLE,
         ports: PortSet::from_range(first, last),
         options: ScanOptions::default(),
         ends_at: Instant::now() + Duration::from_secs(3000),

@@ -126,6 +126,23 @@ fn ipv6_is_scanned_with_brackets_and_without() {
     }
 }
 
+/// Regression: after a connect to a v4-mapped address, Linux never sends a SYN of the same socket
+/// over IPv6 again, so ports of other targets looked filtered.
+#[test]
+fn the_sockets_of_a_v4_mapped_target_are_used_for_no_ipv6_target() {
+    isolated(|| {
+        if !has_ipv6() {
+            return;
+        }
+        let folder = Folder::new("mapped");
+        let hosts = folder.write("hosts", "::ffff:127.0.0.1 both\n::1 both\n");
+        let service = Service::start(&["--hosts", &hosts]);
+        service
+            .scan("domain=both&addresses=all&toPort=500&timeout=500ms&retries=0")
+            .check_counts([0, 1000, 0, 0, 0]);
+    });
+}
+
 #[test]
 fn the_family_selects_the_address_of_a_name() {
     isolated(|| {

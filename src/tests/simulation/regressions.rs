@@ -578,3 +578,34 @@ fn a_million_descriptors_hold_all_ports_of_two_scans() {
         assert_eq!(statuses(&world, client), [200]);
     }
 }
+
+/// Our bug: the deadline of the SYN engine was 49 days ago, so the loop spun during each SYN scan.
+#[test]
+fn a_syn_scan_ends_while_and_after_the_clock_of_the_engine_wraps() {
+    let mut world = world(Port::Silent, 20 * MILLI, 50);
+    let wrap = world.origin + Duration::from_millis(1 << 32);
+    for at in [wrap - 2 * SECOND, wrap + 60 * SECOND] {
+        world.run_until(at);
+        let requests = vec![scan(50, "&technique=syn&timeout=5s&retries=0")];
+        let client = world.add_client(Duration::ZERO, Client::new(requests));
+        world.run_for(7 * SECOND);
+        assert_eq!(statuses(&world, client), [200]);
+    }
+}
+
+/// Our bug: a SYN to a v4-mapped address left as a packet of IPv6, so all ports were filtered.
+#[test]
+fn a_v4_mapped_target_is_probed_over_ipv4() {
+    let IpAddr::V4(target) = TARGET else { panic!("the target has an IPv4 address") };
+    let mapped = IpAddr::V6(target.to_ipv6_mapped());
+    for technique in ["connect", "syn"] {
+        let mut world = world(Port::Closed, 20 * MILLI, 50);
+        world.hosts.insert(mapped, Host::new(20 * MILLI, Port::Closed, &OPEN));
+        let (domain, addresses) = (format!("[{mapped}]"), vec![mapped]);
+        let request = ScanRequest { domain, addresses, ..scan_request(100) };
+        let request = Request::scan(request, &format!("&technique={technique}"), vec![]);
+        let client = world.add_client(Duration::ZERO, Client::new(vec![request]));
+        world.run();
+        assert_eq!(statuses(&world, client), [200], "{technique}");
+    }
+}

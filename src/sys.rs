@@ -30,7 +30,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::event::{Outcome, RouteResult, Shortage, Signal, Transport};
 use crate::interfaces::Interfaces;
@@ -118,12 +118,12 @@ fn accept(listener: &Listener) -> Accepted<Socket> {
 ///
 /// # Errors
 /// The outcome, if the kernel knew it at once.
-fn connect(to: &SockAddr, transport: Transport) -> Result<Socket, Outcome> {
+fn connect(to: SocketAddr, transport: Transport) -> Result<Socket, Outcome> {
     let (kind, protocol) = match transport {
         Transport::Tcp => (Type::STREAM, Protocol::TCP),
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
     };
-    let domain = Domain::from(i32::from(to.family()));
+    let domain = Domain::for_address(to);
     let socket =
         Socket::new_raw(domain, kind.nonblocking().cloexec(), Some(protocol)).map_err(|error| {
             match error.raw_os_error() {
@@ -132,10 +132,20 @@ fn connect(to: &SockAddr, transport: Transport) -> Result<Socket, Outcome> {
                 _ => Outcome::Shortage(shortage_of(&error)),
             }
         })?;
-    match socket.connect(to) {
+    match socket.connect(&to.into()) {
         Ok(()) => Ok(socket),
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
-        Err(error) => Err(outcome_of(&error)),
+        Err(error) => Err(match (outcome_of(&error), transport) {
+            // The connect of a datagram socket reports a shortage of ports as EAGAIN, so this
+            // machine has no address towards the target, as without IPv6.
+            (Outcome::Shortage(Shortage::SourcePorts), Transport::Udp) => Outcome::Unreachable,
+            (Outcome::Shortage(Shortage::SourcePorts), Transport::Tcp)
+                if route(to) == RouteResult::Nowhere =>
+            {
+                Outcome::Unreachable
+            }
+            (outcome, _) => outcome,
+        }),
     }
 }
 
@@ -181,14 +191,12 @@ pub fn interfaces() -> Interfaces {
 
 /// The source address that the kernel would use towards `to`. No packet is sent.
 pub fn route(to: SocketAddr) -> RouteResult {
-    match connect(&to.into(), Transport::Udp) {
+    match connect(to, Transport::Udp) {
         Ok(socket) => match local_address(&socket) {
             Some(local) => RouteResult::From(local.ip()),
             None => RouteResult::Unknown,
         },
-        Err(Outcome::Shortage(Shortage::SourcePorts) | Outcome::Unreachable) => {
-            RouteResult::Nowhere
-        }
+        Err(Outcome::Unreachable) => RouteResult::Nowhere,
         Err(_) => RouteResult::Unknown,
     }
 }

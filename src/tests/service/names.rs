@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Scan;
 use crate::nameserver::{A, AAAA, NameServer, Query, Record, Reply};
-use crate::network::isolated;
+use crate::network::{isolated, skip};
 use crate::process::{Folder, Service, until};
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -220,6 +220,28 @@ fn forged_replies_are_ignored_and_the_genuine_one_is_used() {
         });
         let setup = Setup::new("nameserver 127.0.0.53\noptions timeout:5\n", "");
         setup.check_loopback("true.example");
+    });
+}
+
+#[test]
+fn a_server_without_a_source_address_is_passed_over_at_once() {
+    isolated(|| {
+        // Every connect to an IPv6 address then fails with EADDRNOTAVAIL.
+        let disabled = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
+        if disabled.is_err() {
+            return skip("IPv6 cannot be turned off here");
+        }
+        for options in ["", "options use-vc\n"] {
+            let address = if options.is_empty() { "127.0.0.53" } else { "127.0.0.54" };
+            let server = NameServer::start(address, |query| query.answer(LOOPBACK));
+            let servers = format!("nameserver 2001:db8::53\nnameserver {address}\n{options}");
+            let setup = Setup::new(&servers, "");
+            let began = Instant::now();
+            setup.check_loopback("host.example");
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(2), "{took:?} with {options:?}");
+            assert!(server.seen().iter().all(|query| query.is_tcp != options.is_empty()));
+        }
     });
 }
 

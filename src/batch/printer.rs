@@ -20,7 +20,7 @@ use super::xml;
 use crate::api::accept::Form;
 use crate::api::answer::{ScanEvent, write_event};
 use crate::api::batch_events::{BatchEvent, BatchOutput, write_batch_event, write_failure};
-use crate::api::end_writer::write_end;
+use crate::api::end_writer::{csv_field, write_end};
 use crate::api::problem::Problem;
 use crate::limits;
 use crate::port_set::PortSet;
@@ -242,8 +242,8 @@ impl Printer {
                 }
             }
             Format::Csv => {
-                let rtt = RttMillis(rtt);
-                self.print(format_args!("{},{port},open,{},{rtt}\n", open.address, open.service));
+                let (service, rtt) = (csv_field(open.service), RttMillis(rtt));
+                self.print(format_args!("{},{port},open,{service},{rtt}\n", open.address));
             }
             Format::HostPort => match address {
                 Some(address) => self.print(format_args!("{}\n", SocketAddr::new(address, port))),
@@ -314,7 +314,7 @@ impl Printer {
             {
                 for port in ports.into_iter().flat_map(PortSet::iter) {
                     let names = summary.services.map(|services| services.names);
-                    let name = names.map_or("", |names| names.of(port));
+                    let name = csv_field(names.map_or("", |names| names.of(port)));
                     self.print(format_args!("{address},{port},{state},{name},\n"));
                 }
             }

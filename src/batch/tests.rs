@@ -348,6 +348,26 @@ fn the_round_trip_in_csv_has_three_decimals_as_in_the_answer_of_the_service() {
 }
 
 #[test]
+fn a_long_output_is_taken_in_small_pieces_and_its_rest_is_not_moved_for_each() {
+    let mut batch = batch("a", |options| options.format = Format::Xml);
+    let place = begin(&mut batch);
+    let open = PortSet::from_range(1, u16::MAX);
+    let counts = Counts { open: 65_535, ..Counts::default() };
+    batch.handle_ended(Instant::now(), place, summary("a", &open, counts));
+    let (whole, mut taken) = (batch.stdout().to_vec(), Vec::new());
+    let start = Instant::now();
+    while !batch.stdout().is_empty() {
+        let piece = &batch.stdout()[..batch.stdout().len().min(16)];
+        taken.extend_from_slice(piece);
+        let count = piece.len();
+        batch.handle_printed(count);
+    }
+    assert!(taken == whole, "the pieces are the output");
+    // If the rest were moved each time, this would take half a minute.
+    assert!(start.elapsed() < Duration::from_secs(5), "took {:?}", start.elapsed());
+}
+
+#[test]
 fn the_name_of_a_service_keeps_to_its_field() {
     let names = Names::parse(b"a/b,\"c 1/tcp");
     let check = |format: Format, expected: &str| {

@@ -362,6 +362,9 @@ fn a_lookup_is_cancelled_when_its_client_disconnects() {
         assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
         assert_eq!(service.metric("openports_lookups_running"), 0);
         assert_eq!(service.metric("openports_scans_running"), 0);
+        let cancelled = "openports_scans_total{technique=\"connect\",result=\"cancelled\"}";
+        assert_eq!(service.metric(cancelled), 1);
+        assert_eq!(service.metric("openports_scan_duration_seconds_count"), 0, "it never probed");
     });
 }
 

@@ -85,6 +85,11 @@ impl PortLists {
 
     /// Whether all ports of some set, after the exclusion, are among these.
     pub(super) fn has_within(&self, ports: &PortSet) -> bool {
+        // If each target has a set of its own, this function is called for each of the sets.
+        let same = self.numbers.get(&ports.ranges().collect::<PortRanges>());
+        if same.is_some() {
+            return true;
+        }
         (0..self.lists.len() as u32).any(|number| {
             let mut left = self.target_ports(number).ports;
             left.subtract(ports);

@@ -83,14 +83,15 @@ impl PortLists {
         TargetPorts { from_port, to_port, ports }
     }
 
-    /// Whether all ports of some set, after the exclusion, are among these.
+    /// Whether all ports of some set, after the exclusion, are among these. A set without a port
+    /// does not count.
     pub(super) fn has_within(&self, ports: &PortSet) -> bool {
         // If each target has a set of its own, this function is called for each of the sets.
         let same = self.numbers.get(&ports.ranges().collect::<PortRanges>());
-        if same.is_some() {
+        if same.is_some_and(|number| self.len(*number) > 0) {
             return true;
         }
-        (0..self.lists.len() as u32).any(|number| {
+        (0..self.lists.len() as u32).filter(|number| self.len(*number) > 0).any(|number| {
             let mut left = self.target_ports(number).ports;
             left.subtract(ports);
             left.is_empty()

@@ -116,6 +116,15 @@ mod tests {
     }
 
     #[test]
+    fn a_target_without_a_port_that_is_left_justifies_no_other_ports() {
+        let mut list = TargetList::new(PortSet::from_range(80, 80), PortSet::from_range(22, 22));
+        list.add_lines(b"a 22\nb");
+        let text = r#"{"event":"start","domain":"b","ports":"443"}"#;
+        let marked = mark_finished(&mut list, Shard::WHOLE, Addresses::First, text.as_bytes());
+        assert_eq!(marked, Err("line 1: the earlier scan was of other ports, 443".to_owned()));
+    }
+
+    #[test]
     fn complete_targets_are_finished_and_no_others() {
         let check = |text: &str, expected: &[&str]| {
             assert_eq!(finished(text).unwrap(), expected, "{text}");

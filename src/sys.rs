@@ -336,14 +336,19 @@ fn memory_limit_files(line: &str) -> Vec<PathBuf> {
     groups.map(|group| Path::new(&format!("{root}{}", group.display())).join(file)).collect()
 }
 
-/// The first `bytes_max` bytes of a file. A missing file counts as empty. `None` if the file cannot
-/// be read, so that nothing is known about its contents.
+/// The first lines of a file, at most `bytes_max` bytes. A missing file counts as empty. `None` if
+/// the file cannot be read, so that nothing is known about its contents.
 pub fn read_file(path: &Path, bytes_max: usize) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     match File::open(path) {
-        Ok(file) => drop(file.take(bytes_max as u64).read_to_end(&mut bytes).ok()?),
+        Ok(file) => drop(file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).ok()?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(_) => return None,
+    }
+    if bytes.len() > bytes_max {
+        // The part of a line could mean something else, such as the beginning of a longer name.
+        let last_end = bytes[..bytes_max].iter().rposition(|byte| *byte == b'\n');
+        bytes.truncate(last_end.map_or(0, |at| at + 1));
     }
     Some(bytes)
 }

@@ -369,6 +369,20 @@ fn a_lookup_is_cancelled_when_its_client_disconnects() {
 }
 
 #[test]
+fn a_name_that_is_cut_off_at_the_bound_of_the_hosts_file_is_not_known() {
+    isolated(|| {
+        let _server = NameServer::start("127.0.0.53", |_| Reply::Code(3));
+        let first = "127.0.0.1 first.example\n";
+        let cut = "127.0.0.1 cut.example";
+        let comment = "#".repeat(1024 * 1024 - first.len() - cut.len() - 1);
+        let hosts = format!("{first}{comment}\n{cut}.com\n127.0.0.1 last.example\n");
+        let setup = Setup::new("nameserver 127.0.0.53\n", &hosts);
+        setup.check_loopback("first.example");
+        setup.check_problem("cut.example", 422, "UNKNOWN_HOST");
+    });
+}
+
+#[test]
 fn addresses_of_a_name_that_are_not_scanned_are_listed() {
     isolated(|| {
         let hosts = "\u{feff}127.0.0.1 one.example\n127.0.0.1 two.example\n127.0.0.2 two.example\n";

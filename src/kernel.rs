@@ -214,7 +214,7 @@ pub struct Readiness {
 pub enum IoStep {
     /// This number of bytes was transferred; never 0.
     Done(usize),
-    /// The peer has closed its side.
+    /// The peer has closed its side, or has sent an empty datagram.
     Eof,
     /// There is nothing to read, or no space to write. The poller will report the next readiness.
     WouldBlock,

@@ -174,7 +174,7 @@ pub const SERVER_ATTEMPTS_MAX: u32 = 5;
 pub const NAME_FILES_AGE_MAX: Duration = Duration::from_secs(5);
 /// The same age if one of the files could not be read, for example for lack of descriptors.
 pub const NAME_FILES_RETRY: Duration = Duration::from_millis(250);
-/// The number of bytes of resolv.conf or of the hosts file that are read.
+/// The number of bytes of resolv.conf or of the hosts file that are read, up to the end of a line.
 pub const NAME_FILE_BYTES_MAX: usize = 1024 * 1024;
 
 // --- Scans ------------------------------------------------------------------------------------

@@ -158,7 +158,8 @@ impl Counters {
         }
     }
 
-    /// A scan ended before its first probe. `cause` is the cause of the problem in its answer.
+    /// A scan ended before its first probe. `cause` is the cause of the problem in its answer, or
+    /// `cancelled`.
     pub fn count_failed_scan(&mut self, technique: Technique, cause: &'static str) {
         self.scans.add((technique, cause));
     }

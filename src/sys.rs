@@ -30,7 +30,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::event::{Outcome, RouteResult, Shortage, Signal, Transport};
 use crate::interfaces::Interfaces;
@@ -118,12 +118,12 @@ fn accept(listener: &Listener) -> Accepted<Socket> {
 ///
 /// # Errors
 /// The outcome, if the kernel knew it at once.
-fn connect(to: &SockAddr, transport: Transport) -> Result<Socket, Outcome> {
+fn connect(to: SocketAddr, transport: Transport) -> Result<Socket, Outcome> {
     let (kind, protocol) = match transport {
         Transport::Tcp => (Type::STREAM, Protocol::TCP),
         Transport::Udp => (Type::DGRAM, Protocol::UDP),
     };
-    let domain = Domain::from(i32::from(to.family()));
+    let domain = Domain::for_address(to);
     let socket =
         Socket::new_raw(domain, kind.nonblocking().cloexec(), Some(protocol)).map_err(|error| {
             match error.raw_os_error() {
@@ -132,10 +132,20 @@ fn connect(to: &SockAddr, transport: Transport) -> Result<Socket, Outcome> {
                 _ => Outcome::Shortage(shortage_of(&error)),
             }
         })?;
-    match socket.connect(to) {
+    match socket.connect(&to.into()) {
         Ok(()) => Ok(socket),
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket),
-        Err(error) => Err(outcome_of(&error)),
+        Err(error) => Err(match (outcome_of(&error), transport) {
+            // The connect of a datagram socket reports a shortage of ports as EAGAIN, so this
+            // machine has no address towards the target, as without IPv6.
+            (Outcome::Shortage(Shortage::SourcePorts), Transport::Udp) => Outcome::Unreachable,
+            (Outcome::Shortage(Shortage::SourcePorts), Transport::Tcp)
+                if route(to) == RouteResult::Nowhere =>
+            {
+                Outcome::Unreachable
+            }
+            (outcome, _) => outcome,
+        }),
     }
 }
 
@@ -186,14 +196,12 @@ pub fn route(to: SocketAddr) -> RouteResult {
     if to.ip().is_multicast() {
         return RouteResult::Nowhere;
     }
-    match connect(&to.into(), Transport::Udp) {
+    match connect(to, Transport::Udp) {
         Ok(socket) => match local_address(&socket) {
             Some(local) => RouteResult::From(local.ip()),
             None => RouteResult::Unknown,
         },
-        Err(Outcome::Shortage(Shortage::SourcePorts) | Outcome::Unreachable) => {
-            RouteResult::Nowhere
-        }
+        Err(Outcome::Unreachable) => RouteResult::Nowhere,
         Err(_) => RouteResult::Unknown,
     }
 }
@@ -333,14 +341,19 @@ fn memory_limit_files(line: &str) -> Vec<PathBuf> {
     groups.map(|group| Path::new(&format!("{root}{}", group.display())).join(file)).collect()
 }
 
-/// The first `bytes_max` bytes of a file. A missing file counts as empty. `None` if the file cannot
-/// be read, so that nothing is known about its contents.
+/// The first lines of a file, at most `bytes_max` bytes. A missing file counts as empty. `None` if
+/// the file cannot be read, so that nothing is known about its contents.
 pub fn read_file(path: &Path, bytes_max: usize) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     match File::open(path) {
-        Ok(file) => drop(file.take(bytes_max as u64).read_to_end(&mut bytes).ok()?),
+        Ok(file) => drop(file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).ok()?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(_) => return None,
+    }
+    if bytes.len() > bytes_max {
+        // The part of a line could mean something else, such as the beginning of a longer name.
+        let last_end = bytes[..bytes_max].iter().rposition(|byte| *byte == b'\n');
+        bytes.truncate(last_end.map_or(0, |at| at + 1));
     }
     Some(bytes)
 }

@@ -369,11 +369,7 @@ fn completeness_fields(summary: &Summary) -> Vec<(&'static str, String)> {
 /// A record of RFC 4180, except that its line ends in LF alone, as in the other lists: with CR LF,
 /// a program that reads lines from a pipe would find a CR in the last column.
 fn csv_line(lookups: Lookups, address: IpAddr, port: u16, state: PortState) -> String {
-    let service = lookups.names.of(port);
-    let service = match service.contains(['"', ',']) {
-        true => format!("\"{}\"", service.replace('"', "\"\"")),
-        false => service.to_owned(),
-    };
+    let service = csv_field(lookups.names.of(port));
     let rtt = match state {
         PortState::Open => lookups.rtt(address, port),
         PortState::Closed | PortState::Filtered | PortState::Unreachable | PortState::Untested => {
@@ -381,6 +377,14 @@ fn csv_line(lookups: Lookups, address: IpAddr, port: u16, state: PortState) -> S
         }
     };
     format!("{address},{port},{},{service},{rtt}\n", state_label(state))
+}
+
+/// A text as a field of CSV (RFC 4180 section 2).
+pub fn csv_field(text: &str) -> Cow<'_, str> {
+    match text.contains(['"', ',']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")).into(),
+        false => text.into(),
+    }
 }
 
 const fn state_label(state: PortState) -> &'static str {

@@ -53,6 +53,8 @@ fn write_host(out: &mut Vec<u8>, summary: &Summary, host: &HostLines) {
     for (state, ports) in listed {
         for port in ports.into_iter().flat_map(PortSet::iter) {
             let service = summary.services.map_or("", |services| services.names.of(port));
+            // nmap does the same, because a slash ends the field.
+            let service = service.replace('/', "|");
             let written = write!(text, "{separator}{port}/{state}/tcp//{service}///");
             assert!(written.is_ok(), "writing to a string never fails");
             separator = ", ";

@@ -354,7 +354,7 @@ impl NameList {
             let name = self.text(same[0] as usize).to_ascii_lowercase();
             if !excluded.contains(&*name) {
                 let kinds = same.iter().map(|place| self.items[*place as usize].1);
-                ports[same[0] as usize] = kinds.reduce(|a, b| lists.union(a, b));
+                ports[same[0] as usize] = Some(lists.union(&kinds.collect::<Vec<u32>>()));
             }
         }
         let mut names = Self::default();
@@ -408,8 +408,8 @@ impl AddressSegments {
     }
 
     fn compact(&mut self, lists: &mut PortLists) {
-        self.v4 = disjoint(std::mem::take(&mut self.v4), |a, b| lists.union(a, b));
-        self.v6 = disjoint(std::mem::take(&mut self.v6), |a, b| lists.union(a, b));
+        self.v4 = disjoint(std::mem::take(&mut self.v4), |ports| lists.union(ports));
+        self.v6 = disjoint(std::mem::take(&mut self.v6), |ports| lists.union(ports));
     }
 
     const fn len(&self) -> usize {

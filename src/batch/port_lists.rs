@@ -52,19 +52,21 @@ impl PortLists {
         Some(number)
     }
 
-    /// The number of the union of two sets.
-    pub(super) fn union(&mut self, a: u32, b: u32) -> u32 {
-        if a == b {
-            return a;
+    /// The number of the union of these sets, of which there is at least one. The unions of only
+    /// some of them are not kept: a host may be listed with a thousand ports, one on each line.
+    pub(super) fn union(&mut self, numbers: &[u32]) -> u32 {
+        let first = numbers[0];
+        if numbers.iter().all(|number| *number == first) {
+            return first;
         }
-        let mut ports = self.set(a);
-        ports.union_with(&self.set(b));
-        self.intern(&ports).unwrap_or(a)
+        let ports = self.set(numbers);
+        self.intern(&ports).unwrap_or(first)
     }
 
-    fn set(&self, number: u32) -> PortSet {
+    /// The ports of all these sets.
+    fn set(&self, numbers: &[u32]) -> PortSet {
         let mut ports = PortSet::new();
-        for (first, last) in &self.lists[number as usize].0 {
+        for (first, last) in numbers.iter().flat_map(|number| &self.lists[*number as usize].0) {
             ports.insert_range(*first..=*last);
         }
         ports
@@ -77,15 +79,21 @@ impl PortLists {
 
     /// The ports to scan for a target with this set.
     pub fn target_ports(&self, number: u32) -> TargetPorts {
-        let mut ports = self.set(number);
+        let mut ports = self.set(&[number]);
         let (from_port, to_port) = (ports.first().unwrap_or(1), ports.last().unwrap_or(1));
         ports.subtract(&self.exclude);
         TargetPorts { from_port, to_port, ports }
     }
 
-    /// Whether all ports of some set, after the exclusion, are among these.
+    /// Whether all ports of some set, after the exclusion, are among these. A set without a port
+    /// does not count.
     pub(super) fn has_within(&self, ports: &PortSet) -> bool {
-        (0..self.lists.len() as u32).any(|number| {
+        // If each target has a set of its own, this function is called for each of the sets.
+        let same = self.numbers.get(&ports.ranges().collect::<PortRanges>());
+        if same.is_some_and(|number| self.len(*number) > 0) {
+            return true;
+        }
+        (0..self.lists.len() as u32).filter(|number| self.len(*number) > 0).any(|number| {
             let mut left = self.target_ports(number).ports;
             left.subtract(ports);
             left.is_empty()
@@ -96,7 +104,7 @@ impl PortLists {
     pub fn all(&self) -> PortSet {
         let mut all = PortSet::new();
         for number in 0..self.lists.len() {
-            all.union_with(&self.set(number as u32));
+            all.union_with(&self.set(&[number as u32]));
         }
         all.subtract(&self.exclude);
         all

@@ -20,7 +20,7 @@ use super::xml;
 use crate::api::accept::Form;
 use crate::api::answer::{ScanEvent, write_event};
 use crate::api::batch_events::{BatchEvent, BatchOutput, write_batch_event, write_failure};
-use crate::api::end_writer::write_end;
+use crate::api::end_writer::{csv_field, write_end};
 use crate::api::problem::Problem;
 use crate::limits;
 use crate::port_set::PortSet;
@@ -146,6 +146,8 @@ pub struct Printer {
     shard: Option<String>,
     run: RunInfo,
     out: Vec<u8>,
+    /// The number of bytes of `out` that stdout has accepted.
+    printed: usize,
     /// The prepared start events of targets that have no open port yet, if only targets with an
     /// open port are printed.
     starts: BTreeMap<usize, Vec<u8>>,
@@ -163,6 +165,7 @@ impl Printer {
             shard: (options.shard != Shard::WHOLE).then(|| options.shard.to_string()),
             run: RunInfo { ports: options.targets.all_ports(), ..options.run.clone() },
             out: Vec::new(),
+            printed: 0,
             starts: BTreeMap::new(),
         };
         match printer.format {
@@ -242,8 +245,8 @@ impl Printer {
                 }
             }
             Format::Csv => {
-                let rtt = RttMillis(rtt);
-                self.print(format_args!("{},{port},open,{},{rtt}\n", open.address, open.service));
+                let (service, rtt) = (csv_field(open.service), RttMillis(rtt));
+                self.print(format_args!("{},{port},open,{service},{rtt}\n", open.address));
             }
             Format::HostPort => match address {
                 Some(address) => self.print(format_args!("{}\n", SocketAddr::new(address, port))),
@@ -314,7 +317,7 @@ impl Printer {
             {
                 for port in ports.into_iter().flat_map(PortSet::iter) {
                     let names = summary.services.map(|services| services.names);
-                    let name = names.map_or("", |names| names.of(port));
+                    let name = csv_field(names.map_or("", |names| names.of(port)));
                     self.print(format_args!("{address},{port},{state},{name},\n"));
                 }
             }
@@ -338,7 +341,7 @@ impl Printer {
     /// The progress of all targets, in formats that have an event for it. It is left out while the
     /// reader lags.
     pub fn print_progress(&mut self, progress: &BatchProgress) {
-        let keeps_up = self.out.len() < limits::PRINTOUT_BYTES_MAX / 2;
+        let keeps_up = self.stdout().len() < limits::PRINTOUT_BYTES_MAX / 2;
         if self.has_progress() && keeps_up {
             let BatchProgress { done, total, open, .. } = *progress;
             write_batch_event(&mut self.out, &BatchEvent::Progress { done, total, open });
@@ -385,18 +388,23 @@ impl Printer {
 
     /// The next bytes for stdout.
     pub fn stdout(&self) -> &[u8] {
-        &self.out
+        &self.out[self.printed..]
     }
 
-    /// Stdout accepted `count` bytes.
+    /// Stdout accepted `count` bytes. They are removed once they are at least half of all, so that
+    /// each byte is moved once on average.
     pub fn handle_printed(&mut self, count: usize) {
-        assert!(count <= self.out.len(), "stdout accepts at most the waiting bytes");
-        self.out.drain(..count);
+        assert!(count <= self.stdout().len(), "stdout accepts at most the waiting bytes");
+        self.printed += count;
+        if self.printed >= self.out.len() / 2 {
+            self.out.drain(..self.printed);
+            self.printed = 0;
+        }
     }
 
     /// Stdout accepts no more bytes.
     pub fn discard(&mut self) {
-        self.out = Vec::new();
+        (self.out, self.printed) = (Vec::new(), 0);
         self.starts = BTreeMap::new();
     }
 }

@@ -34,11 +34,11 @@ impl<A: Copy + Into<u128>> AddressSegment<A> {
     }
 }
 
-/// Makes the segments disjoint and sorts them. Where segments overlap, `union` combines two sets of
-/// ports.
+/// Makes the segments disjoint and sorts them. Where segments overlap, `union` combines their sets
+/// of ports.
 pub fn disjoint<A>(
     mut items: Vec<AddressSegment<A>>,
-    mut union: impl FnMut(u32, u32) -> u32,
+    mut union: impl FnMut(&[u32]) -> u32,
 ) -> Vec<AddressSegment<A>>
 where
     A: Copy + Ord + Into<u128> + TryFrom<u128>,
@@ -47,6 +47,7 @@ where
     let mut sorted: Vec<AddressSegment<A>> = Vec::new();
     // For each set of ports that is requested at `at`, the last address.
     let mut active: BTreeMap<u32, u128> = BTreeMap::new();
+    let mut ports = Vec::new();
     let mut items = items.into_iter().peekable();
     let mut at = 0_u128;
     loop {
@@ -63,8 +64,9 @@ where
         let next = items.peek().map(|item| item.first.into() - 1);
         let end = active.values().copied().chain(next).min().unwrap_or(at);
         assert!(end >= at, "a segment has an address");
-        let ports = active.keys().copied().reduce(&mut union).unwrap_or_default();
-        push(&mut sorted, at..=end, ports);
+        ports.clear();
+        ports.extend(active.keys());
+        push(&mut sorted, at..=end, union(&ports));
         active.retain(|_, last| *last > end);
         // After the highest address no set is active, and `at` is not used any more.
         at = end.wrapping_add(1);
@@ -152,9 +154,13 @@ mod tests {
     }
 
     /// A set of ports is a bit mask here, so a union is a bitwise OR.
+    fn any_of(ports: &[u32]) -> u32 {
+        ports.iter().fold(0, |all, ports| all | ports)
+    }
+
     fn check(items: &[(u32, u32, u32)], expected: &[(u32, u32, u32)]) {
         let items = items.iter().map(|(first, last, ports)| segment(*first, *last, *ports));
-        let found = disjoint(items.collect(), |a, b| a | b);
+        let found = disjoint(items.collect(), any_of);
         let found: Vec<_> = found.iter().map(|it| (it.first, it.last, it.ports)).collect();
         assert_eq!(found, expected);
     }
@@ -177,7 +183,7 @@ mod tests {
     fn the_highest_address_of_all_is_an_address() {
         let all = AddressSegment { first: 0_u128, last: u128::MAX, ports: 1 };
         let top = AddressSegment { first: u128::MAX, last: u128::MAX, ports: 2 };
-        let found = disjoint(vec![all, top], |a, b| a | b);
+        let found = disjoint(vec![all, top], any_of);
         assert_eq!(found.last(), Some(&AddressSegment { ports: 3, ..top }));
         assert_eq!(subtract(&[top], &[all]), []);
     }
@@ -204,8 +210,7 @@ mod tests {
                 let here = items.iter().filter(|it| (it.first..=it.last).contains(&at));
                 here.fold(0, |ports, it| ports | it.ports)
             };
-            let (found, gone) =
-                (disjoint(items.clone(), |a, b| a | b), disjoint(holes.clone(), |a, b| a | b));
+            let (found, gone) = (disjoint(items.clone(), any_of), disjoint(holes.clone(), any_of));
             let left = subtract(&found, &gone);
             for at in 0..40 {
                 assert_eq!(table(&found, at), table(&items, at), "{items:?} at {at}");

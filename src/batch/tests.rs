@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 use crate::api::problem::Cause;
 use crate::scan::ledger::Counts;
 use crate::scan::options::{Addresses, ScanOptions, Timeout};
-use crate::scan::summary::Details;
+use crate::scan::summary::{Details, Services};
+use crate::service_names::Names;
 use options::{Format, ProgressLine, Shown};
 use printer::RunInfo;
 
@@ -54,12 +55,20 @@ fn end(batch: &mut Batch, place: usize, counts: Counts) {
     let open = PortSet::from_range(1, counts.open as u16);
     let id = batch.running.get(&place).map_or(TargetId::Name(0), |running| running.id);
     let domain = batch.options.targets.domain(id).into_owned();
-    let summary = Summary {
+    let summary = Summary { address: address(place), ..summary(&domain, &open, counts) };
+    let now = Instant::now();
+    batch.handle_ended(now, place, summary);
+    batch.conclude(now);
+}
+
+/// The summary of a target with these open ports.
+fn summary<'a>(domain: &'a str, open: &'a PortSet, counts: Counts) -> Summary<'a> {
+    Summary {
         from_port: 1,
         to_port: 10,
-        domain: &domain,
-        open: &open,
-        address: address(place),
+        domain,
+        open,
+        address: address(0),
         counts,
         complete: counts.untested == 0,
         retried: 0,
@@ -72,10 +81,7 @@ fn end(batch: &mut Batch, place: usize, counts: Counts) {
         services: None,
         results: None,
         details: Details::default(),
-    };
-    let now = Instant::now();
-    batch.handle_ended(now, place, summary);
-    batch.conclude(now);
+    }
 }
 
 const WHOLE: Counts = Counts { open: 1, closed: 9, filtered: 0, unreachable: 0, untested: 0 };
@@ -339,6 +345,49 @@ fn the_round_trip_in_csv_has_three_decimals_as_in_the_answer_of_the_service() {
         let csv = printed(&mut batch);
         assert_eq!(csv.lines().last(), Some(&*format!("127.0.0.1,1,open,x,{expected}")), "{csv}");
     }
+}
+
+#[test]
+fn a_long_output_is_taken_in_small_pieces_and_its_rest_is_not_moved_for_each() {
+    let mut batch = batch("a", |options| options.format = Format::Xml);
+    let place = begin(&mut batch);
+    let open = PortSet::from_range(1, u16::MAX);
+    let counts = Counts { open: 65_535, ..Counts::default() };
+    batch.handle_ended(Instant::now(), place, summary("a", &open, counts));
+    let (whole, mut taken) = (batch.stdout().to_vec(), Vec::new());
+    let start = Instant::now();
+    while !batch.stdout().is_empty() {
+        let piece = &batch.stdout()[..batch.stdout().len().min(16)];
+        taken.extend_from_slice(piece);
+        let count = piece.len();
+        batch.handle_printed(count);
+    }
+    assert!(taken == whole, "the pieces are the output");
+    // If the rest were moved each time, this would take half a minute.
+    assert!(start.elapsed() < Duration::from_secs(5), "took {:?}", start.elapsed());
+}
+
+#[test]
+fn the_name_of_a_service_keeps_to_its_field() {
+    let names = Names::parse(b"a/b,\"c 1/tcp");
+    let check = |format: Format, expected: &str| {
+        let mut batch = batch("a", |options| options.format = format);
+        let place = begin(&mut batch);
+        let (address, rtt, service) = (address(1), Duration::ZERO, names.of(1));
+        batch.handle_open(place, OpenPort { address, port: 1, rtt, service });
+        let ports = PortSet::from_range(1, 1);
+        let summary = Summary {
+            services: Some(Services { open: &ports, names: &names }),
+            closed: (format == Format::Csv).then_some(&ports),
+            ..summary("a", &ports, Counts { open: 1, closed: 1, ..Counts::default() })
+        };
+        batch.handle_ended(Instant::now(), place, summary);
+        let text = printed(&mut batch);
+        assert!(text.contains(expected), "{text}");
+    };
+    check(Format::Csv, "\n127.0.0.1,1,open,\"a/b,\"\"c\",0.000\n");
+    check(Format::Csv, "\n127.0.0.0,1,closed,\"a/b,\"\"c\",\n");
+    check(Format::Greppable, "\tPorts: 1/open/tcp//a|b,\"c///\t");
 }
 
 #[test]

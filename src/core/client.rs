@@ -53,6 +53,8 @@ pub(super) struct ActiveScan {
     /// The share of the quota, which is returned when the scan ends for any reason.
     pub(super) share: Share,
     pub(super) exchange: Exchange,
+    /// Whether the target has an address, and is probed.
+    pub(super) has_begun: bool,
     /// `None` if the answer is not a stream, or has not begun.
     pub(super) stream: Option<ScanStream>,
     /// The round trips of open ports, for a form that writes them at the end.

@@ -244,6 +244,7 @@ impl Clients {
     ) {
         let Self { table, date, .. } = self;
         let (conn, scan) = scanning_mut(table, key);
+        scan.has_begun = true;
         let form = scan.exchange.kind.form();
         if !form.is_streamed() {
             return;

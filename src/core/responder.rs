@@ -117,8 +117,9 @@ impl Responder {
     /// A job was started for the request.
     pub(super) fn begin_scan(&mut self, client: Key, job: Key, claim: Claim) {
         let Claim { exchange, share } = claim;
-        let (stream, rtts) = (None, Vec::new());
-        self.clients.begin_scan(client, ActiveScan { job, share, exchange, stream, rtts });
+        let (has_begun, stream, rtts) = (false, None, Vec::new());
+        let scan = ActiveScan { job, share, exchange, has_begun, stream, rtts };
+        self.clients.begin_scan(client, scan);
     }
 
     /// Handles an event of a client's job.
@@ -355,10 +356,14 @@ impl Responder {
 
     /// The client disconnected while its scan ran. Its job will be cancelled.
     fn cancel(&mut self, now: Instant, scan: ActiveScan, telemetry: &mut Telemetry) -> Key {
-        let ActiveScan { job, share, exchange, .. } = scan;
+        let ActiveScan { job, share, exchange, has_begun, .. } = scan;
         self.admission.release(share);
         let elapsed = now - exchange.began_at;
-        telemetry.counters().observe_scan(cancelled_record(exchange.technique, elapsed));
+        let record = cancelled_record(exchange.technique, elapsed);
+        match has_begun {
+            true => telemetry.counters().observe_scan(record),
+            false => telemetry.counters().count_failed_scan(record.technique, record.result),
+        }
         let record = Record::new(Level::Info, JobResult::Cancelled.label())
             .field("client", exchange.client_ip)
             .field("elapsed", elapsed);

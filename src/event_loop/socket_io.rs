@@ -95,6 +95,8 @@ impl<K: Kernel> EventLoop<K> {
                 let bytes = &self.buffer[..count];
                 self.core.handle(Event::Received { socket: key, bytes }, now);
             }
+            // An empty datagram, which any machine may have sent, is not the end.
+            IoStep::Eof if entry.stage == SocketStage::Datagrams => {}
             IoStep::Eof => {
                 entry.readable = false;
                 self.core.handle(Event::ReadClosed { socket: key }, now);

@@ -13,7 +13,7 @@ use crate::report::histogram::Billionths;
 
 /// The unit of the times in /proc/self/stat. It is 1/100 s on every processor that Rust supports,
 /// because the kernel converts its own tick to USER_HZ.
-const TICK: Duration = Duration::from_millis(10);
+const TICK_MILLIS: u64 = 10;
 
 /// Figures of the process; `None` if the system does not provide one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,9 +71,9 @@ fn sample(
 /// on.
 fn cpu(stat: &str) -> Option<Duration> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    let mut ticks = after_name.split_ascii_whitespace().skip(11).take(2).map(str::parse::<u32>);
+    let mut ticks = after_name.split_ascii_whitespace().skip(11).take(2).map(str::parse::<u64>);
     let (user, system) = (ticks.next()?.ok()?, ticks.next()?.ok()?);
-    Some(TICK * user + TICK * system)
+    user.checked_add(system)?.checked_mul(TICK_MILLIS).map(Duration::from_millis)
 }
 
 fn kilobytes(status: &str, name: &str) -> Option<u64> {
@@ -112,6 +112,13 @@ mod tests {
             descriptors_max: Some(20_000),
         };
         assert_eq!(ProcessUsage::parse(&files), expected);
+    }
+
+    #[test]
+    fn the_time_of_a_process_that_runs_for_years_is_parsed() {
+        let stat = STAT.replace(" 150 50 ", " 4294967296 1 ");
+        assert_eq!(cpu(&stat), Some(Duration::from_millis(42_949_672_970)));
+        assert_eq!(cpu(&STAT.replace(" 150 50 ", " 18446744073709551615 1 ")), None);
     }
 
     #[test]

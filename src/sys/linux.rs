@@ -125,7 +125,7 @@ impl Kernel for Linux {
     }
 
     fn connect(&mut self, to: SocketAddr, transport: Transport) -> Result<Socket, Outcome> {
-        super::connect(&to.into(), transport)
+        super::connect(to, transport)
     }
 
     fn connect_outcome(&mut self, socket: &Socket) -> Option<Outcome> {

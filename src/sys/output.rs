@@ -8,6 +8,7 @@
 //! and what other programs write to it, would be lost with a replacement. This file belongs to the
 //! module `sys`; `shell` calls it.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
@@ -62,13 +63,7 @@ impl OutputFile {
         let Some(name) = to.file_name() else {
             return Err(io::Error::other("this is no name of a file"));
         };
-        let mut temporary = std::ffi::OsString::from(".");
-        temporary.push(name);
-        temporary.push(format!(".{}.tmp", std::process::id()));
-        let from = to.with_file_name(temporary);
-        let mut options = File::options();
-        let file = options.read(true).write(true).create_new(true).open(&from);
-        let file = file.map_err(|error| {
+        let (from, file) = create_temporary(&to, name).map_err(|error| {
             let is_missing = error.kind() == io::ErrorKind::NotFound;
             if is_missing { io::Error::other("there is no such directory") } else { error }
         })?;
@@ -127,6 +122,31 @@ impl OutputFile {
             let _ = fs::remove_file(&rename.from);
         }
         failure.err()
+    }
+}
+
+/// The maximum number of temporary files that killed runs have left.
+const LEFTOVERS_MAX: u32 = 1000;
+
+/// Creates a temporary file beside the file `to`, which has this name. A run that was killed has
+/// left its file, and the process id may be the same again, as in a container.
+fn create_temporary(to: &Path, name: &OsStr) -> io::Result<(PathBuf, File)> {
+    let mut number = 0;
+    loop {
+        let id = std::process::id();
+        let suffix = if number == 0 { format!(".{id}.tmp") } else { format!(".{id}.{number}.tmp") };
+        let mut temporary = OsString::from(".");
+        temporary.push(name);
+        temporary.push(suffix);
+        let from = to.with_file_name(temporary);
+        match File::options().read(true).write(true).create_new(true).open(&from) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists && number < LEFTOVERS_MAX =>
+            {
+                number += 1;
+            }
+            opened => return opened.map(|file| (from, file)),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Scan;
 use crate::nameserver::{A, AAAA, NameServer, Query, Record, Reply};
-use crate::network::isolated;
+use crate::network::{isolated, skip};
 use crate::process::{Folder, Service, until};
 
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -224,6 +224,28 @@ fn forged_replies_are_ignored_and_the_genuine_one_is_used() {
 }
 
 #[test]
+fn a_server_without_a_source_address_is_passed_over_at_once() {
+    isolated(|| {
+        // Every connect to an IPv6 address then fails with EADDRNOTAVAIL.
+        let disabled = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
+        if disabled.is_err() {
+            return skip("IPv6 cannot be turned off here");
+        }
+        for options in ["", "options use-vc\n"] {
+            let address = if options.is_empty() { "127.0.0.53" } else { "127.0.0.54" };
+            let server = NameServer::start(address, |query| query.answer(LOOPBACK));
+            let servers = format!("nameserver 2001:db8::53\nnameserver {address}\n{options}");
+            let setup = Setup::new(&servers, "");
+            let began = Instant::now();
+            setup.check_loopback("host.example");
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(2), "{took:?} with {options:?}");
+            assert!(server.seen().iter().all(|query| query.is_tcp != options.is_empty()));
+        }
+    });
+}
+
+#[test]
 fn aliases_are_followed_but_loops_fail() {
     isolated(|| {
         let _server = NameServer::start("127.0.0.53", |query| {
@@ -340,6 +362,23 @@ fn a_lookup_is_cancelled_when_its_client_disconnects() {
         assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
         assert_eq!(service.metric("openports_lookups_running"), 0);
         assert_eq!(service.metric("openports_scans_running"), 0);
+        let cancelled = "openports_scans_total{technique=\"connect\",result=\"cancelled\"}";
+        assert_eq!(service.metric(cancelled), 1);
+        assert_eq!(service.metric("openports_scan_duration_seconds_count"), 0, "it never probed");
+    });
+}
+
+#[test]
+fn a_name_that_is_cut_off_at_the_bound_of_the_hosts_file_is_not_known() {
+    isolated(|| {
+        let _server = NameServer::start("127.0.0.53", |_| Reply::Code(3));
+        let first = "127.0.0.1 first.example\n";
+        let cut = "127.0.0.1 cut.example";
+        let comment = "#".repeat(1024 * 1024 - first.len() - cut.len() - 1);
+        let hosts = format!("{first}{comment}\n{cut}.com\n127.0.0.1 last.example\n");
+        let setup = Setup::new("nameserver 127.0.0.53\n", &hosts);
+        setup.check_loopback("first.example");
+        setup.check_problem("cut.example", 422, "UNKNOWN_HOST");
     });
 }
 

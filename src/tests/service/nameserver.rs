@@ -155,6 +155,7 @@ fn replies(message: &[u8], is_tcp: bool, answer: &dyn Fn(&Query) -> Reply) -> Ve
             let other = Query { name: "other.example".to_owned(), ..query.clone() };
             let other_kind = Query { kind: 16, ..query.clone() };
             vec![
+                Vec::new(),
                 b"short".to_vec(),
                 vec![0xff; 300],
                 encoded(id ^ 1, ANSWER, &forged),

@@ -51,6 +51,22 @@ fn the_output_file_is_unchanged_until_the_scan_ends() {
 }
 
 #[test]
+fn the_temporary_file_of_a_killed_run_is_no_obstacle() {
+    let scratch = Scratch::new("killed");
+    // In a container, every run may have the same process id.
+    let script = r#"
+        echo left >"$1/.out.$$.tmp"
+        exec "$0" scan 127.0.0.1:9 --json -o "$1/out"
+    "#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(openports(&[]).get_program()).arg(scratch.path(""));
+    let run = decode(command.output().expect("sh runs"));
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    let text = std::fs::read_to_string(scratch.path("out")).expect("the file exists");
+    assert_eq!(json(&text)["domain"], "127.0.0.1");
+}
+
+#[test]
 fn a_symbolic_link_and_the_mode_of_its_file_are_kept() {
     use std::os::unix::fs::{PermissionsExt, symlink};
     let scratch = Scratch::new("link");

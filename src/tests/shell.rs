@@ -27,13 +27,26 @@ use socket2::{Domain, Socket, Type};
 
 /// The binary, without the variables that configure it.
 fn openports(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_openports"));
+    let mut command = unconfigured(env!("CARGO_BIN_EXE_openports"));
+    command.args(args);
+    command
+}
+
+/// A shell script that gets the path of the binary as `$0` and this argument as `$1`.
+fn sh(script: &str, argument: &str) -> Command {
+    let mut command = unconfigured("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_openports"), argument]);
+    command
+}
+
+/// A program without the variables that configure openports.
+fn unconfigured(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("OPENPORTS_") {
             command.env_remove(name);
         }
     }
-    command.args(args);
     command
 }
 

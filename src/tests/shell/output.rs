@@ -58,9 +58,7 @@ fn the_temporary_file_of_a_killed_run_is_no_obstacle() {
         echo left >"$1/.out.$$.tmp"
         exec "$0" scan 127.0.0.1:9 --json -o "$1/out"
     "#;
-    let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(openports(&[]).get_program()).arg(scratch.path(""));
-    let run = decode(command.output().expect("sh runs"));
+    let run = decode(sh(script, &scratch.path("")).output().expect("sh runs"));
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
     let text = std::fs::read_to_string(scratch.path("out")).expect("the file exists");
     assert_eq!(json(&text)["domain"], "127.0.0.1");
@@ -114,9 +112,7 @@ fn the_file_behind_stdout_keeps_what_others_have_written() {
     "#;
     std::fs::write(scratch.path("out"), "first\n").expect("the file can be written");
     std::os::unix::fs::symlink("/dev/stdout", scratch.path("link")).expect("it can be created");
-    let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(openports(&[]).get_program()).arg(scratch.path(""));
-    let run = decode(command.output().expect("sh runs"));
+    let run = decode(sh(script, &scratch.path("")).output().expect("sh runs"));
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
     let text = std::fs::read_to_string(scratch.path("out")).expect("the file exists");
     let lines: Vec<&str> = text.lines().collect();
@@ -194,9 +190,7 @@ fn a_limit_on_the_size_of_files_leaves_the_output_file_unchanged() {
         echo "code $?"
         cat "$1/out"; echo; ls -A "$1"
     "#;
-    let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(openports(&[]).get_program()).arg(scratch.path(""));
-    let run = decode(command.output().expect("sh runs"));
+    let run = decode(sh(script, &scratch.path("")).output().expect("sh runs"));
     assert_eq!(run.stdout, "code 1\nbefore\nout\n", "{}", run.stderr);
     let expected = "could not be written: File too large (os error 27); nothing was changed\n";
     assert!(run.stderr.ends_with(expected), "{}", run.stderr);

@@ -600,8 +600,7 @@ fn a_v4_mapped_target_is_probed_over_ipv4() {
     let mapped = IpAddr::V6(target.to_ipv6_mapped());
     for technique in ["connect", "syn"] {
         let mut world = world(Port::Closed, 20 * MILLI, 50);
-        world.hosts.insert(mapped, Host::new(20 * MILLI, Port::Closed, &OPEN));
-        let (domain, addresses) = (format!("[{mapped}]"), vec![mapped]);
+        let (domain, addresses) = (format!("[{mapped}]"), vec![TARGET]);
         let request = ScanRequest { domain, addresses, ..scan_request(100) };
         let request = Request::scan(request, &format!("&technique={technique}"), vec![]);
         let client = world.add_client(Duration::ZERO, Client::new(vec![request]));

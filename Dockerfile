@@ -26,7 +26,7 @@ RUN case "$TARGETARCH" in \
 # The dependencies have their own layer, which is not rebuilt when only the sources change.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' >src/main.rs && \
-    RUSTFLAGS="--remap-path-prefix=$CARGO_HOME=/cargo" \
+    RUSTFLAGS="-C link-arg=--icf=all --remap-path-prefix=$CARGO_HOME=/cargo" \
     cargo build --release --locked --target "$(cat /target)" --lib
 
 # `touch` is needed because cargo compares times, and the sources may be older than the placeholders
@@ -34,7 +34,7 @@ RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' >src/main.rs && \
 COPY docs docs
 COPY src src
 RUN touch src/lib.rs src/main.rs && \
-    RUSTFLAGS="--remap-path-prefix=$CARGO_HOME=/cargo" \
+    RUSTFLAGS="-C link-arg=--icf=all --remap-path-prefix=$CARGO_HOME=/cargo" \
     cargo build --release --locked --target "$(cat /target)" && \
     cp "target/$(cat /target)/release/openports" /openports
 

@@ -92,7 +92,7 @@ impl PortSet {
         if let Some(ports) = self.list_mut() {
             let Err(place) = ports[..len].binary_search(&port) else { return false };
             if len < ports.len() {
-                ports[place..=len].rotate_right(1);
+                ports.copy_within(place..len, place + 1);
                 ports[place] = port;
                 self.len += 1;
                 return true;
@@ -103,6 +103,7 @@ impl PortSet {
     }
 
     /// Adds every port of a range, a word at a time. The range must not be empty or contain port 0.
+    #[inline(never)]
     pub fn insert_range(&mut self, range: RangeInclusive<u16>) {
         let (first, last) = range.into_inner();
         assert!(first != 0, "port 0 cannot be connected to");
@@ -150,6 +151,7 @@ impl PortSet {
     }
 
     /// Makes room for another port, in a list or in bits, whichever is smaller.
+    #[inline(never)]
     fn make_room(&mut self, port: u16) {
         let highest = self.last().unwrap_or(0).max(port);
         if let Some(entries) = list_entries(self.len() + 1, highest) {
@@ -160,6 +162,7 @@ impl PortSet {
     }
 
     /// Stores the ports in a list of this number of entries.
+    #[inline(never)]
     fn become_list(&mut self, entries: usize) {
         let mut few = [0; FEW_MAX];
         let mut many =
@@ -172,6 +175,7 @@ impl PortSet {
     /// The set as bits, which include the word of a port. The length grows to powers of two, so
     /// that this is rare, and the new vector is allocated as zeroed memory: `Vec::resize` would
     /// write every word.
+    #[inline(never)]
     fn reach(&mut self, word: usize) -> &mut Vec<u64> {
         debug_assert!(word < 1024, "1,024 words hold every port");
         if let Some(ports) = self.list() {
@@ -190,6 +194,7 @@ impl PortSet {
     }
 
     /// Returns the heap memory that the set does not need.
+    #[inline(never)]
     fn shrink_to_fit(&mut self) {
         let highest = self.last().unwrap_or(0);
         let entries = list_entries(self.len(), highest);
@@ -202,6 +207,7 @@ impl PortSet {
     }
 
     /// Adds every port of `other`.
+    #[inline(never)]
     pub fn union_with(&mut self, other: &Self) {
         if let Ports::Bits(theirs) = &other.ports {
             let highest = theirs.len().saturating_sub(1);
@@ -219,6 +225,7 @@ impl PortSet {
     }
 
     /// Removes every port of `other`.
+    #[inline(never)]
     pub fn subtract(&mut self, other: &Self) {
         let len_before = self.len;
         match (&mut self.ports, &other.ports) {
@@ -257,7 +264,7 @@ impl PortSet {
         let len = self.len();
         let used = &mut self.list_mut().unwrap_or_default()[..len];
         let Ok(place) = used.binary_search(&port) else { return false };
-        used[place..].rotate_left(1);
+        used.copy_within(place + 1.., place);
         self.len -= 1;
         true
     }

@@ -262,6 +262,7 @@ enum Ports<'a> {
 }
 
 impl<'a> Ports<'a> {
+    #[inline(never)]
     fn of(scans: &'a [Scan], state: PortState) -> Self {
         match scans {
             [one] => Self::One(one.ports(state)),

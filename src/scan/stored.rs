@@ -191,6 +191,7 @@ impl StoredScan {
 
 impl WaitingScan {
     /// The small form of a scan, if it is in the state that this form stands for.
+    #[inline(never)]
     fn of(scan: &Scan, now: Instant) -> Option<Self> {
         let ports = scan.plan.ports.len();
         let is_waiting = ports <= PORTS_MAX
@@ -218,6 +219,7 @@ impl WaitingScan {
     }
 
     /// The scan in the state that it had.
+    #[inline(never)]
     fn restore(&self) -> Scan {
         let mut scan = Scan::new(self.started_at, self.plan.clone());
         scan.set_allowance(usize::MAX);

@@ -151,9 +151,9 @@ fn naive_segment(local: IpAddr, remote: IpAddr, bytes: &[u8]) -> Option<Segment>
     if bytes.len() < 20 || head < 20 || head > bytes.len() {
         return None;
     }
-    let answer = match bytes[13] & 0b0001_0111 {
+    let answer = match bytes[13] & 0b0001_0110 {
         0b0001_0010 => Answer::SynAck,
-        0b0001_0100 => Answer::Reset,
+        0b0001_0100 | 0b0001_0110 => Answer::Reset,
         _ => return None,
     };
     let mut pseudo = Vec::new();

@@ -235,6 +235,7 @@ impl WaitingScan {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::networks::Random;
     use super::*;
     use crate::event::{Outcome, Shortage};
     use crate::scan::options::{Retries, ScanOptions, Timeout};
@@ -292,13 +293,8 @@ mod tests {
 
     #[test]
     fn a_stored_scan_behaves_like_one_that_is_never_stored() {
-        let mut state = 3_u64;
-        // A linear congruential generator with the constants of Knuth's MMIX.
-        let mut number = |below: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005);
-            state = state.wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) % below
-        };
+        let mut random = Random(3);
+        let mut number = |below: u64| random.below(below);
         let mut waited = 0;
         for round in 0..3_000_u64 {
             let now = Instant::now();

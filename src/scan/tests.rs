@@ -11,7 +11,7 @@ use crate::pacer::RATE_SLACK;
 use crate::scan::options::{Addresses, Include, Retries, ScanOptions, Timeout};
 use crate::scan::plan::RateShare;
 
-mod networks;
+pub(super) mod networks;
 
 const MILLI: Duration = Duration::from_millis(1);
 const REFUSED: Option<(u64, Outcome)> = Some((20, Outcome::Refused));

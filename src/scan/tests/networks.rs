@@ -16,7 +16,7 @@ use crate::scan::options::{ScanOptions, Timeout};
 use crate::scan::plan::RateShare;
 
 /// A pseudo-random number generator (SplitMix64).
-pub(super) struct Random(pub(super) u64);
+pub(in crate::scan) struct Random(pub(in crate::scan) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -31,7 +31,7 @@ impl Random {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(in crate::scan) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit.max(1)
     }
 }

@@ -110,3 +110,25 @@ impl PortLists {
         all
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ports(text: &str) -> PortSet {
+        PortSet::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_union_adds_one_set_and_no_partial_unions() {
+        let mut lists = PortLists::new(&ports("1"), PortSet::new());
+        let numbers: Vec<u32> =
+            (1..=100).map(|port| lists.intern(&PortSet::from_range(port, port)).unwrap()).collect();
+        let before = lists.lists.len();
+        let union = lists.union(&numbers);
+        assert_eq!(lists.lists.len(), before + 1);
+        assert_eq!(lists.target_ports(union).ports, ports("1-100"));
+        assert_eq!(lists.union(&[union, union]), union, "the same set needs no other one");
+        assert_eq!(lists.lists.len(), before + 1);
+    }
+}

@@ -115,13 +115,9 @@ impl Core {
         self.shutdown.time_max()
     }
 
-    /// Sets the values for the example request.
-    pub fn set_example(&mut self, example: Example) {
+    /// Logs the listeners, every limit in force, and an example request with these values.
+    pub fn announce(&mut self, listeners: &[Listen], descriptors: usize, example: Example) {
         self.responder.set_example(example);
-    }
-
-    /// Logs the listeners, every limit in force, and an example request.
-    pub fn announce(&mut self, listeners: &[Listen], descriptors: usize) {
         for record in self.responder.announce(listeners, descriptors) {
             self.telemetry.log(&record);
         }

@@ -112,8 +112,8 @@ fn serve(mut config: Config, origins: &Origins) -> Result<u8, String> {
     let files = files(&config);
     let exposure = config.exposure();
     let mut service = service(config, limit, exposure, origins)?;
-    service.set_example(Example { own_address: own_address(), token_file: files.token.clone() });
-    service.announce(&bound, limit);
+    let example = Example { own_address: own_address(), token_file: files.token.clone() };
+    service.announce(&bound, limit, example);
     warn_of_variables(&mut service);
     let event_loop = Linux::new(signals, files)
         .and_then(|kernel| EventLoop::new(kernel, listeners, service))

@@ -163,7 +163,7 @@ mod tests {
                 options.policy.exposure = exposure;
                 options.token = token.and_then(|text| BearerToken::parse(text).ok());
             });
-            core.announce(&bound, 1024);
+            core.announce(&bound, 1024, Example::default());
             let records = records(&mut core, Instant::now());
             let is_logged = |words: &str| records.iter().any(|record| record.contains(words));
             assert_eq!(is_logged("open to all"), warns, "{exposure:?} {token:?} {records:?}");
@@ -180,7 +180,7 @@ mod tests {
                 options.shares.connections = connections;
                 options.settings.scans_max = scans_max;
             });
-            core.announce(&[], 20_000);
+            core.announce(&[], 20_000, Example::default());
             let records = records(&mut core, Instant::now());
             let words = format!(" connections={connections} ");
             let limits = records.iter().find(|record| record.contains(&words)).expect("limits");
@@ -226,8 +226,8 @@ mod tests {
                 options.policy = Policy { allow, deny, exposure };
             });
             let own_address = own.map(|own| own.parse().expect("an address"));
-            core.set_example(Example { own_address, token_file: file.map(Into::into) });
-            core.announce(&["0.0.0.0:80".parse().expect("a listener")], 1024);
+            let example = Example { own_address, token_file: file.map(Into::into) };
+            core.announce(&["0.0.0.0:80".parse().expect("a listener")], 1024, example);
             let records = records(&mut core, Instant::now());
             let line = records.iter().find(|it| it.contains("msg=try ")).expect("a line");
             assert!(line.ends_with(&format!("command=\"curl {expected}\"")), "{line}");

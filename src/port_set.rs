@@ -11,7 +11,7 @@ pub mod list;
 /// eight ports.
 #[derive(Clone)]
 pub struct PortSet {
-    ports: Ports,
+    ports: Storage,
     len: u32,
 }
 
@@ -22,7 +22,7 @@ const FEW_MAX: usize = 8;
 const LIST_MAX: usize = 256;
 
 #[derive(Clone)]
-enum Ports {
+enum Storage {
     /// The ports in ascending order. The length of the set says how many entries are used.
     Few([u16; FEW_MAX]),
     /// The same for up to [`LIST_MAX`] ports, if this takes less memory than the bits.
@@ -44,7 +44,7 @@ impl PartialEq for PortSet {
         let is_equal = match (&self.ports, &other.ports) {
             // Both have the same number of ports, and the same bits as far as both vectors reach,
             // so there are no ports beyond that.
-            (Ports::Bits(mine), Ports::Bits(theirs)) => {
+            (Storage::Bits(mine), Storage::Bits(theirs)) => {
                 mine.iter().zip(theirs).all(|(a, b)| a == b)
             }
             _ => self.iter().eq(other.iter()),
@@ -58,7 +58,7 @@ impl Eq for PortSet {}
 impl PortSet {
     /// The empty set.
     pub const fn new() -> Self {
-        Self { ports: Ports::Few([0; FEW_MAX]), len: 0 }
+        Self { ports: Storage::Few([0; FEW_MAX]), len: 0 }
     }
 
     /// Every port of `first..=last`; empty if `first > last`.
@@ -74,7 +74,7 @@ impl PortSet {
     pub fn insert(&mut self, port: u16) -> bool {
         assert!(port != 0, "port 0 cannot be connected to");
         let (word, bit) = (usize::from(port >> 6), 1 << (port & 63));
-        if let Ports::Bits(words) = &mut self.ports
+        if let Storage::Bits(words) = &mut self.ports
             && let Some(ports) = words.get_mut(word)
         {
             let is_new = *ports & bit == 0;
@@ -109,8 +109,8 @@ impl PortSet {
         assert!(first != 0, "port 0 cannot be connected to");
         assert!(first <= last, "the range is not empty");
         let words = match &self.ports {
-            Ports::Bits(words) => words.len(),
-            Ports::Few(_) | Ports::List(_) => 0,
+            Storage::Bits(words) => words.len(),
+            Storage::Few(_) | Storage::List(_) => 0,
         };
         if words <= usize::from(last >> 6) && self.len() + usize::from(last - first) < LIST_MAX {
             for port in first..=last {
@@ -135,18 +135,18 @@ impl PortSet {
     /// The ports in ascending order, unless they are stored as bits.
     fn list(&self) -> Option<&[u16]> {
         match &self.ports {
-            Ports::Few(ports) => Some(&ports[..self.len()]),
-            Ports::List(ports) => Some(&ports[..self.len()]),
-            Ports::Bits(_) => None,
+            Storage::Few(ports) => Some(&ports[..self.len()]),
+            Storage::List(ports) => Some(&ports[..self.len()]),
+            Storage::Bits(_) => None,
         }
     }
 
     /// All entries of a list, including those that are not used.
     const fn list_mut(&mut self) -> Option<&mut [u16]> {
         match &mut self.ports {
-            Ports::Few(ports) => Some(ports),
-            Ports::List(ports) => Some(ports),
-            Ports::Bits(_) => None,
+            Storage::Few(ports) => Some(ports),
+            Storage::List(ports) => Some(ports),
+            Storage::Bits(_) => None,
         }
     }
 
@@ -169,7 +169,7 @@ impl PortSet {
             if entries > FEW_MAX { vec![0; entries].into_boxed_slice() } else { [].into() };
         let list = if entries > FEW_MAX { &mut many[..] } else { &mut few };
         list.iter_mut().zip(self.iter()).for_each(|(entry, port)| *entry = port);
-        self.ports = if entries > FEW_MAX { Ports::List(many) } else { Ports::Few(few) };
+        self.ports = if entries > FEW_MAX { Storage::List(many) } else { Storage::Few(few) };
     }
 
     /// The set as bits, which include the word of a port. The length grows to powers of two, so
@@ -182,9 +182,9 @@ impl PortSet {
             let highest = ports.last().map_or(word, |port| word.max(usize::from(port >> 6)));
             let mut words = vec![0; (highest + 1).next_power_of_two()];
             ports.iter().for_each(|port| words[usize::from(port >> 6)] |= 1 << (port & 63));
-            self.ports = Ports::Bits(words);
+            self.ports = Storage::Bits(words);
         }
-        let Ports::Bits(words) = &mut self.ports else { unreachable!("the ports are bits now") };
+        let Storage::Bits(words) = &mut self.ports else { unreachable!("the ports are bits now") };
         if word >= words.len() {
             let mut longer = vec![0; (word + 1).next_power_of_two()];
             longer[..words.len()].copy_from_slice(words);
@@ -198,7 +198,7 @@ impl PortSet {
     fn shrink_to_fit(&mut self) {
         let highest = self.last().unwrap_or(0);
         let entries = list_entries(self.len(), highest);
-        let Ports::Bits(words) = &mut self.ports else { return };
+        let Storage::Bits(words) = &mut self.ports else { return };
         if let Some(entries) = entries {
             return self.become_list(entries);
         }
@@ -209,7 +209,7 @@ impl PortSet {
     /// Adds every port of `other`.
     #[inline(never)]
     pub fn union_with(&mut self, other: &Self) {
-        if let Ports::Bits(theirs) = &other.ports {
+        if let Storage::Bits(theirs) = &other.ports {
             let highest = theirs.len().saturating_sub(1);
             for (mine, theirs) in self.reach(highest).iter_mut().zip(theirs) {
                 *mine |= theirs;
@@ -229,18 +229,18 @@ impl PortSet {
     pub fn subtract(&mut self, other: &Self) {
         let len_before = self.len;
         match (&mut self.ports, &other.ports) {
-            (Ports::Bits(mine), Ports::Bits(theirs)) => {
+            (Storage::Bits(mine), Storage::Bits(theirs)) => {
                 for (mine, theirs) in mine.iter_mut().zip(theirs) {
                     *mine &= !theirs;
                 }
                 self.len = self.count();
             }
-            (Ports::Bits(_), _) => {
+            (Storage::Bits(_), _) => {
                 for port in other.iter() {
                     self.remove(port);
                 }
             }
-            (Ports::Few(_) | Ports::List(_), _) => {
+            (Storage::Few(_) | Storage::List(_), _) => {
                 *self = self.iter().filter(|port| !other.contains(*port)).collect();
             }
         }
@@ -250,7 +250,7 @@ impl PortSet {
 
     /// Removes a port. Returns false if it was not in the set.
     pub fn remove(&mut self, port: u16) -> bool {
-        let Ports::Bits(words) = &mut self.ports else { return self.remove_from_list(port) };
+        let Storage::Bits(words) = &mut self.ports else { return self.remove_from_list(port) };
         let (word, bit) = (usize::from(port >> 6), 1 << (port & 63));
         let Some(ports) = words.get_mut(word) else { return false };
         let was_there = *ports & bit != 0;
@@ -271,14 +271,14 @@ impl PortSet {
 
     /// Whether the set contains `port`.
     pub fn contains(&self, port: u16) -> bool {
-        let Ports::Bits(words) = &self.ports else { return self.find_in_list(port).is_ok() };
+        let Storage::Bits(words) = &self.ports else { return self.find_in_list(port).is_ok() };
         words.get(usize::from(port >> 6)).is_some_and(|ports| ports >> (port & 63) & 1 == 1)
     }
 
     /// The lowest port of the set that is not below `from`; `from` may be 65,536, for which the
     /// result is `None`.
     pub fn next_from(&self, from: u32) -> Option<u16> {
-        let Ports::Bits(words) = &self.ports else { return self.next_in_list(from) };
+        let Storage::Bits(words) = &self.ports else { return self.next_in_list(from) };
         let mut word = (from >> 6) as usize;
         let mut bits = *words.get(word)? >> (from & 63) << (from & 63);
         while bits == 0 {
@@ -350,7 +350,7 @@ impl PortSet {
             taken += len;
         }
         if let Some(cut) = cut {
-            if let Ports::Bits(words) = &mut self.ports {
+            if let Storage::Bits(words) = &mut self.ports {
                 let word = usize::from(cut >> 6);
                 words[word] &= !(u64::MAX << (cut & 63));
                 words.truncate(word + 1);
@@ -384,7 +384,7 @@ impl PortSet {
 
     /// The highest port.
     pub fn last(&self) -> Option<u16> {
-        let Ports::Bits(words) = &self.ports else { return self.list()?.last().copied() };
+        let Storage::Bits(words) = &self.ports else { return self.list()?.last().copied() };
         let word = words.iter().rposition(|bits| *bits != 0)?;
         Some((word as u16) << 6 | words[word].ilog2() as u16)
     }
@@ -392,7 +392,7 @@ impl PortSet {
     /// The last port of the contiguous run that contains `first`.
     fn run_end(&self, first: u16) -> u16 {
         debug_assert!(self.contains(first), "a run begins at a port of the set");
-        let Ports::Bits(words) = &self.ports else { return self.run_end_in_list(first) };
+        let Storage::Bits(words) = &self.ports else { return self.run_end_in_list(first) };
         let mut word = usize::from(first >> 6);
         let mut gaps = !words[word] >> (first & 63) << (first & 63);
         while gaps == 0 {
@@ -414,17 +414,17 @@ impl PortSet {
     /// The number of bits that are set, which is the correct value of `len`.
     fn count(&self) -> u32 {
         match &self.ports {
-            Ports::Few(_) | Ports::List(_) => self.len,
-            Ports::Bits(words) => words.iter().map(|ports| ports.count_ones()).sum(),
+            Storage::Few(_) | Storage::List(_) => self.len,
+            Storage::Bits(words) => words.iter().map(|ports| ports.count_ones()).sum(),
         }
     }
 
     /// The number of bytes of heap memory that the set takes.
     pub const fn heap_bytes(&self) -> usize {
         match &self.ports {
-            Ports::Few(_) => 0,
-            Ports::List(ports) => ports.len() * size_of::<u16>(),
-            Ports::Bits(words) => words.capacity() * size_of::<u64>(),
+            Storage::Few(_) => 0,
+            Storage::List(ports) => ports.len() * size_of::<u16>(),
+            Storage::Bits(words) => words.capacity() * size_of::<u64>(),
         }
     }
 

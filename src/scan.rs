@@ -225,10 +225,8 @@ impl Scan {
             self.waiting.push(probe.port);
             return ProbeResult::Postponed;
         };
-        let is_answer = match outcome {
-            Outcome::Connected | Outcome::Refused | Outcome::Unreachable => true,
-            Outcome::SelfConnect | Outcome::TimedOut | Outcome::Shortage(_) => false,
-        };
+        let is_answer =
+            matches!(outcome, Outcome::Connected | Outcome::Refused | Outcome::Unreachable);
         if is_answer {
             self.handle_answer(now, &probe, elapsed, state);
         }

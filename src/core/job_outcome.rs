@@ -76,7 +76,7 @@ impl<'a> JobOutcome<'a> {
     pub(super) fn summarize<T>(&self, names: &Names, to: impl FnOnce(Summary) -> T) -> T {
         let [open, closed, filtered, unreachable] =
             [PortState::Open, PortState::Closed, PortState::Filtered, PortState::Unreachable]
-                .map(|state| Ports::of(self.scans, state));
+                .map(|state| StatePorts::of(self.scans, state));
         let include = self.job.request.options.include;
         let results: Vec<AddressResult> = self.scans.iter().map(address_result).collect();
         let is_all = self.job.request.options.addresses == Addresses::All;
@@ -256,12 +256,12 @@ fn address_ports(scan: &Scan, include: Include) -> AddressPorts<'_> {
 }
 
 /// The ports in one state: borrowed if there is one scan, the union if there are several.
-enum Ports<'a> {
+enum StatePorts<'a> {
     One(&'a PortSet),
     Union(PortSet),
 }
 
-impl<'a> Ports<'a> {
+impl<'a> StatePorts<'a> {
     #[inline(never)]
     fn of(scans: &'a [Scan], state: PortState) -> Self {
         match scans {

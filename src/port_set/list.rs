@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::{PortSet, Ports, parse_port};
+use super::{PortSet, Storage, parse_port};
 use crate::decimal::{DecimalError, parse_decimal};
 use crate::limits;
 use crate::spelling::quote;
@@ -19,7 +19,7 @@ impl PortSet {
     /// [`limits::PORT_ITEMS_MAX`] items.
     pub fn parse(text: &str) -> Result<Self, PortsError> {
         // The bits are allocated at full length, and the set is shortened at the end.
-        let mut set = Self { ports: Ports::Bits(vec![0; 1024]), len: 0 };
+        let mut set = Self { ports: Storage::Bits(vec![0; 1024]), len: 0 };
         let mut offset = 1;
         for (index, item) in text.split(',').enumerate() {
             let read = if index == limits::PORT_ITEMS_MAX {

@@ -117,7 +117,7 @@ impl Stretch {
     }
 
     /// Adds `other` to this stretch if both have popular ports. Their ports are mixed, so a further
-    /// pass cannot tell them apart. Returns whether it was added.
+    /// pass cannot distinguish them. Returns whether it was added.
     fn absorb_popular(&mut self, other: &Self) -> bool {
         let are_popular = [self.group, other.group] == [Group::Popular; 2];
         if are_popular {

@@ -1,4 +1,4 @@
-//! What the event loop and its engines say to each other about a probe.
+//! The request to an engine to start a probe, and the outcome that the engine returns.
 //!
 //! `engines` passes requests to the engine of their technique, and collects the outcomes. This
 //! module has no state.

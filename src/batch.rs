@@ -42,6 +42,7 @@ use crate::scan::options::{Addresses, ScanOptions};
 use crate::scan::request::ScanRequest;
 use crate::scan::summary::Summary;
 use options::{BatchOptions, Destination};
+use port_lists::TargetPorts;
 use printer::{Outcomes, Printer, Start};
 use progress::{BatchProgress, Pace, UnderWay};
 use shard::{Permutation, Shard};
@@ -203,19 +204,19 @@ impl Batch {
 
     /// The ports of a target that are in this shard.
     fn ports_of(&self, target: &Target) -> PortSet {
-        let requested = self.options.targets.requested_ports(target);
-        self.options.shard.select(self.space, target.first, &requested.ports)
+        let ranges = self.options.targets.target_ports(target).ranges;
+        self.options.shard.select(self.space, target.first, ranges)
     }
 
     fn request(&self, target: &Target, ports: PortSet) -> Option<ScanRequest> {
         let BatchOptions { targets, scan, .. } = &self.options;
-        let requested = targets.requested_ports(target);
+        let TargetPorts { from_port, to_port, .. } = targets.target_ports(target);
         Some(ScanRequest {
             host: targets.host(target.id)?,
             domain: targets.domain(target.id).into(),
             ports,
-            from_port: requested.from_port,
-            to_port: requested.to_port,
+            from_port,
+            to_port,
             // The batch has one rate for all targets together, see `Batch::scan_options`.
             options: ScanOptions { rate: None, include: self.printer.include(), ..*scan },
         })

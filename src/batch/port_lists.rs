@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use crate::port_set::PortSet;
 
 /// The ports of one target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetPorts {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetPorts<'a> {
     /// The lowest requested port, excluded or not.
     pub from_port: u16,
     /// The highest requested port, excluded or not.
     pub to_port: u16,
-    /// The requested ports without the excluded ones.
-    pub ports: PortSet,
+    /// The requested ports without the excluded ones, as ascending ranges.
+    pub ranges: &'a [(u16, u16)],
 }
 
 /// The number of the set that all targets without ports of their own share.
@@ -25,9 +25,24 @@ type PortRanges = Box<[(u16, u16)]>;
 #[derive(Clone, Debug)]
 pub struct PortLists {
     exclude: PortSet,
-    /// Each set as ranges, before the exclusion, with the number of ports that are left after it.
-    lists: Vec<(PortRanges, u32)>,
+    lists: Vec<PortList>,
     numbers: HashMap<PortRanges, u32>,
+}
+
+/// One set of ports.
+#[derive(Clone, Debug)]
+struct PortList {
+    requested: PortRanges,
+    /// The ports that are left after the exclusion; `None` if it removes none.
+    left: Option<PortRanges>,
+    /// The number of ports that are left.
+    len: u32,
+}
+
+impl PortList {
+    fn left(&self) -> &[(u16, u16)] {
+        self.left.as_deref().unwrap_or(&self.requested)
+    }
 }
 
 impl PortLists {
@@ -46,8 +61,10 @@ impl PortLists {
         }
         let mut left = ports.clone();
         left.subtract(&self.exclude);
+        let len = left.len() as u32;
+        let left = (left.len() < ports.len()).then(|| left.ranges().collect());
         let number = u32::try_from(self.lists.len()).ok()?;
-        self.lists.push((ranges.clone(), left.len() as u32));
+        self.lists.push(PortList { requested: ranges.clone(), left, len });
         self.numbers.insert(ranges, number);
         Some(number)
     }
@@ -59,30 +76,22 @@ impl PortLists {
         if numbers.iter().all(|number| *number == first) {
             return first;
         }
-        let ports = self.set(numbers);
+        let requested = numbers.iter().flat_map(|number| &self.lists[*number as usize].requested);
+        let ports = PortSet::from_ranges(requested);
         self.intern(&ports).unwrap_or(first)
-    }
-
-    /// The ports of all these sets.
-    fn set(&self, numbers: &[u32]) -> PortSet {
-        let mut ports = PortSet::new();
-        for (first, last) in numbers.iter().flat_map(|number| &self.lists[*number as usize].0) {
-            ports.insert_range(*first..=*last);
-        }
-        ports
     }
 
     /// The number of ports in a set after the exclusion.
     pub fn len(&self, number: u32) -> u32 {
-        self.lists[number as usize].1
+        self.lists[number as usize].len
     }
 
-    /// The ports to scan for a target with this set.
-    pub fn target_ports(&self, number: u32) -> TargetPorts {
-        let mut ports = self.set(&[number]);
-        let (from_port, to_port) = (ports.first().unwrap_or(1), ports.last().unwrap_or(1));
-        ports.subtract(&self.exclude);
-        TargetPorts { from_port, to_port, ports }
+    /// The ports to scan for a target with this set. A sweep calls this for each of its targets.
+    pub fn target_ports(&self, number: u32) -> TargetPorts<'_> {
+        let list = &self.lists[number as usize];
+        let from_port = list.requested.first().map_or(1, |(first, _)| *first);
+        let to_port = list.requested.last().map_or(1, |(_, last)| *last);
+        TargetPorts { from_port, to_port, ranges: list.left() }
     }
 
     /// Whether all ports of some set, after the exclusion, are among these. A set without a port
@@ -93,8 +102,8 @@ impl PortLists {
         if same.is_some_and(|number| self.len(*number) > 0) {
             return true;
         }
-        (0..self.lists.len() as u32).filter(|number| self.len(*number) > 0).any(|number| {
-            let mut left = self.target_ports(number).ports;
+        self.lists.iter().filter(|list| list.len > 0).any(|list| {
+            let mut left = PortSet::from_ranges(list.left());
             left.subtract(ports);
             left.is_empty()
         })
@@ -102,12 +111,7 @@ impl PortLists {
 
     /// The ports of all sets, after the exclusion.
     pub fn all(&self) -> PortSet {
-        let mut all = PortSet::new();
-        for number in 0..self.lists.len() {
-            all.union_with(&self.set(&[number as u32]));
-        }
-        all.subtract(&self.exclude);
-        all
+        PortSet::from_ranges(self.lists.iter().flat_map(PortList::left))
     }
 }
 
@@ -127,7 +131,7 @@ mod tests {
         let before = lists.lists.len();
         let union = lists.union(&numbers);
         assert_eq!(lists.lists.len(), before + 1);
-        assert_eq!(lists.target_ports(union).ports, ports("1-100"));
+        assert_eq!(lists.target_ports(union).ranges, [(1, 100)]);
         assert_eq!(lists.union(&[union, union]), union, "the same set needs no other one");
         assert_eq!(lists.lists.len(), before + 1);
     }

@@ -146,7 +146,7 @@ impl Targets {
     }
 
     /// The ports to scan for a target.
-    pub fn requested_ports(&self, target: &Target) -> TargetPorts {
+    pub fn target_ports(&self, target: &Target) -> TargetPorts<'_> {
         self.ports.target_ports(target.ports)
     }
 

@@ -38,6 +38,15 @@ impl PortSet {
         Ok(set)
     }
 
+    /// Every port of these ranges, given by their first and last ports.
+    pub fn from_ranges<'a>(ranges: impl IntoIterator<Item = &'a (u16, u16)>) -> Self {
+        let mut set = Self::new();
+        for (first, last) in ranges {
+            set.insert_range(*first..=*last);
+        }
+        set
+    }
+
     /// Adds the ports of one item of the list.
     fn insert_item(&mut self, item: &str) -> Result<(), PortsReason> {
         if let [letter, b':', ..] = item.as_bytes()

@@ -19,8 +19,9 @@ fn shown(targets: &Targets) -> Vec<String> {
     let mut cursor = Cursor::default();
     let all = std::iter::from_fn(|| targets.next(&mut cursor));
     let show = |target| {
-        let TargetPorts { from_port, to_port, ports } = targets.requested_ports(&target);
-        let (domain, ports) = (targets.domain(target.id), ports.display_ranges());
+        let TargetPorts { from_port, to_port, ranges } = targets.target_ports(&target);
+        let (domain, ports) = (targets.domain(target.id), PortSet::from_ranges(ranges));
+        let ports = ports.display_ranges();
         let finished = if target.is_finished { " finished" } else { "" };
         format!("{domain} {from_port}..{to_port} {ports} at {}{finished}", target.first)
     };

@@ -17,7 +17,7 @@ use super::telemetry::{Context, Telemetry};
 use crate::batch::progress::UnderWay;
 use crate::batch::{Batch, Beginning, OpenPort};
 use crate::event::{Action, PrintFailure};
-use crate::limits::LAUNCHES_PER_TICK;
+use crate::limits::{LAUNCHES_PER_TICK, SYN_LAUNCHES_PER_TICK};
 use crate::scan::request::ScanRequest;
 use crate::scan::stored::StoredScan;
 use crate::technique::Technique;
@@ -41,6 +41,9 @@ pub(super) struct NextTarget {
 /// The number of targets that may be begun in one tick. If each target has one port, the connects
 /// of one tick belong to as many targets; this allows some more to be ready for the next tick.
 const TARGETS_PER_TICK: usize = 8 * LAUNCHES_PER_TICK;
+/// The number of scans without an answer that wait for their turn to launch. Further targets would
+/// only take memory; this number suffices for the SYNs of two ticks.
+const STARTING_MAX: usize = 2 * SYN_LAUNCHES_PER_TICK;
 
 impl BatchRun {
     /// No batch, which may scan this number of targets at once.
@@ -134,6 +137,7 @@ impl BatchRun {
         let mut need = self.need(demand);
         while targets.len() < TARGETS_PER_TICK
             && demand.jobs + targets.len() < self.targets_max
+            && demand.starting + targets.len() < STARTING_MAX
             && need < demand.capacity
             && let Some(batch) = &mut self.batch
             && let Some((place, request)) = batch.poll_target(now)
@@ -172,6 +176,7 @@ impl BatchRun {
     pub(super) fn wants_target(&self, demand: Demand) -> bool {
         self.batch.as_ref().is_some_and(Batch::wants_target)
             && demand.jobs < self.targets_max
+            && demand.starting < STARTING_MAX
             && self.need(demand) < demand.capacity
     }
 
@@ -410,6 +415,18 @@ mod tests {
         assert_eq!(world.run(), 0);
         assert_eq!(world.in_flight_most, 10, "each target has one port");
         assert_eq!(world.stdout.lines().count(), 200);
+    }
+
+    #[test]
+    fn no_more_targets_begin_than_can_launch_soon() {
+        let mut run = world(&list(200, "1000"), "1/1").core.batch;
+        let free = Demand { need: 0, capacity: 10_000, starting: 0, jobs: 0 };
+        let full = Demand { starting: STARTING_MAX, ..free };
+        assert!(!run.wants_target(full) && run.poll_targets(Instant::now(), full).is_empty());
+        let almost = Demand { starting: STARTING_MAX - 3, ..free };
+        assert!(run.wants_target(almost));
+        assert_eq!(run.poll_targets(Instant::now(), almost).len(), 3);
+        assert_eq!(run.poll_targets(Instant::now(), free).len(), 197, "all others");
     }
 
     #[test]

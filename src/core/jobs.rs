@@ -64,6 +64,8 @@ pub(super) struct Demand {
     pub(super) need: usize,
     /// The number of connects that may be in flight.
     pub(super) capacity: usize,
+    /// The number of scans without an answer that wait for their turn to launch.
+    pub(super) starting: usize,
     /// The number of jobs.
     pub(super) jobs: usize,
 }
@@ -366,9 +368,10 @@ impl Jobs {
     }
 
     /// The part of the budget of one technique that all jobs can use.
-    pub(super) const fn demand(&self, technique: Technique) -> Demand {
+    pub(super) fn demand(&self, technique: Technique) -> Demand {
         let (need, capacity) = (self.need(technique), self.capacity(technique));
-        Demand { need, capacity, jobs: self.jobs.len() }
+        let starting = self.schedulers.of(technique).starting();
+        Demand { need, capacity, starting, jobs: self.jobs.len() }
     }
 
     /// Whether there is work that only the budgets of this tick have postponed.

@@ -131,6 +131,11 @@ impl LaunchQueues {
         &self.monitor
     }
 
+    /// The number of scans without an answer that could launch now and wait for their turn.
+    pub(super) fn starting(&self) -> usize {
+        self.starting.len()
+    }
+
     /// Whether a scan may launch now.
     pub(super) fn has_turn(&self, now: Instant) -> bool {
         !self.ready.is_empty() || self.may_start(now)

@@ -12,7 +12,7 @@ use crate::event::local_drops::family_index;
 use crate::scan::ProbeResult;
 use crate::scan::probes::ProbeId;
 use crate::scan::stored::StoredScan;
-use crate::slots::Key;
+use crate::slots::{Key, Slots};
 use crate::technique::Technique;
 
 /// Identifies a scan by its technique and its key in the scheduler of that technique.
@@ -163,8 +163,7 @@ impl Running {
         } else {
             return postponed;
         };
-        let scan = self.scan.restore();
-        while let Some(probe) = scan.poll_postponed(verdict.since) {
+        while let Some(probe) = self.scan.poll_postponed(verdict.since) {
             *count += 1;
             forget(probe);
         }
@@ -174,6 +173,11 @@ impl Running {
         }
         postponed
     }
+}
+
+/// The scan with this key, which exists: the caller has found it, or its timer was set.
+pub(super) fn running_mut(scans: &mut Slots<Running>, key: Key) -> &mut Running {
+    scans.get_mut(key).unwrap_or_else(|| unreachable!("the key of a removed scan is not used"))
 }
 
 impl Postponed {

@@ -14,7 +14,9 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use super::launch_queues::{LaunchQueue, LaunchQueues};
-use super::running::{Change, Postponed, ProbeLaunch, ProbeRef, Running, ScanRef, SchedulerOutput};
+use super::running::{
+    Change, Postponed, ProbeLaunch, ProbeRef, Running, ScanRef, SchedulerOutput, running_mut,
+};
 use super::start_pace::Arrival;
 use crate::budget::{self, Budget};
 use crate::event::local_drops::LocalDrops;
@@ -328,6 +330,11 @@ impl Scheduler {
         self.scans.get(key).map(|running| &running.scan)
     }
 
+    /// The number of scans without an answer that wait for their turn to launch.
+    pub(super) fn starting(&self) -> usize {
+        self.queues.starting()
+    }
+
     /// The number of scans, running or ended.
     pub(super) const fn len(&self) -> usize {
         self.scans.len()
@@ -399,15 +406,11 @@ impl Scheduler {
         let launch_at = if running.is_queued { None } else { running.scan.launch_at(now) };
         if launch_at.is_some_and(|at| at <= now) {
             running.is_queued = true;
-            let is_answered = running.scan.has_answer();
-            let is_near = running.scan.target().ip().is_loopback();
-            let queue =
-                if is_answered || is_near { LaunchQueue::Ready } else { LaunchQueue::Starting };
+            let is_ready = running.scan.has_answer() || running.scan.target().ip().is_loopback();
+            let queue = if is_ready { LaunchQueue::Ready } else { LaunchQueue::Starting };
             self.queues.push(key, queue);
         }
-        let deadline = running.scan.deadline();
-        let pace = launch_at.filter(|at| *at > now);
-        let due = deadline.into_iter().chain(pace).min();
+        let due = running.scan.deadline().into_iter().chain(launch_at.filter(|at| *at > now)).min();
         // A timer that is too early is set again when it fires. This saves work, because most
         // deadlines only move later.
         if running.armed.is_none_or(|armed| due.is_some_and(|due| due < armed)) {
@@ -491,11 +494,6 @@ impl Scheduler {
         let granted: usize = running().map(|it| it.allowance).sum();
         debug_assert_eq!(granted, self.granted, "4: `granted` is correct");
     }
-}
-
-/// The scan with this key, which exists: the caller has found it, or its timer was set.
-fn running_mut(scans: &mut Slots<Running>, key: Key) -> &mut Running {
-    scans.get_mut(key).unwrap_or_else(|| unreachable!("the key of a removed scan is not used"))
 }
 
 #[cfg(test)]

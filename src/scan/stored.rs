@@ -88,6 +88,14 @@ impl StoredScan {
         launch
     }
 
+    /// See [`Scan::poll_postponed`].
+    pub fn poll_postponed(&mut self, since: Instant) -> Option<Key> {
+        match self {
+            Self::Waiting(waiting) if !waiting.has_started(since) => None,
+            Self::Waiting(_) | Self::Full(_) => self.restore().poll_postponed(since),
+        }
+    }
+
     /// See [`Scan::set_allowance`].
     pub fn set_allowance(&mut self, probes: usize) {
         match self {
@@ -218,6 +226,13 @@ impl WaitingScan {
         })
     }
 
+    /// Whether a probe was started at `since` or later, or in the microsecond before it.
+    fn has_started(&self, since: Instant) -> bool {
+        let since = since.saturating_duration_since(self.started_at);
+        let youngest = self.probes.iter().map(|probe| probe.started_micros).max();
+        youngest.is_some_and(|micros| Duration::from_micros(u64::from(micros) + 1) >= since)
+    }
+
     /// The scan in the state that it had.
     #[inline(never)]
     fn restore(&self) -> Scan {
@@ -344,6 +359,17 @@ mod tests {
                             }
                         }
                     }
+                    4 if step > 20 => {
+                        let since = now - Duration::from_micros(number(400_000));
+                        loop {
+                            let key = pair.stored.poll_postponed(since);
+                            assert_eq!(key, pair.scan.poll_postponed(since));
+                            if key.is_none() {
+                                break;
+                            }
+                            pair.probes.clear();
+                        }
+                    }
                     3 if step > 25 => {
                         pair.probes.clear();
                         pair.stored.restore().handle_end();
@@ -359,6 +385,20 @@ mod tests {
             assert_eq!(format!("{stored:?}"), format!("{:?}", pair.scan));
         }
         assert!(waited > 1_000, "{waited} steps with a scan in the small form");
+    }
+
+    #[test]
+    fn a_search_for_probes_that_never_left_restores_only_scans_that_have_one() {
+        let start = Instant::now();
+        let mut scan = StoredScan::new(start, plan(start, 1, ScanOptions::default()));
+        scan.set_allowance(1);
+        let launched_at = start + Duration::from_millis(5);
+        let key = Key::from_parts(0, 0);
+        assert!(scan.poll_launch(launched_at, key).is_some());
+        let micros = |micros| launched_at + Duration::from_micros(micros);
+        assert_eq!(scan.poll_postponed(micros(2)), None);
+        assert!(matches!(scan, StoredScan::Waiting(_)));
+        assert_eq!(scan.poll_postponed(micros(1)), Some(key));
     }
 
     #[test]

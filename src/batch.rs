@@ -366,20 +366,17 @@ impl Batch {
             return;
         }
         self.is_concluded = true;
-        if let Some(first) = self.failed_members.first.take() {
-            match self.failed_members.more {
-                0 => self.stderr.write_line(&first),
-                1 => self.stderr.write_line(&format!("{first} And one more address like it.")),
-                more => {
-                    self.stderr.write_line(&format!("{first} And {more} more addresses like it."))
-                }
-            }
+        if let Some(text) = self.failed_members.text() {
+            self.stderr.write_line(&text);
         }
         if self.printer.hides_gaps() && self.options.targets.len() > 1 {
             self.stderr.write_cut_short(&self.outcomes);
         }
         if self.state != BatchState::Silenced {
             self.clear_progress();
+            if !self.has_failed && self.outcomes.scanned() == 0 {
+                self.stderr.write_nothing_scanned(self.progress.total);
+            }
             let outcomes = Outcomes { is_incomplete: self.has_failed, ..self.outcomes };
             self.printer.print_conclusion(self.elapsed(now), &outcomes);
         }

@@ -213,9 +213,14 @@ fn help_of(verb: Option<Verb>) -> String {
 
 /// Refuses a flag of another tool, and an unknown flag with one dash and several letters.
 fn check_other_tools(raw: &str, command: Option<Subcommand>) -> Result<(), UsageError> {
-    if command == Some(Subcommand::Serve) && foreign::is_listen_flag(raw) {
+    let listen_advice = match command {
+        Some(Subcommand::Serve) => Some(foreign::LISTEN_ADVICE),
+        Some(Subcommand::Healthcheck) => Some(foreign::CHECK_ADVICE),
+        Some(_) | None => None,
+    };
+    if let Some(advice) = listen_advice.filter(|_| foreign::is_listen_flag(raw)) {
         let given = raw.split('=').next().unwrap_or(raw).to_owned();
-        return Err(UsageError::OtherTool { given, advice: foreign::LISTEN_ADVICE });
+        return Err(UsageError::OtherTool { given, advice });
     }
     if let Some(found) = foreign::find(raw) {
         let given = found.given.chars().filter(|c| !c.is_control()).take(40).collect();
@@ -343,6 +348,7 @@ fn configure(
         let advice = match (command, *flag) {
             (Subcommand::Scan, "host") => Some(foreign::TARGETS_ADVICE),
             (Subcommand::Serve, "ports") => Some(foreign::LISTEN_ADVICE),
+            (Subcommand::Healthcheck, "ports" | "host") => Some(foreign::CHECK_ADVICE),
             _ => None,
         };
         if let Some(advice) = advice {

@@ -52,3 +52,15 @@ pub(super) struct FailedMembers {
     /// The number of further addresses.
     pub(super) more: u64,
 }
+
+impl FailedMembers {
+    /// One line that reports all of them, if there are any.
+    pub(super) fn text(&self) -> Option<String> {
+        let first = self.first.as_ref()?;
+        Some(match self.more {
+            0 => first.clone(),
+            1 => format!("{first} And one more address like it."),
+            more => format!("{first} And {more} more addresses like it."),
+        })
+    }
+}

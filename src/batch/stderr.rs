@@ -78,6 +78,14 @@ impl Stderr {
         }
     }
 
+    /// Reports that no target was scanned. `ports` is the number of ports in this shard.
+    pub(super) fn write_nothing_scanned(&mut self, ports: u64) {
+        self.write_line(match ports {
+            0 => "this shard has no port to scan: there are more shards than targets and ports",
+            _ => "nothing is left to scan: the earlier run has finished every target",
+        });
+    }
+
     /// Keeps a line about the target at `place` for the terminal until the next progress line.
     pub(super) fn show_later(&mut self, place: usize, line: impl FnOnce() -> String) {
         match self.line {

@@ -457,3 +457,23 @@ fn targets_without_a_port_in_the_shard_are_skipped() {
     }
     assert!(times_polled.iter().all(|times| *times == 1), "each target is in one shard");
 }
+
+#[test]
+fn a_run_that_scans_nothing_says_why() {
+    let conclude = |mut batch: Batch| {
+        assert!(batch.poll_target(Instant::now()).is_none());
+        batch.conclude(Instant::now());
+        assert_eq!((batch.is_done(), batch.exit_code()), (true, 0));
+        messages(&mut batch)
+    };
+    let shard = batch("a 80", |options| options.shard = Shard::parse("2/3").expect("a shard"));
+    let empty = "openports: this shard has no port to scan: there are more shards than targets and \
+                 ports";
+    assert_eq!(conclude(shard), [empty]);
+    let mut list = TargetList::new(PortSet::from_range(80, 80), PortSet::new());
+    list.add_lines(b"a");
+    list.finish_target("a");
+    let resumed = batch("b", |options| options.targets = list.finish().expect("a list"));
+    let finished = "openports: nothing is left to scan: the earlier run has finished every target";
+    assert_eq!(conclude(resumed), [finished]);
+}

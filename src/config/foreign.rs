@@ -381,6 +381,10 @@ pub(super) const TARGETS_ADVICE: &str =
 pub(super) const LISTEN_ADVICE: &str =
     "the port of the service is --listen 127.0.0.1:8080; ports to scan follow openports scan -p";
 
+/// The advice for the address or the port of the service to check.
+pub(super) const CHECK_ADVICE: &str =
+    "the service to check needs no flag: openports healthcheck 127.0.0.1:8080";
+
 /// Flags that are not of the service, but that set its port in other servers.
 const LISTEN_FLAGS: [&str; 6] = ["--port", "-port", "-l", "-b", "--bind", "--address"];
 

@@ -81,6 +81,8 @@ fn a_wrong_word_is_answered_with_a_suggestion() {
         (&["a b"], "unknown command \"a b\", see openports --help"),
         (&["scan", "--nope", "a"], "unknown flag \"--nope\", see openports scan --help"),
         (&["healthcheck", "a", "b"], "unexpected argument \"b\""),
+        (&["healthcheck", "--port", "80"], "--port: the service to check needs no flag: openports"),
+        (&["healthcheck", "-p", "80"], "--ports: the service to check needs no flag: openports"),
         (&["--json"], "--json is a flag of scan and not of serve, see openports scan --help"),
         (&["-p", "80"], "--ports: the port of the service is --listen 127.0.0.1:8080"),
         (&["serve", "--port=80"], "--port: the port of the service is --listen 127.0.0.1:8080"),

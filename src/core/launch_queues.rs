@@ -1,4 +1,4 @@
-//! The queues of scans that may launch a probe. Scans take turns.
+//! The queues of scans that may launch a probe. Scans take turns of up to [`TURN_PROBES`] probes.
 //!
 //! A scan that received an answer, or whose target is this machine, has a pace of its own. Scans
 //! without any answer yet share one pace ([`StartPace`]). Of these, a scan whose first probe needs
@@ -16,6 +16,11 @@ use super::start_pace::{Arrival, StartPace};
 use crate::event::local_drops::LocalDrops;
 use crate::slots::Key;
 
+/// The maximum number of probes in one turn: as many as a scan without an answer sends at once
+/// (`scan::silent_pace`). The probes of one turn expire together, so they need one timer, and the
+/// processor reads the data of their scan from memory once.
+const TURN_PROBES: usize = 8;
+
 /// The queue to which a scan belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LaunchQueue {
@@ -31,6 +36,8 @@ pub(super) struct LaunchQueues {
     ready: VecDeque<Key>,
     starting: VecDeque<Key>,
     held: VecDeque<Key>,
+    /// The scan that has the turn, and the number of probes that are left of it.
+    turn: Option<(Key, usize)>,
     /// Whether the last launch came from `ready`.
     was_ready: bool,
     pace: StartPace,
@@ -44,6 +51,7 @@ impl LaunchQueues {
             ready: VecDeque::new(),
             starting: VecDeque::new(),
             held: VecDeque::new(),
+            turn: None,
             was_ready: false,
             pace: StartPace::new(capacity),
             monitor: DropMonitor::default(),
@@ -55,11 +63,15 @@ impl LaunchQueues {
         self.monitor.handle_begin(now, target);
     }
 
-    /// Appends a scan to its queue.
+    /// Adds a scan to its queue: to the front while it has the turn, otherwise to the end.
     pub(super) fn push(&mut self, key: Key, queue: LaunchQueue) {
-        match queue {
-            LaunchQueue::Ready => self.ready.push_back(key),
-            LaunchQueue::Starting => self.starting.push_back(key),
+        let keys = match queue {
+            LaunchQueue::Ready => &mut self.ready,
+            LaunchQueue::Starting => &mut self.starting,
+        };
+        match self.turn {
+            Some((turn, left)) if turn == key && left > 0 => keys.push_front(key),
+            Some(_) | None => keys.push_back(key),
         }
     }
 
@@ -67,11 +79,17 @@ impl LaunchQueues {
     pub(super) fn poll_turn(&mut self, now: Instant) -> Option<(Key, LaunchQueue)> {
         let may_start = self.may_start(now);
         let takes_starting = self.ready.is_empty() || self.was_ready && may_start;
-        match (takes_starting, may_start) {
-            (false, _) => self.ready.pop_front().map(|key| (key, LaunchQueue::Ready)),
-            (true, true) => self.starting.pop_front().map(|key| (key, LaunchQueue::Starting)),
-            (true, false) => None,
-        }
+        let (key, queue) = match (takes_starting, may_start) {
+            (false, _) => (self.ready.pop_front()?, LaunchQueue::Ready),
+            (true, true) => (self.starting.pop_front()?, LaunchQueue::Starting),
+            (true, false) => return None,
+        };
+        let left = match self.turn {
+            Some((turn, left)) if turn == key => left.checked_sub(1),
+            Some(_) | None => None,
+        };
+        self.turn = Some((key, left.unwrap_or(TURN_PROBES - 1)));
+        Some((key, queue))
     }
 
     /// Whether the first probe of this target may start now. Otherwise the scan is held.
@@ -154,5 +172,29 @@ impl LaunchQueues {
 
     fn may_start(&self, now: Instant) -> bool {
         !self.starting.is_empty() && self.pace.next_at(now) <= now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The scans that have the first 20 turns, if each of them wants to launch more probes.
+    fn turns(scans: u32) -> Vec<usize> {
+        let (now, mut queues) = (Instant::now(), LaunchQueues::new(65_536));
+        (0..scans).for_each(|index| queues.push(Key::from_parts(index, 1), LaunchQueue::Ready));
+        let launch = |_| {
+            let (key, queue) = queues.poll_turn(now).unwrap();
+            queues.push(key, queue);
+            key.index()
+        };
+        (0..20).map(launch).collect()
+    }
+
+    #[test]
+    fn a_scan_launches_up_to_eight_probes_in_a_turn() {
+        let expected = [[0; 8], [1; 8], [0; 8]].concat();
+        assert_eq!(turns(2), expected[..20]);
+        assert_eq!(turns(1), [0; 20]);
     }
 }

@@ -1,6 +1,6 @@
 //! All running scans of one technique, and the budget of probes in flight that they share.
 //!
-//! Scans take turns to launch, one probe each, and divide the budget by need: a scan that needs
+//! Scans take turns to launch a few probes each, and divide the budget by need: a scan that needs
 //! little gets it at once, taken from the scan that has most. There may be as many scans as probes
 //! in flight (a list of targets), so no tick examines every scan: scans that may launch are in a
 //! queue, and the others have a timer. The scheduler knows neither names nor clients; its scans
@@ -264,7 +264,7 @@ impl Scheduler {
         postponed
     }
 
-    /// Launches one probe of the scan that has the turn. The turn then passes to the next scan.
+    /// Launches one probe of the scan that has the turn.
     fn poll_launch(&mut self, now: Instant, next_key: Key) -> Option<SchedulerOutput> {
         while self.launches_left > 0 && self.may_launch(now) {
             let (key, queue) = self.queues.poll_turn(now)?;

@@ -10,6 +10,7 @@
 //! Invariants: no two probes in flight have the same four-tuple; a batch has at most `RAW_BATCH`
 //! packets; each probe has at most one outcome, and a probe that was given up has none.
 
+mod channel;
 mod in_flight;
 mod routes;
 mod source_ports;
@@ -18,20 +19,20 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::time::{Duration, Instant};
 
+use self::channel::Channel;
 use self::in_flight::{Address6, InFlight, Remote};
 use self::routes::RouteCache;
 use self::source_ports::{SourcePort, SourcePorts};
 use super::probe::{ProbeOutcome, ProbeRequest};
 use crate::event::{Outcome, RouteResult, Shortage, SynCounts};
 use crate::kernel::{
-    EventSource, Kernel, RAW_BATCH, RawOptions, RawPacket, RawQueue, RawReceiveStep, RawSendStep,
-    Readiness, Received, Token,
+    EventSource, Kernel, RawOptions, RawQueue, RawReceiveStep, Readiness, Received, Token,
 };
 use crate::limits::{self, Sources};
 use crate::packet::answer::{self, Answer};
 use crate::packet::quote::{Meaning, Quote};
 use crate::packet::sequence::SequenceKey;
-use crate::packet::syn::{SYN_BYTES_MAX, Syn};
+use crate::packet::syn::Syn;
 use crate::packet::{FourTuple, IpVersion, Reject};
 use crate::slots::Key;
 
@@ -44,21 +45,6 @@ const RECEIVES_PER_TICK: usize = 4;
 /// The maximum number of SYNs repeated in one tick: twice the number of SYNs launched, so that the
 /// repeats that a busy loop has delayed are soon all sent.
 const REPEATS_PER_TICK: usize = 2 * limits::SYN_LAUNCHES_PER_TICK;
-
-/// The raw socket of one IP version, with the SYNs that are to be sent through it.
-#[derive(Debug)]
-struct Channel<S> {
-    socket: S,
-    batch: Vec<RawPacket>,
-    /// The probes of the packets in `batch`, in the same order.
-    probes: Vec<Key>,
-    /// Whether segments may wait: the poller reported some, and no call has found none since.
-    may_receive: bool,
-    /// The same for ICMP errors in the error queue of the socket.
-    may_receive_errors: bool,
-    /// False while the send buffer is full.
-    may_send: bool,
-}
 
 /// A SYN that is to be repeated now.
 struct DueRepeat {
@@ -181,12 +167,11 @@ impl<K: Kernel> SynEngine<K> {
     /// Stores the readiness of a raw socket that the poller has reported.
     pub(super) fn handle_readiness(&mut self, ready: &Readiness) {
         let Some(Some(channel)) = self.channels.get_mut(ready.token.0 - TOKEN) else { return };
-        channel.may_receive |= ready.is_readable;
-        channel.may_receive_errors |= ready.is_error;
-        channel.may_send |= ready.is_writable;
+        channel.handle_readiness(ready);
     }
 
-    /// Receives segments and ICMP errors, then adds the repeats that are due to the batches.
+    /// Receives segments and ICMP errors, gives up SYNs that cannot be sent, then adds the repeats
+    /// that are due to the batches.
     pub(super) fn receive(&mut self, kernel: &mut K, now: Instant) {
         for version in IpVersion::ALL {
             if let Some(mut channel) = self.channels[version as usize].take() {
@@ -196,6 +181,7 @@ impl<K: Kernel> SynEngine<K> {
             }
         }
         let clock = self.clock_ms(now);
+        self.give_up_blocked(clock);
         self.repeat_due(kernel, clock);
     }
 
@@ -206,17 +192,16 @@ impl<K: Kernel> SynEngine<K> {
 
     /// Whether there is work that does not need a new event of the poller.
     pub(super) fn has_work(&self) -> bool {
-        let has_work = |it: &Channel<K::RawSocket>| {
-            it.may_receive || it.may_receive_errors || it.may_send && !it.batch.is_empty()
-        };
-        !self.outcomes.is_empty() || self.channels.iter().flatten().any(has_work)
+        !self.outcomes.is_empty() || self.channels.iter().flatten().any(Channel::has_work)
     }
 
-    /// The time at which the next SYN is to be repeated.
+    /// The time at which the next SYN is to be repeated, or is given up because it cannot be sent.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let (_, elapsed) = self.clock;
         let [v4, v6] = [self.v4.repeat_wait(elapsed as u32), self.v6.repeat_wait(elapsed as u32)];
-        let wait = v4.into_iter().chain(v6).min()?;
+        let channels = self.channels.iter().flatten();
+        let blocked = channels.filter_map(|it| it.blocked_wait(elapsed as u32));
+        let wait = blocked.chain(v4).chain(v6).min()?;
         Some(self.started_at + Duration::from_millis(elapsed + u64::from(wait)))
     }
 
@@ -258,14 +243,7 @@ impl<K: Kernel> SynEngine<K> {
         let token = Token(TOKEN + version as usize);
         let registered = kernel.register(EventSource::Raw(&socket), token);
         registered.map_err(|_| Outcome::Shortage(Shortage::Memory))?;
-        self.channels[version as usize] = Some(Channel {
-            socket,
-            batch: Vec::with_capacity(RAW_BATCH),
-            probes: Vec::with_capacity(RAW_BATCH),
-            may_receive: false,
-            may_receive_errors: false,
-            may_send: true,
-        });
+        self.channels[version as usize] = Some(Channel::new(socket));
         Ok(())
     }
 
@@ -297,59 +275,36 @@ impl<K: Kernel> SynEngine<K> {
 
     /// Sends the batch of one IP version if it is full. Returns whether it has space for a SYN.
     fn make_space(&mut self, kernel: &mut K, version: IpVersion) -> bool {
-        if self.channel_mut(version).batch.len() >= RAW_BATCH {
+        if self.channel_mut(version).is_full() {
             self.flush_channel(kernel, version);
         }
-        self.channel_mut(version).batch.len() < RAW_BATCH
+        !self.channel_mut(version).is_full()
     }
 
     /// Adds a SYN to the batch of its IP version, which must not be full.
     fn push(&mut self, probe: Key, syn: Syn) {
-        let to = syn.tuple.remote;
-        let channel = self.channel_mut(IpVersion::of(&to));
-        let mut outgoing = RawPacket { bytes: [0; SYN_BYTES_MAX], len: 0, to };
-        outgoing.len = syn.write(&mut outgoing.bytes);
-        channel.batch.push(outgoing);
-        channel.probes.push(probe);
+        self.channel_mut(IpVersion::of(&syn.tuple.remote)).push(probe, syn);
     }
 
     /// Sends the batch of one IP version, as far as the send buffer has space.
     fn flush_channel(&mut self, kernel: &mut K, version: IpVersion) {
         let Some(channel) = &mut self.channels[version as usize] else { return };
-        if !channel.may_send || channel.batch.is_empty() {
-            return;
-        }
-        let (mut done, mut failed) = (0, Vec::new());
-        while done < channel.batch.len() {
-            match kernel.send_raw(&channel.socket, &channel.batch[done..]) {
-                RawSendStep::Sent(count) => {
-                    self.counts.sent += count as u64;
-                    done += count;
-                }
-                RawSendStep::WouldBlock => {
-                    channel.may_send = false;
-                    break;
-                }
-                RawSendStep::Dropped => {
-                    self.counts.denied += 1;
-                    done += 1;
-                }
-                RawSendStep::Failed(outcome @ Outcome::Shortage(_)) => {
-                    // The packets that follow would fail for the same shortage.
-                    let probes = channel.probes[done..].iter();
-                    failed.extend(probes.map(|probe| ProbeOutcome { probe: *probe, outcome }));
-                    done = channel.batch.len();
-                }
-                RawSendStep::Failed(outcome) => {
-                    failed.push(ProbeOutcome { probe: channel.probes[done], outcome });
-                    done += 1;
-                }
-            }
-        }
-        channel.batch.drain(..done);
-        channel.probes.drain(..done);
+        let mut failed = channel.send(kernel, &mut self.counts, self.clock.1 as u32);
         failed.retain(|it| self.v4.remove(it.probe) || self.v6.remove(it.probe));
         self.outcomes.extend(failed);
+    }
+
+    /// Ends the probes of SYNs that have waited for [`BLOCKED_MAX`] with a shortage, so that their
+    /// silence is not taken for that of a port.
+    fn give_up_blocked(&mut self, clock: u32) {
+        for channel in self.channels.iter_mut().flatten() {
+            if channel.blocked_wait(clock) == Some(0) {
+                let outcome = Outcome::Shortage(Shortage::Buffers);
+                let probes = channel.give_up();
+                let ended = probes.filter(|it| self.v4.remove(*it) || self.v6.remove(*it));
+                self.outcomes.extend(ended.map(|probe| ProbeOutcome { probe, outcome }));
+            }
+        }
     }
 
     /// Adds the SYNs that are due to be repeated to the batches.
@@ -488,3 +443,6 @@ impl<K: Kernel> SynEngine<K> {
         self.outcomes.extend(probes.into_iter().map(|probe| ProbeOutcome { probe, outcome }));
     }
 }
+
+#[cfg(test)]
+mod tests;

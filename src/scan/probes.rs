@@ -53,9 +53,9 @@ pub struct Probe {
 /// The index that means "no entry". There are at most 65,535 ports, so the greatest index of an
 /// entry is `NONE - 1`.
 const NONE: u16 = u16::MAX;
-/// The maximum number of entries that are allocated at the start. A table that grows leaves its
-/// former allocations behind.
-const ENTRIES_AT_ONCE: usize = 256;
+/// The maximum number of entries that are allocated at the start. Most of thousands of targets have
+/// few probes in flight each, although they have hundreds of ports.
+const ENTRIES_AT_ONCE: usize = 16;
 const _: () = assert!(size_of::<Probe>() <= 20, "a probe takes at most 20 bytes");
 
 impl Probe {

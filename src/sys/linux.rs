@@ -16,7 +16,7 @@ use socket2::{Domain, Socket};
 use super::errno::shortage_of;
 use super::listeners::Listener;
 use super::raw::{RawSocket, ReceiveBuffer, ReservedPort};
-use super::{STDOUT, Signals, neighbours, probe, process};
+use super::{RouteSocket, STDOUT, Signals, neighbours, probe, process};
 use crate::event::local_drops::LocalDrops;
 use crate::event::{Outcome, ProcessFiles, RouteResult, Shortage, Signal, Transport};
 use crate::kernel::{
@@ -47,6 +47,8 @@ pub struct Linux {
     ports: Vec<ReservedPort>,
     /// The buffer for received packets, which is allocated when a raw socket is opened.
     receive_buffer: Option<ReceiveBuffer>,
+    /// The socket of the route lookups of this tick.
+    route_socket: RouteSocket,
 }
 
 impl Linux {
@@ -56,8 +58,15 @@ impl Linux {
     /// Errors of epoll_create1(2).
     pub fn new(signals: Signals, files: FilePaths) -> io::Result<Self> {
         let events = Events::with_capacity(limits::EVENTS_PER_TICK);
-        let (ports, receive_buffer) = (Vec::new(), None);
-        Ok(Self { poll: Poll::new()?, events, signals, files, ports, receive_buffer })
+        Ok(Self {
+            poll: Poll::new()?,
+            events,
+            signals,
+            files,
+            ports: Vec::new(),
+            receive_buffer: None,
+            route_socket: RouteSocket::default(),
+        })
     }
 }
 
@@ -77,6 +86,8 @@ impl Kernel for Linux {
     }
 
     fn poll(&mut self, timeout: Option<Duration>, ready: &mut Vec<Readiness>) -> io::Result<()> {
+        // The descriptor is not kept between ticks.
+        self.route_socket = RouteSocket::default();
         self.poll.poll(&mut self.events, timeout)?;
         ready.extend(self.events.iter().map(|event| Readiness {
             token: Token(event.token().0),
@@ -215,7 +226,7 @@ impl Kernel for Linux {
     }
 
     fn route(&mut self, to: SocketAddr) -> RouteResult {
-        super::route(to)
+        self.route_socket.route(to)
     }
 
     fn name_files(&mut self) -> NameFileTexts {

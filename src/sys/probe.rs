@@ -105,6 +105,12 @@ fn take_error(socket: &Socket) -> Option<io::Error> {
 /// then not be used again.
 pub(super) fn give_up(socket: &Socket) -> bool {
     drop(take_error(socket));
+    disconnect(socket)
+}
+
+/// Gives back the addresses of a socket (connect(2), AF_UNSPEC). Returns false if the kernel
+/// refuses; the socket can then not be used again.
+pub(super) fn disconnect(socket: &Socket) -> bool {
     let unspecified =
         libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
     let len = size_of::<libc::sockaddr>() as libc::socklen_t;

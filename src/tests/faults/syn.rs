@@ -35,9 +35,9 @@ const TICKS_MAX: u64 = 600;
 const CALLS_MAX: u64 = 4000;
 /// The limits of scans that cannot succeed.
 const LIMITS_SHORT: &str = "timeout=500ms&deadline=500ms";
-/// The raw socket, and a TCP socket for each source port: scans that probe one port of a host at
+/// Two raw sockets, and a TCP socket for each source port: scans that probe one port of a host at
 /// the same time need a source port each.
-const SYN_DESCRIPTORS_MAX: usize = 1 + 5;
+const SYN_DESCRIPTORS_MAX: usize = 2 + 5;
 /// The counts of a scan without a single SYN.
 const UNTESTED: &str = r#""counts":{"open":0,"closed":0,"filtered":0,"unreachable":0,"untested":"#;
 /// The counts of the command `scan`.
@@ -60,12 +60,12 @@ const SET_OPTION: &[Errno] =
 const BIND: &[Errno] =
     errnos![EACCES EADDRINUSE EBADF EINVAL ENOTSOCK EADDRNOTAVAIL EFAULT EPERM ENOMEM];
 const GET_OPTION: &[Errno] = errnos![EBADF EFAULT EINVAL ENOPROTOOPT ENOTSOCK];
-/// send(2), raw(7), ip(7), and packet(7) about the interface. EAGAIN promises that the poller will
-/// report the socket, so it is left out where the call could have sent.
+/// send(2), raw(7), ip(7), and packet(7) about the interface. After an injected EAGAIN the poller
+/// reports no space.
 const SEND: &[Errno] = errnos![
-    EACCES EALREADY EBADF ECONNRESET EDESTADDRREQ EFAULT EINTR EINVAL EISCONN EMSGSIZE ENOBUFS
-    ENOMEM ENOTCONN ENOTSOCK EOPNOTSUPP EPIPE EPERM EPROTO EHOSTUNREACH ENETUNREACH ENETDOWN
-    ECONNREFUSED EADDRNOTAVAIL ENODEV ENXIO ENOENT
+    EACCES EAGAIN EALREADY EBADF ECONNRESET EDESTADDRREQ EFAULT EINTR EINVAL EISCONN EMSGSIZE
+    ENOBUFS ENOMEM ENOTCONN ENOTSOCK EOPNOTSUPP EPIPE EPERM EPROTO EHOSTUNREACH ENETUNREACH
+    ENETDOWN ECONNREFUSED EADDRNOTAVAIL ENODEV ENXIO ENOENT
 ];
 /// recv(2), raw(7) and packet(7).
 const RECEIVE: &[Errno] = errnos![
@@ -131,7 +131,8 @@ const OPENING: &[Call] = &[
 
 /// The calls of each scan.
 const SCANNING: &[Call] = &[
-    call("sendmmsg", libc::SYS_sendmmsg, |_, _| true, SEND),
+    call("sendmmsg", libc::SYS_sendmmsg, |notice, process| !is_over_ipv6(notice, process), SEND),
+    call("sendmmsg over IPv6", libc::SYS_sendmmsg, is_over_ipv6, SEND),
     call("recvmmsg of packets", libc::SYS_recvmmsg, |notice, _| !is_error_queue(notice), RECEIVE),
     call("recvmmsg of errors", libc::SYS_recvmmsg, |notice, _| is_error_queue(notice), RECEIVE),
 ];
@@ -173,6 +174,11 @@ fn is_raw(descriptor: i32, process: &Process) -> bool {
     socket.is_some_and(|socket| {
         socket.r#type().ok() == Some(Type::RAW) && !socket.domain().is_ok_and(is_netlink)
     })
+}
+
+fn is_over_ipv6(notice: &Notice, process: &Process) -> bool {
+    let socket = process.socket(notice.descriptor());
+    socket.is_some_and(|socket| socket.domain().ok() == Some(Domain::IPV6))
 }
 
 fn is_of_monitor(notice: &Notice, process: &Process) -> bool {
@@ -284,7 +290,7 @@ impl Round {
     fn new(world: &World) -> Self {
         let by_connect = world.requests();
         let scans = by_connect.iter().filter(|request| request.target.contains("ports="));
-        let by_syn = scans.cloned().map(|mut request| {
+        let by_syn = scans.cloned().chain([World::request_over_ipv6()]).map(|mut request| {
             request.target.push_str("&technique=syn");
             request
         });
@@ -316,7 +322,7 @@ fn check_call(kind: Kind, call: &'static Call) -> Outcome {
     let mut service = None;
     let (mut done, mut unmet, mut slowest, mut faults) = (0, 0, Duration::ZERO, String::new());
     let times: &[When] = match kind {
-        Kind::Scanning => &[When::Nth(2), When::Lasting],
+        Kind::Scanning => &[When::Nth(1), When::Nth(2), When::Lasting],
         Kind::Opening => call_times(call),
         Kind::Monitoring => &[When::Nth(1), When::Lasting],
     };

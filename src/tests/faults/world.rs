@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,6 +28,8 @@ const REMOTE: &[(u16, State)] = &[
     (23, State::Closed),
     (9, State::Unreachable),
 ];
+/// A second remote host, with the same ports.
+const HOST_ADDRESS_6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 1, 1);
 /// This differs from the name server that is used when there is no resolv.conf.
 const NAME_SERVER: &str = "127.0.0.53";
 const TOKEN: &str = "a-token-of-the-tests";
@@ -62,11 +64,14 @@ impl World {
             let ports = REMOTE.iter().filter(|(_, it)| *it == state).map(|(port, _)| *port);
             ports.collect::<Vec<u16>>()
         };
-        let host = Host::new(HOST_ADDRESS)
-            .rtt(Duration::from_millis(1))
-            .ports(&open(State::Open), Port::Open)
-            .ports(&open(State::Unreachable), Port::Unreachable(Unreachable::Host));
-        let lab = Lab::enter()?.start(vec![host])?;
+        let host = |address: IpAddr| {
+            Host::new(address)
+                .rtt(Duration::from_millis(1))
+                .ports(&open(State::Open), Port::Open)
+                .ports(&open(State::Unreachable), Port::Unreachable(Unreachable::Host))
+        };
+        let hosts = vec![host(HOST_ADDRESS.into()), host(HOST_ADDRESS_6.into())];
+        let lab = Lab::enter()?.start(hosts)?;
         // For a name that begins with `t`, the answer does not fit into a datagram.
         let names = NameServer::start(NAME_SERVER, |query| {
             if query.name.starts_with("known") {
@@ -177,20 +182,26 @@ impl World {
         let mut serial = self.serial.lock().expect("no thread panics while it holds the lock");
         *serial += 1;
         let serial = *serial;
-        let scan = |domain: String, ports: &[(u16, State)]| {
-            let list: Vec<String> = ports.iter().map(|(port, _)| port.to_string()).collect();
-            let target = format!("/open-ports?domain={domain}&ports={}&{TIMEOUT}", list.join(","));
-            Request { target, truth: ports.iter().copied().collect() }
-        };
         vec![
             Request { target: "/healthz".to_owned(), truth: BTreeMap::new() },
-            scan("127.0.0.1".to_owned(), &self.local),
-            scan(HOST_ADDRESS.to_string(), REMOTE),
-            scan(format!("n{serial}.example"), REMOTE),
-            scan(format!("t{serial}.example"), REMOTE),
-            scan("known.example".to_owned(), REMOTE),
+            scan("127.0.0.1", &self.local),
+            scan(&HOST_ADDRESS.to_string(), REMOTE),
+            scan(&format!("n{serial}.example"), REMOTE),
+            scan(&format!("t{serial}.example"), REMOTE),
+            scan("known.example", REMOTE),
         ]
     }
+
+    /// A scan over IPv6.
+    pub(crate) fn request_over_ipv6() -> Request {
+        scan(&HOST_ADDRESS_6.to_string(), REMOTE)
+    }
+}
+
+fn scan(domain: &str, ports: &[(u16, State)]) -> Request {
+    let list: Vec<String> = ports.iter().map(|(port, _)| port.to_string()).collect();
+    let target = format!("/open-ports?domain={domain}&ports={}&{TIMEOUT}", list.join(","));
+    Request { target, truth: ports.iter().copied().collect() }
 }
 
 fn restrict(path: &str) {

@@ -18,7 +18,7 @@ use crate::world::{World, WorldEvent};
 
 /// The percentage of answers before which a forged packet arrives.
 const FOREIGN: usize = 20;
-/// The percentage of calls that find the send buffer full.
+/// The percentage of calls for which the send buffer has space for a part of the packets, or none.
 const BLOCKED: usize = 5;
 
 /// A packet or an ICMP error on its way to the raw socket.
@@ -38,6 +38,8 @@ pub(crate) struct Raw {
     pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
     pub(crate) is_error: bool,
+    /// Whether the next call finds the send buffer full.
+    is_full: bool,
     /// The number of answers. This counter and the following ones are for the coverage.
     pub(crate) answers: usize,
     pub(crate) rejections: usize,
@@ -61,7 +63,9 @@ impl World {
             "{} packets in a batch",
             packets.len()
         );
-        if self.rng.chance(BLOCKED) {
+        let is_short = self.rng.chance(BLOCKED);
+        let space = if is_short { self.rng.below(packets.len()) } else { packets.len() };
+        if std::mem::take(&mut self.raw.is_full) || space == 0 {
             self.raw.blocked += 1;
             self.schedule(Duration::from_millis(1), WorldEvent::RawWritable);
             return RawSendStep::WouldBlock;
@@ -70,6 +74,8 @@ impl World {
             self.seen.shortages += 1;
             return RawSendStep::Failed(Outcome::Shortage(shortage));
         }
+        self.raw.is_full = is_short;
+        let packets = &packets[..space];
         for (place, packet) in packets.iter().enumerate() {
             let step = self.send_syn(packet);
             match (place, step) {

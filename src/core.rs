@@ -9,8 +9,8 @@
 //!
 //! The modules from top to bottom; each imports only modules after it in this list, which a test
 //! checks: `batch_run`, `responder`, `shutdown`, `clients`, `client`, `streams`, `eviction`,
-//! `announcement`, `pipeline`, `telemetry`, `exchange`, `sockets`, `accept`, `job_outcome`, `jobs`,
-//! `job`, `schedulers`, `scheduler`, `stale`, `launch_queues`, `start_pace`, `running`,
+//! `announcement`, `pipeline`, `telemetry`, `pending_request`, `sockets`, `accept`, `job_outcome`,
+//! `jobs`, `job`, `schedulers`, `scheduler`, `stale`, `launch_queues`, `start_pace`, `running`,
 //! `drop_monitor`, `admission`, `options`.
 //!
 //! Invariants (`check_invariants`): the number of taken shares of the quota equals the number of
@@ -24,12 +24,12 @@ mod client;
 mod clients;
 mod drop_monitor;
 mod eviction;
-mod exchange;
 mod job;
 mod job_outcome;
 mod jobs;
 mod launch_queues;
 pub mod options;
+mod pending_request;
 mod pipeline;
 mod responder;
 mod running;
@@ -388,10 +388,10 @@ impl Core {
                 let scans: Vec<&StoredScan> = self.pipeline.jobs().scans(job).collect();
                 self.responder.clients_mut().write_progress(now, client, &scans);
             }
-            responder::ResponderOutput::MetricsWanted { client, exchange } => {
+            responder::ResponderOutput::MetricsWanted { client, pending } => {
                 let (gauges, telemetry) = (self.gauges(), &mut self.telemetry);
                 let context = Context { now, names: &self.names, telemetry };
-                self.responder.respond_metrics(client, *exchange, &gauges, context);
+                self.responder.respond_metrics(client, *pending, &gauges, context);
             }
             responder::ResponderOutput::Act(action) => self.sockets.push(action),
         }

@@ -17,9 +17,9 @@ const CONNECTION_BYTES: usize = 1024;
 const REQUEST_BYTES: usize = limits::HEAD_BYTES_MAX + limits::HEADERS_MAX * 64;
 /// The longest response without a scan: the OpenAPI document has 21 KB, and `/metrics` 16 KB.
 const PAGE_BYTES: usize = 32 * 1024;
-/// The maximum of one exchange: while its head arrives, while its body arrives, or while a page
+/// The maximum of one request: while its head arrives, while its body arrives, or while a page
 /// and the next requests wait.
-const EXCHANGE_BYTES: usize = most([
+const PENDING_REQUEST_BYTES: usize = most([
     2 * limits::INPUT_BYTES_MAX,
     REQUEST_BYTES + 2 * limits::READ_BYTES_MAX,
     PAGE_BYTES + limits::PIPELINED_BYTES_MAX + 2 * limits::READ_BYTES_MAX,
@@ -60,7 +60,7 @@ fn rows(descriptors: usize, scans_max: usize) -> Vec<Row> {
     vec![
         row("idle process", 1, BASE_BYTES),
         row("connections: state", connections, CONNECTION_BYTES),
-        row("connections: input and output", connections, EXCHANGE_BYTES),
+        row("connections: input and output", connections, PENDING_REQUEST_BYTES),
         row("waiting responses to scans", 1, limits::ANSWER_BYTES_WAITING_MAX),
         row("response to a scan that is being written", 3, RESPONSE_BYTES),
         row("streams", scans_max.min(connections), 2 * limits::STREAM_BYTES_MAX),

@@ -90,8 +90,8 @@ pub(crate) const CASES: [Case; 21] = [
     },
     per_port("scan, refused at once", scan_refused),
     per_port("scan, silent", scan_silent),
-    case("service, health check", "request", 300, |rounds| exchange(rounds, HEALTH, "200")),
-    case("service, validation error", "request", 300, |rounds| exchange(rounds, INVALID, "400")),
+    case("service, health check", "request", 300, |rounds| request(rounds, HEALTH, "200")),
+    case("service, validation error", "request", 300, |rounds| request(rounds, INVALID, "400")),
     per_port("service, refused at once", service_refused),
     per_port("service, refused, streamed", service_streamed),
     case("timers, moved", "timer", 10_000, move_timers),
@@ -279,7 +279,7 @@ fn core() -> Core {
 }
 
 /// Sends requests on one connection. The response to each must be complete after one tick.
-fn exchange(rounds: u64, request: &str, status: &str) {
+fn request(rounds: u64, request: &str, status: &str) {
     let mut event_loop = event_loop(core());
     for _ in 0..rounds {
         event_loop.kernel_mut().send(black_box(request.as_bytes()));

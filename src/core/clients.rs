@@ -245,7 +245,7 @@ impl Clients {
         let Self { table, date, .. } = self;
         let (conn, scan) = scanning_mut(table, key);
         scan.has_begun = true;
-        let form = scan.exchange.kind.form();
+        let form = scan.pending.kind.form();
         if !form.is_streamed() {
             return;
         }
@@ -259,7 +259,7 @@ impl Clients {
     /// once. For a form with port lines, its round trip is kept until the end.
     pub(super) fn handle_open(&mut self, now: Instant, key: Key, found: FoundPort) {
         let (conn, scan) = scanning_mut(&mut self.table, key);
-        if scan.exchange.kind.form().has_port_lines() && scan.rtts.len() < RTTS_KEPT_MAX {
+        if scan.pending.kind.form().has_port_lines() && scan.rtts.len() < RTTS_KEPT_MAX {
             let FoundPort { address, port, rtt } = found;
             scan.rtts.push(OpenRtt { address, port, rtt });
         }

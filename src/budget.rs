@@ -156,13 +156,6 @@ impl Budget {
         Self { capacity_max, state: BudgetState::Ample, rate_limit: None }
     }
 
-    /// Changes the number of probes that may be in flight. This must be called before the first
-    /// probe.
-    pub const fn set_capacity(&mut self, capacity_max: usize) {
-        assert!(capacity_max > 0, "a budget permits at least one probe");
-        self.capacity_max = capacity_max;
-    }
-
     /// Limits the number of probes that start per second from now on.
     pub fn set_rate(&mut self, rate: NonZeroU32) {
         self.rate_limit = Some(RateLimit::new(rate));

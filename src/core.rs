@@ -169,7 +169,6 @@ impl Core {
                 self.telemetry.count_if_stale(effect, StaleEvent::Route);
             }
             Event::SynCounts(counts) => self.telemetry.counters().add_syn_counts(&counts),
-            Event::ProbeCapacity { technique: it, probes } => self.jobs().set_capacity(it, probes),
             Event::ReuseRefused => self.telemetry.count_reuse_refused(),
             Event::LocalDrops(reading) => {
                 let (jobs, sockets) = (self.pipeline.jobs_mut(), &mut self.sockets);
@@ -257,9 +256,9 @@ impl Core {
         Action::Wait(deadline)
     }
 
-    /// The maximum number of probes of a technique in flight at once.
-    pub const fn probes_max(&self, technique: Technique) -> usize {
-        self.shares.of(technique)
+    /// The maximum number of connects in flight at once, each of which needs a descriptor.
+    pub const fn connects_max(&self) -> usize {
+        self.shares.probes
     }
 
     /// The number of connects that the running scans could have in flight.

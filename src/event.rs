@@ -11,7 +11,7 @@
 //! | `Core::bytes_wanted`, `Core::output` | how much to read from a socket; what to write |
 //! | `Core::stdout` | the bytes for stdout |
 //! | `Core::probes_wanted` | the number of sockets that are useful for probes |
-//! | `Core::probes_max`, `Core::sources` | the parameters of the engines, read at the start |
+//! | `Core::connects_max`, `Core::sources` | the parameters of the engines, read at the start |
 //!
 //! The loop (`event_loop`, over a `kernel`) turns readiness and errno into events and performs
 //! actions; the core (`core` and the modules below it) decides. Every socket and every probe has a
@@ -55,14 +55,6 @@ pub enum Event<'a> {
     },
     /// The SYN engine has counted packets.
     SynCounts(SynCounts),
-    /// The number of probes of a technique that may be in flight at once. One such event per
-    /// technique is sent before the first tick.
-    ProbeCapacity {
-        /// The technique.
-        technique: Technique,
-        /// The number of probes.
-        probes: usize,
-    },
     /// The kernel refused to connect a socket a second time. From now on each probe has its own
     /// socket.
     ReuseRefused,

@@ -98,12 +98,6 @@ impl Jobs {
         }
     }
 
-    /// Sets the number of probes that may be in flight at once. This must be called before there is
-    /// a job.
-    pub(super) fn set_capacity(&mut self, technique: Technique, probes: usize) {
-        self.schedulers.set_capacity(technique, probes);
-    }
-
     /// Starts a job. Its progress is reported by events.
     pub(super) fn start(&mut self, now: Instant, request: ScanRequest, owner: Owner) -> Key {
         let (host, family) = (request.host.clone(), request.options.family);

@@ -93,15 +93,6 @@ impl Scheduler {
         self.budget.set_rate(rate);
     }
 
-    /// Sets the number of probes that may be in flight at once, before there is a scan.
-    pub(super) fn set_capacity(&mut self, probes: usize) {
-        assert!(self.scans.is_empty(), "the capacity is set before a scan begins");
-        if probes != self.budget.capacity() {
-            self.budget.set_capacity(probes);
-            self.queues = LaunchQueues::new(probes);
-        }
-    }
-
     /// Begins a scan for a job.
     pub(super) fn begin(&mut self, now: Instant, plan: Plan, job: Key) -> Key {
         let mut scan = StoredScan::new(now, plan);

@@ -35,11 +35,6 @@ impl Schedulers {
         Self { schedulers: Technique::ALL.map(scheduler), turn: Technique::Connect }
     }
 
-    /// Sets the number of probes of a technique that may be in flight.
-    pub(super) fn set_capacity(&mut self, technique: Technique, probes: usize) {
-        self.of_mut(technique).set_capacity(probes);
-    }
-
     /// Limits the rate of new probes per second, for all scans of one technique together.
     pub(super) fn set_rate(&mut self, rate: NonZeroU32) {
         self.schedulers.iter_mut().for_each(|it| it.set_rate(rate));

@@ -32,8 +32,8 @@ impl<K: Kernel> Engines<K> {
     pub(super) fn new(core: &Core, now: Instant) -> Self {
         let sources = core.sources();
         Self {
-            connect: ConnectEngine::new(core.probes_max(Technique::Connect), sources),
-            syn: SynEngine::new(core.probes_max(Technique::Syn), sources, now),
+            connect: ConnectEngine::new(core.connects_max(), sources),
+            syn: SynEngine::new(sources, now),
             outcomes: VecDeque::new(),
         }
     }
@@ -41,14 +41,6 @@ impl<K: Kernel> Engines<K> {
     /// Whether a token belongs to a socket of an engine.
     pub(super) const fn owns(token: Token) -> bool {
         SynEngine::<K>::owns(token) || ConnectEngine::<K>::owns(token)
-    }
-
-    /// The maximum number of probes of a technique in flight.
-    pub(super) const fn capacity(&self, technique: Technique) -> usize {
-        match technique {
-            Technique::Connect => self.connect.capacity(),
-            Technique::Syn => self.syn.capacity(),
-        }
     }
 
     /// Starts a probe. The engine may send it only at the next [`Engines::flush`].

@@ -92,7 +92,6 @@ pub(super) struct SynEngine<K: Kernel> {
     started_at: Instant,
     /// The last time and its milliseconds: hundreds of SYNs of one tick have the same time.
     clock: (Instant, u64),
-    capacity: usize,
     sources: Sources,
     /// The index is the IP version.
     channels: [Option<Channel<K::RawSocket>>; 2],
@@ -105,9 +104,8 @@ pub(super) struct SynEngine<K: Kernel> {
 }
 
 impl<K: Kernel> SynEngine<K> {
-    pub(super) fn new(capacity: usize, sources: Sources, now: Instant) -> Self {
+    pub(super) fn new(sources: Sources, now: Instant) -> Self {
         Self {
-            capacity,
             key: SequenceKey::new([0; 2]),
             started_at: now,
             clock: (now, 0),
@@ -125,11 +123,6 @@ impl<K: Kernel> SynEngine<K> {
     /// Whether a token belongs to a raw socket of the engine.
     pub(super) const fn owns(token: Token) -> bool {
         token.0 >= TOKEN && token.0 - TOKEN < IpVersion::ALL.len()
-    }
-
-    /// The maximum number of probes in flight. Only their memory limits it.
-    pub(super) const fn capacity(&self) -> usize {
-        self.capacity
     }
 
     /// Starts a probe, or returns its outcome if it is already known.

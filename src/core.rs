@@ -256,14 +256,14 @@ impl Core {
         Action::Wait(deadline)
     }
 
-    /// The maximum number of connects in flight at once, each of which needs a descriptor.
-    pub const fn connects_max(&self) -> usize {
-        self.shares.probes
+    /// The maximum number of probes of a technique in flight at once.
+    pub fn probes_max(&self, technique: Technique) -> usize {
+        self.shares.probes[technique]
     }
 
-    /// The number of connects that the running scans could have in flight.
-    pub const fn probes_wanted(&self) -> usize {
-        self.pipeline.jobs().need(Technique::Connect)
+    /// The number of probes of a technique that the running scans could have in flight.
+    pub fn probes_wanted(&self, technique: Technique) -> usize {
+        self.pipeline.jobs().need(technique)
     }
 
     /// The source addresses of probes.
@@ -468,7 +468,7 @@ impl Core {
             connects_in_flight: self.pipeline.jobs().connects_in_flight(),
             connects_in_flight_max: self.pipeline.jobs().capacity(Technique::Connect),
             descriptors_used: self.sockets.descriptors(),
-            descriptors_max: self.shares.connections + self.shares.lookups + self.shares.probes,
+            descriptors_max: self.shares.total(),
             is_draining: self.shutdown.is_shutting_down(),
             process: self.telemetry.process_usage(),
         }
@@ -504,7 +504,7 @@ mod tests {
     use super::fixtures::{acts, ask, core, core_with, records, tick};
     use super::*;
     use crate::event::{ProcessFiles, RouteResult};
-    use crate::technique::RawAccess;
+    use crate::technique::{PerTechnique, RawAccess};
 
     /// Regression: an assertion took the key of such a probe for lost.
     #[test]
@@ -517,7 +517,7 @@ mod tests {
     fn check_early_outcomes(technique: Technique) {
         let now = Instant::now();
         let mut core = core_with(1, |options| {
-            (options.shares.probes, options.shares.syns) = (20_000, 20_000);
+            options.shares.probes = PerTechnique::new(|_| 20_000);
             options.settings.raw = RawAccess::Permitted;
         });
         let client = core.handle_accepted(None, now);

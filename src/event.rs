@@ -11,7 +11,7 @@
 //! | `Core::bytes_wanted`, `Core::output` | how much to read from a socket; what to write |
 //! | `Core::stdout` | the bytes for stdout |
 //! | `Core::probes_wanted` | the number of sockets that are useful for probes |
-//! | `Core::connects_max`, `Core::sources` | the parameters of the engines, read at the start |
+//! | `Core::probes_max`, `Core::sources` | the parameters of the engines, read at the start |
 //!
 //! The loop (`event_loop`, over a `kernel`) turns readiness and errno into events and performs
 //! actions; the core (`core` and the modules below it) decides. Every socket and every probe has a

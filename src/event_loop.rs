@@ -168,9 +168,8 @@ impl<K: Kernel> EventLoop<K> {
         self.core.handle_log_dropped(self.log.flush(&mut self.kernel));
         // Stdout and stderr may be the same terminal, so stderr is written first: the progress line
         // must be cleared before results are printed in its place.
-        let wanted = self.core.probes_wanted();
-        let has_idle_sockets =
-            matches!(self.pause, Pause::Until(_)) && self.engines.trim(&mut self.kernel, wanted);
+        let has_idle_sockets = matches!(self.pause, Pause::Until(_))
+            && self.engines.trim(&mut self.kernel, &self.core);
         let has_more = self.print(now) || has_idle_sockets;
         match self.pause {
             Pause::Exit(code) => {

@@ -6,6 +6,7 @@
 
 use openports::budget::Shares;
 use openports::limits::{self, Settings};
+use openports::technique::Technique;
 
 use crate::attacks::Attack;
 
@@ -55,8 +56,9 @@ fn rows(descriptors: usize, scans_max: usize) -> Vec<Row> {
     let settings = Settings { scans_max, ..Settings::default() };
     // Nine descriptors are open at the start. The limit of every attack is enough for the service.
     let shares = Shares::split(descriptors, 9, &settings);
-    let Ok(Shares { connections, probes, syns, .. }) = shares else { return Vec::new() };
+    let Ok(Shares { connections, probes, .. }) = shares else { return Vec::new() };
     let row = |what, count, each| Row { what, count, each };
+    let syn_bytes = Technique::Syn.properties().probe_bytes as usize;
     vec![
         row("idle process", 1, BASE_BYTES),
         row("connections: state", connections, CONNECTION_BYTES),
@@ -65,8 +67,8 @@ fn rows(descriptors: usize, scans_max: usize) -> Vec<Row> {
         row("response to a scan that is being written", 3, RESPONSE_BYTES),
         row("streams", scans_max.min(connections), 2 * limits::STREAM_BYTES_MAX),
         row("scans of single addresses", limits::ADDRESS_SCANS_MAX + scans_max, SCAN_BYTES),
-        row("probes in flight", probes, PROBE_BYTES),
-        row("SYN probes in flight", syns, limits::SYN_MEMORY_BYTES as usize),
+        row("probes in flight", probes[Technique::Connect], PROBE_BYTES),
+        row("SYN probes in flight", probes[Technique::Syn], syn_bytes),
         row("lookups", limits::LOOKUPS_MAX, LOOKUP_BYTES),
         row("names in the cache", limits::CACHE_ENTRIES_MAX, CACHE_ENTRY_BYTES),
         row("resolv.conf and hosts while they are read", 4, limits::NAME_FILE_BYTES_MAX),

@@ -33,6 +33,7 @@ use openports::scan::plan::{Plan, RateShare};
 use openports::scan::summary::{Details, Summary};
 use openports::service_names::Names;
 use openports::slots::{Key, Slots};
+use openports::technique::PerTechnique;
 use openports::timers::Timers;
 
 use crate::kernel::{event_loop, tick};
@@ -265,7 +266,7 @@ fn core() -> Core {
     let exposure = Exposure::LoopbackOnly;
     let options = Options {
         settings: Settings::default(),
-        shares: Shares { connections: 1_024, lookups: 128, probes: 16_384, syns: 1 },
+        shares: Shares { connections: 1_024, lookups: 128, probes: PerTechnique::new(|_| 16_384) },
         policy: Policy { allow: Vec::new(), deny: Vec::new(), exposure },
         host_guard: HostGuard { exposure, names: Vec::new() },
         token: None,

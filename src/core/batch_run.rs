@@ -17,7 +17,6 @@ use super::telemetry::{Context, Telemetry};
 use crate::batch::progress::UnderWay;
 use crate::batch::{Batch, Beginning, OpenPort};
 use crate::event::{Action, PrintFailure};
-use crate::limits::LAUNCHES_PER_TICK;
 use crate::scan::request::ScanRequest;
 use crate::scan::stored::StoredScan;
 use crate::technique::Technique;
@@ -40,7 +39,7 @@ pub(super) struct NextTarget {
 
 /// The number of targets that may be begun in one tick. If each target has one port, the connects
 /// of one tick belong to as many targets; this allows some more to be ready for the next tick.
-const TARGETS_PER_TICK: usize = 8 * LAUNCHES_PER_TICK;
+const TARGETS_PER_TICK: usize = 8 * Technique::Connect.properties().launches_per_tick;
 
 impl BatchRun {
     /// No batch, which may scan this number of targets at once.
@@ -240,6 +239,7 @@ mod tests {
     use crate::report::log::{Level, LogFormat};
     use crate::scan::options::{Retries, ScanOptions};
     use crate::service_names::Names;
+    use crate::technique::PerTechnique;
 
     /// A service without descriptors and its environment: ports below 10 refuse, port 443 is open,
     /// name servers have no route, and the other ports are silent.
@@ -281,7 +281,7 @@ mod tests {
         let exposure = Exposure::LoopbackOnly;
         let options = Options {
             settings: Settings::default(),
-            shares: Shares { connections: 1, lookups: 2, probes: IN_FLIGHT, syns: 1 },
+            shares: Shares { connections: 1, lookups: 2, probes: PerTechnique::new(|_| IN_FLIGHT) },
             policy: Policy { allow: Vec::new(), deny: Vec::new(), exposure },
             host_guard: HostGuard { exposure, names: Vec::new() },
             token: None,

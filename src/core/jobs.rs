@@ -355,12 +355,12 @@ impl Jobs {
 
     /// The number of probes of one technique that all jobs together could use at once. Jobs that
     /// have no scan yet count for each technique.
-    pub(super) const fn need(&self, technique: Technique) -> usize {
+    pub(super) fn need(&self, technique: Technique) -> usize {
         self.schedulers.of(technique).need() + self.ports_to_begin
     }
 
     /// The part of the budget of one technique that all jobs can use.
-    pub(super) const fn demand(&self, technique: Technique) -> Demand {
+    pub(super) fn demand(&self, technique: Technique) -> Demand {
         let (need, capacity) = (self.need(technique), self.capacity(technique));
         Demand { need, capacity, jobs: self.jobs.len() }
     }
@@ -407,7 +407,7 @@ impl Jobs {
     }
 
     /// The number of probes in flight, of all scans.
-    pub(super) const fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.schedulers.in_flight()
     }
 
@@ -417,12 +417,12 @@ impl Jobs {
     }
 
     /// The number of connects in flight.
-    pub(super) const fn connects_in_flight(&self) -> usize {
+    pub(super) fn connects_in_flight(&self) -> usize {
         self.schedulers.of(Technique::Connect).in_flight()
     }
 
     /// The number of probes of one technique that may be in flight now.
-    pub(super) const fn capacity(&self, technique: Technique) -> usize {
+    pub(super) fn capacity(&self, technique: Technique) -> usize {
         self.schedulers.of(technique).capacity()
     }
 

@@ -75,8 +75,8 @@ impl Scheduler {
             in_flight: 0,
             demand: 0,
             granted: 0,
-            launches_left: limits::launches_per_tick(technique),
-            closes_left: limits::closes_per_tick(technique),
+            launches_left: technique.properties().launches_per_tick,
+            closes_left: technique.properties().closes_per_tick,
             abandons_left: limits::ABANDONS_PER_TICK,
             keys: Vec::new(),
             claims: Vec::new(),
@@ -153,8 +153,8 @@ impl Scheduler {
         backlog: Backlog,
         mut forget: impl FnMut(Key),
     ) -> Vec<Key> {
-        self.launches_left = limits::launches_per_tick(self.technique);
-        self.closes_left = limits::closes_per_tick(self.technique);
+        self.launches_left = self.technique.properties().launches_per_tick;
+        self.closes_left = self.technique.properties().closes_per_tick;
         self.abandons_left = limits::ABANDONS_PER_TICK;
         self.budget.handle_timeout(now);
         let mut ended = Vec::new();
@@ -194,10 +194,12 @@ impl Scheduler {
         Some(scan.into_scan())
     }
 
-    /// Gives up the probes that ended scans have left in flight.
-    pub(super) fn abandon(&mut self, scans: Vec<Scan>) {
-        self.abandoned.extend(scans.into_iter().filter(|scan| scan.in_flight() > 0));
-        self.check_invariants();
+    /// Gives up the probes that an ended scan has left in flight. The invariants hold again once
+    /// all scans of its job were passed.
+    pub(super) fn abandon(&mut self, scan: Scan) {
+        if scan.in_flight() > 0 {
+            self.abandoned.push(scan);
+        }
     }
 
     /// The next output. A probe that starts uses `next_key`.
@@ -469,7 +471,8 @@ impl Scheduler {
         self.wants_division |= self.is_scarce && self.running > 0;
     }
 
-    fn check_invariants(&self) {
+    /// Checks the invariants in the module's documentation.
+    pub(super) fn check_invariants(&self) {
         if self.scans.len() > limits::CHECKED_SCANS_MAX {
             return;
         }

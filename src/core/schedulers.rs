@@ -17,13 +17,12 @@ use crate::scan::Scan;
 use crate::scan::plan::Plan;
 use crate::scan::stored::StoredScan;
 use crate::slots::Key;
-use crate::technique::Technique;
+use crate::technique::{PerTechnique, Technique};
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Schedulers {
-    /// The schedulers, indexed by technique.
-    schedulers: [Scheduler; 2],
+    schedulers: PerTechnique<Scheduler>,
     /// The technique that has the next turn.
     turn: Technique,
 }
@@ -31,8 +30,8 @@ pub(super) struct Schedulers {
 impl Schedulers {
     /// No scans, and a budget for each technique.
     pub(super) fn new(shares: &Shares) -> Self {
-        let scheduler = |technique: Technique| Scheduler::new(technique, shares.of(technique));
-        Self { schedulers: Technique::ALL.map(scheduler), turn: Technique::Connect }
+        let scheduler = |technique| Scheduler::new(technique, shares.probes[technique]);
+        Self { schedulers: PerTechnique::new(scheduler), turn: Technique::default() }
     }
 
     /// Limits the rate of new probes per second, for all scans of one technique together.
@@ -75,7 +74,7 @@ impl Schedulers {
         mut forget: impl FnMut(Key),
     ) -> Postponed {
         let mut postponed = Postponed::default();
-        for scheduler in &mut self.schedulers {
+        for scheduler in self.schedulers.iter_mut() {
             postponed.add(scheduler.handle_local_drops(now, reading, &mut forget));
         }
         postponed
@@ -93,23 +92,20 @@ impl Schedulers {
 
     /// Gives up the probes that ended scans have left in flight.
     pub(super) fn abandon(&mut self, scans: Vec<Scan>) {
-        let (syn, connect) =
-            scans.into_iter().partition(|scan: &Scan| scan.technique() == Technique::Syn);
-        self.of_mut(Technique::Connect).abandon(connect);
-        self.of_mut(Technique::Syn).abandon(syn);
+        for scan in scans {
+            self.of_mut(scan.technique()).abandon(scan);
+        }
+        self.schedulers.iter().for_each(Scheduler::check_invariants);
     }
 
-    /// The next output. A probe that starts uses `next_key`, and the other technique has the next
-    /// turn.
+    /// The next output. A probe that starts uses `next_key`. In the next call, the next technique
+    /// has the first turn.
     pub(super) fn poll_output(&mut self, now: Instant, next_key: Key) -> Option<SchedulerOutput> {
         let first = self.turn;
-        let other = match first {
-            Technique::Connect => Technique::Syn,
-            Technique::Syn => Technique::Connect,
-        };
-        self.turn = other;
-        let output = self.of_mut(first).poll_output(now, next_key);
-        output.or_else(|| self.of_mut(other).poll_output(now, next_key))
+        self.turn = first.next();
+        let turns = std::iter::successors(Some(first), |it| Some(it.next()));
+        let mut turns = turns.take(Technique::ALL.len());
+        turns.find_map(|technique| self.schedulers[technique].poll_output(now, next_key))
     }
 
     /// Whether there is work that only the budgets of this tick have postponed.
@@ -128,13 +124,13 @@ impl Schedulers {
     }
 
     /// The number of scans, running or ended.
-    pub(super) const fn len(&self) -> usize {
-        self.schedulers[0].len() + self.schedulers[1].len()
+    pub(super) fn len(&self) -> usize {
+        self.schedulers.iter().map(Scheduler::len).sum()
     }
 
     /// The number of probes in flight, of all scans.
-    pub(super) const fn in_flight(&self) -> usize {
-        self.schedulers[0].in_flight() + self.schedulers[1].in_flight()
+    pub(super) fn in_flight(&self) -> usize {
+        self.schedulers.iter().map(Scheduler::in_flight).sum()
     }
 
     /// The number of probes in flight without those that ended scans have left.
@@ -143,11 +139,11 @@ impl Schedulers {
     }
 
     /// The scheduler of a technique.
-    pub(super) const fn of(&self, technique: Technique) -> &Scheduler {
-        &self.schedulers[technique as usize]
+    pub(super) fn of(&self, technique: Technique) -> &Scheduler {
+        &self.schedulers[technique]
     }
 
-    const fn of_mut(&mut self, technique: Technique) -> &mut Scheduler {
-        &mut self.schedulers[technique as usize]
+    fn of_mut(&mut self, technique: Technique) -> &mut Scheduler {
+        &mut self.schedulers[technique]
     }
 }

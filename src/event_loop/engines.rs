@@ -1,11 +1,10 @@
-//! The two probe engines, behind one interface for the event loop.
+//! The probe engines, behind one interface for the event loop.
 //!
 //! An engine starts probes and gives probes up, each identified by its key, and reports exactly one
 //! [`ProbeOutcome`] for each probe that was not forgotten. The other modules do not know how it
-//! probes, or which descriptors it has. Another engine would need a module of its own, a field in
-//! [`Engines`] that the methods below use, a range of tokens, and an entry in `technique`,
-//! `budget`, `limits`, `core::schedulers` and `main`. There is no trait for engines, because this
-//! struct is their only user. `event_loop` drives it.
+//! probes, or which descriptors it has. A further engine is a module, a variant of `Technique` with
+//! its properties, and a field in [`Engines`] that the methods below use. There is no trait for
+//! engines, because this struct is their only user. `event_loop` drives it.
 //!
 //! Invariant: each started probe gets exactly one outcome, unless it is given up.
 
@@ -32,7 +31,7 @@ impl<K: Kernel> Engines<K> {
     pub(super) fn new(core: &Core, now: Instant) -> Self {
         let sources = core.sources();
         Self {
-            connect: ConnectEngine::new(core.connects_max(), sources),
+            connect: ConnectEngine::new(core.probes_max(Technique::Connect), sources),
             syn: SynEngine::new(sources, now),
             outcomes: VecDeque::new(),
         }
@@ -116,10 +115,10 @@ impl<K: Kernel> Engines<K> {
         self.connect.take_reuse_refusal()
     }
 
-    /// Closes some idle sockets while more than `wanted` sockets are open. Returns true if more
+    /// Closes some idle sockets while more are open than the scans could use. Returns true if more
     /// remain to be closed.
-    pub(super) fn trim(&mut self, kernel: &mut K, wanted: usize) -> bool {
-        self.connect.trim(kernel, wanted)
+    pub(super) fn trim(&mut self, kernel: &mut K, core: &Core) -> bool {
+        self.connect.trim(kernel, core.probes_wanted(Technique::Connect))
     }
 
     /// Closes some idle sockets, to free descriptors and memory. Returns false if there are none.

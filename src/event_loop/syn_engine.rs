@@ -27,13 +27,14 @@ use crate::kernel::{
     EventSource, Kernel, RAW_BATCH, RawOptions, RawPacket, RawQueue, RawReceiveStep, RawSendStep,
     Readiness, Received, Token,
 };
-use crate::limits::{self, Sources};
+use crate::limits::Sources;
 use crate::packet::answer::{self, Answer};
 use crate::packet::quote::{Meaning, Quote};
 use crate::packet::sequence::SequenceKey;
 use crate::packet::syn::{SYN_BYTES_MAX, Syn};
 use crate::packet::{FourTuple, IpVersion, Reject};
 use crate::slots::Key;
+use crate::technique::Technique;
 
 /// The token of the raw socket for IPv4; the next one is that for IPv6. Both are in the range of
 /// the connect engine's tokens, above its last possible slot.
@@ -43,7 +44,7 @@ const TOKEN: usize = 0xffff_fff0;
 const RECEIVES_PER_TICK: usize = 4;
 /// The maximum number of SYNs repeated in one tick: twice the number of SYNs launched, so that the
 /// repeats that a busy loop has delayed are soon all sent.
-const REPEATS_PER_TICK: usize = 2 * limits::SYN_LAUNCHES_PER_TICK;
+const REPEATS_PER_TICK: usize = 2 * Technique::Syn.properties().launches_per_tick;
 
 /// The raw socket of one IP version, with the SYNs that are to be sent through it.
 #[derive(Debug)]

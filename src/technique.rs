@@ -170,8 +170,8 @@ mod tests {
         let mut labels = PerTechnique::new(Technique::label);
         for technique in Technique::ALL {
             assert_eq!(labels[technique], technique.label());
+            labels[technique] = "another";
         }
-        labels[Technique::Syn] = "another";
-        assert_eq!(labels.iter().collect::<Vec<_>>(), [&"connect", &"another"]);
+        assert!(labels.iter().all(|label| *label == "another"));
     }
 }

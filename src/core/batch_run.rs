@@ -10,8 +10,7 @@ use std::time::Instant;
 
 use super::job::JobFailure;
 use super::job_outcome::{JobOutcome, failure_problem};
-use super::jobs::Demand;
-use super::pipeline::JobReport;
+use super::jobs::{Demand, JobEvent};
 use super::running::FoundPort;
 use super::telemetry::{Context, Telemetry};
 use crate::batch::progress::UnderWay;
@@ -56,27 +55,27 @@ impl BatchRun {
     }
 
     /// A job reports an event of its target.
-    pub(super) fn handle_job(&mut self, place: usize, report: JobReport, context: Context) {
+    pub(super) fn handle_job(&mut self, place: usize, event: JobEvent, context: Context) {
         let Context { now, names, telemetry } = context;
         let batch = self.running();
-        match report {
-            JobReport::Began { request, scans } => {
+        match event {
+            JobEvent::Began { request, scans } => {
                 let total = scans.iter().map(|scan| scan.counts().total()).sum();
                 let (address, ports) = (scans[0].target().ip(), &request.ports);
                 batch.handle_began(place, Beginning { address, total, ports });
             }
-            JobReport::Open(FoundPort { address, port, rtt }) => {
+            JobEvent::Open(FoundPort { address, port, rtt }) => {
                 let service = names.of(port);
                 batch.handle_open(place, OpenPort { address, port, rtt, service });
             }
-            JobReport::Ended(ended) => {
+            JobEvent::Ended(ended) => {
                 let outcome = JobOutcome::new(now, &ended.job, &ended.scans);
                 outcome.summarize(names, |summary| batch.handle_ended(now, place, summary));
                 telemetry.counters().add_ports(&outcome.tally());
             }
             // The name of the target was not resolved before the end.
-            JobReport::Failed(JobFailure::ShuttingDown) => batch.handle_dropped(place),
-            JobReport::Failed(failure @ (JobFailure::Lookup(_) | JobFailure::Denied(..))) => {
+            JobEvent::Failed(JobFailure::ShuttingDown) => batch.handle_dropped(place),
+            JobEvent::Failed(failure @ (JobFailure::Lookup(_) | JobFailure::Denied(..))) => {
                 batch.handle_failed(place, &failure_problem(failure));
             }
         }

@@ -20,6 +20,7 @@ use super::sockets::StreamEvent;
 use super::streams::{PendingAnswer, ScanAnswer, ScanStream, StreamStart};
 use crate::conn::reason::CloseReason;
 use crate::conn::{Conn, Step};
+use crate::event::Action;
 use crate::http::{Refusal, Request, Response};
 use crate::limits::LAST_ANSWERS_PER_TICK;
 use crate::scan::request::ScanRequest;
@@ -43,10 +44,8 @@ pub(super) enum ClientsOutput {
     Refused { client: Key, peer: IpAddr, refusal: Refusal },
     /// Write the progress of this job with [`Clients::write_progress`].
     ProgressDue { client: Key, job: Key },
-    /// Write to the socket, and read from it.
-    Attend { socket: Key },
-    /// Shut down the writing half of the socket.
-    ShutdownWrite { socket: Key },
+    /// Perform this action for the socket of a client.
+    Act(Action),
     /// The client was removed: close its socket, and cancel its scan.
     Closed { socket: Key, reason: CloseReason, scan: Option<Box<ActiveScan>> },
 }
@@ -332,14 +331,16 @@ impl Clients {
                 Some(Step::Refuse(refusal)) => {
                     return Some(ClientsOutput::Refused { client: key, peer, refusal });
                 }
-                Some(Step::ShutdownWrite) => return Some(ClientsOutput::ShutdownWrite { socket }),
+                Some(Step::ShutdownWrite) => {
+                    return Some(ClientsOutput::Act(Action::ShutdownWrite(socket)));
+                }
                 Some(Step::Close(reason)) => self.close(key, reason),
                 None => {
                     self.queue.pop_front();
                     client.is_queued = false;
                     self.timers.set(key, client.deadline());
                     if !client.conn.output().is_empty() || client.conn.bytes_wanted() > 0 {
-                        return Some(ClientsOutput::Attend { socket });
+                        return Some(ClientsOutput::Act(Action::Attend(socket)));
                     }
                 }
             }

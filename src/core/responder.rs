@@ -18,8 +18,8 @@ use super::client::ActiveScan;
 use super::clients::{self, Clients};
 use super::job::{EndedJob, JobFailure};
 use super::job_outcome::{self, JobOutcome, JobResult, cancelled_record, failure_problem};
+use super::jobs::JobEvent;
 use super::pending_request::{AnswerKind, PendingRequest};
-use super::pipeline::JobReport;
 use super::streams::ScanAnswer;
 use super::telemetry::{Context, Telemetry};
 use crate::access::quota::Share;
@@ -123,17 +123,17 @@ impl Responder {
     }
 
     /// Handles an event of a client's job.
-    pub(super) fn handle_job(&mut self, client: Key, report: JobReport, context: Context) {
+    pub(super) fn handle_job(&mut self, client: Key, event: JobEvent, context: Context) {
         let now = context.now;
-        match report {
-            JobReport::Began { request, scans } => {
+        match event {
+            JobEvent::Began { request, scans } => {
                 self.clients.begin_stream(now, client, request, &scans);
             }
-            JobReport::Open(found) => {
+            JobEvent::Open(found) => {
                 self.clients.handle_open(now, client, found);
             }
-            JobReport::Ended(ended) => self.on_job_ended(client, ended, context),
-            JobReport::Failed(failure) => {
+            JobEvent::Ended(ended) => self.on_job_ended(client, ended, context),
+            JobEvent::Failed(failure) => {
                 self.on_job_failed(now, client, failure, context.telemetry);
             }
         }
@@ -237,12 +237,7 @@ impl Responder {
                 clients::ClientsOutput::ProgressDue { client, job } => {
                     return Some(ResponderOutput::ProgressDue { client, job });
                 }
-                clients::ClientsOutput::Attend { socket } => {
-                    return Some(ResponderOutput::Act(Action::Attend(socket)));
-                }
-                clients::ClientsOutput::ShutdownWrite { socket } => {
-                    return Some(ResponderOutput::Act(Action::ShutdownWrite(socket)));
-                }
+                clients::ClientsOutput::Act(action) => return Some(ResponderOutput::Act(action)),
             }
         }
         None

@@ -4,7 +4,7 @@
 //! little gets it at once, taken from the scan that has most. There may be as many scans as probes
 //! in flight (a list of targets), so no tick examines every scan: scans that may launch are in a
 //! queue, and the others have a timer. The scheduler knows neither names nor clients; its scans
-//! belong to jobs that it knows only by their keys. `schedulers` drives it.
+//! belong to jobs that it knows only by their keys. `jobs` and `schedulers` drive it.
 //!
 //! Invariants (`check_invariants`): `running` is the number of running scans; `in_flight` is the
 //! sum over all scans, including abandoned ones; `demand` is the sum of the needs of running scans.

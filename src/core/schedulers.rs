@@ -3,18 +3,18 @@
 //! Each engine has its own bounds: a connect needs a descriptor, a SYN does not. Therefore each
 //! technique has a scheduler with its own budget and start pace. Scans of different techniques
 //! compete only for the time of the event loop, in which the schedulers take turns. This module
-//! decides nothing about single scans. `jobs` drives it.
+//! decides nothing about single scans: `jobs` reaches the scheduler of a scan by its technique.
+//! `jobs` and `core` drive it.
 
 use std::num::NonZeroU32;
 use std::time::Instant;
 
-use super::running::{Change, Postponed, ProbeRef, ScanRef, SchedulerOutput};
+use super::running::{Postponed, ScanRef, SchedulerOutput};
 use super::scheduler::Scheduler;
 use crate::budget::Shares;
+use crate::event::Backlog;
 use crate::event::local_drops::LocalDrops;
-use crate::event::{Backlog, Outcome};
 use crate::scan::Scan;
-use crate::scan::plan::Plan;
 use crate::scan::stored::StoredScan;
 use crate::slots::Key;
 use crate::technique::{PerTechnique, Technique};
@@ -37,22 +37,6 @@ impl Schedulers {
     /// Limits the rate of new probes per second, for all scans of one technique together.
     pub(super) fn set_rate(&mut self, rate: NonZeroU32) {
         self.schedulers.iter_mut().for_each(|it| it.set_rate(rate));
-    }
-
-    /// Begins a scan for a job.
-    pub(super) fn begin(&mut self, now: Instant, plan: Plan, job: Key) -> ScanRef {
-        let technique = plan.options.technique;
-        ScanRef { technique, key: self.of_mut(technique).begin(now, plan, job) }
-    }
-
-    /// Handles the outcome of a probe. Returns `None` if its scan has ended.
-    pub(super) fn handle_outcome(
-        &mut self,
-        now: Instant,
-        at: ProbeRef,
-        outcome: Outcome,
-    ) -> Option<Change> {
-        self.of_mut(at.scan.technique).handle_outcome(now, at, outcome)
     }
 
     /// See [`Scheduler::handle_tick`].
@@ -78,16 +62,6 @@ impl Schedulers {
             postponed.add(scheduler.handle_local_drops(now, reading, &mut forget));
         }
         postponed
-    }
-
-    /// Ends a scan with its results so far.
-    pub(super) fn end(&mut self, scan: ScanRef) {
-        self.of_mut(scan.technique).end(scan.key);
-    }
-
-    /// Removes an ended scan and returns it with its results.
-    pub(super) fn remove(&mut self, scan: ScanRef) -> Option<Scan> {
-        self.of_mut(scan.technique).remove(scan.key)
     }
 
     /// Gives up the probes that ended scans have left in flight.
@@ -143,7 +117,8 @@ impl Schedulers {
         &self.schedulers[technique]
     }
 
-    fn of_mut(&mut self, technique: Technique) -> &mut Scheduler {
+    /// See [`Schedulers::of`].
+    pub(super) fn of_mut(&mut self, technique: Technique) -> &mut Scheduler {
         &mut self.schedulers[technique]
     }
 }

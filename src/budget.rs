@@ -1,11 +1,11 @@
 //! The budget of descriptors, and the fair division of the probes in flight.
 //!
 //! [`Shares::split`] reserves descriptors for clients and lookups, so that probes cannot use up all
-//! of them. [`connect_capacity`] computes the number of probes that a memory limit permits.
-//! [`Budget`] limits the number of probes in flight: after a shortage it shrinks to the number in
-//! flight and backs off, then it grows again. It also keeps the rate limit, if there is one.
-//! [`divide_max_min_fair`] divides the budget between scans. This module owns no descriptor and
-//! knows no scan. `core` drives it.
+//! of them, and computes the number of probes in flight of each technique. [`Budget`] limits the
+//! number of probes in flight: after a shortage it shrinks to the number in flight and backs off,
+//! then it grows again. It also keeps the rate limit, if there is one. [`divide_max_min_fair`]
+//! divides the budget between scans. This module owns no descriptor and knows no scan. `core`
+//! drives it.
 //!
 //! Invariants: the sum of the shares is at most the limit; `capacity` is between 1 and
 //! `capacity_max`.
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits::{self, Settings};
 use crate::pacer::RateLimit;
-use crate::technique::Technique;
+use crate::technique::{PerTechnique, Properties, Technique};
 
 /// The number of descriptors for each purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,26 +24,18 @@ pub struct Shares {
     pub connections: usize,
     /// The number of sockets of lookups.
     pub lookups: usize,
-    /// The number of connects in flight of all scans together.
-    pub probes: usize,
-    /// The number of SYNs in flight, which need no descriptors.
-    pub syns: usize,
+    /// The number of probes in flight of all scans together. Those of some techniques need no
+    /// descriptors ([`Properties::has_descriptor`]).
+    pub probes: PerTechnique<usize>,
 }
 
-/// The number of connects in flight that a memory limit of this many bytes permits. The kernel
-/// kills a process that exceeds it, while a shortage of descriptors only delays a scan.
-pub fn connect_capacity(memory_bytes: u64) -> usize {
-    let probes = (memory_for_probes(memory_bytes) / limits::PROBE_MEMORY_BYTES)
-        .clamp(1, limits::IN_FLIGHT_CEILING as u64);
-    debug_assert!(probes == 1 || probes * limits::PROBE_MEMORY_BYTES < memory_bytes);
-    usize::try_from(probes).unwrap_or(limits::IN_FLIGHT_CEILING)
-}
-
-/// The number of SYNs in flight that a memory limit of this many bytes permits.
-pub fn syn_capacity(memory_bytes: u64) -> usize {
-    let syns = (memory_for_probes(memory_bytes) / limits::SYN_MEMORY_BYTES)
-        .clamp(1, limits::SYN_IN_FLIGHT_MAX as u64);
-    usize::try_from(syns).unwrap_or(limits::SYN_IN_FLIGHT_MAX)
+/// The number of probes in flight that a memory limit of this many bytes permits. The kernel kills
+/// a process that exceeds it, while a shortage of descriptors only delays a scan.
+fn probe_capacity(memory_bytes: u64, technique: &Properties) -> usize {
+    let Properties { probe_bytes, in_flight_max, .. } = *technique;
+    let probes = (memory_for_probes(memory_bytes) / probe_bytes).clamp(1, in_flight_max as u64);
+    debug_assert!(probes == 1 || probes * probe_bytes < memory_bytes);
+    usize::try_from(probes).unwrap_or(in_flight_max)
 }
 
 /// The number of targets of a list that a memory limit of this many bytes permits at once.
@@ -81,8 +73,9 @@ impl Shares {
     /// Divides `limit` descriptors, of which `open` are already open (listeners, poller, stdio).
     ///
     /// Clients get the number of `--max-connections`, but at most a quarter; lookups get two
-    /// sockets for each scan that may run, but at most an eighth; probes get the rest, or the
-    /// number of `--max-in-flight` if that is less.
+    /// sockets for each scan that may run, but at most an eighth; probes get the number of
+    /// `--max-in-flight`, or the number that the memory limit permits, but those with descriptors
+    /// at most the rest.
     ///
     /// # Errors
     /// [`TooFew`] if the limit does not permit one descriptor for each purpose.
@@ -96,11 +89,16 @@ impl Shares {
         let lookups_wanted =
             limits::SOCKETS_PER_LOOKUP * settings.scans_max.min(limits::LOOKUPS_MAX);
         let lookups = lookups_wanted.min(free / 8).max(limits::SOCKETS_PER_LOOKUP);
-        let rest = (free - connections - lookups).min(limits::IN_FLIGHT_CEILING);
-        let probes = settings.in_flight_max.map_or(rest, |limit| limit.min(rest));
-        assert!(probes > 0, "the smallest share permits one probe");
-        let syns = settings.syns_max.unwrap_or(limits::SYN_IN_FLIGHT_MAX).max(1);
-        let shares = Self { connections, lookups, probes, syns };
+        let rest = free - connections - lookups;
+        assert!(rest > 0, "the smallest share permits one probe");
+        let probes = PerTechnique::new(|technique| {
+            let properties = technique.properties();
+            let fitting = settings.memory_bytes.map(|bytes| probe_capacity(bytes, properties));
+            let wanted = settings.in_flight_max.or(fitting).unwrap_or(properties.in_flight_max);
+            let most = rest.min(properties.in_flight_max);
+            if properties.has_descriptor { wanted.min(most) } else { wanted }
+        });
+        let shares = Self { connections, lookups, probes };
         assert!(shares.total() <= free, "the shares sum to at most the limit");
         Ok(shares)
     }
@@ -113,17 +111,12 @@ impl Shares {
         scans_max.min(self.connections.saturating_sub(kept_free).max(1))
     }
 
-    /// The number of probes in flight of one technique.
-    pub const fn of(&self, technique: Technique) -> usize {
-        match technique {
-            Technique::Connect => self.probes,
-            Technique::Syn => self.syns,
-        }
-    }
-
     /// The sum of all shares of descriptors.
-    pub const fn total(&self) -> usize {
-        self.connections + self.lookups + self.probes
+    pub fn total(&self) -> usize {
+        let with_descriptors =
+            Technique::ALL.into_iter().filter(|it| it.properties().has_descriptor);
+        let probes: usize = with_descriptors.map(|it| self.probes[it]).sum();
+        self.connections + self.lookups + probes
     }
 }
 
@@ -154,13 +147,6 @@ impl Budget {
     pub const fn new(capacity_max: usize) -> Self {
         assert!(capacity_max > 0, "a budget permits at least one probe");
         Self { capacity_max, state: BudgetState::Ample, rate_limit: None }
-    }
-
-    /// Changes the number of probes that may be in flight. This must be called before the first
-    /// probe.
-    pub const fn set_capacity(&mut self, capacity_max: usize) {
-        assert!(capacity_max > 0, "a budget permits at least one probe");
-        self.capacity_max = capacity_max;
     }
 
     /// Limits the number of probes that start per second from now on.
@@ -275,7 +261,8 @@ mod tests {
         let settings = Settings::default();
         for limit in 0..3_000 {
             match Shares::split(limit, 8, &settings) {
-                Ok(Shares { connections, lookups, probes, .. }) => {
+                Ok(Shares { connections, lookups, probes }) => {
+                    let probes = probes[Technique::Connect];
                     assert!(8 + connections + lookups + probes <= limit, "limit {limit}");
                     assert!(connections > 0 && lookups > 0 && probes > 0, "limit {limit}");
                 }
@@ -287,16 +274,16 @@ mod tests {
     #[test]
     fn a_limit_of_64_descriptors_is_enough_for_clients_and_probes() {
         let shares = Shares::split(64, 8, &Settings::default()).expect("64 is enough");
-        assert!(shares.connections >= 8 && shares.probes >= 16, "{shares:?}");
+        assert!(shares.connections >= 8 && shares.probes[Technique::Connect] >= 16, "{shares:?}");
     }
 
     #[test]
     fn most_of_20_000_descriptors_go_to_probes() {
         let shares = Shares::split(20_000, 8, &Settings::default()).expect("20,000 is enough");
-        assert!(shares.probes > 18_700, "{shares:?}");
+        assert!(shares.probes[Technique::Connect] > 18_700, "{shares:?}");
         let settings = Settings { in_flight_max: Some(100), ..Settings::default() };
         let shares = Shares::split(20_000, 8, &settings).expect("20,000 is enough");
-        assert_eq!(shares.probes, 100);
+        assert_eq!(shares.probes[Technique::Connect], 100);
     }
 
     #[test]
@@ -305,7 +292,8 @@ mod tests {
         let shares = Shares::split(20_000, 8, &settings).expect("20,000 is enough");
         let lookups = limits::SOCKETS_PER_LOOKUP * 10;
         let probes = 20_000 - 8 - limits::DESCRIPTORS_SPARE - 100 - lookups;
-        assert_eq!((shares.connections, shares.lookups, shares.probes), (100, lookups, probes));
+        assert_eq!((shares.connections, shares.lookups), (100, lookups));
+        assert_eq!(shares.probes[Technique::Connect], probes);
     }
 
     #[test]
@@ -313,8 +301,9 @@ mod tests {
         assert_eq!(target_capacity(0), 1);
         assert_eq!(target_capacity(32 << 20), 20 << 10);
         assert_eq!(target_capacity(u64::MAX), limits::TARGETS_AT_ONCE_MAX);
+        let connects = |bytes| probe_capacity(bytes, Technique::Connect.properties());
         let check = |memory_mib: u64, expected| {
-            assert_eq!(connect_capacity(memory_mib << 20), expected, "{memory_mib} MiB");
+            assert_eq!(connects(memory_mib << 20), expected, "{memory_mib} MiB");
         };
         check(0, 1);
         check(5, 1);
@@ -323,7 +312,7 @@ mod tests {
         check(64, 10_012);
         check(128, 20_935);
         // cgroup v1 writes this number if there is no limit.
-        assert_eq!(connect_capacity(0x7fff_ffff_ffff_f000), limits::IN_FLIGHT_CEILING);
+        assert_eq!(connects(0x7fff_ffff_ffff_f000), 65_536);
     }
 
     #[test]

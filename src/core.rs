@@ -9,7 +9,7 @@
 //!
 //! The modules from top to bottom; each imports only modules after it in this list, which a test
 //! checks: `batch_run`, `responder`, `shutdown`, `clients`, `client`, `streams`, `eviction`,
-//! `announcement`, `pipeline`, `telemetry`, `exchange`, `sockets`, `accept`, `job_outcome`, `jobs`,
+//! `announcement`, `telemetry`, `pending_request`, `jobs`, `sockets`, `accept`, `job_outcome`,
 //! `job`, `schedulers`, `scheduler`, `stale`, `launch_queues`, `start_pace`, `running`,
 //! `drop_monitor`, `admission`, `options`.
 //!
@@ -24,13 +24,12 @@ mod client;
 mod clients;
 mod drop_monitor;
 mod eviction;
-mod exchange;
 mod job;
 mod job_outcome;
 mod jobs;
 mod launch_queues;
 pub mod options;
-mod pipeline;
+mod pending_request;
 mod responder;
 mod running;
 mod scheduler;
@@ -48,8 +47,9 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::batch::Batch;
 use crate::budget::Shares;
 use crate::conn::reason::CloseReason;
-use crate::dns::Resolver;
+use crate::dns::failure::LookupFailure;
 use crate::dns::files::NameFiles;
+use crate::dns::{self, Resolver};
 use crate::event::{Action, Backlog, Event, Outcome, Signal};
 use crate::limits::{self, Sources};
 use crate::listen_address::Listen;
@@ -64,11 +64,11 @@ use announcement::{Announcement, Example};
 use batch_run::{BatchRun, NextTarget};
 use clients::Clients;
 use job::Owner;
-use jobs::{Jobs, RouteQuery};
+use jobs::{JobEvent, Jobs, RouteQuery};
 use options::Options;
-use pipeline::Pipeline;
 use responder::Responder;
 use running::SchedulerOutput;
+use schedulers::Schedulers;
 use shutdown::{Shutdown, ShutdownStep, Use};
 use sockets::{Sockets, StreamEvent, StreamOwner};
 use stale::{Effect, StaleEvent};
@@ -83,7 +83,7 @@ pub struct Core {
     sockets: Sockets,
     responder: Responder,
     batch: BatchRun,
-    pipeline: Pipeline,
+    jobs: Jobs,
     shutdown: Shutdown,
     telemetry: Telemetry,
 }
@@ -103,7 +103,7 @@ impl Core {
             names,
             sockets: Sockets::new(shares.total()),
             batch: BatchRun::new(settings.targets_max),
-            pipeline: Pipeline::new(Jobs::new(&shares, policy, settings.sources), resolver),
+            jobs: Jobs::new(resolver, Schedulers::new(&shares), policy, settings.sources),
             shutdown: Shutdown::new(settings.drain_delay, settings.drain_timeout),
             responder: Responder::new(clients, admission, announcement, settings),
             telemetry: Telemetry::new(log, wall),
@@ -131,7 +131,7 @@ impl Core {
     /// Accepts the only batch. Its targets are begun from the first tick on.
     pub fn begin_batch(&mut self, batch: Batch) {
         if let Some(rate) = self.batch.begin(batch) {
-            self.jobs().set_rate(rate);
+            self.jobs.schedulers_mut().set_rate(rate);
         }
     }
 
@@ -165,15 +165,15 @@ impl Core {
                 self.shutdown.delay_closing(until);
             }
             Event::Route { request, to, route } => {
-                let effect = self.jobs().handle_route(now, request, to.ip(), route);
+                let effect = self.jobs.handle_route(now, request, to.ip(), route);
                 self.telemetry.count_if_stale(effect, StaleEvent::Route);
             }
             Event::SynCounts(counts) => self.telemetry.counters().add_syn_counts(&counts),
-            Event::ProbeCapacity { technique: it, probes } => self.jobs().set_capacity(it, probes),
             Event::ReuseRefused => self.telemetry.count_reuse_refused(),
             Event::LocalDrops(reading) => {
-                let (jobs, sockets) = (self.pipeline.jobs_mut(), &mut self.sockets);
-                let postponed = jobs.handle_local_drops(now, reading, |it| sockets.forget(it));
+                let (schedulers, sockets) = (self.jobs.schedulers_mut(), &mut self.sockets);
+                let forget = |probe| sockets.forget(probe);
+                let postponed = schedulers.handle_local_drops(now, reading, forget);
                 self.telemetry.count_postponed(now, postponed, reading);
             }
             Event::TokenFile(it) => self.responder.handle_token_file(now, it, &mut self.telemetry),
@@ -183,12 +183,12 @@ impl Core {
             }
             Event::NameFiles { resolv_conf, hosts } => {
                 let files = NameFiles { resolv_conf, hosts };
-                self.pipeline.resolver_mut().handle_name_files(now, files);
+                self.jobs.resolver_mut().handle_name_files(now, files);
             }
             Event::Printed { count } => self.batch.handle_printed(count),
             Event::PrintFailed(failure) => {
                 self.batch.handle_print_failed(failure);
-                self.pipeline.end_all();
+                self.jobs.end_all();
                 self.route_outputs(now);
                 self.batch.conclude(now);
             }
@@ -231,11 +231,11 @@ impl Core {
         if self.shutdown.is_ended() {
             return Action::Exit(self.batch.exit_code());
         }
-        if let Some(RouteQuery { job, to }) = self.jobs().poll_route() {
+        if let Some(RouteQuery { job, to }) = self.jobs.poll_route() {
             return Action::FindRoute { request: job, to };
         }
-        let jobs = self.pipeline.jobs_mut();
-        while let Some(output) = jobs.poll_output(now, self.sockets.next_key()) {
+        let schedulers = self.jobs.schedulers_mut();
+        while let Some(output) = schedulers.poll_output(now, self.sockets.next_key()) {
             match output {
                 SchedulerOutput::Launch(launch) => {
                     self.telemetry.counters().add_connects(1);
@@ -247,9 +247,8 @@ impl Core {
             }
         }
         self.check_invariants();
-        let (jobs, batch) = (self.pipeline.jobs(), &self.batch);
-        let wants_target = batch.wants_target(jobs.demand(batch.technique()));
-        if jobs.has_work(now) || wants_target || self.shutdown.has_work() {
+        let wants_target = self.batch.wants_target(self.jobs.demand(self.batch.technique()));
+        if self.jobs.schedulers().has_work(now) || wants_target || self.shutdown.has_work() {
             return Action::Yield;
         }
         let deadline = self.deadline(now);
@@ -258,13 +257,13 @@ impl Core {
     }
 
     /// The maximum number of probes of a technique in flight at once.
-    pub const fn probes_max(&self, technique: Technique) -> usize {
-        self.shares.of(technique)
+    pub fn probes_max(&self, technique: Technique) -> usize {
+        self.shares.probes[technique]
     }
 
-    /// The number of connects that the running scans could have in flight.
-    pub const fn probes_wanted(&self) -> usize {
-        self.pipeline.jobs().need(Technique::Connect)
+    /// The number of probes of a technique that the running scans could have in flight.
+    pub fn probes_wanted(&self, technique: Technique) -> usize {
+        self.jobs.need(technique)
     }
 
     /// The source addresses of probes.
@@ -297,7 +296,7 @@ impl Core {
     pub fn output(&self, socket: Key) -> &[u8] {
         match self.sockets.stream_owner(socket) {
             Some(StreamOwner::Client(client)) => self.responder.clients().output(client),
-            Some(StreamOwner::Lookup(attempt)) => self.pipeline.resolver().output(attempt),
+            Some(StreamOwner::Lookup(attempt)) => self.jobs.resolver().output(attempt),
             None => &[],
         }
     }
@@ -309,18 +308,18 @@ impl Core {
 
     fn on_tick(&mut self, now: Instant, backlog: Backlog) {
         self.sockets.handle_tick(now);
-        self.pipeline.handle_lookup_timeout(now);
+        self.jobs.handle_lookup_timeout(now);
         self.clients().handle_tick(now);
         self.route_outputs(now);
         self.clients().handle_timeout(now);
         self.route_outputs(now);
-        let (jobs, sockets) = (self.pipeline.jobs_mut(), &mut self.sockets);
-        jobs.handle_tick(now, backlog, |probe| sockets.forget(probe));
+        self.jobs.handle_tick(now, backlog, |probe| self.sockets.forget(probe));
         self.route_outputs(now);
-        let (jobs, technique) = (self.pipeline.jobs(), self.batch.technique());
-        self.batch.handle_timeout(now, jobs.in_flight(), jobs.all_scans());
-        for NextTarget { place, request } in self.batch.poll_targets(now, jobs.demand(technique)) {
-            self.pipeline.start(now, request, Owner::Batch(place));
+        let in_flight = self.jobs.schedulers().in_flight();
+        self.batch.handle_timeout(now, in_flight, self.jobs.all_scans());
+        let demand = self.jobs.demand(self.batch.technique());
+        for NextTarget { place, request } in self.batch.poll_targets(now, demand) {
+            self.jobs.start(now, request, Owner::Batch(place));
         }
         self.batch.conclude(now);
         self.route_outputs(now);
@@ -339,7 +338,7 @@ impl Core {
     fn on_probe(&mut self, now: Instant, key: Key, outcome: Outcome) {
         self.telemetry.count_outcome(outcome);
         let effect = match self.sockets.take_probe(key) {
-            Some(probe) => self.jobs().handle_outcome(now, probe, outcome),
+            Some(probe) => self.jobs.handle_outcome(now, probe, outcome),
             None => Effect::Stale,
         };
         self.telemetry.count_if_stale(effect, StaleEvent::Probe);
@@ -348,7 +347,7 @@ impl Core {
     fn on_stream(&mut self, now: Instant, socket: Key, event: StreamEvent) {
         match self.sockets.stream_owner(socket) {
             Some(StreamOwner::Client(client)) => self.clients().handle_stream(now, client, event),
-            Some(StreamOwner::Lookup(attempt)) => self.pipeline.handle_stream(now, attempt, event),
+            Some(StreamOwner::Lookup(attempt)) => self.jobs.handle_stream(now, attempt, event),
             None => self.telemetry.count_stale(event.stale_kind()),
         }
     }
@@ -361,11 +360,20 @@ impl Core {
             let (names, telemetry) = (&self.names, &mut self.telemetry);
             if let Some(output) = self.responder.poll_output(now, load, names, telemetry) {
                 self.on_responder_output(now, output);
-            } else if let Some(output) = self.pipeline.poll_output(now, telemetry) {
-                self.on_pipeline_output(now, output);
-            } else {
-                break;
+                continue;
             }
+            let deliver = |owner, event: JobEvent| {
+                let context = Context { now, names, telemetry };
+                match owner {
+                    Owner::Client(client) => self.responder.handle_job(client, event, context),
+                    Owner::Batch(place) => self.batch.handle_job(place, event, context),
+                }
+            };
+            if self.jobs.poll_event(now, deliver) {
+                continue;
+            }
+            let Some(output) = self.jobs.resolver_mut().poll_output(now) else { break };
+            self.on_resolver_output(output);
         }
         if self.batch.is_done() {
             self.shutdown.end();
@@ -375,45 +383,42 @@ impl Core {
     fn on_responder_output(&mut self, now: Instant, output: responder::ResponderOutput) {
         match output {
             responder::ResponderOutput::StartJob { client, request, claim } => {
-                let job = self.pipeline.start(now, *request, Owner::Client(client));
+                let job = self.jobs.start(now, *request, Owner::Client(client));
                 self.responder.begin_scan(client, job, *claim);
             }
             responder::ResponderOutput::Closed { socket, job } => {
                 self.sockets.close(socket);
                 if let Some(job) = job {
-                    self.pipeline.cancel(job);
+                    self.jobs.cancel(job);
                 }
             }
             responder::ResponderOutput::ProgressDue { client, job } => {
-                let scans: Vec<&StoredScan> = self.pipeline.jobs().scans(job).collect();
+                let scans: Vec<&StoredScan> = self.jobs.scans(job).collect();
                 self.responder.clients_mut().write_progress(now, client, &scans);
             }
-            responder::ResponderOutput::MetricsWanted { client, exchange } => {
+            responder::ResponderOutput::MetricsWanted { client, pending } => {
                 let (gauges, telemetry) = (self.gauges(), &mut self.telemetry);
                 let context = Context { now, names: &self.names, telemetry };
-                self.responder.respond_metrics(client, *exchange, &gauges, context);
+                self.responder.respond_metrics(client, *pending, &gauges, context);
             }
             responder::ResponderOutput::Act(action) => self.sockets.push(action),
         }
     }
 
-    fn on_pipeline_output(&mut self, now: Instant, output: pipeline::PipelineOutput) {
+    fn on_resolver_output(&mut self, output: dns::Output) {
         match output {
-            pipeline::PipelineOutput::Job { owner, update } => {
-                let (report, telemetry) = (self.pipeline.report(&update), &mut self.telemetry);
-                let context = Context { now, names: &self.names, telemetry };
-                match owner {
-                    Owner::Client(client) => self.responder.handle_job(client, report, context),
-                    Owner::Batch(place) => self.batch.handle_job(place, report, context),
-                }
-                self.pipeline.handle_reported(update);
-            }
-            pipeline::PipelineOutput::Connect { attempt, to, transport } => {
+            dns::Output::Open { attempt, to, transport } => {
                 let socket = self.sockets.connect(attempt, to, transport);
-                self.pipeline.handle_opened(attempt, socket);
+                self.jobs.resolver_mut().handle_opened(attempt, socket);
             }
-            pipeline::PipelineOutput::Close { socket } => self.sockets.close(socket),
-            pipeline::PipelineOutput::Act(action) => self.sockets.push(action),
+            dns::Output::Close { socket } => self.sockets.close(socket),
+            dns::Output::Attend { socket } => self.sockets.push(Action::Attend(socket)),
+            dns::Output::ReadNameFiles => self.sockets.push(Action::ReadNameFiles),
+            dns::Output::Answer { waiter, result } => {
+                self.telemetry.counters().count_lookup(LookupFailure::result_label(&result));
+                let effect = self.jobs.handle_addresses(waiter, result);
+                self.telemetry.count_if_stale(effect, StaleEvent::Lookup);
+            }
         }
     }
 
@@ -432,7 +437,7 @@ impl Core {
         }
         self.route_outputs(now);
         if self.shutdown.poll_scans_end(now) {
-            self.pipeline.end_all();
+            self.jobs.end_all();
             self.route_outputs(now);
             self.batch.handle_interrupt();
             self.batch.conclude(now);
@@ -445,31 +450,28 @@ impl Core {
         }
     }
 
-    const fn jobs(&mut self) -> &mut Jobs {
-        self.pipeline.jobs_mut()
-    }
-
     const fn clients(&mut self) -> &mut Clients {
         self.responder.clients_mut()
     }
 
     /// The current load.
     fn load(&self) -> Load {
-        let (scans, connections) = (self.pipeline.jobs().len(), self.responder.clients().len());
+        let (scans, connections) = (self.jobs.len(), self.responder.clients().len());
         Load { scans, connections, stage: self.shutdown.stage() }
     }
 
     /// The current values for `/metrics`.
     fn gauges(&self) -> Gauges {
+        let connects = self.jobs.schedulers().of(Technique::Connect);
         Gauges {
             started: self.telemetry.started(),
-            scans_running: self.pipeline.jobs().len(),
-            lookups_running: self.pipeline.resolver().lookups_len(),
+            scans_running: self.jobs.len(),
+            lookups_running: self.jobs.resolver().lookups_len(),
             connections_open: self.responder.clients().len(),
-            connects_in_flight: self.pipeline.jobs().connects_in_flight(),
-            connects_in_flight_max: self.pipeline.jobs().capacity(Technique::Connect),
+            connects_in_flight: connects.in_flight(),
+            connects_in_flight_max: connects.capacity(),
             descriptors_used: self.sockets.descriptors(),
-            descriptors_max: self.shares.connections + self.shares.lookups + self.shares.probes,
+            descriptors_max: self.shares.total(),
             is_draining: self.shutdown.is_shutting_down(),
             process: self.telemetry.process_usage(),
         }
@@ -481,7 +483,7 @@ impl Core {
             self.sockets.deadline(),
             self.shutdown.deadline(),
             self.responder.clients().deadline(now),
-            self.pipeline.deadline(now),
+            self.jobs.deadline(now),
             self.batch.deadline(),
         ];
         deadlines.into_iter().flatten().min()
@@ -489,7 +491,7 @@ impl Core {
 
     fn check_invariants(&self) {
         self.responder.check_invariants();
-        let keyed = self.responder.clients().len() + self.pipeline.jobs().attended();
+        let keyed = self.responder.clients().len() + self.jobs.schedulers().attended();
         debug_assert!(self.sockets.len() >= keyed, "everything in flight has a key");
     }
 }
@@ -505,7 +507,7 @@ mod tests {
     use super::fixtures::{acts, ask, core, core_with, records, tick};
     use super::*;
     use crate::event::{ProcessFiles, RouteResult};
-    use crate::technique::RawAccess;
+    use crate::technique::{PerTechnique, RawAccess};
 
     /// Regression: an assertion took the key of such a probe for lost.
     #[test]
@@ -518,7 +520,7 @@ mod tests {
     fn check_early_outcomes(technique: Technique) {
         let now = Instant::now();
         let mut core = core_with(1, |options| {
-            (options.shares.probes, options.shares.syns) = (20_000, 20_000);
+            options.shares.probes = PerTechnique::new(|_| 20_000);
             options.settings.raw = RawAccess::Permitted;
         });
         let client = core.handle_accepted(None, now);
@@ -551,7 +553,7 @@ mod tests {
         acts(&mut core, now);
         tick(&mut core, now);
         assert_eq!(forgotten(&mut core), 0, "their keys are free");
-        assert_eq!(core.pipeline.jobs().in_flight(), 0);
+        assert_eq!(core.jobs.schedulers().in_flight(), 0);
     }
 
     #[test]

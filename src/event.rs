@@ -55,14 +55,6 @@ pub enum Event<'a> {
     },
     /// The SYN engine has counted packets.
     SynCounts(SynCounts),
-    /// The number of probes of a technique that may be in flight at once. One such event per
-    /// technique is sent before the first tick.
-    ProbeCapacity {
-        /// The technique.
-        technique: Technique,
-        /// The number of probes.
-        probes: usize,
-    },
     /// The kernel refused to connect a socket a second time. From now on each probe has its own
     /// socket.
     ReuseRefused,

@@ -44,7 +44,6 @@ use crate::event::{Action, Backlog, Event, Outcome, Shortage, Transport};
 use crate::kernel::{EventSource, Kernel, NameFileTexts, Readiness, Token};
 use crate::limits;
 use crate::slots::Key;
-use crate::technique::Technique;
 
 /// The token of the signals. The tokens of the loop's own sources are greater than that of any key
 /// that the core assigns. The tokens of the probe engines have a bit that no key has
@@ -150,12 +149,7 @@ impl<K: Kernel> EventLoop<K> {
     /// so the tick may be repeated.
     pub fn tick(&mut self) -> io::Result<Option<u8>> {
         let now = if self.pause == Pause::Start {
-            // The first tick reports the capacities of the engines, and neither polls nor accepts.
-            // Clients are accepted from the next tick on.
-            for technique in Technique::ALL {
-                let probes = self.engines.capacity(technique);
-                self.core.handle(Event::ProbeCapacity { technique, probes }, self.now);
-            }
+            // The first tick neither polls nor accepts. Clients are accepted from the next tick on.
             self.handle_tick(self.now, Duration::ZERO);
             self.now
         } else {
@@ -174,9 +168,8 @@ impl<K: Kernel> EventLoop<K> {
         self.core.handle_log_dropped(self.log.flush(&mut self.kernel));
         // Stdout and stderr may be the same terminal, so stderr is written first: the progress line
         // must be cleared before results are printed in its place.
-        let wanted = self.core.probes_wanted();
-        let has_idle_sockets =
-            matches!(self.pause, Pause::Until(_)) && self.engines.trim(&mut self.kernel, wanted);
+        let has_idle_sockets = matches!(self.pause, Pause::Until(_))
+            && self.engines.trim(&mut self.kernel, &self.core);
         let has_more = self.print(now) || has_idle_sockets;
         match self.pause {
             Pause::Exit(code) => {

@@ -95,11 +95,6 @@ pub const EVENTS_PER_TICK: usize = 256;
 pub const READY_PER_TICK: usize = 256;
 /// The number of connections accepted in one tick.
 pub const ACCEPTS_PER_TICK: usize = 64;
-/// The number of connects started in one tick. At 7 to 10 µs each they occupy the loop for a third
-/// of a millisecond, which is the longest delay for a health check.
-pub const LAUNCHES_PER_TICK: usize = 32;
-/// The number of overdue or surplus probes closed in one tick.
-pub const CLOSES_PER_TICK: usize = 128;
 /// The number of probes of ended scans that are given up in one tick. At some 0.5 µs each this
 /// takes 2 ms, and those of the largest scan are gone after a few ticks.
 pub const ABANDONS_PER_TICK: usize = 4096;
@@ -179,8 +174,6 @@ pub const NAME_FILE_BYTES_MAX: usize = 1024 * 1024;
 
 // --- Scans ------------------------------------------------------------------------------------
 
-/// The number of connects in flight of one process, regardless of RLIMIT_NOFILE: one per port.
-pub const IN_FLIGHT_CEILING: usize = 65_536;
 /// The number of running scans of single addresses beyond which `addresses=all` is refused with
 /// Retry-After. Each scan takes 50 KB, a name may have [`ADDRESSES_PER_NAME_MAX`] addresses, and
 /// anyone can register such a name.
@@ -214,38 +207,11 @@ pub const DIVISION_INTERVAL: Duration = Duration::from_micros(5);
 /// The number of scans above which the invariants that examine each scan are not checked.
 pub const CHECKED_SCANS_MAX: usize = 256;
 
-/// The number of overdue or surplus probes given up in one tick.
-pub const fn closes_per_tick(technique: Technique) -> usize {
-    match technique {
-        Technique::Connect => CLOSES_PER_TICK,
-        Technique::Syn => SYN_CLOSES_PER_TICK,
-    }
-}
-
-/// The number of probes started in one tick.
-pub const fn launches_per_tick(technique: Technique) -> usize {
-    match technique {
-        Technique::Connect => LAUNCHES_PER_TICK,
-        Technique::Syn => SYN_LAUNCHES_PER_TICK,
-    }
-}
-
 // --- Raw SYNs ---------------------------------------------------------------------------------
 
-/// The number of SYNs collected in one tick. They are sent in one call, at some 1.5 µs each.
-pub const SYN_LAUNCHES_PER_TICK: usize = 256;
-/// The number of overdue or surplus SYNs given up in one tick, at some 0.3 µs each. It is more than
-/// the number launched, because a silent SYN that stays longer than its timeout is repeated once
-/// too often.
-pub const SYN_CLOSES_PER_TICK: usize = 4 * SYN_LAUNCHES_PER_TICK;
-/// The number of SYNs in flight of one process: at the default timeout of 2 s, 160,000 per second.
-/// Each takes some 100 bytes.
-pub const SYN_IN_FLIGHT_MAX: usize = 5 * IN_FLIGHT_CEILING;
-/// The memory that one SYN in flight takes, in bytes.
-pub const SYN_MEMORY_BYTES: u64 = 128;
 /// The number of targets of a list that are scanned at once. A SYN needs no descriptor, but each
 /// target takes some 800 bytes.
-pub const TARGETS_AT_ONCE_MAX: usize = IN_FLIGHT_CEILING;
+pub const TARGETS_AT_ONCE_MAX: usize = 65_536;
 /// The memory that one target of a list takes while it is scanned, in bytes.
 pub const TARGET_MEMORY_BYTES: u64 = 1024;
 /// The size of each buffer of a raw socket in bytes, as far as the system permits
@@ -305,7 +271,7 @@ pub const SHARDS_MAX: u64 = 65_536;
 /// The number of targets that a command-line run scans at once. Each has at least one connect in
 /// flight, so the number is limited to that of the connects in the budget. In addition to its scan,
 /// a target with a few ports takes some 100 bytes.
-pub const BATCH_JOBS_MAX: usize = IN_FLIGHT_CEILING;
+pub const BATCH_JOBS_MAX: usize = Technique::Connect.properties().in_flight_max;
 /// The number of bytes of output that wait for a slow reader, beyond which no further target is
 /// begun.
 pub const PRINTOUT_BYTES_MAX: usize = 64 * 1024;
@@ -316,10 +282,6 @@ pub const PRINTOUT_BYTES_MAX: usize = 64 * 1024;
 /// (resolv.conf, the UDP socket for a route, a refused client). Redis reserves 32; this server
 /// opens one such descriptor at a time.
 pub const DESCRIPTORS_SPARE: usize = 4;
-/// The memory that one connect in flight takes, in bytes. The kernel charges its socket to the
-/// control group, measured as 4,020 bytes on Linux 6.18, and this process takes some 100 bytes
-/// itself; the rest is a margin for other kernels.
-pub const PROBE_MEMORY_BYTES: u64 = 4608;
 /// The memory reserved for everything but probes, in bytes: an idle server takes 1 MiB, and a usual
 /// client less than 1 KB. The additional memory that attackers can cause is summed up in
 /// docs/testing.md.
@@ -341,7 +303,8 @@ const _: () = assert!(FAMILY_GRACE.as_secs() < LOOKUP_TIMEOUT.as_secs());
 const _: () = assert!(LOOKUPS_MAX <= BATCH_JOBS_MAX, "a batch can use every lookup at once");
 const _: () = assert!(DESCRIPTORS_MIN < 64, "a limit of 64 descriptors is enough");
 const _: () = assert!(SCAN_TIME_MAX.as_micros() < u32::MAX as u128, "32 bits are enough");
-const _: () = assert!(LAUNCHES_PER_TICK <= EVENTS_PER_TICK, "outcomes do not accumulate");
+const CONNECTS_PER_TICK: usize = Technique::Connect.properties().launches_per_tick;
+const _: () = assert!(CONNECTS_PER_TICK <= EVENTS_PER_TICK, "outcomes do not accumulate");
 
 /// The settings of the command line; `config` sets them, and the core applies them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -360,10 +323,11 @@ pub struct Settings {
     pub scans_per_client_max: usize,
     /// The maximum number of client connections at once.
     pub connections_max: usize,
-    /// The maximum number of connects in flight; `None` means as many as RLIMIT_NOFILE permits.
+    /// The maximum number of probes in flight of each technique; `None` means as many as the limits
+    /// of descriptors and memory permit.
     pub in_flight_max: Option<usize>,
-    /// The maximum number of SYNs in flight; `None` means the maximum that `limits` permits.
-    pub syns_max: Option<usize>,
+    /// The memory limit of this process in bytes, if there is one.
+    pub memory_bytes: Option<u64>,
     /// The maximum number of targets of a list that are scanned at once.
     pub targets_max: usize,
     /// The interfaces of this machine, for zones of link-local targets.
@@ -396,7 +360,7 @@ impl Default for Settings {
             scans_per_client_max: 16,
             connections_max: 1024,
             in_flight_max: None,
-            syns_max: None,
+            memory_bytes: None,
             targets_max: TARGETS_AT_ONCE_MAX,
             interfaces: Interfaces::default(),
             drain_delay: Duration::ZERO,

@@ -83,18 +83,16 @@ fn check(service: &Listen) -> Result<u8, String> {
     healthcheck::check(service).map(|()| 0).map_err(|reason| format!("{service}: {reason}"))
 }
 
-/// Checks whether this process may send raw packets, which the technique `syn` requires.
+/// Checks whether this process may send raw packets, which some techniques require.
 fn check_technique(technique: Technique, origins: &Origins) -> Result<RawAccess, String> {
-    let label = origins.label("technique");
-    match (technique, sys::raw::check_permitted()) {
-        (_, Ok(())) => Ok(RawAccess::Permitted),
-        (Technique::Connect, Err(_)) => Ok(RawAccess::Denied),
-        (Technique::Syn, Err(error)) if sys::raw::is_denied(&error) => Err(format!(
-            "{label} syn: this process may not send raw packets ({error}): {RAW_ADVICE}"
-        )),
-        (Technique::Syn, Err(error)) => {
-            Err(format!("{label} syn: no raw socket can be opened ({error})"))
+    let option = format!("{} {}", origins.label("technique"), technique.label());
+    match sys::raw::check_permitted() {
+        Ok(()) => Ok(RawAccess::Permitted),
+        Err(_) if !technique.properties().needs_raw_access => Ok(RawAccess::Denied),
+        Err(error) if sys::raw::is_denied(&error) => {
+            Err(format!("{option}: this process may not send raw packets ({error}): {RAW_ADVICE}"))
         }
+        Err(error) => Err(format!("{option}: no raw socket can be opened ({error})")),
     }
 }
 
@@ -240,12 +238,9 @@ fn service(
 ) -> Result<Core, String> {
     let seed = sys::random_seed().map_err(|error| format!("random seed: {error}"))?;
     let memory = sys::memory_limit();
-    let syns = config.settings.in_flight_max.or(memory.map(budget::syn_capacity));
-    config.settings.syns_max = syns;
+    config.settings.memory_bytes = memory;
     config.settings.targets_max =
         memory.map_or(limits::TARGETS_AT_ONCE_MAX, budget::target_capacity);
-    let fitting = memory.map(budget::connect_capacity);
-    config.settings.in_flight_max = config.settings.in_flight_max.or(fitting);
     // The poller is one additional descriptor.
     let open = sys::open_descriptors() + 1;
     let shares = Shares::split(limit, open, &config.settings).map_err(|error| error.to_string())?;

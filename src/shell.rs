@@ -24,7 +24,6 @@ use openports::sys;
 use openports::sys::lists::{open_list, read_lines};
 use openports::sys::output::OutputFile;
 use openports::target_spec::Spec;
-use openports::technique::Technique;
 
 /// The targets of the command line and of the lists, and the networks to which no name may resolve.
 pub(crate) fn targets(
@@ -187,7 +186,7 @@ pub(crate) fn options(
         run: RunInfo {
             started,
             args: format!("openports {}", args.join(" ")),
-            is_syn: flags.options.technique == Technique::Syn,
+            technique: flags.options.technique,
             ..RunInfo::default()
         },
     }

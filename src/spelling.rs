@@ -29,7 +29,7 @@ const BEGUN_CHARS_MIN: usize = 4;
 const WRITTEN_CHARS_MAX: usize = 32;
 
 /// The optimal string alignment distance, ignoring case: the number of characters to insert, delete
-/// or replace, and of neighbours to exchange, computed row by row.
+/// or replace, and of neighbours to swap, computed row by row.
 fn edits_between(known: &str, written: &[char]) -> usize {
     let known: Vec<char> = known.chars().collect();
     let is_same = |row: usize, column: usize| known[row].eq_ignore_ascii_case(&written[column]);

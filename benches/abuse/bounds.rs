@@ -6,6 +6,7 @@
 
 use openports::budget::Shares;
 use openports::limits::{self, Settings};
+use openports::technique::Technique;
 
 use crate::attacks::Attack;
 
@@ -17,9 +18,9 @@ const CONNECTION_BYTES: usize = 1024;
 const REQUEST_BYTES: usize = limits::HEAD_BYTES_MAX + limits::HEADERS_MAX * 64;
 /// The longest response without a scan: the OpenAPI document has 21 KB, and `/metrics` 16 KB.
 const PAGE_BYTES: usize = 32 * 1024;
-/// The maximum of one exchange: while its head arrives, while its body arrives, or while a page
+/// The maximum of one request: while its head arrives, while its body arrives, or while a page
 /// and the next requests wait.
-const EXCHANGE_BYTES: usize = most([
+const PENDING_REQUEST_BYTES: usize = most([
     2 * limits::INPUT_BYTES_MAX,
     REQUEST_BYTES + 2 * limits::READ_BYTES_MAX,
     PAGE_BYTES + limits::PIPELINED_BYTES_MAX + 2 * limits::READ_BYTES_MAX,
@@ -55,18 +56,19 @@ fn rows(descriptors: usize, scans_max: usize) -> Vec<Row> {
     let settings = Settings { scans_max, ..Settings::default() };
     // Nine descriptors are open at the start. The limit of every attack is enough for the service.
     let shares = Shares::split(descriptors, 9, &settings);
-    let Ok(Shares { connections, probes, syns, .. }) = shares else { return Vec::new() };
+    let Ok(Shares { connections, probes, .. }) = shares else { return Vec::new() };
     let row = |what, count, each| Row { what, count, each };
+    let syn_bytes = Technique::Syn.properties().probe_bytes as usize;
     vec![
         row("idle process", 1, BASE_BYTES),
         row("connections: state", connections, CONNECTION_BYTES),
-        row("connections: input and output", connections, EXCHANGE_BYTES),
+        row("connections: input and output", connections, PENDING_REQUEST_BYTES),
         row("waiting responses to scans", 1, limits::ANSWER_BYTES_WAITING_MAX),
         row("response to a scan that is being written", 3, RESPONSE_BYTES),
         row("streams", scans_max.min(connections), 2 * limits::STREAM_BYTES_MAX),
         row("scans of single addresses", limits::ADDRESS_SCANS_MAX + scans_max, SCAN_BYTES),
-        row("probes in flight", probes, PROBE_BYTES),
-        row("SYN probes in flight", syns, limits::SYN_MEMORY_BYTES as usize),
+        row("probes in flight", probes[Technique::Connect], PROBE_BYTES),
+        row("SYN probes in flight", probes[Technique::Syn], syn_bytes),
         row("lookups", limits::LOOKUPS_MAX, LOOKUP_BYTES),
         row("names in the cache", limits::CACHE_ENTRIES_MAX, CACHE_ENTRY_BYTES),
         row("resolv.conf and hosts while they are read", 4, limits::NAME_FILE_BYTES_MAX),

@@ -224,7 +224,7 @@ fn beside_four(address: SocketAddr, target: &str) -> Result<Vec<f64>, String> {
 /// Returns the milliseconds of each health check. They run on one connection, with pauses of a
 /// millisecond.
 fn latencies(address: SocketAddr, duration: Duration) -> Result<Vec<f64>, String> {
-    let exchange = || -> io::Result<Vec<f64>> {
+    let measure = || -> io::Result<Vec<f64>> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(MINUTE))?;
@@ -245,7 +245,7 @@ fn latencies(address: SocketAddr, duration: Duration) -> Result<Vec<f64>, String
         }
         Ok(times)
     };
-    exchange().map_err(|error| format!("a health check failed: {error}"))
+    measure().map_err(|error| format!("a health check failed: {error}"))
 }
 
 /// Measures small scans alone, and then during a scan of a silent host.

@@ -84,7 +84,7 @@ pub(crate) fn get(
     target: &str,
     limit: Duration,
 ) -> Result<(f64, String), String> {
-    let exchange = || -> io::Result<String> {
+    let request = || -> io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(limit))?;
         let head = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -94,7 +94,7 @@ pub(crate) fn get(
         Ok(response)
     };
     let start = Instant::now();
-    let response = exchange().map_err(|error| {
+    let response = request().map_err(|error| {
         let is_late = error.kind() == io::ErrorKind::WouldBlock;
         let late = format!("stopped after {} s", limit.as_secs());
         if is_late { late } else { format!("the connection failed: {error}") }

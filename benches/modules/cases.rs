@@ -33,6 +33,7 @@ use openports::scan::plan::{Plan, RateShare};
 use openports::scan::summary::{Details, Summary};
 use openports::service_names::Names;
 use openports::slots::{Key, Slots};
+use openports::technique::PerTechnique;
 use openports::timers::Timers;
 
 use crate::kernel::{event_loop, tick};
@@ -90,8 +91,8 @@ pub(crate) const CASES: [Case; 21] = [
     },
     per_port("scan, refused at once", scan_refused),
     per_port("scan, silent", scan_silent),
-    case("service, health check", "request", 300, |rounds| exchange(rounds, HEALTH, "200")),
-    case("service, validation error", "request", 300, |rounds| exchange(rounds, INVALID, "400")),
+    case("service, health check", "request", 300, |rounds| request(rounds, HEALTH, "200")),
+    case("service, validation error", "request", 300, |rounds| request(rounds, INVALID, "400")),
     per_port("service, refused at once", service_refused),
     per_port("service, refused, streamed", service_streamed),
     case("timers, moved", "timer", 10_000, move_timers),
@@ -265,7 +266,7 @@ fn core() -> Core {
     let exposure = Exposure::LoopbackOnly;
     let options = Options {
         settings: Settings::default(),
-        shares: Shares { connections: 1_024, lookups: 128, probes: 16_384, syns: 1 },
+        shares: Shares { connections: 1_024, lookups: 128, probes: PerTechnique::new(|_| 16_384) },
         policy: Policy { allow: Vec::new(), deny: Vec::new(), exposure },
         host_guard: HostGuard { exposure, names: Vec::new() },
         token: None,
@@ -279,7 +280,7 @@ fn core() -> Core {
 }
 
 /// Sends requests on one connection. The response to each must be complete after one tick.
-fn exchange(rounds: u64, request: &str, status: &str) {
+fn request(rounds: u64, request: &str, status: &str) {
     let mut event_loop = event_loop(core());
     for _ in 0..rounds {
         event_loop.kernel_mut().send(black_box(request.as_bytes()));

@@ -376,7 +376,7 @@ fn finish(
         faults.push("deadline", &format!("must not be below the timeout, which is {timeout}"));
     }
     let technique = draft.technique.unwrap_or(defaults.technique);
-    if technique == Technique::Syn && defaults.raw == RawAccess::Denied {
+    if technique.properties().needs_raw_access && defaults.raw == RawAccess::Denied {
         faults.push("technique", &format!("this service may not send raw packets: {RAW_ADVICE}"));
     }
     let (Some((host, domain)), Some(requested), true) =

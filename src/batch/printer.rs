@@ -27,6 +27,7 @@ use crate::port_set::PortSet;
 use crate::scan::ledger::Counts;
 use crate::scan::options::Include;
 use crate::scan::summary::{AddressResult, Summary};
+use crate::technique::Technique;
 
 /// One address of a target with its ports, for formats that list each address.
 #[derive(Clone, Copy, Debug)]
@@ -130,8 +131,8 @@ pub struct RunInfo {
     pub args: String,
     /// The ports of all targets.
     pub ports: PortSet,
-    /// Whether raw SYNs are sent.
-    pub is_syn: bool,
+    /// The technique of the probes.
+    pub technique: Technique,
 }
 
 /// The printer. See the module's documentation.

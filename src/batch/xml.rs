@@ -19,7 +19,7 @@ pub fn write_head(out: &mut Vec<u8>, run: &RunInfo) {
     let started = run.started.as_secs();
     let startstr = date(run.started);
     let (version, args) = (env!("CARGO_PKG_VERSION"), escape(&run.args));
-    let kind = if run.is_syn { "syn" } else { "connect" };
+    let kind = run.technique.label();
     let (count, services) = (run.ports.len(), run.ports.display_ranges());
     let text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE nmaprun>\n\

@@ -15,7 +15,7 @@ use crate::host::Family;
 use crate::limits::{DRAIN_TIME_MAX, SCAN_TIME_MAX, TIMEOUT_MAX, TIMEOUT_MIN};
 use crate::scan::options::{Addresses, Include, Retries, Timeout, parse_concurrency, parse_rate};
 use crate::target_spec::Spec;
-use crate::technique::Technique;
+use crate::technique::{self, Technique};
 
 /// Where the service listens, and where a health check looks for it.
 const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
@@ -54,7 +54,7 @@ pub(super) const FLAGS: [Flag; 43] = [
         SERVE,
         "technique NAME",
         Held(|it| it.settings.technique.label().to_owned()),
-        "connect, or syn, which needs CAP_NET_RAW",
+        technique::EXPLANATION,
         |it, text| set(&mut it.settings.technique, Technique::parse(text)),
     ),
     Flag::row(
@@ -147,7 +147,7 @@ pub(super) const FLAGS: [Flag; 43] = [
         SCAN,
         "technique NAME",
         Held(|it| it.scan.options.technique.label().to_owned()),
-        "connect, or syn, which needs CAP_NET_RAW",
+        technique::EXPLANATION,
         |it, text| set(&mut it.scan.options.technique, Technique::parse(text)),
     ),
     Flag::row(

@@ -8,6 +8,7 @@ use crate::limits::Settings;
 use crate::listen_address::Listen;
 use crate::policy::{Exposure, Policy};
 use crate::report::log::{Level, Record};
+use crate::technique::Technique;
 
 /// The values for the example request in the log and in the help.
 #[derive(Clone, Debug, Default)]
@@ -61,7 +62,7 @@ impl Announcement {
         let mut records: Vec<Record> = bound.listeners.iter().map(listening).collect();
         let record = Record::new(Level::Info, "limits")
             .field("descriptors", bound.descriptors)
-            .field("in_flight", shares.probes)
+            .field("in_flight", shares.probes[Technique::Connect])
             .field("connections", shares.connections)
             .field("lookup_sockets", shares.lookups)
             .field("scans", shares.scans(settings.scans_max))
@@ -148,6 +149,7 @@ mod tests {
     use crate::listen_address::Listen;
     use crate::policy::{Exposure, Policy};
     use crate::report::log::Level;
+    use crate::technique::Technique;
 
     #[test]
     fn only_a_service_that_others_can_reach_without_a_token_warns() {
@@ -267,10 +269,10 @@ mod tests {
         let shares = core.shares;
         core.handle_accepted(None, Instant::now());
         let gauges = core.gauges();
-        assert_eq!(gauges.descriptors_max, shares.connections + shares.lookups + shares.probes);
+        assert_eq!(gauges.descriptors_max, shares.total());
         assert_eq!((gauges.connections_open, gauges.descriptors_used), (1, 1));
         assert_eq!((gauges.scans_running, gauges.lookups_running), (0, 0));
-        assert_eq!(gauges.connects_in_flight_max, shares.probes);
+        assert_eq!(gauges.connects_in_flight_max, shares.probes[Technique::Connect]);
         assert!(!gauges.is_draining);
     }
 }

@@ -10,14 +10,12 @@ use std::time::Instant;
 
 use super::job::JobFailure;
 use super::job_outcome::{JobOutcome, failure_problem};
-use super::jobs::Demand;
-use super::pipeline::JobReport;
+use super::jobs::{Demand, JobEvent};
 use super::running::FoundPort;
 use super::telemetry::{Context, Telemetry};
 use crate::batch::progress::UnderWay;
 use crate::batch::{Batch, Beginning, OpenPort};
 use crate::event::{Action, PrintFailure};
-use crate::limits::{LAUNCHES_PER_TICK, SYN_LAUNCHES_PER_TICK};
 use crate::scan::request::ScanRequest;
 use crate::scan::stored::StoredScan;
 use crate::technique::Technique;
@@ -40,10 +38,10 @@ pub(super) struct NextTarget {
 
 /// The number of targets that may be begun in one tick. If each target has one port, the connects
 /// of one tick belong to as many targets; this allows some more to be ready for the next tick.
-const TARGETS_PER_TICK: usize = 8 * LAUNCHES_PER_TICK;
+const TARGETS_PER_TICK: usize = 8 * Technique::Connect.properties().launches_per_tick;
 /// The number of scans without an answer that wait for their turn to launch. Further targets would
 /// only take memory; this number suffices for the SYNs of two ticks.
-const STARTING_MAX: usize = 2 * SYN_LAUNCHES_PER_TICK;
+const STARTING_MAX: usize = 2 * Technique::Syn.properties().launches_per_tick;
 
 impl BatchRun {
     /// No batch, which may scan this number of targets at once.
@@ -60,27 +58,27 @@ impl BatchRun {
     }
 
     /// A job reports an event of its target.
-    pub(super) fn handle_job(&mut self, place: usize, report: JobReport, context: Context) {
+    pub(super) fn handle_job(&mut self, place: usize, event: JobEvent, context: Context) {
         let Context { now, names, telemetry } = context;
         let batch = self.running();
-        match report {
-            JobReport::Began { request, scans } => {
+        match event {
+            JobEvent::Began { request, scans } => {
                 let total = scans.iter().map(|scan| scan.counts().total()).sum();
                 let (address, ports) = (scans[0].target().ip(), &request.ports);
                 batch.handle_began(place, Beginning { address, total, ports });
             }
-            JobReport::Open(FoundPort { address, port, rtt }) => {
+            JobEvent::Open(FoundPort { address, port, rtt }) => {
                 let service = names.of(port);
                 batch.handle_open(place, OpenPort { address, port, rtt, service });
             }
-            JobReport::Ended(ended) => {
+            JobEvent::Ended(ended) => {
                 let outcome = JobOutcome::new(now, &ended.job, &ended.scans);
                 outcome.summarize(names, |summary| batch.handle_ended(now, place, summary));
                 telemetry.counters().add_ports(&outcome.tally());
             }
             // The name of the target was not resolved before the end.
-            JobReport::Failed(JobFailure::ShuttingDown) => batch.handle_dropped(place),
-            JobReport::Failed(failure @ (JobFailure::Lookup(_) | JobFailure::Denied(..))) => {
+            JobEvent::Failed(JobFailure::ShuttingDown) => batch.handle_dropped(place),
+            JobEvent::Failed(failure @ (JobFailure::Lookup(_) | JobFailure::Denied(..))) => {
                 batch.handle_failed(place, &failure_problem(failure));
             }
         }
@@ -245,6 +243,7 @@ mod tests {
     use crate::report::log::{Level, LogFormat};
     use crate::scan::options::{Retries, ScanOptions};
     use crate::service_names::Names;
+    use crate::technique::PerTechnique;
 
     /// A service without descriptors and its environment: ports below 10 refuse, port 443 is open,
     /// name servers have no route, and the other ports are silent.
@@ -286,7 +285,7 @@ mod tests {
         let exposure = Exposure::LoopbackOnly;
         let options = Options {
             settings: Settings::default(),
-            shares: Shares { connections: 1, lookups: 2, probes: IN_FLIGHT, syns: 1 },
+            shares: Shares { connections: 1, lookups: 2, probes: PerTechnique::new(|_| IN_FLIGHT) },
             policy: Policy { allow: Vec::new(), deny: Vec::new(), exposure },
             host_guard: HostGuard { exposure, names: Vec::new() },
             token: None,

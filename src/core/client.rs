@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::eviction::Candidate;
-use super::exchange::Exchange;
+use super::pending_request::PendingRequest;
 use super::streams::{PendingAnswer, ScanStream};
 use crate::access::quota::Share;
 use crate::conn::Conn;
@@ -52,7 +52,7 @@ pub(super) struct ActiveScan {
     pub(super) job: Key,
     /// The share of the quota, which is returned when the scan ends for any reason.
     pub(super) share: Share,
-    pub(super) exchange: Exchange,
+    pub(super) pending: PendingRequest,
     /// Whether the target has an address, and is probed.
     pub(super) has_begun: bool,
     /// `None` if the answer is not a stream, or has not begun.

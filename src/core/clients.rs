@@ -20,6 +20,7 @@ use super::sockets::StreamEvent;
 use super::streams::{PendingAnswer, ScanAnswer, ScanStream, StreamStart};
 use crate::conn::reason::CloseReason;
 use crate::conn::{Conn, Step};
+use crate::event::Action;
 use crate::http::{Refusal, Request, Response};
 use crate::limits::LAST_ANSWERS_PER_TICK;
 use crate::scan::request::ScanRequest;
@@ -43,10 +44,8 @@ pub(super) enum ClientsOutput {
     Refused { client: Key, peer: IpAddr, refusal: Refusal },
     /// Write the progress of this job with [`Clients::write_progress`].
     ProgressDue { client: Key, job: Key },
-    /// Write to the socket, and read from it.
-    Attend { socket: Key },
-    /// Shut down the writing half of the socket.
-    ShutdownWrite { socket: Key },
+    /// Perform this action for the socket of a client.
+    Act(Action),
     /// The client was removed: close its socket, and cancel its scan.
     Closed { socket: Key, reason: CloseReason, scan: Option<Box<ActiveScan>> },
 }
@@ -245,7 +244,7 @@ impl Clients {
         let Self { table, date, .. } = self;
         let (conn, scan) = scanning_mut(table, key);
         scan.has_begun = true;
-        let form = scan.exchange.kind.form();
+        let form = scan.pending.kind.form();
         if !form.is_streamed() {
             return;
         }
@@ -259,7 +258,7 @@ impl Clients {
     /// once. For a form with port lines, its round trip is kept until the end.
     pub(super) fn handle_open(&mut self, now: Instant, key: Key, found: FoundPort) {
         let (conn, scan) = scanning_mut(&mut self.table, key);
-        if scan.exchange.kind.form().has_port_lines() && scan.rtts.len() < RTTS_KEPT_MAX {
+        if scan.pending.kind.form().has_port_lines() && scan.rtts.len() < RTTS_KEPT_MAX {
             let FoundPort { address, port, rtt } = found;
             scan.rtts.push(OpenRtt { address, port, rtt });
         }
@@ -332,14 +331,16 @@ impl Clients {
                 Some(Step::Refuse(refusal)) => {
                     return Some(ClientsOutput::Refused { client: key, peer, refusal });
                 }
-                Some(Step::ShutdownWrite) => return Some(ClientsOutput::ShutdownWrite { socket }),
+                Some(Step::ShutdownWrite) => {
+                    return Some(ClientsOutput::Act(Action::ShutdownWrite(socket)));
+                }
                 Some(Step::Close(reason)) => self.close(key, reason),
                 None => {
                     self.queue.pop_front();
                     client.is_queued = false;
                     self.timers.set(key, client.deadline());
                     if !client.conn.output().is_empty() || client.conn.bytes_wanted() > 0 {
-                        return Some(ClientsOutput::Attend { socket });
+                        return Some(ClientsOutput::Act(Action::Attend(socket)));
                     }
                 }
             }

@@ -1,16 +1,19 @@
-//! One job: a request to scan, its state, and the plan of its scans.
+//! One job: a request to scan, its state, its targets, and the plan of its scans.
 //!
 //! A job decides nothing about other jobs. `jobs` owns all jobs and drives them.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::time::Instant;
 
 use super::running::ScanRef;
-use crate::address::RoutedAddress;
+use crate::address::{self, RoutedAddress};
 use crate::dns::failure::LookupFailure;
+use crate::event::RouteResult;
 use crate::host::Host;
-use crate::policy::Denial;
+use crate::limits;
+use crate::policy::{Denial, Policy};
 use crate::scan::Scan;
+use crate::scan::options::Addresses;
 use crate::scan::plan::{Plan, RateShare};
 use crate::scan::request::ScanRequest;
 use crate::slots::Key;
@@ -36,11 +39,80 @@ pub(super) enum JobState {
     /// The kernel determines a route to each address. No deadline is armed, because the results
     /// arrive within the same flush.
     Routing { candidates: Vec<RoutedAddress>, awaited: usize },
-    /// Scans run, or have ended and wait for [`super::jobs::Jobs::remove`].
+    /// Scans run, or have ended and wait for the removal of the job.
     Scanning { scans: Vec<ScanRef> },
 }
 
 impl Job {
+    /// Selects the addresses of the target that may be scanned, whose routes are then awaited.
+    pub(super) fn handle_addresses(
+        &mut self,
+        mut addresses: Vec<IpAddr>,
+        policy: &Policy,
+    ) -> Result<Vec<SocketAddr>, JobFailure> {
+        assert!(matches!(self.state, JobState::Resolving), "a job's name is looked up once");
+        let mut first_denial = None;
+        addresses.truncate(limits::ADDRESSES_PER_NAME_MAX);
+        addresses.retain(|address| match policy.verdict(*address) {
+            Ok(()) => self.request.options.family.admits(*address),
+            Err(denial) => {
+                first_denial.get_or_insert((*address, denial));
+                false
+            }
+        });
+        if addresses.is_empty() {
+            return Err(match first_denial {
+                Some((address, denial)) => JobFailure::Denied(address, denial),
+                None => JobFailure::Lookup(LookupFailure::NoAddress),
+            });
+        }
+        let mut targets = Vec::with_capacity(addresses.len());
+        for target in addresses.into_iter().map(address::contacted) {
+            let target = self.socket_address(target);
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+        let candidates = Vec::with_capacity(targets.len());
+        self.state = JobState::Routing { candidates, awaited: targets.len() };
+        Ok(targets)
+    }
+
+    /// Handles the route to one address. The last route returns the addresses to scan, in the order
+    /// of preference.
+    pub(super) fn handle_route(
+        &mut self,
+        address: IpAddr,
+        route: RouteResult,
+    ) -> Option<Vec<RoutedAddress>> {
+        let JobState::Routing { candidates, awaited } = &mut self.state else {
+            unreachable!("each route is requested once and reported once");
+        };
+        let source = match route {
+            RouteResult::From(source) => Some(source),
+            RouteResult::Nowhere => None,
+            // The route could not be determined, which is not a refusal: the probes of the scan
+            // will show the result.
+            RouteResult::Unknown => Some(Ipv4Addr::UNSPECIFIED.into()),
+        };
+        candidates.push(RoutedAddress { address, source });
+        *awaited -= 1;
+        if *awaited > 0 {
+            return None;
+        }
+        let mut chosen = std::mem::take(candidates);
+        assert!(!chosen.is_empty(), "a job has at least one address");
+        address::sort(&mut chosen);
+        match self.request.options.addresses {
+            Addresses::First => {
+                self.other_addresses = chosen.drain(1..).map(|other| other.address).collect();
+            }
+            Addresses::All => {}
+        }
+        assert!(chosen.len() <= limits::ADDRESSES_PER_NAME_MAX, "a job has no more addresses");
+        Some(chosen)
+    }
+
     /// The plan of one of several scans of the job, which divide concurrency and rate among each
     /// other.
     pub(super) fn plan(&self, candidate: RoutedAddress, share: RateShare) -> Plan {

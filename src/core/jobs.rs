@@ -1,52 +1,61 @@
 //! Running scan requests, from the name to the last port.
 //!
 //! A job is one request to scan: its name is looked up, the addresses are checked against the
-//! policy and ordered by route, and one scan runs for each selected address. This module knows
-//! nothing of HTTP; [`Jobs::poll_event`] returns the events of the jobs. `pipeline` drives it.
+//! policy and ordered by route, and one scan runs for each selected address. This module owns the
+//! resolver and the schedulers, whose outputs the core polls directly. It knows neither clients nor
+//! answers: [`Jobs::poll_event`] passes the events of a job to its owner. `core` drives it, and
+//! polls until there is nothing more after every call.
 //!
-//! Invariant (`check_invariants`): a job that scans has its scans in the scheduler until it is
-//! removed.
+//! Invariants (`check_invariants`): a job that scans has its scans in the scheduler until it is
+//! removed; there is no lookup for a removed job.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroU32;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::job::{EndedJob, Job, JobFailure, JobState, Owner};
-use super::running::{FoundPort, Postponed, ProbeRef, SchedulerOutput};
+use super::running::{FoundPort, ProbeRef, ScanRef};
 use super::schedulers::Schedulers;
+use super::sockets::StreamEvent;
 use super::stale::Effect;
-use crate::address::{self, RoutedAddress};
-use crate::budget::Shares;
-use crate::dns::LookupRequest;
+use crate::address::RoutedAddress;
 use crate::dns::failure::LookupFailure;
-use crate::event::local_drops::LocalDrops;
+use crate::dns::{LookupRequest, Resolver};
 use crate::event::{Backlog, Outcome, RouteResult};
 use crate::host::Host;
 use crate::limits::{self, Sources};
 use crate::policy::Policy;
+use crate::scan::ProbeResult;
 use crate::scan::ledger::PortState;
-use crate::scan::options::Addresses;
 use crate::scan::plan::{Plan, RateShare};
 use crate::scan::request::ScanRequest;
 use crate::scan::stored::StoredScan;
-use crate::scan::{ProbeResult, Scan};
 use crate::slots::{Key, Slots};
 use crate::technique::Technique;
 use crate::timers::Timers;
 
 /// An event of a job, for its owner.
-#[derive(Debug, PartialEq)]
-pub(super) enum JobEvent {
-    /// The name must be looked up; [`Jobs::handle_addresses`] takes the result.
-    Lookup(LookupRequest),
-    /// The addresses are selected and the scans run.
-    Began,
+#[derive(Debug)]
+pub(super) enum JobEvent<'a> {
+    /// The addresses are selected, and the scans, at least one, run.
+    Began { request: &'a ScanRequest, scans: Vec<&'a StoredScan> },
     /// A port is open.
     Open(FoundPort),
-    /// Every scan of the job has ended. [`Jobs::remove`] returns the result.
+    /// Every scan of the job has ended, and the job was removed.
+    Ended(&'a EndedJob),
+    /// No port could be scanned, and the job was removed.
+    Failed(&'a JobFailure),
+}
+
+/// An event of a job that waits to be handled.
+#[derive(Debug)]
+enum QueuedEvent {
+    /// The name must be looked up.
+    Lookup(LookupRequest),
+    /// See [`JobEvent`].
+    Began,
+    Open(FoundPort),
     Ended,
-    /// No port could be scanned. The job is removed with [`Jobs::remove_failed`].
     Failed(JobFailure),
 }
 
@@ -74,10 +83,11 @@ pub(super) struct Demand {
 #[derive(Debug)]
 pub(super) struct Jobs {
     jobs: Slots<Job>,
+    resolver: Resolver,
     schedulers: Schedulers,
     policy: Policy,
     sources: Sources,
-    events: VecDeque<(Key, JobEvent)>,
+    events: VecDeque<(Key, QueuedEvent)>,
     routes_wanted: VecDeque<RouteQuery>,
     /// The deadlines of jobs whose names are being looked up.
     lookups: Timers,
@@ -86,11 +96,17 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    /// No jobs, with the budgets of `shares` and the source addresses of their probes.
-    pub(super) fn new(shares: &Shares, policy: Policy, sources: Sources) -> Self {
+    /// No jobs, whose probes will have these source addresses.
+    pub(super) fn new(
+        resolver: Resolver,
+        schedulers: Schedulers,
+        policy: Policy,
+        sources: Sources,
+    ) -> Self {
         Self {
             jobs: Slots::new(),
-            schedulers: Schedulers::new(shares),
+            resolver,
+            schedulers,
             policy,
             sources,
             events: VecDeque::new(),
@@ -98,12 +114,6 @@ impl Jobs {
             lookups: Timers::default(),
             ports_to_begin: 0,
         }
-    }
-
-    /// Sets the number of probes that may be in flight at once. This must be called before there is
-    /// a job.
-    pub(super) fn set_capacity(&mut self, technique: Technique, probes: usize) {
-        self.schedulers.set_capacity(technique, probes);
     }
 
     /// Starts a job. Its progress is reported by events.
@@ -123,7 +133,7 @@ impl Jobs {
         }
         match host {
             Host::Name(name) => {
-                self.events.push_back((job, JobEvent::Lookup(LookupRequest { name, family })));
+                self.events.push_back((job, QueuedEvent::Lookup(LookupRequest { name, family })));
             }
             Host::Address(address, _) => {
                 let effect = self.handle_addresses(job, Ok(vec![address]));
@@ -140,44 +150,20 @@ impl Jobs {
         found: Result<Vec<IpAddr>, LookupFailure>,
     ) -> Effect {
         let Some(job) = self.jobs.get_mut(key) else { return Effect::Stale };
-        assert!(matches!(job.state, JobState::Resolving), "a job's name is looked up once");
         self.lookups.set(key, None);
-        let addresses = match found {
-            Ok(addresses) => addresses,
-            Err(failure) => {
-                let failure = explain_family(failure, self.sources);
-                self.fail(key, JobFailure::Lookup(failure));
-                return Effect::Applied;
+        let found = found.map_err(JobFailure::Lookup);
+        match found.and_then(|addresses| job.handle_addresses(addresses, &self.policy)) {
+            Ok(targets) => {
+                let query = |to| RouteQuery { job: key, to };
+                self.routes_wanted.extend(targets.into_iter().map(query));
             }
-        };
-        let mut first_denial = None;
-        let mut allowed = addresses;
-        allowed.truncate(limits::ADDRESSES_PER_NAME_MAX);
-        allowed.retain(|address| match self.policy.verdict(*address) {
-            Ok(()) => job.request.options.family.admits(*address),
-            Err(denial) => {
-                first_denial.get_or_insert((*address, denial));
-                false
+            Err(JobFailure::Lookup(failure)) => {
+                self.fail(key, JobFailure::Lookup(explain_family(failure, self.sources)));
             }
-        });
-        if allowed.is_empty() {
-            let failure = match first_denial {
-                Some((address, denial)) => JobFailure::Denied(address, denial),
-                None => JobFailure::Lookup(explain_family(LookupFailure::NoAddress, self.sources)),
-            };
-            self.fail(key, failure);
-            return Effect::Applied;
-        }
-        let mut targets = Vec::with_capacity(allowed.len());
-        for target in allowed.into_iter().map(address::contacted) {
-            if !targets.contains(&target) {
-                targets.push(target);
+            Err(failure @ (JobFailure::Denied(..) | JobFailure::ShuttingDown)) => {
+                self.fail(key, failure);
             }
         }
-        let query = |target: &IpAddr| RouteQuery { job: key, to: job.socket_address(*target) };
-        self.routes_wanted.extend(targets.iter().map(query));
-        let candidates = Vec::with_capacity(targets.len());
-        job.state = JobState::Routing { candidates, awaited: targets.len() };
         Effect::Applied
     }
 
@@ -190,50 +176,31 @@ impl Jobs {
         route: RouteResult,
     ) -> Effect {
         let Some(job) = self.jobs.get_mut(key) else { return Effect::Stale };
-        let JobState::Routing { candidates, awaited } = &mut job.state else {
-            unreachable!("each route is requested once and reported once");
-        };
-        let source = match route {
-            RouteResult::From(source) => Some(source),
-            RouteResult::Nowhere => None,
-            // The route could not be determined, which is not a refusal: the probes of the scan
-            // will show the result.
-            RouteResult::Unknown => Some(Ipv4Addr::UNSPECIFIED.into()),
-        };
-        candidates.push(RoutedAddress { address: to, source });
-        *awaited -= 1;
-        if *awaited == 0 {
-            let candidates = std::mem::take(candidates);
-            self.begin_scans(now, key, candidates);
+        if let Some(chosen) = job.handle_route(to, route) {
+            self.begin_scans(now, key, chosen);
         }
         Effect::Applied
     }
 
-    fn begin_scans(&mut self, now: Instant, key: Key, mut chosen: Vec<RoutedAddress>) {
+    fn begin_scans(&mut self, now: Instant, key: Key, chosen: Vec<RoutedAddress>) {
         let Some(job) = self.jobs.get_mut(key) else {
             unreachable!("the caller has found the job")
         };
-        assert!(!chosen.is_empty(), "a job has at least one address");
-        address::sort(&mut chosen);
-        match job.request.options.addresses {
-            Addresses::First => {
-                job.other_addresses = chosen.drain(1..).map(|other| other.address).collect();
-            }
-            Addresses::All => {}
-        }
         let share = chosen.len();
         let is_client = matches!(job.owner, Owner::Client(_));
         if is_client && share > 1 && self.schedulers.len() + share > limits::ADDRESS_SCANS_MAX {
             return self.fail(key, JobFailure::Lookup(LookupFailure::Overloaded));
         }
-        assert!(share <= limits::ADDRESSES_PER_NAME_MAX, "a job has no more addresses");
         let share_of = |index| RateShare { index, scans: share as u8 };
         let plan = |(index, it)| job.plan(it, share_of(index));
         let plans: Vec<Plan> = (0..).zip(chosen).map(plan).collect();
-        let scans = plans.into_iter().map(|plan| self.schedulers.begin(now, plan, key)).collect();
+        let technique = job.request.options.technique;
+        let scheduler = self.schedulers.of_mut(technique);
+        let begin = |plan| ScanRef { technique, key: scheduler.begin(now, plan, key) };
+        let scans = plans.into_iter().map(begin).collect();
         self.ports_to_begin -= job.request.ports.len();
         job.state = JobState::Scanning { scans };
-        self.events.push_back((key, JobEvent::Began));
+        self.events.push_back((key, QueuedEvent::Began));
     }
 
     /// Handles the outcome of a probe. It has no effect if the scan has ended.
@@ -244,11 +211,11 @@ impl Jobs {
         outcome: Outcome,
     ) -> Effect {
         let address = self.schedulers.scan(at.scan).map(|scan| scan.target().ip());
-        let change = self.schedulers.handle_outcome(now, at, outcome);
+        let change = self.schedulers.of_mut(at.scan.technique).handle_outcome(now, at, outcome);
         let (Some(change), Some(address)) = (change, address) else { return Effect::Stale };
         if let ProbeResult::Port { port, state: PortState::Open, rtt } = change.finding {
             let found = FoundPort { address, port, rtt };
-            self.events.push_back((change.job, JobEvent::Open(found)));
+            self.events.push_back((change.job, QueuedEvent::Open(found)));
         }
         if change.is_last {
             self.on_scan_ended(change.job);
@@ -260,23 +227,12 @@ impl Jobs {
     pub(super) fn handle_tick(&mut self, now: Instant, backlog: Backlog, forget: impl FnMut(Key)) {
         while let Some(key) = self.lookups.pop_due(now) {
             let failure = JobFailure::Lookup(LookupFailure::TimedOut);
-            self.events.push_back((key, JobEvent::Failed(failure)));
+            self.events.push_back((key, QueuedEvent::Failed(failure)));
         }
         for job in self.schedulers.handle_tick(now, backlog, forget) {
             self.on_scan_ended(job);
         }
         self.check_invariants();
-    }
-
-    /// Handles a reading of the packets that this machine drops, and returns the number of ports
-    /// that wait because of it. Probes to be given up are passed to `forget`.
-    pub(super) fn handle_local_drops(
-        &mut self,
-        now: Instant,
-        reading: Option<&LocalDrops>,
-        forget: impl FnMut(Key),
-    ) -> Postponed {
-        self.schedulers.handle_local_drops(now, reading, forget)
     }
 
     /// Ends the scans of a job with their results so far: [`JobEvent::Ended`] follows. A job that
@@ -285,7 +241,7 @@ impl Jobs {
         match self.jobs.get(key).map(|job| &job.state) {
             Some(JobState::Scanning { scans }) => {
                 for scan in scans {
-                    self.schedulers.end(*scan);
+                    self.schedulers.of_mut(scan.technique).end(scan.key);
                 }
                 self.on_scan_ended(key);
             }
@@ -296,54 +252,88 @@ impl Jobs {
         }
     }
 
+    /// Ends every job with its results so far. Those that have no address yet fail.
+    pub(super) fn end_all(&mut self) {
+        let keys: Vec<Key> = self.jobs.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.end(key);
+        }
+    }
+
     /// Removes a job that has no client any more. Its probes are given up.
     pub(super) fn cancel(&mut self, key: Key) {
+        self.resolver.handle_cancel(key);
         if let Some(Job { state: JobState::Scanning { scans }, .. }) = self.jobs.get(key) {
             for scan in scans {
-                self.schedulers.end(*scan);
+                self.schedulers.of_mut(scan.technique).end(scan.key);
             }
         }
         let EndedJob { scans, .. } = self.remove(key);
-        self.abandon(scans);
-    }
-
-    /// Removes a job that has ended or failed, and returns it with its scans in the order of their
-    /// addresses. Probes still in flight are given up once the scans are passed to
-    /// [`Jobs::abandon`].
-    pub(super) fn remove(&mut self, key: Key) -> EndedJob {
-        let Some(job) = self.jobs.remove(key) else { unreachable!("a job is removed once") };
-        let scans = match &job.state {
-            JobState::Scanning { scans } => {
-                scans.iter().filter_map(|scan| self.schedulers.remove(*scan)).collect()
-            }
-            JobState::Resolving | JobState::Routing { .. } => {
-                self.lookups.set(key, None);
-                self.ports_to_begin -= job.request.ports.len();
-                Vec::new()
-            }
-        };
-        EndedJob { job, scans }
-    }
-
-    pub(super) fn remove_failed(&mut self, key: Key) {
-        let EndedJob { scans, .. } = self.remove(key);
-        assert!(scans.is_empty(), "a job that failed has scanned nothing");
-    }
-
-    /// Gives up the probes that removed scans have left in flight.
-    pub(super) fn abandon(&mut self, scans: Vec<Scan>) {
         self.schedulers.abandon(scans);
     }
 
-    /// The next event of a job, and the owner of the job. Events of a job from before its removal
-    /// are discarded here.
-    pub(super) fn poll_event(&mut self) -> Option<(Key, Owner, JobEvent)> {
-        while let Some((key, event)) = self.events.pop_front() {
-            if let Some(job) = self.jobs.get(key) {
-                return Some((key, job.owner, event));
-            }
+    /// Handles the due deadlines of lookups.
+    pub(super) fn handle_lookup_timeout(&mut self, now: Instant) {
+        if self.resolver.deadline().is_some_and(|deadline| deadline <= now) {
+            self.resolver.handle_timeout(now);
         }
-        None
+    }
+
+    /// Handles an event on the socket of an attempt of the resolver.
+    pub(super) fn handle_stream(&mut self, now: Instant, attempt: Key, event: StreamEvent) {
+        match event {
+            StreamEvent::Connect(Outcome::Connected) => self.resolver.handle_connected(attempt),
+            StreamEvent::Connect(Outcome::Shortage(_)) => {
+                self.resolver.handle_shortage(now, attempt);
+            }
+            StreamEvent::Connect(
+                Outcome::SelfConnect | Outcome::Refused | Outcome::TimedOut | Outcome::Unreachable,
+            )
+            | StreamEvent::ReadClosed
+            | StreamEvent::Broken => self.resolver.handle_broken(now, attempt),
+            StreamEvent::Received(bytes) => self.resolver.handle_received(now, attempt, bytes),
+            StreamEvent::Sent(count) => self.resolver.handle_sent(attempt, count),
+            // Unread bytes are handled first; the end follows after them.
+            StreamEvent::Hangup => {}
+        }
+    }
+
+    /// Passes the next event of a job to `deliver`, with the owner of the job. Returns false if
+    /// there is none. Events of a job from before its removal are discarded.
+    pub(super) fn poll_event(
+        &mut self,
+        now: Instant,
+        deliver: impl FnOnce(Owner, JobEvent),
+    ) -> bool {
+        while let Some((key, event)) = self.events.pop_front() {
+            let Some(Job { owner, request, .. }) = self.jobs.get(key) else { continue };
+            let owner = *owner;
+            match event {
+                QueuedEvent::Lookup(request) => {
+                    self.resolver.handle_lookup(now, request, key);
+                    continue;
+                }
+                QueuedEvent::Began => {
+                    let scans = self.scans(key).collect();
+                    deliver(owner, JobEvent::Began { request, scans });
+                }
+                QueuedEvent::Open(found) => deliver(owner, JobEvent::Open(found)),
+                QueuedEvent::Ended => {
+                    let ended = self.remove(key);
+                    deliver(owner, JobEvent::Ended(&ended));
+                    // The probes that the job has left in flight are given up.
+                    self.schedulers.abandon(ended.scans);
+                }
+                QueuedEvent::Failed(failure) => {
+                    self.resolver.handle_cancel(key);
+                    let EndedJob { scans, .. } = self.remove(key);
+                    assert!(scans.is_empty(), "a job that failed has scanned nothing");
+                    deliver(owner, JobEvent::Failed(&failure));
+                }
+            }
+            return true;
+        }
+        false
     }
 
     /// The next route to determine.
@@ -351,45 +341,24 @@ impl Jobs {
         self.routes_wanted.pop_front()
     }
 
-    /// The next output of a scan. A probe that starts uses `next_key`.
-    pub(super) fn poll_output(&mut self, now: Instant, next_key: Key) -> Option<SchedulerOutput> {
-        self.schedulers.poll_output(now, next_key)
-    }
-
-    /// Limits the rate of new connects of all scans together, per second.
-    pub(super) fn set_rate(&mut self, rate: NonZeroU32) {
-        self.schedulers.set_rate(rate);
-    }
-
     /// The number of probes of one technique that all jobs together could use at once. Jobs that
     /// have no scan yet count for each technique.
-    pub(super) const fn need(&self, technique: Technique) -> usize {
+    pub(super) fn need(&self, technique: Technique) -> usize {
         self.schedulers.of(technique).need() + self.ports_to_begin
     }
 
     /// The part of the budget of one technique that all jobs can use.
     pub(super) fn demand(&self, technique: Technique) -> Demand {
-        let (need, capacity) = (self.need(technique), self.capacity(technique));
-        let starting = self.schedulers.of(technique).starting();
-        Demand { need, capacity, starting, jobs: self.jobs.len() }
-    }
-
-    /// Whether there is work that only the budgets of this tick have postponed.
-    pub(super) fn has_work(&self, now: Instant) -> bool {
-        self.schedulers.has_work(now)
+        let scheduler = self.schedulers.of(technique);
+        let (capacity, starting) = (scheduler.capacity(), scheduler.starting());
+        Demand { need: self.need(technique), capacity, starting, jobs: self.jobs.len() }
     }
 
     /// The time of the next deadline of a job.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.lookups.first().into_iter().chain(self.schedulers.deadline(now)).min()
-    }
-
-    /// The request of a job that has not been removed.
-    pub(super) fn request(&self, key: Key) -> &ScanRequest {
-        match self.jobs.get(key) {
-            Some(job) => &job.request,
-            None => unreachable!("the key of a removed job is not used"),
-        }
+        let deadlines =
+            [self.lookups.first(), self.schedulers.deadline(now), self.resolver.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The scans of a job so far, in the order of their addresses.
@@ -402,12 +371,7 @@ impl Jobs {
     }
 
     pub(super) fn all_scans(&self) -> impl Iterator<Item = &StoredScan> {
-        self.keys().flat_map(|job| self.scans(job))
-    }
-
-    /// The keys of all jobs.
-    pub(super) fn keys(&self) -> impl Iterator<Item = Key> {
-        self.jobs.iter().map(|(key, _)| key)
+        self.jobs.iter().flat_map(|(job, _)| self.scans(job))
     }
 
     /// The number of jobs.
@@ -415,35 +379,52 @@ impl Jobs {
         self.jobs.len()
     }
 
-    /// The number of probes in flight, of all scans.
-    pub(super) const fn in_flight(&self) -> usize {
-        self.schedulers.in_flight()
+    pub(super) const fn resolver(&self) -> &Resolver {
+        &self.resolver
     }
 
-    /// The number of probes in flight without those that ended scans have left.
-    pub(super) fn attended(&self) -> usize {
-        self.schedulers.attended()
+    /// The resolver, for its files and its outputs.
+    pub(super) const fn resolver_mut(&mut self) -> &mut Resolver {
+        &mut self.resolver
     }
 
-    /// The number of connects in flight.
-    pub(super) const fn connects_in_flight(&self) -> usize {
-        self.schedulers.of(Technique::Connect).in_flight()
+    pub(super) const fn schedulers(&self) -> &Schedulers {
+        &self.schedulers
     }
 
-    /// The number of probes of one technique that may be in flight now.
-    pub(super) const fn capacity(&self, technique: Technique) -> usize {
-        self.schedulers.of(technique).capacity()
+    /// The schedulers, for their outputs and for readings of local drops.
+    pub(super) const fn schedulers_mut(&mut self) -> &mut Schedulers {
+        &mut self.schedulers
     }
 
     /// Reports the end of a job once none of its scans runs.
     fn on_scan_ended(&mut self, key: Key) {
         if self.scans(key).all(|scan| !scan.is_running()) {
-            self.events.push_back((key, JobEvent::Ended));
+            self.events.push_back((key, QueuedEvent::Ended));
         }
     }
 
+    /// Removes a job that has ended or failed, and returns it with its scans in the order of their
+    /// addresses. Their probes in flight count until the schedulers give them up.
+    fn remove(&mut self, key: Key) -> EndedJob {
+        let Some(job) = self.jobs.remove(key) else { unreachable!("a job is removed once") };
+        let scans = match &job.state {
+            JobState::Scanning { scans } => {
+                let removed =
+                    |scan: &ScanRef| self.schedulers.of_mut(scan.technique).remove(scan.key);
+                scans.iter().filter_map(removed).collect()
+            }
+            JobState::Resolving | JobState::Routing { .. } => {
+                self.lookups.set(key, None);
+                self.ports_to_begin -= job.request.ports.len();
+                Vec::new()
+            }
+        };
+        EndedJob { job, scans }
+    }
+
     fn fail(&mut self, key: Key, failure: JobFailure) {
-        self.events.push_back((key, JobEvent::Failed(failure)));
+        self.events.push_back((key, QueuedEvent::Failed(failure)));
     }
 
     fn check_invariants(&self) {

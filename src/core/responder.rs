@@ -16,10 +16,10 @@ use super::admission::{Admission, Load};
 use super::announcement::{Announcement, Bound, Example, TokenUse};
 use super::client::ActiveScan;
 use super::clients::{self, Clients};
-use super::exchange::{Exchange, ExchangeKind};
 use super::job::{EndedJob, JobFailure};
 use super::job_outcome::{self, JobOutcome, JobResult, cancelled_record, failure_problem};
-use super::pipeline::JobReport;
+use super::jobs::JobEvent;
+use super::pending_request::{AnswerKind, PendingRequest};
 use super::streams::ScanAnswer;
 use super::telemetry::{Context, Telemetry};
 use crate::access::quota::Share;
@@ -47,7 +47,7 @@ pub(super) enum ResponderOutput {
     /// Write the progress of this job with [`Clients::write_progress`].
     ProgressDue { client: Key, job: Key },
     /// Answer with the current metrics, with [`Responder::respond_metrics`].
-    MetricsWanted { client: Key, exchange: Box<Exchange> },
+    MetricsWanted { client: Key, pending: Box<PendingRequest> },
     /// Perform this action: read a file for [`Responder::handle_token_file`] or for a request that
     /// waits, or attend to a socket.
     Act(Action),
@@ -56,7 +56,7 @@ pub(super) enum ResponderOutput {
 /// The resources that an admitted request holds until its scan ends.
 #[derive(Debug)]
 pub(super) struct Claim {
-    exchange: Exchange,
+    pending: PendingRequest,
     share: Share,
 }
 
@@ -116,24 +116,24 @@ impl Responder {
 
     /// A job was started for the request.
     pub(super) fn begin_scan(&mut self, client: Key, job: Key, claim: Claim) {
-        let Claim { exchange, share } = claim;
+        let Claim { pending, share } = claim;
         let (has_begun, stream, rtts) = (false, None, Vec::new());
-        let scan = ActiveScan { job, share, exchange, has_begun, stream, rtts };
+        let scan = ActiveScan { job, share, pending, has_begun, stream, rtts };
         self.clients.begin_scan(client, scan);
     }
 
     /// Handles an event of a client's job.
-    pub(super) fn handle_job(&mut self, client: Key, report: JobReport, context: Context) {
+    pub(super) fn handle_job(&mut self, client: Key, event: JobEvent, context: Context) {
         let now = context.now;
-        match report {
-            JobReport::Began { request, scans } => {
+        match event {
+            JobEvent::Began { request, scans } => {
                 self.clients.begin_stream(now, client, request, &scans);
             }
-            JobReport::Open(found) => {
+            JobEvent::Open(found) => {
                 self.clients.handle_open(now, client, found);
             }
-            JobReport::Ended(ended) => self.on_job_ended(client, ended, context),
-            JobReport::Failed(failure) => {
+            JobEvent::Ended(ended) => self.on_job_ended(client, ended, context),
+            JobEvent::Failed(failure) => {
                 self.on_job_failed(now, client, failure, context.telemetry);
             }
         }
@@ -148,18 +148,18 @@ impl Responder {
         telemetry.counters().observe_scan(outcome.record());
         telemetry.counters().add_ports(&outcome.tally());
         let mut scan = self.clients.end_scan(client);
-        let mut exchange = scan.exchange;
-        if let ExchangeKind::Probe { expect } = &exchange.kind {
-            exchange.failure = outcome.probe_failure(expect.as_ref());
+        let mut pending = scan.pending;
+        if let AnswerKind::Probe { expect } = &pending.kind {
+            pending.failure = outcome.probe_failure(expect.as_ref());
         }
-        telemetry.log(&outcome.describe(exchange.access_record(now, 200)));
-        telemetry.count_request(now, &exchange, 200);
-        match &exchange.kind {
-            ExchangeKind::Probe { expect } => {
+        telemetry.log(&outcome.describe(pending.access_record(now, 200)));
+        telemetry.count_request(now, &pending, 200);
+        match &pending.kind {
+            AnswerKind::Probe { expect } => {
                 let response = outcome.probe_response(expect.as_ref());
                 self.clients.respond_scan(now, client, &response);
             }
-            ExchangeKind::Scan { form } => {
+            AnswerKind::Scan { form } => {
                 scan.rtts.sort_unstable();
                 let (form, stream) = (*form, scan.stream);
                 let end = outcome.ending(form, names, &scan.rtts);
@@ -179,32 +179,32 @@ impl Responder {
     ) {
         let problem = failure_problem(failure);
         let result = JobResult::Failed(problem.cause());
-        let ActiveScan { share, mut exchange, .. } = self.clients.end_scan(client);
-        telemetry.counters().count_failed_scan(exchange.technique, result.label());
+        let ActiveScan { share, mut pending, .. } = self.clients.end_scan(client);
+        telemetry.counters().count_failed_scan(pending.technique, result.label());
         self.admission.release(share);
         // For a monitor, a failed target is a result and not an error. Only a refusal is an error.
-        let answer = match (&exchange.kind, job_outcome::probe_failure(problem.cause())) {
-            (ExchangeKind::Probe { expect }, Some(failure)) => {
-                exchange.failure = Some(failure);
-                let elapsed = now - exchange.began_at;
+        let answer = match (&pending.kind, job_outcome::probe_failure(problem.cause())) {
+            (AnswerKind::Probe { expect }, Some(failure)) => {
+                pending.failure = Some(failure);
+                let elapsed = now - pending.began_at;
                 Ok(probe_response(Probed::Unresolved(failure), expect.as_ref(), elapsed))
             }
-            (ExchangeKind::Probe { .. } | ExchangeKind::Scan { .. }, _) => Err(problem),
+            (AnswerKind::Probe { .. } | AnswerKind::Scan { .. }, _) => Err(problem),
         };
-        self.respond(now, client, AnswerContext { exchange, answer }, telemetry);
+        self.respond(now, client, AnswerContext { pending, answer }, telemetry);
     }
 
     /// Answers a request for the metrics.
     pub(super) fn respond_metrics(
         &mut self,
         client: Key,
-        exchange: Exchange,
+        pending: PendingRequest,
         gauges: &Gauges,
         context: Context,
     ) {
         let Context { now, telemetry, .. } = context;
         let answer = Ok(api::metrics(telemetry.render(gauges)));
-        self.respond(now, client, AnswerContext { exchange, answer }, telemetry);
+        self.respond(now, client, AnswerContext { pending, answer }, telemetry);
     }
 
     /// The next output; `None` once every client was served.
@@ -225,9 +225,9 @@ impl Responder {
                     }
                 }
                 clients::ClientsOutput::Refused { client, peer, refusal } => {
-                    let exchange = Exchange::refused(now, peer, refusal);
+                    let pending = PendingRequest::refused(now, peer, refusal);
                     let answer = Err(Problem::from_refusal(refusal));
-                    self.respond(now, client, AnswerContext { exchange, answer }, telemetry);
+                    self.respond(now, client, AnswerContext { pending, answer }, telemetry);
                 }
                 clients::ClientsOutput::Closed { socket, reason, scan } => {
                     telemetry.counters().count_closed(reason.label());
@@ -237,12 +237,7 @@ impl Responder {
                 clients::ClientsOutput::ProgressDue { client, job } => {
                     return Some(ResponderOutput::ProgressDue { client, job });
                 }
-                clients::ClientsOutput::Attend { socket } => {
-                    return Some(ResponderOutput::Act(Action::Attend(socket)));
-                }
-                clients::ClientsOutput::ShutdownWrite { socket } => {
-                    return Some(ResponderOutput::Act(Action::ShutdownWrite(socket)));
-                }
+                clients::ClientsOutput::Act(action) => return Some(ResponderOutput::Act(action)),
             }
         }
         None
@@ -283,22 +278,22 @@ impl Responder {
             return Some(ResponderOutput::Act(Action::ReadProcessFiles));
         }
         let client_ip = self.admission.client_ip(peer, &request);
-        let mut exchange = Exchange::new(now, client_ip, &request);
+        let mut pending = PendingRequest::new(now, client_ip, &request);
         let parsed = self.admission.check_token(&request);
         let answer = match parsed.and_then(|()| api::parse(&request, &self.settings)) {
             Ok(Command::Scan { request: scan, form }) => {
                 match self.admission.admit(client_ip, &request, load) {
                     Ok(share) => {
-                        exchange.kind = ExchangeKind::Scan { form };
-                        return Some(start_job(client, *scan, Claim { exchange, share }));
+                        pending.kind = AnswerKind::Scan { form };
+                        return Some(start_job(client, *scan, Claim { pending, share }));
                     }
                     Err(problem) => Err(problem),
                 }
             }
             Ok(Command::Probe(probe)) => match self.admission.admit(client_ip, &request, load) {
                 Ok(share) => {
-                    exchange.kind = ExchangeKind::Probe { expect: probe.expect };
-                    return Some(start_job(client, probe.scan, Claim { exchange, share }));
+                    pending.kind = AnswerKind::Probe { expect: probe.expect };
+                    return Some(start_job(client, probe.scan, Claim { pending, share }));
                 }
                 Err(problem) => Err(problem),
             },
@@ -307,8 +302,8 @@ impl Responder {
                 checked.map(|()| api::scan_response(form, Vec::new()))
             }
             Ok(Command::Metrics) => {
-                let exchange = Box::new(exchange);
-                return Some(ResponderOutput::MetricsWanted { client, exchange });
+                let pending = Box::new(pending);
+                return Some(ResponderOutput::MetricsWanted { client, pending });
             }
             Ok(Command::Finished) => self.admission.check_site(&request).map(|()| api::finished()),
             Ok(Command::Healthz) => Ok(api::ok()),
@@ -319,7 +314,7 @@ impl Responder {
             Ok(Command::Options { allow }) => Ok(api::options(allow)),
             Err(problem) => Err(problem),
         };
-        self.respond(now, client, AnswerContext { exchange, answer }, telemetry);
+        self.respond(now, client, AnswerContext { pending, answer }, telemetry);
         None
     }
 
@@ -340,32 +335,32 @@ impl Responder {
         answer: AnswerContext,
         telemetry: &mut Telemetry,
     ) {
-        let AnswerContext { exchange, answer } = answer;
+        let AnswerContext { pending, answer } = answer;
         let (response, cause) = match answer {
             Ok(response) => (response, None),
             Err(problem) => (problem_response(&problem), Some(problem.cause())),
         };
-        let record = exchange.access_record(now, response.status);
+        let record = pending.access_record(now, response.status);
         telemetry.log(&match cause {
             Some(cause) => record.field("cause", cause.label()),
             None => record,
         });
-        telemetry.count_request(now, &exchange, response.status);
+        telemetry.count_request(now, &pending, response.status);
         self.clients.respond(now, client, &response);
     }
 
     /// The client disconnected while its scan ran. Its job will be cancelled.
     fn cancel(&mut self, now: Instant, scan: ActiveScan, telemetry: &mut Telemetry) -> Key {
-        let ActiveScan { job, share, exchange, has_begun, .. } = scan;
+        let ActiveScan { job, share, pending, has_begun, .. } = scan;
         self.admission.release(share);
-        let elapsed = now - exchange.began_at;
-        let record = cancelled_record(exchange.technique, elapsed);
+        let elapsed = now - pending.began_at;
+        let record = cancelled_record(pending.technique, elapsed);
         match has_begun {
             true => telemetry.counters().observe_scan(record),
             false => telemetry.counters().count_failed_scan(record.technique, record.result),
         }
         let record = Record::new(Level::Info, JobResult::Cancelled.label())
-            .field("client", exchange.client_ip)
+            .field("client", pending.client_ip)
             .field("elapsed", elapsed);
         telemetry.log(&record);
         job
@@ -375,13 +370,13 @@ impl Responder {
 /// The answer to a request, with the facts that are recorded about the request.
 #[derive(Debug)]
 struct AnswerContext {
-    exchange: Exchange,
+    pending: PendingRequest,
     answer: Result<Response, Problem>,
 }
 
 fn start_job(client: Key, request: ScanRequest, mut claim: Claim) -> ResponderOutput {
-    claim.exchange.technique = request.options.technique;
-    claim.exchange.domain = Some(request.domain.clone());
+    claim.pending.technique = request.options.technique;
+    claim.pending.domain = Some(request.domain.clone());
     ResponderOutput::StartJob { client, request: Box::new(request), claim: Box::new(claim) }
 }
 

@@ -4,7 +4,7 @@
 //! little gets it at once, taken from the scan that has most. There may be as many scans as probes
 //! in flight (a list of targets), so no tick examines every scan: scans that may launch are in a
 //! queue, and the others have a timer. The scheduler knows neither names nor clients; its scans
-//! belong to jobs that it knows only by their keys. `schedulers` drives it.
+//! belong to jobs that it knows only by their keys. `jobs` and `schedulers` drive it.
 //!
 //! Invariants (`check_invariants`): `running` is the number of running scans; `in_flight` is the
 //! sum over all scans, including abandoned ones; `demand` is the sum of the needs of running scans.
@@ -77,8 +77,8 @@ impl Scheduler {
             in_flight: 0,
             demand: 0,
             granted: 0,
-            launches_left: limits::launches_per_tick(technique),
-            closes_left: limits::closes_per_tick(technique),
+            launches_left: technique.properties().launches_per_tick,
+            closes_left: technique.properties().closes_per_tick,
             abandons_left: limits::ABANDONS_PER_TICK,
             keys: Vec::new(),
             claims: Vec::new(),
@@ -93,15 +93,6 @@ impl Scheduler {
     /// Limits the new probes of all scans together, per second.
     pub(super) fn set_rate(&mut self, rate: NonZeroU32) {
         self.budget.set_rate(rate);
-    }
-
-    /// Sets the number of probes that may be in flight at once, before there is a scan.
-    pub(super) fn set_capacity(&mut self, probes: usize) {
-        assert!(self.scans.is_empty(), "the capacity is set before a scan begins");
-        if probes != self.budget.capacity() {
-            self.budget.set_capacity(probes);
-            self.queues = LaunchQueues::new(probes);
-        }
     }
 
     /// Begins a scan for a job.
@@ -164,8 +155,8 @@ impl Scheduler {
         backlog: Backlog,
         mut forget: impl FnMut(Key),
     ) -> Vec<Key> {
-        self.launches_left = limits::launches_per_tick(self.technique);
-        self.closes_left = limits::closes_per_tick(self.technique);
+        self.launches_left = self.technique.properties().launches_per_tick;
+        self.closes_left = self.technique.properties().closes_per_tick;
         self.abandons_left = limits::ABANDONS_PER_TICK;
         self.budget.handle_timeout(now);
         let mut ended = Vec::new();
@@ -205,10 +196,12 @@ impl Scheduler {
         Some(scan.into_scan())
     }
 
-    /// Gives up the probes that ended scans have left in flight.
-    pub(super) fn abandon(&mut self, scans: Vec<Scan>) {
-        self.abandoned.extend(scans.into_iter().filter(|scan| scan.in_flight() > 0));
-        self.check_invariants();
+    /// Gives up the probes that an ended scan has left in flight. The invariants hold again once
+    /// all scans of its job were passed.
+    pub(super) fn abandon(&mut self, scan: Scan) {
+        if scan.in_flight() > 0 {
+            self.abandoned.push(scan);
+        }
     }
 
     /// The next output. A probe that starts uses `next_key`.
@@ -481,7 +474,8 @@ impl Scheduler {
         self.wants_division |= self.is_scarce && self.running > 0;
     }
 
-    fn check_invariants(&self) {
+    /// Checks the invariants in the module's documentation.
+    pub(super) fn check_invariants(&self) {
         if self.scans.len() > limits::CHECKED_SCANS_MAX {
             return;
         }

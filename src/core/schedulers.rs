@@ -3,27 +3,26 @@
 //! Each engine has its own bounds: a connect needs a descriptor, a SYN does not. Therefore each
 //! technique has a scheduler with its own budget and start pace. Scans of different techniques
 //! compete only for the time of the event loop, in which the schedulers take turns. This module
-//! decides nothing about single scans. `jobs` drives it.
+//! decides nothing about single scans: `jobs` reaches the scheduler of a scan by its technique.
+//! `jobs` and `core` drive it.
 
 use std::num::NonZeroU32;
 use std::time::Instant;
 
-use super::running::{Change, Postponed, ProbeRef, ScanRef, SchedulerOutput};
+use super::running::{Postponed, ScanRef, SchedulerOutput};
 use super::scheduler::Scheduler;
 use crate::budget::Shares;
+use crate::event::Backlog;
 use crate::event::local_drops::LocalDrops;
-use crate::event::{Backlog, Outcome};
 use crate::scan::Scan;
-use crate::scan::plan::Plan;
 use crate::scan::stored::StoredScan;
 use crate::slots::Key;
-use crate::technique::Technique;
+use crate::technique::{PerTechnique, Technique};
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Schedulers {
-    /// The schedulers, indexed by technique.
-    schedulers: [Scheduler; 2],
+    schedulers: PerTechnique<Scheduler>,
     /// The technique that has the next turn.
     turn: Technique,
 }
@@ -31,34 +30,13 @@ pub(super) struct Schedulers {
 impl Schedulers {
     /// No scans, and a budget for each technique.
     pub(super) fn new(shares: &Shares) -> Self {
-        let scheduler = |technique: Technique| Scheduler::new(technique, shares.of(technique));
-        Self { schedulers: Technique::ALL.map(scheduler), turn: Technique::Connect }
-    }
-
-    /// Sets the number of probes of a technique that may be in flight.
-    pub(super) fn set_capacity(&mut self, technique: Technique, probes: usize) {
-        self.of_mut(technique).set_capacity(probes);
+        let scheduler = |technique| Scheduler::new(technique, shares.probes[technique]);
+        Self { schedulers: PerTechnique::new(scheduler), turn: Technique::default() }
     }
 
     /// Limits the rate of new probes per second, for all scans of one technique together.
     pub(super) fn set_rate(&mut self, rate: NonZeroU32) {
         self.schedulers.iter_mut().for_each(|it| it.set_rate(rate));
-    }
-
-    /// Begins a scan for a job.
-    pub(super) fn begin(&mut self, now: Instant, plan: Plan, job: Key) -> ScanRef {
-        let technique = plan.options.technique;
-        ScanRef { technique, key: self.of_mut(technique).begin(now, plan, job) }
-    }
-
-    /// Handles the outcome of a probe. Returns `None` if its scan has ended.
-    pub(super) fn handle_outcome(
-        &mut self,
-        now: Instant,
-        at: ProbeRef,
-        outcome: Outcome,
-    ) -> Option<Change> {
-        self.of_mut(at.scan.technique).handle_outcome(now, at, outcome)
     }
 
     /// See [`Scheduler::handle_tick`].
@@ -80,41 +58,28 @@ impl Schedulers {
         mut forget: impl FnMut(Key),
     ) -> Postponed {
         let mut postponed = Postponed::default();
-        for scheduler in &mut self.schedulers {
+        for scheduler in self.schedulers.iter_mut() {
             postponed.add(scheduler.handle_local_drops(now, reading, &mut forget));
         }
         postponed
     }
 
-    /// Ends a scan with its results so far.
-    pub(super) fn end(&mut self, scan: ScanRef) {
-        self.of_mut(scan.technique).end(scan.key);
-    }
-
-    /// Removes an ended scan and returns it with its results.
-    pub(super) fn remove(&mut self, scan: ScanRef) -> Option<Scan> {
-        self.of_mut(scan.technique).remove(scan.key)
-    }
-
     /// Gives up the probes that ended scans have left in flight.
     pub(super) fn abandon(&mut self, scans: Vec<Scan>) {
-        let (syn, connect) =
-            scans.into_iter().partition(|scan: &Scan| scan.technique() == Technique::Syn);
-        self.of_mut(Technique::Connect).abandon(connect);
-        self.of_mut(Technique::Syn).abandon(syn);
+        for scan in scans {
+            self.of_mut(scan.technique()).abandon(scan);
+        }
+        self.schedulers.iter().for_each(Scheduler::check_invariants);
     }
 
-    /// The next output. A probe that starts uses `next_key`, and the other technique has the next
-    /// turn.
+    /// The next output. A probe that starts uses `next_key`. In the next call, the next technique
+    /// has the first turn.
     pub(super) fn poll_output(&mut self, now: Instant, next_key: Key) -> Option<SchedulerOutput> {
         let first = self.turn;
-        let other = match first {
-            Technique::Connect => Technique::Syn,
-            Technique::Syn => Technique::Connect,
-        };
-        self.turn = other;
-        let output = self.of_mut(first).poll_output(now, next_key);
-        output.or_else(|| self.of_mut(other).poll_output(now, next_key))
+        self.turn = first.next();
+        let turns = std::iter::successors(Some(first), |it| Some(it.next()));
+        let mut turns = turns.take(Technique::ALL.len());
+        turns.find_map(|technique| self.schedulers[technique].poll_output(now, next_key))
     }
 
     /// Whether there is work that only the budgets of this tick have postponed.
@@ -133,13 +98,13 @@ impl Schedulers {
     }
 
     /// The number of scans, running or ended.
-    pub(super) const fn len(&self) -> usize {
-        self.schedulers[0].len() + self.schedulers[1].len()
+    pub(super) fn len(&self) -> usize {
+        self.schedulers.iter().map(Scheduler::len).sum()
     }
 
     /// The number of probes in flight, of all scans.
-    pub(super) const fn in_flight(&self) -> usize {
-        self.schedulers[0].in_flight() + self.schedulers[1].in_flight()
+    pub(super) fn in_flight(&self) -> usize {
+        self.schedulers.iter().map(Scheduler::in_flight).sum()
     }
 
     /// The number of probes in flight without those that ended scans have left.
@@ -148,11 +113,12 @@ impl Schedulers {
     }
 
     /// The scheduler of a technique.
-    pub(super) const fn of(&self, technique: Technique) -> &Scheduler {
-        &self.schedulers[technique as usize]
+    pub(super) fn of(&self, technique: Technique) -> &Scheduler {
+        &self.schedulers[technique]
     }
 
-    const fn of_mut(&mut self, technique: Technique) -> &mut Scheduler {
-        &mut self.schedulers[technique as usize]
+    /// See [`Schedulers::of`].
+    pub(super) fn of_mut(&mut self, technique: Technique) -> &mut Scheduler {
+        &mut self.schedulers[technique]
     }
 }

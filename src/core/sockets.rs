@@ -18,7 +18,6 @@ use super::running::{ProbeLaunch, ProbeRef};
 use super::stale::StaleEvent;
 use crate::event::{Action, Outcome, Transport};
 use crate::slots::{Key, Slots};
-use crate::technique::Technique;
 
 /// The owner or the state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +33,11 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// Whether the key stands for a descriptor. All SYNs of a scan share one.
+    /// Whether the key stands for a descriptor.
     fn has_descriptor(self) -> bool {
         match self {
             Self::Client(_) | Self::Lookup(_) => true,
-            Self::Probe(probe) => probe.scan.technique == Technique::Connect,
+            Self::Probe(probe) => probe.scan.technique.properties().has_descriptor,
             Self::Closing => false,
         }
     }
@@ -243,6 +242,7 @@ impl Sockets {
 mod tests {
     use super::super::running::ScanRef;
     use super::*;
+    use crate::technique::Technique;
 
     #[test]
     fn a_key_is_stale_once_its_close_is_decided_and_free_after_the_close() {
@@ -275,8 +275,8 @@ mod tests {
             let (to, check) = (launch.to, launch.check);
             let key = sockets.next_key();
             sockets.launch(ProbeLaunch { key, probe, to, check });
-            let descriptors = usize::from(technique == Technique::Connect);
-            assert_eq!(sockets.descriptors(), descriptors, "SYNs share one descriptor");
+            let descriptors = usize::from(technique.properties().has_descriptor);
+            assert_eq!(sockets.descriptors(), descriptors, "{technique:?}");
             assert_eq!(sockets.take_probe(key), Some(probe));
             assert_eq!((sockets.take_probe(key), sockets.descriptors()), (None, 0));
             let key = sockets.next_key();
@@ -299,7 +299,8 @@ mod tests {
             sockets.launch(ProbeLaunch { key, probe, to: launch.to, check: launch.check });
             sockets.handle_accept_failed(now);
             assert_eq!(sockets.take_probe(key), Some(probe));
-            assert_eq!(sockets.accepts(), technique == Technique::Connect, "{technique:?}");
+            let has_descriptor = technique.properties().has_descriptor;
+            assert_eq!(sockets.accepts(), has_descriptor, "{technique:?}");
         }
     }
 

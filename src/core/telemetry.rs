@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::admission::Load;
-use super::exchange::Exchange;
+use super::pending_request::PendingRequest;
 use super::running::Postponed;
 use super::stale::{Effect, StaleEvent};
 use crate::event::local_drops::{LocalDrops, NeighbourTable};
@@ -137,12 +137,12 @@ impl Telemetry {
         }
     }
 
-    pub(super) fn count_request(&mut self, now: Instant, exchange: &Exchange, status: u16) {
-        self.counters.count_request(exchange.route, status);
+    pub(super) fn count_request(&mut self, now: Instant, pending: &PendingRequest, status: u16) {
+        self.counters.count_request(pending.route, status);
         // The route of a refused request is the reason of its refusal, and its duration is not
         // measured.
-        if exchange.is_routed() {
-            self.counters.observe_request(exchange.route, now - exchange.began_at);
+        if pending.is_routed() {
+            self.counters.observe_request(pending.route, now - pending.began_at);
         }
     }
 

@@ -70,11 +70,6 @@ impl<K: Kernel> ConnectEngine<K> {
         }
     }
 
-    /// The maximum number of probes in flight, each of which needs a socket.
-    pub(super) const fn capacity(&self) -> usize {
-        self.sockets_max
-    }
-
     /// Whether a token belongs to a socket of the engine.
     pub(super) const fn owns(token: Token) -> bool {
         token.0 & TOKEN != 0

@@ -1,11 +1,10 @@
-//! The two probe engines, behind one interface for the event loop.
+//! The probe engines, behind one interface for the event loop.
 //!
 //! An engine starts probes and gives probes up, each identified by its key, and reports exactly one
 //! [`ProbeOutcome`] for each probe that was not forgotten. The other modules do not know how it
-//! probes, or which descriptors it has. Another engine would need a module of its own, a field in
-//! [`Engines`] that the methods below use, a range of tokens, and an entry in `technique`,
-//! `budget`, `limits`, `core::schedulers` and `main`. There is no trait for engines, because this
-//! struct is their only user. `event_loop` drives it.
+//! probes, or which descriptors it has. A further engine is a module, a variant of `Technique` with
+//! its properties, and a field in [`Engines`] that the methods below use. There is no trait for
+//! engines, because this struct is their only user. `event_loop` drives it.
 //!
 //! Invariant: each started probe gets exactly one outcome, unless it is given up.
 
@@ -33,7 +32,7 @@ impl<K: Kernel> Engines<K> {
         let sources = core.sources();
         Self {
             connect: ConnectEngine::new(core.probes_max(Technique::Connect), sources),
-            syn: SynEngine::new(core.probes_max(Technique::Syn), sources, now),
+            syn: SynEngine::new(sources, now),
             outcomes: VecDeque::new(),
         }
     }
@@ -41,14 +40,6 @@ impl<K: Kernel> Engines<K> {
     /// Whether a token belongs to a socket of an engine.
     pub(super) const fn owns(token: Token) -> bool {
         SynEngine::<K>::owns(token) || ConnectEngine::<K>::owns(token)
-    }
-
-    /// The maximum number of probes of a technique in flight.
-    pub(super) const fn capacity(&self, technique: Technique) -> usize {
-        match technique {
-            Technique::Connect => self.connect.capacity(),
-            Technique::Syn => self.syn.capacity(),
-        }
     }
 
     /// Starts a probe. The engine may send it only at the next [`Engines::flush`].
@@ -124,10 +115,10 @@ impl<K: Kernel> Engines<K> {
         self.connect.take_reuse_refusal()
     }
 
-    /// Closes some idle sockets while more than `wanted` sockets are open. Returns true if more
+    /// Closes some idle sockets while more are open than the scans could use. Returns true if more
     /// remain to be closed.
-    pub(super) fn trim(&mut self, kernel: &mut K, wanted: usize) -> bool {
-        self.connect.trim(kernel, wanted)
+    pub(super) fn trim(&mut self, kernel: &mut K, core: &Core) -> bool {
+        self.connect.trim(kernel, core.probes_wanted(Technique::Connect))
     }
 
     /// Closes some idle sockets, to free descriptors and memory. Returns false if there are none.

@@ -28,13 +28,14 @@ use crate::event::{Outcome, RouteResult, Shortage, SynCounts};
 use crate::kernel::{
     EventSource, Kernel, RawOptions, RawQueue, RawReceiveStep, Readiness, Received, Token,
 };
-use crate::limits::{self, Sources};
+use crate::limits::Sources;
 use crate::packet::answer::{self, Answer};
 use crate::packet::quote::{Meaning, Quote};
 use crate::packet::sequence::SequenceKey;
 use crate::packet::syn::Syn;
 use crate::packet::{FourTuple, IpVersion, Reject};
 use crate::slots::Key;
+use crate::technique::Technique;
 
 /// The token of the raw socket for IPv4; the next one is that for IPv6. Both are in the range of
 /// the connect engine's tokens, above its last possible slot.
@@ -44,7 +45,7 @@ const TOKEN: usize = 0xffff_fff0;
 const RECEIVES_PER_TICK: usize = 4;
 /// The maximum number of SYNs repeated in one tick: twice the number of SYNs launched, so that the
 /// repeats that a busy loop has delayed are soon all sent.
-const REPEATS_PER_TICK: usize = 2 * limits::SYN_LAUNCHES_PER_TICK;
+const REPEATS_PER_TICK: usize = 2 * Technique::Syn.properties().launches_per_tick;
 
 /// A SYN that is to be repeated now.
 struct DueRepeat {
@@ -78,7 +79,6 @@ pub(super) struct SynEngine<K: Kernel> {
     started_at: Instant,
     /// The last time and its milliseconds: hundreds of SYNs of one tick have the same time.
     clock: (Instant, u64),
-    capacity: usize,
     sources: Sources,
     /// The index is the IP version.
     channels: [Option<Channel<K::RawSocket>>; 2],
@@ -91,9 +91,8 @@ pub(super) struct SynEngine<K: Kernel> {
 }
 
 impl<K: Kernel> SynEngine<K> {
-    pub(super) fn new(capacity: usize, sources: Sources, now: Instant) -> Self {
+    pub(super) fn new(sources: Sources, now: Instant) -> Self {
         Self {
-            capacity,
             key: SequenceKey::new([0; 2]),
             started_at: now,
             clock: (now, 0),
@@ -111,11 +110,6 @@ impl<K: Kernel> SynEngine<K> {
     /// Whether a token belongs to a raw socket of the engine.
     pub(super) const fn owns(token: Token) -> bool {
         token.0 >= TOKEN && token.0 - TOKEN < IpVersion::ALL.len()
-    }
-
-    /// The maximum number of probes in flight. Only their memory limits it.
-    pub(super) const fn capacity(&self) -> usize {
-        self.capacity
     }
 
     /// Starts a probe, or returns its outcome if it is already known.

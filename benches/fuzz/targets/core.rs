@@ -27,11 +27,14 @@ use openports::limits::{EVENTS_PER_TICK, Settings};
 use openports::policy::{Exposure, Policy};
 use openports::report::log::{Level, LogFormat};
 use openports::service_names::Names;
+use openports::technique::{PerTechnique, Technique};
 use openports_fuzz::Feed;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut feed = Feed::new(bytes);
-    let shares = Shares { connections: 3, lookups: 2, probes: feed.pick(&[16, 1, 5, 64]), syns: 1 };
+    let connects = feed.pick(&[16, 1, 5, 64]);
+    let probes = PerTechnique::new(|it| if it == Technique::Connect { connects } else { 1 });
+    let shares = Shares { connections: 3, lookups: 2, probes };
     let settings = Settings { scans_max: 3, scans_per_client_max: 2, ..Settings::default() };
     let exposure = feed.pick(&[Exposure::LoopbackOnly, Exposure::Outside]);
     let options = Options {

@@ -17,6 +17,7 @@ use crate::scan::options::ScanOptions;
 use crate::scan::plan::{Plan, RateShare};
 use crate::service_names::Names;
 use crate::slots::Key;
+use crate::technique::PerTechnique;
 
 /// A core that scans loopback only, with a cap of `connections` connections.
 pub(in crate::core) fn core(connections: usize) -> Core {
@@ -27,7 +28,7 @@ pub(in crate::core) fn core(connections: usize) -> Core {
 pub(in crate::core) fn core_with(connections: usize, change: impl FnOnce(&mut Options)) -> Core {
     let mut options = Options {
         settings: Settings::default(),
-        shares: Shares { connections, lookups: 2, probes: 10, syns: 10 },
+        shares: Shares { connections, lookups: 2, probes: PerTechnique::new(|_| 10) },
         policy: Policy { allow: Vec::new(), deny: Vec::new(), exposure: Exposure::LoopbackOnly },
         host_guard: HostGuard { exposure: Exposure::LoopbackOnly, names: Vec::new() },
         token: None,

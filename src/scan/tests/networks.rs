@@ -10,10 +10,10 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::num::{NonZeroU16, NonZeroU32};
 
 use super::super::*;
-use crate::limits;
 use crate::port_set::PortSet;
 use crate::scan::options::{ScanOptions, Timeout};
 use crate::scan::plan::RateShare;
+use crate::technique::Technique;
 
 /// A pseudo-random number generator (SplitMix64).
 pub(in crate::scan) struct Random(pub(in crate::scan) u64);
@@ -215,11 +215,11 @@ impl Simulation {
             self.stall();
             self.deliver(&mut scan);
             scan.handle_timeout(self.now);
-            for _ in 0..limits::CLOSES_PER_TICK {
+            for _ in 0..Technique::Connect.properties().closes_per_tick {
                 let Some(key) = scan.poll_expired(self.now) else { break };
                 self.flights[key.index()] = None;
             }
-            let mut launches_left = limits::LAUNCHES_PER_TICK;
+            let mut launches_left = Technique::Connect.properties().launches_per_tick;
             while launches_left > 0 && self.launch(&mut scan) {
                 launches_left -= 1;
             }

@@ -18,6 +18,7 @@ use openports::kernel::{
 };
 use openports::limits;
 use openports::packet::IpVersion;
+use openports::technique::Technique;
 
 use crate::client::{Leave, Stage};
 use crate::network::SynTimes;
@@ -621,9 +622,10 @@ impl World {
         let (clients, probes, lookups) = self.open();
         let spare = limits::DESCRIPTORS_SPARE / 2;
         assert!(clients <= self.shares.connections + spare, "{clients} clients");
-        assert!(probes <= self.shares.probes, "{probes} probes");
+        let probes_max = self.shares.probes[Technique::Connect];
+        assert!(probes <= probes_max, "{probes} probes");
         assert!(lookups <= self.shares.lookups, "{lookups} sockets of lookups");
         let engine = self.sockets.engine;
-        assert!(engine <= self.shares.probes, "{engine} sockets of the connect engine");
+        assert!(engine <= probes_max, "{engine} sockets of the connect engine");
     }
 }

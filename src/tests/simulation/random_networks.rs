@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use openports::budget::Shares;
+use openports::technique::PerTechnique;
 
 use crate::client::{Client, Request, ScanRequest};
 use crate::network::{Host, Port};
@@ -163,8 +164,7 @@ impl Network {
         let shares = Shares {
             connections: 8,
             lookups: 4,
-            probes: self.in_flight_max,
-            syns: self.in_flight_max,
+            probes: PerTechnique::new(|_| self.in_flight_max),
         };
         let mut world = Simulation::new(self.seed, scenario::options(shares));
         world.is_verbose = is_verbose;

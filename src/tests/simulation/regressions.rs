@@ -7,6 +7,7 @@ use std::time::Duration;
 use openports::budget::Shares;
 use openports::event::{Shortage, Signal};
 use openports::limits;
+use openports::technique::Technique;
 
 use crate::client::{Client, Expected, Form, Leave, Order, Reads, Request, ScanRequest, Stage};
 use crate::names::Behaviour;
@@ -22,7 +23,7 @@ const OPEN: [u16; 3] = [22, 80, 443];
 
 /// Returns a world with one host and a maximum of `probes` connects in flight.
 fn world(usual: Port, round_trip: Duration, probes: usize) -> Simulation {
-    let shares = Shares { connections: 8, lookups: 4, probes, syns: 1000 };
+    let shares = Shares { connections: 8, lookups: 4, probes: scenario::probes(probes) };
     let mut world = Simulation::new(1, scenario::options(shares));
     world.hosts.insert(TARGET, Host::new(round_trip, usual, &OPEN));
     world
@@ -211,7 +212,7 @@ fn scans_leave_connections_for_other_requests() {
 /// Our bug: a few names with many addresses each filled the memory with scans.
 #[test]
 fn scans_of_many_addresses_beyond_the_limit_get_503() {
-    let shares = Shares { connections: 64, lookups: 4, probes: 100, syns: 1000 };
+    let shares = Shares { connections: 64, lookups: 4, probes: scenario::probes(100) };
     let mut world = Simulation::new(1, scenario::options(shares));
     let addresses: Vec<IpAddr> = (1..=64).map(|n| IpAddr::from([203, 0, 113, n])).collect();
     let lines = addresses.iter().map(|address| format!("{address} many.test\n"));
@@ -282,7 +283,8 @@ fn probes_do_not_starve_the_listener() {
     world.add_client(Duration::ZERO, Client::new(vec![scan(1_000, "")]));
     world.run_for(SECOND);
     // A sixteenth of the probes is reserved for pings, whose number varies.
-    let all = shares.probes - shares.probes / 16..=shares.probes;
+    let probes = shares.probes[Technique::Connect];
+    let all = probes - probes / 16..=probes;
     assert!(all.contains(&world.open().1), "the scan has {} probes", world.open().1);
     let asking = world.add_client(Duration::ZERO, Client::new(vec![Request::healthz()]));
     world.run_for(MILLI);
@@ -570,7 +572,10 @@ fn a_million_descriptors_hold_all_ports_of_two_scans() {
         connects_max = connects_max.max(world.connects_len - before);
         in_flight_max = in_flight_max.max(world.sockets.probes);
     }
-    assert!(connects_max <= limits::LAUNCHES_PER_TICK, "{connects_max} connects in one tick");
+    assert!(
+        connects_max <= Technique::Connect.properties().launches_per_tick,
+        "{connects_max} connects in one tick"
+    );
     assert!(in_flight_max > SCANS * 60_000, "{in_flight_max} connects in flight");
     let took = world.now - world.origin;
     assert!(took < 4 * SECOND, "{took:?}");

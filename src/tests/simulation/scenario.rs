@@ -15,7 +15,7 @@ use openports::limits::Settings;
 use openports::policy::{Exposure, Policy};
 use openports::report::log::{Level, LogFormat};
 use openports::service_names::Names;
-use openports::technique::RawAccess;
+use openports::technique::{PerTechnique, RawAccess, Technique};
 
 use crate::client::{Client, Expected, Form, Leave, Order, Reads, Request, ScanRequest};
 use crate::names::Behaviour;
@@ -24,6 +24,11 @@ use crate::requests::{plain_request, unauthorized_scan};
 use crate::rng::Rng;
 use crate::run::Simulation;
 use crate::world::{Faults, World, WorldEvent};
+
+/// Returns shares with this number of connects, and with 1,000 probes of each other technique.
+pub(crate) fn probes(connects: usize) -> PerTechnique<usize> {
+    PerTechnique::new(|it| if it == Technique::Connect { connects } else { 1000 })
+}
 
 /// Returns options with these shares, and otherwise the defaults of a service that is reachable
 /// from outside.
@@ -51,7 +56,7 @@ pub(crate) fn world(seed: u64) -> Simulation {
         _ => 100 + rng.below(2_000),
     };
     let connections = if rng.chance(20) { 1 + rng.below(3) } else { 8 + rng.below(30) };
-    let shares = Shares { connections, lookups: 2 + rng.below(8), probes, syns: 1000 };
+    let shares = Shares { connections, lookups: 2 + rng.below(8), probes: self::probes(probes) };
     let mut options = options(shares);
     options.settings.scans_per_client_max = 1 + rng.below(16);
     options.settings.scans_max = 1 + rng.below(64);
@@ -90,7 +95,7 @@ pub(crate) fn world_of_shell(seed: u64) -> Simulation {
     let probes = 1 + rng.below(100);
     let mut world = Simulation::without_listeners(
         rng.next_u64(),
-        options(Shares { connections: 1, lookups: 4, probes, syns: 1000 }),
+        options(Shares { connections: 1, lookups: 4, probes: self::probes(probes) }),
     );
     world.faults = Faults { descriptors: None, ..faults(&mut rng, probes) };
     add_hosts(&mut world, &mut rng);
@@ -131,7 +136,9 @@ fn bound_scans(world: &mut World) {
     });
     let ports_len: usize = ports.sum();
     let resets = world.hosts.values().filter_map(|host| host.resets_per_second).min();
-    let seconds = 60 + 8 * ports_len / world.shares.probes + resets.map_or(0, |it| ports_len / it);
+    let seconds = 60
+        + 8 * ports_len / world.shares.probes[Technique::Connect]
+        + resets.map_or(0, |it| ports_len / it);
     let bound = Duration::from_secs(seconds as u64);
     let is_bound = bound < world.settings.scan_time_max && world.faults.descriptors.is_none();
     for request in world.clients.iter_mut().flat_map(|client| &mut client.requests) {

@@ -1,8 +1,7 @@
 //! One request that is being answered, with the facts for the access record and the counters.
 //!
-//! The owner is the module that answers the request: the core for a request that is answered at
-//! once, the client's [`super::client::ActiveScan`] for one with a scan. This module decides
-//! nothing.
+//! The owner is the responder for a request that is answered at once, and the client's
+//! [`super::client::ActiveScan`] for one with a scan. This module decides nothing.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -17,14 +16,14 @@ use crate::technique::Technique;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(super) struct PendingRequest {
     /// The address of the client, or of the one that a trusted proxy named.
     pub(super) client_ip: IpAddr,
     method: Method,
     /// The label of the metric: the route, or the reason of a refusal.
     pub(super) route: &'static str,
     pub(super) began_at: Instant,
-    pub(super) kind: ExchangeKind,
+    pub(super) kind: AnswerKind,
     /// The target of its scan as written; `None` if the request starts no scan.
     pub(super) domain: Option<Box<str>>,
     /// The technique of its scan.
@@ -35,7 +34,7 @@ pub(super) struct Exchange {
 
 /// The kind of answer at the end of a request's scan.
 #[derive(Debug)]
-pub(super) enum ExchangeKind {
+pub(super) enum AnswerKind {
     /// An answer in this form. It is not used if the request starts no scan.
     Scan { form: Form },
     /// Metrics of the `/probe` route, with the ports that should be open, if the request names
@@ -43,7 +42,7 @@ pub(super) enum ExchangeKind {
     Probe { expect: Option<PortSet> },
 }
 
-impl ExchangeKind {
+impl AnswerKind {
     /// The form of the answer to a scan. Metrics count as plain text.
     pub(super) const fn form(&self) -> Form {
         match self {
@@ -53,7 +52,7 @@ impl ExchangeKind {
     }
 }
 
-impl Exchange {
+impl PendingRequest {
     pub(super) fn new(now: Instant, client_ip: IpAddr, request: &Request) -> Self {
         Self {
             method: request.method,
@@ -61,7 +60,7 @@ impl Exchange {
         }
     }
 
-    /// An exchange for bytes that are not a request.
+    /// A pending request for bytes that are not a request.
     pub(super) const fn refused(now: Instant, client_ip: IpAddr, refusal: Refusal) -> Self {
         Self::begun(now, client_ip, refusal.label())
     }
@@ -72,7 +71,7 @@ impl Exchange {
             method: Method::Other,
             route,
             began_at: now,
-            kind: ExchangeKind::Scan { form: Form::Json },
+            kind: AnswerKind::Scan { form: Form::Json },
             domain: None,
             technique: Technique::Connect,
             failure: None,

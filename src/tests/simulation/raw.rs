@@ -38,6 +38,10 @@ pub(crate) struct Raw {
     pub(crate) is_readable: bool,
     pub(crate) is_writable: bool,
     pub(crate) is_error: bool,
+    /// The number of SYNs that were sent.
+    pub(crate) sent: usize,
+    /// The number of SYNs that a firewall of this machine dropped.
+    pub(crate) denied: usize,
     /// The number of answers. This counter and the following ones are for the coverage.
     pub(crate) answers: usize,
     pub(crate) rejections: usize,
@@ -70,6 +74,10 @@ impl World {
             self.seen.shortages += 1;
             return RawSendStep::Failed(Outcome::Shortage(shortage));
         }
+        if self.faults.syns_denied > 0 && self.rng.chance(self.faults.syns_denied) {
+            self.raw.denied += 1;
+            return RawSendStep::Dropped;
+        }
         for (place, packet) in packets.iter().enumerate() {
             let step = self.send_syn(packet);
             match (place, step) {
@@ -97,6 +105,7 @@ impl World {
         for (at, outcome) in host.answer_syn(times, port, &mut self.rng) {
             self.schedule_answer(at, outcome, bytes);
         }
+        self.raw.sent += 1;
         RawSendStep::Sent(1)
     }
 

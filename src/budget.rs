@@ -410,4 +410,36 @@ mod tests {
         check(2, &[5, 5, 5], &[1, 1, 0]);
         check(0, &[5], &[0]);
     }
+
+    #[test]
+    fn the_error_of_a_low_limit_names_the_smallest_limit_that_is_enough() {
+        let settings = Settings::default();
+        let error = Shares::split(9, 7, &settings).expect_err("two descriptors are too few");
+        assert!(Shares::split(error.needed, 7, &settings).is_ok());
+        assert!(Shares::split(error.needed - 1, 7, &settings).is_err());
+        let expected = format!(
+            "the limit of 9 open descriptors is too low, at least {} are needed",
+            7 + limits::DESCRIPTORS_MIN
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn the_memory_limits_the_number_of_syns_in_flight() {
+        let technique = Technique::Syn.properties();
+        assert_eq!(probe_capacity(0, technique), 1);
+        let memory = 4 * (limits::MEMORY_SPARE_BYTES + 1_000 * technique.probe_bytes) / 3;
+        let probes = probe_capacity(memory, technique);
+        assert!((999..=1_000).contains(&probes), "{probes}");
+        assert_eq!(probe_capacity(u64::MAX, technique), technique.in_flight_max);
+    }
+
+    #[test]
+    fn failures_during_a_backoff_count_as_one_shortage() {
+        let (mut budget, start) = (Budget::new(100), Instant::now());
+        budget.handle_shortage(start, 50);
+        budget.handle_shortage(start + limits::SHORTAGE_BACKOFF_MIN / 2, 10);
+        assert!(budget.may_launch(start + limits::SHORTAGE_BACKOFF_MIN), "the backoff is over");
+        assert_eq!(budget.capacity(), 50);
+    }
 }

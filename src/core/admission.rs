@@ -298,4 +298,17 @@ mod tests {
             assert!(records.iter().any(|it| it.contains("token kept")), "{text:?}: {records:?}");
         }
     }
+
+    #[test]
+    fn a_service_is_not_ready_while_its_scans_or_its_connections_are_used_up() {
+        let (mut core, now) = (core_with(8, |_| {}), Instant::now());
+        let readyz = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        assert!(ask(&mut core, now, readyz).starts_with("HTTP/1.1 200"));
+        for _ in 0..6 {
+            core.handle_accepted(None, now);
+        }
+        let client = core.handle_accepted(None, now);
+        core.handle(Event::Received { socket: client, bytes: readyz.as_bytes() }, now);
+        assert!(core.output(client).starts_with(b"HTTP/1.1 503"), "all connections are in use");
+    }
 }

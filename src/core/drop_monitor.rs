@@ -339,4 +339,15 @@ mod tests {
         assert!(monitor.poll_reading(later, 0));
         assert_eq!(monitor.handle_reading(later, Some(&reading(0, 7, 7))), None);
     }
+
+    #[test]
+    fn a_scan_that_begins_while_probes_start_requests_no_reading() {
+        let (mut monitor, now) = monitor(&reading(0, 0, 0));
+        monitor.handle_launch(FAR.into(), LaunchOrder::Further);
+        let later = now + READING_AGE_MAX + ms(1);
+        monitor.handle_begin(later, ON_LINK.into());
+        assert!(monitor.poll_reading(later, 0), "the reading is due");
+        let verdict = monitor.handle_reading(later, Some(&reading(0, 7, 0)));
+        assert_eq!(verdict.map(|verdict| verdict.since), Some(now), "the probe may be lost");
+    }
 }

@@ -718,4 +718,91 @@ mod tests {
         let (refused, postponed) = check(50, Table::default(), Instant::now());
         assert_eq!((refused, postponed), (0, Postponed::default()));
     }
+
+    /// Scans an address without answers, or with one, and returns the numbers of ports that
+    /// `readings` postpone, one after the other. The first reading is all zeros.
+    fn postponements(target: [u8; 4], has_answer: bool, readings: &[LocalDrops]) -> Vec<Postponed> {
+        let start = Instant::now();
+        let mut scheduler = Scheduler::new(Technique::Connect, 1000);
+        let plan = Plan {
+            target: (target, 0).into(),
+            is_routed: true,
+            share: RateShare::WHOLE,
+            ports: PortSet::from_range(1, 50),
+            options: ScanOptions { retries: Retries::Exactly(0), ..ScanOptions::default() },
+            ends_at: start + Duration::from_secs(300),
+        };
+        let mut probes = Slots::<ProbeRef>::new();
+        scheduler.begin(start, plan, Slots::new().insert(()));
+        let first = drops(0, 0, 0);
+        let mut readings = std::iter::once(&first).chain(readings);
+        let (mut postponed, mut answered) = (Vec::new(), !has_answer);
+        for now in (0..1_000).map(|round| start + Duration::from_millis(50) * round) {
+            scheduler.handle_tick(now, Backlog::None, |_| {});
+            while let Some(output) = scheduler.poll_output(now, probes.next_key()) {
+                match output {
+                    SchedulerOutput::ReadLocalDrops => {
+                        let Some(reading) = readings.next() else { return postponed };
+                        let (before, mut forgotten) = (scheduler.in_flight(), 0);
+                        let count = scheduler.handle_local_drops(now, Some(reading), |probe| {
+                            probes.remove(probe).expect("the probe is in flight");
+                            forgotten += 1;
+                        });
+                        assert_eq!(forgotten, count.sum(), "each forgotten probe is counted");
+                        assert_eq!(scheduler.in_flight(), before - forgotten);
+                        if reading != &first {
+                            postponed.push(count);
+                        }
+                    }
+                    SchedulerOutput::Launch(ProbeLaunch { key, probe, .. }) => {
+                        assert_eq!(probes.insert(probe), key);
+                        if !std::mem::replace(&mut answered, true) {
+                            probes.remove(key);
+                            scheduler.handle_outcome(now, probe, Outcome::Refused);
+                        }
+                    }
+                    SchedulerOutput::Forget { probe } => {
+                        probes.remove(probe);
+                    }
+                }
+            }
+        }
+        unreachable!("the counters are read until the readings are used up")
+    }
+
+    /// A reading with these numbers of refused entries and of dropped packets.
+    fn drops(refused: u64, conntrack: u64, queues: u64) -> LocalDrops {
+        let table = NeighbourTable { entries_max: 1024, used: 512, refused };
+        let networks = vec![([10, 77, 0, 1].into(), 16)];
+        LocalDrops { tables: [Some(table), None], networks, conntrack: Some(conntrack), queues }
+    }
+
+    #[test]
+    fn the_probes_that_this_machine_may_have_dropped_are_postponed_and_counted() {
+        const NEAR: [u8; 4] = [10, 77, 0, 9];
+        const FAR: [u8; 4] = [192, 0, 2, 9];
+        let check = |target, has_answer, reading, expected: [bool; 3]| {
+            let postponed = postponements(target, has_answer, &[reading])[0];
+            let Postponed { neighbour_table, conntrack, queue } = postponed;
+            let found = [neighbour_table, conntrack, queue].map(|count| count > 1);
+            assert_eq!(found, expected, "{target:?} {has_answer} {postponed:?}");
+        };
+        check(NEAR, false, drops(9, 0, 0), [true, false, false]);
+        check(NEAR, true, drops(9, 0, 0), [false; 3]);
+        check(FAR, false, drops(9, 0, 0), [false; 3]);
+        check(FAR, false, drops(0, 9, 0), [false, true, false]);
+        check(FAR, true, drops(0, 9, 0), [false, true, false]);
+        check(FAR, false, drops(0, 0, 9), [false, false, true]);
+        check(FAR, true, drops(0, 0, 9), [false; 3]);
+        check(NEAR, false, drops(9, 9, 9), [true, false, false]);
+        check(FAR, false, drops(9, 9, 9), [false, true, false]);
+    }
+
+    #[test]
+    fn a_full_queue_postpones_the_probes_of_a_scan_sixteen_times() {
+        let readings: Vec<LocalDrops> = (1..=20).map(|count| drops(0, 0, 9 * count)).collect();
+        let postponed = postponements([192, 0, 2, 9], false, &readings);
+        let times = postponed.iter().filter(|count| count.queue > 0).count();
+        assert_eq!(times, 16, "{postponed:?}");
+    }
 }

@@ -282,4 +282,27 @@ mod tests {
         tick(&mut core, now);
         assert!(acts(&mut core, now).contains(&Action::Exit(0)), "the time of the client is up");
     }
+
+    #[test]
+    fn the_listeners_stay_open_for_the_drain_delay() {
+        let delay = Duration::from_secs(5);
+        let (mut core, now) =
+            (core_with(8, |options| options.settings.drain_delay = delay), Instant::now());
+        core.handle(Event::Signal(Signal::Terminate), now);
+        let closes = |core: &mut _, after| {
+            tick(core, now + after);
+            acts(core, now + after).contains(&Action::CloseListeners)
+        };
+        assert!(!closes(&mut core, Duration::ZERO));
+        assert!(!closes(&mut core, delay - Duration::from_nanos(1)));
+        assert!(closes(&mut core, delay));
+    }
+
+    #[test]
+    fn the_announced_time_of_a_shutdown_includes_the_delay_and_slow_clients() {
+        let seconds = Duration::from_secs;
+        let rest = WRITE_STALL_TIMEOUT + seconds(1);
+        assert_eq!(Shutdown::new(seconds(3), seconds(7)).time_max(), seconds(7) + rest);
+        assert_eq!(Shutdown::new(seconds(9), seconds(7)).time_max(), seconds(9) + rest);
+    }
 }

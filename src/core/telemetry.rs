@@ -232,4 +232,21 @@ mod tests {
         assert_eq!(logged(SHORTAGE_LOG_GAP - Duration::from_nanos(1)), 0);
         assert_eq!(logged(SHORTAGE_LOG_GAP), 1);
     }
+
+    #[test]
+    fn stale_events_shortages_and_refused_sockets_are_counted_and_other_outcomes_are_not() {
+        let log = LogOptions { level: Level::Warn, format: LogFormat::Logfmt };
+        let mut telemetry = Telemetry::new(log, SystemTime::UNIX_EPOCH);
+        telemetry.count_if_stale(Effect::Stale, StaleEvent::Probe);
+        telemetry.count_if_stale(Effect::Applied, StaleEvent::Sent);
+        telemetry.count_outcome(Outcome::Shortage(Shortage::Memory));
+        telemetry.count_outcome(Outcome::Refused);
+        telemetry.count_reuse_refused();
+        assert!(telemetry.poll_line().is_some_and(|line| line.contains("not used again")));
+        let mut expected = Counters::default();
+        expected.count_stale_event("probe");
+        expected.count_shortage(Shortage::Memory);
+        expected.count_reuse_refused();
+        assert_eq!(format!("{:?}", telemetry.counters), format!("{expected:?}"));
+    }
 }

@@ -108,4 +108,16 @@ mod tests {
         segment[16..18].copy_from_slice(&partial.to_be_bytes());
         assert_eq!(judge(ends, &segment), ChecksumVerdict::Partial);
     }
+
+    #[test]
+    fn a_segment_of_zeros_has_the_checksum_of_its_pseudo_header() {
+        let check = |ends: [&str; 2], expected: u16| {
+            let ends = ends.map(|end| end.parse().unwrap());
+            assert_eq!(of_segment(ends, &[0; 20]), !expected, "{ends:?}");
+        };
+        // c000 + 0201 + c633 + 6407, the protocol 6 and the length 0014
+        check(["192.0.2.1", "198.51.100.7"], 0xec56);
+        // 2001 + 0db8 + 0001 + 2001 + 0db8 + 0002, the protocol 6 and the length 0014
+        check(["2001:db8::1", "2001:db8::2"], 0x5b8f);
+    }
 }

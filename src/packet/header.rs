@@ -227,4 +227,11 @@ mod tests {
         four[0] = 0x45;
         assert_eq!(ipv6(&four, PacketExtent::Whole), Err(Reject::Version));
     }
+
+    #[test]
+    fn a_packet_may_end_with_its_header() {
+        let bytes = v4(&[], |bytes| bytes[3] = 20);
+        let packet = ipv4(&bytes, PacketExtent::Whole);
+        assert_eq!(packet.map(|packet| packet.segment), Ok(&[][..]));
+    }
 }

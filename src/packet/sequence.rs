@@ -175,4 +175,16 @@ mod tests {
             "the debug format does not contain the secret"
         );
     }
+
+    #[test]
+    fn the_timestamps_of_two_connections_have_different_offsets() {
+        let key = SequenceKey::new([1, 2]);
+        let offset = |port: u16| {
+            let [local, remote] = [([192, 0, 2, 1], port), ([198, 51, 100, 7], 80)];
+            let tuple = FourTuple { local: local.into(), remote: remote.into() };
+            key.numbers(&tuple).timestamp_offset
+        };
+        let offsets: BTreeSet<u32> = (40_000..40_010).map(offset).collect();
+        assert_eq!(offsets.len(), 10, "the offsets hide the clock and the number of connections");
+    }
 }

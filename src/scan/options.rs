@@ -244,3 +244,22 @@ pub fn parse_rate(text: &str) -> Result<NonZeroU32, DecimalError> {
     let number = parse_decimal(text, 1..=max)?;
     NonZeroU32::new(number as u32).ok_or(DecimalError::OutOfRange { min: 1, max })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scans_of_one_job_divide_its_concurrency() {
+        let check = |limit: Option<u16>, scans: usize, expected: u16| {
+            let concurrency = limit.and_then(NonZeroU16::new);
+            let options = ScanOptions { concurrency, ..ScanOptions::default() };
+            let divided = options.divided(1_000, scans).concurrency;
+            assert_eq!(divided.map(NonZeroU16::get), Some(expected), "{limit:?} of {scans} scans");
+        };
+        check(Some(100), 4, 25);
+        check(Some(3), 4, 1);
+        check(None, 4, 250);
+        check(None, 1, 1_000);
+    }
+}

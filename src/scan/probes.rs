@@ -232,4 +232,26 @@ mod tests {
         probes.push(81, Key::from_parts(0, 1), Duration::ZERO);
         assert_eq!(ports(&probes), [81]);
     }
+
+    #[test]
+    fn each_probe_counts_as_retransmitted_once_in_the_order_of_the_starts() {
+        let key = Key::from_parts(0, 0);
+        let mut probes = Probes::new(4);
+        let push = |probes: &mut Probes, port: u16| {
+            probes.push(port, key, Duration::from_micros(port.into()))
+        };
+        let count = |probes: &mut Probes, until: u64| {
+            let until = Duration::from_micros(until);
+            (0..9).filter(|_| probes.poll_retransmission(until)).count()
+        };
+        let ids = [10, 20, 30].map(|port| push(&mut probes, port));
+        assert_eq!(count(&mut probes, 20), 2, "the probes of the ports 10 and 20");
+        assert_eq!(count(&mut probes, 29), 0);
+        probes.remove(ids[2]);
+        push(&mut probes, 40);
+        assert_eq!(count(&mut probes, 39), 0);
+        assert_eq!(count(&mut probes, 40), 1);
+        push(&mut probes, 50);
+        assert_eq!(count(&mut probes, 50), 1);
+    }
 }

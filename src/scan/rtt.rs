@@ -171,4 +171,49 @@ mod tests {
             assert_eq!(rtt.take_late_answers(), 0, "each answer shows one loss");
         }
     }
+
+    /// A path with this constant round-trip time in milliseconds; `None` before the first answer.
+    fn path(usual: Option<u64>) -> Rtt {
+        let mut rtt = Rtt::default();
+        usual.into_iter().for_each(|usual| (0..100).for_each(|_| rtt.handle_answer(ms(usual))));
+        rtt
+    }
+
+    #[test]
+    fn an_answer_belongs_to_the_last_syn_that_it_can_answer() {
+        let check = |usual: Option<u64>, elapsed: u64, expected: u32| {
+            let number = path(usual).exchange_of(ms(elapsed));
+            assert_eq!(number, expected, "round trip {usual:?} ms, answer after {elapsed} ms");
+        };
+        check(None, 5_000, 1);
+        for (elapsed, expected) in
+            [(999, 1), (1_049, 1), (1_050, 2), (3_049, 2), (3_050, 3), (31_050, 6)]
+        {
+            check(Some(100), elapsed, expected);
+        }
+        check(Some(500), 1_500, 1);
+    }
+
+    #[test]
+    fn a_timeout_includes_the_syns_whose_answers_can_arrive_in_it() {
+        let check = |usual: Option<u64>, timeout: u64, expected: u32| {
+            let number = path(usual).exchanges_within(ms(timeout));
+            assert_eq!(number, expected, "round trip {usual:?} ms, timeout {timeout} ms");
+        };
+        check(None, 1_000, 1);
+        check(None, 1_001, 2);
+        check(Some(100), 1_100, 1);
+        check(Some(100), 1_101, 2);
+        check(Some(100), 60_000, 6);
+    }
+
+    #[test]
+    fn an_answer_is_late_after_the_deviations_and_after_the_longest_round_trip_time() {
+        assert_eq!(path(None).late_after(), None);
+        assert_eq!(path(Some(100)).late_after(), Some(ms(100)));
+        let mut rtt = Rtt::default();
+        rtt.handle_answer(ms(800));
+        rtt.handle_answer(ms(400));
+        assert_eq!(rtt.late_after(), Some(ms(750 + 4 * 400)));
+    }
 }

@@ -603,3 +603,19 @@ fn pings_do_not_starve_the_ports_of_a_scan_with_few_probes_in_flight() {
         assert!(run.now - run.start < 20_000 * MILLI, "{allowance}: {:?}", run.now - run.start);
     }
 }
+
+#[test]
+fn only_the_probes_that_started_since_a_time_are_postponed() {
+    let mut run = Run::new(plan(100));
+    run.launch(|_, _| SILENT);
+    let earlier = run.launches.len();
+    run.now += 200 * MILLI;
+    run.launch(|_, _| SILENT);
+    let later = run.launches.len() - earlier;
+    assert!(earlier > 0 && later > 0, "{earlier} and {later} probes");
+    let since = run.start + 100 * MILLI;
+    let postponed = std::iter::from_fn(|| run.scan.poll_postponed(since)).count();
+    assert_eq!(postponed, later);
+    run.scan.handle_end();
+    assert_eq!(run.scan.poll_postponed(run.start), None, "the scan has ended");
+}

@@ -221,3 +221,26 @@ fn many_lines_with_one_port_each_of_the_same_host_are_combined() {
         assert_eq!((targets.len(), targets.ports_len()), (1, PORTS.into()));
     }
 }
+
+#[test]
+fn an_address_that_an_earlier_run_finished_in_one_zone_is_scanned_in_the_others() {
+    let mut targets = list("fe80::1%2\nfe80::1%3\nfe80::1\n", "80", "");
+    targets.finish_target("fe80::1%3");
+    let targets = targets.finish().unwrap();
+    let shown = shown(&targets);
+    let finished: Vec<bool> = shown.iter().map(|line| line.ends_with(" finished")).collect();
+    let expected = shown.iter().map(|line| line.starts_with("fe80::1%3 ")).collect::<Vec<_>>();
+    assert_eq!((finished, shown.len()), (expected, 3), "{shown:?}");
+}
+
+#[test]
+fn the_excluded_addresses_are_returned_as_ranges() {
+    let mut targets = list("10.0.0.1", "80", "");
+    for text in ["10.0.0.0/30", "2001:db8::7", "a.example"] {
+        targets.exclude(&Spec::parse_excluded(text, &Interfaces::default()).unwrap());
+    }
+    let ranges = targets.excluded_ranges().map(|range| [range.first, range.last]);
+    let expected = [["10.0.0.0", "10.0.0.3"], ["2001:db8::7", "2001:db8::7"]];
+    let expected = expected.map(|ends| ends.map(|end| end.parse::<std::net::IpAddr>().unwrap()));
+    assert_eq!(ranges.collect::<Vec<_>>(), expected);
+}

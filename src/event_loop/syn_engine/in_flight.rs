@@ -490,4 +490,29 @@ mod tests {
         }
         assert_eq!(sent, [(1_000, 1), (2_500, 2), (3_000, 1), (4_500, 2), (7_000, 1)]);
     }
+
+    #[test]
+    fn an_answer_over_ipv6_finds_its_probe_by_the_address_without_the_scope() {
+        let remote = |last: u16, scope: u32| {
+            let address = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, last);
+            Remote { address: Address6 { address, scope }, port: 80, offset: 1 }
+        };
+        let mut table = InFlight::new();
+        table.insert(key(0), remote(1, 3), 5, 0);
+        assert!(!table.contains(&remote(2, 3), 5), "the address is another one");
+        assert_eq!(table.take(&remote(1, 0), 5), Some(key(0)));
+    }
+
+    #[test]
+    fn the_next_repeat_is_that_of_the_probe_which_is_due_first() {
+        let mut table = InFlight::new();
+        assert_eq!(table.repeat_wait(0), None);
+        table.insert(key(0), remote(1), 5, 100);
+        table.insert(key(1), remote(2), 6, 600);
+        assert_eq!(table.repeat_wait(600), Some(500), "1 s after the first SYN");
+        assert_eq!(table.poll_repeat(1_100).map(|repeat| repeat.probe), Some(key(0)));
+        assert_eq!(table.repeat_wait(1_100), Some(500));
+        assert!(table.remove(key(1)));
+        assert_eq!(table.repeat_wait(1_100), Some(2_000), "3 s after the first SYN");
+    }
 }

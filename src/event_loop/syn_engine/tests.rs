@@ -184,7 +184,7 @@ impl Bench {
     fn new(version: IpVersion, space: usize) -> Self {
         let now = Instant::now();
         let kernel = SendingKernel { now, space, blocked: 0, sent: Vec::new() };
-        let engine = SynEngine::new(1000, Sources::default(), now);
+        let engine = SynEngine::new(Sources::default(), now);
         let mut bench = Self { engine, kernel, version };
         for index in 0..PROBES {
             let (to, check) = (bench.target(index), CompletionCheck::Later);

@@ -40,6 +40,10 @@ pub(crate) struct Raw {
     pub(crate) is_error: bool,
     /// Whether the next call finds the send buffer full.
     is_full: bool,
+    /// The number of SYNs that were sent.
+    pub(crate) sent: usize,
+    /// The number of SYNs that a firewall of this machine dropped.
+    pub(crate) denied: usize,
     /// The number of answers. This counter and the following ones are for the coverage.
     pub(crate) answers: usize,
     pub(crate) rejections: usize,
@@ -75,6 +79,10 @@ impl World {
             return RawSendStep::Failed(Outcome::Shortage(shortage));
         }
         self.raw.is_full = is_short;
+        if self.faults.syns_denied > 0 && self.rng.chance(self.faults.syns_denied) {
+            self.raw.denied += 1;
+            return RawSendStep::Dropped;
+        }
         let packets = &packets[..space];
         for (place, packet) in packets.iter().enumerate() {
             let step = self.send_syn(packet);
@@ -103,6 +111,7 @@ impl World {
         for (at, outcome) in host.answer_syn(times, port, &mut self.rng) {
             self.schedule_answer(at, outcome, bytes);
         }
+        self.raw.sent += 1;
         RawSendStep::Sent(1)
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use openports::budget::Shares;
-use openports::event::{Shortage, Signal};
+use openports::event::{RouteResult, Shortage, Signal};
 use openports::limits;
 use openports::technique::Technique;
 
@@ -612,4 +612,87 @@ fn a_v4_mapped_target_is_probed_over_ipv4() {
         world.run();
         assert_eq!(statuses(&world, client), [200], "{technique}");
     }
+}
+
+/// The sum of the samples of a metric after a SYN scan.
+fn metric(world: &Simulation, name: &str) -> usize {
+    let client = world.clients.last().expect("the world has a client");
+    let body = &client.responses.last().expect("the metrics were read").body;
+    let body = std::str::from_utf8(body).expect("the metrics are text");
+    let samples = body.lines().filter(|line| line.starts_with(name));
+    samples.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum()
+}
+
+/// Runs a SYN scan of the ports 1 to 100, and reads the metrics afterwards.
+fn scan_by_syn(world: &mut Simulation, parameters: &str) {
+    let parameters = format!("&technique=syn&{parameters}");
+    world.add_client(Duration::ZERO, Client::new(vec![scan(100, &parameters)]));
+    let metrics = Request::get("/metrics", "", Expected::Status(vec![200]));
+    world.add_client(60 * SECOND, Client::new(vec![metrics]));
+}
+
+#[test]
+fn the_metrics_count_the_packets_of_a_syn_scan() {
+    let mut world = world(Port::Silent, 20 * MILLI, 200);
+    scan_by_syn(&mut world, "timeout=5s&retries=0");
+    world.run();
+    assert_eq!(metric(&world, "openports_syns_sent_total"), world.raw.sent);
+    // The open ports are 22 and 80.
+    let repeated = metric(&world, "openports_syns_repeated_total");
+    assert_eq!(repeated, 2 * 98, "each silent port gets a SYN after 1 s and after 3 s");
+    let rejected =
+        metric(&world, "openports_raw_packets_rejected_total{reason=\"acknowledgement\"}");
+    assert_eq!(rejected, world.raw.foreigners);
+    assert_eq!(metric(&world, "openports_syns_denied_total"), 0);
+    assert_eq!(metric(&world, "openports_raw_answers_lost_total"), 0);
+}
+
+#[test]
+fn the_metrics_count_the_packets_of_a_syn_scan_that_this_machine_drops() {
+    let mut world = world(Port::Closed, 20 * MILLI, 200);
+    world.faults.syns_denied = 20;
+    (world.faults.shortages, world.faults.left) = (10, 40);
+    scan_by_syn(&mut world, "timeout=2s");
+    world.run();
+    assert!(world.raw.denied > 0 && world.raw.overflows > 0, "{:?}", world.raw);
+    assert_eq!(metric(&world, "openports_syns_sent_total"), world.raw.sent);
+    assert_eq!(metric(&world, "openports_syns_denied_total"), world.raw.denied);
+    assert_eq!(metric(&world, "openports_raw_answers_lost_total"), world.raw.overflows);
+}
+
+#[test]
+fn ports_without_a_route_are_unreachable_even_if_there_was_one_before() {
+    let mut world = world(Port::Silent, 20 * MILLI, 50);
+    scan_by_syn(&mut world, "timeout=5s&retries=0");
+    world.run_for(20 * MILLI);
+    world.hosts.get_mut(&TARGET).unwrap().route = RouteResult::Nowhere;
+    world.run_for(59 * SECOND);
+    let body = String::from_utf8_lossy(&world.clients[0].responses[0].body);
+    let counts = r#""open":2,"closed":0,"filtered":24,"unreachable":74,"untested":0"#;
+    assert!(body.contains(counts), "{body}");
+    assert_eq!(world.raw.sent, 26, "the other ports have no route");
+}
+
+#[test]
+fn a_port_that_answers_only_the_repeated_syn_is_found() {
+    let mut world = world(Port::Silent, 20 * MILLI, 50);
+    let request = scan(100, "&technique=syn&timeout=5s&retries=0");
+    let client = world.add_client(Duration::ZERO, Client::new(vec![request]));
+    world.run_for(500 * MILLI);
+    world.hosts.get_mut(&TARGET).unwrap().usual = Port::Open;
+    world.run_for(10 * SECOND);
+    let body = String::from_utf8_lossy(&world.clients[client].responses[0].body);
+    assert!(body.contains(r#""counts":{"open":100,"#), "{body}");
+}
+
+#[test]
+fn a_host_without_any_answer_gets_the_repeated_syns_in_time() {
+    let mut world = world(Port::Silent, 20 * MILLI, 50);
+    world.hosts.get_mut(&TARGET).unwrap().special.clear();
+    let request = scan(100, "&technique=syn&timeout=5s&retries=0");
+    world.add_client(Duration::ZERO, Client::new(vec![request]));
+    world.run_for(2_900 * MILLI);
+    assert_eq!(world.raw.sent, 200, "each port gets a SYN at once and one after 1 s");
+    world.run_for(10 * SECOND);
+    assert_eq!(world.raw.sent, 300, "and one after 3 s");
 }

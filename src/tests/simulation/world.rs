@@ -54,6 +54,8 @@ pub(crate) struct Faults {
     pub(crate) connect_time: Duration,
     /// The time to send one SYN through a raw socket.
     pub(crate) syn_time: Duration,
+    /// SYNs that a firewall of this machine drops.
+    pub(crate) syns_denied: usize,
     /// The maximum delay with which a poll returns.
     pub(crate) lateness: Duration,
 }

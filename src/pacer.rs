@@ -101,7 +101,7 @@ impl TokenBucket {
 
     /// Removes all tokens, so that no SYN may be sent before time adds new ones.
     pub const fn empty(&mut self) {
-        self.tokens = 0.0;
+        self.tokens = self.tokens.min(0.0);
     }
 
     /// How long the next SYN must wait.

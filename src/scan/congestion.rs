@@ -148,7 +148,7 @@ impl Controller {
             answer_rate: AnswerRate { since: now, current: 0, last: 0 },
             used_rate: RatePeak { since: now, current: 0.0, previous: 0.0 },
             round: Round::new(now, Duration::ZERO, GROUP_MIN),
-            pings: PingWindow::default(),
+            pings: PingWindow::new(now),
             pinged_at: now,
             sent_since_ping: 0,
             loss_usual: LOSS_USUAL,
@@ -259,8 +259,7 @@ impl Controller {
         if !weight.tests_rate {
             return;
         }
-        self.pings.sent += 1;
-        self.pings.lost += u32::from(result == PingResult::Lost);
+        self.pings.handle_ping(sent_at, result);
         match self.trial {
             Some(trial) if self.pings.sent >= TRIAL_PINGS_MIN => self.judge_trial(now, trial),
             Some(_) => {}
@@ -451,12 +450,13 @@ impl Controller {
         let loss = self.pings.loss();
         if self.pings.exceeds(self.loss_usual) {
             self.trial = Some(Trial { rate_before: self.rate, loss_before: loss });
-            self.pings = PingWindow::default();
+            self.pings = PingWindow::new(now);
+            self.bucket.empty();
             let used_rate = self.used_rate.peak().max(START_RATE);
             self.set_rate(now, 0.5 * self.rate.min(used_rate));
         } else if self.pings.is_full() {
             self.loss_usual = self.pings.usual_after(self.loss_usual);
-            self.pings = PingWindow::default();
+            self.pings = self.pings.next();
         }
     }
 
@@ -464,7 +464,7 @@ impl Controller {
     fn judge_trial(&mut self, now: Instant, trial: Trial) {
         let loss = self.pings.loss();
         self.trial = None;
-        self.pings = PingWindow::default();
+        self.pings = PingWindow::new(now);
         let delivery_rate = self.answer_rate.rate(now);
         if loss > LOSS_RANDOM_MAX {
             // The host may limit its answers per second: the delivery rate is then this limit.
@@ -652,6 +652,29 @@ mod tests {
         }
         controller.handle_answer(at + ms(50), at, ms(50));
         assert!(controller.rate(at + ms(50)) >= before, "{before}: {controller:?}");
+    }
+
+    #[test]
+    fn pings_sent_before_an_experiment_do_not_count_in_it() {
+        let now = Instant::now();
+        let mut controller = Controller::new(now, 65_535);
+        drive(&mut controller, now, ms(150), |_| ms(20));
+        let weight = PingWeight { syns: 20, tests_rate: true };
+        let at = |millis: u64| now + ms(150 + millis);
+        let mut ping = |at, sent_at, result| {
+            controller.handle_ping(at, sent_at, result, weight);
+            (controller.trial.is_some(), controller.rate(at))
+        };
+        let begun = (0..8).map(|_| ping(at(10), at(9), PingResult::Lost)).last();
+        let (is_trial, rate) = begun.expect("eight pings were lost");
+        assert!(is_trial);
+        for _ in 0..40 {
+            assert_eq!(ping(at(20), at(9), PingResult::Lost), (true, rate), "the former rate");
+        }
+        for _ in 0..16 {
+            ping(at(30), at(10), PingResult::Answered);
+        }
+        assert_eq!(ping(at(40), at(30), PingResult::Answered), (false, rate), "the rate stays");
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::pings::PingResult;
+
 /// The length of the windows of the shortest round-trip time, which is that of the last one to two
 /// windows. BBR uses 10 s.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -93,13 +95,32 @@ pub(super) const LOSS_USUAL: f64 = 0.05;
 
 /// The pings in the present window, which ends after [`PINGS_WINDOW`] pings, and when an experiment
 /// begins or ends.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct PingWindow {
+    since: Instant,
     pub(super) sent: u32,
     pub(super) lost: u32,
 }
 
 impl PingWindow {
+    /// A window of the pings that are sent at `since` or later, because the rate changes then.
+    pub(super) const fn new(since: Instant) -> Self {
+        Self { since, sent: 0, lost: 0 }
+    }
+
+    /// The next window at the same rate.
+    pub(super) const fn next(self) -> Self {
+        Self::new(self.since)
+    }
+
+    /// A ping that was sent at this time was answered or lost.
+    pub(super) fn handle_ping(&mut self, sent_at: Instant, result: PingResult) {
+        if sent_at >= self.since {
+            self.sent += 1;
+            self.lost += u32::from(result == PingResult::Lost);
+        }
+    }
+
     pub(super) fn loss(self) -> f64 {
         f64::from(self.lost) / f64::from(self.sent.max(1))
     }

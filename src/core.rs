@@ -91,9 +91,8 @@ pub struct Core {
 impl Core {
     /// A core without clients, started at `wall`.
     pub fn new(options: Options, wall: SystemTime) -> Self {
-        let log = LogOptions { level: options.log_level, format: options.log_format };
         let (admission, seed) = (Admission::new(&options), options.seed);
-        let Options { settings, shares, policy, names, .. } = options;
+        let Options { settings, shares, policy, names, log_level, log_format, .. } = options;
         let resolver = Resolver::new(seed, shares.lookups);
         let clients = Clients::new(shares.connections, wall);
         let announcement = Announcement::new(policy.clone(), shares);
@@ -106,7 +105,7 @@ impl Core {
             jobs: Jobs::new(resolver, Schedulers::new(&shares), policy, settings.sources),
             shutdown: Shutdown::new(settings.drain_delay, settings.drain_timeout),
             responder: Responder::new(clients, admission, announcement, settings),
-            telemetry: Telemetry::new(log, wall),
+            telemetry: Telemetry::new(LogOptions { level: log_level, format: log_format }, wall),
         }
     }
 
@@ -315,8 +314,7 @@ impl Core {
         self.route_outputs(now);
         self.jobs.handle_tick(now, backlog, |probe| self.sockets.forget(probe));
         self.route_outputs(now);
-        let in_flight = self.jobs.schedulers().in_flight();
-        self.batch.handle_timeout(now, in_flight, self.jobs.all_scans());
+        self.batch.handle_timeout(now, self.jobs.schedulers().in_flight(), self.jobs.all_scans());
         let demand = self.jobs.demand(self.batch.technique());
         for NextTarget { place, request } in self.batch.poll_targets(now, demand) {
             self.jobs.start(now, request, Owner::Batch(place));

@@ -30,14 +30,41 @@ pub(super) enum LaunchQueue {
     Starting,
 }
 
+/// Scans that take turns.
+#[derive(Debug, Default)]
+struct TurnQueue {
+    keys: VecDeque<Key>,
+    /// The scan that has the turn, and the number of probes that are left of it.
+    turn: Option<(Key, usize)>,
+}
+
+impl TurnQueue {
+    /// Adds a scan: to the front while it has the turn, otherwise to the end.
+    fn push(&mut self, key: Key) {
+        match self.turn {
+            Some((turn, left)) if turn == key && left > 0 => self.keys.push_front(key),
+            Some(_) | None => self.keys.push_back(key),
+        }
+    }
+
+    /// Removes the first scan, which launches one probe.
+    fn pop(&mut self) -> Option<Key> {
+        let key = self.keys.pop_front()?;
+        let left = match self.turn {
+            Some((turn, left)) if turn == key => left.checked_sub(1),
+            Some(_) | None => None,
+        };
+        self.turn = Some((key, left.unwrap_or(TURN_PROBES - 1)));
+        Some(key)
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct LaunchQueues {
-    ready: VecDeque<Key>,
-    starting: VecDeque<Key>,
+    ready: TurnQueue,
+    starting: TurnQueue,
     held: VecDeque<Key>,
-    /// The scan that has the turn, and the number of probes that are left of it.
-    turn: Option<(Key, usize)>,
     /// Whether the last launch came from `ready`.
     was_ready: bool,
     pace: StartPace,
@@ -48,10 +75,9 @@ impl LaunchQueues {
     /// Empty queues, for `capacity` probes in flight.
     pub(super) fn new(capacity: usize) -> Self {
         Self {
-            ready: VecDeque::new(),
-            starting: VecDeque::new(),
+            ready: TurnQueue::default(),
+            starting: TurnQueue::default(),
             held: VecDeque::new(),
-            turn: None,
             was_ready: false,
             pace: StartPace::new(capacity),
             monitor: DropMonitor::default(),
@@ -63,33 +89,23 @@ impl LaunchQueues {
         self.monitor.handle_begin(now, target);
     }
 
-    /// Adds a scan to its queue: to the front while it has the turn, otherwise to the end.
+    /// Adds a scan to its queue.
     pub(super) fn push(&mut self, key: Key, queue: LaunchQueue) {
-        let keys = match queue {
-            LaunchQueue::Ready => &mut self.ready,
-            LaunchQueue::Starting => &mut self.starting,
-        };
-        match self.turn {
-            Some((turn, left)) if turn == key && left > 0 => keys.push_front(key),
-            Some(_) | None => keys.push_back(key),
+        match queue {
+            LaunchQueue::Ready => self.ready.push(key),
+            LaunchQueue::Starting => self.starting.push(key),
         }
     }
 
     /// The scan that has the next turn.
     pub(super) fn poll_turn(&mut self, now: Instant) -> Option<(Key, LaunchQueue)> {
         let may_start = self.may_start(now);
-        let takes_starting = self.ready.is_empty() || self.was_ready && may_start;
-        let (key, queue) = match (takes_starting, may_start) {
-            (false, _) => (self.ready.pop_front()?, LaunchQueue::Ready),
-            (true, true) => (self.starting.pop_front()?, LaunchQueue::Starting),
-            (true, false) => return None,
-        };
-        let left = match self.turn {
-            Some((turn, left)) if turn == key => left.checked_sub(1),
-            Some(_) | None => None,
-        };
-        self.turn = Some((key, left.unwrap_or(TURN_PROBES - 1)));
-        Some((key, queue))
+        let takes_starting = self.ready.keys.is_empty() || self.was_ready && may_start;
+        match (takes_starting, may_start) {
+            (false, _) => self.ready.pop().map(|key| (key, LaunchQueue::Ready)),
+            (true, true) => self.starting.pop().map(|key| (key, LaunchQueue::Starting)),
+            (true, false) => None,
+        }
     }
 
     /// Whether the first probe of this target may start now. Otherwise the scan is held.
@@ -139,7 +155,7 @@ impl LaunchQueues {
         // At least one scan is released, because a trial may be due.
         let count = self.held.len().min(self.monitor.room().max(1));
         for key in self.held.drain(..count).rev() {
-            self.starting.push_front(key);
+            self.starting.keys.push_front(key);
         }
         verdict
     }
@@ -151,17 +167,17 @@ impl LaunchQueues {
 
     /// The number of scans without an answer that could launch now and wait for their turn.
     pub(super) fn starting(&self) -> usize {
-        self.starting.len()
+        self.starting.keys.len()
     }
 
     /// Whether a scan may launch now.
     pub(super) fn has_turn(&self, now: Instant) -> bool {
-        !self.ready.is_empty() || self.may_start(now)
+        !self.ready.keys.is_empty() || self.may_start(now)
     }
 
     /// The time at which the next scan without an answer may launch; `None` if there is none.
     pub(super) fn start_at(&self, now: Instant) -> Option<Instant> {
-        (!self.starting.is_empty()).then(|| self.pace.next_at(now))
+        (!self.starting.keys.is_empty()).then(|| self.pace.next_at(now))
     }
 
     /// The time at which the counters of local drops must be read; `None` while nothing depends on
@@ -171,12 +187,14 @@ impl LaunchQueues {
     }
 
     fn may_start(&self, now: Instant) -> bool {
-        !self.starting.is_empty() && self.pace.next_at(now) <= now
+        !self.starting.keys.is_empty() && self.pace.next_at(now) <= now
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// The scans that have the first 20 turns, if each of them wants to launch more probes.
@@ -196,5 +214,24 @@ mod tests {
         let expected = [[0; 8], [1; 8], [0; 8]].concat();
         assert_eq!(turns(2), expected[..20]);
         assert_eq!(turns(1), [0; 20]);
+    }
+
+    #[test]
+    fn scans_without_an_answer_do_not_prolong_the_turns_of_the_others() {
+        let (mut now, mut queues) = (Instant::now(), LaunchQueues::new(65_536));
+        let target = [192, 0, 2, 1].into();
+        for index in 0..4 {
+            let queue = if index < 2 { LaunchQueue::Ready } else { LaunchQueue::Starting };
+            queues.push(Key::from_parts(index, 1), queue);
+        }
+        let mut launches = [0; 4];
+        for _ in 0..400 {
+            now += Duration::from_secs(1); // the pace of scans without an answer permits a launch
+            let (key, queue) = queues.poll_turn(now).unwrap();
+            queues.handle_launch(now, queue, target, LaunchOrder::Further);
+            queues.push(key, queue);
+            launches[key.index()] += 1;
+        }
+        assert!(launches.iter().all(|count| (96..=104).contains(count)), "{launches:?}");
     }
 }

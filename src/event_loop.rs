@@ -71,6 +71,8 @@ pub struct EventLoop<K: Kernel> {
     full_ticks: u32,
     /// The ready list: sockets that have more work than one tick permits.
     ready: VecDeque<Key>,
+    /// The number of bytes that sockets of the present group may still send in this tick.
+    read_left: usize,
     /// The number of this tick, which wraps and is never 0. If a socket was last written in a tick
     /// with the same number, its next write is delayed by one tick, which is harmless.
     tick_number: NonZeroU8,
@@ -116,6 +118,7 @@ impl<K: Kernel> EventLoop<K> {
             engines: Engines::new(&core, kernel.now()),
             full_ticks: 0,
             ready: VecDeque::new(),
+            read_left: 0,
             tick_number: NonZeroU8::MIN,
             now: kernel.now(),
             pause: Pause::Start,
@@ -256,6 +259,7 @@ impl<K: Kernel> EventLoop<K> {
         self.handle_signals(now);
         self.engines.recheck(&mut self.kernel);
         self.report_probe_outcomes(now);
+        self.read_left = limits::READ_BYTES_PER_TICK;
         for ready in &readiness {
             match ready.token {
                 SIGNALS | STDOUT => {}
@@ -270,12 +274,16 @@ impl<K: Kernel> EventLoop<K> {
         self.engines.receive(&mut self.kernel, now);
         self.report_probe_outcomes(now);
         self.readiness = readiness;
+        self.read_left = limits::READ_BYTES_PER_TICK;
         for _ in 0..leftovers {
+            if self.read_left == 0 {
+                break;
+            }
             let Some(key) = self.ready.pop_front() else { break };
             let Some(entry) = self.sockets.entry(key) else { continue };
             entry.queue = QueuedIn::None;
             match entry.stage {
-                SocketStage::Stream | SocketStage::Datagrams => self.attend(key, now),
+                SocketStage::Stream | SocketStage::Datagrams => self.serve(key, now),
                 SocketStage::Connecting => {
                     if let Some(outcome) = self.kernel.connect_outcome(&entry.socket) {
                         self.finish_connect(key, outcome, now);
@@ -313,7 +321,9 @@ impl<K: Kernel> EventLoop<K> {
         }
     }
 
-    /// Stores the readiness of a socket that the poller has reported, and serves the socket.
+    /// Stores the readiness of a socket that the poller has reported, and serves the socket. It
+    /// waits for its turn on the ready list if it is there, or if the reported sockets have sent as
+    /// many bytes as one tick permits.
     fn handle_readiness(&mut self, key: Key, ready: &Readiness, now: Instant) {
         let Some(entry) = self.sockets.entry(key) else { return };
         if entry.stage == SocketStage::Connecting {
@@ -332,11 +342,10 @@ impl<K: Kernel> EventLoop<K> {
             entry.readable = true;
             entry.read_closed = true;
         }
-        self.attend(key, now);
-        if ready.is_read_closed && self.sockets.entry(key).is_some_and(|entry| entry.readable) {
-            // Bytes that the core does not accept yet may wait before the FIN, so the FIN is
-            // reported by an event of its own.
-            self.core.handle(Event::Hangup { socket: key }, now);
+        if entry.queue == QueuedIn::Ready || self.read_left == 0 {
+            self.push_ready(key);
+        } else {
+            self.serve(key, now);
         }
     }
 

@@ -32,10 +32,8 @@ pub const EMPTY_LINES_MAX: usize = 8;
 /// The number of bytes that one connection buffers unparsed while a head arrives: the whole head.
 /// While a request is answered, it buffers at most [`READ_BYTES_MAX`] of the bytes after it.
 pub const INPUT_BYTES_MAX: usize = HEAD_BYTES_MAX;
-/// The number of bytes that the event loop reads from a socket in one call. In one tick it reads a
-/// client at most twice: for an event, and for its turn on the ready list. Most requests are
-/// shorter. A long request is read and parsed piece by piece, so that a thousand of them delay
-/// other clients by some 40 ms.
+/// The number of bytes that the event loop reads from a socket in one call. Most requests are
+/// shorter. A long request is read and parsed piece by piece.
 pub const READ_BYTES_MAX: usize = 4 * 1024;
 /// The number of bytes that wait for the slow reader of a scan's answer. Beyond it, the rest of the
 /// answer is kept as sets of ports. A buffer doubles when it grows, so it takes less than twice
@@ -93,6 +91,10 @@ pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 pub const EVENTS_PER_TICK: usize = 256;
 /// The number of reads or writes for sockets on the ready list in one tick.
 pub const READY_PER_TICK: usize = 256;
+/// The number of bytes that are read in one tick from the sockets that the poller has reported, and
+/// again from those on the ready list. A client waits for the requests of others for one tick, and
+/// only clients with many or long requests wait for each other.
+pub const READ_BYTES_PER_TICK: usize = 8 * READ_BYTES_MAX;
 /// The number of connections accepted in one tick.
 pub const ACCEPTS_PER_TICK: usize = 64;
 /// The number of probes of ended scans that are given up in one tick. At some 0.5 µs each this

@@ -1,8 +1,10 @@
 //! Reads from and writes to the sockets of clients and DNS queries.
 //!
-//! In one tick, a socket is written at most once, and read at most twice: for an event, and for its
-//! turn on the ready list. Therefore a client that sends requests without pause does not delay the
-//! others. A socket with more work is put on the ready list or into backoff.
+//! In one tick, a socket is written at most once, and read at most once: for an event, or for its
+//! turn on the ready list. Each of the two groups may read `READ_BYTES_PER_TICK`; the other sockets
+//! wait on the ready list. Therefore clients that send requests without pause, or long ones, delay
+//! each other, but not a client whose request has just arrived. A socket with more work is put on
+//! the ready list or into backoff.
 
 use std::time::Instant;
 
@@ -20,6 +22,16 @@ impl<K: Kernel> EventLoop<K> {
         {
             entry.queue = QueuedIn::Ready;
             self.ready.push_back(key);
+        }
+    }
+
+    /// Serves a socket whose readiness was reported, or whose turn on the ready list has come.
+    pub(super) fn serve(&mut self, key: Key, now: Instant) {
+        self.attend(key, now);
+        if self.sockets.entry(key).is_some_and(|entry| entry.read_closed && entry.readable) {
+            // Bytes that the core does not accept yet may wait before the FIN, so the FIN is
+            // reported by an event of its own.
+            self.core.handle(Event::Hangup { socket: key }, now);
         }
     }
 
@@ -83,6 +95,7 @@ impl<K: Kernel> EventLoop<K> {
         let wanted = self.core.bytes_wanted(key).min(self.buffer.len());
         match self.kernel.read(&entry.socket, &mut self.buffer[..wanted]) {
             IoStep::Done(count) => {
+                self.read_left = self.read_left.saturating_sub(count);
                 // A read that returned fewer bytes than requested has emptied the stream
                 // (epoll(7)); only a FIN may follow. A read of a datagram socket returns one
                 // datagram, and others may wait.

@@ -105,6 +105,39 @@ fn a_flooding_client_starves_neither_a_scan_nor_the_timers() {
     assert!(world.now - world.origin < 2 * SECOND);
 }
 
+/// Our bug: a tick read from every client that had sent something, so a thousand long requests
+/// delayed each other client by 160 ms.
+#[test]
+fn a_tick_reads_few_of_many_floods_and_serves_a_new_client_at_once() {
+    let shares = Shares { connections: 64, lookups: 4, probes: scenario::probes(50) };
+    let mut world = Simulation::new(1, scenario::options(shares));
+    let flooders: Vec<usize> = (0..40)
+        .map(|_| {
+            let target = format!("/healthz?{}", "a".repeat(7_000));
+            let long = Request::get(&target, "", Expected::Status(vec![400]));
+            let mut flooder = Client::new(vec![long; 20]);
+            flooder.order = Order::Pipelined;
+            flooder.leave_when_answered = None;
+            world.add_client(Duration::ZERO, flooder)
+        })
+        .collect();
+    let read = |world: &Simulation| -> usize {
+        flooders.iter().map(|it| world.clients[*it].delivered).sum()
+    };
+    // The first read of each client follows its accept.
+    (0..5).for_each(|_| assert!(world.step()));
+    let newcomer = world.add_client(Duration::ZERO, Client::new(vec![Request::healthz()]));
+    for tick in 0..20 {
+        let before = read(&world);
+        assert!(world.step());
+        let count = read(&world) - before;
+        assert!(count <= 18 * limits::READ_BYTES_MAX, "one tick read {count} bytes");
+        assert!(tick < 3 || statuses(&world, newcomer) == [200], "the new client waits");
+    }
+    world.run_for(SECOND);
+    assert!(flooders.iter().all(|it| world.clients[*it].responses.len() == 20));
+}
+
 /// mio #219: a stale event reaches the next owner of a slot.
 #[test]
 fn a_stale_event_does_not_reach_the_next_owner_of_its_slot() {

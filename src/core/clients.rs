@@ -128,7 +128,7 @@ impl Clients {
     pub(super) fn accept(&mut self, now: Instant, peer: Option<SocketAddr>, socket: Key) -> Key {
         if self.is_full() {
             self.eviction.handle_evicted();
-            if let Some(key) = self.evictable() {
+            for key in self.evictable(1) {
                 self.close(key, CloseReason::Evicted);
             }
         }
@@ -146,8 +146,8 @@ impl Clients {
             return;
         }
         let full_len = self.table.len();
-        for _ in 0..self.eviction.handle_accept_backlog() {
-            let Some(key) = self.evictable() else { break };
+        let count = self.eviction.handle_accept_backlog();
+        for key in self.evictable(count) {
             self.close(key, CloseReason::Evicted);
         }
         if self.table.len() < full_len {
@@ -350,7 +350,7 @@ impl Clients {
     /// Whether another connection may be accepted.
     pub(super) fn has_room(&self) -> bool {
         if self.is_full() {
-            self.eviction.is_permitted() && self.evictable().is_some()
+            self.eviction.is_permitted() && self.candidates().any(|it| self.eviction.is_due(&it))
         } else {
             self.table.len() + self.closing_len < self.connections_max
         }
@@ -392,9 +392,10 @@ impl Clients {
         self.table.iter().filter(|(_, client)| client.scan().is_some()).count()
     }
 
-    /// The client that would be closed to make room for another connection, if any may be closed.
-    pub(super) fn evictable(&self) -> Option<Key> {
-        self.eviction.evictable(self.candidates())
+    /// The clients that would be closed to make room for `count` other connections, as far as any
+    /// may be closed.
+    pub(super) fn evictable(&self, count: usize) -> Vec<Key> {
+        self.eviction.evictable(count, self.candidates())
     }
 
     /// Keeps the bytes that wait for readers within their bound before `bytes` more are queued: the

@@ -81,11 +81,20 @@ impl Eviction {
         self.ahead
     }
 
-    /// The client to be closed first, if any may be closed by now.
-    pub(super) fn evictable(&self, candidates: impl Iterator<Item = Candidate>) -> Option<Key> {
-        let now = self.ticked_at?;
-        let first = candidates.min().filter(|it| it.evictable_at <= now);
-        first.map(|candidate| candidate.client)
+    /// Whether this candidate may be closed by now.
+    pub(super) fn is_due(&self, candidate: &Candidate) -> bool {
+        self.ticked_at.is_some_and(|now| candidate.evictable_at <= now)
+    }
+
+    /// The first `count` clients to be closed, of those that may be closed by now.
+    pub(super) fn evictable(
+        &self,
+        count: usize,
+        candidates: impl Iterator<Item = Candidate>,
+    ) -> Vec<Key> {
+        let mut due: Vec<Candidate> = candidates.filter(|it| self.is_due(it)).collect();
+        due.sort_unstable();
+        due.into_iter().take(count).map(|candidate| candidate.client).collect()
     }
 
     /// The time at which the first client may be closed, if it is in the future.
@@ -180,11 +189,11 @@ mod tests {
         let up = now + 2 * SILENCE_GRACE_PER_PLACE;
         assert_eq!(core.responder.clients().next_evictable_at(now), Some(up));
         tick(&mut core, up - Duration::from_nanos(1));
-        assert_eq!(core.responder.clients().evictable(), None);
+        assert_eq!(core.responder.clients().evictable(1), []);
         tick(&mut core, up);
         assert_eq!(
-            core.responder.clients().evictable(),
-            Some(first),
+            core.responder.clients().evictable(1),
+            [first],
             "the first client is the one to evict"
         );
         assert!(core.wants_connections());

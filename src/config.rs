@@ -177,7 +177,7 @@ pub fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> Vec<Unkno
         .filter(|name| FLAGS.iter().all(|flag| flag.variable() != *name))
         .map(|name| UnknownVariable { nearest: nearest_variable(&name), name })
         .collect();
-    unknown.sort_by(|one, other| one.name.cmp(&other.name));
+    unknown.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     unknown
 }
 

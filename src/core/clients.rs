@@ -22,7 +22,7 @@ use crate::conn::reason::CloseReason;
 use crate::conn::{Conn, Step};
 use crate::event::Action;
 use crate::http::{Refusal, Request, Response};
-use crate::limits::LAST_ANSWERS_PER_TICK;
+use crate::limits::{ANSWER_BYTES_WAITING_MAX, LAST_ANSWERS_PER_TICK};
 use crate::scan::request::ScanRequest;
 use crate::scan::stored::StoredScan;
 use crate::scan::summary::OpenRtt;
@@ -395,15 +395,17 @@ impl Clients {
     /// The clients that would be closed to make room for `count` other connections, as far as any
     /// may be closed.
     pub(super) fn evictable(&self, count: usize) -> Vec<Key> {
-        self.eviction.evictable(count, self.candidates())
+        self.eviction.evictable(count, self.candidates().collect())
     }
 
     /// Keeps the bytes that wait for readers within their bound before `bytes` more are queued: the
     /// clients that have lagged longest are closed.
     pub(super) fn make_room(&mut self, bytes: usize) {
         let pending = self.table.iter().map(|(_, client)| client.pending_bytes()).sum::<usize>();
-        for key in Eviction::laggards(bytes + pending, self.candidates()) {
-            self.close(key, CloseReason::Stalled);
+        if bytes + pending > ANSWER_BYTES_WAITING_MAX {
+            for key in Eviction::laggards(bytes + pending, self.candidates().collect()) {
+                self.close(key, CloseReason::Stalled);
+            }
         }
     }
 

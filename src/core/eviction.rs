@@ -87,14 +87,10 @@ impl Eviction {
     }
 
     /// The first `count` clients to be closed, of those that may be closed by now.
-    pub(super) fn evictable(
-        &self,
-        count: usize,
-        candidates: impl Iterator<Item = Candidate>,
-    ) -> Vec<Key> {
-        let mut due: Vec<Candidate> = candidates.filter(|it| self.is_due(it)).collect();
-        due.sort_unstable();
-        due.into_iter().take(count).map(|candidate| candidate.client).collect()
+    pub(super) fn evictable(&self, count: usize, mut candidates: Vec<Candidate>) -> Vec<Key> {
+        candidates.sort_unstable();
+        let due = candidates.iter().take(count).filter(|it| self.is_due(it));
+        due.map(|candidate| candidate.client).collect()
     }
 
     /// The time at which the first client may be closed, if it is in the future.
@@ -107,17 +103,10 @@ impl Eviction {
 
     /// The clients to be closed so that `waiting` bytes are reduced to
     /// [`ANSWER_BYTES_WAITING_MAX`]: those that have lagged longest.
-    pub(super) fn laggards(
-        mut waiting: usize,
-        candidates: impl Iterator<Item = Candidate>,
-    ) -> Vec<Key> {
-        if waiting <= ANSWER_BYTES_WAITING_MAX {
-            return Vec::new();
-        }
-        let mut laggards: Vec<Candidate> = candidates.filter(|it| it.pending_bytes > 0).collect();
-        laggards.sort_unstable();
+    pub(super) fn laggards(mut waiting: usize, mut candidates: Vec<Candidate>) -> Vec<Key> {
+        candidates.sort_unstable();
         let mut closed = Vec::new();
-        for laggard in laggards {
+        for laggard in candidates.iter().filter(|it| it.pending_bytes > 0) {
             if waiting <= ANSWER_BYTES_WAITING_MAX {
                 break;
             }

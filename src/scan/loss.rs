@@ -310,8 +310,9 @@ impl LossMeter {
     /// [`LossMeter::handle_pass_end`].
     pub fn begin_pass(&mut self, responding: u32, extent: Extent) -> &[Stretch] {
         let factor = f64::from(responding) + 1.0;
-        self.finished.sort_by(|a, b| {
-            (a.share * a.silence_probability).total_cmp(&(b.share * b.silence_probability))
+        self.finished.sort_unstable_by(|a, b| {
+            let missed = |it: &Stretch| it.share * it.silence_probability;
+            missed(a).total_cmp(&missed(b)).then(a.first.cmp(&b.first))
         });
         let mut rest = 0.0;
         let kept = self.finished.iter().take_while(|stretch| {
@@ -323,7 +324,8 @@ impl LossMeter {
             Extent::Doubtful => kept.count(),
         };
         self.previous = self.finished.split_off(kept);
-        self.previous.sort_by_key(|stretch| (stretch.group == Group::Other, stretch.first));
+        self.previous
+            .sort_unstable_by_key(|stretch| (stretch.group == Group::Other, stretch.first));
         self.previous.dedup_by(|other, first| first.absorb_popular(other));
         &self.previous
     }

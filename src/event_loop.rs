@@ -21,12 +21,12 @@ mod contract;
 mod engines;
 mod log;
 mod probe;
+mod ready_list;
 mod socket_io;
 mod sockets;
 mod stdout;
 mod syn_engine;
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
@@ -37,6 +37,7 @@ use self::contract::Contract;
 use self::engines::Engines;
 use self::log::LogQueue;
 use self::probe::{ProbeOutcome, ProbeRequest};
+use self::ready_list::ReadyList;
 use self::sockets::{QueuedIn, SocketStage, SocketTable};
 use self::stdout::{STDOUT, Stdout};
 use crate::core::Core;
@@ -69,9 +70,8 @@ pub struct EventLoop<K: Kernel> {
     /// The number of consecutive ticks in which the poller reported `EVENTS_PER_TICK` events, so
     /// that further events may wait.
     full_ticks: u32,
-    /// The ready list: sockets that have more work than one tick permits.
-    ready: VecDeque<Key>,
-    /// The number of bytes that sockets of the present group may still send in this tick.
+    ready: ReadyList,
+    /// The number of bytes that may still be read from the present group of sockets in this tick.
     read_left: usize,
     /// The number of this tick, which wraps and is never 0. If a socket was last written in a tick
     /// with the same number, its next write is delayed by one tick, which is harmless.
@@ -117,7 +117,7 @@ impl<K: Kernel> EventLoop<K> {
             sockets: SocketTable::new(),
             engines: Engines::new(&core, kernel.now()),
             full_ticks: 0,
-            ready: VecDeque::new(),
+            ready: ReadyList::default(),
             read_left: 0,
             tick_number: NonZeroU8::MIN,
             now: kernel.now(),
@@ -279,7 +279,7 @@ impl<K: Kernel> EventLoop<K> {
             if self.read_left == 0 {
                 break;
             }
-            let Some(key) = self.ready.pop_front() else { break };
+            let Some(key) = self.ready.pop() else { break };
             let Some(entry) = self.sockets.entry(key) else { continue };
             entry.queue = QueuedIn::None;
             match entry.stage {
@@ -342,8 +342,8 @@ impl<K: Kernel> EventLoop<K> {
             entry.readable = true;
             entry.read_closed = true;
         }
-        if entry.queue == QueuedIn::Ready || self.read_left == 0 {
-            self.push_ready(key);
+        if self.read_left == 0 || entry.queue == QueuedIn::Ready {
+            self.push_new(key);
         } else {
             self.serve(key, now);
         }

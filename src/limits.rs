@@ -91,9 +91,9 @@ pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 pub const EVENTS_PER_TICK: usize = 256;
 /// The number of reads or writes for sockets on the ready list in one tick.
 pub const READY_PER_TICK: usize = 256;
-/// The number of bytes that are read in one tick from the sockets that the poller has reported, and
-/// again from those on the ready list. A client waits for the requests of others for one tick, and
-/// only clients with many or long requests wait for each other.
+/// The number of bytes that are read in one tick from each group of sockets: those that the poller
+/// has reported, those on the ready list, and those of accepted clients. Therefore clients with
+/// many or long requests wait for each other, and other clients wait for one tick.
 pub const READ_BYTES_PER_TICK: usize = 8 * READ_BYTES_MAX;
 /// The number of connections accepted in one tick.
 pub const ACCEPTS_PER_TICK: usize = 64;

@@ -16,6 +16,7 @@ impl<K: Kernel> EventLoop<K> {
             return;
         }
         let mut budget = limits::ACCEPTS_PER_TICK;
+        self.read_left = limits::READ_BYTES_PER_TICK;
         let (mut all_blocked, mut has_accepted_none) = (true, true);
         for index in 0..self.listeners.len() {
             loop {
@@ -83,11 +84,13 @@ impl<K: Kernel> EventLoop<K> {
         let is_registered = self.register(key, &socket);
         self.sockets.insert(key, socket, SocketStage::Stream);
         if let Some(entry) = self.sockets.entry(key) {
-            // Most clients have already sent their request, and the poller would report it only in
-            // the next tick.
+            // Most clients have already sent their request. The poller reports it, but only in the
+            // next tick.
             entry.readable = true;
             entry.is_registered = is_registered;
         }
-        self.attend(key, now);
+        if self.read_left > 0 || !is_registered {
+            self.attend(key, now);
+        }
     }
 }

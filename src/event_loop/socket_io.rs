@@ -1,10 +1,9 @@
 //! Reads from and writes to the sockets of clients and DNS queries.
 //!
 //! In one tick, a socket is written at most once, and read at most once: for an event, or for its
-//! turn on the ready list. Each of the two groups may read `READ_BYTES_PER_TICK`; the other sockets
-//! wait on the ready list. Therefore clients that send requests without pause, or long ones, delay
-//! each other, but not a client whose request has just arrived. A socket with more work is put on
-//! the ready list or into backoff.
+//! turn on the ready list. `READ_BYTES_PER_TICK` limits what is read for events, and again for
+//! turns; the other sockets wait on the ready list. A socket with more work is put on the ready
+//! list or into backoff.
 
 use std::time::Instant;
 
@@ -15,14 +14,24 @@ use crate::kernel::{IoStep, Kernel};
 use crate::slots::Key;
 
 impl<K: Kernel> EventLoop<K> {
-    /// Puts a socket on the ready list, unless it is there or in backoff.
+    /// Puts a socket on the ready list that was served and has more work, unless it is there or in
+    /// backoff.
     pub(super) fn push_ready(&mut self, key: Key) {
-        if let Some(entry) = self.sockets.entry(key)
-            && entry.queue == QueuedIn::None
-        {
-            entry.queue = QueuedIn::Ready;
-            self.ready.push_back(key);
+        if self.begin_queue(key) {
+            self.ready.push_old(key);
         }
+    }
+
+    /// Puts a socket on the ready list that was not served, unless it is there or in backoff.
+    pub(super) fn push_new(&mut self, key: Key) {
+        if self.begin_queue(key) {
+            self.ready.push_new(key);
+        }
+    }
+
+    fn begin_queue(&mut self, key: Key) -> bool {
+        let entry = self.sockets.entry(key).filter(|entry| entry.queue == QueuedIn::None);
+        entry.map(|entry| entry.queue = QueuedIn::Ready).is_some()
     }
 
     /// Serves a socket whose readiness was reported, or whose turn on the ready list has come.

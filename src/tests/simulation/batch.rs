@@ -213,6 +213,8 @@ pub(crate) fn run_interrupted(seed: u64) {
         Cut::Write(_, PrintFailure::ReaderGone) if has_failed(&printed) => [1; 2],
         // A target may have failed before the reader closed the pipe.
         Cut::Write(_, PrintFailure::ReaderGone) => [0, whole_code],
+        // The batch may have been complete already.
+        Cut::Interrupt(_) | Cut::Interrupts(..) if printed.text == whole.text => [1, whole_code],
         Cut::Interrupt(_) | Cut::Interrupts(..) if is_interrupted => [1; 2],
         Cut::Interrupt(_) | Cut::Interrupts(..) => [whole_code; 2],
     };

@@ -197,7 +197,10 @@ impl Kernel for World {
     }
 
     fn has_client(&mut self, Listener: &Listener) -> bool {
-        !self.backlog.is_empty()
+        let is_waiting = !self.backlog.is_empty();
+        // The core may now close a client for the one that waits.
+        self.was_full |= is_waiting && self.open().0 >= self.shares.connections;
+        is_waiting
     }
 
     fn close_listener(&mut self, Listener: Listener) {

@@ -10,8 +10,8 @@
 //! The modules from top to bottom; each imports only modules after it in this list, which a test
 //! checks: `batch_run`, `responder`, `shutdown`, `clients`, `client`, `streams`, `eviction`,
 //! `announcement`, `telemetry`, `pending_request`, `jobs`, `sockets`, `accept`, `job_outcome`,
-//! `job`, `schedulers`, `scheduler`, `stale`, `launch_queues`, `start_pace`, `running`,
-//! `drop_monitor`, `admission`, `options`.
+//! `job`, `schedulers`, `scheduler`, `stale`, `launch_queues`, `shared_pace`, `start_pace`,
+//! `running`, `drop_monitor`, `admission`, `options`.
 //!
 //! Invariants (`check_invariants`): the number of taken shares of the quota equals the number of
 //! scans for clients; everything in flight has a key; after a flush no deadline is due.
@@ -34,6 +34,7 @@ mod responder;
 mod running;
 mod scheduler;
 mod schedulers;
+mod shared_pace;
 mod shutdown;
 mod sockets;
 mod stale;

@@ -33,6 +33,7 @@ pub mod rtt;
 mod silent_pace;
 pub mod stored;
 pub mod summary;
+pub mod sweep;
 mod timing;
 
 use std::net::SocketAddr;
@@ -53,6 +54,7 @@ use pings::{Pings, ResponderKind};
 use plan::Plan;
 use probes::{Probe, ProbeId, Probes};
 use rtt::Rtt;
+use sweep::Sweep;
 use timing::PING_DELAY_MAX;
 
 /// A probe that starts.
@@ -106,6 +108,7 @@ pub struct Scan {
     ledger: Ledger,
     rtt: Rtt,
     loss: LossMeter,
+    sweep: Sweep,
     /// The congestion control; `None` for few ports, whose SYNs any path carries at any rate.
     controller: Option<Box<Controller>>,
     /// The number of probes that the scheduler permits in flight.
@@ -153,6 +156,7 @@ impl Scan {
             ledger: Ledger::new(plan.ports.clone()),
             rtt: Rtt::default(),
             loss: LossMeter::default(),
+            sweep: Sweep::default(),
             controller: is_paced.then(|| Box::new(Controller::new(now, plan.ports.len()))),
             allowance: 0,
             retried: 0,
@@ -339,11 +343,6 @@ impl Scan {
     /// Whether the scan has not ended yet.
     pub const fn is_running(&self) -> bool {
         matches!(self.state, ScanState::Pass(_))
-    }
-
-    /// Whether at least one exchange (a SYN and its answer) was lost.
-    pub fn loss_suspected(&self) -> bool {
-        self.loss.has_lost()
     }
 
     /// The share of exchanges that were lost, 0 to 1; `None` if it is unknown: no port answered

@@ -1,9 +1,11 @@
 //! The queues of scans that may launch a probe. Scans take turns of up to [`TURN_PROBES`] probes.
 //!
 //! A scan that received an answer, or whose target is this machine, has a pace of its own. Scans
-//! without any answer yet share one pace ([`StartPace`]). Of these, a scan whose first probe needs
-//! an entry of a full neighbour table is held until there are free entries ([`DropMonitor`]). This
-//! module never examines a scan: `scheduler` drives it and knows what the keys stand for.
+//! without any answer yet share one pace ([`StartPace`]), and all scans share another one if many
+//! of them lose packets ([`SharedPace`]). If the first probe of a scan needs an entry of a full
+//! neighbour table, the scan is held until there are free entries ([`DropMonitor`]). This module
+//! never examines a scan, except for its exchanges: `scheduler` drives it and knows what the keys
+//! stand for.
 //!
 //! Invariant: a key is in at most one queue.
 
@@ -12,8 +14,12 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::drop_monitor::{DropMonitor, DropVerdict, LaunchOrder};
+use super::shared_pace::SharedPace;
 use super::start_pace::{Arrival, StartPace};
 use crate::event::local_drops::LocalDrops;
+use crate::scan::Scan;
+use crate::scan::stored::StoredScan;
+use crate::scan::sweep::SweepLoss;
 use crate::slots::Key;
 
 /// The maximum number of probes in one turn: as many as a scan without an answer sends at once
@@ -68,6 +74,7 @@ pub(super) struct LaunchQueues {
     /// Whether the last launch came from `ready`.
     was_ready: bool,
     pace: StartPace,
+    shared: SharedPace,
     monitor: DropMonitor,
 }
 
@@ -80,6 +87,7 @@ impl LaunchQueues {
             held: VecDeque::new(),
             was_ready: false,
             pace: StartPace::new(capacity),
+            shared: SharedPace::new(),
             monitor: DropMonitor::default(),
         }
     }
@@ -99,6 +107,9 @@ impl LaunchQueues {
 
     /// The scan that has the next turn.
     pub(super) fn poll_turn(&mut self, now: Instant) -> Option<(Key, LaunchQueue)> {
+        if self.shared.next_at(now) > now {
+            return None;
+        }
         let may_start = self.may_start(now);
         let takes_starting = self.ready.keys.is_empty() || self.was_ready && may_start;
         match (takes_starting, may_start) {
@@ -126,6 +137,7 @@ impl LaunchQueues {
         order: LaunchOrder,
     ) {
         self.was_ready = queue == LaunchQueue::Ready;
+        self.shared.handle_launch(now);
         if queue == LaunchQueue::Starting {
             self.pace.handle_sent(now);
         }
@@ -135,6 +147,27 @@ impl LaunchQueues {
     /// A scan received its first answer.
     pub(super) fn handle_answer(&mut self, arrival: Arrival) {
         self.pace.handle_answer(arrival);
+        self.shared.handle_first_answer();
+    }
+
+    /// This scan has ended, and `running` are left.
+    pub(super) const fn handle_end(&mut self, scan: &StoredScan, running: usize) {
+        if running == 0 {
+            self.shared = SharedPace::new();
+        } else if !scan.has_answer() {
+            self.shared.handle_silent_end();
+        }
+    }
+
+    /// Judges the exchanges of one of `running` scans that have ended.
+    pub(super) fn take_exchanges(&mut self, now: Instant, scan: &mut Scan, running: usize) {
+        let exchanges = scan.take_exchanges(self.shared.counted_from());
+        self.shared.handle_exchanges(now, exchanges, running);
+    }
+
+    /// The loss that a scan without an answer must expect.
+    pub(super) fn sweep_loss(&self) -> SweepLoss {
+        self.shared.sweep_loss()
     }
 
     /// Whether the counters of local drops are to be read now.
@@ -172,12 +205,17 @@ impl LaunchQueues {
 
     /// Whether a scan may launch now.
     pub(super) fn has_turn(&self, now: Instant) -> bool {
-        !self.ready.keys.is_empty() || self.may_start(now)
+        self.launch_at(now).is_some_and(|at| at <= now)
     }
 
-    /// The time at which the next scan without an answer may launch; `None` if there is none.
-    pub(super) fn start_at(&self, now: Instant) -> Option<Instant> {
-        (!self.starting.keys.is_empty()).then(|| self.pace.next_at(now))
+    /// The time at which the next scan may launch; `None` if there is none.
+    pub(super) fn launch_at(&self, now: Instant) -> Option<Instant> {
+        let at = match (self.ready.keys.is_empty(), self.starting.keys.is_empty()) {
+            (false, _) => now,
+            (true, false) => self.pace.next_at(now),
+            (true, true) => return None,
+        };
+        Some(at.max(self.shared.next_at(now)))
     }
 
     /// The time at which the counters of local drops must be read; `None` while nothing depends on

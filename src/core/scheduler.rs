@@ -132,6 +132,7 @@ impl Scheduler {
         }
         let was_answered = scan.has_answer();
         let (job, finding) = (*job, scan.handle_outcome(now, probe, outcome));
+        self.queues.take_exchanges(now, scan, self.running);
         if !was_answered && scan.has_answer() {
             self.queues.handle_answer(Arrival::of_first_answer(scan));
         }
@@ -305,7 +306,7 @@ impl Scheduler {
         }
         // While the budget is used up, only the end of a probe, or the budget's own deadline, lets
         // a scan continue.
-        let start = self.queues.start_at(now).filter(|_| self.may_launch(now));
+        let start = self.queues.launch_at(now).filter(|_| self.may_launch(now));
         let reading = self.queues.reading_at(now);
         let division = self.wants_division.then(|| self.division_at(now));
         let budget = self.budget.deadline(now);
@@ -372,6 +373,7 @@ impl Scheduler {
             return;
         }
         let scan = running.scan.restore();
+        scan.set_sweep_loss(self.queues.sweep_loss());
         scan.handle_timeout(now);
         while self.closes_left > 0
             && let Some(probe) = scan.poll_expired(now)
@@ -380,6 +382,7 @@ impl Scheduler {
             self.in_flight -= 1;
             forget(probe);
         }
+        self.queues.take_exchanges(now, scan, self.running);
         if scan.is_running() {
             self.wake(now, key);
         } else {
@@ -466,6 +469,7 @@ impl Scheduler {
         let running = running_mut(&mut self.scans, key);
         assert!(!running.scan.is_running(), "a scan retires after its end");
         self.running -= 1;
+        self.queues.handle_end(&running.scan, self.running);
         self.demand -= std::mem::take(&mut running.need);
         self.granted -= std::mem::take(&mut running.allowance);
         if let Some(at) = running.armed.take() {

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use super::order::Group;
 use super::pings::PingResult;
+use super::sweep::Exchanges;
 
 /// The initial length of a bin of time. It is doubled whenever [`BINS_MAX`] bins are not enough.
 const BIN: Duration = Duration::from_millis(250);
@@ -169,6 +170,10 @@ pub struct LossMeter {
     /// The pings with the weight of the ports that they represent, without themselves.
     while_sending: Bin,
     has_answer: bool,
+    /// The exchanges that have ended since [`LossMeter::take_exchanges`].
+    ended: Exchanges,
+    /// The time from which on exchanges count in `ended`, from the start of the scan.
+    counted_from: Duration,
     /// The stretches of earlier passes that this pass probes again, in ascending order.
     previous: Vec<Stretch>,
     /// The index in `previous` of the stretch that contains the port probed last.
@@ -187,6 +192,8 @@ impl Default for LossMeter {
             pings: 0,
             while_sending: Bin::default(),
             has_answer: false,
+            ended: Exchanges::default(),
+            counted_from: Duration::ZERO,
             previous: Vec::new(),
             cursor: 0,
             current: Vec::new(),
@@ -228,6 +235,16 @@ impl LossMeter {
     /// An answer arrived to this exchange.
     pub fn handle_answer(&mut self, exchange: AnsweredExchange) {
         self.has_answer = true;
+        // If a pass has one exchange, another one follows in the next pass.
+        let AnsweredExchange { number, exchanges_max, .. } = exchange;
+        self.count_ended(
+            exchange.sent_at,
+            u32::from(number < exchanges_max || exchanges_max == 1),
+            0,
+        );
+        if let Some(before) = exchange.previous_sent_at {
+            self.count_ended(before, 0, 1);
+        }
         if exchange.number < exchange.exchanges_max {
             self.bin(exchange.sent_at).add(1, 0);
         }
@@ -242,6 +259,7 @@ impl LossMeter {
         let before = self.previous.iter().find(|it| it.contains(port, group));
         if let Some(stretch) = before.copied() {
             self.bin(stretch.probed_at + last).add(0, 1);
+            self.count_ended(stretch.probed_at + last, 0, 1);
         }
     }
 
@@ -266,9 +284,27 @@ impl LossMeter {
             PingResult::Answered => 0,
             PingResult::Lost => syns,
         };
+        // A ping that represents no other SYN was sent after a burst, and shows only a loss.
+        if syns > 1 || lost > 0 {
+            self.count_ended(sent_at, 1, lost.min(1));
+        }
         self.bin(sent_at).add(syns, lost);
         self.pings += 1;
         self.while_sending.add(syns - 1, 0);
+    }
+
+    /// The exchanges that have ended since the last call. From now on only those count that begin
+    /// the time `counted_from` after the start of the scan, or later.
+    pub fn take_exchanges(&mut self, counted_from: Duration) -> Exchanges {
+        self.counted_from = counted_from;
+        std::mem::take(&mut self.ended)
+    }
+
+    fn count_ended(&mut self, sent_at: Duration, known: u32, lost: u32) {
+        if sent_at >= self.counted_from {
+            self.ended.known += known;
+            self.ended.lost += lost;
+        }
     }
 
     /// A pass has ended. The SYNs to a silent port were sent at the times `exchanges` after the

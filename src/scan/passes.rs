@@ -205,6 +205,9 @@ impl Scan {
     /// The number of samples without loss after which pass `number`, in which each silent port had
     /// `exchanges` exchanges, has missed nothing.
     fn samples_min(&self, number: u32, exchanges: u32) -> SamplesMin {
+        if self.sweep.is_lossy() {
+            return SamplesMin::Any(u32::MAX);
+        }
         let is_first_auto = number == 0 && self.plan.options.timeout == Timeout::Auto;
         if !self.measures_loss() && !is_first_auto {
             return SamplesMin::None;
@@ -230,6 +233,9 @@ impl Scan {
             Retries::Exactly(passes) => ended.number < u32::from(passes),
             Retries::Auto => {
                 let number = ended.number;
+                if !self.has_answer() {
+                    return self.wants_pass_without_answer(number, self.exchanges_of_last_pass);
+                }
                 let is_unanswered = ended.answered == 0 && !ended.has_ping_answer;
                 self.unanswered_passes = match self.unanswered_passes {
                     _ if !is_unanswered => None,

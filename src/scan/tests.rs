@@ -3,6 +3,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
 use super::pings::{PingEvent, PingResult, PingWeight};
+use super::sweep::SweepLoss;
 use super::timing::{CHECK_INTERVAL, CHECKS_MISSED_MAX};
 use super::*;
 use crate::host::Family;
@@ -544,6 +545,27 @@ fn open_ports_that_miss_more_syns_than_closed_ports_are_all_found() {
     assert!(run.scan.loss_suspected());
     let passes = run.launches.iter().filter(|(_, port)| *port == 1).count();
     assert_eq!(passes, 8, "the passes end after two that find no open port");
+}
+
+/// A regression test: many targets behind one link lost all their exchanges, and were reported as
+/// certainly silent.
+#[test]
+fn a_silent_target_is_probed_again_while_other_targets_lose_exchanges() {
+    let options = ScanOptions { retries: Retries::Auto, ..OPTIONS };
+    for (loss, responding, passes) in
+        [(0.0, 1.0, 1), (0.05, 1.0, 2), (0.5, 1.0, 7), (0.5, 0.01, 1), (1.0, 1.0, 9)]
+    {
+        let mut run = Run::new(Plan { options, ..plan(3) });
+        run.scan.set_sweep_loss(SweepLoss { loss, responding });
+        run.finish(|_, _| SILENT);
+        assert_eq!(run.launches.len(), 3 * passes, "{loss}, {responding}");
+        assert_eq!(run.counts(), [0, 0, 3, 0, 0]);
+        assert_eq!((run.scan.loss(), run.scan.loss_suspected()), (None, passes > 1));
+    }
+    let mut run = Run::new(Plan { options, ..plan(3) });
+    run.scan.set_sweep_loss(SweepLoss { loss: 0.5, responding: 1.0 });
+    run.finish(|port, nth| if port == 2 && nth == 2 { REFUSED } else { SILENT });
+    assert_eq!(run.counts(), [0, 1, 2, 0, 0]);
 }
 
 /// A regression test: the limit of a router once seemed to be an outage of the host, and each

@@ -1,0 +1,282 @@
+//! The rate of all scans together, if many of them lose packets.
+//!
+//! Each scan adapts to the path of its target (`scan::congestion`). The scans of a list of targets
+//! can exceed a common link together although each of them is slow, so this module judges the
+//! exchanges of all scans. An exchange has no weight here: one lossy path among many says little.
+//! If more exchanges are lost than usual, all launches are limited to a part of their rate as an
+//! experiment. If the loss falls, the limit stays, and grows while the loss stays low. Otherwise
+//! the loss does not depend on the rate, and the limit ends. `launch_queues` drives this module.
+//!
+//! Invariant: the limit is at least [`RATE_MIN`].
+
+use std::time::{Duration, Instant};
+
+use crate::pacer::TokenBucket;
+use crate::scan::sweep::{Exchanges, SweepLoss};
+
+/// The minimum number of running scans of which the loss is judged.
+const SCANS_MIN: usize = 8;
+/// The minimum number of exchanges that are judged together.
+const EXCHANGES_MIN: u32 = 24;
+/// The minimum time in which the exchanges that are judged together end.
+const WINDOW_MIN: Duration = Duration::from_millis(500);
+/// The minimum time of an experiment: a lost SYN is answered when it is repeated after a second.
+const TRIAL_MIN: Duration = Duration::from_millis(1_500);
+/// The limit in SYNs per second down to which an experiment continues if the loss does not fall.
+const TRIAL_RATE_MIN: f64 = 500.0;
+/// The part of the highest rate that is kept from one window to the next: losses are known late.
+const PEAK_KEPT: f64 = 0.8;
+/// The usual loss that is assumed before the first experiment.
+const LOSS_USUAL: f64 = 0.05;
+/// The excess over the usual loss that starts an experiment.
+const LOSS_EXCESS: f64 = 0.15;
+/// The excess up to which the limit grows.
+const LOSS_LOW: f64 = 0.05;
+/// If the loss falls to this part of its value before an experiment, it depends on the rate.
+const LOSS_DROP_RATIO: f64 = 0.7;
+/// The part of the rate that the first experiment permits. The scans may send many times what the
+/// link carries.
+const FIRST_PART: f64 = 0.125;
+/// The part of the rate that later experiments permit.
+const LATER_PART: f64 = 0.5;
+/// The factor by which the limit grows after a judgement without loss.
+const GROWTH: f64 = 1.5;
+/// The minimum limit in SYNs per second.
+const RATE_MIN: f64 = 50.0;
+/// The limit in SYNs per second above which there is none.
+const RATE_MAX: f64 = 200_000.0;
+/// The part of the measured loss that is kept from one judgement to the next at least, because
+/// probes that end now were sent seconds ago.
+const LOSS_KEPT: f64 = 0.8;
+/// The number of lost exchanges that shows a loss before a window is judged.
+const LOST_MIN: u32 = 4;
+/// The number of SYNs that may be sent at once at any limit.
+const BURST_MIN: f64 = 4.0;
+
+/// The limit, and its tokens.
+#[derive(Debug)]
+struct Limit {
+    /// In SYNs per second.
+    rate: f64,
+    bucket: TokenBucket,
+}
+
+/// An experiment with a lower limit.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    rate_before: Option<f64>,
+    loss_before: f64,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct SharedPace {
+    limit: Option<Limit>,
+    trial: Option<Trial>,
+    /// Whether an experiment has shown that the loss depends on the rate.
+    is_limited: bool,
+    loss_usual: f64,
+    /// The start of the present window; `None` before the first exchange has ended.
+    since: Option<Instant>,
+    /// The time of the last reduction. Exchanges that began before it do not count.
+    reduced_at: Option<Instant>,
+    launched: u32,
+    /// The highest recent rate of launches.
+    rate_peak: f64,
+    exchanges: Exchanges,
+    /// The exchanges of the previous window.
+    judged: Exchanges,
+    /// The measured loss, 0 to 1.
+    loss: f64,
+    /// The number of targets that have answered, and of those that have ended without an answer.
+    answered: u32,
+    silent: u32,
+}
+
+impl SharedPace {
+    pub(super) const fn new() -> Self {
+        Self {
+            limit: None,
+            trial: None,
+            is_limited: false,
+            loss_usual: LOSS_USUAL,
+            since: None,
+            reduced_at: None,
+            launched: 0,
+            rate_peak: 0.0,
+            exchanges: Exchanges { known: 0, lost: 0 },
+            judged: Exchanges { known: 0, lost: 0 },
+            loss: 0.0,
+            answered: 0,
+            silent: 0,
+        }
+    }
+
+    /// A scan has received its first answer.
+    pub(super) const fn handle_first_answer(&mut self) {
+        self.answered = self.answered.saturating_add(1);
+    }
+
+    /// A scan has ended without an answer.
+    pub(super) const fn handle_silent_end(&mut self) {
+        self.silent = self.silent.saturating_add(1);
+    }
+
+    /// The loss that a target without an answer must expect.
+    pub(super) fn sweep_loss(&self) -> SweepLoss {
+        let targets = f64::from(self.answered) + f64::from(self.silent);
+        // The present window may be the first one with a loss, and is not judged yet.
+        let Exchanges { known, lost } = self.exchanges;
+        let recent = Exchanges { known: known + self.judged.known, lost: lost + self.judged.lost };
+        let loss = if recent.lost >= LOST_MIN { recent.loss() } else { 0.0 };
+        let responding = f64::from(self.answered) / targets.max(1.0);
+        SweepLoss { loss: loss.max(self.loss), responding }
+    }
+
+    /// A SYN is sent.
+    pub(super) fn handle_launch(&mut self, now: Instant) {
+        self.launched = self.launched.saturating_add(1);
+        if let Some(limit) = &mut self.limit {
+            limit.bucket.refill(now, limit.rate);
+            limit.bucket.take();
+        }
+    }
+
+    /// The time at which the next SYN may be sent; not later than `now` if it may be sent at once.
+    pub(super) fn next_at(&self, now: Instant) -> Instant {
+        self.limit.as_ref().map_or(now, |limit| now + limit.bucket.wait(now, limit.rate))
+    }
+
+    /// The time from which on exchanges count.
+    pub(super) const fn counted_from(&self) -> Option<Instant> {
+        self.reduced_at
+    }
+
+    /// Exchanges of one of `running` scans have ended.
+    pub(super) fn handle_exchanges(&mut self, now: Instant, ended: Exchanges, running: usize) {
+        self.exchanges.known += ended.known;
+        self.exchanges.lost += ended.lost;
+        let age = now - *self.since.get_or_insert(now);
+        let Exchanges { known, lost } = self.exchanges;
+        if known + lost < EXCHANGES_MIN || age < WINDOW_MIN {
+            return;
+        }
+        if self.trial.is_some() && self.reduced_at.is_some_and(|at| now - at < TRIAL_MIN) {
+            return;
+        }
+        let rate = f64::from(self.launched) / age.as_secs_f64();
+        let loss = self.exchanges.loss();
+        self.rate_peak = rate.max(PEAK_KEPT * self.rate_peak);
+        (self.since, self.launched) = (Some(now), 0);
+        self.judged = std::mem::take(&mut self.exchanges);
+        if running >= SCANS_MIN || self.limit.is_some() {
+            self.loss = loss.max(LOSS_KEPT * self.loss);
+            self.judge(now, loss, rate);
+        }
+    }
+
+    fn judge(&mut self, now: Instant, loss: f64, rate: f64) {
+        let limit = self.limit.as_ref().map(|limit| limit.rate);
+        if let Some(trial) = self.trial.take() {
+            if loss <= LOSS_DROP_RATIO * trial.loss_before {
+                self.is_limited = true;
+            } else if limit.is_some_and(|limit| limit > TRIAL_RATE_MIN) {
+                self.begin_trial(now, trial);
+            } else {
+                self.loss_usual = self.loss_usual.max(loss);
+                self.set_limit(now, trial.rate_before);
+            }
+        } else if loss > self.loss_usual + LOSS_EXCESS {
+            self.begin_trial(now, Trial { rate_before: limit, loss_before: loss });
+        } else if let Some(limit) = limit
+            && loss <= self.loss_usual + LOSS_LOW
+            && rate >= 0.5 * limit
+        {
+            self.set_limit(now, Some(GROWTH * limit));
+        }
+    }
+
+    fn begin_trial(&mut self, now: Instant, trial: Trial) {
+        let part = if self.is_limited { LATER_PART } else { FIRST_PART };
+        let rate = self.limit.as_ref().map_or(self.rate_peak, |limit| limit.rate);
+        self.trial = Some(trial);
+        self.reduced_at = Some(now);
+        self.set_limit(now, Some(part * rate));
+    }
+
+    fn set_limit(&mut self, now: Instant, rate: Option<f64>) {
+        let rate = rate.map(|rate| rate.max(RATE_MIN)).filter(|rate| *rate < RATE_MAX);
+        self.limit = rate.map(|rate| {
+            let mut bucket = TokenBucket::new(now, BURST_MIN);
+            bucket.empty();
+            Limit { rate, bucket }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scans of many targets for 30 s through a link that carries `capacity` SYNs per second and
+    /// loses the share `random` of the exchanges. They would send 20,000 SYNs per second.
+    fn drive(capacity: f64, random: f64, running: usize) -> (SharedPace, f64) {
+        let (start, mut pace) = (Instant::now(), SharedPace::new());
+        let (mut sent, mut losses) = (0_u32, std::collections::VecDeque::new());
+        for ms in 0..30_000_u32 {
+            let now = start + Duration::from_millis(ms.into());
+            let mut count = 0;
+            while count < 20 && pace.next_at(now) <= now {
+                pace.handle_launch(now);
+                count += 1;
+            }
+            sent += if ms >= 20_000 { count } else { 0 };
+            let carried = (capacity / 1e3 / f64::from(count.max(1))).min(1.0) * (1.0 - random);
+            let lost = (f64::from(count) * (1.0 - carried)).round() as u32;
+            let known = count - lost;
+            pace.handle_exchanges(now, Exchanges { known, lost: 0 }, running);
+            // A lost exchange is known when its SYN is repeated.
+            losses.push_back((now, lost));
+            while let Some((at, lost)) = losses.front().copied()
+                && now - at >= Duration::from_secs(1)
+            {
+                losses.pop_front();
+                let counts = pace.counted_from().is_none_or(|from| at >= from);
+                let lost = if counts { lost } else { 0 };
+                pace.handle_exchanges(now, Exchanges { known: lost, lost }, running);
+            }
+        }
+        (pace, f64::from(sent) / 10.0)
+    }
+
+    #[test]
+    fn many_scans_together_do_not_exceed_a_link_for_long() {
+        for capacity in [1_000.0, 5_000.0] {
+            let (pace, rate) = drive(capacity, 0.0, 50);
+            assert!((0.4 * capacity..1.5 * capacity).contains(&rate), "{rate}");
+            assert!(pace.is_limited && pace.sweep_loss().loss > 0.05, "{pace:?}");
+        }
+    }
+
+    #[test]
+    fn random_loss_and_few_scans_are_not_limited() {
+        for (random, running) in [(0.0, 50), (0.5, 50), (0.0, SCANS_MIN - 1)] {
+            let capacity = if running < SCANS_MIN { 1_000.0 } else { 1e9 };
+            let (pace, rate) = drive(capacity, random, running);
+            assert!(rate > 19_000.0, "{random} {running}: {rate} {pace:?}");
+        }
+    }
+
+    #[test]
+    fn the_share_of_responding_targets_is_known() {
+        let mut pace = SharedPace::new();
+        assert_eq!(pace.sweep_loss(), SweepLoss { loss: 0.0, responding: 0.0 });
+        (0..3).for_each(|_| pace.handle_first_answer());
+        pace.handle_silent_end();
+        let now = Instant::now();
+        pace.handle_exchanges(now, Exchanges { known: 8, lost: LOST_MIN - 1 }, 10);
+        assert_eq!(pace.sweep_loss(), SweepLoss { loss: 0.0, responding: 0.75 });
+        pace.handle_exchanges(now, Exchanges { known: 0, lost: 1 }, 10);
+        assert_eq!(pace.sweep_loss(), SweepLoss { loss: 0.5, responding: 0.75 });
+    }
+}

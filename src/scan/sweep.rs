@@ -1,0 +1,95 @@
+//! A scan among those of many targets: what they know of the loss of a common link.
+//!
+//! A target that has never answered shows no loss. If many other targets that are scanned at the
+//! same time lose exchanges, it may have lost all of its own, so its ports are probed again.
+//! `core::shared_pace` measures this loss.
+
+use std::time::Instant;
+
+use super::Scan;
+use super::loss::MISSED_MAX;
+
+/// The loss of other targets from which on a target may have losses that its samples do not show.
+const LOSSY_MIN: f64 = 0.05;
+/// The maximum number of further passes over a target that has never answered.
+const PASSES_MAX: u32 = 8;
+
+/// Numbers of exchanges, counted as [`LossMeter`](super::loss::LossMeter) counts them, but each
+/// with the weight 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exchanges {
+    /// The number of those that count as known.
+    pub known: u32,
+    /// The number of those that were lost.
+    pub lost: u32,
+}
+
+impl Exchanges {
+    /// The share of exchanges that were lost, 0 to 1.
+    pub fn loss(self) -> f64 {
+        (f64::from(self.lost) / f64::from(self.known.max(1))).min(1.0)
+    }
+}
+
+/// The loss of the other targets.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SweepLoss {
+    /// The share of their exchanges that were lost, 0 to 1.
+    pub loss: f64,
+    /// The share of these targets that respond, 0 to 1.
+    pub responding: f64,
+}
+
+/// What a scan knows of the others.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    others: SweepLoss,
+    /// The probability that a responding target has been silent in all passes.
+    silence_probability: f64,
+    /// Whether a pass may have missed a responding target, which counts as a suspected loss.
+    pub(super) is_doubtful: bool,
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Self { others: SweepLoss::default(), silence_probability: 1.0, is_doubtful: false }
+    }
+}
+
+impl Sweep {
+    /// Whether other targets lose exchanges, so that a few samples without loss prove nothing.
+    pub(super) fn is_lossy(&self) -> bool {
+        self.others.loss >= LOSSY_MIN
+    }
+}
+
+impl Scan {
+    /// The loss that the scans of other targets have measured.
+    pub fn set_sweep_loss(&mut self, others: SweepLoss) {
+        self.sweep.others = others;
+    }
+
+    /// Whether at least one exchange (a SYN and its answer) was lost, or a target without an answer
+    /// may have lost all of them.
+    pub fn loss_suspected(&self) -> bool {
+        self.loss.has_lost() || self.sweep.is_doubtful
+    }
+
+    /// The exchanges that have ended since the last call. From now on only those count that begin
+    /// at `counted_from` or later.
+    pub fn take_exchanges(&mut self, counted_from: Option<Instant>) -> Exchanges {
+        let from = counted_from.map(|at| at.saturating_duration_since(self.started_at));
+        self.loss.take_exchanges(from.unwrap_or_default())
+    }
+
+    /// Whether another pass over a target that has never answered follows pass `number`, in which
+    /// each port had this number of exchanges. It does while the probability that the target
+    /// responds and has lost all of them is at least [`MISSED_MAX`].
+    pub(super) fn wants_pass_without_answer(&mut self, number: u32, exchanges: u32) -> bool {
+        let SweepLoss { loss, responding } = self.sweep.others;
+        self.sweep.silence_probability *= loss.powi(exchanges as i32);
+        let is_missed = responding * self.sweep.silence_probability >= MISSED_MAX;
+        self.sweep.is_doubtful |= is_missed;
+        is_missed && number < PASSES_MAX
+    }
+}

@@ -149,16 +149,13 @@ impl Batch {
     }
 
     fn report_list(&mut self) {
-        let (lines, more) = self.options.targets.bad_lines();
+        let (faults, more) = self.options.targets.faults();
         let label = &self.options.targets.list_label;
-        let mut messages: Vec<String> = lines
-            .iter()
-            .map(|line| format!("{label}, line {}: {}", line.number, line.reason))
-            .collect();
+        let mut messages = faults.clone();
         if more > 0 {
-            messages.push(format!("{label}: {more} more lines are no targets"));
+            messages.push(format!("{more} more targets are faulty"));
         }
-        if self.options.targets.is_empty() {
+        if self.options.targets.is_empty() && messages.is_empty() {
             messages.push(format!("{label}: there is no target"));
         }
         self.has_failed = !messages.is_empty();

@@ -37,7 +37,7 @@ pub(crate) fn targets(
         .with_interfaces(interfaces.clone())
         .with_labels(labels(flags, origins));
     for (text, spec) in &arguments.targets {
-        list.add(text, spec)?;
+        list.add(text, spec);
     }
     let label = origins.label("targets");
     match &arguments.list {

@@ -96,6 +96,22 @@ fn a_target_with_a_port_is_scanned_on_this_port_only() {
 }
 
 #[test]
+fn a_target_without_a_port_left_is_reported_and_the_others_are_scanned() {
+    let (_one, port) = listener([127, 0, 0, 1]);
+    let at = |port: &str| format!("127.0.0.1:{port}");
+    let port = port.to_string();
+    let some = run(&["scan", "--json", &at("22"), &at(&port), "127.0.0.2", "9", "--exclude", "22"]);
+    let fault = "openports: TARGET \"127.0.0.1:22\": --exclude leaves no port to scan\n";
+    assert_eq!((some.code, &*some.stderr), (Some(1), fault));
+    let mut domains: Vec<String> =
+        lines(&some.stdout).iter().map(|answer| answer["domain"].to_string()).collect();
+    domains.sort();
+    assert_eq!(domains, ["\"127.0.0.1\"", "\"127.0.0.2\""]);
+    let none = run(&["scan", &at("22"), "--exclude", "22"]);
+    assert_eq!((none.code, &*none.stderr, &*none.stdout), (Some(1), fault, ""));
+}
+
+#[test]
 fn a_malformed_address_is_never_resolved_as_a_name() {
     for target in [
         "10.0.0.1-254-3",

@@ -286,7 +286,10 @@ fn entry(line: &[u8], number: usize) -> Result<Option<&str>, String> {
         Some(_) | None => line,
     };
     let entry = line.split(|byte| *byte == b'#').next().unwrap_or_default();
-    if entry.starts_with(b"\xff\xfe") || entry.starts_with(b"\xfe\xff") || entry.contains(&0) {
+    // ASCII text in UTF-16 has a NUL at every second byte.
+    let is_wide = |at| entry.len() > at && entry.iter().skip(at).step_by(2).all(|byte| *byte == 0);
+    let has_mark = entry.starts_with(b"\xff\xfe") || entry.starts_with(b"\xfe\xff");
+    if has_mark || is_wide(0) || is_wide(1) {
         return Err("the list is UTF-16: write it as UTF-8".to_owned());
     }
     match std::str::from_utf8(entry) {

@@ -131,7 +131,7 @@ fn finished_targets_keep_their_place_and_are_marked() {
 #[test]
 fn a_bad_line_is_reported_by_number_and_the_others_are_used() {
     let text = "a\nexa~mple\nb 0\nc 80 x\nd 443\ne\nf:1 2\n10.0.0.9-1\n80\n10.0.0/8\n\
-                127.0.0.1 127.0.0.2\n127.0.0.1 b c\na 22;80\na:22,80";
+                127.0.0.1 127.0.0.2\n127.0.0.1 b c\na 22;80\na 22, 80\na:22,80";
     let targets = list(text, "80", "443").finish().unwrap();
     let lines: Vec<String> = targets.faults().0.iter().map(|fault| show(fault)).collect();
     let expected = [
@@ -147,7 +147,8 @@ fn a_bad_line_is_reported_by_number_and_the_others_are_used() {
         "11: \"127.0.0.2\" is no list of ports; each target needs its own line",
         "12: \"b\" is no list of ports; each target needs its own line",
         "13: ports \"22;80\" at offset 1: invalid decimal string",
-        "14: target \"a:22,80\": write its ports behind a blank: 22,80",
+        "14: ports \"\" at offset 4: a port is missing; write a list such as 22,80-90, without blanks",
+        "15: target \"a:22,80\": write its ports behind a blank: 22,80",
     ];
     assert_eq!(lines, expected);
     assert_eq!((targets.len(), targets.ports_len()), (2, 2));
@@ -192,6 +193,17 @@ fn a_byte_order_mark_and_the_bytes_of_comments_do_not_matter() {
     wide.add_lines(b"\xff\xfea\0\n\0");
     let wide = wide.finish().unwrap();
     assert_eq!(show(&wide.faults().0[0]), "1: the list is UTF-16: write it as UTF-8");
+    let encode =
+        |bytes: fn(u16) -> [u8; 2]| "10.0.0.1\nb\n".encode_utf16().flat_map(bytes).collect();
+    let texts: [Vec<u8>; 2] = [encode(u16::to_le_bytes), encode(u16::to_be_bytes)];
+    for text in texts {
+        let mut wide = TargetList::new(ports("1"), PortSet::new());
+        wide.add_lines(&text);
+        let faults = wide.finish().unwrap().faults().0.clone();
+        assert!(faults.len() > 1 && faults.iter().all(|it| it.contains("UTF-16")), "{faults:?}");
+    }
+    let nul = list("127.0.0.1\0\naa\0b", "80", "").finish().unwrap().faults().0.clone();
+    assert!(nul.len() == 2 && nul.iter().all(|it| !it.contains("UTF-16")), "{nul:?}");
 }
 
 #[test]

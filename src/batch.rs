@@ -396,8 +396,9 @@ impl Batch {
         let mut progress = self.progress;
         progress.done += under_way.done;
         progress.open += under_way.open;
-        let timeout = self.options.scan.timeout.longest();
-        let rate = self.pace.rate(self.elapsed(now), progress.done, under_way.in_flight, timeout);
+        let (timeout, permitted) = (self.options.scan.timeout.longest(), self.options.scan.rate);
+        let under_way = UnderWay { done: progress.done, ..under_way };
+        let rate = self.pace.rate(self.elapsed(now), under_way, timeout, permitted);
         self.stderr.show_progress(|columns| progress.line(rate, columns));
         self.printer.print_progress(&progress);
     }

@@ -149,19 +149,10 @@ impl Batch {
     }
 
     fn report_list(&mut self) {
-        let (faults, more) = self.options.targets.faults();
-        let label = &self.options.targets.list_label;
-        let mut messages = faults.clone();
-        if more > 0 {
-            messages.push(format!("{more} more targets are faulty"));
-        }
-        if self.options.targets.is_empty() && messages.is_empty() {
-            messages.push(format!("{label}: there is no target"));
-        }
-        self.has_failed = !messages.is_empty();
-        messages.extend(self.options.targets.note().map(str::to_owned));
-        for text in messages {
-            self.stderr.write_line(&text);
+        let targets = &self.options.targets;
+        self.has_failed = !targets.faults().is_empty();
+        for text in targets.faults().iter().map(String::as_str).chain(targets.note()) {
+            self.stderr.write_line(text);
         }
     }
 

@@ -44,18 +44,17 @@ struct HostLines<'a> {
     lists: &'a [(&'static str, Option<&'a PortSet>)],
 }
 
-fn write_host<'a>(out: &mut Vec<u8>, summary: &Summary, host: &HostLines<'a>) {
+fn write_host(out: &mut Vec<u8>, summary: &Summary, host: &HostLines) {
     let HostLines { address, counts, open, lists } = *host;
     let name = if summary.domain.parse::<IpAddr>().is_ok() { "" } else { summary.domain };
     let mut text = format!("Host: {address} ({name})\tStatus: Up\nHost: {address} ({name})");
-    let listed = std::iter::once(("open", Some(open))).chain(lists.iter().copied());
-    let with_state = |(state, ports): (_, Option<&'a PortSet>)| {
-        ports.into_iter().flat_map(PortSet::iter).map(move |port| (port, state))
-    };
-    let mut ports: Vec<(u16, &str)> = listed.flat_map(with_state).collect();
-    ports.sort_unstable();
+    let mut ports = open.clone();
+    lists.iter().filter_map(|(_, listed)| *listed).for_each(|listed| ports.union_with(listed));
     let mut separator = "\tPorts: ";
-    for (port, state) in ports {
+    for port in ports.iter() {
+        let has_port = |ports: &&PortSet| ports.contains(port);
+        let listed = lists.iter().find(|(_, listed)| listed.as_ref().is_some_and(has_port));
+        let state = listed.map_or("open", |(state, _)| *state);
         let service = summary.services.map_or("", |services| services.names.of(port));
         // nmap does the same, because a slash ends the field.
         let service = service.replace('/', "|");

@@ -248,6 +248,12 @@ impl TargetList {
         if len == 0 && had_targets {
             return Err(format!("{} leaves no target", self.labels.exclude_targets));
         }
+        if self.faults_more > 0 {
+            self.faults.push(format!("{} more targets are faulty", self.faults_more));
+        }
+        if len == 0 && self.faults.is_empty() {
+            self.faults.push(format!("{}: there is no target", self.labels.targets));
+        }
         let note = self.note();
         Ok(Targets {
             names,
@@ -262,8 +268,6 @@ impl TargetList {
             len: len as u64,
             ports_len: ports_len as u64,
             faults: self.faults,
-            faults_more: self.faults_more,
-            list_label: self.labels.targets,
             note,
         })
     }

@@ -3,11 +3,11 @@
 //! The file is the output of `--format ndjson`. A target is finished if its `end` event reports it
 //! as complete; a target that failed or was cut short is scanned again. The last line may be
 //! incomplete, because a run that is killed leaves such a line, and so may be the last line of each
-//! run whose output another run was appended to. The first event of that run follows it, in the same
-//! line or the next, and is never an `end`. Every other line must be an event.
-//! With `--all-addresses` a name is not finished if the earlier run left out some of its addresses.
-//! A file of a scan of another shard, or whose ports do not contain those of any target, is
-//! refused. `shell` calls this module, which opens no file.
+//! run to which another run was appended. The first event of that run follows it, in the same line
+//! or the next, and is never an `end`. Every other line must be an event. With `--all-addresses` a
+//! name is not finished if the earlier run left out some of its addresses. A file of a scan of
+//! another shard, or whose ports do not contain those of any target, is refused. `shell` calls this
+//! module, which opens no file.
 
 use std::collections::HashSet;
 

@@ -33,10 +33,6 @@ pub struct Targets {
     pub(super) len: u64,
     pub(super) ports_len: u64,
     pub(super) faults: Vec<String>,
-    /// The number of faulty targets beyond those in `faults`.
-    pub(super) faults_more: usize,
-    /// The flag with the list of targets, as messages name it.
-    pub(super) list_label: String,
     /// A note for the user that is printed once: a network was written with host bits.
     pub(super) note: Option<String>,
 }
@@ -196,9 +192,9 @@ impl Targets {
         self.ports.all()
     }
 
-    /// The messages about faulty targets, and the number of further faulty targets.
-    pub const fn faults(&self) -> (&Vec<String>, usize) {
-        (&self.faults, self.faults_more)
+    /// The messages about faulty targets, or about the lack of targets.
+    pub fn faults(&self) -> &[String] {
+        &self.faults
     }
 
     /// One sentence that is to be printed once, if there is one.

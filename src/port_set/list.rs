@@ -67,7 +67,7 @@ impl PortSet {
     }
 }
 
-/// The text after `top`, if the item is `top:10` or a wrong form of it, such as `top-10` or `TOP10`.
+/// The text after `top`, if the item is `top:10` or a wrong form of it, such as `top-10`.
 pub fn after_top(item: &str) -> Option<&str> {
     let (word, rest) = item.split_at_checked(3)?;
     let count = rest.strip_prefix('-').unwrap_or(rest);

@@ -264,6 +264,12 @@ fn resume_skips_the_targets_that_an_earlier_run_has_finished() {
     all.sort();
     let expected = [0, 1, 2, 3].map(|host| format!("\"127.0.6.{host}\""));
     assert_eq!(all, expected);
+    // The output of a resumed run may be appended to that of the run that was killed.
+    let appended = run(&["scan", "--ndjson", "127.0.6.0/30", "9", "--resume", &cut]).stdout;
+    let killed = std::fs::read_to_string(&cut).expect("the file exists");
+    let both = scratch.file("both", killed + &appended);
+    let third = run(&["scan", "--json", "127.0.6.0/30", "9", "--resume", &both]);
+    assert_eq!((third.code, third.stdout.as_str()), (Some(0), ""), "{}", third.stderr);
     for (name, text) in [("list", "127.0.6.1\n127.0.6.2\n"), ("json", "{}\n{}\n"), ("bin", "\0\n")]
     {
         let file = scratch.file(name, text);

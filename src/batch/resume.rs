@@ -35,10 +35,15 @@ pub fn mark_finished(
         let number = index + 1;
         let event = match read_past_event(line) {
             None if line.is_empty() => continue,
-            None if !begins_event(line) => return Err(no_event(number)),
             None => {
+                // The key cannot be within an event, because JSON escapes quotes in strings.
+                let at = line.windows(EVENT_KEY.len()).rposition(|key| key == EVENT_KEY);
+                let (cut, appended) = line.split_at(at.unwrap_or(line.len()));
+                if !cut.starts_with(EVENT_KEY) && !EVENT_KEY.starts_with(cut) {
+                    return Err(no_event(number));
+                }
                 cut_off = Some(number);
-                appended_event(line)
+                read_past_event(appended)
             }
             event => event,
         };
@@ -74,19 +79,6 @@ fn no_event(number: usize) -> String {
 
 /// The beginning of each event.
 const EVENT_KEY: &[u8] = br#"{"event":"#;
-
-/// Whether a line could be the beginning of an event, alone or with events after it.
-fn begins_event(line: &[u8]) -> bool {
-    let at = line.windows(EVENT_KEY.len()).position(|key| key == EVENT_KEY);
-    EVENT_KEY.starts_with(&line[..at.unwrap_or(line.len())])
-}
-
-/// The first event of a run whose output was appended to a line that is cut off. The key cannot be
-/// within an event, because JSON escapes quotes in strings.
-fn appended_event(line: &[u8]) -> Option<PastEvent> {
-    let at = line.windows(EVENT_KEY.len()).rposition(|key| key == EVENT_KEY)?;
-    read_past_event(&line[at..])
-}
 
 #[cfg(test)]
 mod tests {

@@ -149,22 +149,10 @@ impl Batch {
     }
 
     fn report_list(&mut self) {
-        let (lines, more) = self.options.targets.bad_lines();
-        let label = &self.options.targets.list_label;
-        let mut messages: Vec<String> = lines
-            .iter()
-            .map(|line| format!("{label}, line {}: {}", line.number, line.reason))
-            .collect();
-        if more > 0 {
-            messages.push(format!("{label}: {more} more lines are no targets"));
-        }
-        if self.options.targets.is_empty() {
-            messages.push(format!("{label}: there is no target"));
-        }
-        self.has_failed = !messages.is_empty();
-        messages.extend(self.options.targets.note().map(str::to_owned));
-        for text in messages {
-            self.stderr.write_line(&text);
+        let targets = &self.options.targets;
+        self.has_failed = !targets.faults().is_empty();
+        for text in targets.faults().iter().map(String::as_str).chain(targets.note()) {
+            self.stderr.write_line(text);
         }
     }
 
@@ -399,8 +387,9 @@ impl Batch {
         let mut progress = self.progress;
         progress.done += under_way.done;
         progress.open += under_way.open;
-        let timeout = self.options.scan.timeout.longest();
-        let rate = self.pace.rate(self.elapsed(now), progress.done, under_way.in_flight, timeout);
+        let (timeout, permitted) = (self.options.scan.timeout.longest(), self.options.scan.rate);
+        let under_way = UnderWay { done: progress.done, ..under_way };
+        let rate = self.pace.rate(self.elapsed(now), under_way, timeout, permitted);
         self.stderr.show_progress(|columns| progress.line(rate, columns));
         self.printer.print_progress(&progress);
     }

@@ -749,11 +749,6 @@ mod tests {
             "--exclude \"10.0.0.1\": ports are excluded here; for targets write --exclude-targets",
         );
         check(
-            &["a", "--resume", "x", "-o", "x"],
-            "--resume \"x\": is the file of -o too, whose results would be lost; name another for \
-             -o",
-        );
-        check(
             &["a", "--format", "yaml"],
             "--format \"yaml\": expected one of table, json, ndjson, text, host-port, csv, xml, \
              greppable",
@@ -884,20 +879,6 @@ mod tests {
         let exclude = ("OPENPORTS_EXCLUDE", "80");
         check(&["80"], &[exclude], "OPENPORTS_EXCLUDE \"80\": leaves no port to scan");
         check(&["80", "--exclude=80"], &[exclude], "--exclude \"80\": leaves no port to scan");
-        let lost = |output: &str| {
-            format!(
-                "is the file of {output} too, whose results would be lost; name another for \
-                 {output}"
-            )
-        };
-        let (resume, output) = (("OPENPORTS_RESUME", "x"), ("OPENPORTS_OUTPUT", "x"));
-        for (args, env, label, file_of) in [
-            (&[][..], &[resume, output][..], "OPENPORTS_RESUME", "OPENPORTS_OUTPUT"),
-            (&["-o", "x"], &[resume], "OPENPORTS_RESUME", "-o"),
-            (&["--resume", "x"], &[output], "--resume", "OPENPORTS_OUTPUT"),
-        ] {
-            check(args, env, &format!("{label} \"x\": {}", lost(file_of)));
-        }
         let both = [("OPENPORTS_JSON", "true"), ("OPENPORTS_NDJSON", "true")];
         check(&[], &both, "OPENPORTS_NDJSON: --format, --json and --ndjson exclude each other");
         let name = "http is the name of a service; write 80";

@@ -265,9 +265,9 @@ pub const TARGET_LINE_BYTES_MAX: usize = 1024 * 1024;
 /// The length of the output of an earlier run in bytes, which is read as a whole: some ten million
 /// end events.
 pub const RESUME_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
-/// The number of bad lines of a list that are reported one by one. The others are only counted, so
-/// that the queue of lines for stderr holds all of them.
-pub const BAD_LINES_MAX: usize = 100;
+/// The number of faulty targets that are reported one by one. The others are only counted, so that
+/// the queue of lines for stderr holds all of them.
+pub const TARGET_FAULTS_MAX: usize = 100;
 /// The number of shards of one scan, with one machine each.
 pub const SHARDS_MAX: u64 = 65_536;
 /// The number of targets that a command-line run scans at once. Each has at least one connect in

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     match invocation {
         Ok(Invocation::Serve(config, origins)) => end(serve(*config, &origins), EX_OSERR),
         Ok(Invocation::Scan(mut config, arguments, origins)) => {
-            if let Err(message) = shell::check_output(&config.scan, &origins) {
+            if let Err(message) = shell::check_output(&config, &origins) {
                 return end(Err(message), EX_USAGE);
             }
             match check_technique(config.scan.options.technique, &origins) {

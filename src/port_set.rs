@@ -528,6 +528,7 @@ mod tests {
         check("1-63,65-127,128-", "1-63,65-65535", 65_534);
         check("64-127", "64-127", 64);
         check("9-9", "9", 1);
+        check("TOP:1,Top:2", "23,80", 2);
     }
 
     #[test]
@@ -535,16 +536,28 @@ mod tests {
         let check = |text: &str, expected: &str| {
             assert_eq!(PortSet::parse(text).unwrap_err().to_string(), expected);
         };
-        check("", "a port is missing at offset 1: write a list such as 22,80-90");
+        check(
+            "",
+            "\"\" at offset 1: a port is missing; write a list such as 22,80-90, without blanks",
+        );
         check("0", "\"0\" at offset 1: must be from 1 to 65535");
         check("65536", "\"65536\" at offset 1: must be from 1 to 65535");
         check("22,0-5", "\"0-5\" at offset 4: must be from 1 to 65535");
         check("9-3", "\"9-3\" at offset 1: the range runs backwards");
         check("1-2-3", "\"1-2-3\" at offset 1: invalid decimal string");
         check("1--3", "\"1--3\" at offset 1: invalid decimal string");
-        check(",", "a port is missing at offset 1: write a list such as 22,80-90");
-        check("22,", "a port is missing at offset 4: write a list such as 22,80-90");
-        check("22,,80", "a port is missing at offset 4: write a list such as 22,80-90");
+        check(
+            ",",
+            "\"\" at offset 1: a port is missing; write a list such as 22,80-90, without blanks",
+        );
+        check(
+            "22,",
+            "\"\" at offset 4: a port is missing; write a list such as 22,80-90, without blanks",
+        );
+        check(
+            "22,,80",
+            "\"\" at offset 4: a port is missing; write a list such as 22,80-90, without blanks",
+        );
         check("a", "\"a\" at offset 1: invalid decimal string");
         check(
             "80,T:22",

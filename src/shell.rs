@@ -15,6 +15,7 @@ use openports::batch::table::Colour;
 use openports::batch::targets::Targets;
 use openports::batch::{EXIT_UNPRINTED, resume, xml};
 use openports::cidr::Cidr;
+use openports::config::Config;
 use openports::config::origins::Origins;
 use openports::config::scan::{ListSource, ScanArguments, ScanFlags, SourceFlag};
 use openports::interfaces::Interfaces;
@@ -36,7 +37,7 @@ pub(crate) fn targets(
         .with_interfaces(interfaces.clone())
         .with_labels(labels(flags, origins));
     for (text, spec) in &arguments.targets {
-        list.add(text, spec)?;
+        list.add(text, spec);
     }
     let label = origins.label("targets");
     match &arguments.list {
@@ -79,15 +80,21 @@ pub(crate) fn targets(
 ///
 /// # Errors
 /// A sentence that names both flags.
-pub(crate) fn check_output(flags: &ScanFlags, origins: &Origins) -> Result<(), String> {
+pub(crate) fn check_output(config: &Config, origins: &Origins) -> Result<(), String> {
+    let flags = &config.scan;
+    let Some(output) = &flags.output else { return Ok(()) };
     let inputs = [
-        ("resume", &flags.resume),
-        ("targets", &flags.targets),
-        ("exclude-targets-from", &flags.exclude_targets_from),
+        ("resume", flags.resume.as_ref()),
+        ("targets", flags.targets.as_ref()),
+        ("exclude-targets-from", flags.exclude_targets_from.as_ref()),
+        ("resolv-conf", Some(&config.resolv_conf)),
+        ("hosts", Some(&config.hosts)),
     ];
     for (flag, path) in inputs {
-        let (Some(input), Some(output)) = (path, &flags.output) else { continue };
-        if sys::output::is_same_file(input, output) {
+        let Some(input) = path else { continue };
+        let is_stdin = flag == "targets" && input.as_os_str() == "-";
+        let file = if is_stdin { Path::new("/dev/stdin") } else { input };
+        if sys::output::is_same_file(file, output) {
             let (label, output) = (origins.label(flag), origins.label_or("output", "-o"));
             let path = quote(&input.display().to_string());
             return Err(format!(

@@ -17,6 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use crate::decimal::{DecimalError, parse_decimal};
 use crate::host::{AddressLike, Host, HostError, address_like};
 use crate::interfaces::Interfaces;
+use crate::port_set::list::after_top;
 use crate::port_set::{PortSet, parse_port};
 use crate::service_names;
 use crate::spelling::quote;
@@ -277,10 +278,10 @@ fn read_port(text: &str) -> Result<u16, SpecError> {
 }
 
 /// Whether the text can only be a list of ports: digits, commas and dashes, and `top:100`. No name
-/// consists of these characters alone.
+/// consists of these characters alone. A host called `top10` must be written `top10.`.
 pub fn is_port_list(text: &str) -> bool {
     let is_item = |item: &str| {
-        item.starts_with("top:") || item.bytes().all(|it| it.is_ascii_digit() || it == b'-')
+        after_top(item).is_some() || item.bytes().all(|it| it.is_ascii_digit() || it == b'-')
     };
     !text.is_empty() && text.split(',').all(is_item)
 }

@@ -227,6 +227,12 @@ pub fn parse_probe(
         (TargetPort::Port(_), Some(_)) => {
             faults.push("ports", "give ports, or a port in target, but not both");
         }
+        // The address may have been written with a port, such as `::1:80`.
+        (TargetPort::Missing, None)
+            if draft.domain.as_ref().is_some_and(|(_, text)| text.contains(':')) =>
+        {
+            faults.push("ports", "an IPv6 target with a port is written [2001:db8::1]:80");
+        }
         (TargetPort::Missing | TargetPort::Faulty, _) => {}
     }
     // The shortest time applies, because each can be set without knowledge of the others.
@@ -320,6 +326,9 @@ fn report_unknown(table: &[Parameter], pairs: &[Pair], faults: &mut InvalidField
         if !is_known && !faults.contains(&name) {
             let message = match nearest(table, &name) {
                 Some(nearest) => format!("unknown parameter, did you mean {nearest}?"),
+                None if ["module", "debug"].contains(&&*name) => {
+                    "blackbox_exporter's parameter has no counterpart here; remove it".to_owned()
+                }
                 None => "unknown parameter, see /openapi.json".to_owned(),
             };
             faults.push(&name, &message);
@@ -688,6 +697,10 @@ mod tests {
         check("target=a", "ports", "can't be blank");
         check("target=a&ports=80&domain=b", "domain", "unknown parameter, did you mean target?");
         check("target=a&toPort=80", "toPort", "unknown parameter, did you mean ports?");
+        for name in ["module", "debug"] {
+            let message = "blackbox_exporter's parameter has no counterpart here; remove it";
+            check(&format!("target=a&ports=80&{name}=x"), name, message);
+        }
         check("target=a&ports=80&expect=80,81", "expect", "names port 81, which ports leaves out");
         for list in ["none,80", "80,none", "NONE"] {
             let query = format!("target=a&ports=80&expect={list}");
@@ -722,6 +735,9 @@ mod tests {
             let faults = serde_json::to_value(read(query).unwrap_err()).unwrap();
             assert_eq!(faults[name][0], message, "{query}: {faults}");
         };
+        let faults = serde_json::to_value(read("target=::1:80").unwrap_err()).unwrap();
+        let hint = "an IPv6 target with a port is written [2001:db8::1]:80";
+        assert_eq!(faults, serde_json::json!({ "ports": ["can't be blank", hint] }));
         check("target=a:80&ports=80", "ports", "give ports, or a port in target, but not both");
         check("target=a:0", "target", "port \"0\": must be from 1 to 65535");
         check("target=a:", "target", "port \"\": invalid decimal string");
@@ -778,11 +794,17 @@ mod tests {
         ports("0", "\"0\" at offset 1: must be from 1 to 65535");
         ports("22,65536", "\"65536\" at offset 4: must be from 1 to 65535");
         ports("1-2-3", "\"1-2-3\" at offset 1: invalid decimal string");
-        ports(",", "a port is missing at offset 1: write a list such as 22,80-90");
-        ports("22,,80", "a port is missing at offset 4: write a list such as 22,80-90");
-        ports("top:0", "\"top:0\" at offset 1: top:N takes an N from 1 to 1000");
-        ports("22,top:70000", "\"top:70000\" at offset 4: top:N takes an N from 1 to 1000");
-        ports("top:", "\"top:\" at offset 1: top:N takes an N from 1 to 1000");
+        ports(
+            ",",
+            "\"\" at offset 1: a port is missing; write a list such as 22,80-90, without blanks",
+        );
+        ports(
+            "22,,80",
+            "\"\" at offset 4: a port is missing; write a list such as 22,80-90, without blanks",
+        );
+        ports("top:0", "\"top:0\" at offset 1: write top:N, with N from 1 to 1000");
+        ports("22,top:70000", "\"top:70000\" at offset 4: write top:N, with N from 1 to 1000");
+        ports("top:", "\"top:\" at offset 1: write top:N, with N from 1 to 1000");
         for network in ["10.0.0.0/24", "2001:db8::/120", "127.0.0.1/33"] {
             domain(network, &crate::host::HostError::Network.to_string());
         }

@@ -48,32 +48,35 @@ fn write_host(out: &mut Vec<u8>, summary: &Summary, host: &HostLines) {
     let HostLines { address, counts, open, lists } = *host;
     let name = if summary.domain.parse::<IpAddr>().is_ok() { "" } else { summary.domain };
     let mut text = format!("Host: {address} ({name})\tStatus: Up\nHost: {address} ({name})");
-    let listed = std::iter::once(("open", Some(open))).chain(lists.iter().copied());
+    let mut ports = open.clone();
+    lists.iter().filter_map(|(_, listed)| *listed).for_each(|listed| ports.union_with(listed));
     let mut separator = "\tPorts: ";
-    for (state, ports) in listed {
-        for port in ports.into_iter().flat_map(PortSet::iter) {
-            let service = summary.services.map_or("", |services| services.names.of(port));
-            // nmap does the same, because a slash ends the field.
-            let service = service.replace('/', "|");
-            let written = write!(text, "{separator}{port}/{state}/tcp//{service}///");
-            assert!(written.is_ok(), "writing to a string never fails");
-            separator = ", ";
-        }
+    for port in ports.iter() {
+        let has_port = |ports: &&PortSet| ports.contains(port);
+        let listed = lists.iter().find(|(_, listed)| listed.as_ref().is_some_and(has_port));
+        let state = listed.map_or("open", |(state, _)| *state);
+        let service = summary.services.map_or("", |services| services.names.of(port));
+        // nmap does the same, because a slash ends the field.
+        let service = service.replace('/', "|");
+        let written = write!(text, "{separator}{port}/{state}/tcp//{service}///");
+        assert!(written.is_ok(), "writing to a string never fails");
+        separator = ", ";
     }
-    let is_listed = |place: usize| lists.get(place).is_some_and(|(_, ports)| ports.is_some());
-    let filtered = [(counts.filtered, 1), (counts.unreachable, 2)];
-    let filtered = filtered.iter().filter(|(_, place)| !is_listed(*place));
-    let mut separator = "\tIgnored State: ";
-    for (state, count) in [
-        ("closed", if is_listed(0) { 0 } else { counts.closed }),
-        ("filtered", filtered.map(|(count, _)| count).sum()),
+    let ignored = |place: usize, count| match lists.get(place) {
+        Some((_, Some(_))) => 0,
+        Some((_, None)) | None => count,
+    };
+    let states = [
+        ("closed", ignored(0, counts.closed)),
+        ("filtered", ignored(1, counts.filtered) + ignored(2, counts.unreachable)),
         ("untested", counts.untested),
-    ] {
-        if count > 0 {
-            let written = write!(text, "{separator}{state} ({count})");
-            assert!(written.is_ok(), "writing to a string never fails");
-            separator = ", ";
-        }
+    ];
+    let mut states = states.iter().filter(|(_, count)| *count > 0);
+    // nmap writes no state if it would be one of several (output.cc: "Grepable output supports only
+    // one ignored state").
+    if let (Some((state, count)), None) = (states.next(), states.next()) {
+        let written = write!(text, "\tIgnored State: {state} ({count})");
+        assert!(written.is_ok(), "writing to a string never fails");
     }
     text.push('\n');
     out.extend_from_slice(text.as_bytes());

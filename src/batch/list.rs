@@ -21,15 +21,6 @@ use crate::port_set::PortSet;
 use crate::spelling::quote;
 use crate::target_spec::{AddressRange, Spec, SpecError, TargetHosts};
 
-/// A line that is not a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadLine {
-    /// The number of the line, counted from 1.
-    pub number: usize,
-    /// The reason.
-    pub reason: String,
-}
-
 /// How messages name the flags of a list: by the flag, or by the variable that the value is from.
 #[derive(Clone, Debug)]
 pub struct Labels {
@@ -62,8 +53,9 @@ pub struct TargetList {
     finished_names: Vec<Box<str>>,
     finished: AddressSegments,
     lines: usize,
-    bad_lines: Vec<BadLine>,
-    bad_lines_more: usize,
+    /// The messages about the first faulty targets, each with the target or the line number.
+    faults: Vec<String>,
+    faults_more: usize,
     /// The first network that was written with host bits, and the network that it means.
     masked: Option<(String, String)>,
     masked_more: usize,
@@ -84,8 +76,8 @@ impl TargetList {
             finished_names: Vec::new(),
             finished: AddressSegments::default(),
             lines: 0,
-            bad_lines: Vec::new(),
-            bad_lines_more: 0,
+            faults: Vec::new(),
+            faults_more: 0,
             masked: None,
             masked_more: 0,
             interfaces: Interfaces::default(),
@@ -105,11 +97,15 @@ impl TargetList {
         Self { labels, ..self }
     }
 
+    /// Adds a target of the command line.
+    pub fn add(&mut self, text: &str, spec: &Spec) {
+        if let Err(reason) = self.push_one(text, spec) {
+            self.add_fault(format!("TARGET {}: {reason}", quote(text)));
+        }
+    }
+
     /// Adds a target with the common ports, unless it names a port itself.
-    ///
-    /// # Errors
-    /// One sentence that says why this is not a target, or that it has no port left to scan.
-    pub fn add(&mut self, text: &str, spec: &Spec) -> Result<(), String> {
+    fn push_one(&mut self, text: &str, spec: &Spec) -> Result<(), String> {
         let ports = match spec.port {
             Some(port) => self.ports.intern(&PortSet::from_range(port, port)),
             None => Some(COMMON),
@@ -121,11 +117,15 @@ impl TargetList {
     pub fn add_line(&mut self, line: &[u8]) {
         self.lines += 1;
         if let Err(reason) = self.read_line(line) {
-            if self.bad_lines.len() < limits::BAD_LINES_MAX {
-                self.bad_lines.push(BadLine { number: self.lines, reason });
-            } else {
-                self.bad_lines_more += 1;
-            }
+            self.add_fault(format!("{}, line {}: {reason}", self.labels.targets, self.lines));
+        }
+    }
+
+    fn add_fault(&mut self, message: String) {
+        if self.faults.len() < limits::TARGET_FAULTS_MAX {
+            self.faults.push(message);
+        } else {
+            self.faults_more += 1;
         }
     }
 
@@ -146,7 +146,7 @@ impl TargetList {
             }
             format!("target {}: {error}", quote(text))
         })?;
-        let Some(list) = words.next() else { return self.add(text, &spec) };
+        let Some(list) = words.next() else { return self.push_one(text, &spec) };
         let ports = PortSet::parse(list).map_err(|error| {
             match Spec::parse_among(list, &self.interfaces) {
                 Ok(_) => {
@@ -248,6 +248,12 @@ impl TargetList {
         if len == 0 && had_targets {
             return Err(format!("{} leaves no target", self.labels.exclude_targets));
         }
+        if self.faults_more > 0 {
+            self.faults.push(format!("{} more targets are faulty", self.faults_more));
+        }
+        if len == 0 && self.faults.is_empty() {
+            self.faults.push(format!("{}: there is no target", self.labels.targets));
+        }
         let note = self.note();
         Ok(Targets {
             names,
@@ -261,9 +267,7 @@ impl TargetList {
             },
             len: len as u64,
             ports_len: ports_len as u64,
-            bad_lines: self.bad_lines,
-            bad_lines_more: self.bad_lines_more,
-            list_label: self.labels.targets,
+            faults: self.faults,
             note,
         })
     }
@@ -286,7 +290,10 @@ fn entry(line: &[u8], number: usize) -> Result<Option<&str>, String> {
         Some(_) | None => line,
     };
     let entry = line.split(|byte| *byte == b'#').next().unwrap_or_default();
-    if entry.starts_with(b"\xff\xfe") || entry.starts_with(b"\xfe\xff") || entry.contains(&0) {
+    // ASCII text in UTF-16 has a NUL at every second byte.
+    let is_wide = |at| entry.len() > at && entry.iter().skip(at).step_by(2).all(|byte| *byte == 0);
+    let has_mark = entry.starts_with(b"\xff\xfe") || entry.starts_with(b"\xfe\xff");
+    if has_mark || is_wide(0) || is_wide(1) {
         return Err("the list is UTF-16: write it as UTF-8".to_owned());
     }
     match std::str::from_utf8(entry) {

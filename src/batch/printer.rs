@@ -195,9 +195,10 @@ impl Printer {
         matches!(self.format, Format::Table)
     }
 
-    /// Whether the format shows neither ports without a state nor unreachable ones.
+    /// Whether the format may show neither ports without a state nor unreachable ones.
     pub const fn hides_gaps(&self) -> bool {
-        matches!(self.format, Format::Text | Format::HostPort | Format::Csv)
+        use Format::{Csv, Greppable, HostPort, Text};
+        matches!(self.format, Text | HostPort | Csv | Greppable)
     }
 
     /// Whether progress is an event of the format.

@@ -1,6 +1,7 @@
 //! The progress of a run as one line on a terminal. `batch` drives it; it reads no clock.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// The progress of a command-line run.
@@ -82,9 +83,17 @@ fn display_time(seconds: f64) -> String {
 /// The recent rate in ports per second.
 #[derive(Clone, Debug, Default)]
 pub struct Pace {
-    /// Samples of the elapsed time and the number of finished ports. All except the first are at
-    /// most [`WINDOW`] old.
-    samples: VecDeque<(Duration, u64)>,
+    /// All samples except the first are at most [`WINDOW`] old.
+    samples: VecDeque<Sample>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    elapsed: Duration,
+    /// The number of finished ports.
+    done: u64,
+    /// The number of ports that are finished or in flight.
+    begun: u64,
 }
 
 /// The period over which the rate is measured. It is long enough for a wave of silent ports, and
@@ -94,18 +103,31 @@ const WINDOW: Duration = Duration::from_secs(2);
 impl Pace {
     /// The current rate. All probes in flight have their state within one timeout, so the rate is
     /// at least one window per timeout. This bound is known before the first silent port is
-    /// finished.
-    pub fn rate(&mut self, elapsed: Duration, done: u64, in_flight: u64, timeout: Duration) -> f64 {
-        while let [_, (second, _), ..] = self.samples.make_contiguous()
-            && *second + WINDOW <= elapsed
+    /// finished. If ports are begun at half of the permitted rate or more, this rate and not the
+    /// window limits the scan, and as many ports will be finished as are begun.
+    pub fn rate(
+        &mut self,
+        elapsed: Duration,
+        under_way: UnderWay,
+        timeout: Duration,
+        permitted: Option<NonZeroU32>,
+    ) -> f64 {
+        while let [_, second, ..] = self.samples.make_contiguous()
+            && second.elapsed + WINDOW <= elapsed
         {
             self.samples.pop_front();
         }
-        let (since, before) = self.samples.front().copied().unwrap_or_default();
-        self.samples.push_back((elapsed, done));
-        let took = elapsed.saturating_sub(since).as_secs_f64();
-        let recent = if took > 0.0 { done.saturating_sub(before) as f64 / took } else { 0.0 };
-        recent.max(in_flight as f64 / timeout.as_secs_f64().max(0.001))
+        let UnderWay { done, in_flight, .. } = under_way;
+        let sample = Sample { elapsed, done, begun: done + in_flight };
+        let first = self.samples.front().copied().unwrap_or_default();
+        self.samples.push_back(sample);
+        let took = elapsed.saturating_sub(first.elapsed).as_secs_f64();
+        let per_second = |count: u64| if took > 0.0 { count as f64 / took } else { 0.0 };
+        let begun = per_second(sample.begun.saturating_sub(first.begun));
+        let most = permitted.map_or(0.0, |permitted| permitted.get().into());
+        let begun = if begun * 2.0 < most { 0.0 } else { begun.min(most) };
+        let finished = per_second(done.saturating_sub(first.done));
+        finished.max(in_flight as f64 / timeout.as_secs_f64().max(0.001)).max(begun)
     }
 }
 
@@ -152,17 +174,36 @@ mod tests {
     #[test]
     fn the_rate_is_plausible_before_the_first_silent_port_is_over() {
         let second = Duration::from_secs(1);
-        let mut pace = Pace::default();
         let at = |tenths: u32| second * tenths / 10;
-        assert_eq!(pace.rate(at(2), 0, 1000, 2 * second), 500.0);
-        assert_eq!(pace.rate(at(4), 0, 1000, 2 * second), 500.0);
+        let rate = |pace: &mut Pace, tenths, done, in_flight| {
+            let under_way = UnderWay { done, in_flight, ..UnderWay::default() };
+            pace.rate(at(tenths), under_way, 2 * second, None)
+        };
+        let mut pace = Pace::default();
+        assert_eq!(rate(&mut pace, 2, 0, 1000), 500.0);
+        assert_eq!(rate(&mut pace, 4, 0, 1000), 500.0);
         // Half of the ports are closed and answer at once; the others are silent.
         let mut pace = Pace::default();
-        assert_eq!(pace.rate(at(2), 2000, 1000, 2 * second), 10_000.0);
+        assert_eq!(rate(&mut pace, 2, 2000, 1000), 10_000.0);
         for tenth in 3..60 {
-            pace.rate(at(tenth), 2000, 1000, 2 * second);
+            rate(&mut pace, tenth, 2000, 1000);
         }
-        assert_eq!(pace.rate(at(60), 2000, 1000, 2 * second), 500.0);
-        assert_eq!(pace.rate(at(61), 2000, 0, 2 * second), 0.0);
+        assert_eq!(rate(&mut pace, 60, 2000, 1000), 500.0);
+        assert_eq!(rate(&mut pace, 61, 2000, 0), 0.0);
+    }
+
+    #[test]
+    fn silent_ports_that_are_begun_at_the_permitted_rate_are_counted_at_once() {
+        let second = Duration::from_secs(1);
+        let mut pace = Pace::default();
+        let mut rate = |tenths: u32, in_flight| {
+            let under_way = UnderWay { in_flight, ..UnderWay::default() };
+            pace.rate(second * tenths / 10, under_way, 2 * second, NonZeroU32::new(4000))
+        };
+        assert_eq!(rate(2, 768), 3840.0);
+        assert_eq!(rate(4, 1600), 4000.0);
+        assert_eq!(rate(6, 2500), 4000.0);
+        // The window is full, so the rate is that of the window.
+        assert_eq!(rate(20, 2500), 1250.0);
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! The file is the output of `--format ndjson`. A target is finished if its `end` event reports it
 //! as complete; a target that failed or was cut short is scanned again. The last line may be
-//! incomplete, because a run that is killed leaves such a line; every other line must be an event.
-//! With `--all-addresses` a name is not finished if the earlier run left out some of its addresses.
-//! A file of a scan of another shard, or whose ports do not contain those of any target, is
-//! refused. `shell` calls this module, which opens no file.
+//! incomplete, because a run that is killed leaves such a line, and so may be the last line of each
+//! run to which another run was appended. The first event of that run follows it, in the same line
+//! or the next, and is never an `end`. Every other line must be an event. With `--all-addresses` a
+//! name is not finished if the earlier run left out some of its addresses. A file of a scan of
+//! another shard, or whose ports do not contain those of any target, is refused. `shell` calls this
+//! module, which opens no file.
 
 use std::collections::HashSet;
 
@@ -26,49 +28,57 @@ pub fn mark_finished(
     text: &[u8],
 ) -> Result<(), String> {
     let this_shard = (shard != Shard::WHOLE).then(|| shard.to_string());
-    let mut lines = text.split(|byte| *byte == b'\n').enumerate().peekable();
     let mut known_ports = HashSet::new();
-    while let Some((index, line)) = lines.next() {
-        if line.is_empty() {
-            continue;
+    // The number of a line that is cut off, until an event follows.
+    let mut cut_off = None;
+    for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
+        let number = index + 1;
+        let event = match read_past_event(line) {
+            None if line.is_empty() => continue,
+            None => {
+                // The key cannot be within an event, because JSON escapes quotes in strings.
+                let at = line.windows(EVENT_KEY.len()).rposition(|key| key == EVENT_KEY);
+                let (cut, appended) = line.split_at(at.unwrap_or(line.len()));
+                if !cut.starts_with(EVENT_KEY) && !EVENT_KEY.starts_with(cut) {
+                    return Err(no_event(number));
+                }
+                cut_off = Some(number);
+                read_past_event(appended)
+            }
+            event => event,
+        };
+        let Some(event) = event else { continue };
+        if let (PastEvent::Finished { .. }, Some(number)) = (&event, cut_off.take()) {
+            return Err(no_event(number));
         }
-        match read_past_event(line) {
-            Some(PastEvent::Finished { has_others: true, .. }) if addresses == Addresses::All => {}
-            Some(PastEvent::Finished { domain, .. }) => list.finish_target(&domain),
-            Some(PastEvent::Started { shard, .. }) if shard != this_shard => {
+        match event {
+            PastEvent::Finished { has_others: true, .. } if addresses == Addresses::All => {}
+            PastEvent::Finished { domain, .. } => list.finish_target(&domain),
+            PastEvent::Started { shard, .. } if shard != this_shard => {
                 let scanned =
                     shard.map_or("everything".to_owned(), |shard| format!("shard {shard}"));
-                return Err(format!("line {}: the earlier run scanned {scanned}", index + 1));
+                return Err(format!("line {number}: the earlier run scanned {scanned}"));
             }
-            Some(PastEvent::Started { ports: Some(ports), .. })
-                if !known_ports.contains(&ports) =>
-            {
+            PastEvent::Started { ports: Some(ports), .. } if !known_ports.contains(&ports) => {
                 if PortSet::parse(&ports).is_ok_and(|ports| !list.has_ports_within(&ports)) {
-                    let number = index + 1;
                     return Err(format!(
                         "line {number}: the earlier scan was of other ports, {ports}"
                     ));
                 }
                 known_ports.insert(ports);
             }
-            Some(PastEvent::Started { .. } | PastEvent::Other) => {}
-            // This is the last line, which a killed run had not completed.
-            None if lines.peek().is_none() && (index > 0 || begins_event(line)) => {}
-            None => {
-                let number = index + 1;
-                let reason = "is no event of an earlier scan; give what --format ndjson printed";
-                return Err(format!("line {number} {reason}"));
-            }
+            PastEvent::Started { .. } | PastEvent::Other => {}
         }
     }
     Ok(())
 }
 
-/// Whether a line could be the beginning of an event.
-fn begins_event(line: &[u8]) -> bool {
-    let key = br#"{"event":"#;
-    line.starts_with(key) || key.starts_with(line)
+fn no_event(number: usize) -> String {
+    format!("line {number} is no event of an earlier scan; give what --format ndjson printed")
 }
+
+/// The beginning of each event.
+const EVENT_KEY: &[u8] = br#"{"event":"#;
 
 #[cfg(test)]
 mod tests {
@@ -130,6 +140,18 @@ mod tests {
         check(&format!("{A}\n{}", &MEMBER[..20]), &["a"]);
         check(&format!("{A}\n{MEMBER}"), &["a", "10.0.0.2"]);
         check(&A[..12], &[]);
+        let start = r#"{"event":"start","domain":"b","ports":"80"}"#;
+        for len in 1..=A.len() {
+            let cut = &A[..len];
+            check(&format!("{MEMBER}\n{cut}{start}\n{CUT}\n"), &["10.0.0.2"]);
+            check(&format!("{cut}{start}\n{MEMBER}\n"), &["10.0.0.2"]);
+            if len >= EVENT_KEY.len() {
+                check(&format!("{cut}{cut}{start}\n{MEMBER}\n{cut}{start}"), &["10.0.0.2"]);
+            }
+            let is_whole = len == A.len();
+            let finished = if is_whole { &["a", "10.0.0.2"][..] } else { &["10.0.0.2"] };
+            check(&format!("{cut}\n{FAILED}\n{MEMBER}\n"), finished);
+        }
         check(&A[..4], &[]);
     }
 
@@ -173,6 +195,8 @@ mod tests {
         for (ports, is_fit) in [("80", true), ("22,79-81", true), ("22", false), ("81-", false)] {
             let result = finished(&format!("{}\n{A}\n", start(ports)));
             assert_eq!(result.is_ok(), is_fit, "{ports}: {result:?}");
+            let appended = finished(&format!("{}{}\n", &A[..20], start(ports)));
+            assert_eq!(appended.is_ok(), is_fit, "{ports}: {appended:?}");
         }
     }
 
@@ -188,5 +212,7 @@ mod tests {
         check(r#"{"from_port":1,"domain":"a","complete":true}"#, 1);
         check(&format!("{A}\n{}\n{A}\n", &A[..9]), 2);
         check("\u{0}\u{1}", 1);
+        check(&format!("{A}\n{}{A}\n", &CUT[..20]), 2);
+        check(&format!("{A}\nx{FAILED}\n"), 2);
     }
 }

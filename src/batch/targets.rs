@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::list::{BadLine, NameList};
+use super::list::NameList;
 use super::port_lists::{PortLists, TargetPorts};
 use super::segments::{AddressSegment, contains};
 use crate::host::Host;
@@ -32,11 +32,7 @@ pub struct Targets {
     pub(super) finished: Finished,
     pub(super) len: u64,
     pub(super) ports_len: u64,
-    pub(super) bad_lines: Vec<BadLine>,
-    /// The number of bad lines beyond those kept.
-    pub(super) bad_lines_more: usize,
-    /// The flag with the list of targets, as messages name it.
-    pub(super) list_label: String,
+    pub(super) faults: Vec<String>,
     /// A note for the user that is printed once: a network was written with host bits.
     pub(super) note: Option<String>,
 }
@@ -196,9 +192,9 @@ impl Targets {
         self.ports.all()
     }
 
-    /// The lines that are not targets, and the number of further ones that were not kept.
-    pub const fn bad_lines(&self) -> (&Vec<BadLine>, usize) {
-        (&self.bad_lines, self.bad_lines_more)
+    /// The messages about faulty targets, or about the lack of targets.
+    pub fn faults(&self) -> &[String] {
+        &self.faults
     }
 
     /// One sentence that is to be printed once, if there is one.

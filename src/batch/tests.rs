@@ -391,6 +391,32 @@ fn the_name_of_a_service_keeps_to_its_field() {
 }
 
 #[test]
+fn greppable_lists_ports_in_ascending_order_and_at_most_one_ignored_state() {
+    let (open, closed) = (PortSet::from_range(2, 3), PortSet::parse("1,9").unwrap());
+    let check = |closed: Option<&PortSet>, counts: Counts, expected: &str| {
+        let mut batch = batch("a", |options| options.format = Format::Greppable);
+        let place = begin(&mut batch);
+        let counts = Counts { open: 2, ..counts };
+        let summary = Summary { closed, ..summary("a", &open, counts) };
+        batch.handle_ended(Instant::now(), place, summary);
+        let text = printed(&mut batch);
+        let ports = text.split("\tPorts: ").nth(1).expect("ports are printed");
+        assert_eq!(ports.lines().next(), Some(expected));
+    };
+    let (both, opened) = (
+        "1/closed/tcp/////, 2/open/tcp/////, 3/open/tcp/////, 9/closed/tcp/////",
+        "2/open/tcp/////, 3/open/tcp/////",
+    );
+    let counts = Counts { closed: 2, filtered: 3, unreachable: 4, ..Counts::default() };
+    check(Some(&closed), counts, &format!("{both}\tIgnored State: filtered (7)"));
+    check(Some(&closed), Counts { untested: 1, ..counts }, both);
+    check(None, counts, opened);
+    let counts = Counts { closed: 2, ..Counts::default() };
+    check(None, counts, &format!("{opened}\tIgnored State: closed (2)"));
+    check(Some(&closed), counts, both);
+}
+
+#[test]
 fn a_reader_that_lags_by_half_of_the_bound_gets_no_progress() {
     let mut batch = batch("a", |options| options.format = Format::Ndjson);
     let place = begin(&mut batch);

@@ -241,7 +241,7 @@ const ROWS: &[Row] = &[
         "a range of ports is -p FIRST-LAST, name servers are --resolv-conf FILE; ports need no \
          order",
     ),
-    row(&["--exclude-ports", "-ep"], "write --exclude PORTS"),
+    row(&["--exclude-ports", "--exclude-port", "-ep"], "write --exclude PORTS"),
     row(
         &["-pts", "-port-threshold"],
         "does not exist here: a target with many open ports is scanned to the end",

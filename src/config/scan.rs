@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::batch::options::{Format, Shown};
 use crate::batch::shard::Shard;
@@ -150,14 +150,6 @@ pub(super) fn parse(
     if left.is_empty() {
         let excluded = flags.exclude.display_ranges().to_string();
         return Err(fault(&origins.label("exclude"), &excluded, &"leaves no port to scan"));
-    }
-    if flags.resume.is_some() && flags.resume == flags.output {
-        let path = flags.resume.as_deref().unwrap_or_else(|| Path::new(""));
-        let output = origins.label_or("output", "-o");
-        let reason = format!(
-            "is the file of {output} too, whose results would be lost; name another for {output}"
-        );
-        return Err(fault(&origins.label("resume"), &path.display().to_string(), &reason));
     }
     let targets = words
         .into_iter()

@@ -54,16 +54,26 @@ impl PortSet {
         {
             return Err(PortsReason::Protocol);
         }
-        let Some(count) = item.strip_prefix("top:") else {
+        let Some(rest) = after_top(item) else {
             self.insert_range(parse_range(item)?);
             return Ok(());
         };
+        let count = rest.strip_prefix(':').ok_or(PortsReason::Top)?;
         let count = parse_decimal(count, 1..=TOP_PORTS_MAX as u64).map_err(|_| PortsReason::Top)?;
         for port in top(count as usize) {
             self.insert(*port);
         }
         Ok(())
     }
+}
+
+/// The text after `top`, if the item is `top:10` or a wrong form of it, such as `top-10`.
+pub fn after_top(item: &str) -> Option<&str> {
+    let (word, rest) = item.split_at_checked(3)?;
+    let count = rest.strip_prefix('-').unwrap_or(rest);
+    let is_count = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
+    let is_top = word.eq_ignore_ascii_case("top") && (is_count || rest.starts_with(':'));
+    is_top.then_some(rest)
 }
 
 /// The ports of one item of a list: `80`, `8000-8100`, `-100` or `60000-`.
@@ -105,7 +115,7 @@ pub enum PortsReason {
     Protocol,
     /// There is no text before, between or after commas.
     Empty,
-    /// The text after `top:` is not a number from 1 to [`TOP_PORTS_MAX`].
+    /// The item is not `top:` and a number from 1 to [`TOP_PORTS_MAX`].
     Top,
     /// The item is a dash alone.
     NoEnds,
@@ -117,17 +127,12 @@ pub enum PortsReason {
 
 impl fmt::Display for PortsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.reason == PortsReason::Empty {
-            let offset = self.offset;
-            return write!(
-                f,
-                "a port is missing at offset {offset}: write a list such as 22,80-90"
-            );
-        }
         write!(f, "{} at offset {}: ", self.item, self.offset)?;
         match self.reason {
-            PortsReason::Empty => Ok(()),
-            PortsReason::Top => write!(f, "top:N takes an N from 1 to {TOP_PORTS_MAX}"),
+            PortsReason::Empty => {
+                f.write_str("a port is missing; write a list such as 22,80-90, without blanks")
+            }
+            PortsReason::Top => write!(f, "write top:N, with N from 1 to {TOP_PORTS_MAX}"),
             PortsReason::Port(error) => error.fmt(f),
             PortsReason::Protocol => {
                 f.write_str("only TCP ports are scanned, and written without a letter")

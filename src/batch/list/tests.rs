@@ -38,12 +38,12 @@ fn the_zone_of_a_listed_target_is_the_name_of_an_interface() {
     targets.add_lines(b"fe80::1%eth0\nfe80::1%2\nfe80::2%eth1 22\n");
     let targets = targets.finish().unwrap();
     assert_eq!(shown(&targets), ["fe80::1%2 80..80 80 at 0"], "one target by either name");
-    assert_eq!(targets.bad_lines().0[0].number, 3);
+    assert_eq!(targets.faults()[0].split(':').next(), Some("--targets, line 3"));
 }
 
 fn check(text: &str, expected: &[&str]) {
     let targets = list(text, "80", "").finish().unwrap();
-    assert_eq!(targets.bad_lines().0, &[], "{text:?}");
+    assert_eq!(targets.faults(), &[] as &[String], "{text:?}");
     let found: Vec<String> = shown(&targets)
         .iter()
         .map(|line| line.split(' ').filter(|word| !word.contains("..")).take(2).collect())
@@ -56,7 +56,7 @@ fn check(text: &str, expected: &[&str]) {
 fn a_line_is_a_target_with_the_common_ports_or_its_own() {
     let text = "# machines\n\nexample.com\n  192.0.2.7\t22,80 # door\r\n[::1] 1-3\n\n";
     let targets = list(text, "1-1024", "80").finish().unwrap();
-    assert_eq!(targets.bad_lines(), (&Vec::new(), 0));
+    assert_eq!(targets.faults(), &[] as &[String]);
     let expected = [
         "example.com 1..1024 1-79,81-1024 at 0",
         "192.0.2.7 22..80 22 at 1023",
@@ -131,9 +131,9 @@ fn finished_targets_keep_their_place_and_are_marked() {
 #[test]
 fn a_bad_line_is_reported_by_number_and_the_others_are_used() {
     let text = "a\nexa~mple\nb 0\nc 80 x\nd 443\ne\nf:1 2\n10.0.0.9-1\n80\n10.0.0/8\n\
-                127.0.0.1 127.0.0.2\n127.0.0.1 b c\na 22;80\na:22,80";
+                127.0.0.1 127.0.0.2\n127.0.0.1 b c\na 22;80\na 22, 80\na:22,80";
     let targets = list(text, "80", "443").finish().unwrap();
-    let lines: Vec<String> = targets.bad_lines().0.iter().map(show).collect();
+    let lines: Vec<String> = targets.faults().iter().map(|fault| show(fault)).collect();
     let expected = [
         "2: target \"exa~mple\": a name has no '~'",
         "3: ports \"0\" at offset 1: must be from 1 to 65535",
@@ -147,21 +147,39 @@ fn a_bad_line_is_reported_by_number_and_the_others_are_used() {
         "11: \"127.0.0.2\" is no list of ports; each target needs its own line",
         "12: \"b\" is no list of ports; each target needs its own line",
         "13: ports \"22;80\" at offset 1: invalid decimal string",
-        "14: target \"a:22,80\": write its ports behind a blank: 22,80",
+        "14: ports \"\" at offset 4: a port is missing; write a list such as 22,80-90, without \
+         blanks",
+        "15: target \"a:22,80\": write its ports behind a blank: 22,80",
     ];
     assert_eq!(lines, expected);
     assert_eq!((targets.len(), targets.ports_len()), (2, 2));
 }
 
-fn show(line: &BadLine) -> String {
-    format!("{}: {}", line.number, line.reason)
+/// A message about a line of a list without the part that all have in common.
+fn show(fault: &str) -> String {
+    fault.strip_prefix("--targets, line ").unwrap().to_owned()
+}
+
+#[test]
+fn a_target_of_the_command_line_without_a_port_left_is_a_fault_of_this_target_only() {
+    let mut targets = list("10.0.0.3 22", "80", "22");
+    for text in ["10.0.0.1:22", "10.0.0.2", "10.0.0.4:443"] {
+        targets.add(text, &Spec::parse(text).unwrap());
+    }
+    let targets = targets.finish().unwrap();
+    let expected = [
+        "--targets, line 1: --exclude leaves no port to scan",
+        "TARGET \"10.0.0.1:22\": --exclude leaves no port to scan",
+    ];
+    assert_eq!((targets.faults(), targets.len()), (&expected.map(str::to_owned)[..], 2));
 }
 
 #[test]
 fn of_very_many_bad_lines_the_first_are_kept_and_the_rest_counted() {
-    let targets = list(&"/\n".repeat(limits::BAD_LINES_MAX + 5), "80", "").finish().unwrap();
-    let (kept, more) = targets.bad_lines();
-    assert_eq!((kept.len(), more), (limits::BAD_LINES_MAX, 5));
+    let targets = list(&"/\n".repeat(limits::TARGET_FAULTS_MAX + 5), "80", "").finish().unwrap();
+    let faults = targets.faults();
+    assert_eq!(faults.len(), limits::TARGET_FAULTS_MAX + 1);
+    assert_eq!(faults.last().map(String::as_str), Some("5 more targets are faulty"));
     assert!(targets.is_empty());
 }
 
@@ -170,13 +188,24 @@ fn a_byte_order_mark_and_the_bytes_of_comments_do_not_matter() {
     let mut targets = TargetList::new(ports("1"), PortSet::new());
     targets.add_lines(b"\xef\xbb\xbfa # caf\xe9\n\xff\nb#\xff\xfe\n#\xe9\n\xef\xbb\xbfc");
     let targets = targets.finish().unwrap();
-    let lines: Vec<String> = targets.bad_lines().0.iter().map(show).collect();
+    let lines: Vec<String> = targets.faults().iter().map(|fault| show(fault)).collect();
     assert_eq!(lines[0], "2: the line is not UTF-8");
     assert_eq!((targets.len(), lines.len()), (2, 2));
     let mut wide = TargetList::new(ports("1"), PortSet::new());
     wide.add_lines(b"\xff\xfea\0\n\0");
     let wide = wide.finish().unwrap();
-    assert_eq!(show(&wide.bad_lines().0[0]), "1: the list is UTF-16: write it as UTF-8");
+    assert_eq!(show(&wide.faults()[0]), "1: the list is UTF-16: write it as UTF-8");
+    let encode =
+        |bytes: fn(u16) -> [u8; 2]| "10.0.0.1\nb\n".encode_utf16().flat_map(bytes).collect();
+    let texts: [Vec<u8>; 2] = [encode(u16::to_le_bytes), encode(u16::to_be_bytes)];
+    for text in texts {
+        let mut wide = TargetList::new(ports("1"), PortSet::new());
+        wide.add_lines(&text);
+        let faults = wide.finish().unwrap().faults().to_vec();
+        assert!(faults.len() > 1 && faults.iter().all(|it| it.contains("UTF-16")), "{faults:?}");
+    }
+    let nul = list("127.0.0.1\0\naa\0b", "80", "").finish().unwrap().faults().to_vec();
+    assert!(nul.len() == 2 && nul.iter().all(|it| !it.contains("UTF-16")), "{nul:?}");
 }
 
 #[test]

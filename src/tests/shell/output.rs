@@ -128,7 +128,7 @@ fn an_output_file_that_is_also_an_input_is_refused_under_every_path() {
     let other = scratch.path("./list");
     std::os::unix::fs::symlink("list", scratch.path("link")).expect("the link can be created");
     std::fs::hard_link(&path, scratch.path("hard")).expect("the link can be created");
-    for flag in ["--targets", "--exclude-targets-from", "--resume"] {
+    for flag in ["--targets", "--exclude-targets-from", "--resume", "--resolv-conf", "--hosts"] {
         for output in [&other, &scratch.path("link"), &scratch.path("hard")] {
             let run = run(&["scan", "127.0.0.2", "9", flag, &path, "-o", output]);
             assert_eq!((run.code, run.stdout.as_str()), (Some(64), ""), "{flag} {output}");
@@ -136,6 +136,19 @@ fn an_output_file_that_is_also_an_input_is_refused_under_every_path() {
             assert!(run.stderr.starts_with(&expected), "{}", run.stderr);
         }
     }
+    let script = r#"cd "$1" && "$0" scan --targets - 9 -o list <list"#;
+    let stdin = decode(sh(script, &scratch.path("")).output().expect("sh runs"));
+    let expected = "openports: --targets \"-\": is the file of -o too";
+    assert!(stdin.code == Some(64) && stdin.stderr.starts_with(expected), "{}", stdin.stderr);
+    let variables = [("OPENPORTS_HOSTS", &*path), ("OPENPORTS_OUTPUT", &*path)];
+    let run = decode(
+        openports(&["scan", "127.0.0.2", "9"]).envs(variables).output().expect("the binary runs"),
+    );
+    let expected = format!(
+        "openports: OPENPORTS_HOSTS \"{path}\": is the file of OPENPORTS_OUTPUT too, which would \
+         replace it; name another for OPENPORTS_OUTPUT\n"
+    );
+    assert_eq!((run.code, &*run.stderr), (Some(64), &*expected));
     assert_eq!(std::fs::read_to_string(&path).expect("the file exists"), "127.0.0.1\n");
 }
 

@@ -96,6 +96,22 @@ fn a_target_with_a_port_is_scanned_on_this_port_only() {
 }
 
 #[test]
+fn a_target_without_a_port_left_is_reported_and_the_others_are_scanned() {
+    let (_one, port) = listener([127, 0, 0, 1]);
+    let at = |port: &str| format!("127.0.0.1:{port}");
+    let port = port.to_string();
+    let some = run(&["scan", "--json", &at("22"), &at(&port), "127.0.0.2", "9", "--exclude", "22"]);
+    let fault = "openports: TARGET \"127.0.0.1:22\": --exclude leaves no port to scan\n";
+    assert_eq!((some.code, &*some.stderr), (Some(1), fault));
+    let mut domains: Vec<String> =
+        lines(&some.stdout).iter().map(|answer| answer["domain"].to_string()).collect();
+    domains.sort();
+    assert_eq!(domains, ["\"127.0.0.1\"", "\"127.0.0.2\""]);
+    let none = run(&["scan", &at("22"), "--exclude", "22"]);
+    assert_eq!((none.code, &*none.stderr, &*none.stdout), (Some(1), fault, ""));
+}
+
+#[test]
 fn a_malformed_address_is_never_resolved_as_a_name() {
     for target in [
         "10.0.0.1-254-3",
@@ -248,6 +264,12 @@ fn resume_skips_the_targets_that_an_earlier_run_has_finished() {
     all.sort();
     let expected = [0, 1, 2, 3].map(|host| format!("\"127.0.6.{host}\""));
     assert_eq!(all, expected);
+    // The output of a resumed run may be appended to that of the run that was killed.
+    let appended = run(&["scan", "--ndjson", "127.0.6.0/30", "9", "--resume", &cut]).stdout;
+    let killed = std::fs::read_to_string(&cut).expect("the file exists");
+    let both = scratch.file("both", killed + &appended);
+    let third = run(&["scan", "--json", "127.0.6.0/30", "9", "--resume", &both]);
+    assert_eq!((third.code, third.stdout.as_str()), (Some(0), ""), "{}", third.stderr);
     for (name, text) in [("list", "127.0.6.1\n127.0.6.2\n"), ("json", "{}\n{}\n"), ("bin", "\0\n")]
     {
         let file = scratch.file(name, text);

@@ -26,6 +26,7 @@ fn a_flag_of_another_scanner_is_answered_with_the_equivalent_flag() {
         (&["scan", "-b4500", "localhost"], "-b: write --concurrency N"),
         (&["scan", "--ulimit", "5000", "localhost"], "--ulimit: leave it out"),
         (&["scan", "--exclude-ports", "22", "localhost"], "--exclude-ports: write --exclude PORTS"),
+        (&["scan", "--exclude-port", "22", "localhost"], "--exclude-port: write --exclude PORTS"),
         (&["scan", "--host-timeout", "5m", "localhost"], "--host-timeout: write --deadline"),
         (&["scan", "-v", "localhost"], "-v: write --log-level info"),
         (&["scan", "-json", "localhost"], "-json: write --json"),
@@ -133,6 +134,11 @@ fn bad_input_is_reported_in_one_line_that_names_it() {
             &["127.0.0.1", "http"],
             "PORTS \"http\": the name of a service; to scan its port write 80, to scan a host of",
         ),
+        (&["a", "top:10", "--exclude", "TOP:10"], "--exclude"),
+        (&["a", "TOP:0"], "PORTS \"TOP:0\": \"TOP:0\" at offset 1: write top:N, with N from 1 to"),
+        (&["a", "top-10"], "PORTS \"top-10\": \"top-10\" at offset 1: write top:N, with N from"),
+        (&["a", "Top10"], "PORTS \"Top10\": \"Top10\" at offset 1: write top:N, with N from"),
+        (&["top10"], "TARGET \"top10\": a list of ports, not a target"),
         (&["http://a.example/"], "TARGET \"http://a.example/\": give the host alone"),
         (&["localhost/24"], "TARGET \"localhost/24\": a network is written with an address"),
         (&["[::1/128]:80"], "TARGET \"[::1/128]:80\": brackets enclose one address"),
@@ -220,7 +226,6 @@ fn a_message_names_the_variable_that_the_value_comes_from() {
         ("TARGETS", "/dev/null", &["scan", "-p", "9"], 1, ": there is no target"),
         ("EXCLUDE_TARGETS", "127.0.0.0/8", scan, 1, " leaves no target"),
         ("EXCLUDE_TARGETS_FROM", "/no/list", scan, 1, " /no/list: "),
-        ("EXCLUDE", "9", &["scan", "127.0.0.1:9"], 1, " leaves no port to scan"),
         ("EXCLUDE", "9", scan, 64, " \"9\": leaves no port to scan"),
         ("RESUME", "/no/run", scan, 1, " /no/run: "),
         ("OUTPUT", "/no/such/folder/x", scan, 1, " /no/such/folder/x: "),
@@ -239,6 +244,9 @@ fn a_message_names_the_variable_that_the_value_comes_from() {
         assert!(run.stderr.starts_with(&expected), "{variable}: {}", run.stderr);
         assert_eq!(run.stderr.lines().count(), 1, "{variable}: {}", run.stderr);
     }
+    let run = run_in(&[("OPENPORTS_EXCLUDE", "9")], &["scan", "127.0.0.1:9"]);
+    let expected = "TARGET \"127.0.0.1:9\": OPENPORTS_EXCLUDE leaves no port to scan";
+    assert_eq!((run.code, run.stderr), (Some(1), format!("openports: {expected}\n")));
 }
 
 #[test]

@@ -36,7 +36,12 @@ pub fn contacted(address: IpAddr) -> IpAddr {
 
 /// Sorts the candidates, the best one first. Equal candidates keep their order (rule 10).
 pub fn sort(candidates: &mut [RoutedAddress]) {
-    candidates.sort_by(compare);
+    // An insertion sort is stable, and a name has few addresses.
+    for end in 1..candidates.len() {
+        let is_before = |at: &usize| compare(&candidates[end], &candidates[*at]).is_lt();
+        let place = (0..end).find(is_before).unwrap_or(end);
+        candidates[place..=end].rotate_right(1);
+    }
     debug_assert!(
         candidates.is_sorted_by_key(|candidate| candidate.source.is_none()),
         "candidates without a route come last"

@@ -186,7 +186,7 @@ impl Scan {
     /// Counts one exchange as lost if ports stayed silent and the round-trip time came close to the
     /// timeout: a queue may have delayed the answers of these ports beyond it.
     fn detect_cut_answers(&mut self) {
-        let improbable_after = self.rtt.deadline().unwrap_or_default();
+        let improbable_after = self.rtt.improbable_after().unwrap_or_default();
         if !self.silent().is_empty() && improbable_after > self.probe_timeout() {
             self.loss.handle_lost(Duration::ZERO, 1);
         }

@@ -67,9 +67,13 @@ impl Rtt {
     /// longest recent round-trip time, and at least [`DEADLINE_MIN`]; `None` before the first
     /// sample.
     pub fn deadline(&self) -> Option<Duration> {
+        self.improbable_after().map(|after| after.max(DEADLINE_MIN))
+    }
+
+    /// The same without [`DEADLINE_MIN`].
+    pub fn improbable_after(&self) -> Option<Duration> {
         let Estimate { smoothed, variation, longest } = self.estimate?;
-        let improbable = (smoothed + 4 * variation).max(longest + longest / 4);
-        Some(Duration::from_nanos(improbable).max(DEADLINE_MIN))
+        Some(Duration::from_nanos((smoothed + 4 * variation).max(longest + longest / 4)))
     }
 
     /// The time after which an answer is late, but not yet lost: SRTT + 4 × RTTVAR, but at least

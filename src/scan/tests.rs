@@ -547,6 +547,19 @@ fn open_ports_that_miss_more_syns_than_closed_ports_are_all_found() {
     assert_eq!(passes, 8, "the passes end after two that find no open port");
 }
 
+/// A regression test: with a timeout below 200 ms each scan with silent ports showed a loss.
+#[test]
+fn a_short_timeout_shows_no_loss_if_answers_come_early_enough() {
+    for (timeout, suspected) in [(30, false), (150, false), (210, false), (22, true)] {
+        let timeout = Timeout::Fixed(timeout * MILLI);
+        let options = ScanOptions { timeout, retries: Retries::Auto, ..OPTIONS };
+        let mut run = Run::new(Plan { options, ..plan(300) });
+        run.finish(|port, _| if port % 2 == 0 { SILENT } else { REFUSED });
+        assert_eq!(run.counts(), [0, 150, 150, 0, 0]);
+        assert_eq!(run.scan.loss_suspected(), suspected, "{timeout:?} {:?}", run.scan.loss());
+    }
+}
+
 /// A regression test: many targets behind one link lost all their exchanges, and were reported as
 /// certainly silent.
 #[test]

@@ -417,11 +417,14 @@ fn read_name(name: &libc::sockaddr_in6) -> SocketAddr {
 /// The outcome for the target of a packet that was not sent.
 ///
 /// While many ICMP errors arrive, each call may return the error of another probe. Therefore an
-/// error is attributed to this target only if the kernel has no route to it.
+/// error is attributed to this target only if the kernel has no route to it. EINVAL is no ICMP
+/// error: the route does not permit the source address, such as one of loopback.
 fn send_failure(error: &io::Error, to: SocketAddr) -> Outcome {
+    let has_route =
+        || error.raw_os_error() != Some(libc::EINVAL) && super::route(to) != RouteResult::Nowhere;
     match outcome_of(error) {
         Outcome::Shortage(shortage) => Outcome::Shortage(shortage),
-        Outcome::Unreachable if super::route(to) == RouteResult::Nowhere => Outcome::Unreachable,
+        Outcome::Unreachable if !has_route() => Outcome::Unreachable,
         Outcome::Unreachable
         | Outcome::Connected
         | Outcome::SelfConnect

@@ -23,6 +23,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_v4_mapped_target_has_no_effect_on_other_targets", mapped),
     ("an_unspecified_target_is_this_machine_with_both_techniques", unspecified),
     ("a_multicast_target_is_unreachable_with_both_techniques", multicast),
+    ("a_source_address_that_the_route_refuses_makes_a_target_unreachable", loopback_source),
     ("a_rejection_during_the_call_of_connect_is_the_state_of_its_port_alone", rejected),
     ("a_target_that_the_kernel_refuses_does_not_end_the_reuse_of_sockets", blackhole),
 ];
@@ -204,6 +205,24 @@ fn multicast() -> Outcome {
             let query = format!("domain={domain}&toPort=20&technique={technique}");
             service.scan(&query).check_counts([0, 0, 0, 20, 0]);
         }
+    }
+    lab.stop()?;
+    Ok(())
+}
+
+/// The SYN scan took EINVAL for a shortage, and probed again until its deadline.
+fn loopback_source() -> Outcome {
+    let lab = Lab::enter()?.start(vec![host()])?;
+    let host = HOST_ADDRESS.to_string();
+    for technique in ["connect", "syn"] {
+        let options = ["scan", "--json", "--source", "127.0.0.1", "--deadline", "10s"];
+        let output = Command::new(env!("CARGO_BIN_EXE_openports"))
+            .args(options)
+            .args(["--technique", technique, &host, "1-20"])
+            .output()?;
+        let printed = String::from_utf8(output.stdout)?;
+        let is_unreachable = printed.contains(r#""unreachable":20,"untested":0}"#);
+        assert!(is_unreachable && output.status.success(), "{technique}: {printed}");
     }
     lab.stop()?;
     Ok(())

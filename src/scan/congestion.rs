@@ -12,7 +12,8 @@
 //! - **Loss** alone does not reduce the rate, because radio links lose packets at any rate. If more
 //!   pings are lost than before, the rate is halved as an experiment. If the loss then falls, the
 //!   scan had exceeded a limit, and the lower rate stays. Otherwise the loss is random, and the
-//!   previous rate is restored.
+//!   previous rate is restored. In a scan of many ports, a smaller share of answered SYNs leads to
+//!   a similar experiment (`overload`).
 //!
 //! A round lasts a little longer than one round-trip time, and only the answers to probes that were
 //! sent in it count in it. This module knows neither ports nor sockets. `scan` drives it.
@@ -183,7 +184,7 @@ impl Controller {
             }
         }
         self.bucket.take();
-        self.share.handle_sent(now);
+        self.share.handle_sent(now, self.rtt_stats.floor().unwrap_or_default());
         self.round.sent = self.round.sent.saturating_add(1);
         self.round.cohort_sent += u32::from(now <= self.round.cohort_ends_at);
         self.sent_since_ping = self.sent_since_ping.saturating_add(1);
@@ -196,7 +197,7 @@ impl Controller {
         if !matches!(self.phase, RatePhase::Silent { .. }) {
             self.bucket.owe(self.rate);
         }
-        self.share.handle_sent(now);
+        self.share.handle_sent(now, self.rtt_stats.floor().unwrap_or_default());
         self.round.sent = self.round.sent.saturating_add(1);
         self.sent_since_ping = self.sent_since_ping.saturating_add(1);
     }

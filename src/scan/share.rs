@@ -92,16 +92,16 @@ impl Measurement {
         f64::from(self.syns) / self.time.as_secs_f64().max(1e-6)
     }
 
-    /// Adds a later measurement, or replaces this one if the rate has changed.
-    fn add(&mut self, next: &Self) {
+    /// Whether the rate of a later measurement is about the same.
+    fn has_rate_of(&self, next: &Self) -> bool {
         let ratio = next.rate() / self.rate();
-        if self.syns == 0 || !(1.0 / RATE_RATIO_MAX..RATE_RATIO_MAX).contains(&ratio) {
-            *self = *next;
-        } else {
-            self.ports = self.ports.plus(next.ports);
-            self.syns += next.syns;
-            self.time += next.time;
-        }
+        (1.0 / RATE_RATIO_MAX..RATE_RATIO_MAX).contains(&ratio)
+    }
+
+    fn add(&mut self, next: &Self) {
+        self.ports = self.ports.plus(next.ports);
+        self.syns += next.syns;
+        self.time += next.time;
     }
 }
 
@@ -208,19 +208,20 @@ impl ShareMeter {
         self.clear();
     }
 
-    /// A SYN is sent.
-    pub(super) fn handle_sent(&mut self, now: Instant) {
+    /// A SYN is sent. An interval ends before the first SYN of a burst, since the SYNs of a burst
+    /// have the same time.
+    pub(super) fn handle_sent(&mut self, now: Instant, rtt: Duration) {
+        let age = now.saturating_duration_since(self.open.since);
+        let is_long = age >= (rtt / 8).max(INTERVAL_MIN) && now > self.open.until;
+        if self.pending.is_none() && is_long && self.open.measured.ports.sent >= INTERVAL_SYNS_MIN {
+            self.pending = Some(std::mem::replace(&mut self.open, Interval::new(now)));
+        }
         self.open.handle_sent(now);
     }
 
     /// The SYN sent last is the first one to a port that counts.
-    pub(super) fn handle_port_sent(&mut self, now: Instant, rtt: Duration) {
+    pub(super) const fn handle_port_sent(&mut self) {
         self.open.measured.ports.sent += 1;
-        let age = now.saturating_duration_since(self.open.since);
-        let is_long = age >= (rtt / 8).max(INTERVAL_MIN);
-        if self.pending.is_none() && is_long && self.open.measured.ports.sent >= INTERVAL_SYNS_MIN {
-            self.pending = Some(std::mem::replace(&mut self.open, Interval::new(now)));
-        }
     }
 
     /// The probe of a port is given up: its SYN may not have left this machine.
@@ -253,11 +254,23 @@ impl ShareMeter {
         }
         self.pending = None;
         self.complete_at = None;
+        if self.recent.syns > 0 && !self.recent.has_rate_of(&pending.measured) {
+            self.handle_rate_change(pending.measured.rate());
+        }
         self.recent.add(&pending.measured);
         match self.trial {
             Some(trial) => self.judge_trial(&trial),
             None => self.compare(now, rate),
         }
+    }
+
+    /// The rate has changed. The SYNs at a lower rate are part of the reference.
+    fn handle_rate_change(&mut self, rate: f64) {
+        if self.trial.is_none() && rate > self.recent.rate() {
+            let reference_rate = self.reference_rate.max(self.recent.rate());
+            self.set_reference(self.reference.plus(self.recent.ports), reference_rate);
+        }
+        self.clear();
     }
 
     /// Compares the recent share with the reference. The more SYNs there were in the last
@@ -366,8 +379,8 @@ mod tests {
         let (mut flights, mut verdicts) = (std::collections::VecDeque::new(), Vec::new());
         for port in 0..ports {
             now += Duration::from_secs_f64(1.0 / rate);
-            meter.handle_sent(now);
-            meter.handle_port_sent(now, RTT);
+            meter.handle_sent(now, RTT);
+            meter.handle_port_sent();
             if is_answered(port, rate) {
                 flights.push_back(now);
             }
@@ -398,12 +411,13 @@ mod tests {
     fn an_overload_is_detected_and_its_capacity_is_measured() {
         for share in [1.0, 0.5, 0.2] {
             let mut meter = ShareMeter::new(Instant::now());
-            let (verdicts, rate) = drive(&mut meter, 5_000.0, 4_000, |port, _| chance(port, share));
+            let (verdicts, rate) = drive(&mut meter, 5_000.0, 8_000, |port, _| chance(port, share));
             assert!(verdicts.iter().all(|it| matches!(it, Verdict::Usual { .. })), "{verdicts:?}");
             assert_eq!(rate, 5_000.0);
             let deliver = |port, rate: f64| chance(port, share * (10_000.0 / rate).min(1.0));
             let (verdicts, rate) = drive(&mut meter, 15_000.0, 8_000, deliver);
-            assert!(verdicts.iter().any(|it| matches!(it, Verdict::Overload { .. })));
+            let is_detected = verdicts.iter().any(|it| matches!(it, Verdict::Overload { .. }));
+            assert!(is_detected, "{share}: {verdicts:?} {meter:?}");
             assert!((8_000.0..=10_500.0).contains(&rate), "{share}: {rate} {verdicts:?}");
         }
     }
@@ -433,8 +447,8 @@ mod tests {
         let at = |millis: u64| start + Duration::from_millis(millis);
         let mut meter = ShareMeter::new(start);
         for millis in 1..=80 {
-            meter.handle_sent(at(millis));
-            meter.handle_port_sent(at(millis), RTT);
+            meter.handle_sent(at(millis), RTT);
+            meter.handle_port_sent();
         }
         let jitter = Duration::from_millis(5);
         let mut answer = |now, sent_at| {
@@ -456,8 +470,8 @@ mod tests {
         let mut meter = ShareMeter::new(now);
         meter.handle_port_postponed();
         assert_eq!(meter.open.measured.ports.sent, 0);
-        meter.handle_sent(now);
-        meter.handle_port_sent(now, RTT);
+        meter.handle_sent(now, RTT);
+        meter.handle_port_sent();
         meter.handle_port_postponed();
         assert_eq!(meter.open.measured.ports.sent, 0);
     }

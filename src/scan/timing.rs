@@ -118,7 +118,7 @@ impl Scan {
         let Some(controller) = &mut self.controller else { return };
         controller.handle_sent(now);
         if shows_share {
-            controller.handle_port_sent(now);
+            controller.handle_port_sent();
         }
     }
 

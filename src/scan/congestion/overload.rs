@@ -43,8 +43,8 @@ pub(super) struct LossLimit {
 
 impl Controller {
     /// The SYN sent last is the first one to a port that counts for the share of answered SYNs.
-    pub fn handle_port_sent(&mut self, now: Instant) {
-        self.share.handle_port_sent(now, self.rtt_stats.floor().unwrap_or_default());
+    pub const fn handle_port_sent(&mut self) {
+        self.share.handle_port_sent();
     }
 
     /// The probe of such a port is given up.
@@ -135,5 +135,48 @@ impl Controller {
             self.phase =
                 RatePhase::Cruise { limit: self.rate.midpoint(trial.rate_before), growth: GROWTH };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A controller that has measured this capacity in cruise.
+    fn limited(now: Instant, capacity: f64) -> Controller {
+        let mut controller = Controller::new(now, 65_535);
+        controller.handle_answer(now, now, Duration::from_millis(20));
+        controller.phase = RatePhase::Cruise { limit: capacity, growth: GROWTH };
+        controller.loss_limit.capacity = Some(capacity);
+        controller.set_rate(now, capacity);
+        controller
+    }
+
+    #[test]
+    fn near_the_capacity_the_rate_grows_once_after_each_test() {
+        let mut controller = limited(Instant::now(), 10_000.0);
+        assert!(!controller.takes_growth());
+        controller.loss_limit.is_tested = true;
+        assert!(controller.takes_growth());
+        assert!(!controller.takes_growth(), "the next rate needs a test of its own");
+        controller.rate = 5_000.0;
+        assert!(controller.takes_growth(), "the capacity is far away");
+    }
+
+    #[test]
+    fn further_passes_do_not_exceed_the_capacity() {
+        let now = Instant::now();
+        let mut controller = limited(now, 10_000.0);
+        controller.handle_first_pass_end(now);
+        assert!(controller.takes_growth());
+        controller.set_rate(now, 20_000.0);
+        assert_eq!(controller.rate(now), 10_000.0);
+        let mut grown = limited(now, 10_000.0);
+        grown.set_rate(now, 50_000.0);
+        grown.handle_first_pass_end(now);
+        assert_eq!(grown.rate(now), 40_000.0, "the path carries more than it did");
+        let mut unlimited = Controller::new(now, 65_535);
+        unlimited.handle_first_pass_end(now);
+        assert_eq!(unlimited.loss_limit.rate_max, None);
     }
 }

@@ -11,6 +11,9 @@
 //! capacity, the share becomes larger again, and the capacity is the rate before the experiment
 //! times the ratio of the shares. Otherwise the loss is random, and the reference was outdated.
 //!
+//! A capacity far below a rate that the path has carried is not plausible. A burst of loss was then
+//! the cause, or a host that limits its answers per second, and the rate is restored.
+//!
 //! SYNs are counted in intervals. An interval is complete when a later SYN has been answered:
 //! whatever the length of the queue is, no further answers are then expected.
 //! [`congestion`](super::congestion) drives this module.
@@ -44,11 +47,18 @@ const RATE_RATIO_MAX: f64 = 1.5;
 const TRIAL_RATIO: f64 = 0.6;
 /// The part of the measured capacity that is used, so that the queue drains.
 const CAPACITY_PART: f64 = 0.9;
+/// The part of the highest rate with the usual share below which a capacity is not plausible. A
+/// burst of loss, or a host that limits its answers per second, reduces the share at any rate.
+const PLAUSIBLE_PART: f64 = 0.7;
+/// The factor for that rate after a capacity that was not plausible: the path may have changed.
+const CARRIED_DECAY: f64 = 0.7;
 /// The minimum ratio of shares from which a capacity is computed.
 const SHARE_RATIO_MIN: f64 = 0.1;
-/// The numbers of standard deviations that decide an experiment: those by which the share exceeds
-/// the one before, and those by which it is smaller than expected without overload.
-const TRIAL_DEVIATIONS: (f64, f64) = (3.0, 2.0);
+/// The number of standard deviations by which the share in an experiment exceeds the one before if
+/// the scan had exceeded the capacity.
+const LARGER_DEVIATIONS: f64 = 3.0;
+/// The number of standard deviations by which it is smaller than expected if the scan had not.
+const SMALLER_DEVIATIONS: f64 = 2.0;
 /// The number of SYNs after which an experiment is decided anyway.
 const TRIAL_SYNS_MAX: u32 = 2_000;
 
@@ -157,7 +167,7 @@ pub(super) enum Verdict {
     Suspected { rate: f64 },
     /// The experiment has ended: the scan had exceeded the capacity, and may use this rate.
     Overload { rate: f64 },
-    /// The experiment has ended: the loss is random, and this was the rate before.
+    /// The experiment has ended: the loss does not depend on the rate. This was the rate before.
     Random { rate: f64 },
 }
 
@@ -177,6 +187,8 @@ pub(super) struct ShareMeter {
     reference: Sample,
     /// The highest rate at which SYNs of the reference were sent.
     reference_rate: f64,
+    /// The highest rate at which the share was as usual. The path carries it.
+    carried: f64,
     trial: Option<Trial>,
 }
 
@@ -190,6 +202,7 @@ impl ShareMeter {
             compared: 0,
             reference: Sample::default(),
             reference_rate: 0.0,
+            carried: 0.0,
             trial: None,
         }
     }
@@ -285,6 +298,7 @@ impl ShareMeter {
         let deviations = recent.ports.deviations_below(self.reference);
         if self.reference.sent == 0 || deviations < -DEVIATIONS_MIN {
             self.set_reference(recent.ports, recent.rate());
+            self.carried = recent.rate();
             self.clear();
             return Some(usual);
         }
@@ -300,6 +314,7 @@ impl ShareMeter {
             let rate = self.reference_rate.max(recent.rate());
             self.set_reference(self.reference.plus(recent.ports), rate);
         }
+        self.carried = self.carried.max(recent.rate());
         self.clear();
         Some(usual)
     }
@@ -329,9 +344,9 @@ impl ShareMeter {
         let is_larger = ports.share() > f64::midpoint(expected_share, before.share());
         let above = before.deviations_below(ports);
         let is_overload = match is_larger {
-            true if above > TRIAL_DEVIATIONS.0 => true,
-            false if ports.deviations_below(expected) > TRIAL_DEVIATIONS.1 => false,
-            _ if ports.sent >= TRIAL_SYNS_MAX => is_larger && above > TRIAL_DEVIATIONS.1,
+            true if above > LARGER_DEVIATIONS => true,
+            false if ports.deviations_below(expected) > SMALLER_DEVIATIONS => false,
+            _ if ports.sent >= TRIAL_SYNS_MAX => is_larger && above > SMALLER_DEVIATIONS,
             _ => return None,
         };
         self.trial = None;
@@ -340,9 +355,13 @@ impl ShareMeter {
             self.set_reference(before.plus(ports), trial.rate_before);
             return Some(Verdict::Random { rate: trial.rate_before });
         }
+        if trial.capacity < PLAUSIBLE_PART * self.carried {
+            self.carried *= CARRIED_DECAY;
+            return Some(Verdict::Random { rate: trial.rate_before });
+        }
         if ports.share() > self.reference.share() {
             self.set_reference(ports, trial.capacity);
-        } else if ports.deviations_below(self.reference) < TRIAL_DEVIATIONS.1 {
+        } else if ports.deviations_below(self.reference) < SMALLER_DEVIATIONS {
             self.set_reference(self.reference.plus(ports), trial.capacity);
         }
         Some(Verdict::Overload { rate: trial.capacity })
@@ -431,6 +450,16 @@ mod tests {
         assert_eq!(is(|it| matches!(it, Verdict::Suspected { .. })), 1, "{verdicts:?}");
         assert_eq!(is(|it| matches!(it, Verdict::Random { .. })), 1);
         assert_eq!(rate, 15_000.0);
+    }
+
+    #[test]
+    fn a_burst_of_loss_does_not_reduce_the_rate_that_the_path_has_carried() {
+        let mut meter = ShareMeter::new(Instant::now());
+        let is_answered = |port, _| !(8_000..10_000).contains(&port) && chance(port, 0.6);
+        let (verdicts, rate) = drive(&mut meter, 10_000.0, 16_000, is_answered);
+        assert!(verdicts.iter().any(|it| matches!(it, Verdict::Random { .. })), "{verdicts:?}");
+        assert_eq!(rate, 10_000.0);
+        assert!(meter.carried < 10_500.0, "{meter:?}");
     }
 
     #[test]

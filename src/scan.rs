@@ -30,6 +30,7 @@ pub mod plan;
 pub mod probes;
 pub mod request;
 pub mod rtt;
+mod share;
 mod silent_pace;
 pub mod stored;
 pub mod summary;
@@ -201,14 +202,14 @@ impl Scan {
                 };
                 let port = pass.order.pop(ports)?;
                 let group = pass.order.group(port);
-                self.loss.handle_probe(elapsed, port, group);
+                self.loss.handle_probe(elapsed, pass.order.position(port), group);
                 pass.tried += 1;
                 self.retried += u32::from(pass.number > 0);
                 port
             }
         };
         self.launched = self.launched.wrapping_add(1);
-        self.count_launch(now);
+        self.count_port_launch(now, port);
         let probe = self.probes.push(port, key, elapsed);
         Some(Launch { probe, to: self.address_of(port), check: self.check() })
     }
@@ -226,7 +227,7 @@ impl Scan {
         let probe = self.probes.remove(probe);
         let elapsed = (now - self.started_at).saturating_sub(probe.started());
         let Some(state) = self.state_of(outcome) else {
-            self.waiting.push(probe.port);
+            self.postpone(probe.port);
             return ProbeResult::Postponed;
         };
         let is_answer =
@@ -282,7 +283,7 @@ impl Scan {
         }
         let (id, _) = self.probes.youngest()?;
         let probe = self.probes.remove(id);
-        self.waiting.push(probe.port);
+        self.postpone(probe.port);
         Some(probe.key)
     }
 
@@ -296,7 +297,7 @@ impl Scan {
             return None;
         }
         let probe = self.probes.remove(id);
-        self.waiting.push(probe.port);
+        self.postpone(probe.port);
         Some(probe.key)
     }
 
@@ -425,9 +426,7 @@ impl Scan {
                 previous_sent_at: (exchange > 1).then(|| sent_at(exchange - 1)),
             });
         }
-        if let Some(controller) = &mut self.controller {
-            controller.handle_port_answer(now);
-        }
+        self.count_port_answer(now, probe, responder, exchange);
         if exchange == 1 {
             self.handle_rtt(now, probe.started(), elapsed);
         }

@@ -12,13 +12,16 @@
 //! - **Loss** alone does not reduce the rate, because radio links lose packets at any rate. If more
 //!   pings are lost than before, the rate is halved as an experiment. If the loss then falls, the
 //!   scan had exceeded a limit, and the lower rate stays. Otherwise the loss is random, and the
-//!   previous rate is restored.
+//!   previous rate is restored. In a scan of many ports, a smaller share of answered SYNs leads to
+//!   a similar experiment (`overload`).
 //!
 //! A round lasts a little longer than one round-trip time, and only the answers to probes that were
 //! sent in it count in it. This module knows neither ports nor sockets. `scan` drives it.
 //!
 //! Invariants (`check_invariants`): the rate stays between `RATE_MIN` and `RATE_MAX`; the number of
 //! tokens never exceeds one burst.
+
+mod overload;
 
 use std::time::{Duration, Instant};
 
@@ -28,8 +31,10 @@ use super::measure::{
     Round, RttStats, Ticks, Trial, ping_gap, round_len,
 };
 use super::pings::{PingResult, PingWeight};
+use super::share::ShareMeter;
 use super::silent_pace;
 use crate::pacer::{START_RATE, TokenBucket};
+use overload::LossLimit;
 
 /// The minimum rate in SYNs per second, whatever was measured: 500 SYNs per second are 30 kB/s.
 const RATE_MIN: f64 = 500.0;
@@ -71,16 +76,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(2);
 const USED_FACTOR: f64 = 2.0;
 /// The number of pings after which an experiment with half the rate is judged.
 const TRIAL_PINGS_MIN: u32 = 16;
-/// If the loss falls to this part of its value before an experiment, it depends on the rate.
-const LOSS_DROP_RATIO: f64 = 0.7;
 /// The share of answered SYNs from which on a round needs no pings.
 const COHORT_ANSWERED_MIN: f64 = 0.9;
-/// The maximum loss that is considered random.
-const LOSS_RANDOM_MAX: f64 = 0.6;
-/// The ratio of answers to SYNs up to which the delivery rate does not show a limit.
-const DELIVERY_RATIO_MIN: f64 = 0.05;
-/// The ratio of the send rate to the delivery rate of a host that limits its answers per second.
-const LIMIT_FACTOR: f64 = 1.5;
 
 /// The phase that determines the rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -130,6 +127,8 @@ pub struct Controller {
     /// The number of consecutive rounds in which the queueing delay stayed long and did not change.
     unchanged_queue_rounds: u32,
     moderate: ModerateQueue,
+    share: ShareMeter,
+    loss_limit: LossLimit,
 }
 
 impl Controller {
@@ -157,6 +156,8 @@ impl Controller {
             queue_before: Duration::ZERO,
             unchanged_queue_rounds: 0,
             moderate: ModerateQueue::default(),
+            share: ShareMeter::new(now),
+            loss_limit: LossLimit::default(),
         }
     }
 
@@ -183,6 +184,7 @@ impl Controller {
             }
         }
         self.bucket.take();
+        self.share.handle_sent(now, self.rtt_stats.floor().unwrap_or_default());
         self.round.sent = self.round.sent.saturating_add(1);
         self.round.cohort_sent += u32::from(now <= self.round.cohort_ends_at);
         self.sent_since_ping = self.sent_since_ping.saturating_add(1);
@@ -195,6 +197,7 @@ impl Controller {
         if !matches!(self.phase, RatePhase::Silent { .. }) {
             self.bucket.owe(self.rate);
         }
+        self.share.handle_sent(now, self.rtt_stats.floor().unwrap_or_default());
         self.round.sent = self.round.sent.saturating_add(1);
         self.sent_since_ping = self.sent_since_ping.saturating_add(1);
     }
@@ -224,9 +227,11 @@ impl Controller {
             let rate = silent_rate.min(START_RATE.max(SILENT_RATE_KEPT * silent_rate));
             self.phase = RatePhase::Startup;
             self.sent_since_ping = 0;
+            self.share.restart(now);
             self.set_rate(now, rate);
         }
         self.review_reduction(now, sent_at, rtt);
+        self.judge_share(now, sent_at);
         // The start of a probe is stored in whole microseconds.
         if sent_at + Duration::from_micros(1) > self.round.started_at {
             self.round.samples += 1;
@@ -239,9 +244,11 @@ impl Controller {
         self.check_invariants();
     }
 
-    /// A port answered. Answers to pings do not count.
-    pub fn handle_port_answer(&mut self, now: Instant) {
+    /// A port answered. Answers to pings do not count. `counted_sent_at` is the time of its SYN if
+    /// it counts for the share of answered SYNs.
+    pub fn handle_port_answer(&mut self, now: Instant, counted_sent_at: Option<Instant>) {
         self.answer_rate.handle_answer(now);
+        counted_sent_at.iter().for_each(|sent_at| self.share.handle_port_answer(*sent_at));
     }
 
     /// A ping was answered, or is overdue and counts as lost. This must be called in the order in
@@ -263,6 +270,7 @@ impl Controller {
         match self.trial {
             Some(trial) if self.pings.sent >= TRIAL_PINGS_MIN => self.judge_trial(now, trial),
             Some(_) => {}
+            None if self.share.is_trial() => {}
             None => self.judge_loss(now),
         }
         self.check_invariants();
@@ -358,7 +366,7 @@ impl Controller {
         if self.moderate.handle_round(length, count) {
             return self.on_path_changed(now);
         }
-        let may_grow = was_used && self.trial.is_none();
+        let may_grow = was_used && self.trial.is_none() && self.takes_growth();
         let rate = self.rate * if may_grow { self.growth(length, evidence) } else { 1.0 };
         let tested = (USED_FACTOR * self.used_rate.peak()).max(START_RATE);
         self.set_rate(now, if was_used { rate } else { rate.min(tested) });
@@ -413,6 +421,7 @@ impl Controller {
             self.phase = RatePhase::Cruise { limit, growth: GROWTH };
         }
         self.trial = None;
+        self.share.restart(now);
         self.set_rate(now, rate);
     }
 
@@ -445,47 +454,10 @@ impl Controller {
         self.set_rate(now, self.rate);
     }
 
-    /// Begins an experiment with half the rate if the loss is higher than usual.
-    fn judge_loss(&mut self, now: Instant) {
-        let loss = self.pings.loss();
-        if self.pings.exceeds(self.loss_usual) {
-            self.trial = Some(Trial { rate_before: self.rate, loss_before: loss });
-            self.pings = PingWindow::new(now);
-            self.bucket.empty();
-            let used_rate = self.used_rate.peak().max(START_RATE);
-            self.set_rate(now, 0.5 * self.rate.min(used_rate));
-        } else if self.pings.is_full() {
-            self.loss_usual = self.pings.usual_after(self.loss_usual);
-            self.pings = self.pings.next();
-        }
-    }
-
-    /// Ends an experiment: the lower rate stays if the loss has fallen with the rate.
-    fn judge_trial(&mut self, now: Instant, trial: Trial) {
-        let loss = self.pings.loss();
-        self.trial = None;
-        self.pings = PingWindow::new(now);
-        let delivery_rate = self.answer_rate.rate(now);
-        if loss > LOSS_RANDOM_MAX {
-            // The host may limit its answers per second: the delivery rate is then this limit.
-            let is_limit = delivery_rate > DELIVERY_RATIO_MIN * self.rate;
-            let rate = if is_limit { LIMIT_FACTOR * delivery_rate } else { self.rate };
-            let rate = rate.min(self.rate);
-            self.phase = RatePhase::Cruise { limit: rate, growth: GROWTH };
-            self.set_rate(now, rate);
-        } else if loss > trial.loss_before * LOSS_DROP_RATIO {
-            self.loss_usual = f64::midpoint(loss, trial.loss_before);
-            self.set_rate(now, trial.rate_before.max(self.rate));
-        } else {
-            self.phase =
-                RatePhase::Cruise { limit: self.rate.midpoint(trial.rate_before), growth: GROWTH };
-        }
-    }
-
     /// Sets the rate and begins a round.
     fn set_rate(&mut self, now: Instant, rate: f64) {
         self.refill(now);
-        self.rate = rate.clamp(RATE_MIN, RATE_MAX);
+        self.rate = rate.min(self.loss_limit.rate_max.unwrap_or(RATE_MAX)).max(RATE_MIN);
         let group = (self.round.samples / 8).clamp(GROUP_MIN, GROUP_MAX);
         self.round = Round::new(now, self.rtt_stats.floor().unwrap_or_default(), group);
     }
@@ -548,7 +520,7 @@ mod tests {
                 answers.front().copied().filter(|(at, rtt)| *at + *rtt <= now)
             {
                 answers.pop_front();
-                controller.handle_port_answer(now);
+                controller.handle_port_answer(now, None);
                 controller.handle_answer(now, at, rtt);
             }
         }

@@ -91,10 +91,11 @@ impl Bin {
     }
 }
 
-/// The ports that were probed in one bin of time.
+/// The ports that were probed in one bin of time. They have successive positions in the order of
+/// the ports ([`order`](super::order)).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stretch {
-    /// The first and the last port; meaningless for the popular ports.
+    /// The first and the last position in the order of the ports; meaningless for popular ports.
     pub first: u16,
     /// See `first`.
     pub last: u16,
@@ -111,9 +112,9 @@ pub struct Stretch {
 }
 
 impl Stretch {
-    /// Whether this port of this group is in the stretch.
-    pub fn contains(&self, port: u16, group: Group) -> bool {
-        let is_within = group == Group::Popular || (self.first..=self.last).contains(&port);
+    /// Whether the port of this group at this position is in the stretch.
+    pub fn contains(&self, position: u16, group: Group) -> bool {
+        let is_within = group == Group::Popular || (self.first..=self.last).contains(&position);
         self.group == group && is_within
     }
 
@@ -203,23 +204,24 @@ impl Default for LossMeter {
 }
 
 impl LossMeter {
-    /// A port is probed. Within a pass, ports are probed in ascending order after the popular ones.
-    pub fn handle_probe(&mut self, at: Duration, port: u16, group: Group) {
+    /// The port at this position is probed. Within a pass, the positions ascend after the popular
+    /// ports.
+    pub fn handle_probe(&mut self, at: Duration, position: u16, group: Group) {
         let width = nanos(self.width);
-        self.seek(port, group);
+        self.seek(position, group);
         if let Some((index, last)) = self.current.last_mut()
             && *index == self.cursor
             && last.group == group
             && nanos(last.probed_at) / width == nanos(at) / width
         {
-            last.last = port;
+            last.last = position;
             last.ports += 1;
             return;
         }
         let before = self.previous.get(self.cursor);
         let stretch = Stretch {
-            first: port,
-            last: port,
+            first: position,
+            last: position,
             group,
             probed_at: at,
             ports: 1,
@@ -253,10 +255,10 @@ impl LossMeter {
         }
     }
 
-    /// A port answered that was silent when its stretch was probed before, so its last exchange was
-    /// lost then. This exchange began the time `last` after the probe.
-    pub fn handle_answer_after_silence(&mut self, port: u16, group: Group, last: Duration) {
-        let before = self.previous.iter().find(|it| it.contains(port, group));
+    /// The port at this position answered. It was silent when its stretch was probed before, so its
+    /// last exchange was lost then. This exchange began the time `last` after the probe.
+    pub fn handle_answer_after_silence(&mut self, position: u16, group: Group, last: Duration) {
+        let before = self.previous.iter().find(|it| it.contains(position, group));
         if let Some(stretch) = before.copied() {
             self.bin(stretch.probed_at + last).add(0, 1);
             self.count_ended(stretch.probed_at + last, 0, 1);
@@ -455,10 +457,11 @@ impl LossMeter {
         &mut self.bins[index]
     }
 
-    /// Moves the cursor to the stretch of the earlier passes that contains the port.
-    fn seek(&mut self, port: u16, group: Group) {
-        let is_behind =
-            |it: &Stretch| group == Group::Other && (it.group == Group::Popular || it.last < port);
+    /// Moves the cursor to the stretch of the earlier passes that contains the position.
+    fn seek(&mut self, position: u16, group: Group) {
+        let is_behind = |it: &Stretch| {
+            group == Group::Other && (it.group == Group::Popular || it.last < position)
+        };
         while self.cursor + 1 < self.previous.len() && is_behind(&self.previous[self.cursor]) {
             self.cursor += 1;
         }

@@ -122,7 +122,8 @@ impl Scan {
             if previous == PortState::Filtered && state != PortState::Unreachable {
                 let group = pass.order.group(port);
                 let last = rtt::syn_at(self.exchanges_of_last_pass);
-                self.loss.handle_answer_after_silence(port, group, last);
+                let position = pass.order.position(port);
+                self.loss.handle_answer_after_silence(position, group, last);
             }
         }
     }
@@ -146,6 +147,11 @@ impl Scan {
         let sent: Vec<Duration> = (1..=exchanges).map(rtt::syn_at).collect();
         self.loss.handle_pass_end(&sent, self.samples_min(number, exchanges));
         self.exchanges_of_last_pass = exchanges;
+        if number == 0
+            && let Some(controller) = &mut self.controller
+        {
+            controller.handle_first_pass_end(now);
+        }
         if !self.wants_pass(now) {
             self.state = ScanState::Ended(ScanEnd::Complete);
             self.check_invariants();

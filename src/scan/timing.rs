@@ -5,6 +5,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::passes::Pass;
+use super::pings::ResponderKind;
+use super::probes::Probe;
 use super::{Scan, ScanState, rtt};
 use crate::event::CompletionCheck;
 use crate::limits;
@@ -108,11 +111,49 @@ impl Scan {
         self.plan.concurrency() < self.plan.ports.len()
     }
 
-    /// A SYN is sent: the requested rate and the congestion control count it.
-    pub(super) fn count_launch(&mut self, now: Instant) {
+    /// A SYN is sent to a port: the requested rate and the congestion control count it.
+    pub(super) fn count_port_launch(&mut self, now: Instant, port: u16) {
         self.count_rate(now);
+        let shows_share = self.shows_share(port);
+        let Some(controller) = &mut self.controller else { return };
+        controller.handle_sent(now);
+        if shows_share {
+            controller.handle_port_sent();
+        }
+    }
+
+    /// A port answered this exchange of the probe: the congestion control counts it. Rejections do
+    /// not show the loss, because routers limit them.
+    pub(super) fn count_port_answer(
+        &mut self,
+        now: Instant,
+        probe: &Probe,
+        responder: ResponderKind,
+        exchange: u32,
+    ) {
+        let is_first = exchange == 1 && responder > ResponderKind::Rejected;
+        let shows_share = is_first && self.shows_share(probe.port);
+        let sent_at = shows_share.then(|| self.started_at + probe.started());
         if let Some(controller) = &mut self.controller {
-            controller.handle_sent(now);
+            controller.handle_port_answer(now, sent_at);
+        }
+    }
+
+    /// The probe of a port is given up: the port waits.
+    pub(super) fn postpone(&mut self, port: u16) {
+        self.waiting.push(port);
+        if self.shows_share(port)
+            && let Some(controller) = &mut self.controller
+        {
+            controller.handle_port_postponed();
+        }
+    }
+
+    /// Whether the probe of the port counts for the share of answered SYNs.
+    fn shows_share(&self, port: u16) -> bool {
+        match &self.state {
+            ScanState::Pass(Pass { number: 0, order, .. }) => order.is_scattered_at(port),
+            ScanState::Pass(_) | ScanState::Ended(_) => false,
         }
     }
 

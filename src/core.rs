@@ -3,12 +3,11 @@
 //! [`Core::handle`] takes an event, and [`Core::poll_action`] returns the next action; the last
 //! action of a flush is [`Action::Yield`], [`Action::Wait`] or [`Action::Exit`]. [`Core`] only
 //! routes: each component below owns its state and returns outputs, which the core passes to the
-//! other components. The components in it do not call each other, except that some count and log in
-//! the `Telemetry` that the core passes in. The core never touches a descriptor or a clock.
-//! `event_loop` drives it, and so does the simulation with virtual time.
+//! other components. These do not call each other, except that some count and log in the
+//! `Telemetry` that the core passes in. The core touches no descriptor and no clock.
 //!
-//! The modules from top to bottom; each imports only modules after it in this list, which a test
-//! checks: `batch_run`, `responder`, `shutdown`, `clients`, `client`, `streams`, `eviction`,
+//! The modules from top to bottom; each imports only modules after it, which a test checks:
+//! `batch_run`, `responder`, `shutdown`, `clients`, `client`, `streams`, `eviction`,
 //! `announcement`, `telemetry`, `pending_request`, `jobs`, `sockets`, `accept`, `job_outcome`,
 //! `job`, `schedulers`, `scheduler`, `stale`, `launch_queues`, `shared_pace`, `start_pace`,
 //! `running`, `drop_monitor`, `admission`, `options`.

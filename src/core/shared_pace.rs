@@ -20,10 +20,13 @@ const SCANS_MIN: usize = 8;
 const EXCHANGES_MIN: u32 = 24;
 /// The minimum time in which the exchanges that are judged together end.
 const WINDOW_MIN: Duration = Duration::from_millis(500);
+/// The time after which a window is judged with fewer exchanges. Of a sweep with few targets that
+/// respond, the limit would otherwise hardly grow.
+const WINDOW_MAX: Duration = Duration::from_secs(2);
 /// The minimum time of an experiment: a lost SYN is answered when it is repeated after a second.
-const TRIAL_MIN: Duration = Duration::from_millis(1_500);
+const EXPERIMENT_MIN: Duration = Duration::from_millis(1_500);
 /// The limit in SYNs per second down to which an experiment continues if the loss does not fall.
-const TRIAL_RATE_MIN: f64 = 500.0;
+const EXPERIMENT_RATE_MIN: f64 = 500.0;
 /// The part of the highest rate that is kept from one window to the next: losses are known late.
 const PEAK_KEPT: f64 = 0.8;
 /// The usual loss that is assumed before the first experiment.
@@ -48,7 +51,7 @@ const RATE_MAX: f64 = 200_000.0;
 /// The part of the measured loss that is kept from one judgement to the next at least, because
 /// probes that end now were sent seconds ago.
 const LOSS_KEPT: f64 = 0.8;
-/// The number of lost exchanges that shows a loss before a window is judged.
+/// The number of lost exchanges that shows a loss, if there are few exchanges.
 const LOST_MIN: u32 = 4;
 /// The number of SYNs that may be sent at once at any limit.
 const BURST_MIN: f64 = 4.0;
@@ -63,7 +66,7 @@ struct Limit {
 
 /// An experiment with a lower limit.
 #[derive(Clone, Copy, Debug)]
-struct Trial {
+struct Experiment {
     rate_before: Option<f64>,
     loss_before: f64,
 }
@@ -72,7 +75,7 @@ struct Trial {
 #[derive(Debug)]
 pub(super) struct SharedPace {
     limit: Option<Limit>,
-    trial: Option<Trial>,
+    experiment: Option<Experiment>,
     /// Whether an experiment has shown that the loss depends on the rate.
     is_limited: bool,
     loss_usual: f64,
@@ -97,7 +100,7 @@ impl SharedPace {
     pub(super) const fn new() -> Self {
         Self {
             limit: None,
-            trial: None,
+            experiment: None,
             is_limited: false,
             loss_usual: LOSS_USUAL,
             since: None,
@@ -158,14 +161,17 @@ impl SharedPace {
         self.exchanges.lost += ended.lost;
         let age = now - *self.since.get_or_insert(now);
         let Exchanges { known, lost } = self.exchanges;
-        if known + lost < EXCHANGES_MIN || age < WINDOW_MIN {
+        let is_enough = known + lost >= EXCHANGES_MIN;
+        if age < WINDOW_MIN || age < WINDOW_MAX && !is_enough {
             return;
         }
-        if self.trial.is_some() && self.reduced_at.is_some_and(|at| now - at < TRIAL_MIN) {
+        if self.experiment.is_some() && self.reduced_at.is_some_and(|at| now - at < EXPERIMENT_MIN)
+        {
             return;
         }
         let rate = f64::from(self.launched) / age.as_secs_f64();
-        let loss = self.exchanges.loss();
+        let is_shown = is_enough || lost >= LOST_MIN;
+        let loss = if is_shown { self.exchanges.loss() } else { 0.0 };
         self.rate_peak = rate.max(PEAK_KEPT * self.rate_peak);
         (self.since, self.launched) = (Some(now), 0);
         self.judged = std::mem::take(&mut self.exchanges);
@@ -177,17 +183,17 @@ impl SharedPace {
 
     fn judge(&mut self, now: Instant, loss: f64, rate: f64) {
         let limit = self.limit.as_ref().map(|limit| limit.rate);
-        if let Some(trial) = self.trial.take() {
-            if loss <= LOSS_DROP_RATIO * trial.loss_before {
+        if let Some(experiment) = self.experiment.take() {
+            if loss <= LOSS_DROP_RATIO * experiment.loss_before {
                 self.is_limited = true;
-            } else if limit.is_some_and(|limit| limit > TRIAL_RATE_MIN) {
-                self.begin_trial(now, trial);
+            } else if limit.is_some_and(|limit| limit > EXPERIMENT_RATE_MIN) {
+                self.begin_experiment(now, experiment);
             } else {
                 self.loss_usual = self.loss_usual.max(loss);
-                self.set_limit(now, trial.rate_before);
+                self.set_limit(now, experiment.rate_before);
             }
         } else if loss > self.loss_usual + LOSS_EXCESS {
-            self.begin_trial(now, Trial { rate_before: limit, loss_before: loss });
+            self.begin_experiment(now, Experiment { rate_before: limit, loss_before: loss });
         } else if let Some(limit) = limit
             && loss <= self.loss_usual + LOSS_LOW
             && rate >= 0.5 * limit
@@ -196,10 +202,10 @@ impl SharedPace {
         }
     }
 
-    fn begin_trial(&mut self, now: Instant, trial: Trial) {
+    fn begin_experiment(&mut self, now: Instant, experiment: Experiment) {
         let part = if self.is_limited { LATER_PART } else { FIRST_PART };
         let rate = self.limit.as_ref().map_or(self.rate_peak, |limit| limit.rate);
-        self.trial = Some(trial);
+        self.experiment = Some(experiment);
         self.reduced_at = Some(now);
         self.set_limit(now, Some(part * rate));
     }

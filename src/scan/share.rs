@@ -64,12 +64,12 @@ const TRIAL_SYNS_MAX: u32 = 2_000;
 
 /// A number of SYNs to ports, and the number of answers to them.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sample {
+struct PortCount {
     sent: u32,
     answered: u32,
 }
 
-impl Sample {
+impl PortCount {
     fn share(self) -> f64 {
         f64::from(self.answered) / f64::from(self.sent.max(1))
     }
@@ -87,10 +87,10 @@ impl Sample {
     }
 }
 
-/// A sample, and the rate at which it was sent.
+/// Such numbers, and the rate at which it was sent.
 #[derive(Clone, Copy, Debug, Default)]
 struct Measurement {
-    ports: Sample,
+    ports: PortCount,
     /// The number of all SYNs, including pings and retransmissions.
     syns: u32,
     /// The time in which they were sent.
@@ -148,7 +148,7 @@ impl Interval {
 
 /// An experiment with a lower rate.
 #[derive(Clone, Copy, Debug)]
-struct Trial {
+struct ShareTrial {
     before: Measurement,
     /// The rate to return to if the loss is random.
     rate_before: f64,
@@ -184,12 +184,12 @@ pub(super) struct ShareMeter {
     recent: Measurement,
     /// The number of SYNs in `recent` at the last comparison.
     compared: u32,
-    reference: Sample,
+    reference: PortCount,
     /// The highest rate at which SYNs of the reference were sent.
     reference_rate: f64,
     /// The highest rate at which the share was as usual. The path carries it.
     carried: f64,
-    trial: Option<Trial>,
+    trial: Option<ShareTrial>,
 }
 
 impl ShareMeter {
@@ -200,7 +200,7 @@ impl ShareMeter {
             complete_at: None,
             recent: Measurement::default(),
             compared: 0,
-            reference: Sample::default(),
+            reference: PortCount::default(),
             reference_rate: 0.0,
             carried: 0.0,
             trial: None,
@@ -325,13 +325,13 @@ impl ShareMeter {
         let used = before.rate().min(rate_before);
         let capacity = CAPACITY_PART * used * ratio.max(SHARE_RATIO_MIN);
         self.restart(now);
-        self.trial = Some(Trial { before, rate_before, ratio, capacity });
+        self.trial = Some(ShareTrial { before, rate_before, ratio, capacity });
         Verdict::Suspected { rate: capacity.min(TRIAL_RATIO * rate_before) }
     }
 
     /// Ends the experiment if its share is clearly larger than before, or clearly smaller than
     /// expected of a path that was overloaded.
-    fn judge_trial(&mut self, trial: &Trial) -> Option<Verdict> {
+    fn judge_trial(&mut self, trial: &ShareTrial) -> Option<Verdict> {
         let (before, ports) = (trial.before.ports, self.recent.ports);
         if ports.sent < 2 * INTERVAL_SYNS_MIN {
             return None;
@@ -340,7 +340,7 @@ impl ShareMeter {
         let gain = (1.0 / trial.ratio.max(1e-3)).min(trial.before.rate() / self.recent.rate());
         let expected_share = (before.share() * gain).min(1.0);
         let expected_answers = (f64::from(before.sent) * expected_share) as u32;
-        let expected = Sample { answered: expected_answers, ..before };
+        let expected = PortCount { answered: expected_answers, ..before };
         let is_larger = ports.share() > f64::midpoint(expected_share, before.share());
         let above = before.deviations_below(ports);
         let is_overload = match is_larger {
@@ -368,9 +368,10 @@ impl ShareMeter {
     }
 
     /// Sets the reference. It has a limited number of SYNs, so that new ones count.
-    const fn set_reference(&mut self, ports: Sample, rate: f64) {
+    const fn set_reference(&mut self, ports: PortCount, rate: f64) {
         let divisor = if ports.sent > 2 * REFERENCE_SYNS { 2 } else { 1 };
-        self.reference = Sample { sent: ports.sent / divisor, answered: ports.answered / divisor };
+        self.reference =
+            PortCount { sent: ports.sent / divisor, answered: ports.answered / divisor };
         self.reference_rate = rate;
     }
 

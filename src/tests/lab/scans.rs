@@ -6,10 +6,13 @@
 //! src/tests/service.
 
 use std::net::Ipv4Addr;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::client::Scan;
-use crate::lab::{DownAfter, HOST_ADDRESS, Host, Lab, Port, Stats, TEN_PORTS, Unreachable};
+use crate::lab::{
+    Direction, DownAfter, HOST_ADDRESS, Host, Lab, Link, Port, Stats, TEN_PORTS, Unreachable,
+};
 use crate::process::{Service, until};
 use crate::{Case, Outcome};
 
@@ -28,6 +31,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_deadline_ends_the_scan_with_partial_results", deadline),
     ("the_rate_is_kept_from_the_first_connect_on", rate),
     ("a_small_scan_ends_during_a_large_silent_one", simultaneous),
+    ("a_list_of_targets_behind_one_bottleneck_misses_none_with_certainty", sweep),
 ];
 
 /// A small set of ports, including the ten open ports, that a debug build scans quickly.
@@ -244,6 +248,39 @@ fn simultaneous() -> Outcome {
     scan.check_open(&[1, 22, 80]).check_counts([3, 97, 0, 0, 0]);
     assert_eq!(service.metric("openports_scans_running"), 1, "the large scan is still running");
     drop(service);
+    assert_eq!(lab.stop()?.own_losses(), 0);
+    Ok(())
+}
+
+/// Once 160 of 200 hosts were missed, because the first SYNs to all of them overflowed the queue,
+/// and they were reported as silent without a sign of loss.
+fn sweep() -> Outcome {
+    let addresses = (0..200).map(|number| Ipv4Addr::from(u32::from(HOST_ADDRESS) + number));
+    let host = |address| {
+        Host::new(address)
+            .rtt(Duration::from_millis(20))
+            .ports(&[22, 80], Port::Open)
+            .rest(Port::Silent)
+    };
+    let bottleneck =
+        Direction { packets_per_second: Some(500), queue_packets: 50, ..Direction::default() };
+    let link = Link { to: bottleneck, from: bottleneck, ..Link::default() };
+    let lab = Lab::enter()?.link(link).start(addresses.map(host).collect())?;
+    let range = format!("{HOST_ADDRESS}-10.99.1.200");
+    for technique in ["connect", "syn"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_openports"))
+            .args(["scan", "--ndjson", "--technique", technique, &range, "22,80,443"])
+            .output()?;
+        let printed = String::from_utf8(output.stdout)?;
+        let ends: Vec<&str> =
+            printed.lines().filter(|line| line.contains(r#""event":"end""#)).collect();
+        let is_found = |line: &&&str| line.contains(r#""open_ports":[22,80]"#);
+        let found = ends.iter().filter(is_found).count();
+        assert!(ends.len() == 200 && found >= 190, "{technique}: {found} of {}", ends.len());
+        let is_certain = |line: &&&str| line.contains(r#""loss_suspected":false"#);
+        let missed = ends.iter().filter(|line| !is_found(line)).filter(is_certain).count();
+        assert!(missed <= 4, "{technique}: {missed} hosts are silent without a sign of loss");
+    }
     assert_eq!(lab.stop()?.own_losses(), 0);
     Ok(())
 }

@@ -18,8 +18,8 @@ use std::ptr;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::capability;
-use super::check;
 use super::errno::outcome_of;
+use super::{check, local_address};
 use crate::event::{Outcome, RouteResult, Shortage};
 use crate::kernel::{
     RAW_BATCH, RawOptions, RawPacket, RawQueue, RawReceiveStep, RawSendStep, Received,
@@ -132,7 +132,7 @@ impl RawSocket {
                 // An interruption, or the pending error of the socket. If the last call still
                 // returns an error, the first packet counts as not sent.
                 _ if calls >= CALLS_MAX => {
-                    return RawSendStep::Failed(send_failure(&error, packets[0].to));
+                    return RawSendStep::Failed(send_failure(&error, &self.socket, packets[0].to));
                 }
                 _ => {}
             }
@@ -417,20 +417,30 @@ fn read_name(name: &libc::sockaddr_in6) -> SocketAddr {
 /// The outcome for the target of a packet that was not sent.
 ///
 /// While many ICMP errors arrive, each call may return the error of another probe. Therefore an
-/// error is attributed to this target only if the kernel has no route to it. EINVAL is no ICMP
-/// error: the route does not permit the source address, such as one of loopback.
-fn send_failure(error: &io::Error, to: SocketAddr) -> Outcome {
-    let has_route =
-        || error.raw_os_error() != Some(libc::EINVAL) && super::route(to) != RouteResult::Nowhere;
+/// error is attributed to this target only if the kernel has no route to it.
+fn send_failure(error: &io::Error, raw: &Socket, to: SocketAddr) -> Outcome {
     match outcome_of(error) {
         Outcome::Shortage(shortage) => Outcome::Shortage(shortage),
-        Outcome::Unreachable if !has_route() => Outcome::Unreachable,
+        Outcome::Unreachable if !has_route(raw, to) => Outcome::Unreachable,
         Outcome::Unreachable
         | Outcome::Connected
         | Outcome::SelfConnect
         | Outcome::Refused
         | Outcome::TimedOut => Outcome::Shortage(Shortage::TryAgain),
     }
+}
+
+/// Whether the kernel has a route to `to` from the address to which the raw socket is bound. A
+/// route does not permit each source address, such as one of loopback (EINVAL).
+fn has_route(raw: &Socket, to: SocketAddr) -> bool {
+    let Some(source) = local_address(raw).filter(|source| !source.ip().is_unspecified()) else {
+        return super::route(to) != RouteResult::Nowhere;
+    };
+    let connected = Socket::new(Domain::for_address(to), Type::DGRAM, None).and_then(|socket| {
+        socket.bind(&SocketAddr::new(source.ip(), 0).into())?;
+        socket.connect(&to.into())
+    });
+    connected.map_err(|error| outcome_of(&error)) != Err(Outcome::Unreachable)
 }
 
 /// Attaches a filter to a socket (SO_ATTACH_FILTER).

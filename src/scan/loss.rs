@@ -92,7 +92,7 @@ impl Bin {
 }
 
 /// The ports that were probed in one bin of time. They have successive positions in the order of
-/// the ports ([`order`](super::order)).
+/// the ports (`order`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stretch {
     /// The first and the last position in the order of the ports; meaningless for popular ports.

@@ -147,10 +147,12 @@ impl Scan {
         assert!(!plan.ports.is_empty(), "a scan has at least one port");
         assert!(plan.concurrency() > 0, "a scan may have at least one probe in flight");
         // There is no network between this machine and itself that could be congested.
-        let is_paced = plan.ports.len() > UNPACED_PORTS_MAX && !plan.target.ip().is_loopback();
+        let is_here = plan.target.ip().is_loopback();
+        let is_paced = plan.ports.len() > UNPACED_PORTS_MAX && !is_here;
+        let first = if is_here { Order::unscattered } else { Order::first };
         Self {
             started_at: now,
-            state: ScanState::Pass(Pass::new(now, 0, Order::first(&plan.ports), plan.ports.len())),
+            state: ScanState::Pass(Pass::new(now, 0, first(&plan.ports), plan.ports.len())),
             probes: Probes::new(plan.ports.len()),
             pings: Pings::new(plan.options.timeout.longest()),
             waiting: Vec::new(),

@@ -64,9 +64,17 @@ pub(super) struct Order {
 impl Order {
     /// The order of the first pass, which takes all ports.
     pub(super) fn first(ports: &PortSet) -> Self {
-        let (sorting, start) = if ports.len() > UNSCATTERED_MAX {
-            (Sorting::PopularThenScattered, Group::Popular)
-        } else if ports.len() > ASCENDING_MAX {
+        if ports.len() > UNSCATTERED_MAX {
+            let all = vec![(0, u16::MAX)];
+            return Self::new(ports, Sorting::PopularThenScattered, Group::Popular, all);
+        }
+        Self::unscattered(ports)
+    }
+
+    /// The same for a target whose path needs no measurement, such as this machine. Finding each
+    /// port in scattered order costs time.
+    pub(super) fn unscattered(ports: &PortSet) -> Self {
+        let (sorting, start) = if ports.len() > ASCENDING_MAX {
             (Sorting::PopularFirst, Group::Popular)
         } else {
             (Sorting::Ascending, Group::Other)

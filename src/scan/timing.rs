@@ -152,6 +152,7 @@ impl Scan {
     /// Whether the probe of the port counts for the share of answered SYNs.
     fn shows_share(&self, port: u16) -> bool {
         match &self.state {
+            _ if self.controller.is_none() => false,
             ScanState::Pass(Pass { number: 0, order, .. }) => order.is_scattered_at(port),
             ScanState::Pass(_) | ScanState::Ended(_) => false,
         }

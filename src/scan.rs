@@ -18,6 +18,7 @@
 
 pub mod congestion;
 pub mod end;
+pub mod exchanges;
 pub mod ledger;
 pub mod loss;
 mod measure;

@@ -94,6 +94,7 @@ impl LaunchQueues {
 
     /// A scan of this target begins.
     pub(super) fn handle_begin(&mut self, now: Instant, target: IpAddr) {
+        self.shared.handle_begin();
         self.monitor.handle_begin(now, target);
     }
 

@@ -12,9 +12,10 @@
 use std::time::{Duration, Instant};
 
 use crate::pacer::TokenBucket;
-use crate::scan::sweep::{Exchanges, SweepLoss};
+use crate::scan::exchanges::{Exchanges, LOSS_DROP_RATIO, LOSS_USUAL};
+use crate::scan::sweep::SweepLoss;
 
-/// The minimum number of running scans of which the loss is judged.
+/// The minimum number of scans that are judged together.
 const SCANS_MIN: usize = 8;
 /// The minimum number of exchanges that are judged together.
 const EXCHANGES_MIN: u32 = 24;
@@ -29,14 +30,8 @@ const EXPERIMENT_MIN: Duration = Duration::from_millis(1_500);
 const EXPERIMENT_RATE_MIN: f64 = 500.0;
 /// The part of the highest rate that is kept from one window to the next: losses are known late.
 const PEAK_KEPT: f64 = 0.8;
-/// The usual loss that is assumed before the first experiment.
-const LOSS_USUAL: f64 = 0.05;
-/// The excess over the usual loss that starts an experiment.
-const LOSS_EXCESS: f64 = 0.15;
-/// The excess up to which the limit grows.
+/// The excess over the usual loss up to which the limit grows.
 const LOSS_LOW: f64 = 0.05;
-/// If the loss falls to this part of its value before an experiment, it depends on the rate.
-const LOSS_DROP_RATIO: f64 = 0.7;
 /// The part of the rate that the first experiment permits. The scans may send many times what the
 /// link carries.
 const FIRST_PART: f64 = 0.125;
@@ -79,6 +74,8 @@ pub(super) struct SharedPace {
     /// Whether an experiment has shown that the loss depends on the rate.
     is_limited: bool,
     loss_usual: f64,
+    /// The number of scans that have begun.
+    begun: usize,
     /// The start of the present window; `None` before the first exchange has ended.
     since: Option<Instant>,
     /// The time of the last reduction. Exchanges that began before it do not count.
@@ -103,6 +100,7 @@ impl SharedPace {
             experiment: None,
             is_limited: false,
             loss_usual: LOSS_USUAL,
+            begun: 0,
             since: None,
             reduced_at: None,
             launched: 0,
@@ -113,6 +111,11 @@ impl SharedPace {
             answered: 0,
             silent: 0,
         }
+    }
+
+    /// A scan begins.
+    pub(super) const fn handle_begin(&mut self) {
+        self.begun = self.begun.saturating_add(1);
     }
 
     /// A scan has received its first answer.
@@ -127,6 +130,9 @@ impl SharedPace {
 
     /// The loss that a target without an answer must expect.
     pub(super) fn sweep_loss(&self) -> SweepLoss {
+        if self.begun < SCANS_MIN {
+            return SweepLoss::default();
+        }
         let targets = f64::from(self.answered) + f64::from(self.silent);
         // The present window may be the first one with a loss, and is not judged yet.
         let Exchanges { known, lost } = self.exchanges;
@@ -170,18 +176,20 @@ impl SharedPace {
             return;
         }
         let rate = f64::from(self.launched) / age.as_secs_f64();
-        let is_shown = is_enough || lost >= LOST_MIN;
-        let loss = if is_shown { self.exchanges.loss() } else { 0.0 };
+        // A few lost exchanges among few show nothing.
+        let shown = if is_enough || lost >= LOST_MIN { lost } else { 0 };
+        let shown = Exchanges { known, lost: shown };
         self.rate_peak = rate.max(PEAK_KEPT * self.rate_peak);
         (self.since, self.launched) = (Some(now), 0);
         self.judged = std::mem::take(&mut self.exchanges);
         if running >= SCANS_MIN || self.limit.is_some() {
-            self.loss = loss.max(LOSS_KEPT * self.loss);
-            self.judge(now, loss, rate);
+            self.loss = shown.loss().max(LOSS_KEPT * self.loss);
+            self.judge(now, shown, rate);
         }
     }
 
-    fn judge(&mut self, now: Instant, loss: f64, rate: f64) {
+    fn judge(&mut self, now: Instant, ended: Exchanges, rate: f64) {
+        let loss = ended.loss();
         let limit = self.limit.as_ref().map(|limit| limit.rate);
         if let Some(experiment) = self.experiment.take() {
             if loss <= LOSS_DROP_RATIO * experiment.loss_before {
@@ -189,16 +197,23 @@ impl SharedPace {
             } else if limit.is_some_and(|limit| limit > EXPERIMENT_RATE_MIN) {
                 self.begin_experiment(now, experiment);
             } else {
-                self.loss_usual = self.loss_usual.max(loss);
+                self.loss_usual = loss;
                 self.set_limit(now, experiment.rate_before);
             }
-        } else if loss > self.loss_usual + LOSS_EXCESS {
+        } else if ended.exceeds(self.loss_usual) {
             self.begin_experiment(now, Experiment { rate_before: limit, loss_before: loss });
-        } else if let Some(limit) = limit
-            && loss <= self.loss_usual + LOSS_LOW
-            && rate >= 0.5 * limit
-        {
-            self.set_limit(now, Some(GROWTH * limit));
+        } else {
+            let is_low = loss <= self.loss_usual + LOSS_LOW;
+            // Under a limit, a loss may be caused by the scans themselves.
+            if limit.is_none() || loss < self.loss_usual {
+                self.loss_usual = ended.usual_after(self.loss_usual);
+            }
+            if let Some(limit) = limit
+                && is_low
+                && rate >= 0.5 * limit
+            {
+                self.set_limit(now, Some(GROWTH * limit));
+            }
         }
     }
 
@@ -228,6 +243,7 @@ mod tests {
     /// loses the share `random` of the exchanges. They would send 20,000 SYNs per second.
     fn drive(capacity: f64, random: f64, running: usize) -> (SharedPace, f64) {
         let (start, mut pace) = (Instant::now(), SharedPace::new());
+        (0..running).for_each(|_| pace.handle_begin());
         let (mut sent, mut losses) = (0_u32, std::collections::VecDeque::new());
         for ms in 0..30_000_u32 {
             let now = start + Duration::from_millis(ms.into());
@@ -276,6 +292,11 @@ mod tests {
     #[test]
     fn the_share_of_responding_targets_is_known() {
         let mut pace = SharedPace::new();
+        (1..SCANS_MIN).for_each(|_| pace.handle_begin());
+        pace.handle_first_answer();
+        assert_eq!(pace.sweep_loss(), SweepLoss::default(), "a few scans are not judged together");
+        let mut pace = SharedPace::new();
+        (0..SCANS_MIN).for_each(|_| pace.handle_begin());
         assert_eq!(pace.sweep_loss(), SweepLoss { loss: 0.0, responding: 0.0 });
         (0..3).for_each(|_| pace.handle_first_answer());
         pace.handle_silent_end();

@@ -25,10 +25,11 @@ mod overload;
 
 use std::time::{Duration, Instant};
 
+use super::exchanges::LOSS_USUAL;
 use super::measure::{
-    AnswerRate, BURST_MIN, Evidence, GROUP_MAX, GROUP_MIN, LOSS_USUAL, MODERATE_ANSWERED,
-    ModerateQueue, PINGS_PER_ROUND, PingWindow, QueueLength, RatePeak, Reduction, ReductionVerdict,
-    Round, RttStats, Ticks, Trial, ping_gap, round_len,
+    AnswerRate, BURST_MIN, Evidence, GROUP_MAX, GROUP_MIN, MODERATE_ANSWERED, ModerateQueue,
+    PINGS_PER_ROUND, PingWindow, QueueLength, RatePeak, Reduction, ReductionVerdict, Round,
+    RttStats, Ticks, Trial, ping_gap, round_len,
 };
 use super::pings::{PingResult, PingWeight};
 use super::share::ShareMeter;
@@ -268,7 +269,9 @@ impl Controller {
         }
         self.pings.handle_ping(sent_at, result);
         match self.trial {
-            Some(trial) if self.pings.sent >= TRIAL_PINGS_MIN => self.judge_trial(now, trial),
+            Some(trial) if self.pings.counts.known >= TRIAL_PINGS_MIN => {
+                self.judge_trial(now, trial)
+            }
             Some(_) => {}
             None if self.share.is_trial() => {}
             None => self.judge_loss(now),
@@ -466,7 +469,10 @@ impl Controller {
         debug_assert!((RATE_MIN..=RATE_MAX).contains(&self.rate), "1: the rate is bounded");
         self.bucket.check_invariants(RATE_MAX);
         debug_assert!((0.0..=1.0).contains(&self.loss_usual), "3: a loss is between 0 and 1");
-        debug_assert!(self.pings.lost <= self.pings.sent, "4: each lost ping was sent");
+        debug_assert!(
+            self.pings.counts.lost <= self.pings.counts.known,
+            "4: each lost ping was sent"
+        );
     }
 }
 
@@ -486,8 +492,8 @@ mod tests {
                 self.queue(),
                 self.rtt_stats.queue_max(),
                 self.round.samples,
-                self.pings.lost,
-                self.pings.sent,
+                self.pings.counts.lost,
+                self.pings.counts.known,
                 self.loss_usual,
                 self.trial.is_some()
             )

@@ -20,9 +20,9 @@
 
 use std::time::Duration;
 
+use super::exchanges::Exchanges;
 use super::order::Group;
 use super::pings::PingResult;
-use super::sweep::Exchanges;
 
 /// The initial length of a bin of time. It is doubled whenever [`BINS_MAX`] bins are not enough.
 const BIN: Duration = Duration::from_millis(250);
@@ -137,6 +137,8 @@ impl Stretch {
 pub enum SamplesMin {
     /// None, because pings cannot measure the loss.
     None,
+    /// No number proves it, because the scans of other targets lose exchanges.
+    Never,
     /// This number of pings and answers, at any time of the scan.
     Any(u32),
     /// Pings alone, because an answer to the only exchange of a port does not show whether another
@@ -400,6 +402,7 @@ impl LossMeter {
     fn is_lossless(&self, samples_min: SamplesMin) -> bool {
         let has_samples = match samples_min {
             SamplesMin::None => true,
+            SamplesMin::Never => false,
             SamplesMin::Any(min) => self.total().samples() >= f64::from(min),
             SamplesMin::Pings { any, while_sending } => {
                 self.pings >= any && self.while_sending.samples() >= f64::from(while_sending)

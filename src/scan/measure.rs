@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::exchanges::Exchanges;
 use super::pings::PingResult;
 
 /// The length of the windows of the shortest round-trip time, which is that of the last one to two
@@ -88,24 +89,20 @@ const PING_GAP_MIN: Duration = Duration::from_millis(4);
 const PINGS_MIN: u32 = 8;
 /// The number of pings after which a new window of the loss begins.
 const PINGS_WINDOW: u32 = 32;
-/// The minimum excess over the usual loss that starts an experiment with a lower rate.
-const LOSS_EXCESS: f64 = 0.15;
-/// The usual loss that is assumed before the first measurement.
-pub(super) const LOSS_USUAL: f64 = 0.05;
 
 /// The pings in the present window, which ends after [`PINGS_WINDOW`] pings, and when an experiment
 /// begins or ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PingWindow {
     since: Instant,
-    pub(super) sent: u32,
-    pub(super) lost: u32,
+    /// The pings that were answered or lost.
+    pub(super) counts: Exchanges,
 }
 
 impl PingWindow {
     /// A window of the pings that are sent at `since` or later, because the rate changes then.
     pub(super) const fn new(since: Instant) -> Self {
-        Self { since, sent: 0, lost: 0 }
+        Self { since, counts: Exchanges { known: 0, lost: 0 } }
     }
 
     /// The next window at the same rate.
@@ -116,30 +113,19 @@ impl PingWindow {
     /// A ping that was sent at this time was answered or lost.
     pub(super) fn handle_ping(&mut self, sent_at: Instant, result: PingResult) {
         if sent_at >= self.since {
-            self.sent += 1;
-            self.lost += u32::from(result == PingResult::Lost);
+            self.counts.known += 1;
+            self.counts.lost += u32::from(result == PingResult::Lost);
         }
     }
 
-    pub(super) fn loss(self) -> f64 {
-        f64::from(self.lost) / f64::from(self.sent.max(1))
-    }
-
-    /// Whether the loss exceeds the usual loss by at least [`LOSS_EXCESS`] and by three standard
-    /// deviations.
+    /// Whether enough pings were answered or lost, and more of them lost than usual.
     pub(super) fn exceeds(self, usual: f64) -> bool {
-        let variance = usual.max(LOSS_USUAL) * (1.0 - usual) / f64::from(self.sent.max(1));
-        self.sent >= PINGS_MIN && self.loss() - usual > LOSS_EXCESS.max(3.0 * variance.sqrt())
+        self.counts.known >= PINGS_MIN && self.counts.exceeds(usual)
     }
 
     /// Whether a new window must begin.
     pub(super) const fn is_full(self) -> bool {
-        self.sent >= PINGS_WINDOW
-    }
-
-    /// The usual loss after this window, as a moving average.
-    pub(super) fn usual_after(self, usual: f64) -> f64 {
-        usual * 0.75 + self.loss().min(usual + LOSS_EXCESS / 2.0) * 0.25
+        self.counts.known >= PINGS_WINDOW
     }
 }
 

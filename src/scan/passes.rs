@@ -212,7 +212,7 @@ impl Scan {
     /// `exchanges` exchanges, has missed nothing.
     fn samples_min(&self, number: u32, exchanges: u32) -> SamplesMin {
         if self.sweep.is_lossy() {
-            return SamplesMin::Any(u32::MAX);
+            return SamplesMin::Never;
         }
         let is_first_auto = number == 0 && self.plan.options.timeout == Timeout::Auto;
         if !self.measures_loss() && !is_first_auto {
@@ -231,17 +231,17 @@ impl Scan {
 
     /// Whether another pass over the silent ports follows this one.
     pub(super) fn wants_pass(&mut self, now: Instant) -> bool {
-        let ScanState::Pass(ended) = &self.state else { return false };
+        let ScanState::Pass(Pass { number, .. }) = self.state else { return false };
         if self.silent().is_empty() {
             return false;
         }
+        let doubts_silence =
+            !self.has_answer() && self.doubts_silence(number, self.exchanges_of_last_pass);
+        let ScanState::Pass(ended) = &self.state else { return false };
         match self.plan.options.retries {
-            Retries::Exactly(passes) => ended.number < u32::from(passes),
+            Retries::Exactly(passes) => number < u32::from(passes),
+            Retries::Auto if !self.has_answer() => doubts_silence,
             Retries::Auto => {
-                let number = ended.number;
-                if !self.has_answer() {
-                    return self.wants_pass_without_answer(number, self.exchanges_of_last_pass);
-                }
                 let is_unanswered = ended.answered == 0 && !ended.has_ping_answer;
                 self.unanswered_passes = match self.unanswered_passes {
                     _ if !is_unanswered => None,

@@ -7,29 +7,13 @@
 use std::time::Instant;
 
 use super::Scan;
+use super::exchanges::Exchanges;
 use super::loss::MISSED_MAX;
 
 /// The loss of other targets from which on a target may have losses that its samples do not show.
 const LOSSY_MIN: f64 = 0.05;
 /// The maximum number of further passes over a target that has never answered.
 const PASSES_MAX: u32 = 8;
-
-/// Numbers of exchanges, counted as [`LossMeter`](super::loss::LossMeter) counts them, but each
-/// with the weight 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Exchanges {
-    /// The number of those that count as known.
-    pub known: u32,
-    /// The number of those that were lost.
-    pub lost: u32,
-}
-
-impl Exchanges {
-    /// The share of exchanges that were lost, 0 to 1.
-    pub fn loss(self) -> f64 {
-        (f64::from(self.lost) / f64::from(self.known.max(1))).min(1.0)
-    }
-}
 
 /// The loss of the other targets.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -82,10 +66,10 @@ impl Scan {
         self.loss.take_exchanges(from.unwrap_or_default())
     }
 
-    /// Whether another pass over a target that has never answered follows pass `number`, in which
-    /// each port had this number of exchanges. It does while the probability that the target
-    /// responds and has lost all of them is at least [`MISSED_MAX`].
-    pub(super) fn wants_pass_without_answer(&mut self, number: u32, exchanges: u32) -> bool {
+    /// Whether a target that has never answered may respond and have lost all exchanges of pass
+    /// `number` and those before, `exchanges` of each port in this pass. The probability of it is
+    /// then at least [`MISSED_MAX`]. Returns whether it suggests another pass.
+    pub(super) fn doubts_silence(&mut self, number: u32, exchanges: u32) -> bool {
         let SweepLoss { loss, responding } = self.sweep.others;
         self.sweep.silence_probability *= loss.powi(exchanges as i32);
         let is_missed = responding * self.sweep.silence_probability >= MISSED_MAX;

@@ -575,6 +575,10 @@ fn a_silent_target_is_probed_again_while_other_targets_lose_exchanges() {
         assert_eq!(run.counts(), [0, 0, 3, 0, 0]);
         assert_eq!((run.scan.loss(), run.scan.loss_suspected()), (None, passes > 1));
     }
+    let mut run = Run::new(Plan { options: OPTIONS, ..plan(3) });
+    run.scan.set_sweep_loss(SweepLoss { loss: 0.5, responding: 1.0 });
+    run.finish(|_, _| SILENT);
+    assert_eq!((run.launches.len(), run.scan.loss_suspected()), (3, true), "retries=0");
     let mut run = Run::new(Plan { options, ..plan(3) });
     run.scan.set_sweep_loss(SweepLoss { loss: 0.5, responding: 1.0 });
     run.finish(|port, nth| if port == 2 && nth == 2 { REFUSED } else { SILENT });

@@ -8,13 +8,12 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::exchanges::LOSS_DROP_RATIO;
 use super::super::measure::{PingWindow, Trial};
 use super::super::share::Verdict;
 use super::{Controller, GROWTH, NEAR_LIMIT, RatePhase};
 use crate::pacer::START_RATE;
 
-/// If the loss falls to this part of its value before an experiment, it depends on the rate.
-const LOSS_DROP_RATIO: f64 = 0.7;
 /// The maximum loss that is considered random.
 const LOSS_RANDOM_MAX: f64 = 0.6;
 /// The ratio of answers to SYNs up to which the delivery rate does not show a limit.
@@ -100,7 +99,7 @@ impl Controller {
 
     /// Begins an experiment with half the rate if the loss is higher than usual.
     pub(super) fn judge_loss(&mut self, now: Instant) {
-        let loss = self.pings.loss();
+        let loss = self.pings.counts.loss();
         if self.pings.exceeds(self.loss_usual) {
             self.share.restart(now);
             self.trial = Some(Trial { rate_before: self.rate, loss_before: loss });
@@ -109,14 +108,14 @@ impl Controller {
             let used_rate = self.used_rate.peak().max(START_RATE);
             self.set_rate(now, 0.5 * self.rate.min(used_rate));
         } else if self.pings.is_full() {
-            self.loss_usual = self.pings.usual_after(self.loss_usual);
+            self.loss_usual = self.pings.counts.usual_after(self.loss_usual);
             self.pings = self.pings.next();
         }
     }
 
     /// Ends an experiment: the lower rate stays if the loss has fallen with the rate.
     pub(super) fn judge_trial(&mut self, now: Instant, trial: Trial) {
-        let loss = self.pings.loss();
+        let loss = self.pings.counts.loss();
         self.trial = None;
         self.share.restart(now);
         self.pings = PingWindow::new(now);

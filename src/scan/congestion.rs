@@ -37,8 +37,13 @@ use super::silent_pace;
 use crate::pacer::{START_RATE, TokenBucket};
 use overload::LossLimit;
 
-/// The minimum rate in SYNs per second, whatever was measured: 500 SYNs per second are 30 kB/s.
-const RATE_MIN: f64 = 500.0;
+/// The minimum rate in SYNs per second, whatever was measured: 100 SYNs per second are 6 kB/s.
+const RATE_MIN: f64 = 100.0;
+/// The minimum rate in SYNs per second unless answers have shown that the path is slower: loss, and
+/// a queueing delay that only pings show, have other causes too.
+const USUAL_RATE_MIN: f64 = 500.0;
+/// The ratio of answers to SYNs from which on the answers show how slow a path is.
+const DELIVERED_MIN: f64 = 0.03;
 /// The rate in SYNs per second from which on SYNs are not paced: one thread starts fewer connects.
 const RATE_MAX: f64 = 1_000_000.0;
 /// The part of the rate before the first answer that is kept after it.
@@ -165,7 +170,7 @@ impl Controller {
     /// Limits the rate in the silent phase: with `in_flight_max` probes in flight, each silent for
     /// `timeout`, a rate above that at which they expire would gain nothing.
     pub fn set_in_flight_max(&mut self, in_flight_max: usize, timeout: Duration) {
-        let expiry_rate = (in_flight_max as f64 / timeout.as_secs_f64()).max(RATE_MIN);
+        let expiry_rate = (in_flight_max as f64 / timeout.as_secs_f64()).max(USUAL_RATE_MIN);
         self.spread_rate = self.ports_rate.min(expiry_rate);
     }
 
@@ -403,7 +408,10 @@ impl Controller {
     fn on_queue_long(&mut self, now: Instant) {
         let queue = self.queue();
         let is_draining = queue < self.queue_before.mul_f64(DRAINING_RATIO);
-        let is_unchanged = !is_draining && self.queue_before > queue.mul_f64(DRAINING_RATIO);
+        // A queue whose length does not change because it is full drops packets.
+        let is_full = self.pings.counts.exceeds(self.loss_usual);
+        let is_stable = !is_draining && self.queue_before > queue.mul_f64(DRAINING_RATIO);
+        let is_unchanged = is_stable && !is_full;
         self.queue_before = queue;
         self.unchanged_queue_rounds =
             if is_unchanged { self.unchanged_queue_rounds + 1 } else { 0 };
@@ -417,6 +425,10 @@ impl Controller {
             RatePhase::Cruise { .. } if is_draining => (self.rate, self.rate),
             RatePhase::Cruise { .. } => (self.rate * REDUCTION, self.rate),
         };
+        // Pings alone do not show a very slow path: in a few samples, jitter looks like a queue.
+        let is_delivered = self.answer_rate.rate(now) >= DELIVERED_MIN * self.rate;
+        let rate_min = if is_delivered { RATE_MIN } else { self.usual_rate_min() };
+        let rate = rate.max(rate_min).min(self.rate);
         if rate < self.rate {
             let sent_at = self.round.sampled_at;
             let reduction = Reduction { sent_at, queue, rate_before: self.rate };
@@ -455,6 +467,11 @@ impl Controller {
         self.trial = None;
         self.reduction = None;
         self.set_rate(now, self.rate);
+    }
+
+    /// The minimum rate without further answers: see [`USUAL_RATE_MIN`].
+    fn usual_rate_min(&self) -> f64 {
+        if self.rate < USUAL_RATE_MIN { RATE_MIN } else { USUAL_RATE_MIN }
     }
 
     /// Sets the rate and begins a round.
@@ -550,7 +567,7 @@ mod tests {
         }
         assert!((9_000..=13_000).contains(&sent), "{sent}");
         controller.set_in_flight_max(200, ms(2000));
-        assert!(controller.rate(now + ms(1300)) <= RATE_MIN.max(100.0), "as many as expire");
+        assert!(controller.rate(now + ms(1300)) <= USUAL_RATE_MIN.max(100.0), "as many as expire");
         controller.set_in_flight_max(20_000, ms(2000));
         assert_eq!(controller.rate(now + ms(1300)), 10_000.0, "the rate grows with the allowance");
     }
@@ -683,7 +700,7 @@ mod tests {
         let later = now + ms(2500);
         controller.handle_sent(later);
         assert!(matches!(controller.phase, RatePhase::Silent { .. }));
-        assert!(controller.rate(later + ms(1000)) <= RATE_MIN.max(500.0));
+        assert!(controller.rate(later + ms(1000)) <= USUAL_RATE_MIN.max(500.0));
     }
 
     #[test]

@@ -83,7 +83,7 @@ impl Controller {
             Some(Verdict::Suspected { rate }) => {
                 self.pings = PingWindow::new(now);
                 self.bucket.empty();
-                self.set_rate(now, rate);
+                self.set_trial_rate(now, rate);
             }
             Some(Verdict::Overload { rate }) => {
                 let rate = rate.max(self.rate);
@@ -106,11 +106,15 @@ impl Controller {
             self.pings = PingWindow::new(now);
             self.bucket.empty();
             let used_rate = self.used_rate.peak().max(START_RATE);
-            self.set_rate(now, 0.5 * self.rate.min(used_rate));
+            self.set_trial_rate(now, 0.5 * self.rate.min(used_rate));
         } else if self.pings.is_full() {
             self.loss_usual = self.pings.counts.usual_after(self.loss_usual);
             self.pings = self.pings.next();
         }
+    }
+
+    fn set_trial_rate(&mut self, now: Instant, rate: f64) {
+        self.set_rate(now, rate.max(self.usual_rate_min()).min(self.rate));
     }
 
     /// Ends an experiment: the lower rate stays if the loss has fallen with the rate.
@@ -124,7 +128,7 @@ impl Controller {
             // The host may limit its answers per second: the delivery rate is then this limit.
             let is_limit = delivery_rate > DELIVERY_RATIO_MIN * self.rate;
             let rate = if is_limit { LIMIT_FACTOR * delivery_rate } else { self.rate };
-            let rate = rate.min(self.rate);
+            let rate = rate.max(self.usual_rate_min()).min(self.rate);
             self.phase = RatePhase::Cruise { limit: rate, growth: GROWTH };
             self.set_rate(now, rate);
         } else if loss > trial.loss_before * LOSS_DROP_RATIO {

@@ -700,6 +700,22 @@ fn a_queue_too_short_to_delay_answers_is_not_flooded() {
     }
 }
 
+/// A regression test: a full queue looked like a longer path, and the rate never fell below 500.
+#[test]
+fn a_link_slower_than_500_packets_per_second_is_not_flooded() {
+    for (rate, queue, silent, rtt) in [(300.0, 30, 500, 40), (400.0, 100, 900, 100)] {
+        let network = Network {
+            rtt: Duration::from_millis(rtt),
+            silent,
+            open: open(5, 2000),
+            bottleneck: Some((rate, queue)),
+            ..Network::default()
+        };
+        let report = Simulation::new(network, 1).run(plan(1, 2000));
+        assert!(report.wrong == 0 && report.dropped * 5 < report.syns, "{report:?}");
+    }
+}
+
 #[test]
 fn a_host_that_appears_while_all_probes_are_in_flight_is_scanned_correctly() {
     let ms = Duration::from_millis;

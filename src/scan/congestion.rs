@@ -31,6 +31,7 @@ use super::measure::{
     PINGS_PER_ROUND, PingWindow, QueueLength, RatePeak, Reduction, ReductionVerdict, Round,
     RttStats, Ticks, Trial, ping_gap, round_len,
 };
+use super::order;
 use super::pings::{PingResult, PingWeight};
 use super::share::ShareMeter;
 use super::silent_pace;
@@ -133,7 +134,8 @@ pub struct Controller {
     /// The number of consecutive rounds in which the queueing delay stayed long and did not change.
     unchanged_queue_rounds: u32,
     moderate: ModerateQueue,
-    share: ShareMeter,
+    /// `None` if the ports are too few to be probed in scattered order.
+    share: Option<Box<ShareMeter>>,
     loss_limit: LossLimit,
 }
 
@@ -162,7 +164,7 @@ impl Controller {
             queue_before: Duration::ZERO,
             unchanged_queue_rounds: 0,
             moderate: ModerateQueue::default(),
-            share: ShareMeter::new(now),
+            share: order::scatters(ports).then(|| Box::new(ShareMeter::new(now))),
             loss_limit: LossLimit::default(),
         }
     }
@@ -190,7 +192,9 @@ impl Controller {
             }
         }
         self.bucket.take();
-        self.share.handle_sent(now, self.rtt_stats.floor().unwrap_or_default());
+        if let Some(share) = &mut self.share {
+            share.handle_sent(now, self.rtt_stats.floor().unwrap_or_default());
+        }
         self.round.sent = self.round.sent.saturating_add(1);
         self.round.cohort_sent += u32::from(now <= self.round.cohort_ends_at);
         self.sent_since_ping = self.sent_since_ping.saturating_add(1);
@@ -203,7 +207,9 @@ impl Controller {
         if !matches!(self.phase, RatePhase::Silent { .. }) {
             self.bucket.owe(self.rate);
         }
-        self.share.handle_sent(now, self.rtt_stats.floor().unwrap_or_default());
+        if let Some(share) = &mut self.share {
+            share.handle_sent(now, self.rtt_stats.floor().unwrap_or_default());
+        }
         self.round.sent = self.round.sent.saturating_add(1);
         self.sent_since_ping = self.sent_since_ping.saturating_add(1);
     }
@@ -233,7 +239,7 @@ impl Controller {
             let rate = silent_rate.min(START_RATE.max(SILENT_RATE_KEPT * silent_rate));
             self.phase = RatePhase::Startup;
             self.sent_since_ping = 0;
-            self.share.restart(now);
+            self.restart_share(now);
             self.set_rate(now, rate);
         }
         self.review_reduction(now, sent_at, rtt);
@@ -254,7 +260,9 @@ impl Controller {
     /// it counts for the share of answered SYNs.
     pub fn handle_port_answer(&mut self, now: Instant, counted_sent_at: Option<Instant>) {
         self.answer_rate.handle_answer(now);
-        counted_sent_at.iter().for_each(|sent_at| self.share.handle_port_answer(*sent_at));
+        if let (Some(share), Some(sent_at)) = (&mut self.share, counted_sent_at) {
+            share.handle_port_answer(sent_at);
+        }
     }
 
     /// A ping was answered, or is overdue and counts as lost. This must be called in the order in
@@ -278,7 +286,7 @@ impl Controller {
                 self.judge_trial(now, trial)
             }
             Some(_) => {}
-            None if self.share.is_trial() => {}
+            None if self.is_share_trial() => {}
             None => self.judge_loss(now),
         }
         self.check_invariants();
@@ -436,7 +444,7 @@ impl Controller {
             self.phase = RatePhase::Cruise { limit, growth: GROWTH };
         }
         self.trial = None;
-        self.share.restart(now);
+        self.restart_share(now);
         self.set_rate(now, rate);
     }
 

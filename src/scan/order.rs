@@ -27,6 +27,11 @@ const STRIDE_INVERSE: u16 = 30_599;
 
 const _: () = assert!(STRIDE.wrapping_mul(STRIDE_INVERSE) == 1, "each port has one position");
 
+/// Whether a scan of this number of ports of another machine probes them in scattered order.
+pub(super) const fn scatters(ports: usize) -> bool {
+    ports > UNSCATTERED_MAX
+}
+
 /// The group of a port in the order of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
@@ -64,7 +69,7 @@ pub(super) struct Order {
 impl Order {
     /// The order of the first pass, which takes all ports.
     pub(super) fn first(ports: &PortSet) -> Self {
-        if ports.len() > UNSCATTERED_MAX {
+        if scatters(ports.len()) {
             let all = vec![(0, u16::MAX)];
             return Self::new(ports, Sorting::PopularThenScattered, Group::Popular, all);
         }

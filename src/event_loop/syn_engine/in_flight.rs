@@ -2,8 +2,9 @@
 //!
 //! An entry has the index of its probe's key, so that a probe is given up without a search. The
 //! entry for an answer is found by the acknowledged sequence number. This number is already a keyed
-//! hash of the four-tuple, so the hash table (open addressing with linear probing) uses it as its
-//! hash. A SYN is repeated at the times at which Linux repeats one (`syn_at`). There is one list
+//! hash of the four-tuple, so the hash table (Robin Hood hashing) uses it as its hash. A slot of the
+//! table also has the distance from the home slot of its entry, so that a search seldom reads an
+//! entry of another probe from memory. A SYN is repeated at the times at which Linux repeats one (`syn_at`). There is one list
 //! for each number of SYNs sent, in the order of the starts, so that only the first entry of each
 //! list is compared with the clock. An entry takes 28 bytes for IPv4, and a slot of the table 4
 //! bytes. This module has no side effects and reads no clock.
@@ -22,6 +23,10 @@ const NONE: u32 = u32::MAX;
 /// The maximum number of SYNs of one probe: Linux sends the sixth after 31 s, and the seventh after
 /// 63 s, which is longer than the longest timeout (60 s).
 const SYNS_MAX: usize = 6;
+/// The number of bits of a slot that contain the index of an entry plus one.
+const INDEX_BITS: u32 = 20;
+/// The maximum distance that a slot can contain. No keyed hash has so many collisions.
+const DISTANCE_MAX: u32 = (1 << (32 - INDEX_BITS)) - 1;
 /// The number of slots of the smallest table.
 const TABLE_LEN_MIN: usize = 64;
 
@@ -80,13 +85,48 @@ struct List {
     last: u32,
 }
 
+/// A slot of the hash table: 0 if it is vacant, otherwise the index of an entry plus one, and above
+/// it the distance from the home slot of the entry to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot(u32);
+
+impl Slot {
+    const VACANT: Self = Self(0);
+
+    /// The home slot of an entry.
+    fn home(index: u32) -> Self {
+        assert!(index < (1 << INDEX_BITS) - 1, "the index of a key has fewer than 20 bits");
+        Self(index + 1)
+    }
+
+    /// The index of the entry; `None` if the slot is vacant.
+    const fn index(self) -> Option<u32> {
+        (self.0 & ((1 << INDEX_BITS) - 1)).checked_sub(1)
+    }
+
+    const fn distance(self) -> u32 {
+        self.0 >> INDEX_BITS
+    }
+
+    /// The same entry in the next slot.
+    fn next(self) -> Self {
+        assert!(self.distance() < DISTANCE_MAX, "the distance from the home slot is short");
+        Self(self.0 + (1 << INDEX_BITS))
+    }
+
+    /// The same entry in the previous slot.
+    const fn previous(self) -> Self {
+        Self(self.0 - (1 << INDEX_BITS))
+    }
+}
+
 /// See the module's documentation. `A` is the type of an address.
 #[derive(Debug)]
 pub(super) struct InFlight<A> {
     entries: Vec<InFlightSyn<A>>,
-    /// The hash table. A slot contains the index of an entry plus one, or 0 if it is vacant. The
-    /// length is a power of two, and at most three quarters of the slots are in use.
-    table: Vec<u32>,
+    /// The hash table. Its length is a power of two, and at most three quarters of the slots are in
+    /// use.
+    table: Vec<Slot>,
     /// The entries by the number of SYNs sent; the first list is for one SYN.
     lists: [List; SYNS_MAX],
     len: usize,
@@ -148,7 +188,7 @@ impl<A: Copy + PartialEq> InFlight<A> {
     /// Removes the probe with this four-tuple, and returns its key.
     pub(super) fn take(&mut self, remote: &Remote<A>, sequence: u32) -> Option<Key> {
         let slot = self.find(remote, sequence)?;
-        let index = self.table[slot] - 1;
+        let index = self.table[slot].index()?;
         let generation = self.entries[index as usize].generation;
         self.vacate(index, slot);
         Some(Key::from_parts(index, generation))
@@ -239,31 +279,42 @@ impl<A: Copy + PartialEq> InFlight<A> {
         if self.table.is_empty() {
             return None;
         }
-        let mut slot = self.home_slot(sequence);
-        loop {
-            let index = self.table[slot].checked_sub(1)?;
-            let entry = &self.entries[index as usize];
-            if entry.sequence == sequence && entry.remote() == *remote {
-                return Some(slot);
+        let (mask, home) = (self.table.len() - 1, self.home_slot(sequence));
+        for distance in 0.. {
+            let at = (home + distance as usize) & mask;
+            let slot = self.table[at];
+            let index = slot.index().filter(|_| slot.distance() >= distance)?;
+            if slot.distance() == distance {
+                let entry = &self.entries[index as usize];
+                if entry.sequence == sequence && entry.remote() == *remote {
+                    return Some(at);
+                }
             }
-            slot = (slot + 1) & (self.table.len() - 1);
         }
+        unreachable!("a quarter of the slots is vacant")
     }
 
-    /// Puts the index of an entry into the first vacant slot from its home slot on.
+    /// Puts the index of an entry into a slot. It takes the slot of an entry that is closer to its
+    /// home slot, which then moves on in the same way.
     fn insert_into_table(&mut self, index: u32) {
-        let mut slot = self.home_slot(self.entries[index as usize].sequence);
-        while self.table[slot] != 0 {
-            slot = (slot + 1) & (self.table.len() - 1);
+        let mask = self.table.len() - 1;
+        let mut at = self.home_slot(self.entries[index as usize].sequence);
+        let mut carried = Slot::home(index);
+        while self.table[at] != Slot::VACANT {
+            if self.table[at].distance() < carried.distance() {
+                std::mem::swap(&mut self.table[at], &mut carried);
+            }
+            at = (at + 1) & mask;
+            carried = carried.next();
         }
-        self.table[slot] = index + 1;
+        self.table[at] = carried;
     }
 
     /// Doubles the table, and inserts all entries again.
     fn grow(&mut self) {
         let len = (self.table.len() * 2).max(TABLE_LEN_MIN);
         self.table.clear();
-        self.table.resize(len, 0);
+        self.table.resize(len, Slot::VACANT);
         for index in 0..self.entries.len() {
             if self.entries[index].sent > 0 {
                 self.insert_into_table(index as u32);
@@ -271,22 +322,19 @@ impl<A: Copy + PartialEq> InFlight<A> {
         }
     }
 
-    /// Vacates a slot of the table, and moves later entries back so that a search for them does not
-    /// end at the vacant slot (deletion without tombstones).
+    /// Vacates a slot of the table, and moves the entries after it closer to their home slots.
     fn remove_from_table(&mut self, mut vacant: usize) {
         let mask = self.table.len() - 1;
-        let mut slot = vacant;
         loop {
-            slot = (slot + 1) & mask;
-            let Some(index) = self.table[slot].checked_sub(1) else { break };
-            let home = self.home_slot(self.entries[index as usize].sequence);
-            // The entry moves unless its home slot is between the vacant slot and its own.
-            if slot.wrapping_sub(home) & mask >= slot.wrapping_sub(vacant) & mask {
-                self.table[vacant] = self.table[slot];
-                vacant = slot;
+            let next = (vacant + 1) & mask;
+            let slot = self.table[next];
+            if slot.distance() == 0 {
+                break; // It is vacant, or the home slot of its entry.
             }
+            self.table[vacant] = slot.previous();
+            vacant = next;
         }
-        self.table[vacant] = 0;
+        self.table[vacant] = Slot::VACANT;
     }
 
     /// Removes an entry from the table and from its list. `slot` is its slot in the table.
@@ -329,7 +377,7 @@ impl<A: Copy + PartialEq> InFlight<A> {
             let taken = self.entries.iter().filter(|entry| entry.sent > 0);
             assert_eq!(taken.clone().count(), self.len, "1: `len` is the number of entries");
             assert_eq!(
-                self.table.iter().filter(|it| **it > 0).count(),
+                self.table.iter().filter(|it| **it != Slot::VACANT).count(),
                 self.len,
                 "2: the table has one slot for each entry"
             );

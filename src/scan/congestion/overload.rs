@@ -43,17 +43,21 @@ pub(super) struct LossLimit {
 impl Controller {
     /// The SYN sent last is the first one to a port that counts for the share of answered SYNs.
     pub const fn handle_port_sent(&mut self) {
-        self.share.handle_port_sent();
+        if let Some(share) = &mut self.share {
+            share.handle_port_sent();
+        }
     }
 
     /// The probe of such a port is given up.
     pub fn handle_port_postponed(&mut self) {
-        self.share.handle_port_postponed();
+        if let Some(share) = &mut self.share {
+            share.handle_port_postponed();
+        }
     }
 
     /// The first pass has ended.
     pub fn handle_first_pass_end(&mut self, now: Instant) {
-        self.share.restart(now);
+        self.restart_share(now);
         if let Some(capacity) = self.loss_limit.capacity {
             self.loss_limit.rate_max = Some(capacity.max(LAST_RATE_PART * self.rate));
             self.set_rate(now, self.rate);
@@ -63,19 +67,30 @@ impl Controller {
     /// Whether the rate may grow. Near the capacity of the path, it may grow only after it was
     /// tested.
     pub(super) fn takes_growth(&mut self) -> bool {
+        let is_trial = self.is_share_trial();
         let LossLimit { capacity, is_tested, rate_max } = &mut self.loss_limit;
         let is_near = capacity.is_some_and(|capacity| self.rate >= NEAR_LIMIT * capacity);
         let needs_test = is_near && rate_max.is_none();
-        !self.share.is_trial() && (std::mem::take(is_tested) || !needs_test)
+        !is_trial && (std::mem::take(is_tested) || !needs_test)
+    }
+
+    /// Whether the share of answered SYNs is being compared with that at a lower rate.
+    pub(super) fn is_share_trial(&self) -> bool {
+        self.share.as_ref().is_some_and(|share| share.is_trial())
+    }
+
+    /// Forgets the recent share of answered SYNs, and ends its experiment.
+    pub(super) fn restart_share(&mut self, now: Instant) {
+        if let Some(share) = &mut self.share {
+            share.restart(now);
+        }
     }
 
     /// Judges the share of answered SYNs after the answer to a SYN sent at `sent_at`.
     pub(super) fn judge_share(&mut self, now: Instant, sent_at: Instant) {
-        if self.trial.is_some() {
-            return;
-        }
+        let Some(share) = self.share.as_mut().filter(|_| self.trial.is_none()) else { return };
         let jitter = 2 * self.rtt_stats.deviation() + DELAY_MAX;
-        match self.share.handle_answer(now, sent_at, jitter, self.rate) {
+        match share.handle_answer(now, sent_at, jitter, self.rate) {
             None => {}
             Some(Verdict::Usual { rate }) => {
                 self.loss_limit.is_tested |= rate > USED_MIN * self.rate;
@@ -101,7 +116,7 @@ impl Controller {
     pub(super) fn judge_loss(&mut self, now: Instant) {
         let loss = self.pings.counts.loss();
         if self.pings.exceeds(self.loss_usual) {
-            self.share.restart(now);
+            self.restart_share(now);
             self.trial = Some(Trial { rate_before: self.rate, loss_before: loss });
             self.pings = PingWindow::new(now);
             self.bucket.empty();
@@ -121,7 +136,7 @@ impl Controller {
     pub(super) fn judge_trial(&mut self, now: Instant, trial: Trial) {
         let loss = self.pings.counts.loss();
         self.trial = None;
-        self.share.restart(now);
+        self.restart_share(now);
         self.pings = PingWindow::new(now);
         let delivery_rate = self.answer_rate.rate(now);
         if loss > LOSS_RANDOM_MAX {

@@ -40,8 +40,8 @@ pub(super) struct NextTarget {
 /// of one tick belong to as many targets; this allows some more to be ready for the next tick.
 const TARGETS_PER_TICK: usize = 8 * Technique::Connect.properties().launches_per_tick;
 /// The number of scans without an answer that wait for their turn to launch. Further targets would
-/// only take memory; this number suffices for the SYNs of two ticks.
-const STARTING_MAX: usize = 2 * Technique::Syn.properties().launches_per_tick;
+/// only take memory; this number suffices for the SYNs of a tick.
+const STARTING_MAX: usize = Technique::Syn.properties().launches_per_tick;
 
 impl BatchRun {
     /// No batch, which may scan this number of targets at once.

@@ -35,6 +35,7 @@ mod syn_scans;
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use lab::{DownAfter, HOST_ADDRESS, Host, Lab, Outages, Port, Unreachable};
@@ -59,8 +60,17 @@ const LAB_CASES: &[Case] = &[
     ("no_route_leads_out_of_the_lab", no_route),
 ];
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    Failed,
+    Skipped,
+}
+
 /// The exit code of a case where no lab is possible (sysexits(3): EX_UNAVAILABLE).
 const UNAVAILABLE: u8 = 69;
+/// The number of cases that run at once. Most of them wait for timeouts for most of their time.
+const CASES_AT_ONCE: usize = 2;
 /// A case that takes longer than this hangs.
 const CASE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -73,27 +83,34 @@ fn main() -> ExitCode {
     }
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
     let is_wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter.as_str()));
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for (name, _) in cases().filter(|(name, _)| is_wanted(name)) {
-        let verdict = match run_child(name) {
-            Ok(Some(0)) => {
-                passed += 1;
-                "ok"
-            }
-            Ok(Some(code)) if code == i32::from(UNAVAILABLE) => {
-                skipped += 1;
-                "SKIPPED: the lab is not available here"
-            }
-            Ok(Some(_) | None) | Err(_) => {
-                failed += 1;
-                "FAILED"
-            }
-        };
-        println!("lab {name} ... {verdict}");
-    }
+    let wanted = Mutex::new(cases().filter(|(name, _)| is_wanted(name)));
+    let run_next = || {
+        let next = wanted.lock().expect("no thread panics while it holds the lock").next();
+        next.map(|(name, _)| report(name))
+    };
+    let verdicts: Vec<Verdict> = std::thread::scope(|scope| {
+        let run = || std::iter::from_fn(run_next).collect::<Vec<Verdict>>();
+        let threads: Vec<_> = (0..CASES_AT_ONCE).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().flat_map(|it| it.join().expect("a thread only waits")).collect()
+    });
+    let count = |verdict| verdicts.iter().filter(|it| **it == verdict).count();
+    let [passed, failed, skipped] = [Verdict::Passed, Verdict::Failed, Verdict::Skipped].map(count);
     println!("lab result: {passed} passed, {failed} failed, {skipped} skipped");
     let must_run = std::env::var_os("OPENPORTS_REQUIRE_ALL").is_some();
     if failed > 0 || (must_run && skipped > 0) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Runs a case, prints its verdict, and returns it.
+fn report(name: &str) -> Verdict {
+    let (verdict, text) = match run_child(name) {
+        Ok(Some(0)) => (Verdict::Passed, "ok"),
+        Ok(Some(code)) if code == i32::from(UNAVAILABLE) => {
+            (Verdict::Skipped, "SKIPPED: the lab is not available here")
+        }
+        Ok(Some(_) | None) | Err(_) => (Verdict::Failed, "FAILED"),
+    };
+    println!("lab {name} ... {text}");
+    verdict
 }
 
 fn cases() -> impl Iterator<Item = &'static Case> {

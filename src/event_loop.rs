@@ -21,12 +21,12 @@ mod contract;
 mod engines;
 mod log;
 mod probe;
-mod ready_list;
 mod socket_io;
 mod sockets;
 mod stdout;
 mod syn_engine;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU8;
@@ -37,7 +37,6 @@ use self::contract::Contract;
 use self::engines::Engines;
 use self::log::LogQueue;
 use self::probe::{ProbeOutcome, ProbeRequest};
-use self::ready_list::ReadyList;
 use self::sockets::{QueuedIn, SocketStage, SocketTable};
 use self::stdout::{STDOUT, Stdout};
 use crate::core::Core;
@@ -70,7 +69,7 @@ pub struct EventLoop<K: Kernel> {
     /// The number of consecutive ticks in which the poller reported `EVENTS_PER_TICK` events, so
     /// that further events may wait.
     full_ticks: u32,
-    ready: ReadyList,
+    ready: VecDeque<Key>,
     /// The number of bytes that may still be read from the present group of sockets in this tick.
     read_left: usize,
     /// The number of this tick, which wraps and is never 0. If a socket was last written in a tick
@@ -117,7 +116,7 @@ impl<K: Kernel> EventLoop<K> {
             sockets: SocketTable::new(),
             engines: Engines::new(&core, kernel.now()),
             full_ticks: 0,
-            ready: ReadyList::default(),
+            ready: VecDeque::new(),
             read_left: 0,
             tick_number: NonZeroU8::MIN,
             now: kernel.now(),
@@ -279,7 +278,7 @@ impl<K: Kernel> EventLoop<K> {
             if self.read_left == 0 {
                 break;
             }
-            let Some(key) = self.ready.pop() else { break };
+            let Some(key) = self.ready.pop_front() else { break };
             let Some(entry) = self.sockets.entry(key) else { continue };
             entry.queue = QueuedIn::None;
             match entry.stage {
@@ -321,9 +320,9 @@ impl<K: Kernel> EventLoop<K> {
         }
     }
 
-    /// Stores the readiness of a socket that the poller has reported, and serves the socket. It
-    /// waits for its turn on the ready list if it is there, or if the reported sockets have sent as
-    /// many bytes as one tick permits.
+    /// Stores the readiness of a socket that the poller has reported, and serves the socket, unless
+    /// it waits for its turn on the ready list. A socket with bytes that were not read before is
+    /// only written to, if this group of sockets has been read from as much as a tick permits.
     fn handle_readiness(&mut self, key: Key, ready: &Readiness, now: Instant) {
         let Some(entry) = self.sockets.entry(key) else { return };
         if entry.stage == SocketStage::Connecting {
@@ -336,14 +335,18 @@ impl<K: Kernel> EventLoop<K> {
             }
             return;
         }
+        let was_readable = entry.readable;
         entry.readable |= ready.is_readable || ready.is_error;
         entry.writable |= ready.is_writable || ready.is_error;
         if ready.is_read_closed {
             entry.readable = true;
             entry.read_closed = true;
         }
-        if self.read_left == 0 || entry.queue == QueuedIn::Ready {
-            self.push_new(key);
+        if entry.queue == QueuedIn::Ready {
+            return;
+        }
+        if was_readable && self.read_left == 0 {
+            self.flush(key, now);
         } else {
             self.serve(key, now);
         }

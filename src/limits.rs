@@ -94,7 +94,11 @@ pub const READY_PER_TICK: usize = 256;
 /// The number of bytes that are read in one tick from each group of sockets: those that the poller
 /// has reported, those on the ready list, and those of accepted clients. Therefore clients with
 /// many or long requests wait for each other, and other clients wait for one tick.
-pub const READ_BYTES_PER_TICK: usize = 8 * READ_BYTES_MAX;
+pub const READ_BYTES_PER_TICK: usize = 2 * READ_BYTES_MAX;
+/// The number of bytes that are read beyond that from each socket that the poller has reported and
+/// from each accepted client: a usual request. A client that is not read from would seem silent,
+/// and would be closed if connections are at their cap.
+pub const READ_BYTES_BEYOND: usize = 1024;
 /// The number of connections accepted in one tick.
 pub const ACCEPTS_PER_TICK: usize = 64;
 /// The number of probes of ended scans that are given up in one tick. At some 0.5 µs each this

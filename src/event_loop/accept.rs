@@ -89,8 +89,6 @@ impl<K: Kernel> EventLoop<K> {
             entry.readable = true;
             entry.is_registered = is_registered;
         }
-        if self.read_left > 0 || !is_registered {
-            self.attend(key, now);
-        }
+        self.attend(key, now);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! In one tick, a socket is written at most once, and read at most once: for an event, or for its
 //! turn on the ready list. `READ_BYTES_PER_TICK` limits what is read for events, and again for
-//! turns; the other sockets wait on the ready list. A socket with more work is put on the ready
-//! list or into backoff.
+//! turns. Beyond it, a few bytes are still read for each event, so that a client with a usual
+//! request does not wait for those with many or long ones. A socket with more work is put on the
+//! ready list or into backoff.
 
 use std::time::Instant;
 
@@ -11,27 +12,16 @@ use super::EventLoop;
 use super::sockets::{Entry, QueuedIn, SocketStage};
 use crate::event::Event;
 use crate::kernel::{IoStep, Kernel};
+use crate::limits;
 use crate::slots::Key;
 
 impl<K: Kernel> EventLoop<K> {
-    /// Puts a socket on the ready list that was served and has more work, unless it is there or in
-    /// backoff.
+    /// Puts a socket on the ready list, unless it is there or in backoff.
     pub(super) fn push_ready(&mut self, key: Key) {
-        if self.begin_queue(key) {
-            self.ready.push_old(key);
+        if let Some(entry) = self.sockets.entry(key).filter(|entry| entry.queue == QueuedIn::None) {
+            entry.queue = QueuedIn::Ready;
+            self.ready.push_back(key);
         }
-    }
-
-    /// Puts a socket on the ready list that was not served, unless it is there or in backoff.
-    pub(super) fn push_new(&mut self, key: Key) {
-        if self.begin_queue(key) {
-            self.ready.push_new(key);
-        }
-    }
-
-    fn begin_queue(&mut self, key: Key) -> bool {
-        let entry = self.sockets.entry(key).filter(|entry| entry.queue == QueuedIn::None);
-        entry.map(|entry| entry.queue = QueuedIn::Ready).is_some()
     }
 
     /// Serves a socket whose readiness was reported, or whose turn on the ready list has come.
@@ -101,7 +91,10 @@ impl<K: Kernel> EventLoop<K> {
 
     /// Reads once, at most as many bytes as the core accepts.
     fn read_input(&mut self, key: Key, entry: &mut Entry<K::Socket>, now: Instant) {
-        let wanted = self.core.bytes_wanted(key).min(self.buffer.len());
+        // A datagram cannot be read in parts.
+        let is_limited = self.read_left == 0 && entry.stage != SocketStage::Datagrams;
+        let read_max = if is_limited { limits::READ_BYTES_BEYOND } else { self.buffer.len() };
+        let wanted = self.core.bytes_wanted(key).min(read_max);
         match self.kernel.read(&entry.socket, &mut self.buffer[..wanted]) {
             IoStep::Done(count) => {
                 self.read_left = self.read_left.saturating_sub(count);

@@ -385,7 +385,8 @@ impl Controller {
         let may_grow = was_used && self.trial.is_none() && self.takes_growth();
         let rate = self.rate * if may_grow { self.growth(length, evidence) } else { 1.0 };
         let tested = (USED_FACTOR * self.used_rate.peak()).max(START_RATE);
-        self.set_rate(now, if was_used { rate } else { rate.min(tested) });
+        let rate = if was_used { rate } else { rate.min(tested) };
+        self.set_rate(now, rate.max(self.usual_rate_min().min(self.rate)));
     }
 
     /// The factor for the rate after a round without a long queueing delay.
@@ -416,10 +417,12 @@ impl Controller {
     fn on_queue_long(&mut self, now: Instant) {
         let queue = self.queue();
         let is_draining = queue < self.queue_before.mul_f64(DRAINING_RATIO);
+        // Pings alone do not show a very slow path: in a few samples, jitter looks like a queue.
+        let is_delivered = self.answer_rate.rate(now) >= DELIVERED_MIN * self.rate;
         // A queue whose length does not change because it is full drops packets.
-        let is_full = self.pings.counts.exceeds(self.loss_usual);
-        let is_stable = !is_draining && self.queue_before > queue.mul_f64(DRAINING_RATIO);
-        let is_unchanged = is_stable && !is_full;
+        let is_full = is_delivered && self.pings.counts.exceeds(self.loss_usual);
+        let is_unchanged =
+            !is_draining && !is_full && self.queue_before > queue.mul_f64(DRAINING_RATIO);
         self.queue_before = queue;
         self.unchanged_queue_rounds =
             if is_unchanged { self.unchanged_queue_rounds + 1 } else { 0 };
@@ -433,8 +436,6 @@ impl Controller {
             RatePhase::Cruise { .. } if is_draining => (self.rate, self.rate),
             RatePhase::Cruise { .. } => (self.rate * REDUCTION, self.rate),
         };
-        // Pings alone do not show a very slow path: in a few samples, jitter looks like a queue.
-        let is_delivered = self.answer_rate.rate(now) >= DELIVERED_MIN * self.rate;
         let rate_min = if is_delivered { RATE_MIN } else { self.usual_rate_min() };
         let rate = rate.max(rate_min).min(self.rate);
         if rate < self.rate {
@@ -475,11 +476,6 @@ impl Controller {
         self.trial = None;
         self.reduction = None;
         self.set_rate(now, self.rate);
-    }
-
-    /// The minimum rate without further answers: see [`USUAL_RATE_MIN`].
-    fn usual_rate_min(&self) -> f64 {
-        if self.rate < USUAL_RATE_MIN { RATE_MIN } else { USUAL_RATE_MIN }
     }
 
     /// Sets the rate and begins a round.

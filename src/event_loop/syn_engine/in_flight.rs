@@ -2,12 +2,12 @@
 //!
 //! An entry has the index of its probe's key, so that a probe is given up without a search. The
 //! entry for an answer is found by the acknowledged sequence number. This number is already a keyed
-//! hash of the four-tuple, so the hash table (Robin Hood hashing) uses it as its hash. A slot of the
-//! table also has the distance from the home slot of its entry, so that a search seldom reads an
-//! entry of another probe from memory. A SYN is repeated at the times at which Linux repeats one (`syn_at`). There is one list
-//! for each number of SYNs sent, in the order of the starts, so that only the first entry of each
-//! list is compared with the clock. An entry takes 28 bytes for IPv4, and a slot of the table 4
-//! bytes. This module has no side effects and reads no clock.
+//! hash of the four-tuple, so the hash table (Robin Hood hashing) uses it as its hash. A slot of
+//! the table also has the distance from the home slot of its entry, so that a search seldom reads
+//! an entry of another probe from memory. A SYN is repeated at the times at which Linux repeats one
+//! (`syn_at`). There is one list for each number of SYNs sent, in the order of the starts, so that
+//! only the first entry of each list is compared with the clock. An entry takes 28 bytes for IPv4,
+//! and a slot of the table 4 bytes. This module has no side effects and reads no clock.
 //!
 //! Invariants (`check_invariants`): each entry is in the table exactly once, and in exactly one
 //! list, that of its number of SYNs sent; each list is in the order of the starts.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::super::exchanges::LOSS_DROP_RATIO;
 use super::super::measure::{PingWindow, Trial};
 use super::super::share::Verdict;
-use super::{Controller, GROWTH, NEAR_LIMIT, RatePhase};
+use super::{Controller, GROWTH, NEAR_LIMIT, RATE_MIN, RatePhase, USUAL_RATE_MIN};
 use crate::pacer::START_RATE;
 
 /// The maximum loss that is considered random.
@@ -126,6 +126,11 @@ impl Controller {
             self.loss_usual = self.pings.counts.usual_after(self.loss_usual);
             self.pings = self.pings.next();
         }
+    }
+
+    /// The minimum rate without further answers: see [`USUAL_RATE_MIN`].
+    pub(super) fn usual_rate_min(&self) -> f64 {
+        if self.rate < USUAL_RATE_MIN { RATE_MIN } else { USUAL_RATE_MIN }
     }
 
     fn set_trial_rate(&mut self, now: Instant, rate: f64) {

@@ -22,8 +22,8 @@ impl Exchanges {
         (f64::from(self.lost) / f64::from(self.known.max(1))).min(1.0)
     }
 
-    /// Whether the loss exceeds the usual loss by at least [`LOSS_EXCESS`] and by three standard
-    /// deviations.
+    /// Whether the loss exceeds the usual loss by at least 15 percentage points and by three
+    /// standard deviations.
     pub fn exceeds(self, usual: f64) -> bool {
         let variance = usual.max(LOSS_USUAL) * (1.0 - usual) / f64::from(self.known.max(1));
         self.loss() - usual > LOSS_EXCESS.max(3.0 * variance.sqrt())

@@ -88,9 +88,9 @@ struct List {
 /// A slot of the hash table: 0 if it is vacant, otherwise the index of an entry plus one, and above
 /// it the distance from the home slot of the entry to this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Slot(u32);
+struct TableSlot(u32);
 
-impl Slot {
+impl TableSlot {
     const VACANT: Self = Self(0);
 
     /// The home slot of an entry.
@@ -126,7 +126,7 @@ pub(super) struct InFlight<A> {
     entries: Vec<InFlightSyn<A>>,
     /// The hash table. Its length is a power of two, and at most three quarters of the slots are in
     /// use.
-    table: Vec<Slot>,
+    table: Vec<TableSlot>,
     /// The entries by the number of SYNs sent; the first list is for one SYN.
     lists: [List; SYNS_MAX],
     len: usize,
@@ -299,8 +299,8 @@ impl<A: Copy + PartialEq> InFlight<A> {
     fn insert_into_table(&mut self, index: u32) {
         let mask = self.table.len() - 1;
         let mut at = self.home_slot(self.entries[index as usize].sequence);
-        let mut carried = Slot::home(index);
-        while self.table[at] != Slot::VACANT {
+        let mut carried = TableSlot::home(index);
+        while self.table[at] != TableSlot::VACANT {
             if self.table[at].distance() < carried.distance() {
                 std::mem::swap(&mut self.table[at], &mut carried);
             }
@@ -314,7 +314,7 @@ impl<A: Copy + PartialEq> InFlight<A> {
     fn grow(&mut self) {
         let len = (self.table.len() * 2).max(TABLE_LEN_MIN);
         self.table.clear();
-        self.table.resize(len, Slot::VACANT);
+        self.table.resize(len, TableSlot::VACANT);
         for index in 0..self.entries.len() {
             if self.entries[index].sent > 0 {
                 self.insert_into_table(index as u32);
@@ -334,7 +334,7 @@ impl<A: Copy + PartialEq> InFlight<A> {
             self.table[vacant] = slot.previous();
             vacant = next;
         }
-        self.table[vacant] = Slot::VACANT;
+        self.table[vacant] = TableSlot::VACANT;
     }
 
     /// Removes an entry from the table and from its list. `slot` is its slot in the table.
@@ -377,7 +377,7 @@ impl<A: Copy + PartialEq> InFlight<A> {
             let taken = self.entries.iter().filter(|entry| entry.sent > 0);
             assert_eq!(taken.clone().count(), self.len, "1: `len` is the number of entries");
             assert_eq!(
-                self.table.iter().filter(|it| **it != Slot::VACANT).count(),
+                self.table.iter().filter(|it| **it != TableSlot::VACANT).count(),
                 self.len,
                 "2: the table has one slot for each entry"
             );

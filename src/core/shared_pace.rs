@@ -289,6 +289,19 @@ mod tests {
         }
     }
 
+    /// Regression: the usual loss never fell again, so later losses were not noticed.
+    #[test]
+    fn the_usual_loss_falls_again_when_nothing_is_lost() {
+        let (mut pace, _) = drive(1e9, 0.5, 50);
+        assert!(pace.loss_usual > 0.4, "{pace:?}");
+        let last = pace.since.unwrap();
+        for second in 1..=10 {
+            let now = last + Duration::from_secs(second);
+            pace.handle_exchanges(now, Exchanges { known: 1_000, lost: 0 }, 50);
+        }
+        assert!(pace.loss_usual < 0.1, "{pace:?}");
+    }
+
     #[test]
     fn the_share_of_responding_targets_is_known() {
         let mut pace = SharedPace::new();

@@ -228,6 +228,24 @@ fn a_new_connection_is_not_evicted_before_its_request() {
     }
 }
 
+/// Our bug: a client waited to be read from, because others had sent as much as a tick reads. It
+/// seemed silent for so long that it was reset at the cap.
+#[test]
+fn a_client_is_read_from_as_soon_as_it_is_accepted_after_many_floods() {
+    let shares = Shares { connections: 64, lookups: 4, probes: scenario::probes(50) };
+    let mut world = Simulation::new(1, scenario::options(shares));
+    for _ in 0..40 {
+        let mut flooder = Client::new(vec![Request::healthz(); 2_000]);
+        flooder.order = Order::Pipelined;
+        flooder.leave_when_answered = None;
+        world.add_client(Duration::ZERO, flooder);
+    }
+    let newcomer = world.add_client(Duration::ZERO, Client::new(vec![Request::healthz()]));
+    let ticks = (0..100).take_while(|_| statuses(&world, newcomer).is_empty() && world.step());
+    assert_eq!(ticks.count(), 2, "ticks until the answer");
+    assert_eq!(statuses(&world, newcomer), [200]);
+}
+
 /// Our bug: clients with scans of several minutes used all connections, and health checks failed.
 #[test]
 fn scans_leave_connections_for_other_requests() {

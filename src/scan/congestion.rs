@@ -83,8 +83,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(2);
 const USED_FACTOR: f64 = 2.0;
 /// The number of pings after which an experiment with half the rate is judged.
 const TRIAL_PINGS_MIN: u32 = 16;
-/// The share of answered SYNs from which on a round needs no pings.
-const COHORT_ANSWERED_MIN: f64 = 0.9;
 
 /// The phase that determines the rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -304,8 +302,9 @@ impl Controller {
         now + self.bucket.wait_for_burst(now, self.rate(now), burst)
     }
 
-    /// The interval between pings.
+    /// The interval between pings. In startup the rate depends on them most.
     pub fn ping_gap(&self, rtt: Duration) -> Duration {
+        let rtt = if self.phase == RatePhase::Startup { rtt / 2 } else { rtt };
         ping_gap(rtt, self.rate)
     }
 
@@ -362,16 +361,16 @@ impl Controller {
         if queue > queue_max {
             return self.on_queue_long(now);
         }
-        let is_answered = f64::from(self.round.cohort_answered)
-            >= COHORT_ANSWERED_MIN * f64::from(self.round.cohort_sent);
+        let is_answered = self.round.is_answered();
         let is_sampled = is_answered || self.round.samples >= SAMPLES_MANY;
-        let is_early = !is_sampled && age < 2 * round_len(floor);
-        if is_early || !is_answered && self.round.pings < PINGS_PER_ROUND / 2 {
+        let is_pinged = self.round.pings >= PINGS_PER_ROUND / 2;
+        // In startup the pings are frequent enough to show a queue.
+        let is_long = age >= 2 * round_len(floor) || self.phase == RatePhase::Startup;
+        if !is_answered && !is_pinged || !is_sampled && !is_long {
             return;
         }
         let was_used = f64::from(self.round.sent) >= 0.5 * self.rate * age.as_secs_f64();
-        let length =
-            if queue <= queue_max / 2 { QueueLength::Short } else { QueueLength::Moderate };
+        let length = QueueLength::of(queue, queue_max);
         let evidence = if is_sampled { Evidence::Ample } else { Evidence::Sparse };
         (self.queue_before, self.unchanged_queue_rounds) = (queue, 0);
         let count = match self.phase {

@@ -77,6 +77,8 @@ impl RttGroup {
     }
 }
 
+/// The share of answered SYNs from which on a round needs no pings.
+const COHORT_ANSWERED_MIN: f64 = 0.9;
 /// The number of pings in a round.
 pub(super) const PINGS_PER_ROUND: u32 = 8;
 /// The minimum number of SYNs that the rate permits for each ping.
@@ -241,6 +243,11 @@ impl Round {
             pings: 0,
         }
     }
+
+    /// Whether so many SYNs of the cohort were answered that the round needs no pings.
+    pub(super) fn is_answered(&self) -> bool {
+        f64::from(self.cohort_answered) >= COHORT_ANSWERED_MIN * f64::from(self.cohort_sent)
+    }
 }
 
 /// The length of a round at this round-trip time.
@@ -333,6 +340,13 @@ pub(super) enum QueueLength {
     Short,
     /// The delay was longer than that, but not too long.
     Moderate,
+}
+
+impl QueueLength {
+    /// The class of a queueing delay that is at most `most`.
+    pub(super) fn of(queue: Duration, most: Duration) -> Self {
+        if queue <= most / 2 { Self::Short } else { Self::Moderate }
+    }
 }
 
 /// The reliability of the queueing delay of a round.

@@ -770,6 +770,26 @@ fn table() {
         ("50 ms closed <=0.75", base(50), plan(1, 65_535)),
         ("50 ms silent <=9.0", Network { silent: 1000, ..base(50) }, plan(1, 65_535)),
         (
+            "50 ms silent SYN <=2.6",
+            Network { silent: 1000, capacity: 70_000, ..base(50) },
+            plan(1, 65_535),
+        ),
+        (
+            "silent 10k q200 SYN <=18",
+            Network {
+                silent: 1000,
+                bottleneck: Some((10_000.0, 200)),
+                capacity: 70_000,
+                ..base(20)
+            },
+            plan(1, 65_535),
+        ),
+        (
+            "half 20 ms 1% SYN",
+            Network { silent: 500, loss: 0.01, capacity: 70_000, ..base(20) },
+            plan(1, 65_535),
+        ),
+        (
             "50 ms silent auto <=2.6",
             Network { silent: 1000, ..base(50) },
             Plan {

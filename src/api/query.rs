@@ -14,7 +14,6 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::problem::{BLANK, InvalidFields};
-use crate::duration;
 use crate::host::{Family, Host, HostError};
 use crate::interfaces::Interfaces;
 use crate::limits::{self, Settings};
@@ -374,16 +373,8 @@ fn finish(
     mut faults: InvalidFields,
 ) -> Result<ScanRequest, InvalidFields> {
     let requested = finish_ports(&mut draft, &mut faults);
-    // A shorter deadline limits the default timeout, but contradicts an explicit timeout.
-    let usual = draft.deadline.map_or(defaults.timeout, |deadline| deadline.min(defaults.timeout));
-    let timeout = draft.timeout.unwrap_or(Timeout::Fixed(usual));
-    if let (Some(deadline), Timeout::Fixed(timeout)) = (draft.deadline, timeout)
-        && deadline < timeout
-        && !faults.contains("timeout")
-    {
-        let timeout = duration::display(timeout);
-        faults.push("deadline", &format!("must not be below the timeout, which is {timeout}"));
-    }
+    // The timeout may be above the deadline: what is left at the deadline is then untested.
+    let timeout = draft.timeout.unwrap_or(Timeout::Fixed(defaults.timeout));
     let technique = draft.technique.unwrap_or(defaults.technique);
     if technique.properties().needs_raw_access && defaults.raw == RawAccess::Denied {
         faults.push("technique", &format!("this service may not send raw packets: {RAW_ADVICE}"));
@@ -628,7 +619,6 @@ mod tests {
             check_fault(&format!("deadline={text}"), malformed);
         }
         check_fault("deadline=9ms", "must be at least 10ms");
-        check_fault("deadline=1s&timeout=2s", "must not be below the timeout, which is 2s");
         check_fault("retries=11", "must be from 0 to 10, or auto");
         check_fault("retries=-1", "invalid decimal string, or auto");
         check_fault("concurrency=0", "must be from 1 to 65535");
@@ -646,13 +636,17 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_shortens_the_default_timeout() {
-        let read = |query: &str| {
-            let settings = Settings::default();
-            parse(&format!("domain=a&toPort=80&{query}"), &settings).unwrap()
+    fn the_timeout_of_a_connect_may_be_above_the_deadline_of_the_scan() {
+        let check = |query: &str, timeout: u64, deadline: u64| {
+            let request = read(&format!("domain=a&toPort=80&{query}")).unwrap();
+            let expected = Timeout::Fixed(Duration::from_secs(timeout));
+            assert_eq!(request.options.timeout, expected, "{query}");
+            assert_eq!(request.options.deadline, Duration::from_secs(deadline), "{query}");
         };
-        assert_eq!(read("deadline=1s").options.timeout, Timeout::Fixed(Duration::from_secs(1)));
-        assert_eq!(read("deadline=3s").options.timeout, Timeout::Fixed(Duration::from_secs(2)));
+        check("deadline=1s", 2, 1);
+        check("deadline=3s", 2, 3);
+        check("deadline=1s&timeout=2s", 2, 1);
+        check("deadline=1s&timeout=1s", 1, 1);
     }
 
     #[test]
@@ -769,7 +763,7 @@ mod tests {
         check("timeout=5s", Some("10"), 5_000, 9_500);
         check("timeout=5s&deadline=1s", Some("10"), 1_000, 1_000);
         check("timeout=5s&deadline=1s", None, 1_000, 1_000);
-        check("", Some("0.02"), 10, 10);
+        check("", Some("0.02"), 2_000, 10);
     }
 
     #[test]

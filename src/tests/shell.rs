@@ -151,6 +151,17 @@ fn a_scan_prints_the_same_json_and_events_as_the_service() {
 }
 
 #[test]
+fn the_timeout_may_be_above_the_deadline_as_in_the_service() {
+    let (_listener, _fillers, port) = silent_port();
+    let port = port.to_string();
+    let times = ["--timeout", "30s", "--deadline", "200ms"];
+    let run = run(&[&["scan", "--json", "127.0.0.1", &port], &times[..]].concat());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(1), ""));
+    let answer = json(&run.stdout);
+    assert_eq!((&answer["counts"]["untested"], &answer["complete"]), (&1.into(), &false.into()));
+}
+
+#[test]
 fn every_target_of_a_list_is_scanned_with_its_own_ports_or_the_common_ones() {
     let (_one, port) = listener([127, 0, 0, 1]);
     let (_two, own_port) = listener([127, 0, 3, 2]);

@@ -103,7 +103,6 @@ fn parameters_that_contradict_each_other_are_refused() {
     check_names(&service, "?domain=a&ports=1&toPort=1", &["ports"]);
     check_names(&service, "?domain=a&ports=1&fromPort=1", &["ports"]);
     check_names(&service, "?domain=a&toPort=5&exclude=1-5", &["exclude"]);
-    check_names(&service, "?domain=a&toPort=5&timeout=2s&deadline=1s", &["deadline"]);
     check_names(&service, "?domain=a&toPort=5&timeout=1ms&family=5", &["timeout", "family"]);
 }
 

@@ -254,6 +254,11 @@ fn ports_after_the_deadline_are_untested() {
     ));
     scan.check_counts([0, 0, 1, 0, 3]).check_key("complete", false);
     assert!((600..2000).contains(&scan.elapsed_ms()), "{scan:?}");
+    // A timeout above the deadline is no error: the command line accepts it too.
+    let ports = list(&silent);
+    let scan = service.scan(&format!("domain=127.0.0.1&ports={ports}&timeout=30s&deadline=200ms"));
+    scan.check_counts([0, 0, 0, 0, 4]).check_key("complete", false);
+    assert!((200..2000).contains(&scan.elapsed_ms()), "{scan:?}");
 }
 
 #[test]

@@ -135,8 +135,12 @@ pub const LOOKUPS_MAX: usize = 256;
 pub const SOCKETS_PER_LOOKUP: usize = 2;
 /// The number of questions in the cache. Beyond it, the entry that expires first is removed.
 pub const CACHE_ENTRIES_MAX: usize = 1024;
-/// The number of addresses of one name that are used. Only a malicious reply has more.
-pub const ADDRESSES_PER_NAME_MAX: usize = 64;
+/// The number of addresses of one name and family that are kept: as many as are read of one answer
+/// section beside its aliases and their signatures. Only a malicious reply has more.
+pub const ADDRESSES_PER_NAME_MAX: usize = ANSWER_RECORDS_MAX - 2 * CNAME_CHAIN_MAX;
+/// The number of addresses of one name of which one is selected, or which are all scanned with
+/// `addresses=all`. The others are listed in the answer.
+pub const ADDRESSES_SCANNED_MAX: usize = 64;
 /// The number of CNAMEs that are followed in one reply.
 pub const CNAME_CHAIN_MAX: usize = 16;
 /// The number of records of one answer section that are parsed. There is space for the addresses,
@@ -181,8 +185,8 @@ pub const NAME_FILE_BYTES_MAX: usize = 1024 * 1024;
 // --- Scans ------------------------------------------------------------------------------------
 
 /// The number of running scans of single addresses beyond which `addresses=all` is refused with
-/// Retry-After. Each scan takes 50 KB, a name may have [`ADDRESSES_PER_NAME_MAX`] addresses, and
-/// anyone can register such a name.
+/// Retry-After. Each scan takes 50 KB, up to [`ADDRESSES_SCANNED_MAX`] addresses of a name are
+/// scanned, and anyone can register such a name.
 pub const ADDRESS_SCANS_MAX: usize = 512;
 /// The initial and maximum deadline of `timeout=auto`: the default deadline, which includes one
 /// retransmission by the kernel.
@@ -303,7 +307,7 @@ const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX, "414 is distinct from 4
 const _: () = assert!(INPUT_BYTES_MAX >= HEAD_BYTES_MAX, "a whole head fits the input");
 const _: () = assert!(CHUNK_LINE_BYTES_MAX < INPUT_BYTES_MAX, "a chunk line fits the input");
 const _: () = assert!(READ_BYTES_MAX >= 512, "one read takes a whole datagram of DNS");
-const _: () = assert!(ADDRESSES_PER_NAME_MAX <= u8::MAX as usize, "8 bits are enough");
+const _: () = assert!(ADDRESSES_SCANNED_MAX <= u8::MAX as usize, "8 bits are enough");
 const _: () = assert!(ADDRESSES_PER_NAME_MAX + CNAME_CHAIN_MAX < ANSWER_RECORDS_MAX);
 const _: () = assert!(FAMILY_GRACE.as_secs() < LOOKUP_TIMEOUT.as_secs());
 const _: () = assert!(LOOKUPS_MAX <= BATCH_JOBS_MAX, "a batch can use every lookup at once");

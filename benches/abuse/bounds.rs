@@ -34,8 +34,8 @@ const RESPONSE_BYTES: usize = 32 * 65_536 + 4096;
 /// A probe's entries in its scan, in the core's table and in the event loop's table, which grow by
 /// doubling, and its port in a queue.
 const PROBE_BYTES: usize = 2 * (24 + 24 + 16 + 2);
-/// The names, the questions and both messages of one lookup.
-const LOOKUP_BYTES: usize = 8 * 1024;
+/// The names, the questions, both messages and the addresses of one lookup.
+const LOOKUP_BYTES: usize = 8 * 1024 + 2 * limits::ADDRESSES_PER_NAME_MAX * 17;
 /// A name with its addresses.
 const CACHE_ENTRY_BYTES: usize = 256 + 2 * limits::ADDRESSES_PER_NAME_MAX * 17;
 

@@ -95,7 +95,9 @@ pub fn read_past_event(line: &[u8]) -> Option<PastEvent> {
     Some(match event.get("event")?.as_str()? {
         "start" => PastEvent::Started { ports: text("ports"), shard: text("shard") },
         "end" if event.get("complete")?.as_bool()? => {
-            let has_others = event.get("other_addresses").is_some();
+            // With `results`, every address was scanned that can be scanned.
+            let has_others =
+                event.get("other_addresses").is_some() && event.get("results").is_none();
             PastEvent::Finished { domain: text("domain")?, has_others }
         }
         _ => PastEvent::Other,

@@ -162,6 +162,10 @@ mod tests {
         let text = format!("{A}\n{part}\n");
         assert_eq!(finished_of(Addresses::First, &text).unwrap(), ["a", "b"]);
         assert_eq!(finished_of(Addresses::All, &text).unwrap(), ["a"]);
+        // A name with more addresses than can be scanned is not scanned again.
+        let all = part.replace("true,", r#"true,"results":[],"#);
+        let text = format!("{A}\n{all}\n");
+        assert_eq!(finished_of(Addresses::All, &text).unwrap(), ["a", "b"]);
     }
 
     #[test]

@@ -50,6 +50,11 @@ pub fn table(summary: &Summary, colour: Colour) -> String {
     let mut hosts = ScannedHost::all(summary).into_iter();
     let lines = hosts.try_for_each(|host| write_block(&mut text, summary, &host, colour));
     assert!(lines.is_ok(), "writing to a string never fails");
+    let others = summary.details.other_addresses;
+    if !others.is_empty() {
+        let others: Vec<String> = others.iter().map(IpAddr::to_string).collect();
+        text += &format!("  not scanned, of the same name: {}\n", others.join(", "));
+    }
     debug_assert!(text.is_ascii() && text.ends_with('\n'), "a table is whole lines of ASCII");
     text
 }
@@ -102,11 +107,6 @@ fn write_block(
         if let Some(ports) = ports.filter(|ports| !ports.is_empty()) {
             writeln!(text, "  {state}: {}", ports.display_ranges())?;
         }
-    }
-    let others = summary.details.other_addresses;
-    if !others.is_empty() {
-        let others: Vec<String> = others.iter().map(IpAddr::to_string).collect();
-        writeln!(text, "  not scanned, of the same name: {}", others.join(", "))?;
     }
     Ok(())
 }

@@ -25,7 +25,8 @@ pub(super) struct Job {
     pub(super) owner: Owner,
     /// The time at which the job was started.
     pub(super) started_at: Instant,
-    /// Addresses of the name that are not scanned, in the order of preference.
+    /// Addresses of the name that are not scanned, in the order of preference. Those that exceed
+    /// [`limits::ADDRESSES_SCANNED_MAX`] follow in the order of the lookup.
     pub(super) other_addresses: Vec<IpAddr>,
     pub(super) state: JobState,
 }
@@ -52,7 +53,6 @@ impl Job {
     ) -> Result<Vec<SocketAddr>, JobFailure> {
         assert!(matches!(self.state, JobState::Resolving), "a job's name is looked up once");
         let mut first_denial = None;
-        addresses.truncate(limits::ADDRESSES_PER_NAME_MAX);
         addresses.retain(|address| match policy.verdict(*address) {
             Ok(()) => self.request.options.family.admits(*address),
             Err(denial) => {
@@ -66,13 +66,15 @@ impl Job {
                 None => JobFailure::Lookup(LookupFailure::NoAddress),
             });
         }
-        let mut targets = Vec::with_capacity(addresses.len());
+        let mut targets: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
         for target in addresses.into_iter().map(address::contacted) {
             let target = self.socket_address(target);
             if !targets.contains(&target) {
                 targets.push(target);
             }
         }
+        let more = targets.split_off(targets.len().min(limits::ADDRESSES_SCANNED_MAX));
+        self.other_addresses = more.iter().map(SocketAddr::ip).collect();
         let candidates = Vec::with_capacity(targets.len());
         self.state = JobState::Routing { candidates, awaited: targets.len() };
         Ok(targets)
@@ -105,11 +107,12 @@ impl Job {
         address::sort(&mut chosen);
         match self.request.options.addresses {
             Addresses::First => {
-                self.other_addresses = chosen.drain(1..).map(|other| other.address).collect();
+                let others = chosen.drain(1..).map(|other| other.address);
+                self.other_addresses.splice(..0, others);
             }
             Addresses::All => {}
         }
-        assert!(chosen.len() <= limits::ADDRESSES_PER_NAME_MAX, "a job has no more addresses");
+        assert!(chosen.len() <= limits::ADDRESSES_SCANNED_MAX, "a job has no more addresses");
         Some(chosen)
     }
 

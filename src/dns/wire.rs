@@ -251,7 +251,7 @@ pub mod tests {
     /// value is MINIMUM, is written into the authority section.
     pub fn reply_to(query: &[u8], rcode: Rcode, records: &[&str]) -> Vec<u8> {
         let query = Message::from_slice(query).unwrap();
-        let bytes = MessageBuilder::from_target(Array::<4096>::new()).unwrap();
+        let bytes = MessageBuilder::from_target(Array::<16384>::new()).unwrap();
         let mut answer = bytes.start_answer(query, rcode).unwrap();
         answer.header_mut().set_ra(true);
         let words = |record: &str| -> (WireName, u32, String, String) {
@@ -387,7 +387,8 @@ pub mod tests {
         check(&[target], answer(Finding::NoData, None));
         let v6 = [&*alias, "x.example.net 60 AAAA 2001:db8::1"];
         assert_eq!(read(RecordKind::Aaaa, Rcode::NOERROR, &v6), found(&["2001:db8::1"], 20));
-        let many: Vec<String> = (0..100).map(|n| line(&format!("60 A 192.0.2.{n}"))).collect();
+        let address = |n: u16| line(&format!("60 A 10.0.{}.{}", n >> 8, n & 0xff));
+        let many: Vec<String> = (0..300).map(address).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let Reply::Answer { finding: Finding::Addresses(addresses), .. } =
             read(RecordKind::A, Rcode::NOERROR, &many)

@@ -394,6 +394,14 @@ fn addresses_of_a_name_that_are_not_scanned_are_listed() {
         assert_eq!(two["other_addresses"], serde_json::json!(["127.0.0.2"]), "{two}");
         let all = setup.scan("two.example&addresses=all").json;
         assert_eq!(all.get("other_addresses"), None, "all addresses are scanned: {all}");
+        let many: Vec<String> = (1..=70).map(|last| format!("127.0.1.{last}")).collect();
+        let lines: Vec<String> = many.iter().map(|it| format!("{it} many.example\n")).collect();
+        let setup = Setup::new("nameserver 127.0.0.53\n", &lines.concat());
+        let all = setup.scan("many.example&addresses=all").json;
+        assert_eq!(all["results"].as_array().map(Vec::len), Some(64), "{all}");
+        assert_eq!(all["other_addresses"], serde_json::json!(many[64..]), "{all}");
+        let first = setup.scan("many.example").json;
+        assert_eq!(first["other_addresses"], serde_json::json!(many[1..]), "{first}");
     });
 }
 

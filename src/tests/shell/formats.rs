@@ -171,6 +171,15 @@ fn a_port_belongs_to_its_own_address_when_all_addresses_of_a_name_are_scanned() 
     ] {
         assert!(greppable.contains(&expected), "{expected:?} is not in {greppable}");
     }
+    let many: String = (1..=66).map(|last| format!("127.0.6.{last} both.test\n")).collect();
+    scratch.file("hosts", &many);
+    let table = print("table");
+    assert!(
+        table.ends_with("  not scanned, of the same name: 127.0.6.65, 127.0.6.66\n"),
+        "{table}"
+    );
+    assert_eq!(table.matches("not scanned").count(), 1, "{table}");
+    scratch.file("hosts", "127.0.6.1 both.test\n127.0.6.2 both.test\n");
     let xml = print("xml");
     let (first, second) = xml.split_once("<address addr=\"127.0.6.2\"").expect("two hosts");
     assert!(first.contains("state=\"open\"") && !first.contains("state=\"closed\""), "{xml}");

@@ -150,6 +150,11 @@ pub fn address_like(text: &str) -> Option<AddressLike> {
     is_malformed.then_some(AddressLike::Malformed)
 }
 
+/// A host without the brackets that an IPv6 address may have.
+pub fn unbracketed(host: &str) -> &str {
+    host.trim_matches(['[', ']'])
+}
+
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::printer::{RunInfo, ScannedHost};
 use super::xml::date;
+use crate::host::unbracketed;
 use crate::port_set::PortSet;
 use crate::scan::ledger::Counts;
 use crate::scan::summary::Summary;
@@ -46,7 +47,8 @@ struct HostLines<'a> {
 
 fn write_host(out: &mut Vec<u8>, summary: &Summary, host: &HostLines) {
     let HostLines { address, counts, open, lists } = *host;
-    let name = if summary.domain.parse::<IpAddr>().is_ok() { "" } else { summary.domain };
+    let is_address = unbracketed(summary.domain).parse::<IpAddr>().is_ok();
+    let name = if is_address { "" } else { summary.domain };
     let mut text = format!("Host: {address} ({name})\tStatus: Up\nHost: {address} ({name})");
     let mut ports = open.clone();
     lists.iter().filter_map(|(_, listed)| *listed).for_each(|listed| ports.union_with(listed));

@@ -9,12 +9,13 @@
 //! Names are kept in one text and addresses as numbers, so that ten million lines take some hundred
 //! megabytes. Duplicates take no memory, because the lists are compacted as they grow.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use super::port_lists::{COMMON, PortLists};
 use super::segments::{AddressSegment, disjoint, subtract};
 use super::targets::{Finished, Targets};
+use crate::host::Host;
 use crate::interfaces::Interfaces;
 use crate::limits;
 use crate::port_set::PortSet;
@@ -59,6 +60,7 @@ pub struct TargetList {
     /// The first network that was written with host bits, and the network that it means.
     masked: Option<(String, String)>,
     masked_more: usize,
+    spellings: BTreeMap<Box<str>, Box<str>>,
     interfaces: Interfaces,
     labels: Labels,
 }
@@ -80,6 +82,7 @@ impl TargetList {
             faults_more: 0,
             masked: None,
             masked_more: 0,
+            spellings: BTreeMap::new(),
             interfaces: Interfaces::default(),
             labels: Labels::default(),
         }
@@ -181,12 +184,29 @@ impl TargetList {
         }
         match &spec.hosts {
             TargetHosts::Name(name) => self.names.push(name, ports)?,
-            TargetHosts::Addresses(range) => match scoped(range) {
-                Some(text) => self.names.push(&text, ports)?,
-                None => self.addresses.push(range, ports, &mut self.ports),
-            },
+            TargetHosts::Addresses(range) => {
+                self.keep_spelling(text, spec.port, range);
+                match scoped(range) {
+                    Some(text) => self.names.push(&text, ports)?,
+                    None => self.addresses.push(range, ports, &mut self.ports),
+                }
+            }
         }
         Ok(())
+    }
+
+    /// Keeps the first form of an address that is not the usual one, for the output. Only an IPv6
+    /// address has several forms, and the usual one needs no memory.
+    fn keep_spelling(&mut self, text: &str, port: Option<u16>, range: &AddressRange) {
+        let host = port.and_then(|_| text.rsplit_once(':')).map_or(text, |(host, _)| host);
+        if !host.contains(':') {
+            return;
+        }
+        let usual = scoped(range).unwrap_or_else(|| range.first.to_string());
+        // Neither a network nor a range is a host.
+        if usual != host && Host::parse_among(host, &self.interfaces).is_ok() {
+            self.spellings.entry(usual.into()).or_insert_with(|| host.into());
+        }
     }
 
     /// Removes a target, wherever it is listed.
@@ -203,10 +223,11 @@ impl TargetList {
 
     /// Records that an earlier run has finished a target.
     pub fn finish_target(&mut self, domain: &str) {
-        match Spec::parse(domain) {
-            Ok(Spec { hosts: TargetHosts::Addresses(range), .. }) if scoped(&range).is_none() => {
-                self.finished.push(&range, COMMON, &mut self.ports);
-            }
+        match Spec::parse_among(domain, &self.interfaces) {
+            Ok(Spec { hosts: TargetHosts::Addresses(range), .. }) => match scoped(&range) {
+                Some(text) => self.finished_names.push(text.into()),
+                None => self.finished.push(&range, COMMON, &mut self.ports),
+            },
             Ok(_) | Err(_) => self.finished_names.push(domain.to_ascii_lowercase().into()),
         }
     }
@@ -269,6 +290,7 @@ impl TargetList {
             ports_len: ports_len as u64,
             faults: self.faults,
             note,
+            spellings: self.spellings,
         })
     }
 

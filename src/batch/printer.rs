@@ -22,6 +22,7 @@ use crate::api::answer::{ScanEvent, write_event};
 use crate::api::batch_events::{BatchEvent, BatchOutput, write_batch_event, write_failure};
 use crate::api::end_writer::{csv_field, write_end};
 use crate::api::problem::Problem;
+use crate::host::unbracketed;
 use crate::limits;
 use crate::port_set::PortSet;
 use crate::scan::ledger::Counts;
@@ -434,7 +435,7 @@ pub fn found_line(domain: &str, open: &OpenPort) -> String {
     let address = open.address.to_string();
     line.push_str("  ");
     line.push_str(domain);
-    if domain != address {
+    if unbracketed(domain) != address {
         let written = write!(line, " ({address})");
         assert!(written.is_ok(), "writing to a string never fails");
     }

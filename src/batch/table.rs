@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::printer::ScannedHost;
+use crate::host::unbracketed;
 use crate::scan::summary::Summary;
 
 /// Whether the table has colours.
@@ -68,7 +69,7 @@ fn write_block(
     let counts = &host.counts;
     let (domain, address) = (summary.domain, host.address.to_string());
     write!(text, "{}{domain}{}", colour.bold(), colour.reset())?;
-    if domain != address {
+    if unbracketed(domain) != address {
         write!(text, " ({address})")?;
     }
     let total = counts.total();

@@ -13,7 +13,7 @@
 //! fewer than 2^62 ports.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::list::NameList;
@@ -35,6 +35,8 @@ pub struct Targets {
     pub(super) faults: Vec<String>,
     /// A note for the user that is printed once: a network was written with host bits.
     pub(super) note: Option<String>,
+    /// The addresses that were written in another form than the usual one, and this form.
+    pub(super) spellings: BTreeMap<Box<str>, Box<str>>,
 }
 
 /// The targets that an earlier run has finished. The iteration includes them, and they are not
@@ -146,14 +148,15 @@ impl Targets {
         self.ports.target_ports(target.ports)
     }
 
-    /// The text of a target.
+    /// The text of a target as written, without its port.
     pub fn domain(&self, id: TargetId) -> Cow<'_, str> {
-        match id {
+        let usual = match id {
             TargetId::Name(place) => Cow::Borrowed(self.names.text(place as usize)),
             TargetId::Address(address) | TargetId::Member(address) => {
                 Cow::Owned(address.to_string())
             }
-        }
+        };
+        self.spellings.get(&*usual).map_or(usual, |written| Cow::Borrowed(written))
     }
 
     /// The parsed form of a target.

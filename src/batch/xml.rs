@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use super::printer::{Outcomes, RunInfo, ScannedHost};
+use crate::host::unbracketed;
 use crate::port_set::PortSet;
 use crate::scan::ledger::Counts;
 use crate::scan::summary::Summary;
@@ -77,7 +78,7 @@ fn write_host(
         ended.as_secs(),
         host.address,
     );
-    if summary.domain.parse::<IpAddr>().is_err() {
+    if unbracketed(summary.domain).parse::<IpAddr>().is_err() {
         let name = escape(summary.domain);
         text.push_str(&format!("<hostname name=\"{name}\" type=\"user\"/>\n"));
     }

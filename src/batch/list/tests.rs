@@ -37,7 +37,7 @@ fn the_zone_of_a_listed_target_is_the_name_of_an_interface() {
         TargetList::new(ports("80"), ports("")).with_interfaces(Interfaces::parse(table));
     targets.add_lines(b"fe80::1%eth0\nfe80::1%2\nfe80::2%eth1 22\n");
     let targets = targets.finish().unwrap();
-    assert_eq!(shown(&targets), ["fe80::1%2 80..80 80 at 0"], "one target by either name");
+    assert_eq!(shown(&targets), ["fe80::1%eth0 80..80 80 at 0"], "one target by either name");
     assert_eq!(targets.faults()[0].split(':').next(), Some("--targets, line 3"));
 }
 
@@ -60,7 +60,7 @@ fn a_line_is_a_target_with_the_common_ports_or_its_own() {
     let expected = [
         "example.com 1..1024 1-79,81-1024 at 0",
         "192.0.2.7 22..80 22 at 1023",
-        "::1 1..3 1-3 at 1024",
+        "[::1] 1..3 1-3 at 1024",
     ];
     assert_eq!(shown(&targets), expected);
     assert_eq!((targets.len(), targets.ports_len()), (3, 1027));
@@ -72,13 +72,13 @@ fn a_target_that_is_listed_again_is_scanned_once_for_all_its_ports() {
     check("b\na 22\nB 443\n", &["b 80,443", "a 22"]);
     check("a\na.\n", &["a 80", "a. 80"]);
     check("10.0.0.1\n10.0.0.1\n", &["10.0.0.1 80"]);
-    check("::ffff:10.0.0.1\n10.0.0.1\n[::1]\n::1", &["10.0.0.1 80", "::1 80"]);
+    check("::ffff:10.0.0.1\n10.0.0.1\n[::1]\n::1", &["::ffff:10.0.0.1 80", "[::1] 80"]);
     check(
         "10.0.0.0/30\n10.0.0.2:22\n10.0.0.3-4\n",
         &["10.0.0.0 80", "10.0.0.1 80", "10.0.0.2 22,80", "10.0.0.3 80", "10.0.0.4 80"],
     );
     check("h:22\nh:80\nh 22-23", &["h 22-23,80"]);
-    check("fe80::1%3\n[fe80::1%3]\nfe80::1%4", &["fe80::1%3 80", "fe80::1%4 80"]);
+    check("fe80::1%3\n[fe80::1%3]\nfe80::1%4", &["[fe80::1%3] 80", "fe80::1%4 80"]);
 }
 
 #[test]

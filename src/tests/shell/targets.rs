@@ -57,6 +57,40 @@ fn names_addresses_networks_and_ranges_are_targets() {
 }
 
 #[test]
+fn the_domain_is_the_target_as_written_without_its_port() {
+    let check = |targets: &[&str], expected: &[&str]| {
+        assert_eq!(domains(&[targets, &["9"]].concat()), expected, "{targets:?}");
+    };
+    for target in ["LocalHost", "localhost.", "::ffff:127.0.0.1", "[::ffff:7f00:1]"] {
+        check(&[target], &[target]);
+    }
+    check(&["LocalHost:9"], &["LocalHost"]);
+    check(&["[::FFFF:127.0.0.1]:9"], &["[::FFFF:127.0.0.1]"]);
+    check(&["127.0.0.0/31", "::ffff:127.0.0.1"], &["127.0.0.0", "::ffff:127.0.0.1"]);
+    check(&["::ffff:127.0.0.1/128"], &["127.0.0.1"]);
+    if TcpListener::bind("[::1]:0").is_err() {
+        return skip("this test needs IPv6 on loopback");
+    }
+    for target in ["::1", "[::1]", "0:0::1", "::1%lo", "[::1%1]"] {
+        check(&[target], &[target]);
+    }
+    check(&["[::1]:9", "[0::1]"], &["[::1]"]);
+    let scratch = Scratch::new("written");
+    let earlier =
+        scratch.file("earlier", run(&["scan", "--ndjson", "[::1]", "::1%lo", "9"]).stdout);
+    let again = run(&["scan", "::1", "[::1%1]", "9", "--resume", &earlier]);
+    assert!(again.stderr.contains("nothing is left to scan"), "{}", again.stderr);
+    for format in ["greppable", "xml"] {
+        let printed = run(&["scan", "--format", format, "[::1]", "9"]).stdout;
+        let (_, result) = printed.split_once("scan").expect("a line has the command");
+        assert!(!result.contains("(["), "an address is no name: {printed}");
+        assert!(!result.contains("<hostname "), "an address is no name: {printed}");
+    }
+    let table = run(&["scan", "[::1]", "9"]).stdout;
+    assert!(table.starts_with("[::1]: 0 open of 1 port"), "{table}");
+}
+
+#[test]
 fn a_zone_is_the_name_of_an_interface() {
     let Ok(listener) = TcpListener::bind("[::1]:0") else {
         return skip("this test needs IPv6 on loopback");
@@ -68,7 +102,7 @@ fn a_zone_is_the_name_of_an_interface() {
         [vec!["::1%lo", &*port], vec![&*format!("[::1%lo]:{port}")], vec!["--targets", &list]]
     {
         let run = run(&[&["scan", "--format", "host-port"], &*args].concat());
-        assert_eq!((run.code, &*run.stdout), (Some(0), &*format!("[::1%1]:{port}\n")), "{args:?}");
+        assert_eq!((run.code, &*run.stdout), (Some(0), &*format!("[::1%lo]:{port}\n")), "{args:?}");
     }
 }
 

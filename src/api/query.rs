@@ -927,6 +927,19 @@ mod tests {
     }
 
     #[test]
+    fn the_openapi_document_permits_every_spelling_of_the_most_frequent_ports() {
+        let document: serde_json::Value = serde_json::from_str(super::super::OPENAPI).unwrap();
+        let item = "([Tt][Oo][Pp]:[0-9]+|[0-9]+(-[0-9]*)?|-[0-9]+)";
+        for name in ["ports", "exclude"] {
+            let pattern = &document["components"]["parameters"][name]["schema"]["pattern"];
+            assert_eq!(*pattern, format!("^{item}(,{item})*$"), "{name}");
+        }
+        for word in ["top", "Top", "tOp", "TOP"] {
+            assert!(read(&format!("domain=a&ports={word}:2,1&exclude={word}:1")).is_ok(), "{word}");
+        }
+    }
+
+    #[test]
     fn the_openapi_document_lists_every_parameter_of_a_probe_and_no_other() {
         let document: serde_json::Value = serde_json::from_str(super::super::OPENAPI).unwrap();
         let listed = document["paths"]["/probe"]["get"]["parameters"].as_array().unwrap();

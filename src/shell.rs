@@ -236,13 +236,14 @@ impl ResultFile {
 }
 
 /// Refuses addresses that bind(2) accepts and that no packet can have as its source (RFC 1122
-/// section 3.2.1.3, RFC 4291 section 2.7).
+/// section 3.2.1.3, RFC 4291 section 2.7). Link-local IPv6 addresses are refused too, because few
+/// targets can answer them.
 fn check_unicast(address: IpAddr, label: &str) -> Result<(), String> {
-    let address = address.to_canonical();
     let kind = match address {
         _ if address.is_unspecified() => "the unspecified address",
         _ if address.is_multicast() => "a multicast address",
         IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address",
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => "a link-local address",
         IpAddr::V4(_) | IpAddr::V6(_) => return Ok(()),
     };
     Err(format!("{label} {address}: is {kind}, which cannot be a source"))

@@ -8,6 +8,7 @@ use crate::batch::options::{Format, Shown};
 use crate::batch::shard::Shard;
 use crate::config::origins::Origins;
 use crate::config::usage_error::UsageError;
+use crate::host::unbracketed;
 use crate::interfaces::Interfaces;
 use crate::listen_address::{Listen, ListenError};
 use crate::port_set::PortSet;
@@ -58,13 +59,18 @@ pub enum SourceFlag {
 const INTERFACE_BYTES_MAX: usize = 15;
 
 impl SourceFlag {
-    /// Reads an address or the name of an interface.
+    /// Reads an address or the name of an interface. A v4-mapped address is its IPv4 address,
+    /// because targets of this form are scanned at theirs.
     ///
     /// # Errors
     /// One sentence that says which values are expected.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse() {
-            return Ok(Self::Address(address));
+        let bare = unbracketed(text);
+        if let Ok(address) = bare.parse::<IpAddr>() {
+            return Ok(Self::Address(address.to_canonical()));
+        }
+        if bare.split_once('%').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok()) {
+            return Err("expected an address without a zone, and not a link-local one".to_owned());
         }
         let is_name = !text.is_empty()
             && text.len() <= INTERFACE_BYTES_MAX

@@ -8,7 +8,8 @@
 //! `single-request` (each query has a socket of its own anyway), and the search list that the C
 //! library derives from the name of the machine if resolv.conf has none (musl does not derive one
 //! either). The zone of a link-local server must be a number here: `sys::linux` replaces the name
-//! of an interface with its number.
+//! of an interface with its number. Like glibc, this module skips a line of the hosts file whose
+//! address has a zone.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};

@@ -349,7 +349,9 @@ fn a_fifo_with_a_writer_is_read_like_a_file() {
 fn connects_come_from_the_requested_source() {
     let (listener, port) = listener([127, 0, 0, 1]);
     let port = port.to_string();
-    for (source, expected) in [("127.0.0.77", "127.0.0.77"), ("lo", "127.0.0.1")] {
+    for (source, expected) in
+        [("127.0.0.77", "127.0.0.77"), ("::ffff:127.0.0.78", "127.0.0.78"), ("lo", "127.0.0.1")]
+    {
         let run = run(&["scan", "127.0.0.1", &port, "--source", source]);
         assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{source}");
         let (_, peer) = listener.accept().expect("the scan connects");
@@ -362,10 +364,16 @@ fn connects_come_from_the_requested_source() {
         ("0.0.0.0", "--source 0.0.0.0: is the unspecified address"),
         ("::", "--source ::: is the unspecified address"),
         ("255.255.255.255", "--source 255.255.255.255: is the broadcast address"),
+        ("fe80::1", "--source fe80::1: is a link-local address, which cannot be a source"),
     ] {
         let run = run(&["scan", "127.0.0.1", &port, "--source", source]);
         assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{source}");
         assert!(run.stderr.contains(expected), "{source}: {}", run.stderr);
+    }
+    for source in ["fe80::1%lo", "[::1%1]"] {
+        let run = run(&["scan", "127.0.0.1", &port, "--source", source]);
+        let expected = format!("--source {source:?}: expected an address without a zone");
+        assert_eq!((run.code, run.stderr.contains(&expected)), (Some(64), true), "{}", run.stderr);
     }
     let other = run(&["scan", "::1", "127.0.0.2", &port, "--source", "127.0.0.1"]);
     assert_eq!(other.code, Some(1));

@@ -27,7 +27,8 @@ The hosts, which are all equal:
     --alive N           number of these addresses that have a host, evenly spread [all]
     --on-link           the addresses are neighbours on an Ethernet device, with ARP or neighbour
                         discovery, which only addresses with a host answer
-    --address A         the first address, of 10.99.0.0/16 or fd99::/64 [10.99.1.1]
+    --address A         the first address, of 10.99.0.0/16 or fd99::/64; this machine has 10.99.0.1
+                        and fd99::1, which no host can have [10.99.1.1]
     --rtt D             round trip, as 50ms or 1.5s [0]
     --rtt-change T:D    the round trip changes to D at T after the first packet
     --loss S            share of packets lost in each direction, as 5% or 0.05 [0]
@@ -147,8 +148,11 @@ impl Options {
             .collect();
         let own: [IpAddr; 2] = [lab::OWN_ADDRESS.into(), lab::OWN_ADDRESS_6.into()];
         match addresses.iter().find(|address| !is_in_lab(**address) || own.contains(address)) {
+            Some(address) if own.contains(address) => {
+                Err(format!("the address {address} is that of this machine in the lab").into())
+            }
             Some(address) => {
-                Err(format!("no host of the lab can have the address {address}").into())
+                Err(format!("the address {address} is not in 10.99.0.0/16 or fd99::/64").into())
             }
             None => Ok(addresses),
         }

@@ -19,8 +19,8 @@ use crate::interfaces::Interfaces;
 use crate::limits::{self, Settings};
 use crate::port_set::{PortSet, parse_port};
 use crate::scan::options::{
-    Addresses, Include, Retries, ScanOptions, Timeout, parse_concurrency, parse_deadline,
-    parse_rate,
+    Addresses, Include, LookupBound, Retries, ScanOptions, Timeout, parse_concurrency,
+    parse_deadline, parse_rate,
 };
 use crate::scan::request::ScanRequest;
 use crate::spelling;
@@ -237,6 +237,11 @@ pub fn parse_probe(
     // The shortest time applies, because each can be set without knowledge of the others.
     if let (Some(deadline), Some(Timeout::Fixed(timeout))) = (draft.deadline, draft.timeout) {
         draft.timeout = Some(Timeout::Fixed(timeout.min(deadline)));
+    }
+    // A lookup must not exceed a timeout in the request. The scan after it may, because a silent
+    // port is filtered only after a timeout of its own.
+    if draft.timeout.is_some() {
+        draft.options.lookup_bound = LookupBound::Timeout;
     }
     let expect = draft.expect.take();
     if let (Some(expect), Some(ports)) = (&expect, &draft.ports)
@@ -471,6 +476,7 @@ mod tests {
                 technique: Technique::Connect,
                 timeout: Timeout::Fixed(Duration::from_secs(2)),
                 deadline: Duration::from_secs(300),
+                lookup_bound: LookupBound::Deadline,
                 retries: Retries::Auto,
                 concurrency: None,
                 rate: None,
@@ -500,6 +506,7 @@ mod tests {
                 technique: Technique::Connect,
                 timeout: Timeout::Fixed(Duration::from_millis(1500)),
                 deadline: Duration::from_secs(60),
+                lookup_bound: LookupBound::Deadline,
                 retries: Retries::Exactly(10),
                 concurrency: Some(NonZeroU16::MAX),
                 rate: NonZeroU32::new(10_000_000),
@@ -764,6 +771,15 @@ mod tests {
         check("timeout=5s&deadline=1s", Some("10"), 1_000, 1_000);
         check("timeout=5s&deadline=1s", None, 1_000, 1_000);
         check("", Some("0.02"), 2_000, 10);
+        let check_lookup = |query: &str, secs: u64| {
+            let probe = format!("target=a&ports=80&{query}");
+            let probe = parse_probe(&probe, &Settings::default(), None).unwrap();
+            assert_eq!(probe.scan.options.lookup_time(), Duration::from_secs(secs), "{query}");
+        };
+        check_lookup("timeout=5s", 5);
+        check_lookup("timeout=5s&deadline=1s", 1);
+        check_lookup("timeout=auto&deadline=9s", 9);
+        check_lookup("deadline=9s", 9);
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Jobs {
     pub(super) fn start(&mut self, now: Instant, request: ScanRequest, owner: Owner) -> Key {
         let (host, family) = (request.host.clone(), request.options.family);
         self.ports_to_begin += request.ports.len();
-        let ends_at = now + request.options.deadline;
+        let lookup_ends_at = now + request.options.lookup_time();
         let job = self.jobs.insert(Job {
             request,
             owner,
@@ -129,7 +129,7 @@ impl Jobs {
             state: JobState::Resolving,
         });
         if let Host::Name(_) = host {
-            self.lookups.set(job, Some(ends_at));
+            self.lookups.set(job, Some(lookup_ends_at));
         }
         match host {
             Host::Name(name) => {

@@ -23,6 +23,8 @@ pub struct ScanOptions {
     pub timeout: Timeout,
     /// The maximum duration of the scan of a whole target, including the lookup of its name.
     pub deadline: Duration,
+    /// The bound of the lookup of the name.
+    pub lookup_bound: LookupBound,
     /// The number of further passes over silent ports.
     pub retries: Retries,
     /// The maximum number of probes in flight; `None` means as many as there are ports.
@@ -44,6 +46,7 @@ impl Default for ScanOptions {
             technique: Technique::default(),
             timeout: Timeout::Fixed(limits::TIMEOUT_DEFAULT),
             deadline: limits::SCAN_TIME_MAX,
+            lookup_bound: LookupBound::Deadline,
             retries: Retries::default(),
             concurrency: None,
             rate: None,
@@ -55,6 +58,14 @@ impl Default for ScanOptions {
 }
 
 impl ScanOptions {
+    /// The maximum duration of the lookup of the name.
+    pub fn lookup_time(&self) -> Duration {
+        match (self.lookup_bound, self.timeout) {
+            (LookupBound::Timeout, Timeout::Fixed(timeout)) => timeout.min(self.deadline),
+            (LookupBound::Timeout, Timeout::Auto) | (LookupBound::Deadline, _) => self.deadline,
+        }
+    }
+
     /// The options of each of `scans` scans of `ports` ports, which divide the concurrency equally.
     #[must_use]
     pub fn divided(self, ports: usize, scans: usize) -> Self {
@@ -63,6 +74,16 @@ impl ScanOptions {
         let concurrency = u16::try_from(concurrency).unwrap_or(u16::MAX);
         Self { concurrency: Some(NonZeroU16::new(concurrency).unwrap_or(NonZeroU16::MIN)), ..self }
     }
+}
+
+/// The time that bounds the lookup of a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LookupBound {
+    /// The deadline of the scan.
+    #[default]
+    Deadline,
+    /// The timeout of a probe too, if it is fixed.
+    Timeout,
 }
 
 /// The timeout of each probe.

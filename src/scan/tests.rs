@@ -9,7 +9,7 @@ use super::*;
 use crate::host::Family;
 use crate::limits;
 use crate::pacer::RATE_SLACK;
-use crate::scan::options::{Addresses, Include, Retries, ScanOptions, Timeout};
+use crate::scan::options::{Addresses, Include, LookupBound, Retries, ScanOptions, Timeout};
 use crate::scan::plan::RateShare;
 
 pub(super) mod networks;
@@ -46,6 +46,7 @@ const OPTIONS: ScanOptions = ScanOptions {
     technique: Technique::Connect,
     timeout: Timeout::Fixed(Duration::from_secs(1)),
     deadline: limits::SCAN_TIME_MAX,
+    lookup_bound: LookupBound::Deadline,
     retries: Retries::Exactly(0),
     concurrency: None,
     rate: None,

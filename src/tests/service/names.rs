@@ -176,6 +176,23 @@ fn each_failure_of_a_lookup_has_its_own_status() {
 }
 
 #[test]
+fn the_timeout_of_a_probe_bounds_its_lookup() {
+    isolated(|| {
+        let _server = NameServer::start("127.0.0.53", |_| Reply::Silence);
+        let setup = Setup::new("nameserver 127.0.0.53\n", "");
+        for times in ["timeout=300ms", "timeout=300ms&deadline=9s", "timeout=9s&deadline=300ms"] {
+            let began = Instant::now();
+            let query = format!("/probe?target=silent.example&ports=1&{times}");
+            let answer = setup.service.get(&query);
+            let took = began.elapsed().as_millis();
+            assert!((300..2000).contains(&took), "{times}: took {took} ms");
+            let failure = "probe_failure_info{reason=\"dns_timeout\"} 1";
+            assert!(answer.body.contains(failure), "{times}: {}", answer.body);
+        }
+    });
+}
+
+#[test]
 fn a_dead_name_server_is_skipped() {
     isolated(|| {
         let dead = NameServer::start("127.0.0.52", |_| Reply::Silence);

@@ -56,6 +56,7 @@ pub(crate) fn targets(
     if let Some(path) = &flags.exclude_targets_from {
         exclude_from(&mut list, path, interfaces, &origins.label("exclude-targets-from"))?;
     }
+    let mut earlier_total = None;
     if let Some(path) = &flags.resume {
         let label = origins.label("resume");
         let failed = |error: &dyn std::fmt::Display| format!("{label} {}: {error}", path.display());
@@ -67,12 +68,20 @@ pub(crate) fn targets(
             return Err(failed(&format_args!("is longer than {most} bytes")));
         }
         let addresses = flags.options.addresses;
-        resume::mark_finished(&mut list, flags.shard, addresses, &text)
+        earlier_total = resume::mark_finished(&mut list, flags.shard, addresses, &text)
             .map_err(|error| failed(&error))?;
     }
     let excluded = list.excluded_ranges().flat_map(|range| Cidr::covering(range.first, range.last));
     let excluded = excluded.collect();
-    Ok((list.finish()?, excluded))
+    let (targets, label) = (list.finish()?, origins.label("resume"));
+    match earlier_total.filter(|total| *total != targets.ports_len()) {
+        None => Ok((targets, excluded)),
+        Some(total) => Err(format!(
+            "{label}: the shards of the earlier run had {total} ports in all, and these have {}: \
+             give the same targets, ports and exclusions",
+            targets.ports_len()
+        )),
+    }
 }
 
 /// Refuses an output file that is also an input: it would be replaced, and its contents be lost.

@@ -35,6 +35,10 @@ pub enum ScanEvent<'a> {
         /// The shard, as `I/N`; `None`, and not written, without one.
         #[serde(skip_serializing_if = "Option::is_none")]
         shard: Option<&'a str>,
+        /// The number of ports of all targets in all shards, which shows whether a later run has
+        /// the same list; `None`, and not written, without a shard.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        shards_total: Option<u64>,
     },
     /// A port is open.
     Open {
@@ -173,6 +177,7 @@ mod tests {
                 total: 3,
                 ports: Some(&PortSet::parse("80-81,22").unwrap()),
                 shard: None,
+                shards_total: None,
             },
             "start",
             concat!(
@@ -187,9 +192,13 @@ mod tests {
                 total: 3,
                 ports: None,
                 shard: Some("1/2"),
+                shards_total: Some(6),
             },
             "start",
-            r#"{"event":"start","domain":"a","address":"127.0.0.1","total":3,"shard":"1/2"}"#,
+            concat!(
+                r#"{"event":"start","domain":"a","address":"127.0.0.1","total":3,"#,
+                r#""shard":"1/2","shards_total":6}"#
+            ),
         );
         check(
             ScanEvent::Progress(Progress { done: 1, total: 3, ..Progress::default() }),

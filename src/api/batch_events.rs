@@ -83,6 +83,8 @@ pub enum PastEvent {
         ports: Option<String>,
         /// The shard, as `I/N`; `None` if the run scanned everything.
         shard: Option<String>,
+        /// The number of ports of all targets in all shards; `None` without a shard.
+        shards_total: Option<u64>,
     },
     /// Any other event.
     Other,
@@ -93,7 +95,11 @@ pub fn read_past_event(line: &[u8]) -> Option<PastEvent> {
     let event: serde_json::Value = serde_json::from_slice(line).ok()?;
     let text = |key: &str| Some(event.get(key)?.as_str()?.to_owned());
     Some(match event.get("event")?.as_str()? {
-        "start" => PastEvent::Started { ports: text("ports"), shard: text("shard") },
+        "start" => PastEvent::Started {
+            ports: text("ports"),
+            shard: text("shard"),
+            shards_total: event.get("shards_total").and_then(serde_json::Value::as_u64),
+        },
         "end" if event.get("complete")?.as_bool()? => {
             // With `results`, every address was scanned that can be scanned.
             let has_others =

@@ -146,6 +146,8 @@ pub struct Printer {
     is_several: bool,
     /// The shard, as `I/N`; `None` if the run scans everything.
     shard: Option<String>,
+    /// The number of ports of all targets in all shards.
+    shards_total: u64,
     run: RunInfo,
     out: Vec<u8>,
     /// The number of bytes of `out` that stdout has accepted.
@@ -165,6 +167,7 @@ impl Printer {
             colour: options.colour,
             is_several: options.targets.len() > 1,
             shard: (options.shard != Shard::WHOLE).then(|| options.shard.to_string()),
+            shards_total: options.targets.ports_len(),
             run: RunInfo { ports: options.targets.all_ports(), ..options.run.clone() },
             out: Vec::new(),
             printed: 0,
@@ -215,7 +218,8 @@ impl Printer {
         let Start { domain, address, total, ports } = start;
         let shard = self.shard.as_deref();
         let ports = shard.is_none().then_some(ports);
-        let event = ScanEvent::Start { domain, address, total, ports, shard };
+        let shards_total = shard.map(|_| self.shards_total);
+        let event = ScanEvent::Start { domain, address, total, ports, shard, shards_total };
         match self.shown {
             Shown::All => write_event(&mut self.out, Form::Ndjson, &event),
             Shown::Open => {

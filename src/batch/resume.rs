@@ -17,7 +17,9 @@ use crate::api::batch_events::{PastEvent, read_past_event};
 use crate::port_set::PortSet;
 use crate::scan::options::Addresses;
 
-/// Marks the finished targets of a list.
+/// Marks the finished targets of a list. Returns the number of ports of all targets in all shards
+/// of the earlier run, which must be that of the finished list, because a shard of another list has
+/// other ports; `None` if the run scanned everything or began no target.
 ///
 /// # Errors
 /// One sentence that names the line with the error.
@@ -26,7 +28,8 @@ pub fn mark_finished(
     shard: Shard,
     addresses: Addresses,
     text: &[u8],
-) -> Result<(), String> {
+) -> Result<Option<u64>, String> {
+    let mut shards_total_seen = None;
     let this_shard = (shard != Shard::WHOLE).then(|| shard.to_string());
     let mut known_ports = HashSet::new();
     // The number of a line that is cut off, until an event follows.
@@ -67,10 +70,17 @@ pub fn mark_finished(
                 }
                 known_ports.insert(ports);
             }
+            PastEvent::Started { shards_total: Some(total), .. } => {
+                if *shards_total_seen.get_or_insert(total) != total {
+                    return Err(format!(
+                        "line {number}: this run scanned another list than the first"
+                    ));
+                }
+            }
             PastEvent::Started { .. } | PastEvent::Other => {}
         }
     }
-    Ok(())
+    Ok(shards_total_seen)
 }
 
 fn no_event(number: usize) -> String {
@@ -118,7 +128,7 @@ mod tests {
             );
         }
         let marked = mark_finished(&mut list, Shard::WHOLE, Addresses::First, text.as_bytes());
-        assert_eq!(marked, Ok(()));
+        assert_eq!(marked, Ok(None));
     }
 
     #[test]
@@ -177,10 +187,13 @@ mod tests {
             let result = mark_finished(&mut list, shard, Addresses::First, text.as_bytes());
             assert_eq!(result.is_ok(), is_fit, "{shard} {text}: {result:?}");
         };
-        let first = r#"{"event":"start","domain":"a","shard":"1/2"}"#;
+        let first = r#"{"event":"start","domain":"a","shard":"1/2","shards_total":4}"#;
+        let other = first.replace("4}", "5}");
         let whole = r#"{"event":"start","domain":"a","ports":"80"}"#;
         for (shard, text, is_fit) in [
             ("1/2", first, true),
+            ("1/2", &format!("{first}\n{first}"), true),
+            ("1/2", &format!("{first}\n{other}"), false),
             ("0:2", first, true),
             ("2/2", first, false),
             ("1/3", first, false),

@@ -61,7 +61,8 @@ impl ScanStream {
         let total = scans.iter().map(|scan| scan.counts().total()).sum();
         let (domain, ports) = (&request.domain, Some(&request.ports));
         let mut text = Vec::new();
-        let event = ScanEvent::Start { domain, address, total, ports, shard: None };
+        let (shard, shards_total) = (None, None);
+        let event = ScanEvent::Start { domain, address, total, ports, shard, shards_total };
         write_event(&mut text, form, &event);
         conn.begin_stream(now, &api::scan_response(form, Vec::new()), None, date);
         conn.push_stream(now, &text);

@@ -314,6 +314,22 @@ fn resume_skips_the_targets_that_an_earlier_run_has_finished() {
 }
 
 #[test]
+fn a_shard_of_another_list_is_not_resumed() {
+    let scratch = Scratch::new("resume-shard");
+    let half = ["9-12", "--shard", "1/2"];
+    let first = run(&[&["scan", "--ndjson", "127.0.6.0/30"], &half[..]].concat()).stdout;
+    let file = scratch.file("first", first);
+    let resume = |target| run(&[&["scan", target, "--resume", &file], &half[..]].concat());
+    let same = resume("127.0.6.0/30");
+    assert_eq!(same.code, Some(0), "{}", same.stderr);
+    let other = resume("127.0.6.0/29");
+    assert_eq!((other.code, other.stdout.as_str()), (Some(1), ""));
+    let expected = "openports: --resume: the shards of the earlier run had 16 ports in all, and \
+        these have 32: give the same targets, ports and exclusions\n";
+    assert_eq!(other.stderr, expected);
+}
+
+#[test]
 fn a_scan_waits_for_the_writer_of_a_fifo_and_reports_this() {
     let scratch = Scratch::new("fifo");
     let path = scratch.path("list");

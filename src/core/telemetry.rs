@@ -161,7 +161,13 @@ impl Telemetry {
             let tables = reading.iter().flat_map(|reading| reading.tables).flatten();
             let fullest = tables.min_by_key(|it| it.entries_max.saturating_sub(it.used));
             let NeighbourTable { entries_max, used, .. } = fullest.unwrap_or_default();
-            let record = Record::new(Level::Warn, "the neighbour table is full")
+            // All network namespaces share the table, so that its entries may be gone again at the
+            // reading that shows the refusal. New targets wait from seven eighths on.
+            let event = match used >= entries_max - entries_max / 8 {
+                true => "the neighbour table is full",
+                false => "the neighbour table was full for a moment",
+            };
+            let record = Record::new(Level::Warn, event)
                 .field("used", used)
                 .field("entries_max", entries_max)
                 .field("effect", "targets on the local network wait for their turn")
@@ -231,6 +237,25 @@ mod tests {
         assert_eq!(logged(Duration::ZERO), 1);
         assert_eq!(logged(SHORTAGE_LOG_GAP - Duration::from_nanos(1)), 0);
         assert_eq!(logged(SHORTAGE_LOG_GAP), 1);
+    }
+
+    #[test]
+    fn a_neighbour_table_with_free_entries_is_not_called_full() {
+        let check = |used: u32, expected: &str| {
+            let log = LogOptions { level: Level::Warn, format: LogFormat::Logfmt };
+            let mut telemetry = Telemetry::new(log, SystemTime::UNIX_EPOCH);
+            let postponed = Postponed { neighbour_table: 1, ..Postponed::default() };
+            let table = NeighbourTable { entries_max: 1024, used, refused: 7 };
+            let reading = LocalDrops { tables: [Some(table), None], ..LocalDrops::default() };
+            telemetry.count_postponed(Instant::now(), postponed, Some(&reading));
+            let line = telemetry.poll_line().unwrap_or_default();
+            let expected = format!("msg=\"the neighbour table {expected}\" used={used} ");
+            assert!(line.contains(&expected), "{line}");
+        };
+        check(1024, "is full");
+        check(896, "is full");
+        check(895, "was full for a moment");
+        check(6, "was full for a moment");
     }
 
     #[test]

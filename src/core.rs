@@ -60,7 +60,7 @@ use crate::service_names::Names;
 use crate::slots::Key;
 use crate::technique::Technique;
 use admission::{Admission, Load};
-use announcement::{Announcement, Example};
+use announcement::{Announcement, Example, StartWarning};
 use batch_run::{BatchRun, NextTarget};
 use clients::Clients;
 use job::Owner;
@@ -122,9 +122,9 @@ impl Core {
         }
     }
 
-    /// Logs a warning about a variable that has the prefix of this program and is unknown.
-    pub fn warn_of_variable(&mut self, name: &str, nearest: Option<&str>) {
-        self.telemetry.log(&announcement::unknown_variable(name, nearest));
+    /// Logs a warning at the start.
+    pub fn warn(&mut self, warning: StartWarning) {
+        self.telemetry.log(&warning.record());
     }
 
     /// Accepts the only batch. Its targets are begun from the first tick on.

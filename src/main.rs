@@ -19,7 +19,7 @@ use openports::config::origins::Origins;
 use openports::config::scan::ScanArguments;
 use openports::config::{self, Config, Invocation};
 use openports::core::Core;
-use openports::core::announcement::Example;
+use openports::core::announcement::{Example, StartWarning};
 use openports::core::options::Options;
 use openports::event::RouteResult;
 use openports::event_loop::EventLoop;
@@ -112,7 +112,7 @@ fn serve(mut config: Config, origins: &Origins) -> Result<u8, String> {
     let mut service = service(config, limit, exposure, origins)?;
     let example = Example { own_address: own_address(), token_file: files.token.clone() };
     service.announce(&bound, limit, example);
-    warn_of_variables(&mut service);
+    warn(&mut service, &files);
     let event_loop = Linux::new(signals, files)
         .and_then(|kernel| EventLoop::new(kernel, listeners, service))
         .map_err(|error| format!("poller: {error}"))?;
@@ -133,9 +133,17 @@ fn own_address() -> Option<IpAddr> {
     })
 }
 
-fn warn_of_variables(core: &mut Core) {
+/// Warns of unknown variables, and of files that are not read as a whole.
+fn warn(core: &mut Core, files: &FilePaths) {
     for unknown in config::unknown_variables(std::env::vars_os().map(|(name, _)| name)) {
-        core.warn_of_variable(&unknown.name, unknown.nearest.as_deref());
+        let (name, nearest) = (&*unknown.name, unknown.nearest.as_deref());
+        core.warn(StartWarning::UnknownVariable { name, nearest });
+    }
+    for file in [&files.resolv_conf, &files.hosts] {
+        let len = std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+        if len > limits::NAME_FILE_BYTES_MAX as u64 {
+            core.warn(StartWarning::LongFile(file));
+        }
     }
 }
 
@@ -175,7 +183,7 @@ fn scan(mut config: Config, arguments: &ScanArguments, origins: &Origins) -> Res
     config.settings.scans_max = batch.lookups_at_once();
     let files = files(&config);
     let mut service = service(config, limit, Exposure::NoListener, origins)?;
-    warn_of_variables(&mut service);
+    warn(&mut service, &files);
     service.begin_batch(batch);
     let code = Linux::new(signals, files)
         .and_then(|kernel| EventLoop::new(kernel, Vec::new(), service))

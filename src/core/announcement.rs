@@ -19,6 +19,38 @@ pub struct Example {
     pub token_file: Option<PathBuf>,
 }
 
+/// A condition at the start that may surprise the operator.
+#[derive(Clone, Copy, Debug)]
+pub enum StartWarning<'a> {
+    /// A variable that has the prefix of this program and is unknown. A misspelt variable might
+    /// leave the service open.
+    UnknownVariable {
+        /// The name of the variable.
+        name: &'a str,
+        /// The variable that was probably meant.
+        nearest: Option<&'a str>,
+    },
+    /// A file of which only the beginning is read.
+    LongFile(&'a Path),
+}
+
+impl StartWarning<'_> {
+    pub(super) fn record(self) -> Record {
+        match self {
+            Self::UnknownVariable { name, nearest } => {
+                let record = Record::new(Level::Warn, "unknown variable").field("name", name);
+                match nearest {
+                    Some(nearest) => record.field("did_you_mean", nearest),
+                    None => record,
+                }
+            }
+            Self::LongFile(file) => Record::new(Level::Warn, "a file is too long")
+                .field("file", file.display().to_string())
+                .field("effect", "the lines that end after the first MiB are ignored"),
+        }
+    }
+}
+
 /// Whether clients must present a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenUse {
@@ -125,16 +157,6 @@ impl Announcement {
             }
             None => line,
         }
-    }
-}
-
-/// The warning about a variable that has the prefix of this program and is unknown. A misspelt
-/// variable might leave the service open.
-pub(super) fn unknown_variable(name: &str, nearest: Option<&str>) -> Record {
-    let record = Record::new(Level::Warn, "unknown variable").field("name", name);
-    match nearest {
-        Some(nearest) => record.field("did_you_mean", nearest),
-        None => record,
     }
 }
 

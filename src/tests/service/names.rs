@@ -396,6 +396,7 @@ fn a_name_that_is_cut_off_at_the_bound_of_the_hosts_file_is_not_known() {
         let setup = Setup::new("nameserver 127.0.0.53\n", &hosts);
         setup.check_loopback("first.example");
         setup.check_problem("cut.example", 422, "UNKNOWN_HOST");
+        setup.service.log_line(&["level=warn", "msg=\"a file is too long\"", "/hosts", "ignored"]);
     });
 }
 

@@ -217,7 +217,7 @@ fn apply_source(config: &mut Config, label: &str) -> Result<(), String> {
 fn prepare(config: &Config, origins: &Origins) -> Result<usize, String> {
     for (flag, file) in [("resolv-conf", &config.resolv_conf), ("hosts", &config.hosts)] {
         let failed = |error| format!("{} {}: {error}", origins.label(flag), file.display());
-        sys::check_readable(file).map_err(failed)?;
+        sys::files::check_readable(file).map_err(failed)?;
     }
     if let Some(file) = &config.token_file {
         token(file, origins)?;
@@ -233,7 +233,7 @@ fn files(config: &Config) -> FilePaths {
 fn token(file: &Path, origins: &Origins) -> Result<BearerToken, String> {
     let label = origins.label("token-file");
     let failed = |error: &dyn std::fmt::Display| format!("{label} {}: {error}", file.display());
-    let text = sys::read_secret(file).map_err(|error| failed(&error))?;
+    let text = sys::files::read_secret(file).map_err(|error| failed(&error))?;
     BearerToken::parse(&text).map_err(|error| failed(&error))
 }
 
@@ -253,7 +253,7 @@ fn service(
     let open = sys::open_descriptors() + 1;
     let shares = Shares::split(limit, open, &config.settings).map_err(|error| error.to_string())?;
     config.settings.interfaces = sys::interfaces();
-    let services = sys::read_file(Path::new("/etc/services"), limits::NAME_FILE_BYTES_MAX);
+    let services = sys::files::read_file(Path::new("/etc/services"), limits::NAME_FILE_BYTES_MAX);
     let options = Options {
         settings: config.settings,
         shares,

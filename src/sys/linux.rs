@@ -16,7 +16,7 @@ use socket2::{Domain, Socket};
 use super::errno::shortage_of;
 use super::listeners::Listener;
 use super::raw::{RawSocket, ReceiveBuffer, ReservedPort};
-use super::{RouteSocket, STDOUT, Signals, neighbours, probe, process};
+use super::{RouteSocket, STDOUT, Signals, files, neighbours, probe, process};
 use crate::event::local_drops::LocalDrops;
 use crate::event::{Outcome, ProcessFiles, RouteResult, Shortage, Signal, Transport};
 use crate::kernel::{
@@ -231,15 +231,15 @@ impl Kernel for Linux {
 
     fn name_files(&mut self) -> NameFileTexts {
         let bytes_max = limits::NAME_FILE_BYTES_MAX;
-        let resolv_conf = super::read_file(&self.files.resolv_conf, bytes_max);
-        let hosts = super::read_file(&self.files.hosts, bytes_max);
+        let resolv_conf = files::read_file(&self.files.resolv_conf, bytes_max);
+        let hosts = files::read_file(&self.files.hosts, bytes_max);
         let interfaces = super::interfaces();
         let resolv_conf = resolv_conf.map(|text| interfaces.number_zones(&text).into_owned());
         NameFileTexts { resolv_conf, hosts }
     }
 
     fn token_file(&mut self) -> Option<Vec<u8>> {
-        super::read_secret(self.files.token.as_deref()?).ok()
+        files::read_secret(self.files.token.as_deref()?).ok()
     }
 
     fn process_files(&mut self, take: impl FnOnce(ProcessFiles<'_>)) {

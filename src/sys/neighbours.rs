@@ -90,7 +90,7 @@ pub fn read_local_drops() -> Option<LocalDrops> {
     }
     let each = &mut |body: &[u8]| reading.queues += u64::from(queue_drops(body));
     dump(libc::RTM_GETQDISC, libc::AF_UNSPEC, each).ok()?;
-    let statistics = super::read_file(Path::new(CONNTRACK), limits::NAME_FILE_BYTES_MAX);
+    let statistics = super::files::read_file(Path::new(CONNTRACK), limits::NAME_FILE_BYTES_MAX);
     reading.conntrack =
         statistics.map(|statistics| conntrack_drops(&String::from_utf8_lossy(&statistics)));
     Some(reading)

@@ -1,6 +1,7 @@
 //! Access control: the bearer token, and the client address that a trusted proxy forwards.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use crate::client::Scan;
 use crate::process::{Folder, Service, run, until};
@@ -56,6 +57,30 @@ fn a_changed_token_file_replaces_the_token_and_a_bad_one_does_not() {
     service_keeps(&service, || status("second"));
     std::fs::remove_file(&file).expect("the file can be removed");
     service_keeps(&service, || status("second"));
+}
+
+#[test]
+fn a_file_that_becomes_a_fifo_does_not_block_the_service() {
+    /// This is longer than the age at which resolv.conf and the hosts file are read again.
+    const AGE: Duration = Duration::from_secs(6);
+    let folder = Folder::new("token-fifo");
+    let token = write_secret(&folder, "first\n");
+    let hosts = folder.write("hosts", "127.0.0.1 known\n");
+    let resolv_conf = folder.write("resolv.conf", "nameserver 127.0.0.53\n");
+    let service =
+        Service::start(&["--token-file", &token, "--hosts", &hosts, "--resolv-conf", &resolv_conf]);
+    let target = format!("/open-ports?domain=known&ports={}", service.address.port());
+    let status = || service.request("GET", &target, "Authorization: Bearer first\r\n").status;
+    assert_eq!(status(), 200);
+    for name in ["token", "hosts", "resolv.conf"] {
+        folder.fifo(name);
+    }
+    service_keeps(&service, status);
+    let since = Instant::now();
+    until("every file was read again", || {
+        assert_eq!(status(), 200, "the former hosts stay in force");
+        (since.elapsed() > AGE).then_some(())
+    });
 }
 
 /// Checks that the former token stays in force and that the log contains a warning.

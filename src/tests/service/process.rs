@@ -319,6 +319,15 @@ impl Folder {
         std::fs::rename(&temporary, &path).expect("the folder is writable");
         path.to_str().expect("the path is UTF-8").to_owned()
     }
+
+    /// Creates a FIFO, which atomically replaces a file of this name, and returns its path.
+    pub(crate) fn fifo(&self, name: &str) -> String {
+        let temporary = self.path(&format!("{name}.draft"));
+        let made = Command::new("mkfifo").arg(&temporary).status().expect("mkfifo runs");
+        assert!(made.success(), "mkfifo {temporary}: {made}");
+        std::fs::rename(temporary, self.path(name)).expect("the folder is writable");
+        self.path(name)
+    }
 }
 
 impl Drop for Folder {

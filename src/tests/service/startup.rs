@@ -65,6 +65,25 @@ fn an_unreadable_resolv_conf_or_hosts_file_ends_with_71() {
 }
 
 #[test]
+fn a_file_that_is_read_several_times_must_be_a_regular_file() {
+    let folder = Folder::new("regular");
+    let fifo = folder.fifo("fifo");
+    let listen = ["--listen", "127.0.0.1:0"];
+    for flag in ["--resolv-conf", "--hosts", "--token-file"] {
+        for path in [&*fifo, "/dev/zero", "/proc"] {
+            let ended = run(None, &[&listen[..], &[flag, path]].concat());
+            check(&ended, 71, &[flag, path, "must be a regular file"]);
+        }
+    }
+    // Files that Kubernetes mounts are symbolic links.
+    let hosts = folder.write("hosts", "127.0.0.1 known\n");
+    std::os::unix::fs::symlink(hosts, folder.path("link")).expect("the link can be created");
+    let link = folder.path("link");
+    let service = Service::start(&["--resolv-conf", "/dev/null", "--hosts", &link]);
+    service.scan(&format!("domain=known&ports={}", service.address.port()));
+}
+
+#[test]
 fn the_help_names_every_flag_and_version_prints_the_version() {
     for args in [&["--help"][..], &["-h"], &["serve", "--help"]] {
         let ended = run(None, args);

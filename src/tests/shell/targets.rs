@@ -350,6 +350,19 @@ fn a_scan_waits_for_the_writer_of_a_fifo_and_reports_this() {
 }
 
 #[test]
+fn a_pipe_is_no_file_of_names_because_it_can_be_read_only_once() {
+    let script = "exec \"$0\" scan --json known 9 \"$1\" <(echo 127.0.0.1 known)";
+    for flag in ["--hosts", "--resolv-conf"] {
+        let mut bash = unconfigured("bash");
+        bash.args(["-c", script, env!("CARGO_BIN_EXE_openports"), flag]);
+        let run = decode(bash.output().expect("bash runs"));
+        assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{flag}: {}", run.stderr);
+        let expected = ": must be a regular file, because it is read several times\n";
+        assert!(run.stderr.ends_with(expected), "{flag}: {}", run.stderr);
+    }
+}
+
+#[test]
 fn a_fifo_with_a_writer_is_read_like_a_file() {
     let list = openports(&["scan"]).get_program().to_owned();
     let script = "exec \"$0\" scan --json 9 --targets <(sleep 0.1; echo 127.0.0.1; echo 127.0.0.2)";

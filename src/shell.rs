@@ -229,7 +229,7 @@ impl ResultFile {
         Ok(Self { path: path.to_owned(), label, file, tail })
     }
 
-    /// Replaces the existing file with the results, or leaves it unchanged. Returns the exit code.
+    /// Replaces the existing file with the results, or reports why not. Returns the exit code.
     pub(crate) fn close(self, code: u8) -> Result<u8, String> {
         let (label, path) = (self.label, self.path.display());
         if code == EXIT_UNPRINTED {
@@ -239,7 +239,7 @@ impl ResultFile {
         }
         match self.file.commit(self.tail) {
             Ok(()) => Ok(code),
-            Err(error) => Err(format!("{label} {path}: {error}; nothing was changed")),
+            Err(error) => Err(format!("{label} {path}: {error}")),
         }
     }
 }

@@ -3,15 +3,17 @@
 //!
 //! Results are written to a temporary file in the same directory, which is renamed (rename(2) is
 //! atomic) after all results are written. Until then, and if an error occurs, an existing file of
-//! that name stays unchanged. A path that is not a regular file, such as a FIFO or `/dev/full`, is
-//! written directly. So is `/dev/stdout`, even if stdout is a regular file: its earlier contents,
-//! and what other programs write to it, would be lost with a replacement. This file belongs to the
-//! module `sys`; `shell` calls it.
+//! that name stays unchanged. A file that can be written but not replaced, such as a mount point,
+//! gets the contents of the temporary file at the end. A path that is not a regular file, such as a
+//! FIFO or `/dev/full`, is written directly. So is `/dev/stdout`, even if stdout is a regular file:
+//! its earlier contents, and what other programs write to it, would be lost with a replacement.
+//! This file belongs to the module `sys`; `shell` calls it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -60,17 +62,22 @@ impl OutputFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
             Err(error) => return Err(error),
         };
-        let Some(name) = to.file_name() else {
+        // `file_name` ignores "/" and "/." at the end, with which a path is that of a directory.
+        let is_at_end = |name: &&OsStr| to.as_os_str().as_bytes().ends_with(name.as_bytes());
+        let Some(name) = to.file_name().filter(is_at_end) else {
             return Err(io::Error::other("this is no name of a file"));
         };
-        let (from, file) = create_temporary(&to, name).map_err(|error| {
-            let is_missing = error.kind() == io::ErrorKind::NotFound;
-            if is_missing { io::Error::other("there is no such directory") } else { error }
-        })?;
-        if let Ok(metadata) = fs::metadata(&to) {
-            file.set_permissions(metadata.permissions())?;
+        let (from, file) =
+            create_temporary(&to, name).map_err(|error| match error.raw_os_error() {
+                Some(libc::ENOENT) => io::Error::other("there is no such directory"),
+                _ => io::Error::other(format!("no file can be created beside it: {error}")),
+            })?;
+        let metadata = fs::metadata(&to);
+        let created = Self { file, rename: Some(Rename { from, to }) };
+        if let Ok(metadata) = metadata {
+            created.file.set_permissions(metadata.permissions())?;
         }
-        Ok(Self { file, rename: Some(Rename { from, to }) })
+        Ok(created)
     }
 
     /// Whether the file is replaced at the end. Otherwise results may be in it after an error.
@@ -92,14 +99,12 @@ impl OutputFile {
     ///
     /// # Errors
     /// Errors of write(2), fsync(2) and rename(2), and an error if the contents are incomplete. The
-    /// file is then unchanged.
+    /// contents then stay in the temporary file, which the error names.
     pub fn commit(mut self, tail: &str) -> io::Result<()> {
         let Some(rename) = self.rename.take() else { return Ok(()) };
-        let done = self.finish(tail).and_then(|()| fs::rename(&rename.from, &rename.to));
-        if done.is_err() {
-            let _ = fs::remove_file(&rename.from);
-        }
-        done
+        self.finish(tail).and_then(|()| self.replace(&rename)).map_err(|error| {
+            io::Error::other(format!("{error}; the output is kept in {:?}", rename.from))
+        })
     }
 
     /// Checks that the contents end with `tail`, and writes them to the disk.
@@ -114,23 +119,64 @@ impl OutputFile {
         self.file.sync_all()
     }
 
+    /// Renames the temporary file. A mount point cannot be replaced (EBUSY), nor can another user's
+    /// file in a directory with the sticky bit (EPERM); it is written to instead.
+    fn replace(&mut self, rename: &Rename) -> io::Result<()> {
+        let Err(error) = fs::rename(&rename.from, &rename.to) else { return Ok(()) };
+        let Some(libc::EBUSY | libc::EXDEV | libc::EPERM | libc::EACCES) = error.raw_os_error()
+        else {
+            return Err(error);
+        };
+        let mut options = File::options();
+        let Ok(mut to) = options.write(true).truncate(true).open(&rename.to) else {
+            return Err(error);
+        };
+        self.file.rewind()?;
+        let mut buffer = [0; 1 << 13];
+        loop {
+            let count = self.file.read(&mut buffer)?;
+            if count == 0 {
+                break;
+            }
+            to.write_all(&buffer[..count])?;
+        }
+        to.sync_all()?;
+        let _ = fs::remove_file(&rename.from);
+        Ok(())
+    }
+
     /// Leaves a file that would have been replaced unchanged. Returns the error that prevents
     /// further writing, if it still occurs.
     pub fn discard(mut self) -> Option<io::Error> {
         let failure = self.file.write_all(&[b'\n'; 4096]).and_then(|()| self.file.sync_all());
-        if let Some(rename) = &self.rename {
+        if let Some(rename) = self.rename.take() {
             let _ = fs::remove_file(&rename.from);
         }
         failure.err()
     }
 }
 
+impl Drop for OutputFile {
+    /// Removes the temporary file of a run that ended before its first result.
+    fn drop(&mut self) {
+        if let Some(rename) = &self.rename
+            && self.file.metadata().is_ok_and(|metadata| metadata.len() == 0)
+        {
+            let _ = fs::remove_file(&rename.from);
+        }
+    }
+}
+
 /// The maximum number of temporary files that killed runs have left.
 const LEFTOVERS_MAX: u32 = 1000;
+/// A longer name is not part of the name of the temporary file, because a name has at most 255
+/// bytes (NAME_MAX), and fewer in some file systems.
+const NAME_BYTES_MAX: usize = 100;
 
 /// Creates a temporary file beside the file `to`, which has this name. A run that was killed has
 /// left its file, and the process id may be the same again, as in a container.
 fn create_temporary(to: &Path, name: &OsStr) -> io::Result<(PathBuf, File)> {
+    let name = if name.len() > NAME_BYTES_MAX { OsStr::new("openports") } else { name };
     let mut number = 0;
     loop {
         let id = std::process::id();

@@ -55,6 +55,10 @@ const UNLINK: i64 = libc::SYS_unlink;
 #[cfg(not(target_arch = "x86_64"))]
 const UNLINK: i64 = libc::SYS_unlinkat;
 #[cfg(target_arch = "x86_64")]
+const RENAME: i64 = libc::SYS_rename;
+#[cfg(not(target_arch = "x86_64"))]
+const RENAME: i64 = libc::SYS_renameat;
+#[cfg(target_arch = "x86_64")]
 const CHMOD: i64 = libc::SYS_chmod;
 #[cfg(not(target_arch = "x86_64"))]
 const CHMOD: i64 = libc::SYS_fchmodat;
@@ -191,6 +195,17 @@ pub(crate) const PRINTING: Call = call(
     WRITE,
 );
 
+/// The call that replaces the file of `-o` with the output of the command `scan`.
+pub(crate) const RENAMING: Call = call(
+    "rename of the output",
+    RENAME,
+    any,
+    errnos![
+        EACCES EBUSY EDQUOT EFAULT EINVAL EISDIR ELOOP EMLINK ENAMETOOLONG ENOENT ENOMEM ENOSPC
+        ENOTDIR ENOTEMPTY EPERM EROFS EXDEV
+    ],
+);
+
 /// The calls that only the start of the service makes, as far as they have one purpose.
 pub(crate) const STARTING: &[Call] = &[
     call("rt_sigprocmask", libc::SYS_rt_sigprocmask, any, errnos![EFAULT EINVAL]),
@@ -244,7 +259,7 @@ pub(crate) const MAIN_BEGINS: i64 = libc::SYS_sigaltstack;
 
 /// The numbers of all calls that the filter must report to the supervisor.
 pub(crate) fn numbers() -> Vec<i64> {
-    let calls = RUNNING.iter().chain(FILES).chain(STARTING);
+    let calls = RUNNING.iter().chain(FILES).chain(STARTING).chain([&RENAMING]);
     let mut numbers: Vec<i64> = calls.map(|call| call.number).chain([MAIN_BEGINS]).collect();
     numbers.sort_unstable();
     numbers.dedup();

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::process::Stdio;
 
-use crate::calls::{Call, PRINTING, RUNNING};
+use crate::calls::{Call, PRINTING, RENAMING, RUNNING};
 use crate::lab::HOST_ADDRESS;
 use crate::process::{command, until};
 use crate::supervisor::{NthFault, Supervisor};
@@ -15,7 +15,10 @@ const EXPECTED: &str =
     r#""counts":{"open":2,"closed":2,"filtered":0,"unreachable":1,"untested":0}"#;
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![("shell: a scan".to_owned(), Box::new(check))]
+    vec![
+        ("shell: a scan".to_owned(), Box::new(check)),
+        ("shell: a file that cannot be replaced".to_owned(), Box::new(check_output)),
+    ]
 }
 
 fn check() -> Outcome {
@@ -70,4 +73,42 @@ fn check_scan(world: &World, fault: NthFault) -> Result<i32, String> {
         Some(code) if code > 0 && !stderr.is_empty() => Ok(code),
         _ => Err(format!("{n}. {} {}: {status}, {stdout:?}, {stderr:?}", call.name, errno.0)),
     }
+}
+
+/// The results are in the output file, or in the file that the message names.
+fn check_output() -> Outcome {
+    let world = World::enter()?;
+    let (mut replaced, mut kept) = (0, 0);
+    for errno in RENAMING.errnos {
+        let path = world.folder.write("out", "before");
+        let host = HOST_ADDRESS.to_string();
+        let mut command = command(None, &["scan", &host, "9", "--json", "-o", &path]);
+        command.stderr(Stdio::piped());
+        let fault = NthFault { call: &RENAMING, n: 1, errno: *errno };
+        let (mut child, supervisor) = Supervisor::spawn(&mut command, fault.plan())?;
+        let status =
+            until("the scan ends", || child.try_wait().expect("the child can be waited for"));
+        let mut stderr = String::new();
+        child.stderr.take().expect("stderr is piped").read_to_string(&mut stderr)?;
+        let what = format!("{}: {status}, {stderr:?}", errno.0);
+        assert_eq!(supervisor.seen().faults, 1, "{what}");
+        let output = std::fs::read_to_string(&path)?;
+        let results = match status.code() {
+            Some(0) => {
+                replaced += 1;
+                output
+            }
+            Some(_) | None => {
+                assert_eq!(output, "before", "{what}");
+                kept += 1;
+                let name = stderr.trim_end().strip_suffix('"').and_then(|it| it.rsplit('"').next());
+                let name = name.ok_or_else(|| what.clone())?;
+                let results = std::fs::read_to_string(name)?;
+                std::fs::remove_file(name)?;
+                results
+            }
+        };
+        assert!(results.ends_with("}\n") && results.contains("\"unreachable\":1"), "{what}");
+    }
+    Ok(format!("{replaced} files were written in place, {kept} scans named the kept file"))
 }

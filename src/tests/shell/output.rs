@@ -171,6 +171,97 @@ fn an_output_file_that_cannot_be_written_is_reported_in_one_line() {
     assert_eq!(empty.code, Some(64), "{}", empty.stderr);
 }
 
+#[test]
+fn a_path_of_a_directory_is_refused_before_the_scan() {
+    let scratch = Scratch::new("slash");
+    std::os::unix::fs::symlink("folder/", scratch.path("link")).expect("the link can be created");
+    // A port that is probed would stay silent for a minute.
+    let (_silent, _clients, port) = silent_port();
+    for name in ["a/", "a//", "a/.", "link", "link/"] {
+        let path = scratch.path(name);
+        let run = run(&["scan", "127.0.0.1", &port.to_string(), "--timeout", "60s", "-o", &path]);
+        assert_eq!((run.code, names(&scratch)), (Some(1), vec!["link".to_owned()]), "{name}");
+        assert!(run.stderr.ends_with(": this is no name of a file\n"), "{name}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn every_legal_name_of_a_file_can_be_written() {
+    let scratch = Scratch::new("long");
+    for len in [1, 100, 101, 245, 255] {
+        let path = scratch.path(&"n".repeat(len));
+        for _ in 0..2 {
+            let run = run(&["scan", "127.0.0.1", "9", "--json", "-o", &path]);
+            assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{len}");
+            json(&std::fs::read_to_string(&path).expect("the file exists"));
+        }
+        std::fs::remove_file(&path).expect("the file can be removed");
+    }
+    let run = run(&["scan", "127.0.0.1", "9", "-o", &scratch.path(&"n".repeat(256))]);
+    assert!(run.code == Some(1) && run.stderr.contains("File name too long"), "{}", run.stderr);
+    assert!(names(&scratch).is_empty());
+}
+
+#[test]
+fn a_run_that_cannot_begin_leaves_no_temporary_file() {
+    let scratch = Scratch::new("begin");
+    let script = r#"ulimit -n 12; "$0" scan 127.0.0.1 9 -o "$1/out""#;
+    let run = decode(sh(script, &scratch.path("")).output().expect("sh runs"));
+    assert!(run.code == Some(1) && run.stderr.contains("descriptors"), "{}", run.stderr);
+    assert!(names(&scratch).is_empty());
+}
+
+#[test]
+fn a_file_that_was_replaced_by_a_directory_does_not_lose_the_results() {
+    let scratch = Scratch::new("moved");
+    let path = scratch.path("out");
+    let (_silent, _clients, port) = silent_port();
+    let mut child = openports(&["scan", "127.0.0.1", &port.to_string(), "--json", "-o", &path])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    while names(&scratch).is_empty() && child.try_wait().expect("it can be waited for").is_none() {
+        std::thread::yield_now();
+    }
+    std::fs::create_dir(&path).expect("the directory can be created");
+    let run = decode(child.wait_with_output().expect("the scan ends"));
+    let names = names(&scratch);
+    let kept = scratch.path(&names[0]);
+    assert_eq!((run.code, names.len()), (Some(1), 2), "{}", run.stderr);
+    let expected = format!(": Is a directory (os error 21); the output is kept in \"{kept}\"\n");
+    assert!(run.stderr.ends_with(&expected), "{}", run.stderr);
+    json(&std::fs::read_to_string(kept).expect("the file exists"));
+}
+
+/// The file is a mount point, in its own mount namespace, as in a container.
+#[test]
+fn a_file_that_is_a_mount_point_gets_the_results() {
+    let scratch = Scratch::new("mount");
+    let script = r#"
+        long=$(head -c 10000 /dev/zero | tr '\0' x)
+        echo "$long" >"$1/real" && touch "$1/out"
+        mount --bind "$1/real" "$1/out" || exit 99
+        "$0" scan 127.0.8.0/24 9 --json -o "$1/out"
+        echo "code $?"
+        wc -l <"$1/real"; tail -n 1 "$1/real" | tail -c 2; ls -A "$1"
+    "#;
+    let Some(run) = run_mounting(script, &scratch) else { return };
+    assert_eq!(run.stdout, "code 0\n256\n}\nout\nreal\n", "{}", run.stderr);
+    assert_eq!(run.stderr, "");
+}
+
+/// Runs a script as [`sh`] does, in a mount namespace. `None` if this is not permitted.
+fn run_mounting(script: &str, scratch: &Scratch) -> Option<Run> {
+    let mut command = unconfigured("unshare");
+    command.args(["-rm", "sh", "-c", script, env!("CARGO_BIN_EXE_openports")]);
+    let run = decode(command.arg(scratch.path("")).output().expect("unshare runs"));
+    if run.code == Some(99) || run.stderr.contains("unshare failed") {
+        skip("this test needs to mount in a namespace");
+        return None;
+    }
+    Some(run)
+}
+
 /// The file system has two pages, in its own mount namespace.
 #[test]
 fn a_full_disk_leaves_the_output_file_unchanged() {
@@ -182,13 +273,7 @@ fn a_full_disk_leaves_the_output_file_unchanged() {
         echo "code $?"
         cat "$1/out"; echo; ls -A "$1"
     "#;
-    let binary = openports(&[]).get_program().to_owned();
-    let mut command = Command::new("unshare");
-    command.args(["-rm", "sh", "-c", script]).arg(binary).arg(scratch.path(""));
-    let run = decode(command.output().expect("unshare runs"));
-    if run.code == Some(99) || run.stderr.contains("unshare failed") {
-        return skip("this test needs to mount a tmpfs in a namespace");
-    }
+    let Some(run) = run_mounting(script, &scratch) else { return };
     assert_eq!(run.stdout, "code 1\nbefore\nout\n", "{}", run.stderr);
     assert!(run.stderr.contains("No space left on device"), "{}", run.stderr);
 }

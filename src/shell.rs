@@ -131,13 +131,13 @@ fn open(path: &Path, flag: &str) -> io::Result<Box<dyn Read>> {
         let message = "only --targets reads standard input by this name; write /dev/stdin";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }
-    open_list(path, || {
-        let _ = writeln!(
-            io::stderr(),
-            "openports: {flag} {}: is a FIFO, waiting for a writer",
-            path.display()
-        );
-    })
+    open_list(path, || report_wait(path, flag, "writer"))
+}
+
+/// Reports on stderr that opening a FIFO waits for another process.
+fn report_wait(path: &Path, flag: &str, other: &str) {
+    let path = path.display();
+    let _ = writeln!(io::stderr(), "openports: {flag} {path}: is a FIFO, waiting for a {other}");
 }
 
 /// Reads a list of targets that must not be scanned. Unlike an invalid target, an invalid exclusion
@@ -223,7 +223,8 @@ impl ResultFile {
     pub(crate) fn open(path: &Path, format: Format, origins: &Origins) -> Result<Self, String> {
         let label = origins.label_or("output", "-o");
         let failed = |error: io::Error| format!("{label} {}: {error}", path.display());
-        let file = OutputFile::create(path).map_err(failed)?;
+        let file =
+            OutputFile::create(path, || report_wait(path, &label, "reader")).map_err(failed)?;
         file.redirect_stdout().map_err(failed)?;
         let tail = if format == Format::Xml { xml::TAIL } else { "" };
         Ok(Self { path: path.to_owned(), label, file, tail })

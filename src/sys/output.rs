@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{STDOUT, check};
@@ -34,11 +34,12 @@ struct Rename {
 }
 
 impl OutputFile {
-    /// Checks that the file can be written, and leaves its contents unchanged.
+    /// Checks that the file can be written, and leaves its contents unchanged. Opening a FIFO
+    /// without a reader blocks until there is one; `wait` is called before that.
     ///
     /// # Errors
     /// Errors of open(2), with a text that says how to correct them.
-    pub fn create(path: &Path) -> io::Result<Self> {
+    pub fn create(path: &Path, wait: impl FnOnce()) -> io::Result<Self> {
         let (path, descriptor) = follow(path);
         if let Some(descriptor) = descriptor {
             // SAFETY: a number without an open descriptor is an error of dup(2), and the new
@@ -52,6 +53,15 @@ impl OutputFile {
                 return Err(io::Error::from(io::ErrorKind::IsADirectory));
             }
             Ok(metadata) if !metadata.is_file() => {
+                let mut early = File::options();
+                early.write(true).custom_flags(libc::O_NONBLOCK);
+                let early = metadata.file_type().is_fifo().then(|| early.open(path));
+                // The FIFO has no reader (fifo(7)).
+                if let Some(Err(error)) = &early
+                    && error.raw_os_error() == Some(libc::ENXIO)
+                {
+                    wait();
+                }
                 let file = File::options().write(true).open(path)?;
                 return Ok(Self { file, rename: None });
             }

@@ -233,6 +233,33 @@ fn a_file_that_was_replaced_by_a_directory_does_not_lose_the_results() {
     json(&std::fs::read_to_string(kept).expect("the file exists"));
 }
 
+#[test]
+fn a_scan_waits_for_the_reader_of_a_fifo_and_reports_this() {
+    let scratch = Scratch::new("reader");
+    let path = scratch.path("fifo");
+    let made = Command::new("mkfifo").arg(&path).status().expect("mkfifo runs");
+    assert!(made.success());
+    let start = || {
+        openports(&["scan", "127.0.0.1", "9", "--json", "-o", &path])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs")
+    };
+    let mut child = start();
+    let mut stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+    let mut line = String::new();
+    stderr.read_line(&mut line).expect("the output is UTF-8");
+    assert!(line.ends_with("is a FIFO, waiting for a reader\n"), "{line}");
+    let text = std::fs::read_to_string(&path).expect("the FIFO has a writer");
+    assert_eq!(json(&text)["domain"], "127.0.0.1");
+    assert_eq!(child.wait().expect("the scan ends").code(), Some(0));
+    // Opening it for reading and writing never blocks.
+    let both = File::options().read(true).write(true).open(&path).expect("the FIFO exists");
+    let run = decode(start().wait_with_output().expect("the scan ends"));
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "the FIFO has a reader");
+    drop(both);
+}
+
 /// The file is a mount point, in its own mount namespace, as in a container.
 #[test]
 fn a_file_that_is_a_mount_point_gets_the_results() {

@@ -216,7 +216,7 @@ fn apply_source(config: &mut Config, label: &str) -> Result<(), String> {
 /// limit of descriptors.
 fn prepare(config: &Config, origins: &Origins) -> Result<usize, String> {
     for (flag, file) in [("resolv-conf", &config.resolv_conf), ("hosts", &config.hosts)] {
-        let failed = |error| format!("{} {}: {error}", origins.label(flag), file.display());
+        let failed = |error| format!("{} {file:?}: {error}", origins.label(flag));
         sys::files::check_readable(file).map_err(failed)?;
     }
     if let Some(file) = &config.token_file {
@@ -232,7 +232,7 @@ fn files(config: &Config) -> FilePaths {
 
 fn token(file: &Path, origins: &Origins) -> Result<BearerToken, String> {
     let label = origins.label("token-file");
-    let failed = |error: &dyn std::fmt::Display| format!("{label} {}: {error}", file.display());
+    let failed = |error: &dyn std::fmt::Display| format!("{label} {file:?}: {error}");
     let text = sys::files::read_secret(file).map_err(|error| failed(&error))?;
     BearerToken::parse(&text).map_err(|error| failed(&error))
 }

@@ -42,7 +42,7 @@ pub(crate) fn targets(
     let label = origins.label("targets");
     match &arguments.list {
         Some(ListSource::File(path)) => {
-            let failed = |error| format!("{label} {}: {error}", path.display());
+            let failed = |error| format!("{label} {path:?}: {error}");
             let file = open(path, &label).map_err(failed)?;
             read_lines(file, |line| list.add_line(line)).map_err(failed)?;
         }
@@ -59,7 +59,7 @@ pub(crate) fn targets(
     let mut earlier_total = None;
     if let Some(path) = &flags.resume {
         let label = origins.label("resume");
-        let failed = |error: &dyn std::fmt::Display| format!("{label} {}: {error}", path.display());
+        let failed = |error: &dyn std::fmt::Display| format!("{label} {path:?}: {error}");
         let mut text = Vec::new();
         let file = open(path, &label).map_err(|error| failed(&error))?;
         let most = limits::RESUME_BYTES_MAX;
@@ -105,9 +105,8 @@ pub(crate) fn check_output(config: &Config, origins: &Origins) -> Result<(), Str
         let file = if is_stdin { Path::new("/dev/stdin") } else { input };
         if sys::output::is_same_file(file, output) {
             let (label, output) = (origins.label(flag), origins.label_or("output", "-o"));
-            let path = quote(&input.display().to_string());
             return Err(format!(
-                "{label} {path}: is the file of {output} too, which would replace it; name \
+                "{label} {input:?}: is the file of {output} too, which would replace it; name \
                  another for {output}"
             ));
         }
@@ -136,8 +135,7 @@ fn open(path: &Path, flag: &str) -> io::Result<Box<dyn Read>> {
 
 /// Reports on stderr that opening a FIFO waits for another process.
 fn report_wait(path: &Path, flag: &str, other: &str) {
-    let path = path.display();
-    let _ = writeln!(io::stderr(), "openports: {flag} {path}: is a FIFO, waiting for a {other}");
+    let _ = writeln!(io::stderr(), "openports: {flag} {path:?}: is a FIFO, waiting for a {other}");
 }
 
 /// Reads a list of targets that must not be scanned. Unlike an invalid target, an invalid exclusion
@@ -148,7 +146,7 @@ fn exclude_from(
     interfaces: &Interfaces,
     label: &str,
 ) -> Result<(), String> {
-    let failed = |reason: &dyn std::fmt::Display| format!("{label} {}: {reason}", path.display());
+    let failed = |reason: &dyn std::fmt::Display| format!("{label} {path:?}: {reason}");
     let file = open(path, label).map_err(|error| failed(&error))?;
     let (mut number, mut fault) = (0, None);
     read_lines(file, |line| {
@@ -222,7 +220,7 @@ impl ResultFile {
     /// Opens the file and lets it replace stdout.
     pub(crate) fn open(path: &Path, format: Format, origins: &Origins) -> Result<Self, String> {
         let label = origins.label_or("output", "-o");
-        let failed = |error: io::Error| format!("{label} {}: {error}", path.display());
+        let failed = |error: io::Error| format!("{label} {path:?}: {error}");
         let file =
             OutputFile::create(path, || report_wait(path, &label, "reader")).map_err(failed)?;
         file.redirect_stdout().map_err(failed)?;
@@ -232,15 +230,15 @@ impl ResultFile {
 
     /// Replaces the existing file with the results, or reports why not. Returns the exit code.
     pub(crate) fn close(self, code: u8) -> Result<u8, String> {
-        let (label, path) = (self.label, self.path.display());
+        let (label, path) = (self.label, self.path);
         if code == EXIT_UNPRINTED {
             let unchanged = if self.file.is_replaced() { "; nothing was changed" } else { "" };
             let reason = self.file.discard().map_or_else(String::new, |error| format!(": {error}"));
-            return Err(format!("{label} {path}: could not be written{reason}{unchanged}"));
+            return Err(format!("{label} {path:?}: could not be written{reason}{unchanged}"));
         }
         match self.file.commit(self.tail) {
             Ok(()) => Ok(code),
-            Err(error) => Err(format!("{label} {path}: {error}")),
+            Err(error) => Err(format!("{label} {path:?}: {error}")),
         }
     }
 }

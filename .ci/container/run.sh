@@ -191,7 +191,7 @@ ends 143
 echo "-- a Secret that is missing: no service without the token, and one line that says why"
 start -e OPENPORTS_TOKEN_FILE=/secret/token
 ends 71
-check "why" 'openports: OPENPORTS_TOKEN_FILE /secret/token: *' "$(podman logs op 2>&1)"
+check "why" 'openports: OPENPORTS_TOKEN_FILE "/secret/token": *' "$(podman logs op 2>&1)"
 
 echo "-- wrong configuration: exit 64"
 start -e OPENPORTS_MAX_SCANS=none

@@ -157,8 +157,8 @@ fn an_output_file_that_cannot_be_written_is_reported_in_one_line() {
     let scratch = Scratch::new("cannot");
     let folder = scratch.path("");
     for (path, expected) in [
-        ("/no/such/dir/x", "-o /no/such/dir/x: there is no such directory"),
-        ("/dev/full", "-o /dev/full: could not be written: No space left on device"),
+        ("/no/such/dir/x", "-o \"/no/such/dir/x\": there is no such directory"),
+        ("/dev/full", "-o \"/dev/full\": could not be written: No space left on device"),
         (&*folder, "is a directory"),
     ] {
         let run = run(&["scan", "127.0.0.1", "9", "-o", path]);

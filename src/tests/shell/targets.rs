@@ -235,7 +235,11 @@ fn a_bad_exclusion_stops_the_scan() {
     check(&["--exclude-targets-from", &with_port], 1, expected);
     check(&["--exclude-targets-from", "-"], 1, "only --targets reads standard input");
     check(&["--resume", "-"], 1, "only --targets reads standard input");
-    check(&["--exclude-targets-from", "/no/such/file"], 1, "--exclude-targets-from /no/such/file");
+    check(
+        &["--exclude-targets-from", "/no/such/file"],
+        1,
+        "--exclude-targets-from \"/no/such/file\"",
+    );
     check(&["--exclude-targets-from", &good], 0, "");
     check(&["--exclude-targets", "127.0.0.0/8"], 1, "--exclude-targets leaves no target");
     check(&["--exclude-targets", "a:80"], 64, "for ports write --exclude");

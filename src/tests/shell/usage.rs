@@ -62,7 +62,7 @@ fn a_flag_of_another_scanner_is_answered_with_the_equivalent_flag() {
 #[test]
 fn a_value_that_looks_like_a_flag_is_a_value() {
     let run = run(&["scan", "localhost", "9", "--targets", "-sS"]);
-    assert!(run.stderr.starts_with("openports: --targets -sS: "), "{}", run.stderr);
+    assert!(run.stderr.starts_with("openports: --targets \"-sS\": "), "{}", run.stderr);
     let run = super::run(&["scan", "--", "-sS"]);
     assert!(run.stderr.starts_with("openports: TARGET \"-sS\""), "{}", run.stderr);
 }
@@ -222,18 +222,18 @@ fn a_message_names_the_variable_that_the_value_comes_from() {
     let taken = format!("127.0.0.1:{port}");
     let scan = &["scan", "127.0.0.1", "9"][..];
     for (variable, value, args, code, expected) in [
-        ("TARGETS", "/no/list", scan, 1, " /no/list: "),
+        ("TARGETS", "/no/list", scan, 1, " \"/no/list\": "),
         ("TARGETS", "/dev/null", &["scan", "-p", "9"], 1, ": there is no target"),
         ("EXCLUDE_TARGETS", "127.0.0.0/8", scan, 1, " leaves no target"),
-        ("EXCLUDE_TARGETS_FROM", "/no/list", scan, 1, " /no/list: "),
+        ("EXCLUDE_TARGETS_FROM", "/no/list", scan, 1, " \"/no/list\": "),
         ("EXCLUDE", "9", scan, 64, " \"9\": leaves no port to scan"),
-        ("RESUME", "/no/run", scan, 1, " /no/run: "),
-        ("OUTPUT", "/no/such/folder/x", scan, 1, " /no/such/folder/x: "),
+        ("RESUME", "/no/run", scan, 1, " \"/no/run\": "),
+        ("OUTPUT", "/no/such/folder/x", scan, 1, " \"/no/such/folder/x\": "),
         ("SOURCE", "192.0.2.7", scan, 1, " 192.0.2.7: is no address of this machine"),
         ("SOURCE", "127.0.0.1", &["scan", "-6", "::1", "9"], 1, " has no IPv6 address"),
-        ("HOSTS", "/no/hosts", scan, 1, " /no/hosts: "),
-        ("RESOLV_CONF", "/no/conf", scan, 1, " /no/conf: "),
-        ("TOKEN_FILE", "/no/token", &["serve"], 71, " /no/token: "),
+        ("HOSTS", "/no/hosts", scan, 1, " \"/no/hosts\": "),
+        ("RESOLV_CONF", "/no/conf", scan, 1, " \"/no/conf\": "),
+        ("TOKEN_FILE", "/no/token", &["serve"], 71, " \"/no/token\": "),
         ("LISTEN", &taken, &["serve"], 71, &format!(" {taken}: ")),
         ("DENY", "10.0.0.0/8,", &["serve"], 64, " \"10.0.0.0/8,\": an item of the list is empty"),
     ] {
@@ -247,6 +247,24 @@ fn a_message_names_the_variable_that_the_value_comes_from() {
     let run = run_in(&[("OPENPORTS_EXCLUDE", "9")], &["scan", "127.0.0.1:9"]);
     let expected = "TARGET \"127.0.0.1:9\": OPENPORTS_EXCLUDE leaves no port to scan";
     assert_eq!((run.code, run.stderr), (Some(1), format!("openports: {expected}\n")));
+}
+
+#[test]
+fn a_path_in_a_message_is_quoted() {
+    let path = "no/x\nHost: \x1b[31m\u{9b}";
+    let shown = r#""no/x\nHost: \u{1b}[31m\u{9b}""#;
+    let serve = ["--resolv-conf", "--hosts", "--token-file"];
+    let scan =
+        ["-o", "--targets", "--exclude-targets-from", "--resume", "--resolv-conf", "--hosts"];
+    let commands = [(&["serve"][..], &serve[..]), (&["scan", "127.0.0.1", "9"], &scan)];
+    for (args, flags) in commands {
+        for flag in flags {
+            let run = run(&[args, &[*flag, path]].concat());
+            let expected = format!("openports: {flag} {shown}: ");
+            assert!(run.stderr.starts_with(&expected), "{}", run.stderr);
+            assert_eq!((run.code == Some(0), run.stderr.lines().count()), (false, 1));
+        }
+    }
 }
 
 #[test]

@@ -106,7 +106,7 @@ pub struct Batch {
 }
 
 /// The exit code if stdout, or the file that replaces it, could not be written (sysexits.h:
-/// EX_IOERR). For a file, `main` reports the error and exits with 1.
+/// EX_IOERR). `main` exits with 1 instead after a scan, and reports the error of a file.
 pub const EXIT_UNPRINTED: u8 = 74;
 /// The interval between two reports of progress: at most five per second.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);

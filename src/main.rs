@@ -3,8 +3,10 @@
 
 mod shell;
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -60,11 +62,7 @@ fn main() -> ExitCode {
             }
         }
         Ok(Invocation::Healthcheck(service)) => end(check(&service), EX_FAILED),
-        Ok(Invocation::Help(text) | Invocation::Version(text)) => {
-            // If the reader has closed the pipe, it needs no more output.
-            let _ = io::stdout().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(Invocation::Help(text) | Invocation::Version(text)) => end(print(&text), EXIT_UNPRINTED),
         Err(error) => end(Err(error.to_string()), EX_USAGE),
     }
 }
@@ -77,6 +75,16 @@ fn end(done: Result<u8, String>, failed: u8) -> ExitCode {
         failed
     });
     ExitCode::from(code)
+}
+
+/// Prints a text. `io::stdout` would report success if stdout is not open for writing.
+fn print(text: &str) -> Result<u8, String> {
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    match stdout.and_then(|mut stdout| stdout.write_all(text.as_bytes())) {
+        // If the reader has closed the pipe, it needs no more output.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(format!("stdout: {error}")),
+        _ => Ok(0),
+    }
 }
 
 fn check(service: &Listen) -> Result<u8, String> {

@@ -250,6 +250,34 @@ fn a_message_names_the_variable_that_the_value_comes_from() {
 }
 
 #[test]
+fn a_page_that_cannot_be_written_ends_with_74() {
+    for args in [
+        &["--help"][..],
+        &["scan", "--help"],
+        &["--version"],
+        &["completions", "bash"],
+        &["man"],
+        &["licenses"],
+    ] {
+        let full = File::options().write(true).open("/dev/full").expect("it is a device");
+        let read_only = File::open("/dev/null").expect("it is a device");
+        for (stdout, expected) in
+            [(full, "No space left on device"), (read_only, "Bad file descriptor")]
+        {
+            let output = openports(args).stdout(stdout).output().expect("the binary runs");
+            let run = decode(output);
+            assert_eq!((run.code, run.stderr.lines().count()), (Some(74), 1), "{args:?}");
+            let expected = format!("openports: stdout: {expected}");
+            assert!(run.stderr.starts_with(&expected), "{args:?}: {}", run.stderr);
+        }
+        let (reader, writer) = std::io::pipe().expect("a pipe can be created");
+        drop(reader);
+        let run = decode(openports(args).stdout(writer).output().expect("the binary runs"));
+        assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{args:?}");
+    }
+}
+
+#[test]
 fn a_path_in_a_message_is_quoted() {
     let path = "no/x\nHost: \x1b[31m\u{9b}";
     let shown = r#""no/x\nHost: \u{1b}[31m\u{9b}""#;

@@ -67,8 +67,7 @@ pub(crate) fn targets(
         if text.len() as u64 > most {
             return Err(failed(&format_args!("is longer than {most} bytes")));
         }
-        let addresses = flags.options.addresses;
-        earlier_total = resume::mark_finished(&mut list, flags.shard, addresses, &text)
+        earlier_total = resume::mark_finished(&mut list, flags.shard, &flags.options, &text)
             .map_err(|error| failed(&error))?;
     }
     let excluded = list.excluded_ranges().flat_map(|range| Cidr::covering(range.first, range.last));

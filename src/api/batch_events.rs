@@ -74,8 +74,10 @@ pub enum PastEvent {
     Finished {
         /// The target as the list or the command line spelled it.
         domain: String,
-        /// Whether the name has addresses that were not scanned.
-        has_others: bool,
+        /// The addresses that were scanned.
+        addresses: Vec<IpAddr>,
+        /// Whether all addresses of the name were to be scanned.
+        is_all: bool,
     },
     /// A target was begun.
     Started {
@@ -101,10 +103,11 @@ pub fn read_past_event(line: &[u8]) -> Option<PastEvent> {
             shards_total: event.get("shards_total").and_then(serde_json::Value::as_u64),
         },
         "end" if event.get("complete")?.as_bool()? => {
-            // With `results`, every address was scanned that can be scanned.
-            let has_others =
-                event.get("other_addresses").is_some() && event.get("results").is_none();
-            PastEvent::Finished { domain: text("domain")?, has_others }
+            let results = event.get("results").and_then(serde_json::Value::as_array);
+            let scanned = results.map_or(std::slice::from_ref(&event), Vec::as_slice);
+            let address = |of: &serde_json::Value| of.get("address")?.as_str()?.parse().ok();
+            let addresses = scanned.iter().filter_map(address).collect();
+            PastEvent::Finished { domain: text("domain")?, addresses, is_all: results.is_some() }
         }
         _ => PastEvent::Other,
     })

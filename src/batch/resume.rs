@@ -4,18 +4,21 @@
 //! as complete; a target that failed or was cut short is scanned again. The last line may be
 //! incomplete, because a run that is killed leaves such a line, and so may be the last line of each
 //! run to which another run was appended. The first event of that run follows it, in the same line
-//! or the next, and is never an `end`. Every other line must be an event. With `--all-addresses` a
-//! name is not finished if the earlier run left out some of its addresses. A file of a scan of
-//! another shard, or whose ports do not contain those of any target, is refused. `shell` calls this
-//! module, which opens no file.
+//! or the next, and is never an `end`. Every other line must be an event. A target is not finished
+//! if no address of the requested family was scanned, and with `--all-addresses` a name is not
+//! finished if the earlier run scanned only one of its addresses: the lookup of that run may have
+//! been of one family. A file of a scan of another shard, or whose ports do not contain those of
+//! any target, is refused. `shell` calls this module, which opens no file.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use super::list::TargetList;
 use super::shard::Shard;
 use crate::api::batch_events::{PastEvent, read_past_event};
+use crate::host::unbracketed;
 use crate::port_set::PortSet;
-use crate::scan::options::Addresses;
+use crate::scan::options::{Addresses, ScanOptions};
 
 /// Marks the finished targets of a list. Returns the number of ports of all targets in all shards
 /// of the earlier run, which must be that of the finished list, because a shard of another list has
@@ -26,7 +29,7 @@ use crate::scan::options::Addresses;
 pub fn mark_finished(
     list: &mut TargetList,
     shard: Shard,
-    addresses: Addresses,
+    options: &ScanOptions,
     text: &[u8],
 ) -> Result<Option<u64>, String> {
     let mut shards_total_seen = None;
@@ -55,8 +58,15 @@ pub fn mark_finished(
             return Err(no_event(number));
         }
         match event {
-            PastEvent::Finished { has_others: true, .. } if addresses == Addresses::All => {}
-            PastEvent::Finished { domain, .. } => list.finish_target(&domain),
+            PastEvent::Finished { domain, addresses, is_all } => {
+                let is_whole = match options.addresses {
+                    Addresses::First => true,
+                    Addresses::All => is_all || unbracketed(&domain).parse::<IpAddr>().is_ok(),
+                };
+                if is_whole && addresses.iter().any(|it| options.family.admits(*it)) {
+                    list.finish_target(&domain);
+                }
+            }
             PastEvent::Started { shard, .. } if shard != this_shard => {
                 let scanned =
                     shard.map_or("everything".to_owned(), |shard| format!("shard {shard}"));
@@ -94,15 +104,16 @@ const EVENT_KEY: &[u8] = br#"{"event":"#;
 mod tests {
     use super::*;
     use crate::batch::targets::Cursor;
+    use crate::host::Family;
 
     fn finished(text: &str) -> Result<Vec<String>, String> {
-        finished_of(Addresses::First, text)
+        finished_of(&ScanOptions::default(), text)
     }
 
-    fn finished_of(addresses: Addresses, text: &str) -> Result<Vec<String>, String> {
+    fn finished_of(options: &ScanOptions, text: &str) -> Result<Vec<String>, String> {
         let mut list = TargetList::new(PortSet::from_range(80, 80), PortSet::new());
         list.add_lines(b"a\nb\n10.0.0.0/30");
-        mark_finished(&mut list, Shard::WHOLE, addresses, text.as_bytes())?;
+        mark_finished(&mut list, Shard::WHOLE, options, text.as_bytes())?;
         let targets = list.finish()?;
         let mut cursor = Cursor::default();
         let all = std::iter::from_fn(|| targets.next(&mut cursor));
@@ -110,8 +121,9 @@ mod tests {
         Ok(finished.map(|target| targets.domain(target.id).into_owned()).collect())
     }
 
-    const A: &str = r#"{"event":"end","domain":"a","complete":true}"#;
-    const MEMBER: &str = r#"{"event":"end","domain":"10.0.0.2","complete":true}"#;
+    const A: &str = r#"{"event":"end","domain":"a","address":"192.0.2.7","complete":true}"#;
+    const MEMBER: &str =
+        r#"{"event":"end","domain":"10.0.0.2","address":"10.0.0.2","complete":true}"#;
     const CUT: &str = r#"{"event":"end","domain":"b","complete":false}"#;
     const FAILED: &str = r#"{"event":"failed","domain":"b"}"#;
 
@@ -127,7 +139,8 @@ mod tests {
                  {{\"event\":\"end\",\"domain\":\"name-{port}\",\"complete\":true}}\n"
             );
         }
-        let marked = mark_finished(&mut list, Shard::WHOLE, Addresses::First, text.as_bytes());
+        let marked =
+            mark_finished(&mut list, Shard::WHOLE, &ScanOptions::default(), text.as_bytes());
         assert_eq!(marked, Ok(None));
     }
 
@@ -136,7 +149,8 @@ mod tests {
         let mut list = TargetList::new(PortSet::from_range(80, 80), PortSet::from_range(22, 22));
         list.add_lines(b"a 22\nb");
         let text = r#"{"event":"start","domain":"b","ports":"443"}"#;
-        let marked = mark_finished(&mut list, Shard::WHOLE, Addresses::First, text.as_bytes());
+        let marked =
+            mark_finished(&mut list, Shard::WHOLE, &ScanOptions::default(), text.as_bytes());
         assert_eq!(marked, Err("line 1: the earlier scan was of other ports, 443".to_owned()));
     }
 
@@ -166,16 +180,27 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_finished_for_all_addresses_only_if_none_was_left_out() {
-        let part =
-            r#"{"event":"end","domain":"b","complete":true,"other_addresses":["192.0.2.8"]}"#;
-        let text = format!("{A}\n{part}\n");
-        assert_eq!(finished_of(Addresses::First, &text).unwrap(), ["a", "b"]);
-        assert_eq!(finished_of(Addresses::All, &text).unwrap(), ["a"]);
+    fn a_name_is_finished_only_if_the_earlier_run_scanned_what_this_one_requests() {
+        let check = |addresses: Addresses, family: Family, text: &str, expected: &[&str]| {
+            let options = ScanOptions { addresses, family, ..ScanOptions::default() };
+            assert_eq!(finished_of(&options, text).unwrap(), expected, "{options:?} {text}");
+        };
+        // The other addresses of the name are not known if the lookup was of one family.
+        let first = format!("{A}\n{MEMBER}\n");
+        let all = r#"{"event":"end","domain":"b","address":"192.0.2.8","complete":true,"results":[
+            {"address":"192.0.2.8"},{"address":"2001:db8::8"}],"other_addresses":["192.0.2.9"]}"#;
+        let all = all.replace("\n            ", "");
+        for family in [Family::Any, Family::V4] {
+            check(Addresses::First, family, &first, &["a", "10.0.0.2"]);
+            check(Addresses::All, family, &first, &["10.0.0.2"]);
+        }
+        check(Addresses::First, Family::V6, &first, &[]);
         // A name with more addresses than can be scanned is not scanned again.
-        let all = part.replace("true,", r#"true,"results":[],"#);
-        let text = format!("{A}\n{all}\n");
-        assert_eq!(finished_of(Addresses::All, &text).unwrap(), ["a", "b"]);
+        for family in [Family::Any, Family::V4, Family::V6] {
+            check(Addresses::First, family, &all, &["b"]);
+            check(Addresses::All, family, &all, &["b"]);
+        }
+        check(Addresses::All, Family::V6, &all.replace("2001:db8::8", "192.0.2.7"), &[]);
     }
 
     #[test]
@@ -184,7 +209,7 @@ mod tests {
             let mut list = TargetList::new(PortSet::from_range(80, 80), PortSet::new());
             list.add_lines(b"a\nb");
             let shard = Shard::parse(shard).unwrap();
-            let result = mark_finished(&mut list, shard, Addresses::First, text.as_bytes());
+            let result = mark_finished(&mut list, shard, &ScanOptions::default(), text.as_bytes());
             assert_eq!(result.is_ok(), is_fit, "{shard} {text}: {result:?}");
         };
         let first = r#"{"event":"start","domain":"a","shard":"1/2","shards_total":4}"#;

@@ -318,6 +318,31 @@ fn resume_skips_the_targets_that_an_earlier_run_has_finished() {
 }
 
 #[test]
+fn a_name_is_scanned_again_if_the_earlier_run_did_not_scan_the_requested_addresses() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return skip("this test needs IPv6 on loopback");
+    }
+    let scratch = Scratch::new("resume-family");
+    let hosts = scratch.file("hosts", "127.0.0.1 both.test\n::1 both.test\n");
+    let scan = |flags: &[&str]| {
+        run(&[&["scan", "both.test", "9", "--ndjson", "--hosts", &hosts], flags].concat())
+    };
+    let v4 = scratch.file("v4", scan(&["-4"]).stdout);
+    let all = scratch.file("all", scan(&["--all-addresses"]).stdout);
+    let check = |earlier: &str, flags: &[&str], is_finished: bool| {
+        let run = scan(&[&["--resume", earlier], flags].concat());
+        assert_eq!(run.code, Some(0), "{flags:?}: {}", run.stderr);
+        assert_eq!(run.stdout.is_empty(), is_finished, "{earlier} {flags:?}: {}", run.stdout);
+    };
+    check(&v4, &["-4"], true);
+    check(&v4, &[], true);
+    check(&v4, &["-6"], false);
+    check(&v4, &["--all-addresses"], false);
+    check(&all, &["--all-addresses"], true);
+    check(&all, &["-6"], true);
+}
+
+#[test]
 fn a_shard_of_another_list_is_not_resumed() {
     let scratch = Scratch::new("resume-shard");
     let half = ["9-12", "--shard", "1/2"];

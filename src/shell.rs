@@ -200,7 +200,6 @@ pub(crate) fn options(
             started,
             args: format!("openports {}", args.join(" ")),
             technique: flags.options.technique,
-            ..RunInfo::default()
         },
     }
 }

@@ -368,7 +368,7 @@ impl NameList {
         self.items.is_empty()
     }
 
-    fn kinds(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(super) fn kinds(&self) -> impl Iterator<Item = u32> + '_ {
         self.items.iter().map(|(_, ports)| *ports)
     }
 

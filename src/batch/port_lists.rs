@@ -109,9 +109,13 @@ impl PortLists {
         })
     }
 
-    /// The ports of all sets, after the exclusion.
-    pub fn all(&self) -> PortSet {
-        PortSet::from_ranges(self.lists.iter().flat_map(PortList::left))
+    /// The ports of the sets with these numbers, after the exclusion. Some sets belong to no
+    /// target: the common one if each target has ports of its own, and the parts of a union.
+    pub(super) fn all(&self, numbers: impl Iterator<Item = u32>) -> PortSet {
+        let mut is_used = vec![false; self.lists.len()];
+        numbers.for_each(|number| is_used[number as usize] = true);
+        let used = self.lists.iter().zip(is_used).filter(|(_, is_used)| *is_used);
+        PortSet::from_ranges(used.flat_map(|(list, _)| list.left()))
     }
 }
 

@@ -130,8 +130,6 @@ pub struct RunInfo {
     pub started: Duration,
     /// The command line.
     pub args: String,
-    /// The ports of all targets.
-    pub ports: PortSet,
     /// The technique of the probes.
     pub technique: Technique,
 }
@@ -168,14 +166,16 @@ impl Printer {
             is_several: options.targets.len() > 1,
             shard: (options.shard != Shard::WHOLE).then(|| options.shard.to_string()),
             shards_total: options.targets.ports_len(),
-            run: RunInfo { ports: options.targets.all_ports(), ..options.run.clone() },
+            run: options.run.clone(),
             out: Vec::new(),
             printed: 0,
             starts: BTreeMap::new(),
         };
         match printer.format {
             Format::Csv => printer.out.extend_from_slice(CSV_HEAD.as_bytes()),
-            Format::Xml => xml::write_head(&mut printer.out, &printer.run),
+            Format::Xml => {
+                xml::write_head(&mut printer.out, &printer.run, &options.targets.all_ports());
+            }
             Format::Greppable => greppable::write_head(&mut printer.out, &printer.run),
             Format::Table | Format::Json | Format::Ndjson | Format::Text | Format::HostPort => {}
         }

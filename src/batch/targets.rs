@@ -192,7 +192,9 @@ impl Targets {
 
     /// The ports that are scanned for at least one target.
     pub fn all_ports(&self) -> PortSet {
-        self.ports.all()
+        let v4 = self.v4.iter().map(|it| it.ports);
+        let v6 = self.v6.iter().map(|it| it.ports);
+        self.ports.all(self.names.kinds().chain(v4).chain(v6))
     }
 
     /// The messages about faulty targets, or about the lack of targets.

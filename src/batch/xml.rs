@@ -15,13 +15,13 @@ use crate::port_set::PortSet;
 use crate::scan::ledger::Counts;
 use crate::scan::summary::Summary;
 
-/// Everything before the first host.
-pub fn write_head(out: &mut Vec<u8>, run: &RunInfo) {
+/// Everything before the first host. `ports` are those that are scanned for at least one target.
+pub fn write_head(out: &mut Vec<u8>, run: &RunInfo, ports: &PortSet) {
     let started = run.started.as_secs();
     let startstr = date(run.started);
     let (version, args) = (env!("CARGO_PKG_VERSION"), escape(&run.args));
     let kind = run.technique.label();
-    let (count, services) = (run.ports.len(), run.ports.display_ranges());
+    let (count, services) = (ports.len(), ports.display_ranges());
     let text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE nmaprun>\n\
          <nmaprun scanner=\"nmap\" args=\"{args}\" start=\"{started}\" startstr=\"{startstr}\" \

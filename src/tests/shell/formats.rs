@@ -136,6 +136,26 @@ fn xml_is_valid_against_the_dtd_of_nmap() {
 }
 
 #[test]
+fn xml_states_the_ports_that_are_scanned() {
+    let scratch = Scratch::new("scaninfo");
+    let list = scratch.file("list", "127.0.7.1 9\n127.0.7.1 11\n127.0.7.2 10-12,20\n");
+    let check = |args: &[&str], expected: &str| {
+        let text = run(&[&["scan", "--format", "xml"], args].concat()).stdout;
+        let (_, after) = text.split_once(" protocol=\"tcp\" ").expect("there is a scaninfo");
+        assert_eq!(after.lines().next(), Some(&*format!("{expected}/>")), "{args:?}");
+    };
+    check(&["127.0.7.1", "8-10"], r#"numservices="3" services="8-10""#);
+    check(&["127.0.7.1:9"], r#"numservices="1" services="9""#);
+    check(&["127.0.7.1:9", "127.0.7.2", "20"], r#"numservices="2" services="9,20""#);
+    check(&["--targets", &list], r#"numservices="5" services="9-12,20""#);
+    check(&["--targets", &list, "--exclude", "10"], r#"numservices="4" services="9,11-12,20""#);
+    check(
+        &["--targets", &list, "--exclude-targets", "127.0.7.2"],
+        r#"numservices="2" services="9,11""#,
+    );
+}
+
+#[test]
 fn a_port_belongs_to_its_own_address_when_all_addresses_of_a_name_are_scanned() {
     let (_listener, port) = listener([127, 0, 6, 1]);
     let scratch = Scratch::new("addresses");

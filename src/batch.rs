@@ -357,11 +357,11 @@ impl Batch {
         if let Some(text) = self.failed_members.text() {
             self.stderr.write_line(&text);
         }
-        if self.printer.hides_gaps() && self.options.targets.len() > 1 {
-            self.stderr.write_cut_short(&self.outcomes);
-        }
         if self.state != BatchState::Silenced {
             self.clear_progress();
+            if self.printer.hides_gaps() && self.options.targets.len() > 1 {
+                self.stderr.write_targets_with_gaps(&self.outcomes);
+            }
             if !self.has_failed && self.outcomes.scanned() == 0 {
                 self.stderr.write_nothing_scanned(self.progress.total);
             }

@@ -81,6 +81,8 @@ pub struct Outcomes {
     pub without_open: u64,
     /// Targets of both kinds whose scan was not completed.
     pub cut_short: u64,
+    /// Targets of both kinds with an unreachable port.
+    pub unreachable: u64,
     /// Addresses that were scanned. A target has several with `--all-addresses`.
     pub hosts: u64,
     /// Targets of which no port could be scanned.
@@ -93,6 +95,7 @@ impl Outcomes {
     /// Counts a target that was scanned.
     pub const fn count_scanned(&mut self, summary: &Summary) {
         self.cut_short += !summary.complete as u64;
+        self.unreachable += (summary.counts.unreachable > 0) as u64;
         self.hosts += match summary.results {
             Some(results) => results.len() as u64,
             None => 1,
@@ -360,18 +363,21 @@ impl Printer {
         let scanned = outcomes.scanned();
         match self.format {
             Format::Table if self.is_several => {
-                let Outcomes { with_open, without_open, cut_short, failed, .. } = *outcomes;
+                let Outcomes { with_open, without_open, .. } = *outcomes;
                 let time = table::Elapsed(elapsed);
                 let plural = if scanned == 1 { "" } else { "s" };
                 self.print(format_args!(
                     "{scanned} target{plural} {time}: {with_open} with open ports, \
                      {without_open} without"
                 ));
-                if cut_short > 0 {
-                    self.print(format_args!("; {cut_short} not scanned whole"));
-                }
-                if failed > 0 {
-                    self.print(format_args!("; {failed} could not be scanned"));
+                for (count, text) in [
+                    (outcomes.unreachable, "with unreachable ports"),
+                    (outcomes.cut_short, "not scanned whole"),
+                    (outcomes.failed, "could not be scanned"),
+                ] {
+                    if count > 0 {
+                        self.print(format_args!("; {count} {text}"));
+                    }
                 }
                 self.print(format_args!("\n"));
             }

@@ -70,11 +70,16 @@ impl Stderr {
         }
     }
 
-    /// Reports the number of targets whose scan was not completed, if there are any.
-    pub(super) fn write_cut_short(&mut self, outcomes: &Outcomes) {
-        let (cut_short, scanned) = (outcomes.cut_short, outcomes.scanned());
-        if cut_short > 0 {
-            self.write_line(&format!("{cut_short} of {scanned} targets were not scanned whole"));
+    /// Reports the number of targets with such ports, if there are any.
+    pub(super) fn write_targets_with_gaps(&mut self, outcomes: &Outcomes) {
+        let Outcomes { cut_short, unreachable, .. } = *outcomes;
+        let scanned = outcomes.scanned();
+        for (count, what) in
+            [(cut_short, "were not scanned whole"), (unreachable, "have unreachable ports")]
+        {
+            if count > 0 {
+                self.write_line(&format!("{count} of {scanned} targets {what}"));
+            }
         }
     }
 

@@ -184,6 +184,37 @@ fn a_failed_target_is_reported_in_every_form() {
 }
 
 #[test]
+fn targets_with_unreachable_ports_are_counted_where_the_format_does_not_show_them() {
+    let filtered = Counts { filtered: 10, ..Counts::default() };
+    let unreachable = Counts { unreachable: 10, ..Counts::default() };
+    let partly = Counts { closed: 8, unreachable: 1, untested: 1, ..Counts::default() };
+    let check = |format: Format, all: &[Counts], expected: &[&str]| {
+        let mut batch = batch(&names(all.len()), |options| options.format = format);
+        for counts in all {
+            let place = begin(&mut batch);
+            end(&mut batch, place, *counts);
+        }
+        assert_eq!(messages(&mut batch), expected, "{format:?} {all:?}");
+        printed(&mut batch)
+    };
+    let all = [WHOLE, filtered, unreachable, partly];
+    let expected = [
+        "openports: 1 of 4 targets were not scanned whole",
+        "openports: 2 of 4 targets have unreachable ports",
+    ];
+    for format in [Format::Text, Format::HostPort, Format::Csv, Format::Greppable] {
+        check(format, &all, &expected);
+        check(format, &[WHOLE, filtered], &[]);
+        check(format, &[unreachable], &["openports: name-0: unreachable: 10 of 10 ports"]);
+    }
+    let table = check(Format::Table, &all, &[]);
+    let total = ": 1 with open ports, 3 without; 2 with unreachable ports; 1 not scanned whole\n";
+    assert!(table.ends_with(total), "{table}");
+    let table = check(Format::Table, &[WHOLE, filtered], &[]);
+    assert!(table.ends_with(": 1 with open ports, 1 without\n"), "{table}");
+}
+
+#[test]
 fn one_target_streams_the_events_of_the_service_and_several_name_the_target() {
     let check_of = |addresses: Addresses, list: &str, expected: &str| {
         let mut batch = batch(list, |options| {

@@ -269,17 +269,22 @@ impl Batch {
         self.check_invariants();
     }
 
-    /// No port of a target could be scanned.
-    pub fn handle_failed(&mut self, place: usize, problem: &Problem) {
+    /// No port of a target could be scanned, because its address is `denied` or was not found. An
+    /// address that the user has excluded is no failure.
+    pub fn handle_failed(&mut self, place: usize, problem: &Problem, denied: Option<IpAddr>) {
         let Some(id) = self.running.get(&place).map(|running| running.id) else { return };
         self.count_done(place);
         if self.state == BatchState::Silenced {
             return;
         }
-        self.has_failed = true;
-        self.outcomes.failed += 1;
         let domain = self.options.targets.domain(id);
-        self.printer.print_failure(&domain, problem);
+        if denied.is_some_and(|address| self.options.targets.excludes(address)) {
+            self.outcomes.excluded += 1;
+        } else {
+            self.has_failed = true;
+            self.outcomes.failed += 1;
+            self.printer.print_failure(&domain, problem);
+        }
         let text = format!("{domain}: {}", problem.detail());
         match id {
             TargetId::Name(_) | TargetId::Address(_) => self.stderr.write_line(&text),
@@ -363,7 +368,11 @@ impl Batch {
                 self.stderr.write_targets_with_gaps(&self.outcomes);
             }
             if !self.has_failed && self.outcomes.scanned() == 0 {
-                self.stderr.write_nothing_scanned(self.progress.total);
+                match self.outcomes.excluded {
+                    0 => self.stderr.write_nothing_scanned(self.progress.total),
+                    // As if the exclusions had left no target in the list.
+                    excluded => self.has_failed = excluded == self.options.targets.len(),
+                }
             }
             let outcomes = Outcomes { is_incomplete: self.has_failed, ..self.outcomes };
             self.printer.print_conclusion(self.elapsed(now), &outcomes);

@@ -174,7 +174,7 @@ impl Policy {
 }
 
 /// The address in canonical form (v4-mapped as IPv4), then every IPv4 address to which it may lead.
-fn readings(address: IpAddr) -> Vec<IpAddr> {
+pub(crate) fn readings(address: IpAddr) -> Vec<IpAddr> {
     let canonical = address.to_canonical();
     let mut readings = vec![canonical];
     match canonical {

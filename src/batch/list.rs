@@ -286,6 +286,8 @@ impl TargetList {
                 v4: self.finished.v4,
                 v6: self.finished.v6,
             },
+            excluded_v4: self.excluded.v4,
+            excluded_v6: self.excluded.v6,
             len: len as u64,
             ports_len: ports_len as u64,
             faults: self.faults,

@@ -87,6 +87,8 @@ pub struct Outcomes {
     pub hosts: u64,
     /// Targets of which no port could be scanned.
     pub failed: u64,
+    /// Targets that were not scanned because the user has excluded their addresses.
+    pub excluded: u64,
     /// Whether any requested port was not scanned, or not scanned completely.
     pub is_incomplete: bool,
 }

@@ -20,6 +20,7 @@ use super::list::NameList;
 use super::port_lists::{PortLists, TargetPorts};
 use super::segments::{AddressSegment, contains};
 use crate::host::Host;
+use crate::policy::readings;
 use crate::port_set::PortSet;
 
 /// Targets without duplicates and exclusions.
@@ -30,6 +31,8 @@ pub struct Targets {
     pub(super) v6: Vec<AddressSegment<u128>>,
     pub(super) ports: PortLists,
     pub(super) finished: Finished,
+    pub(super) excluded_v4: Vec<AddressSegment<u32>>,
+    pub(super) excluded_v6: Vec<AddressSegment<u128>>,
     pub(super) len: u64,
     pub(super) ports_len: u64,
     pub(super) faults: Vec<String>,
@@ -195,6 +198,14 @@ impl Targets {
         let v4 = self.v4.iter().map(|it| it.ports);
         let v6 = self.v6.iter().map(|it| it.ports);
         self.ports.all(self.names.kinds().chain(v4).chain(v6))
+    }
+
+    /// Whether `--exclude-targets` excludes an address, in one of the readings of the policy.
+    pub fn excludes(&self, address: IpAddr) -> bool {
+        readings(address).into_iter().any(|reading| match reading {
+            IpAddr::V4(v4) => contains(&self.excluded_v4, v4.to_bits()),
+            IpAddr::V6(v6) => contains(&self.excluded_v6, v6.to_bits()),
+        })
     }
 
     /// The messages about faulty targets, or about the lack of targets.

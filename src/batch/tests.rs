@@ -153,7 +153,7 @@ fn the_exit_code_reports_whether_everything_was_scanned() {
     check(|batch| batch.handle_print_failed(PrintFailure::Broken), EXIT_UNPRINTED);
     let mut failed = batch("a", |_| {});
     failed.poll_target(Instant::now());
-    failed.handle_failed(0, &problem());
+    failed.handle_failed(0, &problem(), None);
     failed.conclude(Instant::now());
     printed(&mut failed);
     assert_eq!((failed.is_done(), failed.exit_code()), (true, 1));
@@ -173,7 +173,7 @@ fn a_failed_target_is_reported_in_every_form() {
     let check = |format: Format, expected: &str| {
         let mut batch = batch("nope.example", |options| options.format = format);
         batch.poll_target(Instant::now());
-        batch.handle_failed(0, &Problem::new(Cause::UnknownHost, "No such name."));
+        batch.handle_failed(0, &Problem::new(Cause::UnknownHost, "No such name."), None);
         assert_eq!(messages(&mut batch), ["openports: nope.example: No such name."]);
         let text = printed(&mut batch);
         assert!(text.starts_with(expected) && text.is_empty() == expected.is_empty(), "{text}");

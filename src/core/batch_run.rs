@@ -78,8 +78,11 @@ impl BatchRun {
             }
             // The name of the target was not resolved before the end.
             JobEvent::Failed(JobFailure::ShuttingDown) => batch.handle_dropped(place),
-            JobEvent::Failed(failure @ (JobFailure::Lookup(_) | JobFailure::Denied(..))) => {
-                batch.handle_failed(place, &failure_problem(failure));
+            JobEvent::Failed(failure @ JobFailure::Denied(address, _)) => {
+                batch.handle_failed(place, &failure_problem(failure), Some(*address));
+            }
+            JobEvent::Failed(failure @ JobFailure::Lookup(_)) => {
+                batch.handle_failed(place, &failure_problem(failure), None);
             }
         }
         batch.conclude(now);

@@ -256,6 +256,33 @@ fn a_name_that_resolves_to_an_excluded_address_is_not_scanned() {
 }
 
 #[test]
+fn an_excluded_name_is_reported_and_is_no_failure_unless_it_is_the_only_target() {
+    let scratch = Scratch::new("excluded-name");
+    let hosts = scratch.file("hosts", "127.0.9.1 one.test\n64:ff9b::7f00:901 two.test\n");
+    let check = |args: &[&str], code: i32, names: &[&str], answers: usize| {
+        let run = run(&[&["scan", "--json", "--hosts", &hosts, "-p9"], args].concat());
+        assert_eq!(run.code, Some(code), "{args:?}: {}", run.stderr);
+        let reported: Vec<&str> =
+            run.stderr.lines().filter_map(|line| line.split(": ").nth(1)).collect();
+        assert_eq!(reported, names, "{}", run.stderr);
+        assert!(run.stderr.lines().all(|line| line.contains("excludes that address")));
+        assert_eq!(lines(&run.stdout).len(), answers, "{args:?}: {}", run.stdout);
+    };
+    let exclude = ["--exclude-targets", "127.0.9.0/24"];
+    check(&["one.test", "127.0.0.1", exclude[0], exclude[1]], 0, &["one.test"], 1);
+    check(&["two.test", "127.0.0.1", exclude[0], exclude[1]], 0, &["two.test"], 1);
+    check(&["one.test", exclude[0], exclude[1]], 1, &["one.test"], 0);
+    // An address that is denied by the policy is a failure, which JSON contains.
+    check(&["one.test", "127.0.0.1", "--deny", "127.0.9.0/24"], 1, &["one.test"], 2);
+    let both = ["--deny", "127.0.9.0/24", exclude[0], "127.0.9.9"];
+    check(&[&["one.test", "127.0.0.1"], &both[..]].concat(), 1, &["one.test"], 2);
+    let earlier = ["scan", "--ndjson", "127.0.0.1", "-p9"];
+    let earlier = scratch.file("earlier", run(&earlier).stdout);
+    let resumed = ["one.test", "127.0.0.1", "--resume", &earlier, exclude[0], exclude[1]];
+    check(&resumed, 0, &["one.test"], 0);
+}
+
+#[test]
 fn a_scan_of_a_large_network_starts_immediately_and_needs_little_memory() {
     let args = ["scan", "--ndjson", "127.0.0.0/8", "9", "--shard", "1/1000"];
     let mut child = openports(&args)

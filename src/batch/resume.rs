@@ -39,6 +39,8 @@ pub fn mark_finished(
     let mut cut_off = None;
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
         let number = index + 1;
+        // Each of several files in one may begin with a byte order mark.
+        let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         let event = match read_past_event(line) {
             None if line.is_empty() => continue,
             None => {
@@ -164,6 +166,9 @@ mod tests {
         check(&format!("{A}\n{}", &MEMBER[..20]), &["a"]);
         check(&format!("{A}\n{MEMBER}"), &["a", "10.0.0.2"]);
         check(&A[..12], &[]);
+        check(&format!("\u{feff}{A}\n\u{feff}{MEMBER}\r\n"), &["a", "10.0.0.2"]);
+        check(&format!("\u{feff}{}", &A[..12]), &[]);
+        check("\u{feff}", &[]);
         let start = r#"{"event":"start","domain":"b","ports":"80"}"#;
         for len in 1..=A.len() {
             let cut = &A[..len];

@@ -54,6 +54,8 @@ pub struct TargetList {
     finished_names: Vec<Box<str>>,
     finished: AddressSegments,
     lines: usize,
+    /// Whether a line was UTF-16, which is reported once.
+    has_utf16: bool,
     /// The messages about the first faulty targets, each with the target or the line number.
     faults: Vec<String>,
     faults_more: usize,
@@ -78,6 +80,7 @@ impl TargetList {
             finished_names: Vec::new(),
             finished: AddressSegments::default(),
             lines: 0,
+            has_utf16: false,
             faults: Vec::new(),
             faults_more: 0,
             masked: None,
@@ -140,7 +143,7 @@ impl TargetList {
     }
 
     fn read_line(&mut self, line: &[u8]) -> Result<(), String> {
-        let Some(entry) = entry(line, self.lines)? else { return Ok(()) };
+        let Some(entry) = self.entry(line)? else { return Ok(()) };
         let mut words = entry.split_ascii_whitespace();
         let Some(text) = words.next() else { return Ok(()) };
         let spec = Spec::parse_among(text, &self.interfaces).map_err(|error| {
@@ -166,6 +169,31 @@ impl TargetList {
         }
         let ports = self.ports.intern(&ports);
         self.push(text, &spec, ports)
+    }
+
+    /// The part of the current line before its comment; `None` if it is empty.
+    fn entry<'a>(&mut self, line: &'a [u8]) -> Result<Option<&'a str>, String> {
+        let line = match line.strip_prefix(b"\xef\xbb\xbf") {
+            // A byte order mark (Unicode 16.0 section 23.8) precedes a text and does not belong to
+            // it.
+            Some(rest) if self.lines == 1 => rest,
+            Some(_) | None => line,
+        };
+        let entry = line.split(|byte| *byte == b'#').next().unwrap_or_default();
+        // ASCII text in UTF-16 has a NUL at every second byte.
+        let is_wide =
+            |at| entry.len() > at && entry.iter().skip(at).step_by(2).all(|byte| *byte == 0);
+        let has_mark = entry.starts_with(b"\xff\xfe") || entry.starts_with(b"\xfe\xff");
+        if has_mark || is_wide(0) || is_wide(1) {
+            return match std::mem::replace(&mut self.has_utf16, true) {
+                true => Ok(None),
+                false => Err("the list is UTF-16: write it as UTF-8".to_owned()),
+            };
+        }
+        match std::str::from_utf8(entry) {
+            Ok(text) => Ok((!text.trim_ascii().is_empty()).then_some(text)),
+            Err(_) => Err("the line is not UTF-8".to_owned()),
+        }
     }
 
     /// Adds a target with the set of ports numbered `ports`; `None` if the exclusion left no port.
@@ -303,26 +331,6 @@ impl TargetList {
             0 => note,
             more => format!("{note}; and {more} more like it"),
         })
-    }
-}
-
-/// The part of a line before its comment; `None` if it is empty.
-fn entry(line: &[u8], number: usize) -> Result<Option<&str>, String> {
-    let line = match line.strip_prefix(b"\xef\xbb\xbf") {
-        // A byte order mark (Unicode 16.0 section 23.8) precedes a text and does not belong to it.
-        Some(rest) if number == 1 => rest,
-        Some(_) | None => line,
-    };
-    let entry = line.split(|byte| *byte == b'#').next().unwrap_or_default();
-    // ASCII text in UTF-16 has a NUL at every second byte.
-    let is_wide = |at| entry.len() > at && entry.iter().skip(at).step_by(2).all(|byte| *byte == 0);
-    let has_mark = entry.starts_with(b"\xff\xfe") || entry.starts_with(b"\xfe\xff");
-    if has_mark || is_wide(0) || is_wide(1) {
-        return Err("the list is UTF-16: write it as UTF-8".to_owned());
-    }
-    match std::str::from_utf8(entry) {
-        Ok(text) => Ok((!text.trim_ascii().is_empty()).then_some(text)),
-        Err(_) => Err("the line is not UTF-8".to_owned()),
     }
 }
 

@@ -107,8 +107,8 @@ impl Job {
         address::sort(&mut chosen);
         match self.request.options.addresses {
             Addresses::First => {
-                let others = chosen.drain(1..).map(|other| other.address);
-                self.other_addresses.splice(..0, others);
+                let others = chosen.split_off(1).into_iter().map(|other| other.address);
+                self.other_addresses = others.chain(self.other_addresses.drain(..)).collect();
             }
             Addresses::All => {}
         }

@@ -108,14 +108,30 @@ pub enum AddressLike {
     Network,
     /// `192.0.2.1-254`, `192.0.2.1-192.0.3.9`, `192.0.1-2.1`, `2001:db8::1-9`.
     Range,
-    /// `10.0.0.x`, `10.0.0.*`, `10.0.0.1a`, `10.0.0.0_24`: no name of a host on the Internet.
+    /// `10.0.0.x`, `10.x`, `10.0.0.1a`, `10.0.0.0_24`, `10.0.0.1-10.0.0.x`: no name of a host on
+    /// the Internet.
     Malformed,
 }
 
 /// Whether a text looks like a network, a range or a mistyped address. Such a text is never a name
-/// and never looked up, because a search list with a wildcard would resolve it to another host.
-/// A text like `10.0.0.1-host` or `192.0.2.1-static.example` is a name: the part after the hyphen
-/// has a letter that occurs in no address. The text has no port.
+/// and never looked up, because a search list with a wildcard would resolve it to another host. The
+/// text has no port.
+///
+/// A text with dots is numeric if every label but the last consists of digits, hyphens, underscores
+/// and wildcards (`x`, `*`), and the first begins with a digit. Its last label then decides:
+///
+/// - digits and hyphens end a range, if there is a hyphen anywhere (`10.0-3.0.1`);
+/// - one character is a wildcard (`10.x`, `10.0.0.y`), because no top-level domain is that short;
+/// - a digit or a wildcard, followed by no letter that occurs in names alone, ends a mistyped
+///   address or range (`10.0.0.1-10.0.0.2a`, `10.0.0.x-5`), because only the `xn--` form of a
+///   top-level domain has digits;
+/// - any label ends a range that has an address on its left and three numbers on its right
+///   (`10.0.0.1-10.0.0.foo`);
+/// - behind three labels or more, it is a mistyped octet if it begins with a digit (`10.0.0.1st`),
+///   unless a word follows a hyphen (`10.0.0.1-host`), and if it has a digit and is as short as an
+///   octet (`10.0.0.l0`).
+///
+/// All other texts are names: `10.example`, `10.0.0.1-2.example`, `10-0-0-1.local`, `10.0.0.web1`.
 pub fn address_like(text: &str) -> Option<AddressLike> {
     if let Some((_, prefix)) = text.split_once('/') {
         // The prefix is a number, or a mask in dotted form.
@@ -127,26 +143,36 @@ pub fn address_like(text: &str) -> Option<AddressLike> {
         let bare = hyphen?.0.trim_start_matches('[').trim_end_matches(']');
         return bare.parse::<Ipv6Addr>().is_ok().then_some(AddressLike::Range);
     }
-    let labels: Vec<&str> = text.strip_suffix('.').unwrap_or(text).splitn(5, '.').collect();
-    let last = text.strip_suffix('.').unwrap_or(text).rsplit('.').next().unwrap_or_default();
-    // The last label of a name is not a number, and does not consist of digits and hyphens.
-    let is_range = hyphen.is_some()
-        && labels.len() > 1
-        && last.bytes().any(|byte| byte.is_ascii_digit())
-        && last.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-    if is_range {
+    let bare = text.strip_suffix('.').unwrap_or(text);
+    let (front, last) = bare.rsplit_once('.')?;
+    let is_digit = |c: char| c.is_ascii_digit();
+    if hyphen.is_some() && last.contains(is_digit) && last.chars().all(|c| is_digit(c) || c == '-')
+    {
         return Some(AddressLike::Range);
     }
-    let [first, second, third, fourth] = labels[..] else { return None };
-    let is_wildcard = |text: &str| ["x", "X", "*"].contains(&text);
-    let is_octet = |text: &str| is_number(text) || is_wildcard(text);
-    let is_malformed = is_number(first)
-        && is_octet(second)
-        && is_octet(third)
-        && (is_wildcard(fourth) || fourth.starts_with(|c: char| c.is_ascii_digit()))
+    let is_numeric = front.starts_with(is_digit)
+        && front.chars().all(|c| is_digit(c) || ".-_xX*".contains(c))
         // `parse` reads a number, and refuses one that is no octet.
-        && !is_number(fourth)
-        && !fourth.split_once('-').is_some_and(|(_, rest)| rest.contains(is_letter_of_names));
+        && !is_number(last);
+    let has_word = |text: &str| text.contains(is_letter_of_names);
+    let has_start = last.starts_with(|c| is_digit(c) || "xX*".contains(c));
+    let is_range = || {
+        let ends = front.split_once('-');
+        ends.is_some_and(|(first, rest)| {
+            first.parse::<Ipv4Addr>().is_ok() && rest.split('.').count() == 3
+        })
+    };
+    let is_octet = || {
+        let tail = last.split_once('-').map_or("", |(_, tail)| tail);
+        (last.starts_with(is_digit) && !has_word(tail))
+            || (last.contains(is_digit) && last.len() <= 3)
+    };
+    let is_malformed = is_numeric
+        && (last.len() == 1
+            // `xxx` is a top-level domain.
+            || (has_start && !has_word(last) && last.contains(|c: char| !c.is_ascii_alphabetic()))
+            || is_range()
+            || (front.split('.').count() >= 3 && is_octet()));
     is_malformed.then_some(AddressLike::Malformed)
 }
 
@@ -505,11 +531,30 @@ mod tests {
             "10.0.0.1-2.example",
             "10.0.0.1-host",
             "10.0.0.1-5.pool.example",
-            "10.0.0.1-254.x",
             "1.2.3.4x.example",
             "10.0.0.host",
+            "10.0.0.web1",
             "x.x.x.x",
-            "10.0.x",
+            "3com.com",
+            "1password.com",
+            "10.example.com",
+            "69.xxx",
+            "1e100.net",
+            "10-0-0-1.example.com",
+            "ip-10-0-0-1",
+            "ip-10-0-0-1.ec2.internal",
+            "192-168-1-1.local",
+            "10.in-addr.arpa",
+            "4.3.2.1.e164.arpa",
+            "4.a.b.c.example",
+            "0x7f.example",
+            "2.pool.ntp.org",
+            "99-bottles",
+            "10.1st",
+            "10.0.0.1.nip.io",
+            "10-0-0-1.nip.io",
+            "1.2.3.xn--90ae",
+            "1.xn--90ae.",
         ] {
             assert_eq!(address_like(name), None, "{name}");
             assert_eq!(Host::parse(name), Ok(Host::Name(name.into())), "{name}");
@@ -528,6 +573,28 @@ mod tests {
             "10.0.0.1-2a",
             "10.0.0.1a-2",
             "10.0.0.1-2_5",
+            "10.0.0.1-254.x",
+            "10.0.0.1st",
+            "10.9.0.1-10.9.0.x",
+            "10.9.0.1-10.9.0.2a",
+            "10.9.0.1-10.9.0.5x",
+            "10.9.0.1-10.9.0.l0",
+            "10.9.0.1-10.9.0.end",
+            "10.9.0.1-10.9.0.254-x",
+            "10.9.0.0-10.9.255.255x",
+            "10.9.0.1_10.9.0.5x",
+            "10.9.0.x-5",
+            "10.9.0.x-x",
+            "10.9.0.1o",
+            "10.9.0.l",
+            "10.9.0-1.x",
+            "10-12.9.0.x",
+            "10.9.x.y",
+            "192.168.x",
+            "192.168.5x",
+            "192.168.x.",
+            "10.x",
+            "10.2a",
         ] {
             assert_eq!(address_like(text), Some(AddressLike::Malformed), "{text}");
             assert_eq!(Host::parse(text), Err(HostError::Number), "{text}");

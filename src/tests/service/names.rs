@@ -445,7 +445,19 @@ fn a_network_or_a_range_is_never_resolved_as_a_name() {
     isolated(|| {
         let server = NameServer::start("127.0.0.53", |query| query.answer(LOOPBACK));
         let setup = Setup::new("nameserver 127.0.0.53\nsearch wild.example\n", "");
-        for domain in ["127.0.0.1-3", "10.0.0.0/24", "10.0.0.1-10.0.1.9", "10.0.0/8", "::/0"] {
+        for domain in [
+            "127.0.0.1-3",
+            "10.0.0.0/24",
+            "10.0.0.1-10.0.1.9",
+            "10.0.0/8",
+            "::/0",
+            "10.9.0.1-10.9.0.x",
+            "10.9.0.1-10.9.0.l0",
+            "10.9.0.0-10.9.255.255x",
+            "10.9.0.x-5",
+            "10.9.x.y",
+            "192.168.x",
+        ] {
             setup.check_problem(domain, 400, "INVALID_REQUEST");
         }
         setup.check_loopback("a-");

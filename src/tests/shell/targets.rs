@@ -160,6 +160,13 @@ fn a_malformed_address_is_never_resolved_as_a_name() {
         "10.0.0.1_254",
         "10.0.0.0_24",
         "1.2.3.1-4-5",
+        "10.9.0.1-10.9.0.x",
+        "10.9.0.1-10.9.0.2a",
+        "10.9.0.x-5",
+        "10.9.0-1.x",
+        "10.9.x.y",
+        "192.168.x",
+        "10.x",
     ] {
         let run = run(&["scan", target, "80"]);
         assert_eq!(run.code, Some(64), "{target}");
@@ -170,7 +177,7 @@ fn a_malformed_address_is_never_resolved_as_a_name() {
 #[test]
 fn a_name_that_begins_like_an_address_is_looked_up() {
     let scratch = Scratch::new("names");
-    let names = ["192.0.2.1-static.isp.net", "10.0.0.1-2.example", "10.0.0.1-host"];
+    let names = ["192.0.2.1-static.isp.net", "10.0.0.1-2.example", "10.0.0.1-host", "1.a1"];
     let hosts = scratch.file("hosts", format!("127.0.0.1 {}\n", names.join(" ")));
     assert_eq!(domains(&[&["--hosts", &hosts, "-p", "9"], &names[..]].concat()), {
         let mut sorted = names;

@@ -181,6 +181,17 @@ pub fn unbracketed(host: &str) -> &str {
     host.trim_matches(['[', ']'])
 }
 
+/// A name in the form in which names are compared: in lower case, without a final dot.
+pub fn plain_name(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
+/// Whether a name without a final dot is `localhost` or a name below it, in any case (RFC 6761
+/// section 6.3).
+pub fn is_localhost(name: &str) -> bool {
+    name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
+}
+
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -58,9 +58,15 @@ pub struct AddressRange {
 pub const V6_ADDRESSES_MAX: u128 = 1 << 32;
 
 impl AddressRange {
-    /// One address.
+    /// One address. The scope is kept only with a link-local or multicast address: it does not
+    /// select another host with any other one, so that `::1%1` is `::1`.
     pub fn one(address: IpAddr, scope: u32) -> Self {
         let address = address.to_canonical();
+        let is_scoped = match address {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_multicast(),
+        };
+        let scope = if is_scoped { scope } else { 0 };
         Self { first: address, last: address, scope }
     }
 
@@ -487,6 +493,7 @@ mod tests {
             Err(error) => format!("error: {error}"),
         };
         assert!(shown.starts_with(expected), "{text:?} gave {shown:?}, expected {expected:?}");
+        assert!(!shown.contains("scope") || text.contains("fe80"), "{text:?} gave {shown:?}");
         assert!(!expected.is_empty());
     }
 
@@ -510,6 +517,8 @@ mod tests {
             ("::ffff:10.0.0.1", "10.0.0.1"),
             ("fe80::1%3", "fe80::1 with a scope"),
             ("[fe80::1%3]:22", "fe80::1 with a scope port 22"),
+            ("::1%1", "::1"),
+            ("[2001:db8::1%3]:22", "2001:db8::1 port 22"),
         ] {
             check(text, expected);
         }

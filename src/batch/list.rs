@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use super::port_lists::{COMMON, PortLists};
 use super::segments::{AddressSegment, disjoint, subtract};
 use super::targets::{Finished, Targets};
-use crate::host::Host;
+use crate::host::{Host, is_localhost, plain_name};
 use crate::interfaces::Interfaces;
 use crate::limits;
 use crate::port_set::PortSet;
@@ -237,11 +237,12 @@ impl TargetList {
         }
     }
 
-    /// Removes a target, wherever it is listed.
+    /// Removes a target, wherever it is listed. A name is removed with and without its final dot,
+    /// because both forms may lead to the same host.
     pub fn exclude(&mut self, spec: &Spec) {
         assert!(spec.port.is_none(), "`Spec::parse_excluded` accepts no port");
         match &spec.hosts {
-            TargetHosts::Name(name) => self.excluded_names.push(name.to_ascii_lowercase().into()),
+            TargetHosts::Name(name) => self.excluded_names.push(plain_name(name).into()),
             TargetHosts::Addresses(range) => match scoped(range) {
                 Some(text) => self.excluded_names.push(text.into()),
                 None => self.excluded.push(range, COMMON, &mut self.ports),
@@ -382,16 +383,23 @@ impl NameList {
         self.items.iter().map(|(_, ports)| *ports)
     }
 
-    /// Each name once, in the place of its first occurrence, without the excluded names.
+    /// Each name once, in the place of its first occurrence, without the excluded names, which have
+    /// no final dot. With a final dot a name is another one, because the search list does not apply
+    /// to it; `localhost` and the names below it are the same with and without.
     fn distinct(&self, excluded: &HashSet<&str>, lists: &mut PortLists) -> Self {
-        let lower =
-            |place: u32| self.text(place as usize).bytes().map(|byte| byte.to_ascii_lowercase());
+        let lower = |place: u32| {
+            let text = self.text(place as usize);
+            let text = match text.strip_suffix('.') {
+                Some(plain) if is_localhost(plain) => plain,
+                Some(_) | None => text,
+            };
+            text.bytes().map(|byte| byte.to_ascii_lowercase())
+        };
         let mut places: Vec<u32> = (0..self.len() as u32).collect();
         places.sort_unstable_by(|a, b| lower(*a).cmp(lower(*b)).then(a.cmp(b)));
         let mut ports: Vec<Option<u32>> = vec![None; self.len()];
         for same in places.chunk_by(|a, b| lower(*a).eq(lower(*b))) {
-            let name = self.text(same[0] as usize).to_ascii_lowercase();
-            if !excluded.contains(&*name) {
+            if !excluded.contains(&*plain_name(self.text(same[0] as usize))) {
                 let kinds = same.iter().map(|place| self.items[*place as usize].1);
                 ports[same[0] as usize] = Some(lists.union(&kinds.collect::<Vec<u32>>()));
             }

@@ -19,7 +19,7 @@ use resolv_conf::{Config, ScopedIp};
 
 use crate::dns::wire::{self, WireName};
 use crate::event::Transport;
-use crate::host::Family;
+use crate::host::{Family, is_localhost, plain_name};
 use crate::limits;
 
 /// The contents of the two files, as in [`crate::event::Event::NameFiles`].
@@ -245,7 +245,7 @@ impl Hosts {
     }
 
     fn insert(&mut self, name: &str, address: IpAddr) {
-        let addresses = self.addresses.entry(plain(name).into()).or_default();
+        let addresses = self.addresses.entry(plain_name(name).into()).or_default();
         if addresses.len() < limits::ADDRESSES_PER_NAME_MAX && !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -255,7 +255,8 @@ impl Hosts {
     /// The addresses of `name` in the given family, in the order of the file. If the result is
     /// empty, the servers are asked.
     pub fn find(&self, name: &str, family: Family) -> Vec<IpAddr> {
-        let addresses = self.addresses.get(plain(name).as_str()).map_or(&[][..], Vec::as_slice);
+        let addresses =
+            self.addresses.get(plain_name(name).as_str()).map_or(&[][..], Vec::as_slice);
         addresses.iter().copied().filter(|address| family.admits(*address)).collect()
     }
 }
@@ -263,19 +264,11 @@ impl Hosts {
 /// The addresses of `localhost` and of every name below it. Queries for them never leave this
 /// machine (RFC 6761 section 6.3). Empty for all other names.
 pub fn find_localhost(name: &str, family: Family) -> Vec<IpAddr> {
-    if !is_localhost(&plain(name)) {
+    if !is_localhost(&plain_name(name)) {
         return Vec::new();
     }
     let both = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
     both.into_iter().filter(|address| family.admits(*address)).collect()
-}
-
-fn is_localhost(plain: &str) -> bool {
-    plain == "localhost" || plain.ends_with(".localhost")
-}
-
-fn plain(name: &str) -> String {
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 #[cfg(test)]

@@ -71,6 +71,12 @@ fn a_target_that_is_listed_again_is_scanned_once_for_all_its_ports() {
     check("a\nA\na\n", &["a 80"]);
     check("b\na 22\nB 443\n", &["b 80,443", "a 22"]);
     check("a\na.\n", &["a 80", "a. 80"]);
+    check("localhost\nlocalhost. 22\nLOCALHOST", &["localhost 22,80"]);
+    check(
+        "a.Localhost.\na.localhost\nnotlocalhost\nnotlocalhost.",
+        &["a.Localhost. 80", "notlocalhost 80", "notlocalhost. 80"],
+    );
+    check("::1%1\n[::1]:22\n::1", &["::1%1 22,80"]);
     check("10.0.0.1\n10.0.0.1\n", &["10.0.0.1 80"]);
     check("::ffff:10.0.0.1\n10.0.0.1\n[::1]\n::1", &["::ffff:10.0.0.1 80", "[::1] 80"]);
     check(
@@ -110,6 +116,30 @@ fn excluded_targets_are_left_out() {
         targets.exclude(&Spec::parse_excluded(network, &Interfaces::default()).unwrap());
         assert_eq!(shown(&targets.finish().unwrap()), ["10.0.0.1 80..80 80 at 0"], "{network}");
     }
+}
+
+#[test]
+fn an_exclusion_applies_to_each_spelling_of_a_target() {
+    for (target, excluded) in [
+        ("v4.test", "V4.test."),
+        ("v4.test.", "v4.test"),
+        ("V4.test.:80", "v4.TEST."),
+        ("localhost", "localhost."),
+        ("localhost.", "localhost"),
+        ("::1", "::1%1"),
+        ("::1%1", "::1"),
+        ("[::1%1]:80", "::1%2"),
+        ("[::ffff:10.0.0.1]:80", "10.0.0.1"),
+        ("fe80::1%3", "[fe80::1%3]"),
+    ] {
+        let mut targets = list(&format!("{target}\nother"), "80", "");
+        targets.exclude(&Spec::parse(excluded).unwrap());
+        let left = shown(&targets.finish().unwrap());
+        assert_eq!(left, ["other 80..80 80 at 0"], "{target} without {excluded}");
+    }
+    let mut targets = list("fe80::1%3", "80", "");
+    targets.exclude(&Spec::parse("fe80::1%4").unwrap());
+    assert_eq!(targets.finish().unwrap().len(), 1, "each link has its own fe80::1");
 }
 
 #[test]

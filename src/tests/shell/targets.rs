@@ -486,3 +486,26 @@ fn denied_addresses_of_a_network_are_reported_together() {
     let two = self::run(&["scan", "169.254.0.0/31", "80"]);
     assert!(two.stderr.contains("And one more address like it."), "{}", two.stderr);
 }
+
+#[test]
+fn an_excluded_name_is_not_scanned_with_or_without_its_final_dot() {
+    let (listener, port) = listener([127, 0, 0, 1]);
+    listener.set_nonblocking(true).expect("the listener is open");
+    let scratch = Scratch::new("dots");
+    let hosts = scratch.file("hosts", "127.0.0.1 v4.test\n");
+    for (target, excluded) in [
+        ("v4.test", "v4.test."),
+        ("v4.test.", "V4.test"),
+        ("localhost.", "localhost"),
+        ("localhost", "LOCALHOST."),
+        ("::1", "::1%1"),
+        ("::1%1", "::1"),
+    ] {
+        let args = ["scan", target, &port.to_string(), "--exclude-targets", excluded];
+        let run = run(&[&args[..], &["--hosts", &hosts, "--resolv-conf", "/dev/null"]].concat());
+        assert_eq!(run.code, Some(1), "{target} without {excluded}: {}", run.stdout);
+        assert_eq!(run.stderr, "openports: --exclude-targets leaves no target\n");
+        assert!(listener.accept().is_err(), "{target} without {excluded}");
+    }
+    assert_eq!(domains(&["localhost", "localhost.", "LOCALHOST", "-4", "9"]), ["localhost"]);
+}

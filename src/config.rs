@@ -39,7 +39,7 @@ use crate::limits::Settings;
 use crate::listen_address::Listen;
 use crate::policy::Exposure;
 use crate::report::log::{Level, LogFormat};
-use crate::spelling;
+use crate::spelling::{self, Stranger};
 use crate::target_spec::Spec;
 
 /// The command that a command line requests.
@@ -211,8 +211,13 @@ fn help_of(verb: Option<Verb>) -> String {
     }
 }
 
-/// Refuses a flag of another tool, and an unknown flag with one dash and several letters.
+/// Refuses a flag of another tool, an unknown flag with one dash and several letters, and a dash
+/// beyond ASCII in place of the one of a flag.
 fn check_other_tools(raw: &str, command: Option<Subcommand>) -> Result<(), UsageError> {
+    if let Some(dash) = Stranger::leading_dash(raw) {
+        let (source, value) = ("argument".to_owned(), Some(raw.to_owned()));
+        return Err(UsageError::Value { source, value, reason: dash.to_string() });
+    }
     let listen_advice = match command {
         Some(Subcommand::Serve) => Some(foreign::LISTEN_ADVICE),
         Some(Subcommand::Healthcheck) => Some(foreign::CHECK_ADVICE),
@@ -982,6 +987,18 @@ mod tests {
             &[],
             "unknown command \"--timeout\", see openports --help",
         );
+    }
+
+    #[test]
+    fn a_dash_beyond_ascii_is_named() {
+        for args in [&["scan", "–p", "80", "a"][..], &["scan", "a", "–p"], &["–p", "80"]] {
+            let expected = "argument \"–p\": the character U+2013 is no hyphen; write '-'";
+            check_fault(args, &[], expected);
+        }
+        let expected = "argument \"—open\": the character U+2014 is no hyphen; write '-'";
+        check_fault(&["scan", "a", "—open"], &[], expected);
+        let expected = "TARGET \"10.9.0.1–5\": the character U+2013 is no hyphen; write '-'";
+        check_fault(&["scan", "10.9.0.1–5"], &[], expected);
     }
 
     #[test]

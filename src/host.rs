@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::interfaces::Interfaces;
 use crate::punycode;
+use crate::spelling::Stranger;
 
 /// A well-formed target, as the request spells it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +73,9 @@ impl Host {
     pub fn parse_among(text: &str, interfaces: &Interfaces) -> Result<Self, HostError> {
         if text.is_empty() {
             return Err(HostError::Empty);
+        }
+        if let Some(stranger) = Stranger::find(text) {
+            return Err(HostError::Stranger(stranger));
         }
         if !text.is_ascii() {
             return Err(HostError::NotAscii { ascii: ascii_form(text) });
@@ -290,7 +294,9 @@ fn ends_in_a_number(label: &str) -> bool {
 pub enum HostError {
     /// The text is empty.
     Empty,
-    /// A character is beyond ASCII.
+    /// A character beyond ASCII is part of no name.
+    Stranger(Stranger),
+    /// A letter is beyond ASCII.
     NotAscii {
         /// The `xn--` form of the name, if it is known.
         ascii: Option<Box<str>>,
@@ -334,6 +340,7 @@ impl fmt::Display for HostError {
                     None => Ok(()),
                 };
             }
+            Self::Stranger(stranger) => return stranger.fmt(f),
             Self::Port => "give the host alone, and its port in `ports`",
             Self::Bracket => "an opening bracket needs its closing one at the end",
             Self::Url => "give the host alone, without scheme or path",
@@ -520,9 +527,6 @@ mod tests {
             ("bücher.example", Some("xn--bcher-kva.example")),
             ("Bücher.Example.", Some("xn--bcher-kva.example.")),
             ("bücher", Some("xn--bcher-kva")),
-            ("１２７.0.0.1", None),
-            ("127。0。0。1", None),
-            ("\u{fffd}", None),
             ("bücher.1", None),
             ("bücher .example", None),
             ("http://bücher.example", None),
@@ -533,6 +537,16 @@ mod tests {
         }
         let error = Host::parse("bücher.example").unwrap_err().to_string();
         assert!(error.ends_with("xn-- form (punycode): xn--bcher-kva.example"), "{error}");
+    }
+
+    #[test]
+    fn a_character_that_only_looks_like_ascii_is_refused_by_its_code_point() {
+        for text in
+            ["１２７.0.0.1", "127。0。0。1", "127.0.0.١", "10.0.0.1–5", "a\u{200b}", "\u{fffd}"]
+        {
+            let expected = HostError::Stranger(Stranger::find(text).unwrap());
+            assert_eq!(Host::parse(text), Err(expected), "{text}");
+        }
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! How messages repeat text from outside: quoted, or together with the most similar known word.
+//! How messages repeat text from outside: quoted, together with the most similar known word, or by
+//! the code point of a character that looks like another one.
+
+use std::fmt;
 
 /// The word of `known` that takes the fewest edits to write, and the number of edits; among equal
 /// ones the first. `None` if no word is similar enough: at most a third of its letters may be
@@ -68,6 +71,67 @@ pub fn quote(text: &str) -> String {
     quoted
 }
 
+/// A character beyond ASCII that is part of no name, address or list of ports. Most come from text
+/// that was copied from a document: dashes, blanks, quotation marks, invisible characters, digits.
+/// A message has its code point, because it often looks like an ASCII character, or like nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stranger(char);
+
+impl Stranger {
+    /// The first such character of a text. Letters are none, because international names have them.
+    pub fn find(text: &str) -> Option<Self> {
+        let is_stranger = |c: &char| STRANGERS.iter().any(|range| range.contains(c));
+        text.chars().find(is_stranger).map(Self)
+    }
+
+    /// The dash that an argument begins with in place of a hyphen.
+    pub fn leading_dash(text: &str) -> Option<Self> {
+        text.chars().next().filter(|c| is_dash(*c)).map(Self)
+    }
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = match self.0 {
+            char::REPLACEMENT_CHARACTER => return f.write_str("the text is not UTF-8"),
+            dash if is_dash(dash) => "no hyphen; write '-'",
+            '\u{80}'..='\u{a0}'
+            | '\u{ad}'
+            | '\u{2000}'..='\u{200f}'
+            | '\u{2028}'..='\u{202f}'
+            | '\u{205f}'..='\u{206f}'
+            | '\u{3000}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}' => "blank or invisible; remove it",
+            _ => "not ASCII; write its ASCII form",
+        };
+        write!(f, "the character U+{:04X} is {reason}", u32::from(self.0))
+    }
+}
+
+/// The characters of [`Stranger`]. The middle dot of Catalan names (U+00B7) is left out.
+const STRANGERS: [std::ops::RangeInclusive<char>; 12] = [
+    '\u{80}'..='\u{b6}',
+    '\u{b8}'..='\u{bf}',
+    '×'..='×',
+    '÷'..='÷',
+    // Arabic digits, which Persian texts have in a second form.
+    '\u{660}'..='\u{669}',
+    '\u{6f0}'..='\u{6f9}',
+    // Punctuation, signs and arrows, among them the minus sign.
+    '\u{2000}'..='\u{2bff}',
+    '\u{3000}'..='\u{3003}',
+    '\u{fe00}'..='\u{fe6f}',
+    '\u{feff}'..='\u{feff}',
+    // Digits and punctuation in the width of Chinese characters.
+    '\u{ff00}'..='\u{ff20}',
+    '\u{fff0}'..='\u{ffff}',
+];
+
+const fn is_dash(c: char) -> bool {
+    matches!(c, '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{fe58}' | '\u{fe63}' | '\u{ff0d}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,5 +177,28 @@ mod tests {
         ] {
             assert_eq!(nearest(written, words), expected, "{written}");
         }
+    }
+
+    #[test]
+    fn a_stranger_is_named_by_its_code_point() {
+        for (text, expected) in [
+            ("–p 80", "the character U+2013 is no hyphen; write '-'"),
+            ("8000−8100", "the character U+2212 is no hyphen; write '-'"),
+            ("a\u{a0}b", "the character U+00A0 is blank or invisible; remove it"),
+            ("\u{feff}a", "the character U+FEFF is blank or invisible; remove it"),
+            ("a\u{200b}", "the character U+200B is blank or invisible; remove it"),
+            ("127.0.0.١", "the character U+0661 is not ASCII; write its ASCII form"),
+            ("１２７.0.0.1", "the character U+FF11 is not ASCII; write its ASCII form"),
+            ("“a”", "the character U+201C is not ASCII; write its ASCII form"),
+            ("bücher\u{fffd}", "the text is not UTF-8"),
+        ] {
+            assert_eq!(Stranger::find(text).unwrap().to_string(), expected, "{text}");
+        }
+        for text in ["a-b", "bücher.example", "пример", "例え.テスト", "col·lecció", "u\u{308}"]
+        {
+            assert_eq!(Stranger::find(text), None, "{text}");
+        }
+        assert!(Stranger::leading_dash("—open").is_some());
+        assert!(Stranger::leading_dash("a–b").is_none() && Stranger::leading_dash("-p").is_none());
     }
 }

@@ -220,6 +220,8 @@ fn a_byte_order_mark_and_the_bytes_of_comments_do_not_matter() {
     let targets = targets.finish().unwrap();
     let lines: Vec<String> = targets.faults().iter().map(|fault| show(fault)).collect();
     assert_eq!(lines[0], "2: the line is not UTF-8");
+    let inner = "5: target \"\\u{feff}c\": the character U+FEFF is blank or invisible; remove it";
+    assert_eq!(lines[1], inner);
     assert_eq!((targets.len(), lines.len()), (2, 2));
     let mut wide = TargetList::new(ports("1"), PortSet::new());
     wide.add_lines(b"\xff\xfea\0\n\0");

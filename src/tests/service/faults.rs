@@ -41,6 +41,20 @@ fn missing_parameters_have_the_messages_of_the_original_service() {
 }
 
 #[test]
+fn a_character_beyond_ascii_is_named() {
+    let service = Service::start(&[]);
+    for (domain, expected) in [
+        ("127.0.0.%D9%A1", "the character U+0661 is not ASCII; write its ASCII form"),
+        ("127.0.0.1%E2%80%8B", "the character U+200B is blank or invisible; remove it"),
+        ("127.0.0.1%E2%80%935", "the character U+2013 is no hyphen; write '-'"),
+        ("%FF", "the text is not UTF-8"),
+    ] {
+        let query = format!("?domain={domain}&toPort=1");
+        check(&service, &query, json!({ "domain": [expected] }));
+    }
+}
+
+#[test]
 fn repeated_and_unknown_parameters_are_named() {
     let service = Service::start(&[]);
     let twice = json!(["given more than once"]);

@@ -150,6 +150,8 @@ fn bad_input_is_reported_in_one_line_that_names_it() {
         (&["-"], "TARGET \"-\": targets on stdin are read with --targets -"),
         (&[" ", "80"], "TARGET \" \": can't be blank"),
         (&["10.0.0.x"], "TARGET \"10.0.0.x\": no address, network or range"),
+        (&["10.0.0.1–5"], "TARGET \"10.0.0.1–5\": the character U+2013 is no hyphen; write '-'"),
+        (&["a", "–p", "80"], "argument \"–p\": the character U+2013 is no hyphen; write '-'"),
         (
             &["bücher.test"],
             "TARGET \"bücher.test\": write an international name in its xn-- form (punycode): \

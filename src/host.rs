@@ -74,6 +74,9 @@ impl Host {
         if text.is_empty() {
             return Err(HostError::Empty);
         }
+        if text.trim_ascii() != text {
+            return Err(HostError::OuterBlank);
+        }
         if let Some(stranger) = Stranger::find(text) {
             return Err(HostError::Stranger(stranger));
         }
@@ -294,6 +297,8 @@ fn ends_in_a_number(label: &str) -> bool {
 pub enum HostError {
     /// The text is empty.
     Empty,
+    /// There is a blank or a line end before or behind the host.
+    OuterBlank,
     /// A character beyond ASCII is part of no name.
     Stranger(Stranger),
     /// A letter is beyond ASCII.
@@ -341,6 +346,7 @@ impl fmt::Display for HostError {
                 };
             }
             Self::Stranger(stranger) => return stranger.fmt(f),
+            Self::OuterBlank => "remove the blank at its beginning or end",
             Self::Port => "give the host alone, and its port in `ports`",
             Self::Bracket => "an opening bracket needs its closing one at the end",
             Self::Url => "give the host alone, without scheme or path",
@@ -429,8 +435,11 @@ mod tests {
     fn the_error_says_why_a_text_is_not_a_host() {
         let check = |text: &str, expected| assert_eq!(Host::parse(text), Err(expected), "{text}");
         use HostError::{Bracket, Character, Empty, Hyphen, LabelEmpty, LabelTooLong, NameTooLong};
-        use HostError::{Network, NotV6, Port, Range, Url, Zone};
+        use HostError::{Network, NotV6, OuterBlank, Port, Range, Url, Zone};
         check("", Empty);
+        for text in ["127.0.0.1 ", " a", "127.0.0.1\n", "[::1]\t", "10.0.0.0/24 ", "10.0.0.1-9 "] {
+            check(text, OuterBlank);
+        }
         check("[::1", Bracket);
         check("[::1]x", Bracket);
         for text in ["[::1]:80", "example.com:80", "127.0.0.1:80", "a:99999"] {

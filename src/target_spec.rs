@@ -140,6 +140,9 @@ impl Spec {
         if text.trim().is_empty() {
             return Err(SpecError::Host(HostError::Empty));
         }
+        if text.trim_ascii() != text {
+            return Err(SpecError::Host(HostError::OuterBlank));
+        }
         if let Some((_, rest)) = text.split_once("://") {
             let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
             return Err(SpecError::Url { meant: host.to_owned() });
@@ -651,6 +654,10 @@ mod tests {
             ),
             ("bücher.example:80", "error: write an international name"),
             ("exa~mple", "error: a name has no '~'"),
+            ("127.0.0.1 ", "error: remove the blank at its beginning or end"),
+            (" 10.0.0.0/24", "error: remove the blank at its beginning or end"),
+            ("10.0.0.1-9\n", "error: remove the blank at its beginning or end"),
+            ("http://a.example ", "error: remove the blank at its beginning or end"),
         ] {
             check(text, expected);
         }

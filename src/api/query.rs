@@ -790,7 +790,8 @@ mod tests {
         };
         domain(&"a".repeat(254), "a name has at most 253 bytes");
         domain("a..b", "a name has no empty label");
-        domain("+a", "a name has no ' '");
+        domain("+a", "remove the blank at its beginning or end");
+        domain("a+b", "a name has no ' '");
         domain("a%0d%0ab", "a name has no '\\r'");
         domain("2130706433", &crate::host::HostError::Number.to_string());
         domain(

@@ -41,6 +41,15 @@ fn missing_parameters_have_the_messages_of_the_original_service() {
 }
 
 #[test]
+fn a_blank_beside_the_domain_is_named() {
+    let service = Service::start(&[]);
+    for domain in ["127.0.0.1+", "+localhost", "127.0.0.1%0a", "[::1]%20"] {
+        let expected = json!({"domain": ["remove the blank at its beginning or end"]});
+        check(&service, &format!("?domain={domain}&toPort=1"), expected);
+    }
+}
+
+#[test]
 fn a_character_beyond_ascii_is_named() {
     let service = Service::start(&[]);
     for (domain, expected) in [

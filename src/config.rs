@@ -737,8 +737,8 @@ mod tests {
         check(&["a", "80", "-p", "22"], "PORTS \"80\": -p says which ports");
         check(&["a", "80,top:3", "-p", "22"], "PORTS \"80,top:3\": -p says which ports");
         for (list, port) in [
-            ("80,http", "http is the name of a service; write 80"),
-            ("SSH,http", "SSH is the name of a service; write 22"),
+            ("80,http", "\"http\" at offset 4: the name of a service; write 80"),
+            ("SSH,http", "\"SSH\" at offset 1: the name of a service; write 22"),
         ] {
             check(&["a", list], &format!("PORTS {list:?}: {port}"));
         }
@@ -886,9 +886,10 @@ mod tests {
         check(&["80", "--exclude=80"], &[exclude], "--exclude \"80\": leaves no port to scan");
         let both = [("OPENPORTS_JSON", "true"), ("OPENPORTS_NDJSON", "true")];
         check(&[], &both, "OPENPORTS_NDJSON: --format, --json and --ndjson exclude each other");
-        let name = "http is the name of a service; write 80";
-        check(&["-p", "22,http"], &[], &format!("--ports \"22,http\": {name}"));
-        check(&[], &[("OPENPORTS_PORTS", "http")], &format!("OPENPORTS_PORTS \"http\": {name}"));
+        let name = |offset| format!("\"http\" at offset {offset}: the name of a service; write 80");
+        check(&["-p", "22,http"], &[], &format!("--ports \"22,http\": {}", name(4)));
+        let expected = format!("OPENPORTS_PORTS \"http\": {}", name(1));
+        check(&[], &[("OPENPORTS_PORTS", "http")], &expected);
         for list in ["10.0.0.0/8,", ",10.0.0.0/8", "10.0.0.0/8, ,::/0", ","] {
             let expected = format!("{list:?}: an item of the list is empty");
             check(&[], &[("OPENPORTS_DENY", list)], &format!("OPENPORTS_DENY {expected}"));

@@ -536,45 +536,45 @@ mod tests {
         let check = |text: &str, expected: &str| {
             assert_eq!(PortSet::parse(text).unwrap_err().to_string(), expected);
         };
-        check(
-            "",
-            "\"\" at offset 1: a port is missing; write a list such as 22,80-90, without blanks",
-        );
+        check("", &format!("\"\" at offset 1: {EMPTY}"));
         check("0", "\"0\" at offset 1: must be from 1 to 65535");
         check("65536", "\"65536\" at offset 1: must be from 1 to 65535");
         check("22,0-5", "\"0-5\" at offset 4: must be from 1 to 65535");
         check("9-3", "\"9-3\" at offset 1: the range runs backwards");
-        check("1-2-3", "\"1-2-3\" at offset 1: invalid decimal string");
-        check("1--3", "\"1--3\" at offset 1: invalid decimal string");
-        check(
-            ",",
-            "\"\" at offset 1: a port is missing; write a list such as 22,80-90, without blanks",
-        );
-        check(
-            "22,",
-            "\"\" at offset 4: a port is missing; write a list such as 22,80-90, without blanks",
-        );
-        check(
-            "22,,80",
-            "\"\" at offset 4: a port is missing; write a list such as 22,80-90, without blanks",
-        );
-        check("a", "\"a\" at offset 1: invalid decimal string");
+        check("1-2-3", &format!("\"1-2-3\" at offset 1: {FORM}"));
+        check("1--3", &format!("\"1--3\" at offset 1: {FORM}"));
+        check(",", &format!("\"\" at offset 1: {EMPTY}"));
+        check("22,", &format!("\"\" at offset 4: {EMPTY}"));
+        check("22,,80", &format!("\"\" at offset 4: {EMPTY}"));
+        check("a", &format!("\"a\" at offset 1: {FORM}"));
         check(
             "80,T:22",
             "\"T:22\" at offset 4: only TCP ports are scanned, and written without a l\
             etter",
         );
-        check("22, 80", "\" 80\" at offset 4: invalid decimal string");
-        check("+22", "\"+22\" at offset 1: invalid decimal string");
-        check("0x16", "\"0x16\" at offset 1: invalid decimal string");
-        check("1_000", "\"1_000\" at offset 1: invalid decimal string");
-        check("22,２２", "\"２２\" at offset 4: invalid decimal string");
+        check("22, 80", &format!("\" 80\" at offset 4: {FORM}"));
+        check("+22", &format!("\"+22\" at offset 1: {FORM}"));
+        check("0x16", &format!("\"0x16\" at offset 1: {FORM}"));
+        check("1_000", &format!("\"1_000\" at offset 1: {FORM}"));
+        for item in ["22/tcp", "*", "all", "22;80", "22:80", "22 80", "udp", "tcp:80", "80 "] {
+            check(item, &format!("\"{item}\" at offset 1: {FORM}"));
+        }
+        check("22,HTTP", "\"HTTP\" at offset 4: the name of a service; write 80");
+        check(
+            "8000–8100",
+            "\"8000–8100\" at offset 1: the character U+2013 is no hyphen; write '-'",
+        );
+        let digit = "the character U+FF12 is not ASCII; write its ASCII form";
+        check("22,２２", &format!("\"２２\" at offset 4: {digit}"));
         check("-", "\"-\" at offset 1: the range needs a first or a last port");
-        check("1\n2", "\"1\\n2\" at offset 1: invalid decimal string");
+        check("1\n2", &format!("\"1\\n2\" at offset 1: {FORM}"));
         check(&"9".repeat(20), &format!("\"{}\" at offset 1: {}", "9".repeat(20), TOO_LONG));
         check(&"9".repeat(40), &format!("\"{}…\" at offset 1: {}", "9".repeat(32), TOO_LONG));
     }
 
+    const EMPTY: &str =
+        "a port is missing; write 22,80,8000-8100 without blanks, or 1-65535 for all";
+    const FORM: &str = "no port or range; write 22,80,8000-8100 without blanks, or 1-65535 for all";
     const TOO_LONG: &str = "a number has at most 19 digits";
 
     #[test]

@@ -276,7 +276,11 @@ fn parse_range(first: IpAddr, last: &str, port: Option<&str>) -> Result<Spec, Sp
     Ok(Spec { hosts: TargetHosts::Addresses(range), port, masked: None })
 }
 
-fn read_port(text: &str) -> Result<u16, SpecError> {
+/// Reads the port behind the colon of a target.
+///
+/// # Errors
+/// [`SpecError::SeveralPorts`], [`SpecError::ServiceName`] or [`SpecError::Port`].
+pub fn read_port(text: &str) -> Result<u16, SpecError> {
     parse_port(text).map_err(|reason| match PortSet::parse(text) {
         Ok(_) => SpecError::SeveralPorts { list: text.to_owned() },
         Err(_) => match service_names::built_in_port(text) {
@@ -286,11 +290,13 @@ fn read_port(text: &str) -> Result<u16, SpecError> {
     })
 }
 
-/// Whether the text can only be a list of ports: digits, commas and dashes, and `top:100`. No name
-/// consists of these characters alone. A host called `top10` must be written `top10.`.
+/// Whether the text can only be meant as a list of ports: digits, commas and dashes, `top:100`, and
+/// the blanks and semicolons that other programs accept. No name consists of these characters
+/// alone. A host called `top10` must be written `top10.`.
 pub fn is_port_list(text: &str) -> bool {
     let is_item = |item: &str| {
-        after_top(item).is_some() || item.bytes().all(|it| it.is_ascii_digit() || it == b'-')
+        after_top(item).is_some()
+            || item.bytes().all(|it| it.is_ascii_digit() || b"- ;".contains(&it))
     };
     !text.is_empty() && text.split(',').all(is_item)
 }

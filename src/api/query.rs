@@ -24,7 +24,7 @@ use crate::scan::options::{
 };
 use crate::scan::request::ScanRequest;
 use crate::spelling;
-use crate::spelling::quote;
+use crate::target_spec::{SpecError, read_port};
 use crate::technique::{RAW_ADVICE, RawAccess, Technique};
 
 /// A request to `/probe`.
@@ -171,7 +171,12 @@ fn read_probe_target(draft: &mut Draft, text: &str) -> Result<(), String> {
     };
     if let Some(port) = port {
         draft.target_port = TargetPort::Faulty;
-        let port = parse_port(port).map_err(|error| format!("port {}: {error}", quote(port)))?;
+        let port = read_port(port).map_err(|error| {
+            if let SpecError::SeveralPorts { list } = error {
+                return format!("one port may follow the colon; give several as ports={list}");
+            }
+            error.to_string()
+        })?;
         draft.target_port = TargetPort::Port(port);
     }
     let host = Host::parse_among(host, &draft.interfaces);
@@ -627,7 +632,9 @@ mod tests {
         }
         check_fault("deadline=9ms", "must be at least 10ms");
         check_fault("retries=11", "must be from 0 to 10, or auto");
-        check_fault("retries=-1", "invalid decimal string, or auto");
+        check_fault("retries=-1", "must be from 0 to 10, or auto");
+        check_fault("rate=1e3", "must be from 1 to 10000000");
+        check_fault("concurrency=all", "must be from 1 to 65535");
         check_fault("concurrency=0", "must be from 1 to 65535");
         check_fault("concurrency=65536", "must be from 1 to 65535");
         check_fault("rate=0", "must be from 1 to 10000000");
@@ -639,7 +646,10 @@ mod tests {
             "include=open",
             "\"open\" is none of closed, filtered, unreachable and services",
         );
-        check_fault("include=closed,", "an item is missing beside a comma");
+        check_fault(
+            "include=closed,",
+            "\"\" is none of closed, filtered, unreachable and services",
+        );
     }
 
     #[test]
@@ -740,16 +750,19 @@ mod tests {
         let hint = "an IPv6 target with a port is written [2001:db8::1]:80";
         assert_eq!(faults, serde_json::json!({ "ports": ["can't be blank", hint] }));
         check("target=a:80&ports=80", "ports", "give ports, or a port in target, but not both");
-        check("target=a:0", "target", "port \"0\": must be from 1 to 65535");
-        check("target=a:", "target", "port \"\": invalid decimal string");
-        check("target=a:x&ports=80", "target", "port \"x\": invalid decimal string");
+        check("target=a:0", "target", "the port \"0\": must be from 1 to 65535");
+        check("target=a:", "target", "the port \"\": invalid decimal string");
+        check("target=a:ssh", "target", "ssh is the name of a service; write 22");
+        let several = "one port may follow the colon; give several as ports=22,80";
+        check("target=a:22,80", "target", several);
+        check("target=a:x&ports=80", "target", "the port \"x\": invalid decimal string");
         check("target=:80", "target", "can't be blank");
         check("target=http://a:80/", "target", "give the host alone, without scheme or path");
         let check_all = |target: &str, expected: serde_json::Value| {
             let faults = read(&format!("target={target}")).unwrap_err();
             assert_eq!(serde_json::to_value(faults).unwrap(), expected, "{target}");
         };
-        let port = "port \"0\": must be from 1 to 65535";
+        let port = "the port \"0\": must be from 1 to 65535";
         check_all("127.0.0.1:0", serde_json::json!({ "target": [port] }));
         let form = "no IPv6 address; a target is HOST, HOST:PORT or [2001:db8::1]:PORT";
         check_all("127.0.0.1:22:33", serde_json::json!({ "target": [form] }));
@@ -804,15 +817,13 @@ mod tests {
         };
         ports("0", "\"0\" at offset 1: must be from 1 to 65535");
         ports("22,65536", "\"65536\" at offset 4: must be from 1 to 65535");
-        ports("1-2-3", "\"1-2-3\" at offset 1: invalid decimal string");
-        ports(
-            ",",
-            "\"\" at offset 1: a port is missing; write a list such as 22,80-90, without blanks",
-        );
-        ports(
-            "22,,80",
-            "\"\" at offset 4: a port is missing; write a list such as 22,80-90, without blanks",
-        );
+        let form = "no port or range; write 22,80,8000-8100 without blanks, or 1-65535 for all";
+        ports("1-2-3", &format!("\"1-2-3\" at offset 1: {form}"));
+        let empty = form.replace("no port or range", "a port is missing");
+        ports(",", &format!("\"\" at offset 1: {empty}"));
+        ports("22,,80", &format!("\"\" at offset 4: {empty}"));
+        ports("http", "\"http\" at offset 1: the name of a service; write 80");
+        ports("22,+80", &format!("\" 80\" at offset 4: {form}"));
         ports("top:0", "\"top:0\" at offset 1: write top:N, with N from 1 to 1000");
         ports("22,top:70000", "\"top:70000\" at offset 4: write top:N, with N from 1 to 1000");
         ports("top:", "\"top:\" at offset 1: write top:N, with N from 1 to 1000");

@@ -19,6 +19,7 @@ use crate::host::{Host, is_localhost, plain_name};
 use crate::interfaces::Interfaces;
 use crate::limits;
 use crate::port_set::PortSet;
+use crate::port_set::list::PortsReason;
 use crate::spelling::quote;
 use crate::target_spec::{AddressRange, Spec, SpecError, TargetHosts};
 
@@ -155,10 +156,11 @@ impl TargetList {
         let Some(list) = words.next() else { return self.push_one(text, &spec) };
         let ports = PortSet::parse(list).map_err(|error| {
             match Spec::parse_among(list, &self.interfaces) {
-                Ok(_) => {
+                // The name of a service could be the one of a host, and stands in place of ports.
+                Ok(_) if !matches!(error.reason, PortsReason::Service(_)) => {
                     format!("{} is no list of ports; each target needs its own line", quote(list))
                 }
-                Err(_) => format!("ports {error}"),
+                Ok(_) | Err(_) => format!("ports {error}"),
             }
         })?;
         if let Some(word) = words.next() {

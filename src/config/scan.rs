@@ -173,12 +173,9 @@ pub(super) fn parse(
 
 /// Refuses the name of a service where ports are expected.
 fn check_service_name(word: &str) -> Result<(), UsageError> {
-    let named = |item| Some((item, service_names::built_in_port(item)?));
-    let is_port = |item| is_port_list(item) || named(item).is_some();
+    let is_port = |item| is_port_list(item) || service_names::built_in_port(item).is_some();
     if word.contains(',') && word.split(',').all(is_port) {
-        let Some((name, port)) = word.split(',').find_map(named) else { return Ok(()) };
-        let reason = format!("{name} is the name of a service; write {port}");
-        return Err(fault("PORTS", word, &reason));
+        return PortSet::parse(word).map(drop).map_err(|error| fault("PORTS", word, &error));
     }
     let Some(port) = service_names::built_in_port(word) else { return Ok(()) };
     let reason = format!(
@@ -193,13 +190,7 @@ pub(super) fn ports(text: &str) -> Result<PortSet, String> {
     match text {
         "" => Err("expected ports such as 22,80,8000-8100".to_owned()),
         "-" => Ok(PortSet::from_range(1, u16::MAX)),
-        _ => PortSet::parse(text).map_err(|error| {
-            let port = |item| Some((item, service_names::built_in_port(item)?));
-            match text.split(',').find_map(port) {
-                Some((name, port)) => format!("{name} is the name of a service; write {port}"),
-                None => error.to_string(),
-            }
-        }),
+        _ => PortSet::parse(text).map_err(|error| error.to_string()),
     }
 }
 

@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 use super::{PortSet, Storage, parse_port};
 use crate::decimal::{DecimalError, parse_decimal};
 use crate::limits;
-use crate::spelling::quote;
+use crate::service_names;
+use crate::spelling::{Stranger, quote};
 use crate::top_ports::{TOP_PORTS_MAX, top};
 
 impl PortSet {
@@ -78,7 +79,12 @@ pub fn after_top(item: &str) -> Option<&str> {
 
 /// The ports of one item of a list: `80`, `8000-8100`, `-100` or `60000-`.
 fn parse_range(item: &str) -> Result<RangeInclusive<u16>, PortsReason> {
-    let port = |digits| parse_port(digits).map_err(PortsReason::Port);
+    let port = |digits| {
+        parse_port(digits).map_err(|error| match error {
+            DecimalError::NotDecimal => PortsReason::of_form(item),
+            DecimalError::TooLong | DecimalError::OutOfRange { .. } => PortsReason::Port(error),
+        })
+    };
     let (first, last) = match item.split_once('-') {
         None if item.is_empty() => return Err(PortsReason::Empty),
         None => return port(item).map(|port| port..=port),
@@ -109,8 +115,14 @@ pub struct PortsError {
 /// The reason why an item of a list of ports is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortsReason {
-    /// An end of the range is not a port.
+    /// An end of the range is a number and not a port.
     Port(DecimalError),
+    /// The item is neither a port nor a range.
+    Form,
+    /// The item is the name of a service, which has this port.
+    Service(u16),
+    /// The item has a character that only looks like a digit or a hyphen.
+    Stranger(Stranger),
     /// The item begins with the letter of a protocol, as in nmap's `T:22` and `U:53`.
     Protocol,
     /// There is no text before, between or after commas.
@@ -125,13 +137,31 @@ pub enum PortsReason {
     TooMany,
 }
 
+impl PortsReason {
+    /// The reason why an item is neither a port nor a range.
+    fn of_form(item: &str) -> Self {
+        let stranger = || Stranger::find(item).map(Self::Stranger);
+        service_names::built_in_port(item)
+            .map(Self::Service)
+            .or_else(stranger)
+            .unwrap_or(Self::Form)
+    }
+}
+
 impl fmt::Display for PortsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at offset {}: ", self.item, self.offset)?;
         match self.reason {
-            PortsReason::Empty => {
-                f.write_str("a port is missing; write a list such as 22,80-90, without blanks")
+            PortsReason::Empty | PortsReason::Form => {
+                let what = if self.reason == PortsReason::Empty {
+                    "a port is missing"
+                } else {
+                    "no port or range"
+                };
+                write!(f, "{what}; write 22,80,8000-8100 without blanks, or 1-65535 for all")
             }
+            PortsReason::Service(port) => write!(f, "the name of a service; write {port}"),
+            PortsReason::Stranger(stranger) => stranger.fmt(f),
             PortsReason::Top => write!(f, "write top:N, with N from 1 to {TOP_PORTS_MAX}"),
             PortsReason::Port(error) => error.fmt(f),
             PortsReason::Protocol => {

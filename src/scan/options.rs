@@ -147,9 +147,10 @@ impl Retries {
     /// # Errors
     /// A message with the permitted values.
     pub fn parse(text: &str) -> Result<Self, String> {
+        let max = u64::from(limits::RETRIES_MAX);
         let passes = match text {
             "auto" => return Ok(Self::Auto),
-            _ => parse_decimal(text, 0..=u64::from(limits::RETRIES_MAX)),
+            _ => parse_within(text, 0, max),
         };
         let passes = passes.map_err(|error| format!("{error}, or auto"))?;
         assert!(
@@ -220,7 +221,6 @@ impl Include {
                 "filtered" => include.filtered = true,
                 "unreachable" => include.unreachable = true,
                 "services" => include.services = true,
-                "" => return Err("an item is missing beside a comma".to_owned()),
                 _ => {
                     let item = quote(item);
                     return Err(format!(
@@ -252,7 +252,7 @@ pub fn parse_deadline(text: &str) -> Result<Duration, String> {
 /// The text is not a decimal number in this range.
 pub fn parse_concurrency(text: &str) -> Result<NonZeroU16, DecimalError> {
     let max = u64::from(u16::MAX);
-    let number = parse_decimal(text, 1..=max)?;
+    let number = parse_within(text, 1, max)?;
     NonZeroU16::new(number as u16).ok_or(DecimalError::OutOfRange { min: 1, max })
 }
 
@@ -262,8 +262,13 @@ pub fn parse_concurrency(text: &str) -> Result<NonZeroU16, DecimalError> {
 /// The text is not a decimal number in this range.
 pub fn parse_rate(text: &str) -> Result<NonZeroU32, DecimalError> {
     let max = u64::from(limits::RATE_MAX);
-    let number = parse_decimal(text, 1..=max)?;
+    let number = parse_within(text, 1, max)?;
     NonZeroU32::new(number as u32).ok_or(DecimalError::OutOfRange { min: 1, max })
+}
+
+/// Parses a number from `min` to `max`. The error has these bounds also if the text is no number.
+fn parse_within(text: &str, min: u64, max: u64) -> Result<u64, DecimalError> {
+    parse_decimal(text, min..=max).map_err(|_| DecimalError::OutOfRange { min, max })
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ fn finished_targets_keep_their_place_and_are_marked() {
 #[test]
 fn a_bad_line_is_reported_by_number_and_the_others_are_used() {
     let text = "a\nexa~mple\nb 0\nc 80 x\nd 443\ne\nf:1 2\n10.0.0.9-1\n80\n10.0.0/8\n\
-                127.0.0.1 127.0.0.2\n127.0.0.1 b c\na 22;80\na 22, 80\na:22,80";
+                127.0.0.1 127.0.0.2\n127.0.0.1 b c\na 22;80\na 22, 80\na:22,80\na http";
     let targets = list(text, "80", "443").finish().unwrap();
     let lines: Vec<String> = targets.faults().iter().map(|fault| show(fault)).collect();
     let expected = [
@@ -176,10 +176,12 @@ fn a_bad_line_is_reported_by_number_and_the_others_are_used() {
         "10: target \"10.0.0/8\": expected a network such as 10.0.0.0/24 or 2001:db8::/120",
         "11: \"127.0.0.2\" is no list of ports; each target needs its own line",
         "12: \"b\" is no list of ports; each target needs its own line",
-        "13: ports \"22;80\" at offset 1: invalid decimal string",
-        "14: ports \"\" at offset 4: a port is missing; write a list such as 22,80-90, without \
-         blanks",
+        "13: ports \"22;80\" at offset 1: no port or range; write 22,80,8000-8100 without \
+         blanks, or 1-65535 for all",
+        "14: ports \"\" at offset 4: a port is missing; write 22,80,8000-8100 without \
+         blanks, or 1-65535 for all",
         "15: target \"a:22,80\": write its ports behind a blank: 22,80",
+        "16: ports \"http\" at offset 1: the name of a service; write 80",
     ];
     assert_eq!(lines, expected);
     assert_eq!((targets.len(), targets.ports_len()), (2, 2));

@@ -39,6 +39,7 @@ use crate::limits::Settings;
 use crate::listen_address::Listen;
 use crate::policy::Exposure;
 use crate::report::log::{Level, LogFormat};
+use crate::service_names;
 use crate::spelling::{self, Stranger};
 use crate::target_spec::Spec;
 
@@ -248,10 +249,12 @@ fn is_short_form(letters: &str) -> bool {
     }
     let last = letters.trim_start_matches(['4', '6']);
     if let Some(ports) = last.strip_prefix('p') {
-        // nmap writes `T:22` and `U:53`, for which the parser of ports has an answer.
-        let is_protocol = ports.chars().nth(1) == Some(':');
-        let is_list = ports.starts_with(|c: char| c.is_ascii_digit() || "-=".contains(c));
-        return ports.is_empty() || is_list || is_protocol || ports.starts_with("top:");
+        // The parser of ports has an answer for `-pssh`, `-pT:22` and `-pall`; `-prots=1` is a
+        // misspelt name.
+        let name = ports.split('=').next().unwrap_or(ports);
+        let is_list = name.contains(|c: char| c.is_ascii_digit() || ":,*".contains(c));
+        let is_word = name == "all" || service_names::built_in_port(name).is_some();
+        return name.is_empty() || name.starts_with('-') || is_list || is_word;
     }
     let file = last.strip_prefix('o');
     file.is_some_and(|file| file.is_empty() || file == "-" || file.contains(['.', '/', '=']))
@@ -692,6 +695,7 @@ mod tests {
         check(&["-4p22", "a"], "a", "22");
         check(&["-6p", "22", "a"], "a", "22");
         check(&["-ptop:1", "a"], "a", "80");
+        check(&["-pTOP:1", "a"], "a", "80");
         check(&["-ox.txt", "-p9", "a"], "a", "9");
         check(&["-o/x", "-p9", "a"], "a", "9");
         check(&["--ports", "60000-", "--", "a"], "a", "60000-65535");
@@ -954,10 +958,29 @@ mod tests {
         check_fault(&["-prots=1"], &[], "unknown flag \"-prots\", did you mean --ports?");
         check_fault(&["-foo"], &[], "unknown flag \"-foo\", see openports --help");
         for flag in
-            ["-foo", "-hx", "-Vq", "-4q", "-4hp80", "-phttp", "-p,", "-ofile", "-100", "-é1"]
+            ["-foo", "-progress", "-pace", "-hx", "-Vq", "-4q", "-4hp80", "-ofile", "-100", "-é1"]
         {
             let expected = format!("unknown flag {flag:?}, see openports scan --help");
             check_fault(&["scan", flag], &[], &expected);
+        }
+        let form = "no port or range; write 22,80,8000-8100 without blanks, or 1-65535 for all";
+        for (flag, expected) in [
+            ("-pssh", "\"ssh\" at offset 1: the name of a service; write 22"),
+            ("-p22,http", "\"http\" at offset 4: the name of a service; write 80"),
+            ("-4phttp", "\"http\" at offset 1: the name of a service; write 80"),
+            ("-ptcp:80", &format!("\"tcp:80\" at offset 1: {form}")),
+            ("-pall", &format!("\"all\" at offset 1: {form}")),
+            ("-p*", &format!("\"*\" at offset 1: {form}")),
+            (
+                "-p,",
+                &format!(
+                    "\"\" at offset 1: {}",
+                    form.replace("no port or range", "a port is missing")
+                ),
+            ),
+        ] {
+            let (_, ports) = flag.split_once('p').unwrap();
+            check_fault(&["scan", flag, "a"], &[], &format!("--ports {ports:?}: {expected}"));
         }
         check_fault(&["scan", "-sS", "a"], &[], "-sS: write --technique syn");
         check_fault(

@@ -221,6 +221,8 @@ fn check_other_tools(raw: &str, command: Option<Subcommand>) -> Result<(), Usage
     }
     let listen_advice = match command {
         Some(Subcommand::Serve) => Some(foreign::LISTEN_ADVICE),
+        // The default command is the service. `-l` and `-b` are flags of scanners too.
+        None if raw.starts_with("--") => Some(foreign::LISTEN_ADVICE),
         Some(Subcommand::Healthcheck) => Some(foreign::CHECK_ADVICE),
         Some(_) | None => None,
     };
@@ -638,6 +640,8 @@ mod tests {
             (&["serve", "--bind", ":80"], "--bind"),
             (&["serve", "-p", "80"], "--ports"),
             (&["-p", "80"], "--ports"),
+            (&["--port", "8081"], "--port"),
+            (&["--bind=0.0.0.0", "serve"], "--bind"),
         ] {
             check_fault(args, &[], &format!("{flag}: {listen}"));
         }

@@ -144,7 +144,9 @@ impl Spec {
             return Err(SpecError::Host(HostError::OuterBlank));
         }
         if let Some((_, rest)) = text.split_once("://") {
-            let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            // A user may stand before the host (RFC 3986 section 3.2.1).
+            let host = authority.rsplit('@').next().unwrap_or_default();
             return Err(SpecError::Url { meant: host.to_owned() });
         }
         if is_target_list(text, interfaces) {
@@ -218,6 +220,9 @@ fn parse_bracketed(rest: &str, interfaces: &Interfaces) -> Result<Spec, SpecErro
 /// Parses `10.0.0.0/24` and `10.0.0.0/24:80`.
 fn parse_network(text: &str, address: &str, prefix: &str) -> Result<Spec, SpecError> {
     let Ok(address) = address.parse::<IpAddr>() else {
+        if text.starts_with(['/', '.', '~']) {
+            return Err(SpecError::File);
+        }
         let is_prefix = prefix.starts_with(|c: char| c.is_ascii_digit())
             && prefix.bytes().all(|byte| byte.is_ascii_digit() || byte == b':');
         let (host, has_port) = match address.split_once(':') {
@@ -331,6 +336,8 @@ pub enum SpecError {
         /// The host in it, with its port if there is one.
         meant: String,
     },
+    /// The text is the path of a file.
+    File,
     /// The text after the colon is a list of ports.
     SeveralPorts {
         /// The list as written.
@@ -422,6 +429,9 @@ impl fmt::Display for SpecError {
             Self::Url { meant } => {
                 write!(f, "give the host alone, without scheme or path: {}", quote(meant))
             }
+            Self::File => f.write_str(
+                "a file of targets is read with --targets FILE or --exclude-targets-from FILE",
+            ),
             Self::PortList => f.write_str(
                 "a list of ports, not a target; ports stand once, behind the targets or in -p",
             ),
@@ -659,6 +669,16 @@ mod tests {
                  xn--bcher-kva.example",
             ),
             ("bücher.example:80", "error: write an international name"),
+            ("ssh://root@127.0.0.1", "error: give the host alone, without scheme or path: \"127."),
+            (
+                "ftp://a:b@c.example:21/x",
+                "error: give the host alone, without scheme or path: \"c.ex",
+            ),
+            ("http:///x", "error: give the host alone, without scheme or path"),
+            ("./hosts", "error: a file of targets is read with --targets FILE"),
+            ("../hosts", "error: a file of targets is read with --targets FILE"),
+            ("/etc/hosts", "error: a file of targets is read with --targets FILE"),
+            ("~/hosts", "error: a file of targets is read with --targets FILE"),
             ("exa~mple", "error: a name has no '~'"),
             ("127.0.0.1 ", "error: remove the blank at its beginning or end"),
             (" 10.0.0.0/24", "error: remove the blank at its beginning or end"),

@@ -36,7 +36,12 @@ const ROWS: &[Row] = &[
         &["-iL", "-list", "-l", "--includefile", "--include-file", "--input-filename"],
         "write --targets FILE",
     ),
-    row(&["-host", "-a", "--addresses", "--target"], TARGETS_ADVICE),
+    row(&["-host", "-a", "--target"], TARGETS_ADVICE),
+    row(
+        &["--addresses"],
+        "targets need no flag: openports scan HOST 22,80; every address of a name is \
+         --all-addresses",
+    ),
     row(
         &["--range"],
         "a range of ports is -p FIRST-LAST; a range of targets needs no flag: openports scan \
@@ -345,7 +350,8 @@ const ROWS: &[Row] = &[
     ),
     row(
         &["-v", "-d", "--debug", "--verbose", "--packet-trace", "--log-errors"],
-        "write --log-level info or --log-level debug",
+        "leave it out of a scan: a terminal shows the progress; the log of a service is \
+         --log-level debug",
     ),
     row(&["--append-output", "--output-append"], "write to stdout and append: >>FILE"),
     row(
@@ -518,7 +524,8 @@ mod tests {
             ("-top-ports", "write -p top:N"),
             ("-oX", "write --format xml"),
             ("--oX", "write --format xml"),
-            ("-verbose", "write --log-level"),
+            ("-verbose", "leave it out of a scan: a terminal"),
+            ("--addresses", "targets need no flag: openports scan HOST 22,80; every address"),
             ("-timeout", "write --timeout"),
             ("-version", "write --version"),
             ("--rotate-dir", "does not exist here"),

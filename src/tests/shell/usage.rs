@@ -28,7 +28,7 @@ fn a_flag_of_another_scanner_is_answered_with_the_equivalent_flag() {
         (&["scan", "--exclude-ports", "22", "localhost"], "--exclude-ports: write --exclude PORTS"),
         (&["scan", "--exclude-port", "22", "localhost"], "--exclude-port: write --exclude PORTS"),
         (&["scan", "--host-timeout", "5m", "localhost"], "--host-timeout: write --deadline"),
-        (&["scan", "-v", "localhost"], "-v: write --log-level info"),
+        (&["scan", "-v", "localhost"], "-v: leave it out of a scan"),
         (&["scan", "-json", "localhost"], "-json: write --json"),
         (&["scan", "-health-check"], "-health-check: there is nothing to check before a scan"),
         (&["-hc"], "-hc: there is nothing to check before a scan"),
@@ -86,6 +86,7 @@ fn a_wrong_word_is_answered_with_a_suggestion() {
         (&["healthcheck", "-p", "80"], "--ports: the service to check needs no flag: openports"),
         (&["--json"], "--json is a flag of scan and not of serve, see openports scan --help"),
         (&["-p", "80"], "--ports: the port of the service is --listen 127.0.0.1:8080"),
+        (&["--port", "80"], "--port: the port of the service is --listen 127.0.0.1:8080"),
         (&["serve", "--port=80"], "--port: the port of the service is --listen 127.0.0.1:8080"),
         (
             &["help", "nope"],
@@ -144,6 +145,14 @@ fn bad_input_is_reported_in_one_line_that_names_it() {
         (&["a", "Top10"], "PORTS \"Top10\": \"Top10\" at offset 1: write top:N, with N from"),
         (&["top10"], "TARGET \"top10\": a list of ports, not a target"),
         (&["http://a.example/"], "TARGET \"http://a.example/\": give the host alone"),
+        (
+            &["ssh://root@a.example"],
+            "TARGET \"ssh://root@a.example\": give the host alone, without scheme or \
+             path: \"a.example\"\n",
+        ),
+        (&["./hosts", "80"], "TARGET \"./hosts\": a file of targets is read with --targets FILE"),
+        (&["--addresses", "all", "a"], "--addresses: targets need no flag: openports scan HOST"),
+        (&["-v", "a"], "-v: leave it out of a scan: a terminal shows the progress; the log of a"),
         (&["localhost/24"], "TARGET \"localhost/24\": a network is written with an address"),
         (&["[::1/128]:80"], "TARGET \"[::1/128]:80\": brackets enclose one address"),
         (

@@ -756,7 +756,9 @@ mod tests {
         );
         check(&["a", "-p", ""], "--ports \"\": expected ports such as 22,80,8000-8100");
         check(&["a", "-p"], "--ports needs a value: PORTS");
-        check(&["a", "-4", "-6"], "--family \"6\": expected once, is given several times");
+        check(&["a", "-4", "-6"], "-4, -6 and --family exclude each other");
+        check(&["a", "80", "--", "-sV"], "TARGET \"-sV\": flags stand before --");
+        check(&["--", "-"], "TARGET \"-\": targets on stdin are read with --targets -");
         check(
             &["a", "--exclude", "10.0.0.1"],
             "--exclude \"10.0.0.1\": ports are excluded here; for targets write --exclude-targets",

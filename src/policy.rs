@@ -92,7 +92,7 @@ impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Listed => "this service is configured not to scan that address",
-            Self::Excluded => "--exclude-targets or --deny excludes that address",
+            Self::Excluded => "that address is excluded from this run",
             Self::LinkLocal => "link-local addresses are not scanned",
             Self::Multicast => "multicast addresses are not scanned",
             Self::Broadcast => "the broadcast address is not scanned",

@@ -133,6 +133,11 @@ pub(super) fn parse(
     origins: &Origins,
 ) -> Result<ScanArguments, UsageError> {
     let mut words = words.iter().map(utf8).collect::<Result<Vec<&str>, UsageError>>()?;
+    // Before `--`, this word was a flag. Neither a name nor an address begins with a hyphen.
+    let is_flag = |word: &&&str| word.len() > 1 && word.starts_with('-') && !is_port_list(word);
+    if let Some(flag) = words.iter().find(is_flag) {
+        return Err(fault("TARGET", flag, &"flags stand before --"));
+    }
     // The last word is read as a list of ports if it can be nothing else and there is another
     // target.
     let has_targets = words.len() > 1 || flags.targets.is_some();

@@ -108,6 +108,10 @@ impl fmt::Display for UsageError {
                 f.write_str("scan needs a TARGET, or --targets FILE, see openports scan --help")
             }
             Self::MissingValue { flag, metavar } => write!(f, "--{flag} needs a value: {metavar}"),
+            // `-4` and `-6` are this flag too.
+            Self::Repeated { flag: "family", .. } => {
+                f.write_str("-4, -6 and --family exclude each other")
+            }
             Self::Repeated { flag, value: Some(value) } => {
                 write!(f, "--{flag} {value:?}: expected once, is given several times")
             }

@@ -196,13 +196,16 @@ fn a_network_of_any_size_can_be_excluded() {
 }
 
 #[test]
-fn a_denied_address_is_reported_with_the_flags_or_the_block_that_deny_it() {
+fn a_denied_address_is_reported_with_the_block_that_denies_it_and_no_flag_that_was_not_given() {
     for (args, expected) in [
         (
             &["localhost", "-4", "--exclude-targets", "127.0.0.1"][..],
-            "127.0.0.1 is not scanned: --exclude-targets or --deny excludes that address",
+            "127.0.0.1 is not scanned: that address is excluded from this run",
         ),
-        (&["127.0.0.1", "--deny", "127.0.0.0/8"], "--exclude-targets or --deny excludes"),
+        (
+            &["127.0.0.1", "--deny", "127.0.0.0/8"],
+            "not scanned: that address is excluded from this run",
+        ),
         (&["::2"], "::2 is not scanned: unspecified addresses (0.0.0.0/8, in IPv6 ::/104) are"),
         (&["0.0.3.81"], "0.0.3.81 is not scanned: unspecified addresses (0.0.0.0/8, in IPv6"),
         (&["::1:80"], "If its last part is a port, write the address in brackets: [::1]:80."),

@@ -436,13 +436,17 @@ pub(super) fn is_ours(name: &str) -> bool {
     names.into_iter().any(|ours| ours == name)
 }
 
-/// The row of nmap's clusters: a letter that is repeated, as in `-vvvv`, or several kinds of scan
-/// in one flag, as in `-sCV`, of which the last one counts.
+/// The row of nmap's clusters: a letter that is repeated, as in `-vvvv`, several kinds of scan in
+/// one flag, as in `-sCV`, of which the last one counts, or several flags without a value, as in
+/// `-nvv` and `-4v`, of which the first counts that is not one of ours.
 fn find_cluster(name: &str) -> Option<&'static Row> {
     let letters = name.strip_prefix('-')?;
     let first = letters.chars().next()?;
     if letters.chars().all(|letter| letter == first) {
         return find_row(&format!("-{first}"));
+    }
+    if letters.chars().all(|letter| "46AFORdfnv".contains(letter)) {
+        return letters.chars().find_map(|letter| find_row(&format!("-{letter}")));
     }
     let kinds = letters.strip_prefix('s')?;
     let rows = kinds.chars().map(|kind| find_row(&format!("-s{kind}")));
@@ -549,8 +553,12 @@ mod tests {
             ("-sCV", "-sV"),
             ("-sVC", "-sC"),
             ("-sSU", "-sU"),
+            ("-nvv", "-n"),
+            ("-Fn", "-F"),
+            ("-4v", "-v"),
+            ("-v6", "-v"),
         ] {
-            assert_eq!(find(given).unwrap().given, given);
+            assert!(given.starts_with(find(given).unwrap().given), "{given}");
             assert_eq!(advice(given), advice(same), "{given}");
         }
         for given in ["-sSq", "-pq", "-44", "-vq"] {

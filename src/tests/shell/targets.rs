@@ -275,7 +275,9 @@ fn an_excluded_name_is_reported_and_is_no_failure_unless_it_is_the_only_target()
         let reported: Vec<&str> =
             run.stderr.lines().filter_map(|line| line.split(": ").nth(1)).collect();
         assert_eq!(reported, names, "{}", run.stderr);
-        assert!(run.stderr.lines().all(|line| line.contains("excludes that address")));
+        assert!(
+            run.stderr.lines().all(|line| line.contains("that address is excluded from this run"))
+        );
         assert_eq!(lines(&run.stdout).len(), answers, "{args:?}: {}", run.stdout);
     };
     let exclude = ["--exclude-targets", "127.0.9.0/24"];

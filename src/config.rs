@@ -40,7 +40,7 @@ use crate::listen_address::Listen;
 use crate::policy::Exposure;
 use crate::report::log::{Level, LogFormat};
 use crate::service_names;
-use crate::spelling::{self, Stranger};
+use crate::spelling::{self, Confusable};
 use crate::target_spec::Spec;
 
 /// The command that a command line requests.
@@ -215,7 +215,7 @@ fn help_of(verb: Option<Verb>) -> String {
 /// Refuses a flag of another tool, an unknown flag with one dash and several letters, and a dash
 /// beyond ASCII in place of the one of a flag.
 fn check_other_tools(raw: &str, command: Option<Subcommand>) -> Result<(), UsageError> {
-    if let Some(dash) = Stranger::leading_dash(raw) {
+    if let Some(dash) = Confusable::leading_dash(raw) {
         let (source, value) = ("argument".to_owned(), Some(raw.to_owned()));
         return Err(UsageError::Value { source, value, reason: dash.to_string() });
     }

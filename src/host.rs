@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::interfaces::Interfaces;
 use crate::punycode;
-use crate::spelling::Stranger;
+use crate::spelling::Confusable;
 
 /// A well-formed target, as the request spells it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,8 +77,8 @@ impl Host {
         if text.trim_ascii() != text {
             return Err(HostError::OuterBlank);
         }
-        if let Some(stranger) = Stranger::find(text) {
-            return Err(HostError::Stranger(stranger));
+        if let Some(confusable) = Confusable::find(text) {
+            return Err(HostError::Confusable(confusable));
         }
         if !text.is_ascii() {
             return Err(HostError::NotAscii { ascii: ascii_form(text) });
@@ -300,7 +300,7 @@ pub enum HostError {
     /// There is a blank or a line end before or behind the host.
     OuterBlank,
     /// A character beyond ASCII is part of no name.
-    Stranger(Stranger),
+    Confusable(Confusable),
     /// A letter is beyond ASCII.
     NotAscii {
         /// The `xn--` form of the name, if it is known.
@@ -345,7 +345,7 @@ impl fmt::Display for HostError {
                     None => Ok(()),
                 };
             }
-            Self::Stranger(stranger) => return stranger.fmt(f),
+            Self::Confusable(confusable) => return confusable.fmt(f),
             Self::OuterBlank => "remove the blank at its beginning or end",
             Self::Port => "give the host alone, and its port in `ports`",
             Self::Bracket => "an opening bracket needs its closing one at the end",
@@ -553,7 +553,7 @@ mod tests {
         for text in
             ["１２７.0.0.1", "127。0。0。1", "127.0.0.١", "10.0.0.1–5", "a\u{200b}", "\u{fffd}"]
         {
-            let expected = HostError::Stranger(Stranger::find(text).unwrap());
+            let expected = HostError::Confusable(Confusable::find(text).unwrap());
             assert_eq!(Host::parse(text), Err(expected), "{text}");
         }
     }

@@ -71,17 +71,18 @@ pub fn quote(text: &str) -> String {
     quoted
 }
 
-/// A character beyond ASCII that is part of no name, address or list of ports. Most come from text
-/// that was copied from a document: dashes, blanks, quotation marks, invisible characters, digits.
-/// A message has its code point, because it often looks like an ASCII character, or like nothing.
+/// A character beyond ASCII that is part of no name, address or list of ports: one that is
+/// confusable with an ASCII character (UTS 39), or an invisible one. Most come from text that was
+/// copied from a document. A message has the code point, because the character itself would explain
+/// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stranger(char);
+pub struct Confusable(char);
 
-impl Stranger {
+impl Confusable {
     /// The first such character of a text. Letters are none, because international names have them.
     pub fn find(text: &str) -> Option<Self> {
-        let is_stranger = |c: &char| STRANGERS.iter().any(|range| range.contains(c));
-        text.chars().find(is_stranger).map(Self)
+        let is_confusable = |c: &char| CONFUSABLES.iter().any(|range| range.contains(c));
+        text.chars().find(is_confusable).map(Self)
     }
 
     /// The dash that an argument begins with in place of a hyphen.
@@ -90,7 +91,7 @@ impl Stranger {
     }
 }
 
-impl fmt::Display for Stranger {
+impl fmt::Display for Confusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reason = match self.0 {
             char::REPLACEMENT_CHARACTER => return f.write_str("the text is not UTF-8"),
@@ -109,8 +110,8 @@ impl fmt::Display for Stranger {
     }
 }
 
-/// The characters of [`Stranger`]. The middle dot of Catalan names (U+00B7) is left out.
-const STRANGERS: [std::ops::RangeInclusive<char>; 12] = [
+/// The characters of [`Confusable`]. The middle dot of Catalan names (U+00B7) is left out.
+const CONFUSABLES: [std::ops::RangeInclusive<char>; 12] = [
     '\u{80}'..='\u{b6}',
     '\u{b8}'..='\u{bf}',
     '×'..='×',
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_named_by_its_code_point() {
+    fn a_confusable_is_named_by_its_code_point() {
         for (text, expected) in [
             ("–p 80", "the character U+2013 is no hyphen; write '-'"),
             ("8000−8100", "the character U+2212 is no hyphen; write '-'"),
@@ -192,13 +193,15 @@ mod tests {
             ("“a”", "the character U+201C is not ASCII; write its ASCII form"),
             ("bücher\u{fffd}", "the text is not UTF-8"),
         ] {
-            assert_eq!(Stranger::find(text).unwrap().to_string(), expected, "{text}");
+            assert_eq!(Confusable::find(text).unwrap().to_string(), expected, "{text}");
         }
         for text in ["a-b", "bücher.example", "пример", "例え.テスト", "col·lecció", "u\u{308}"]
         {
-            assert_eq!(Stranger::find(text), None, "{text}");
+            assert_eq!(Confusable::find(text), None, "{text}");
         }
-        assert!(Stranger::leading_dash("—open").is_some());
-        assert!(Stranger::leading_dash("a–b").is_none() && Stranger::leading_dash("-p").is_none());
+        assert!(Confusable::leading_dash("—open").is_some());
+        assert!(
+            Confusable::leading_dash("a–b").is_none() && Confusable::leading_dash("-p").is_none()
+        );
     }
 }

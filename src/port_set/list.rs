@@ -7,7 +7,7 @@ use super::{PortSet, Storage, parse_port};
 use crate::decimal::{DecimalError, parse_decimal};
 use crate::limits;
 use crate::service_names;
-use crate::spelling::{Stranger, quote};
+use crate::spelling::{Confusable, quote};
 use crate::top_ports::{TOP_PORTS_MAX, top};
 
 impl PortSet {
@@ -122,7 +122,7 @@ pub enum PortsReason {
     /// The item is the name of a service, which has this port.
     Service(u16),
     /// The item has a character that only looks like a digit or a hyphen.
-    Stranger(Stranger),
+    Confusable(Confusable),
     /// The item begins with the letter of a protocol, as in nmap's `T:22` and `U:53`.
     Protocol,
     /// There is no text before, between or after commas.
@@ -140,10 +140,10 @@ pub enum PortsReason {
 impl PortsReason {
     /// The reason why an item is neither a port nor a range.
     fn of_form(item: &str) -> Self {
-        let stranger = || Stranger::find(item).map(Self::Stranger);
+        let confusable = || Confusable::find(item).map(Self::Confusable);
         service_names::built_in_port(item)
             .map(Self::Service)
-            .or_else(stranger)
+            .or_else(confusable)
             .unwrap_or(Self::Form)
     }
 }
@@ -161,7 +161,7 @@ impl fmt::Display for PortsError {
                 write!(f, "{what}; write 22,80,8000-8100 without blanks, or 1-65535 for all")
             }
             PortsReason::Service(port) => write!(f, "the name of a service; write {port}"),
-            PortsReason::Stranger(stranger) => stranger.fmt(f),
+            PortsReason::Confusable(confusable) => confusable.fmt(f),
             PortsReason::Top => write!(f, "write top:N, with N from 1 to {TOP_PORTS_MAX}"),
             PortsReason::Port(error) => error.fmt(f),
             PortsReason::Protocol => {

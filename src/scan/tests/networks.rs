@@ -701,6 +701,19 @@ fn a_queue_too_short_to_delay_answers_is_not_flooded() {
 }
 
 /// A regression test: a full queue looked like a longer path, and the rate never fell below 500.
+/// Pings alone show whether the path carries the rate, so an almost silent host needs as few
+/// rounds as possible.
+#[test]
+fn pings_alone_raise_the_rate_within_a_few_rounds() {
+    let open = BTreeSet::from([22, 80, 443]);
+    let rtt = Duration::from_millis(50);
+    let network = Network { rtt, silent: 1000, capacity: 70_000, open, ..Network::default() };
+    let report = Simulation::new(network, 1).run(plan(1, 65_535));
+    assert_eq!((report.loss, report.wrong), (Some(0.0), 0), "{report:?}");
+    // The last port is silent for two seconds.
+    assert!(report.elapsed < Duration::from_millis(2700), "{report:?}");
+}
+
 #[test]
 fn a_link_slower_than_500_packets_per_second_is_not_flooded() {
     for (rate, queue, silent, rtt) in [(300.0, 30, 500, 40), (400.0, 100, 900, 100)] {

@@ -161,22 +161,22 @@ openports \- find a host's open TCP ports
 .B openports licenses
 .SH DESCRIPTION
 .B openports
-connects to every port asked for and tells which are open, over HTTP or from a shell.
-It needs no privileges.
+connects to each requested port and reports which are open, over HTTP or on the command line.
+It needs no privileges, except for \fB\-\-technique syn\fR.
 .PP
 A \fITARGET\fR is a name, an address, \fIHOST\fR:\fIPORT\fR, [\fIADDRESS\fR]:\fIPORT\fR, a network
-(10.0.0.0/24, 2001:db8::/120) or a range (10.0.0.1\-254, 10.0.0.1\-10.0.1.9). Networks are counted
-and not expanded. Each target and port is scanned once, however often it is listed.
+(10.0.0.0/24, 2001:db8::/120) or a range (10.0.0.1\-254, 10.0.0.1\-10.0.1.9). Each target and port
+is scanned once, however often it is listed.
 .PP
-\fIPORTS\fR is a list such as 22,80,8000\-8100,60000\- or top:100; without it a scan tries every
-port.
+\fIPORTS\fR is a list such as 22,80,8000\-8100,60000\- or top:100; without it every port is scanned.
 A list of targets has one on each line and, if it has ports of its own, a blank and these. Empty
-lines, and what follows a #, are skipped; a byte order mark does not matter.
+lines, a byte order mark and text after # are ignored.
 .PP
 \fB\-p\fR \fIPORTS\fR is short for \fB\-\-ports\fR, \fB\-o\fR \fIFILE\fR for \fB\-\-output\fR,
 \fB\-4\fR and \fB\-6\fR for \fB\-\-family\fR 4 and 6.
 .SH COMMANDS AND FLAGS
-A flag beats its variable, and a variable the default; an empty one counts as not set.
+A flag overrides its variable, and a variable overrides the default; an empty variable counts as not
+set.
 A variable of a flag that may be repeated holds several values, separated by commas;
 that of a flag without a value holds true or false.
 A duration is a number and its unit: 250ms, 2s, 1.5s, 5m.
@@ -184,29 +184,32 @@ A duration is a number and its unit: 250ms, 2s, 1.5s, 5m.
 );
 
 const MANUAL_TAIL: &str = r#".SH SHARDS
-With \fB\-\-shard\fR \fII/N\fR, N machines that are given the same targets, ports and exclusions in
-the same order together probe each port of each target exactly once. The targets' ports make one
-long list; a permutation, the same on every machine, shuffles it, and shard I takes every N\-th
-item from the I\-th on.
+With \fB\-\-shard\fR \fII/N\fR, N machines with the same targets in the same order, the same ports
+and exclusions, and another I each together scan each port of each target exactly once.
 .SH EXIT STATUS
 .TP
 .B 0
-Done. Of a scan: every port of every target has its state. A reader of its output that goes early,
-as
+Success. After a scan every port of every target has its state, or the reader of the output closed
+the pipe, as
 .BR head (1)
-does, has read enough.
+does.
 .TP
 .B 1
-Something asked for was not scanned, or not whole; or the service asked is not well.
+Something was not scanned completely, or a file could not be read or written; or the health check
+failed.
 .TP
 .B 64
-Wrong usage.
+Invalid usage.
 .TP
 .B 71
 The system refused what a service needs to start, or raw packets for \fB\-\-technique syn\fR.
+.TP
+.B 74
+A help text, the version or a page of \fBcompletions\fR, \fBman\fR or \fBlicenses\fR could not be
+written.
 .SH SIGNALS
-SIGTERM, SIGINT and SIGHUP let a service finish what it has begun. A scan prints what is known so
-far and ends. A second signal ends either at once.
+At SIGTERM, SIGINT or SIGHUP a service finishes its running scans and ends; a scan prints its
+results so far and ends. A second signal ends either at once.
 .SH ENVIRONMENT
 .TP
 .B NO_COLOR
@@ -221,12 +224,12 @@ the listeners of a service, in place of \fBOPENPORTS_LISTEN\fR and of the defaul
 .B NOTIFY_SOCKET
 Set by
 .BR systemd (1):
-where a service says that it is ready and that it stops; see
+where a service reports that it is ready and that it stops; see
 .BR sd_notify (3).
 .SH FILES
 .TP
 .I /etc/services
-Names of services in tables; where it has none, a list built in.
+Names of services, read at the start; ports without a name in it have that of a built-in list.
 .SH EXAMPLES
 .nf
 openports scan localhost

@@ -1,8 +1,8 @@
 //! Names of well-known services, by port.
 //!
-//! The names of the system's services(5) file take precedence; the built-in list is for systems
-//! without it. A name is the usual service of a port, not the actual one: no service is contacted.
-//! This module reads no file: the caller reads the file once, at the start.
+//! The names of the system's services(5) file take precedence; a port without a name in it has that
+//! of the built-in list. A name is the usual service of a port, not the actual one: no service is
+//! contacted. This module reads no file: the caller reads the file once, at the start.
 
 use std::collections::BTreeMap;
 

@@ -79,7 +79,7 @@ impl RttGroup {
 
 /// The share of answered SYNs from which on a round needs no pings.
 const COHORT_ANSWERED_MIN: f64 = 0.9;
-/// The number of pings in a round.
+/// The number of pings in a round after startup; in startup there are up to twice as many.
 pub(super) const PINGS_PER_ROUND: u32 = 8;
 /// The minimum number of SYNs that the rate permits for each ping.
 const SYNS_PER_PING: f64 = 16.0;

@@ -40,7 +40,7 @@ complete -c openports -n '__fish_seen_subcommand_from scan' -l targets -r -F -d 
 complete -c openports -n '__fish_seen_subcommand_from scan' -l ports -x -d 'scan these ports; - is every port'
 complete -c openports -n '__fish_seen_subcommand_from scan' -l exclude-targets -x -d 'never connect to these; repeatable'
 complete -c openports -n '__fish_seen_subcommand_from scan' -l exclude-targets-from -r -F -d 'the same, from a list of targets'
-complete -c openports -n '__fish_seen_subcommand_from scan' -l resume -r -F -d 'skip what this NDJSON of an earlier run has ended'
+complete -c openports -n '__fish_seen_subcommand_from scan' -l resume -r -F -d 'skip the targets that this NDJSON has finished'
 complete -c openports -n '__fish_seen_subcommand_from scan' -l shard -x -d 'scan the I-th of N parts, each on its own machine'
 complete -c openports -n '__fish_seen_subcommand_from scan' -l exclude -x -d 'never connect to these ports'
 complete -c openports -n '__fish_seen_subcommand_from scan' -l timeout -x -d 'deadline of each connect, or auto'

@@ -123,7 +123,7 @@ pub(super) const FLAGS: [Flag; 43] = [
         SCAN,
         "resume FILE",
         Unset("none"),
-        "skip what this NDJSON of an earlier run has ended",
+        "skip the targets that this NDJSON has finished",
         |it, text| set(&mut it.scan.resume, path(text).map(Some)),
     ),
     Flag::row(

@@ -16,7 +16,7 @@ const BASE_BYTES: usize = 4 * 1024 * 1024;
 const CONNECTION_BYTES: usize = 1024;
 /// The copy of a request's head while its body arrives, and an entry for each field.
 const REQUEST_BYTES: usize = limits::HEAD_BYTES_MAX + limits::HEADERS_MAX * 64;
-/// The longest response without a scan: the OpenAPI document has 21 KB, and `/metrics` 16 KB.
+/// The longest response without a scan: the OpenAPI document has 24 KB, and `/metrics` 16 KB.
 const PAGE_BYTES: usize = 32 * 1024;
 /// The maximum of one request: while its head arrives, while its body arrives, or while a page
 /// and the next requests wait.

@@ -124,7 +124,7 @@ impl Job {
             target: self.socket_address(candidate.address),
             is_routed: candidate.source.is_some(),
             ports: request.ports.clone(),
-            options: request.options.divided(request.ports.len(), share.scans.into()),
+            options: request.options.divided(share.scans),
             share,
             ends_at: self.started_at + request.options.deadline,
         }

@@ -66,13 +66,15 @@ impl ScanOptions {
         }
     }
 
-    /// The options of each of `scans` scans of `ports` ports, which divide the concurrency equally.
+    /// The options of each of `scans` scans, which divide the concurrency equally. Each of them may
+    /// have at least one probe in flight.
     #[must_use]
-    pub fn divided(self, ports: usize, scans: usize) -> Self {
-        assert!(scans > 0 && ports > 0, "there is at least one scan with at least one port");
-        let concurrency = self.concurrency.map_or(ports, |limit| limit.get().into()) / scans;
-        let concurrency = u16::try_from(concurrency).unwrap_or(u16::MAX);
-        Self { concurrency: Some(NonZeroU16::new(concurrency).unwrap_or(NonZeroU16::MIN)), ..self }
+    pub fn divided(self, scans: u8) -> Self {
+        assert!(scans > 0, "there is at least one scan");
+        let part = |limit: NonZeroU16| {
+            NonZeroU16::new(limit.get() / u16::from(scans)).unwrap_or(NonZeroU16::MIN)
+        };
+        Self { concurrency: self.concurrency.map(part), ..self }
     }
 }
 
@@ -277,15 +279,15 @@ mod tests {
 
     #[test]
     fn scans_of_one_job_divide_its_concurrency() {
-        let check = |limit: Option<u16>, scans: usize, expected: u16| {
+        let check = |limit: Option<u16>, scans: u8, expected: Option<u16>| {
             let concurrency = limit.and_then(NonZeroU16::new);
             let options = ScanOptions { concurrency, ..ScanOptions::default() };
-            let divided = options.divided(1_000, scans).concurrency;
-            assert_eq!(divided.map(NonZeroU16::get), Some(expected), "{limit:?} of {scans} scans");
+            let divided = options.divided(scans).concurrency;
+            assert_eq!(divided.map(NonZeroU16::get), expected, "{limit:?} of {scans} scans");
         };
-        check(Some(100), 4, 25);
-        check(Some(3), 4, 1);
-        check(None, 4, 250);
-        check(None, 1, 1_000);
+        check(Some(100), 4, Some(25));
+        check(Some(3), 4, Some(1));
+        check(Some(3), 1, Some(3));
+        check(None, 4, None);
     }
 }

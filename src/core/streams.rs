@@ -42,6 +42,8 @@ pub(super) struct ScanStream {
     addresses: Addresses,
     /// The data delivered about each address, in the order of the job's scans.
     delivered: Vec<Delivered>,
+    /// The index of the address whose ports the next event of progress has, if it has any.
+    turn: usize,
 }
 
 /// A request whose scans, at least one, have begun, and the form of its answer.
@@ -73,6 +75,7 @@ impl ScanStream {
             progress_at: now + PROGRESS_EVERY,
             addresses: request.options.addresses,
             delivered: scans.iter().map(delivered).collect(),
+            turn: 0,
         }
     }
 
@@ -123,20 +126,21 @@ impl ScanStream {
         }
         let mut text = self.take_deferred(room);
         let mut room = room.saturating_sub(text.len());
-        let len_before = text.len();
-        // There is one event, or one for each address that has changed.
-        for (delivered, scan) in self.delivered.iter_mut().zip(scans) {
+        // The one event has the ports of one address. The addresses that have changed take turns.
+        let (earlier, later) = self.delivered.split_at_mut(self.turn);
+        let in_turn =
+            later.iter_mut().zip(&scans[self.turn..]).chain(earlier.iter_mut().zip(scans));
+        let mut deltas = (self.turn + 1..).zip(in_turn).map(|(next, (delivered, scan))| {
             let delta = delivered.take_delta(|state| scan.ports(state), &mut room);
-            if !delta.is_empty() {
-                let [closed, filtered, unreachable] = delta.ranges();
-                let address = shown_address(self.addresses, delivered.address);
-                let of_address = Progress { closed, filtered, unreachable, address, ..progress };
-                write_event(&mut text, self.form, &ScanEvent::Progress(of_address));
-            }
+            (next, delivered.address, delta)
+        });
+        let found = deltas.find(|(_, _, delta)| !delta.is_empty());
+        if let Some((next, address, delta)) = &found {
+            [progress.closed, progress.filtered, progress.unreachable] = delta.ranges();
+            progress.address = shown_address(self.addresses, *address);
+            self.turn = next % scans.len();
         }
-        if text.len() == len_before {
-            write_event(&mut text, self.form, &ScanEvent::Progress(progress));
-        }
+        write_event(&mut text, self.form, &ScanEvent::Progress(progress));
         conn.push_stream(now, &text);
     }
 

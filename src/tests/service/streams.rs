@@ -93,6 +93,39 @@ fn with_all_addresses_each_event_names_its_address() {
     });
 }
 
+#[test]
+fn with_all_addresses_there_are_no_more_events_of_progress_and_the_addresses_take_turns() {
+    isolated(|| {
+        let folder = Folder::new("turns");
+        let many: String = (1..=32).map(|last| format!("127.0.2.{last} many\n")).collect();
+        let service = Service::start(&["--hosts", &folder.write("hosts", &many)]);
+        // The scan takes 1.6 s: the interval of progress ends seven times, and more on a slow
+        // machine.
+        let target = "/open-ports?domain=many&addresses=all&ports=1-100&rate=2000&include=closed";
+        let events = events(&service.request("GET", target, NDJSON).check_status(200).body);
+        let (reported, events_len) = reported_closed(&events);
+        let elapsed_ms = events[events.len() - 1]["elapsed_ms"].as_u64().expect("a time");
+        assert!(events_len > 1 && events_len as u64 <= elapsed_ms / 200, "{events:#?}");
+        assert_eq!(reported.len(), events_len.min(32), "each event has another address");
+    });
+}
+
+#[test]
+fn all_addresses_are_scanned_at_once_unless_the_request_limits_the_concurrency() {
+    isolated(|| {
+        let folder = Folder::new("at-once");
+        let many: String = (1..=8).map(|last| format!("198.51.100.{last} many\n")).collect();
+        let service = Service::start(&["--hosts", &folder.write("hosts", &many)]);
+        let check = |limit: &str, is_complete: bool| {
+            let query = "domain=many&ports=1-100&timeout=500ms&retries=0&deadline=2s&addresses=all";
+            let scan = service.scan(&format!("{query}{limit}"));
+            scan.check_key("complete", is_complete);
+        };
+        check("", true);
+        check("&concurrency=80", false);
+    });
+}
+
 /// The scan reports half a megabyte of ranges while the client does not read.
 #[test]
 fn a_slow_reader_receives_each_port_once_and_the_end() {

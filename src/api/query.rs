@@ -239,14 +239,17 @@ pub fn parse_probe(
         }
         (TargetPort::Missing | TargetPort::Faulty, _) => {}
     }
-    // The shortest time applies, because each can be set without knowledge of the others.
-    if let (Some(deadline), Some(Timeout::Fixed(timeout))) = (draft.deadline, draft.timeout) {
-        draft.timeout = Some(Timeout::Fixed(timeout.min(deadline)));
-    }
     // A lookup must not exceed a timeout in the request. The scan after it may, because a silent
     // port is filtered only after a timeout of its own.
     if draft.timeout.is_some() {
         draft.options.lookup_bound = LookupBound::Timeout;
+    }
+    // The shortest time applies, because each can be set without knowledge of the others. The
+    // deadline leaves time for the end of the connects, so that silent ports are filtered.
+    let timeout = draft.timeout.unwrap_or(Timeout::Fixed(defaults.timeout));
+    if let (Some(deadline), Timeout::Fixed(timeout)) = (draft.deadline, timeout) {
+        let most = (deadline / 4 * 3).max(limits::TIMEOUT_MIN);
+        draft.timeout = Some(Timeout::Fixed(timeout.min(most)));
     }
     let expect = draft.expect.take();
     if let (Some(expect), Some(ports)) = (&expect, &draft.ports)
@@ -783,11 +786,12 @@ mod tests {
             let expected = (Timeout::Fixed(Duration::from_millis(timeout)), deadline);
             assert_eq!((scan.timeout, scan.deadline.as_millis() as u64), expected, "{query}");
         };
-        check("timeout=5s", Some("5"), 4_500, 4_500);
+        check("timeout=5s", Some("5"), 3_375, 4_500);
         check("timeout=5s", Some("10"), 5_000, 9_500);
-        check("timeout=5s&deadline=1s", Some("10"), 1_000, 1_000);
-        check("timeout=5s&deadline=1s", None, 1_000, 1_000);
-        check("", Some("0.02"), 2_000, 10);
+        check("timeout=5s&deadline=1s", Some("10"), 750, 1_000);
+        check("timeout=5s&deadline=1s", None, 750, 1_000);
+        check("", Some("2"), 1_125, 1_500);
+        check("", Some("0.02"), 10, 10);
         check("deadline=9s", Some("1e300"), 2_000, 9_000);
         let check_lookup = |query: &str, secs: u64| {
             let probe = format!("target=a&ports=80&{query}");
@@ -795,7 +799,7 @@ mod tests {
             assert_eq!(probe.scan.options.lookup_time(), Duration::from_secs(secs), "{query}");
         };
         check_lookup("timeout=5s", 5);
-        check_lookup("timeout=5s&deadline=1s", 1);
+        check_lookup("timeout=5s&deadline=4s", 3);
         check_lookup("timeout=auto&deadline=9s", 9);
         check_lookup("deadline=9s", 9);
     }

@@ -72,6 +72,10 @@ fn a_silent_unreachable_or_unresolved_host_is_not_a_success() {
         let silent = format!("target={SILENT}&ports=22&timeout=200ms&retries=0");
         check(&service, &silent, "", Some("no_open_port"));
         check(&service, &format!("{silent}&expect=none"), "", None);
+        // A connect ends before the probe, also if the default timeout is longer than the probe.
+        let down = format!("target={SILENT}&ports=22&expect=none");
+        check(&service, &down, "X-Prometheus-Scrape-Timeout-Seconds: 1\r\n", None);
+        check(&service, &format!("{down}&timeout=5s&deadline=400ms"), "", None);
         let nowhere = format!("target={UNREACHABLE}&ports=22-25");
         check(&service, &nowhere, "", Some("unreachable"));
         check(&service, &format!("{nowhere}&expect=none"), "", None);

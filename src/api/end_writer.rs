@@ -363,6 +363,7 @@ fn completeness_fields(summary: &Summary) -> Vec<(&'static str, String)> {
         ("Openports-Complete", summary.complete.to_string()),
         ("Openports-Untested", summary.counts.untested.to_string()),
         ("Openports-Unreachable", summary.counts.unreachable.to_string()),
+        ("Openports-Other-Addresses", summary.details.other_addresses.len().to_string()),
     ]
 }
 
@@ -559,13 +560,16 @@ mod tests {
     fn text_and_csv_report_the_completeness_of_the_scan_in_the_head() {
         let open = PortSet::parse("22,80").unwrap();
         let counts = Counts { open: 2, unreachable: 3, untested: 4, ..Counts::default() };
-        let cut = Summary { counts, complete: false, ..summary(&open) };
+        let others = [[192, 0, 2, 8].into()];
+        let details = Details { other_addresses: &others, ..Details::default() };
+        let cut = Summary { counts, complete: false, details, ..summary(&open) };
         for form in Form::ALL {
             let fields = EndWriter::new(form, &cut).fields().to_vec();
             let expected = [
                 ("Openports-Complete", "false".to_owned()),
                 ("Openports-Untested", "4".to_owned()),
                 ("Openports-Unreachable", "3".to_owned()),
+                ("Openports-Other-Addresses", "1".to_owned()),
             ];
             let is_bare = matches!(form, Form::Text | Form::Csv);
             assert_eq!(fields, if is_bare { expected.to_vec() } else { Vec::new() }, "{form:?}");

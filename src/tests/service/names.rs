@@ -420,6 +420,13 @@ fn addresses_of_a_name_that_are_not_scanned_are_listed() {
         assert_eq!(all["other_addresses"], serde_json::json!(many[64..]), "{all}");
         let first = setup.scan("many.example").json;
         assert_eq!(first["other_addresses"], serde_json::json!(many[1..]), "{first}");
+        let target = "/open-ports?domain=many.example&ports=1&addresses=all";
+        for form in ["text/plain", "text/csv"] {
+            let answer = setup.service.request("GET", target, &format!("Accept: {form}\r\n"));
+            answer.check_status(200);
+            answer.check("complete", answer.field("Openports-Complete"), Some("true"));
+            answer.check("others", answer.field("Openports-Other-Addresses"), Some("6"));
+        }
     });
 }
 

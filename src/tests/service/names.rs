@@ -131,6 +131,8 @@ fn denied_addresses_of_a_name_are_skipped() {
         let results = scan.json["results"].as_array().expect("`results` is a list");
         assert_eq!(results.len(), 1, "{}", scan.answer.context);
         scan.answer.check("the address", &results[0]["address"], &"127.0.0.1".into());
+        let others = scan.json.get("other_addresses");
+        scan.answer.check("denied addresses are left out", others, None);
         assert_eq!(
             setup.service.metric("openports_connects_total"),
             2,

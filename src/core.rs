@@ -312,7 +312,9 @@ impl Core {
         self.route_outputs(now);
         self.clients().handle_timeout(now);
         self.route_outputs(now);
-        self.jobs.handle_tick(now, backlog, |probe| self.sockets.forget(probe));
+        for _ in 0..self.jobs.handle_tick(now, backlog, |probe| self.sockets.forget(probe)) {
+            self.telemetry.counters().count_lookup(LookupFailure::TimedOut.label());
+        }
         self.route_outputs(now);
         self.batch.handle_timeout(now, self.jobs.schedulers().in_flight(), self.jobs.all_scans());
         let demand = self.jobs.demand(self.batch.technique());

@@ -224,15 +224,23 @@ impl Jobs {
     }
 
     /// Handles all due deadlines, once a tick. Probes to be given up are passed to `forget`.
-    pub(super) fn handle_tick(&mut self, now: Instant, backlog: Backlog, forget: impl FnMut(Key)) {
+    /// Returns the number of lookups that have timed out: the resolver has no answer to them.
+    pub(super) fn handle_tick(
+        &mut self,
+        now: Instant,
+        backlog: Backlog,
+        forget: impl FnMut(Key),
+    ) -> usize {
+        let mut timed_out = 0;
         while let Some(key) = self.lookups.pop_due(now) {
-            let failure = JobFailure::Lookup(LookupFailure::TimedOut);
-            self.events.push_back((key, QueuedEvent::Failed(failure)));
+            self.fail(key, JobFailure::Lookup(LookupFailure::TimedOut));
+            timed_out += 1;
         }
         for job in self.schedulers.handle_tick(now, backlog, forget) {
             self.on_scan_ended(job);
         }
         self.check_invariants();
+        timed_out
     }
 
     /// Ends the scans of a job with their results so far: [`JobEvent::Ended`] follows. A job that

@@ -392,19 +392,17 @@ pub(super) struct Document<'a> {
     invalid_fields: &'a InvalidFields,
 }
 
-/// The answer for a problem: `application/problem+json` (RFC 9457).
+/// The answer for a problem: `application/problem+json` (RFC 9457). A cache that stored it would
+/// report an error after its end.
 pub fn problem_response(problem: &Problem) -> Response {
     let mut body = Vec::new();
+    let mut fields = vec![("Cache-Control", "no-store".to_string())];
+    fields.extend(problem.field.iter().cloned());
     let document = problem.document();
     let status = document.status;
     write_json(&mut body, &document);
     body.push(b'\n');
-    Response {
-        status,
-        content_type: "application/problem+json",
-        fields: problem.field.iter().cloned().collect(),
-        body,
-    }
+    Response { status, content_type: "application/problem+json", fields, body }
 }
 
 #[cfg(test)]
@@ -484,7 +482,8 @@ mod tests {
             assert_eq!(problem.cause().status(), status);
             assert_eq!(response.content_type, "application/problem+json");
             let fields = response.fields.iter().map(|(name, value)| (*name, value.as_str()));
-            assert_eq!(fields.collect::<Vec<_>>(), field.into_iter().collect::<Vec<_>>());
+            let expected = [("Cache-Control", "no-store")].into_iter().chain(field);
+            assert_eq!(fields.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
             let json: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
             assert_eq!((&json["status"], &json["cause"]), (&status.into(), &label.into()));
             assert_eq!(json["detail"], problem.detail());

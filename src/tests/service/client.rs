@@ -214,6 +214,7 @@ impl Answer {
     pub(crate) fn check_problem(&self, status: u16, cause: &str) -> Value {
         self.check_status(status);
         self.check("the type", self.field("Content-Type"), Some("application/problem+json"));
+        self.check("uncached", self.field("Cache-Control"), Some("no-store"));
         let document = self.json();
         let has_fields = document.get("invalid_fields").is_some();
         let mut keys = vec!["type", "title", "status", "cause", "detail"];

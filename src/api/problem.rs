@@ -266,7 +266,8 @@ impl Problem {
         assert!(!fields.is_empty(), "at least one field is faulty");
         let is_range_missing = fields.says("toPort", BLANK);
         let or = if is_range_missing { ", or give ports=22,80-90 instead of toPort" } else { "" };
-        let detail = format!("Correct {}, see invalid_fields{or}.", fields.phrase());
+        let bound = if fields.is_full() { " (at most 32 are listed)" } else { "" };
+        let detail = format!("Correct {}, see invalid_fields{bound}{or}.", fields.phrase());
         Self { invalid_fields: fields, ..Self::new(Cause::InvalidRequest, detail) }
     }
 
@@ -549,6 +550,9 @@ mod tests {
         (0..10_000).for_each(|n| fields.push(&format!("x{n}"), "unknown"));
         assert_eq!(fields.0.len(), limits::INVALID_FIELDS_MAX);
         assert!(fields.contains("x0") && !fields.contains("x9999"));
+        let bound = format!("(at most {} are listed).", limits::INVALID_FIELDS_MAX);
+        let detail = Problem::invalid(fields).detail;
+        assert!(detail.ends_with(&bound), "{detail}");
     }
 
     #[test]

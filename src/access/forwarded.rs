@@ -29,9 +29,12 @@ impl Proxies {
         if !self.trusts(peer) {
             return peer;
         }
+        // Empty elements of a list are ignored (RFC 9110 section 5.6.1.2).
         let by_list = hops.x_forwarded_for.iter().flat_map(|line| line.split(','));
-        let by_list: Vec<Option<IpAddr>> = by_list.map(|hop| address(hop.trim())).collect();
+        let by_list = by_list.map(str::trim).filter(|hop| !hop.is_empty());
+        let by_list: Vec<Option<IpAddr>> = by_list.map(address).collect();
         let by_pairs = hops.forwarded.iter().flat_map(|line| line.split(','));
+        let by_pairs = by_pairs.filter(|element| !element.trim().is_empty());
         let by_pairs: Vec<Option<IpAddr>> = by_pairs.map(for_address).collect();
         match (by_list.as_slice(), by_pairs.as_slice()) {
             ([], []) => peer,
@@ -107,6 +110,15 @@ mod tests {
         check("10.0.0.1", [&[], &["for=198.51.100.9;proto=https"]], "198.51.100.9");
         check("10.0.0.1", [&[], &["For=\"[2a00::9]:4711\", for=10.0.0.2"]], "2a00::9");
         check("10.0.0.1", [&[], &[]], "10.0.0.1");
+    }
+
+    #[test]
+    fn empty_elements_of_a_list_are_ignored() {
+        check("10.0.0.1", [&[",198.51.100.9,"], &[]], "198.51.100.9");
+        check("10.0.0.1", [&["203.0.113.5, ,198.51.100.9, , 10.0.0.2", ""], &[]], "198.51.100.9");
+        check("10.0.0.1", [&[], &[",for=198.51.100.9, ,for=10.0.0.2,"]], "198.51.100.9");
+        check("10.0.0.1", [&[","], &["for=198.51.100.9"]], "198.51.100.9");
+        check("10.0.0.1", [&[" , "], &[","]], "10.0.0.1");
     }
 
     #[test]

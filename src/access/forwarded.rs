@@ -33,7 +33,7 @@ impl Proxies {
         let by_list = hops.x_forwarded_for.iter().flat_map(|line| line.split(','));
         let by_list = by_list.map(str::trim).filter(|hop| !hop.is_empty());
         let by_list: Vec<Option<IpAddr>> = by_list.map(address).collect();
-        let by_pairs = hops.forwarded.iter().flat_map(|line| line.split(','));
+        let by_pairs = hops.forwarded.iter().flat_map(|line| split_unquoted(line, ','));
         let by_pairs = by_pairs.filter(|element| !element.trim().is_empty());
         let by_pairs: Vec<Option<IpAddr>> = by_pairs.map(for_address).collect();
         match (by_list.as_slice(), by_pairs.as_slice()) {
@@ -71,13 +71,32 @@ fn address(text: &str) -> Option<IpAddr> {
     Some(address.to_canonical())
 }
 
-/// The `for` parameter of one element of Forwarded (RFC 7239 section 4), quoted or not.
+/// The `for` parameter of one element of Forwarded (RFC 7239 section 4). Escapes are not supported,
+/// because no address needs one. An element with a malformed pair is unreadable: behind a quote
+/// that a client left open, the element that its proxy appended would be a part of the client's.
 fn for_address(element: &str) -> Option<IpAddr> {
-    let pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
-    let mut fors = pairs.filter(|(name, _)| name.eq_ignore_ascii_case("for"));
-    let (_, value) = fors.next()?;
-    let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
-    address(bare.unwrap_or(value))
+    let mut client = None;
+    for pair in split_unquoted(element, ';').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=')?;
+        let quoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
+        let bare = quoted.unwrap_or(value);
+        if name.contains('"') || bare.contains('"') {
+            return None;
+        }
+        if name.eq_ignore_ascii_case("for") {
+            client.get_or_insert(bare);
+        }
+    }
+    address(client?)
+}
+
+/// Splits a text at each separator that is in no quoted string (RFC 9110 section 5.6.4).
+fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    text.split(move |letter| {
+        is_quoted ^= letter == '"';
+        letter == separator && !is_quoted
+    })
 }
 
 #[cfg(test)]
@@ -119,6 +138,25 @@ mod tests {
         check("10.0.0.1", [&[], &[",for=198.51.100.9, ,for=10.0.0.2,"]], "198.51.100.9");
         check("10.0.0.1", [&[","], &["for=198.51.100.9"]], "198.51.100.9");
         check("10.0.0.1", [&[" , "], &[","]], "10.0.0.1");
+    }
+
+    #[test]
+    fn a_quoted_string_may_contain_separators() {
+        let check = |line: &str, expected: &str| check("10.0.0.1", [&[], &[line]], expected);
+        check(r#"proto="a,b;for=203.0.113.5";for="198.51.100.9""#, "198.51.100.9");
+        check(r#"for=198.51.100.9;host="a,b;for=203.0.113.5;c""#, "198.51.100.9");
+        check(r#"for=198.51.100.9;host="\",for=203.0.113.5;x=\"""#, "10.0.0.1");
+        check(r#"for="\198.51.100.9""#, "10.0.0.1");
+    }
+
+    #[test]
+    fn a_quote_that_a_client_leaves_open_does_not_make_it_another_client() {
+        for start in ["for=203.0.113.5;x=\"", "for=203.0.113.5;\"", "for=203.0.113.5;x=\"\\"] {
+            for end in ["for=198.51.100.9", "for=\"[2a00::9]\"", "for=\"[2a00::9]\", for=10.0.0.2"]
+            {
+                check("10.0.0.1", [&[], &[&format!("{start}, {end}")]], "10.0.0.1");
+            }
+        }
     }
 
     #[test]

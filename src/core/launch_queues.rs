@@ -146,9 +146,9 @@ impl LaunchQueues {
     }
 
     /// A scan received its first answer.
-    pub(super) fn handle_answer(&mut self, arrival: Arrival) {
-        self.pace.handle_answer(arrival);
-        self.shared.handle_first_answer();
+    pub(super) fn handle_answer(&mut self, scan: &Scan) {
+        self.pace.handle_answer(Arrival::of_first_answer(scan));
+        self.shared.handle_first_answer(scan.lost_before_first_answer());
     }
 
     /// This scan has ended, and `running` are left.

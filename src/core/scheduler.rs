@@ -17,7 +17,6 @@ use super::launch_queues::{LaunchQueue, LaunchQueues};
 use super::running::{
     Change, Postponed, ProbeLaunch, ProbeRef, Running, ScanRef, SchedulerOutput, running_mut,
 };
-use super::start_pace::Arrival;
 use crate::budget::{self, Budget};
 use crate::event::local_drops::LocalDrops;
 use crate::event::{Backlog, Outcome};
@@ -134,7 +133,7 @@ impl Scheduler {
         let (job, finding) = (*job, scan.handle_outcome(now, probe, outcome));
         self.queues.take_exchanges(now, scan, self.running);
         if !was_answered && scan.has_answer() {
-            self.queues.handle_answer(Arrival::of_first_answer(scan));
+            self.queues.handle_answer(scan);
         }
         let is_last = !scan.is_running();
         if finding == ProbeResult::Postponed {

@@ -43,9 +43,10 @@ const GROWTH: f64 = 1.5;
 const RATE_MIN: f64 = 50.0;
 /// The limit in SYNs per second above which there is none.
 const RATE_MAX: f64 = 200_000.0;
-/// The part of the measured loss that is kept from one judgement to the next at least, because
-/// probes that end now were sent seconds ago.
-const LOSS_KEPT: f64 = 0.8;
+/// The number of recent exchanges above which they count half. Targets without an answer were
+/// probed some seconds ago, and towards the end of a sweep almost only lost exchanges become known,
+/// so the loss must not follow the last few exchanges.
+const RECENT_MAX: u32 = 8_192;
 /// The number of lost exchanges that shows a loss, if there are few exchanges.
 const LOST_MIN: u32 = 4;
 /// The number of SYNs that may be sent at once at any limit.
@@ -83,11 +84,10 @@ pub(super) struct SharedPace {
     launched: u32,
     /// The highest recent rate of launches.
     rate_peak: f64,
+    /// The exchanges that have ended in the present window.
     exchanges: Exchanges,
-    /// The exchanges of the previous window.
-    judged: Exchanges,
-    /// The measured loss, 0 to 1.
-    loss: f64,
+    /// The exchanges that show the loss of targets without an answer.
+    recent: Exchanges,
     /// The number of targets that have answered, and of those that have ended without an answer.
     answered: u32,
     silent: u32,
@@ -106,8 +106,7 @@ impl SharedPace {
             launched: 0,
             rate_peak: 0.0,
             exchanges: Exchanges { known: 0, lost: 0 },
-            judged: Exchanges { known: 0, lost: 0 },
-            loss: 0.0,
+            recent: Exchanges { known: 0, lost: 0 },
             answered: 0,
             silent: 0,
         }
@@ -118,9 +117,10 @@ impl SharedPace {
         self.begun = self.begun.saturating_add(1);
     }
 
-    /// A scan has received its first answer.
-    pub(super) const fn handle_first_answer(&mut self) {
+    /// A scan has received its first answer, before which it probably lost this number of SYNs.
+    pub(super) const fn handle_first_answer(&mut self, lost: u32) {
         self.answered = self.answered.saturating_add(1);
+        self.recent.lost += lost;
     }
 
     /// A scan has ended without an answer.
@@ -134,12 +134,8 @@ impl SharedPace {
             return SweepLoss::default();
         }
         let targets = f64::from(self.answered) + f64::from(self.silent);
-        // The present window may be the first one with a loss, and is not judged yet.
-        let Exchanges { known, lost } = self.exchanges;
-        let recent = Exchanges { known: known + self.judged.known, lost: lost + self.judged.lost };
-        let loss = if recent.lost >= LOST_MIN { recent.loss() } else { 0.0 };
-        let responding = f64::from(self.answered) / targets.max(1.0);
-        SweepLoss { loss: loss.max(self.loss), responding }
+        let loss = if self.recent.lost >= LOST_MIN { self.recent.loss() } else { 0.0 };
+        SweepLoss { loss, responding: f64::from(self.answered) / targets.max(1.0) }
     }
 
     /// A SYN is sent.
@@ -163,8 +159,11 @@ impl SharedPace {
 
     /// Exchanges of one of `running` scans have ended.
     pub(super) fn handle_exchanges(&mut self, now: Instant, ended: Exchanges, running: usize) {
-        self.exchanges.known += ended.known;
-        self.exchanges.lost += ended.lost;
+        self.exchanges.add(ended);
+        self.recent.add(ended);
+        if self.recent.known + self.recent.lost > RECENT_MAX {
+            self.recent = Exchanges { known: self.recent.known / 2, lost: self.recent.lost / 2 };
+        }
         let age = now - *self.since.get_or_insert(now);
         let Exchanges { known, lost } = self.exchanges;
         let is_enough = known + lost >= EXCHANGES_MIN;
@@ -181,9 +180,8 @@ impl SharedPace {
         let shown = Exchanges { known, lost: shown };
         self.rate_peak = rate.max(PEAK_KEPT * self.rate_peak);
         (self.since, self.launched) = (Some(now), 0);
-        self.judged = std::mem::take(&mut self.exchanges);
+        self.exchanges = Exchanges::default();
         if running >= SCANS_MIN || self.limit.is_some() {
-            self.loss = shown.loss().max(LOSS_KEPT * self.loss);
             self.judge(now, shown, rate);
         }
     }
@@ -276,7 +274,7 @@ mod tests {
         for capacity in [1_000.0, 5_000.0] {
             let (pace, rate) = drive(capacity, 0.0, 50);
             assert!((0.4 * capacity..1.5 * capacity).contains(&rate), "{rate}");
-            assert!(pace.is_limited && pace.sweep_loss().loss > 0.05, "{pace:?}");
+            assert!(pace.is_limited, "{pace:?}");
         }
     }
 
@@ -302,16 +300,44 @@ mod tests {
         assert!(pace.loss_usual < 0.1, "{pace:?}");
     }
 
+    /// Regression: at the end of a list, only lost exchanges became known, and all silent targets
+    /// were probed again and again.
+    #[test]
+    fn the_loss_of_a_sweep_does_not_follow_its_last_exchanges() {
+        let (now, mut pace) = (Instant::now(), SharedPace::new());
+        (0..SCANS_MIN).for_each(|_| pace.handle_begin());
+        pace.handle_exchanges(now, Exchanges { known: 1_000, lost: 20 }, 10);
+        for second in 1..=8 {
+            let now = now + Duration::from_secs(second);
+            pace.handle_exchanges(now, Exchanges { known: 0, lost: 5 }, 10);
+        }
+        let loss = pace.sweep_loss().loss;
+        assert!((0.05..0.07).contains(&loss), "{loss}");
+        (0..20).for_each(|_| pace.handle_exchanges(now, Exchanges { known: 8_000, lost: 0 }, 10));
+        assert!(pace.sweep_loss().loss < 0.001, "{pace:?}");
+    }
+
+    /// Regression: targets with one port that answered the repeated SYN showed no loss.
+    #[test]
+    fn first_answers_to_repeated_syns_show_a_loss() {
+        let (now, mut pace) = (Instant::now(), SharedPace::new());
+        (0..SCANS_MIN).for_each(|_| pace.handle_begin());
+        (0..96).for_each(|_| pace.handle_first_answer(0));
+        (0..4).for_each(|_| pace.handle_first_answer(1));
+        pace.handle_exchanges(now, Exchanges { known: 100, lost: 0 }, 10);
+        assert_eq!(pace.sweep_loss(), SweepLoss { loss: 0.04, responding: 1.0 });
+    }
+
     #[test]
     fn the_share_of_responding_targets_is_known() {
         let mut pace = SharedPace::new();
         (1..SCANS_MIN).for_each(|_| pace.handle_begin());
-        pace.handle_first_answer();
+        pace.handle_first_answer(0);
         assert_eq!(pace.sweep_loss(), SweepLoss::default(), "a few scans are not judged together");
         let mut pace = SharedPace::new();
         (0..SCANS_MIN).for_each(|_| pace.handle_begin());
         assert_eq!(pace.sweep_loss(), SweepLoss { loss: 0.0, responding: 0.0 });
-        (0..3).for_each(|_| pace.handle_first_answer());
+        (0..3).for_each(|_| pace.handle_first_answer(0));
         pace.handle_silent_end();
         let now = Instant::now();
         pace.handle_exchanges(now, Exchanges { known: 8, lost: LOST_MIN - 1 }, 10);

@@ -17,6 +17,12 @@ pub struct Exchanges {
 }
 
 impl Exchanges {
+    /// Adds other exchanges.
+    pub const fn add(&mut self, others: Self) {
+        self.known += others.known;
+        self.lost += others.lost;
+    }
+
     /// The share of exchanges that were lost, 0 to 1.
     pub fn loss(self) -> f64 {
         (f64::from(self.lost) / f64::from(self.known.max(1))).min(1.0)

@@ -211,7 +211,7 @@ impl Scan {
     /// The number of samples without loss after which pass `number`, in which each silent port had
     /// `exchanges` exchanges, has missed nothing.
     fn samples_min(&self, number: u32, exchanges: u32) -> SamplesMin {
-        if self.sweep.is_lossy() {
+        if self.is_in_lossy_sweep() {
             return SamplesMin::Never;
         }
         let is_first_auto = number == 0 && self.plan.options.timeout == Timeout::Auto;

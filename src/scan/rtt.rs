@@ -111,6 +111,11 @@ impl Rtt {
         self.estimate.map(|estimate| Duration::from_nanos(estimate.smoothed))
     }
 
+    /// The number of answers after the first retransmission that may be answers to either SYN.
+    pub const fn late_answers(&self) -> u32 {
+        self.late_answers
+    }
+
     /// Returns the number of late answers if the round-trip time is too short to explain them: each
     /// of them lost its first exchange. They are then forgotten. Returns 0 otherwise.
     pub fn take_late_answers(&mut self) -> u32 {

@@ -12,6 +12,9 @@ use super::loss::MISSED_MAX;
 
 /// The loss of other targets from which on a target may have losses that its samples do not show.
 const LOSSY_MIN: f64 = 0.05;
+/// The assumed loss of repeated SYNs at least, if first SYNs are lost. The kernel's timers are
+/// coarse, so it repeats the SYNs to many targets in bursts, and a short queue drops them again.
+const REPEAT_LOSS_MIN: f64 = 0.5;
 /// The maximum number of further passes over a target that has never answered.
 const PASSES_MAX: u32 = 8;
 
@@ -40,14 +43,14 @@ impl Default for Sweep {
     }
 }
 
-impl Sweep {
-    /// Whether other targets lose exchanges, so that a few samples without loss prove nothing.
-    pub(super) fn is_lossy(&self) -> bool {
-        self.others.loss >= LOSSY_MIN
-    }
-}
-
 impl Scan {
+    /// Whether other targets lose exchanges, so that a few samples without loss prove nothing, and
+    /// none prove nothing at any loss.
+    pub(super) fn is_in_lossy_sweep(&self) -> bool {
+        let loss = self.sweep.others.loss;
+        loss >= LOSSY_MIN || loss > 0.0 && !self.has_answer()
+    }
+
     /// The loss that the scans of other targets have measured.
     pub fn set_sweep_loss(&mut self, others: SweepLoss) {
         self.sweep.others = others;
@@ -66,12 +69,19 @@ impl Scan {
         self.loss.take_exchanges(from.unwrap_or_default())
     }
 
+    /// The number of SYNs that were probably lost before the first answer, which has just arrived. A
+    /// scan cannot distinguish this from a long round trip, so it matters only for the others.
+    pub const fn lost_before_first_answer(&self) -> u32 {
+        self.rtt.late_answers()
+    }
+
     /// Whether a target that has never answered may respond and have lost all exchanges of pass
     /// `number` and those before, `exchanges` of each port in this pass. The probability of it is
     /// then at least [`MISSED_MAX`]. Returns whether it suggests another pass.
     pub(super) fn doubts_silence(&mut self, number: u32, exchanges: u32) -> bool {
         let SweepLoss { loss, responding } = self.sweep.others;
-        self.sweep.silence_probability *= loss.powi(exchanges as i32);
+        let again = loss.max(REPEAT_LOSS_MIN).powi(exchanges.saturating_sub(1) as i32);
+        self.sweep.silence_probability *= loss * again;
         let is_missed = responding * self.sweep.silence_probability >= MISSED_MAX;
         self.sweep.is_doubtful |= is_missed;
         is_missed && number < PASSES_MAX

@@ -576,6 +576,14 @@ fn a_silent_target_is_probed_again_while_other_targets_lose_exchanges() {
         assert_eq!(run.counts(), [0, 0, 3, 0, 0]);
         assert_eq!((run.scan.loss(), run.scan.loss_suspected()), (None, passes > 1));
     }
+    // Two exchanges in a pass: the repeated SYN is lost with a probability of at least a half.
+    for (loss, passes) in [(0.01, 1), (0.04, 2)] {
+        let timeout = Timeout::Fixed(2000 * MILLI);
+        let mut run = Run::new(Plan { options: ScanOptions { timeout, ..options }, ..plan(3) });
+        run.scan.set_sweep_loss(SweepLoss { loss, responding: 1.0 });
+        run.finish(|_, _| SILENT);
+        assert_eq!(run.launches.len(), 3 * passes, "{loss}");
+    }
     let mut run = Run::new(Plan { options: OPTIONS, ..plan(3) });
     run.scan.set_sweep_loss(SweepLoss { loss: 0.5, responding: 1.0 });
     run.finish(|_, _| SILENT);

@@ -44,8 +44,8 @@ impl Default for Sweep {
 }
 
 impl Scan {
-    /// Whether other targets lose exchanges, so that a few samples without loss prove nothing, and
-    /// none prove nothing at any loss.
+    /// Whether other targets lose so many exchanges that a few samples without loss prove nothing.
+    /// For a target without an answer, any loss is enough.
     pub(super) fn is_in_lossy_sweep(&self) -> bool {
         let loss = self.sweep.others.loss;
         loss >= LOSSY_MIN || loss > 0.0 && !self.has_answer()
@@ -69,8 +69,8 @@ impl Scan {
         self.loss.take_exchanges(from.unwrap_or_default())
     }
 
-    /// The number of SYNs that were probably lost before the first answer, which has just arrived. A
-    /// scan cannot distinguish this from a long round trip, so it matters only for the others.
+    /// The number of SYNs that were probably lost before the first answer, which has just arrived.
+    /// A scan cannot distinguish this from a long round trip, so it matters only for the others.
     pub const fn lost_before_first_answer(&self) -> u32 {
         self.rtt.late_answers()
     }

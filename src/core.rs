@@ -160,8 +160,7 @@ impl Core {
             Event::Broken { socket } => self.on_stream(now, socket, StreamEvent::Broken),
             Event::AcceptFailed(shortage) => {
                 self.telemetry.counters().count_shortage(shortage);
-                let until = self.sockets.handle_accept_failed(now);
-                self.shutdown.delay_closing(until);
+                self.shutdown.delay_closing(self.sockets.handle_accept_failed(now));
             }
             Event::Route { request, to, route } => {
                 let effect = self.jobs.handle_route(now, request, to.ip(), route);
@@ -312,9 +311,8 @@ impl Core {
         self.route_outputs(now);
         self.clients().handle_timeout(now);
         self.route_outputs(now);
-        for _ in 0..self.jobs.handle_tick(now, backlog, |probe| self.sockets.forget(probe)) {
-            self.telemetry.counters().count_lookup(LookupFailure::TimedOut.label());
-        }
+        let timed_out = self.jobs.handle_tick(now, backlog, |probe| self.sockets.forget(probe));
+        self.telemetry.count_timed_out_lookups(timed_out);
         self.route_outputs(now);
         self.batch.handle_timeout(now, self.jobs.schedulers().in_flight(), self.jobs.all_scans());
         let demand = self.jobs.demand(self.batch.technique());

@@ -10,6 +10,7 @@ use super::admission::Load;
 use super::pending_request::PendingRequest;
 use super::running::Postponed;
 use super::stale::{Effect, StaleEvent};
+use crate::dns::failure::LookupFailure;
 use crate::event::local_drops::{LocalDrops, NeighbourTable};
 use crate::event::{Outcome, ProcessFiles, Shortage, Signal};
 use crate::report::log::{Level, LogFormat, Record};
@@ -127,6 +128,13 @@ impl Telemetry {
     pub(super) fn count_outcome(&mut self, outcome: Outcome) {
         if let Outcome::Shortage(shortage) = outcome {
             self.counters.count_shortage(shortage);
+        }
+    }
+
+    /// Counts lookups that the deadline of their request has ended.
+    pub(super) fn count_timed_out_lookups(&mut self, lookups: usize) {
+        for _ in 0..lookups {
+            self.counters.count_lookup(LookupFailure::TimedOut.label());
         }
     }
 

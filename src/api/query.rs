@@ -239,17 +239,18 @@ pub fn parse_probe(
         }
         (TargetPort::Missing | TargetPort::Faulty, _) => {}
     }
-    // A lookup must not exceed a timeout in the request. The scan after it may, because a silent
-    // port is filtered only after a timeout of its own.
-    if draft.timeout.is_some() {
-        draft.options.lookup_bound = LookupBound::Timeout;
-    }
     // The shortest time applies, because each can be set without knowledge of the others. The
     // deadline leaves time for the end of the connects, so that silent ports are filtered.
-    let timeout = draft.timeout.unwrap_or(Timeout::Fixed(defaults.timeout));
+    let given = draft.timeout;
+    let timeout = given.unwrap_or(Timeout::Fixed(defaults.timeout));
     if let (Some(deadline), Timeout::Fixed(timeout)) = (draft.deadline, timeout) {
         let most = (deadline / 4 * 3).max(limits::TIMEOUT_MIN);
         draft.timeout = Some(Timeout::Fixed(timeout.min(most)));
+    }
+    // A lookup must not exceed a timeout in the request. The scan after it may, because a silent
+    // port is filtered only after a timeout of its own.
+    if given.is_some() && given == draft.timeout {
+        draft.options.lookup_bound = LookupBound::Timeout;
     }
     let expect = draft.expect.take();
     if let (Some(expect), Some(ports)) = (&expect, &draft.ports)
@@ -799,7 +800,7 @@ mod tests {
             assert_eq!(probe.scan.options.lookup_time(), Duration::from_secs(secs), "{query}");
         };
         check_lookup("timeout=5s", 5);
-        check_lookup("timeout=5s&deadline=4s", 3);
+        check_lookup("timeout=5s&deadline=4s", 4);
         check_lookup("timeout=auto&deadline=9s", 9);
         check_lookup("deadline=9s", 9);
     }

@@ -47,7 +47,9 @@ pub fn read_file(path: &Path, bytes_max: usize) -> Option<Vec<u8>> {
 pub fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = open_regular(path)?;
-    if file.metadata()?.permissions().mode() & 0o004 != 0 {
+    let metadata = file.metadata()?;
+    // Everybody can read `/dev/null`, and must be able to.
+    if metadata.is_file() && metadata.permissions().mode() & 0o004 != 0 {
         return Err(io::Error::other("everybody can read it: chmod o-r"));
     }
     file.take(SECRET_BYTES_MAX).read_to_end(&mut bytes)?;

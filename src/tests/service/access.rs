@@ -103,6 +103,7 @@ fn a_token_file_that_is_missing_empty_or_world_readable_ends_with_71() {
         .expect("the test owns the file");
     for (file, word) in [
         (empty.as_str(), "holds no token"),
+        ("/dev/null", "holds no token"),
         (world_readable.as_str(), "everybody can read it"),
         ("/nonexistent/token", "No such file"),
     ] {

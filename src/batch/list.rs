@@ -63,6 +63,7 @@ pub struct TargetList {
     /// The first network that was written with host bits, and the network that it means.
     masked: Option<(String, String)>,
     masked_more: usize,
+    /// The addresses that were written in another form than the usual one, and this form.
     spellings: BTreeMap<Box<str>, Box<str>>,
     interfaces: Interfaces,
     labels: Labels,

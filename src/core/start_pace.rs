@@ -48,11 +48,13 @@ pub(super) struct StartPace {
     late: u32,
 }
 
-/// The time of an answer.
+/// The time of the first answer of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Arrival {
+    /// The answer came in the first pass, perhaps only to a repeated SYN: a scan without another
+    /// answer cannot distinguish this from a long round trip.
     InTime,
-    /// The answer came only after the kernel had repeated the SYN.
+    /// The answer came only in a further pass, because other targets had lost exchanges.
     Late,
 }
 

@@ -11,9 +11,12 @@
 //! [`resume`] (the targets that an earlier run has finished); [`printer`], [`mod@table`], [`xml`],
 //! [`greppable`], [`progress`] and `stderr` (the output).
 //!
-//! Invariants (`check_invariants`): a target runs once; `resolving` is the number of targets whose
-//! name is being looked up; the number of finished ports does not exceed the number of ports; a
-//! progress line is cleared before anything else is written.
+//! A target is identified by its [`TargetId`]; the core knows which ones run, and returns the id with
+//! each result.
+//!
+//! Invariants (`check_invariants`): no more ports and targets end than there are; a name that is
+//! being looked up belongs to a running target; a progress line is cleared before anything else is
+//! written.
 
 pub mod greppable;
 pub mod list;
@@ -30,7 +33,6 @@ pub mod table;
 pub mod targets;
 pub mod xml;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -46,7 +48,7 @@ use port_lists::TargetPorts;
 use printer::{Outcomes, Printer, Start};
 use progress::{BatchProgress, Pace, UnderWay};
 use shard::{Permutation, Shard};
-use state::{BatchState, FailedMembers, RunningTarget, TargetStage};
+use state::{BatchState, FailedMembers};
 use stderr::Stderr;
 use targets::{Cursor, Target, TargetId};
 
@@ -80,7 +82,9 @@ pub struct Batch {
     options: BatchOptions,
     space: Permutation,
     cursor: Cursor,
-    running: BTreeMap<usize, RunningTarget>,
+    /// The number of running targets.
+    running: usize,
+    /// The number of those whose name is being looked up.
     resolving: usize,
     /// The number of ports of the running targets.
     ports_running: u64,
@@ -112,8 +116,6 @@ pub const EXIT_UNPRINTED: u8 = 74;
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// The number of targets that one call examines. In a small shard most targets may have no port.
 const TARGETS_PER_CALL: usize = 256;
-/// The number of running targets up to which [`Batch::check_invariants`] counts them one by one.
-const INVARIANT_TARGETS_MAX: usize = 64;
 
 impl Batch {
     /// A run that has begun no target. Errors in the list are reported at once.
@@ -127,7 +129,7 @@ impl Batch {
         let mut batch = Self {
             space: Permutation::new(size),
             cursor: Cursor::default(),
-            running: BTreeMap::new(),
+            running: 0,
             resolving: 0,
             ports_running: 0,
             state: BatchState::Ready,
@@ -156,10 +158,9 @@ impl Batch {
         }
     }
 
-    /// The next target to be scanned, if [`Batch::wants_target`]. Its place identifies it in later
-    /// calls. `None` may also mean that none of the examined targets had a port in the shard; the
-    /// caller then asks again.
-    pub fn poll_target(&mut self, now: Instant) -> Option<(usize, ScanRequest)> {
+    /// The next target to be scanned, if [`Batch::wants_target`]. `None` may also mean that none of
+    /// the examined targets had a port in the shard; the caller then asks again.
+    pub fn poll_target(&mut self, now: Instant) -> Option<(TargetId, ScanRequest)> {
         for _ in 0..TARGETS_PER_CALL {
             if !self.wants_target() {
                 return None;
@@ -168,7 +169,6 @@ impl Batch {
                 self.state = BatchState::Running { progress_at: now + PROGRESS_EVERY };
                 self.began_at = Some(now);
             }
-            let place = self.cursor.targets() as usize;
             let target = self.options.targets.next(&mut self.cursor)?;
             let ports = self.ports_of(&target);
             let count = ports.len() as u64;
@@ -178,14 +178,11 @@ impl Batch {
                 continue;
             }
             let Some(request) = self.request(&target, ports) else { continue };
-            let running =
-                RunningTarget { id: target.id, ports: count, stage: TargetStage::Resolving };
-            let was = self.running.insert(place, running);
-            assert!(was.is_none(), "a target is begun once");
-            self.resolving += usize::from(running.is_lookup());
+            self.running += 1;
+            self.resolving += usize::from(target.id.is_name());
             self.ports_running += count;
             self.check_invariants();
-            return Some((place, request));
+            return Some((target.id, request));
         }
         None
     }
@@ -201,7 +198,8 @@ impl Batch {
         let TargetPorts { from_port, to_port, .. } = targets.target_ports(target);
         Some(ScanRequest {
             host: targets.host(target.id)?,
-            domain: targets.domain(target.id).into(),
+            // The batch knows it.
+            domain: Box::default(),
             ports,
             from_port,
             to_port,
@@ -211,73 +209,74 @@ impl Batch {
     }
 
     /// The address of a target is known, and its first probe is about to be sent.
-    pub fn handle_began(&mut self, place: usize, beginning: Beginning) {
-        let Some(running) = self.running.get_mut(&place) else { return };
-        if running.stage == TargetStage::Scanning {
-            return;
-        }
-        self.resolving -= usize::from(running.is_lookup());
-        let more = u64::from(beginning.total) - running.ports;
-        running.stage = TargetStage::Scanning;
-        running.ports += more;
-        let id = running.id;
+    pub fn handle_began(&mut self, target: TargetId, beginning: Beginning) {
+        let Beginning { address, total, ports } = beginning;
+        self.resolving -= usize::from(target.is_name());
         // Each address of a name is scanned for all requested ports.
+        let more = u64::from(total) - ports.len() as u64;
         self.ports_running += more;
         self.progress.total += more;
         if self.state != BatchState::Silenced {
-            let Beginning { address, total, ports } = beginning;
-            let domain = self.options.targets.domain(id);
-            self.printer.print_start(place, Start { domain: &domain, address, total, ports });
+            let domain = self.options.targets.domain(target);
+            self.printer.print_start(target, Start { domain: &domain, address, total, ports });
         }
         self.check_invariants();
     }
 
     /// A port of a target is open.
-    pub fn handle_open(&mut self, place: usize, open: OpenPort) {
+    pub fn handle_open(&mut self, target: TargetId, open: OpenPort) {
         if self.state == BatchState::Silenced {
             return;
         }
-        let Some(running) = self.running.get(&place) else { return };
-        let domain = self.options.targets.domain(running.id);
+        let domain = self.options.targets.domain(target);
         let shown = match self.options.scan.addresses {
             Addresses::All => Some(open.address),
             Addresses::First => None,
         };
-        self.printer.print_open(place, &domain, shown, open);
+        self.printer.print_open(target, &domain, shown, open);
         if self.printer.is_for_people() {
-            self.stderr.show_later(place, || printer::found_line(&domain, &open));
+            self.stderr.show_later(target, || printer::found_line(&domain, &open));
         }
     }
 
-    /// Every port of a target has its state, or the time of the target is up.
-    pub fn handle_ended(&mut self, now: Instant, place: usize, summary: Summary) {
+    /// Every port of a target has its state, or the time of the target is up. The domain of the
+    /// summary is not used.
+    pub fn handle_ended(&mut self, now: Instant, target: TargetId, summary: Summary) {
         self.clear_progress();
-        self.count_done(place);
+        self.count_done(summary.counts.total().into());
         self.progress.open += u64::from(summary.counts.open);
         if self.state == BatchState::Silenced {
             return;
         }
+        let domain = self.options.targets.domain(target);
+        let summary = Summary { domain: &domain, ..summary };
         self.has_failed |= !summary.complete;
         self.outcomes.count_scanned(&summary);
         if self.printer.hides_gaps() && self.options.targets.len() == 1 {
             self.stderr.write_gaps(&summary);
         }
-        self.printer.print_end(self.elapsed(now), place, &summary);
+        self.printer.print_end(self.elapsed(now), target, &summary);
         if self.options.output == Destination::Terminal {
-            self.stderr.drop_later(place);
+            self.stderr.drop_later(target);
         }
         self.check_invariants();
     }
 
-    /// No port of a target could be scanned, because its address is `denied` or was not found. An
-    /// address that the user has excluded is no failure.
-    pub fn handle_failed(&mut self, place: usize, problem: &Problem, denied: Option<IpAddr>) {
-        let Some(id) = self.running.get(&place).map(|running| running.id) else { return };
-        self.count_done(place);
+    /// None of the `ports` of a target could be scanned, because its address is `denied` or was not
+    /// found. An address that the user has excluded is no failure.
+    pub fn handle_failed(
+        &mut self,
+        target: TargetId,
+        ports: usize,
+        problem: &Problem,
+        denied: Option<IpAddr>,
+    ) {
+        self.resolving -= usize::from(target.is_name());
+        self.count_done(ports as u64);
         if self.state == BatchState::Silenced {
             return;
         }
-        let domain = self.options.targets.domain(id);
+        let domain = self.options.targets.domain(target);
         if denied.is_some_and(|address| self.options.targets.excludes(address)) {
             self.outcomes.excluded += 1;
         } else {
@@ -286,7 +285,7 @@ impl Batch {
             self.printer.print_failure(&domain, problem);
         }
         let text = format!("{domain}: {}", problem.detail());
-        match id {
+        match target {
             TargetId::Name(_) | TargetId::Address(_) => self.stderr.write_line(&text),
             // A network may have millions of such targets, all with the same reason.
             TargetId::Member(_) => match self.failed_members.first {
@@ -297,18 +296,18 @@ impl Batch {
         self.check_invariants();
     }
 
-    /// A target whose name is not resolved yet was given up.
-    pub fn handle_dropped(&mut self, place: usize) {
-        self.count_done(place);
+    /// A target with this number of ports, whose scan has not begun, was given up.
+    pub fn handle_dropped(&mut self, target: TargetId, ports: usize) {
+        self.resolving -= usize::from(target.is_name());
+        self.count_done(ports as u64);
         self.dropped += 1;
         self.check_invariants();
     }
 
-    fn count_done(&mut self, place: usize) {
-        let Some(running) = self.running.remove(&place) else { return };
-        self.resolving -= usize::from(running.is_lookup());
-        self.ports_running -= running.ports;
-        self.progress.done += running.ports;
+    fn count_done(&mut self, ports: u64) {
+        self.running -= 1;
+        self.ports_running -= ports;
+        self.progress.done += ports;
         self.progress.targets_done += 1;
     }
 
@@ -355,7 +354,7 @@ impl Batch {
 
     /// Prints the conclusion once nothing is left to be scanned.
     pub fn conclude(&mut self, now: Instant) {
-        if self.is_concluded || !self.is_over() || !self.running.is_empty() {
+        if self.is_concluded || !self.is_over() || self.running > 0 {
             return;
         }
         self.is_concluded = true;
@@ -390,7 +389,7 @@ impl Batch {
             return;
         }
         *progress_at = now + PROGRESS_EVERY;
-        if self.running.is_empty() {
+        if self.running == 0 {
             return;
         }
         let mut progress = self.progress;
@@ -433,7 +432,7 @@ impl Batch {
         };
         may_begin
             && self.cursor.targets() < self.options.targets.len()
-            && self.running.len() < limits::BATCH_JOBS_MAX
+            && self.running < limits::BATCH_JOBS_MAX
             && self.resolving < limits::LOOKUPS_MAX
             && self.printer.stdout().len() < limits::PRINTOUT_BYTES_MAX
     }
@@ -480,14 +479,10 @@ impl Batch {
     fn check_invariants(&self) {
         assert!(self.progress.done <= self.progress.total, "1: no port ends twice");
         assert!(self.progress.targets_done <= self.progress.targets, "2: no target ends twice");
-        // With tens of thousands of targets, counting them after each change would take too long.
-        if self.running.len() < INVARIANT_TARGETS_MAX {
-            let lookups = self.running.values().filter(|it| it.is_lookup()).count();
-            debug_assert_eq!(self.resolving, lookups, "3: `resolving` is correct");
-            let ports: u64 = self.running.values().map(|it| it.ports).sum();
-            debug_assert_eq!(self.ports_running, ports, "4: `ports_running` is correct");
-        }
-        assert!(self.running.len() <= limits::BATCH_JOBS_MAX, "5: running targets are bounded");
+        assert!(self.resolving <= self.running, "3: only running targets have lookups");
+        assert!(self.ports_running >= self.running as u64, "4: each running target has a port");
+        assert!(self.running > 0 || self.ports_running == 0, "5: only running targets have ports");
+        assert!(self.running <= limits::BATCH_JOBS_MAX, "6: running targets are bounded");
     }
 }
 

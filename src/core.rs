@@ -316,8 +316,8 @@ impl Core {
         self.route_outputs(now);
         self.batch.handle_timeout(now, self.jobs.schedulers().in_flight(), self.jobs.all_scans());
         let demand = self.jobs.demand(self.batch.technique());
-        for NextTarget { place, request } in self.batch.poll_targets(now, demand) {
-            self.jobs.start(now, request, Owner::Batch(place));
+        for NextTarget { target, request } in self.batch.poll_targets(now, demand) {
+            self.jobs.start(now, request, Owner::Batch(target));
         }
         self.batch.conclude(now);
         self.route_outputs(now);
@@ -364,7 +364,7 @@ impl Core {
                 let context = Context { now, names, telemetry };
                 match owner {
                     Owner::Client(client) => self.responder.handle_job(client, event, context),
-                    Owner::Batch(place) => self.batch.handle_job(place, event, context),
+                    Owner::Batch(target) => self.batch.handle_job(target, event, context),
                 }
             };
             if self.jobs.poll_event(now, deliver) {

@@ -16,6 +16,7 @@ use super::options::{BatchOptions, Format, Shown};
 use super::progress::BatchProgress;
 use super::shard::Shard;
 use super::table::{self, Colour};
+use super::targets::TargetId;
 use super::xml;
 use crate::api::accept::Form;
 use crate::api::answer::{ScanEvent, write_event};
@@ -157,7 +158,7 @@ pub struct Printer {
     printed: usize,
     /// The prepared start events of targets that have no open port yet, if only targets with an
     /// open port are printed.
-    starts: BTreeMap<usize, Vec<u8>>,
+    starts: BTreeMap<TargetId, Vec<u8>>,
 }
 
 impl Printer {
@@ -216,7 +217,7 @@ impl Printer {
     }
 
     /// The first event of a target.
-    pub fn print_start(&mut self, place: usize, start: Start) {
+    pub fn print_start(&mut self, target: TargetId, start: Start) {
         if self.format != Format::Ndjson {
             return;
         }
@@ -230,7 +231,7 @@ impl Printer {
             Shown::Open => {
                 let mut text = Vec::new();
                 write_event(&mut text, Form::Ndjson, &event);
-                self.starts.insert(place, text);
+                self.starts.insert(target, text);
             }
         }
     }
@@ -238,7 +239,7 @@ impl Printer {
     /// An open port of a target. Its address is printed if all addresses of the name are scanned.
     pub fn print_open(
         &mut self,
-        place: usize,
+        target: TargetId,
         domain: &str,
         address: Option<IpAddr>,
         open: OpenPort,
@@ -246,7 +247,7 @@ impl Printer {
         let OpenPort { port, rtt, .. } = open;
         match self.format {
             Format::Ndjson => {
-                self.out.extend(self.starts.remove(&place).unwrap_or_default());
+                self.out.extend(self.starts.remove(&target).unwrap_or_default());
                 let rtt = Some(rtt);
                 if self.is_several {
                     let event = BatchEvent::Open { port, rtt, domain, address };
@@ -279,8 +280,8 @@ impl Printer {
 
     /// The end of a target that was scanned. `elapsed` is the time since the first target was
     /// begun.
-    pub fn print_end(&mut self, elapsed: Duration, place: usize, summary: &Summary) {
-        let has_start = self.starts.remove(&place).is_some();
+    pub fn print_end(&mut self, elapsed: Duration, target: TargetId, summary: &Summary) {
+        let has_start = self.starts.remove(&target).is_some();
         let is_shown = match self.shown {
             Shown::All => true,
             Shown::Open => summary.counts.open > 0,

@@ -1,8 +1,6 @@
-//! The states of a command-line run and of its targets, driven by `batch`.
+//! The state of a command-line run, driven by `batch`.
 
 use std::time::Instant;
-
-use super::targets::TargetId;
 
 /// Whether further targets are begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,31 +15,6 @@ pub(super) enum BatchState {
     Interrupted,
     /// Stdout accepts no more bytes. The results of targets that end now are not printed.
     Silenced,
-}
-
-/// A target that was begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RunningTarget {
-    pub(super) id: TargetId,
-    /// The number of ports of the target.
-    pub(super) ports: u64,
-    pub(super) stage: TargetStage,
-}
-
-/// The phase of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TargetStage {
-    /// Its name is being resolved, or its route is being determined.
-    Resolving,
-    /// It is being scanned.
-    Scanning,
-}
-
-impl RunningTarget {
-    /// Whether a name is being looked up. A target that is an address only waits for its route.
-    pub(super) const fn is_lookup(&self) -> bool {
-        matches!((self.id, self.stage), (TargetId::Name(_), TargetStage::Resolving))
-    }
 }
 
 /// Addresses of networks and ranges that could not be scanned. They are reported together.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::options::ProgressLine;
 use super::printer::Outcomes;
+use super::targets::TargetId;
 use crate::event::Action;
 use crate::scan::summary::Summary;
 
@@ -26,10 +27,10 @@ enum Line {
 #[derive(Debug)]
 pub(super) struct Stderr {
     line: Line,
-    /// Lines that will be written above the next progress line, with the places of their targets.
-    later: Vec<(usize, String)>,
-    /// The number of lines beyond those, by the places of their targets.
-    later_more: BTreeMap<usize, usize>,
+    /// Lines that will be written above the next progress line, with their targets.
+    later: Vec<(TargetId, String)>,
+    /// The number of lines beyond those, by their targets.
+    later_more: BTreeMap<TargetId, usize>,
     actions: VecDeque<Action>,
 }
 
@@ -91,24 +92,24 @@ impl Stderr {
         });
     }
 
-    /// Keeps a line about the target at `place` for the terminal until the next progress line.
-    pub(super) fn show_later(&mut self, place: usize, line: impl FnOnce() -> String) {
+    /// Keeps a line about a target for the terminal until the next progress line.
+    pub(super) fn show_later(&mut self, target: TargetId, line: impl FnOnce() -> String) {
         match self.line {
             Line::Off => {}
             Line::Cleared { .. } | Line::Visible { .. } if self.later.len() < LATER_MAX => {
-                self.later.push((place, line()));
+                self.later.push((target, line()));
             }
             Line::Cleared { .. } | Line::Visible { .. } => {
-                *self.later_more.entry(place).or_default() += 1;
+                *self.later_more.entry(target).or_default() += 1;
             }
         }
     }
 
     /// Drops the lines about a target that are not written yet, because the terminal shows its
     /// results now.
-    pub(super) fn drop_later(&mut self, place: usize) {
-        self.later.retain(|(of, _)| *of != place);
-        self.later_more.remove(&place);
+    pub(super) fn drop_later(&mut self, target: TargetId) {
+        self.later.retain(|(of, _)| *of != target);
+        self.later_more.remove(&target);
     }
 
     /// Replaces the progress line, if it is shown.

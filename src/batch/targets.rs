@@ -51,8 +51,8 @@ pub struct Finished {
     pub(super) v6: Vec<AddressSegment<u128>>,
 }
 
-/// The host of a target, in a few bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The host of a target, in a few bytes. No two targets have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TargetId {
     /// The name at this position in the list of names.
     Name(u32),
@@ -60,6 +60,13 @@ pub enum TargetId {
     Address(IpAddr),
     /// An address of a network or a range.
     Member(IpAddr),
+}
+
+impl TargetId {
+    /// Whether the target must be looked up.
+    pub const fn is_name(self) -> bool {
+        matches!(self, Self::Name(_))
+    }
 }
 
 /// A target, and the position of its ports in the space of all ports.

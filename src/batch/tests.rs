@@ -46,18 +46,24 @@ fn names_with(count: usize, ports: &str) -> String {
     (0..count).map(|place| format!("name-{place}{ports}\n")).collect()
 }
 
-fn address(place: usize) -> IpAddr {
-    [127, 0, 0, place as u8].into()
+/// The target that is the name in this place of the list.
+const fn name(place: u32) -> TargetId {
+    TargetId::Name(place)
+}
+
+fn address(target: TargetId) -> IpAddr {
+    match target {
+        TargetId::Name(place) => [127, 0, 0, place as u8].into(),
+        TargetId::Address(address) | TargetId::Member(address) => address,
+    }
 }
 
 /// Ends a target with port 1 open and the other ports in the states that `counts` gives.
-fn end(batch: &mut Batch, place: usize, counts: Counts) {
+fn end(batch: &mut Batch, target: TargetId, counts: Counts) {
     let open = PortSet::from_range(1, counts.open as u16);
-    let id = batch.running.get(&place).map_or(TargetId::Name(0), |running| running.id);
-    let domain = batch.options.targets.domain(id).into_owned();
-    let summary = Summary { address: address(place), ..summary(&domain, &open, counts) };
+    let summary = Summary { address: address(target), ..summary("", &open, counts) };
     let now = Instant::now();
-    batch.handle_ended(now, place, summary);
+    batch.handle_ended(now, target, summary);
     batch.conclude(now);
 }
 
@@ -68,7 +74,7 @@ fn summary<'a>(domain: &'a str, open: &'a PortSet, counts: Counts) -> Summary<'a
         to_port: 10,
         domain,
         open,
-        address: address(0),
+        address: address(name(0)),
         counts,
         complete: counts.untested == 0,
         retried: 0,
@@ -87,17 +93,18 @@ fn summary<'a>(domain: &'a str, open: &'a PortSet, counts: Counts) -> Summary<'a
 const WHOLE: Counts = Counts { open: 1, closed: 9, filtered: 0, unreachable: 0, untested: 0 };
 const CUT: Counts = Counts { open: 1, closed: 4, filtered: 0, unreachable: 0, untested: 5 };
 
-fn begin(batch: &mut Batch) -> usize {
-    let (place, request) = batch.poll_target(Instant::now()).expect("a target is wanted");
+fn begin(batch: &mut Batch) -> TargetId {
+    let (target, request) = batch.poll_target(Instant::now()).expect("a target is wanted");
     let total = request.ports.len() as u32;
-    batch.handle_began(place, Beginning { address: address(place), total, ports: &request.ports });
-    place
+    let address = address(target);
+    batch.handle_began(target, Beginning { address, total, ports: &request.ports });
+    target
 }
 
 /// The parameters of a target whose ports do not matter.
 fn beginning(total: u32) -> Beginning<'static> {
     static PORTS: LazyLock<PortSet> = LazyLock::new(|| PortSet::from_range(1, 10));
-    Beginning { address: address(0), total, ports: &PORTS }
+    Beginning { address: address(name(0)), total, ports: &PORTS }
 }
 
 fn printed(batch: &mut Batch) -> String {
@@ -120,13 +127,14 @@ fn messages(batch: &mut Batch) -> Vec<String> {
 #[test]
 fn each_target_is_begun_once_and_printed_when_it_ends() {
     let mut batch = batch("a\nb\n192.0.2.7 22", |_| {});
-    let places = [0, 1, 2].map(|_| begin(&mut batch));
-    assert_eq!(places, [0, 1, 2]);
+    let targets = [0, 1, 2].map(|_| begin(&mut batch));
+    let third = TargetId::Address([192, 0, 2, 7].into());
+    assert_eq!(targets, [name(0), name(1), third]);
     assert!(!batch.wants_target() && batch.poll_target(Instant::now()).is_none());
-    end(&mut batch, 1, WHOLE);
+    end(&mut batch, name(1), WHOLE);
     assert!(printed(&mut batch).starts_with(r#"{"from_port":1,"to_port":10,"domain":"b""#));
-    end(&mut batch, 2, Counts { open: 1, ..Counts::default() });
-    end(&mut batch, 0, WHOLE);
+    end(&mut batch, third, Counts { open: 1, ..Counts::default() });
+    end(&mut batch, name(0), WHOLE);
     assert!(!batch.is_done(), "there is output left to print");
     assert_eq!(printed(&mut batch).lines().count(), 2);
     assert_eq!((batch.is_done(), batch.exit_code()), (true, 0));
@@ -135,32 +143,32 @@ fn each_target_is_begun_once_and_printed_when_it_ends() {
 
 #[test]
 fn the_exit_code_reports_whether_everything_was_scanned() {
-    let check = |what: fn(&mut Batch), expected: u8| {
+    let check_with = |what: fn(&mut Batch), first: Counts, expected: u8| {
         let mut batch = batch("a\nb", |_| {});
-        let places = [begin(&mut batch), begin(&mut batch)];
+        let targets = [begin(&mut batch), begin(&mut batch)];
         what(&mut batch);
-        for place in places {
-            end(&mut batch, place, WHOLE);
-        }
+        end(&mut batch, targets[0], first);
+        end(&mut batch, targets[1], WHOLE);
         printed(&mut batch);
         assert_eq!((batch.is_done(), batch.exit_code()), (true, expected));
     };
+    let check = |what: fn(&mut Batch), expected: u8| check_with(what, WHOLE, expected);
     let problem = || Problem::new(Cause::UnknownHost, "No.");
     check(|_| {}, 0);
-    check(|batch| end(batch, 0, CUT), 1);
+    check_with(|_| {}, CUT, 1);
     check(Batch::handle_interrupt, 1);
     check(|batch| batch.handle_print_failed(PrintFailure::ReaderGone), 0);
     check(|batch| batch.handle_print_failed(PrintFailure::Broken), EXIT_UNPRINTED);
     let mut failed = batch("a", |_| {});
     failed.poll_target(Instant::now());
-    failed.handle_failed(0, &problem(), None);
+    failed.handle_failed(name(0), 10, &problem(), None);
     failed.conclude(Instant::now());
     printed(&mut failed);
     assert_eq!((failed.is_done(), failed.exit_code()), (true, 1));
     let mut bad = batch("a\n~", |_| {});
     begin(&mut bad);
     assert_eq!(bad.exit_code(), 1, "the run is not over");
-    end(&mut bad, 0, WHOLE);
+    end(&mut bad, name(0), WHOLE);
     printed(&mut bad);
     assert_eq!((bad.is_done(), bad.exit_code()), (true, 1));
     let mut empty = batch("# empty", |_| {});
@@ -173,7 +181,7 @@ fn a_failed_target_is_reported_in_every_form() {
     let check = |format: Format, expected: &str| {
         let mut batch = batch("nope.example", |options| options.format = format);
         batch.poll_target(Instant::now());
-        batch.handle_failed(0, &Problem::new(Cause::UnknownHost, "No such name."), None);
+        batch.handle_failed(name(0), 10, &Problem::new(Cause::UnknownHost, "No such name."), None);
         assert_eq!(messages(&mut batch), ["openports: nope.example: No such name."]);
         let text = printed(&mut batch);
         assert!(text.starts_with(expected) && text.is_empty() == expected.is_empty(), "{text}");
@@ -191,8 +199,8 @@ fn targets_with_unreachable_ports_are_counted_where_the_format_does_not_show_the
     let check = |format: Format, all: &[Counts], expected: &[&str]| {
         let mut batch = batch(&names(all.len()), |options| options.format = format);
         for counts in all {
-            let place = begin(&mut batch);
-            end(&mut batch, place, *counts);
+            let target = begin(&mut batch);
+            end(&mut batch, target, *counts);
         }
         assert_eq!(messages(&mut batch), expected, "{format:?} {all:?}");
         printed(&mut batch)
@@ -222,9 +230,9 @@ fn one_target_streams_the_events_of_the_service_and_several_name_the_target() {
             options.scan.addresses = addresses;
         });
         begin(&mut batch);
-        let (address, rtt) = (address(0), Duration::from_micros(410));
-        batch.handle_open(0, OpenPort { address, port: 1, rtt, service: "" });
-        end(&mut batch, 0, WHOLE);
+        let (address, rtt) = (address(name(0)), Duration::from_micros(410));
+        batch.handle_open(name(0), OpenPort { address, port: 1, rtt, service: "" });
+        end(&mut batch, name(0), WHOLE);
         let text = printed(&mut batch);
         let lines: Vec<&str> = text.lines().collect();
         let start =
@@ -269,8 +277,8 @@ fn a_slow_reader_keeps_further_targets_from_beginning() {
     let mut most = 0;
     for _ in 0..5000 {
         if batch.wants_target() {
-            let place = begin(&mut batch);
-            end(&mut batch, place, WHOLE);
+            let target = begin(&mut batch);
+            end(&mut batch, target, WHOLE);
         } else {
             let waits = batch.stdout().len();
             assert!(waits >= limits::PRINTOUT_BYTES_MAX);
@@ -288,12 +296,12 @@ fn targets_at_once_and_lookups_at_once_are_bounded() {
     let looked_up = std::iter::from_fn(|| batch.poll_target(now)).count();
     assert_eq!(looked_up, limits::LOOKUPS_MAX);
     for place in 0..looked_up {
-        batch.handle_began(place, beginning(10));
+        batch.handle_began(name(place as u32), beginning(10));
     }
     while batch.wants_target() {
         begin(&mut batch);
     }
-    assert_eq!(batch.running.len(), 2000, "resolved targets do not count");
+    assert_eq!(batch.running, 2000, "resolved targets do not count");
     // A target that is an address needs no lookup.
     let mut batch = self::batch("10.0.0.0/8", |_| {});
     let begun = std::iter::from_fn(|| batch.poll_target(now)).count();
@@ -305,10 +313,10 @@ fn an_interrupt_reports_how_many_targets_were_not_begun() {
     let mut batch = batch("a\nb\nc", |_| {});
     begin(&mut batch);
     batch.poll_target(Instant::now());
-    batch.handle_dropped(1);
+    batch.handle_dropped(name(1), 10);
     batch.handle_interrupt();
     batch.handle_interrupt();
-    end(&mut batch, 0, CUT);
+    end(&mut batch, name(0), CUT);
     assert_eq!(messages(&mut batch), ["openports: interrupted: 2 of 3 targets were not begun"]);
     assert!(printed(&mut batch).contains(r#""complete":false"#));
     assert!(batch.is_done());
@@ -319,8 +327,8 @@ fn progress_is_shown_at_most_five_times_a_second_and_cleared_before_anything_els
     let mut batch = batch("a\nb", |options| options.progress = ProgressLine::Shown { columns: 80 });
     let start = Instant::now();
     assert_eq!(batch.deadline(), None);
-    let (place, _) = batch.poll_target(start).expect("a target");
-    batch.handle_began(place, beginning(10));
+    let (target, _) = batch.poll_target(start).expect("a target");
+    batch.handle_began(target, beginning(10));
     let due = batch.deadline().expect("progress is due");
     assert_eq!(due - start, PROGRESS_EVERY);
     batch.handle_timeout(start, UnderWay::default());
@@ -330,7 +338,7 @@ fn progress_is_shown_at_most_five_times_a_second_and_cleared_before_anything_els
     let line = "\x1b[?7l[#####---------------]  25%  25/s  1 s left  1 open  0/2 targets\x1b[?7h";
     assert_eq!(messages(&mut batch), [format!("progress {line:?}")]);
     assert!(batch.deadline() > Some(due), "a deadline that was handled is not due");
-    end(&mut batch, 0, WHOLE);
+    end(&mut batch, name(0), WHOLE);
     batch.clear_progress();
     assert_eq!(messages(&mut batch), ["progress \"\""], "the line is cleared once");
     begin(&mut batch);
@@ -348,14 +356,15 @@ fn a_terminal_shows_the_open_ports_of_a_target_that_has_ended_once() {
             options.output = output;
         });
         let start = Instant::now();
-        let places = [begin(&mut batch), begin(&mut batch)];
-        for (place, ports) in [(places[0], 1..=20), (places[1], 30..=30)] {
+        let targets = [begin(&mut batch), begin(&mut batch)];
+        for (target, ports) in [(targets[0], 1..=20), (targets[1], 30..=30)] {
             for port in ports {
-                let open = OpenPort { address: address(1), port, rtt: Duration::ZERO, service: "" };
-                batch.handle_open(place, open);
+                let open =
+                    OpenPort { address: address(name(1)), port, rtt: Duration::ZERO, service: "" };
+                batch.handle_open(target, open);
             }
         }
-        end(&mut batch, places[0], WHOLE);
+        end(&mut batch, targets[0], WHOLE);
         batch.handle_timeout(start + 2 * PROGRESS_EVERY, UnderWay::default());
         let lines = messages(&mut batch);
         let of_first = lines.iter().filter(|line| line.contains("open  ") && line.contains("  a"));
@@ -370,9 +379,12 @@ fn a_terminal_shows_the_open_ports_of_a_target_that_has_ended_once() {
 fn the_round_trip_in_csv_has_three_decimals_as_in_the_answer_of_the_service() {
     for (nanos, expected) in [(0, "0.000"), (410_499, "0.410"), (20_000_500, "20.001")] {
         let mut batch = batch("a", |options| options.format = Format::Csv);
-        let place = begin(&mut batch);
+        let target = begin(&mut batch);
         let rtt = Duration::from_nanos(nanos);
-        batch.handle_open(place, OpenPort { address: address(1), port: 1, rtt, service: "x" });
+        batch.handle_open(
+            target,
+            OpenPort { address: address(name(1)), port: 1, rtt, service: "x" },
+        );
         let csv = printed(&mut batch);
         assert_eq!(csv.lines().last(), Some(&*format!("127.0.0.1,1,open,x,{expected}")), "{csv}");
     }
@@ -380,11 +392,11 @@ fn the_round_trip_in_csv_has_three_decimals_as_in_the_answer_of_the_service() {
 
 #[test]
 fn a_long_output_is_taken_in_small_pieces_and_its_rest_is_not_moved_for_each() {
-    let mut batch = batch("a", |options| options.format = Format::Xml);
-    let place = begin(&mut batch);
+    let mut batch = batch("a 1-65535", |options| options.format = Format::Xml);
+    let target = begin(&mut batch);
     let open = PortSet::from_range(1, u16::MAX);
     let counts = Counts { open: 65_535, ..Counts::default() };
-    batch.handle_ended(Instant::now(), place, summary("a", &open, counts));
+    batch.handle_ended(Instant::now(), target, summary("a", &open, counts));
     let (whole, mut taken) = (batch.stdout().to_vec(), Vec::new());
     let mut moves = 0;
     while !batch.stdout().is_empty() {
@@ -402,17 +414,17 @@ fn a_long_output_is_taken_in_small_pieces_and_its_rest_is_not_moved_for_each() {
 fn the_name_of_a_service_keeps_to_its_field() {
     let names = Names::parse(b"a/b,\"c 1/tcp");
     let check = |format: Format, expected: &str| {
-        let mut batch = batch("a", |options| options.format = format);
-        let place = begin(&mut batch);
-        let (address, rtt, service) = (address(1), Duration::ZERO, names.of(1));
-        batch.handle_open(place, OpenPort { address, port: 1, rtt, service });
+        let mut batch = batch("a 1-2", |options| options.format = format);
+        let target = begin(&mut batch);
+        let (address, rtt, service) = (address(name(1)), Duration::ZERO, names.of(1));
+        batch.handle_open(target, OpenPort { address, port: 1, rtt, service });
         let ports = PortSet::from_range(1, 1);
         let summary = Summary {
             services: Some(Services { open: &ports, names: &names }),
             closed: (format == Format::Csv).then_some(&ports),
             ..summary("a", &ports, Counts { open: 1, closed: 1, ..Counts::default() })
         };
-        batch.handle_ended(Instant::now(), place, summary);
+        batch.handle_ended(Instant::now(), target, summary);
         let text = printed(&mut batch);
         assert!(text.contains(expected), "{text}");
     };
@@ -425,11 +437,12 @@ fn the_name_of_a_service_keeps_to_its_field() {
 fn greppable_lists_ports_in_ascending_order_and_at_most_one_ignored_state() {
     let (open, closed) = (PortSet::from_range(2, 3), PortSet::parse("1,9").unwrap());
     let check = |closed: Option<&PortSet>, counts: Counts, expected: &str| {
-        let mut batch = batch("a", |options| options.format = Format::Greppable);
-        let place = begin(&mut batch);
         let counts = Counts { open: 2, ..counts };
+        let list = format!("a 1-{}", counts.total());
+        let mut batch = batch(&list, |options| options.format = Format::Greppable);
+        let target = begin(&mut batch);
         let summary = Summary { closed, ..summary("a", &open, counts) };
-        batch.handle_ended(Instant::now(), place, summary);
+        batch.handle_ended(Instant::now(), target, summary);
         let text = printed(&mut batch);
         let ports = text.split("\tPorts: ").nth(1).expect("ports are printed");
         assert_eq!(ports.lines().next(), Some(expected));
@@ -450,7 +463,7 @@ fn greppable_lists_ports_in_ascending_order_and_at_most_one_ignored_state() {
 #[test]
 fn a_reader_that_lags_by_half_of_the_bound_gets_no_progress() {
     let mut batch = batch("a", |options| options.format = Format::Ndjson);
-    let place = begin(&mut batch);
+    let target = begin(&mut batch);
     let mut now = Instant::now();
     let mut tell_progress = |batch: &mut Batch| {
         let before = batch.stdout().len();
@@ -460,8 +473,9 @@ fn a_reader_that_lags_by_half_of_the_bound_gets_no_progress() {
     };
     assert!(tell_progress(&mut batch));
     while batch.stdout().len() < limits::PRINTOUT_BYTES_MAX / 2 {
-        let open = OpenPort { address: address(1), port: 1, rtt: Duration::ZERO, service: "" };
-        batch.handle_open(place, open);
+        let open =
+            OpenPort { address: address(name(1)), port: 1, rtt: Duration::ZERO, service: "" };
+        batch.handle_open(target, open);
     }
     assert!(!tell_progress(&mut batch));
     batch.handle_printed(1000);
@@ -486,7 +500,7 @@ fn every_address_of_a_name_counts_in_the_progress() {
     let mut batch = batch("a", |options| options.format = Format::Ndjson);
     let start = Instant::now();
     batch.poll_target(start);
-    batch.handle_began(0, beginning(30));
+    batch.handle_began(name(0), beginning(30));
     batch.handle_timeout(start + PROGRESS_EVERY, UnderWay { done: 25, open: 2, in_flight: 0 });
     let progress = r#"{"event":"progress","done":25,"total":30,"open":2}"#;
     assert_eq!(printed(&mut batch).lines().last(), Some(progress));
@@ -501,10 +515,11 @@ fn targets_without_a_port_in_the_shard_are_skipped() {
             batch(&list, |options| options.shard = Shard::parse(shard).expect("a shard"));
         let now = Instant::now();
         for _ in 0..600 {
-            if let Some((place, request)) = batch.poll_target(now) {
+            if let Some((target, request)) = batch.poll_target(now) {
                 assert_eq!((request.from_port, request.ports.len()), (22, 1));
-                times_polled[place] += 1;
-                batch.handle_dropped(place);
+                let TargetId::Name(place) = target else { panic!("{target:?} is no name") };
+                times_polled[place as usize] += 1;
+                batch.handle_dropped(target, 1);
             }
         }
         batch.conclude(now);

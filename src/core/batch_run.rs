@@ -14,6 +14,7 @@ use super::jobs::{Demand, JobEvent};
 use super::running::FoundPort;
 use super::telemetry::{Context, Telemetry};
 use crate::batch::progress::UnderWay;
+use crate::batch::targets::TargetId;
 use crate::batch::{Batch, Beginning, OpenPort};
 use crate::event::{Action, PrintFailure};
 use crate::scan::request::ScanRequest;
@@ -31,8 +32,7 @@ pub(super) struct BatchRun {
 /// A target whose job must be started.
 #[derive(Debug)]
 pub(super) struct NextTarget {
-    /// The place of the target in the list, which identifies it.
-    pub(super) place: usize,
+    pub(super) target: TargetId,
     pub(super) request: ScanRequest,
 }
 
@@ -58,31 +58,33 @@ impl BatchRun {
     }
 
     /// A job reports an event of its target.
-    pub(super) fn handle_job(&mut self, place: usize, event: JobEvent, context: Context) {
+    pub(super) fn handle_job(&mut self, target: TargetId, event: JobEvent, context: Context) {
         let Context { now, names, telemetry } = context;
         let batch = self.running();
         match event {
             JobEvent::Began { request, scans } => {
                 let total = scans.iter().map(|scan| scan.counts().total()).sum();
                 let (address, ports) = (scans[0].target().ip(), &request.ports);
-                batch.handle_began(place, Beginning { address, total, ports });
+                batch.handle_began(target, Beginning { address, total, ports });
             }
             JobEvent::Open(FoundPort { address, port, rtt }) => {
                 let service = names.of(port);
-                batch.handle_open(place, OpenPort { address, port, rtt, service });
+                batch.handle_open(target, OpenPort { address, port, rtt, service });
             }
             JobEvent::Ended(ended) => {
-                let outcome = JobOutcome::new(now, &ended.job, &ended.scans);
-                outcome.summarize(names, |summary| batch.handle_ended(now, place, summary));
+                let outcome = JobOutcome::new(now, ended);
+                outcome.summarize(names, |summary| batch.handle_ended(now, target, summary));
                 telemetry.counters().add_ports(&outcome.tally());
             }
             // The name of the target was not resolved before the end.
-            JobEvent::Failed(JobFailure::ShuttingDown) => batch.handle_dropped(place),
-            JobEvent::Failed(failure @ JobFailure::Denied(address, _)) => {
-                batch.handle_failed(place, &failure_problem(failure), Some(*address));
-            }
-            JobEvent::Failed(failure @ JobFailure::Lookup(_)) => {
-                batch.handle_failed(place, &failure_problem(failure), None);
+            JobEvent::Failed { request, failure } => {
+                let ports = request.ports.len();
+                let denied = match failure {
+                    JobFailure::ShuttingDown => return batch.handle_dropped(target, ports),
+                    JobFailure::Denied(address, _) => Some(*address),
+                    JobFailure::Lookup(_) => None,
+                };
+                batch.handle_failed(target, ports, &failure_problem(failure), denied);
             }
         }
         batch.conclude(now);
@@ -141,10 +143,10 @@ impl BatchRun {
             && demand.starting + targets.len() < STARTING_MAX
             && need < demand.capacity
             && let Some(batch) = &mut self.batch
-            && let Some((place, request)) = batch.poll_target(now)
+            && let Some((target, request)) = batch.poll_target(now)
         {
             need += request.ports.len();
-            targets.push(NextTarget { place, request });
+            targets.push(NextTarget { target, request });
         }
         targets
     }

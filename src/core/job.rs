@@ -1,12 +1,15 @@
 //! One job: a request to scan, its state, its targets, and the plan of its scans.
 //!
-//! A job decides nothing about other jobs. `jobs` owns all jobs and drives them.
+//! A job decides nothing about other jobs. `jobs` owns all jobs and drives them. A list has tens of
+//! thousands of targets in flight, so a job keeps of its request only what the answer needs once its
+//! scans run.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::time::Instant;
 
 use super::running::ScanRef;
 use crate::address::{self, RoutedAddress};
+use crate::batch::targets::TargetId;
 use crate::dns::failure::LookupFailure;
 use crate::event::RouteResult;
 use crate::host::Host;
@@ -21,37 +24,129 @@ use crate::slots::Key;
 /// One request to scan.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) request: ScanRequest,
     pub(super) owner: Owner,
     /// The time at which the job was started.
     pub(super) started_at: Instant,
-    /// Addresses of the name that are not scanned, in the order of preference. Those that exceed
-    /// [`limits::ADDRESSES_SCANNED_MAX`] follow in the order of the lookup.
-    pub(super) other_addresses: Vec<IpAddr>,
     pub(super) state: JobState,
 }
+
+const _: () = assert!(size_of::<Job>() <= 64, "a target of a list takes some hundred bytes");
 
 /// The state of a job.
 #[derive(Debug)]
 pub(super) enum JobState {
+    /// The addresses to scan are being determined.
+    Preparing(Box<Preparation>),
+    /// Scans run, or have ended and wait for the removal of the job.
+    Scanning(JobScans),
+}
+
+/// A job before its scans.
+#[derive(Debug)]
+pub(super) struct Preparation {
+    pub(super) request: ScanRequest,
+    /// Addresses of the name that are not scanned, in the order of preference. Those that exceed
+    /// [`limits::ADDRESSES_SCANNED_MAX`] follow in the order of the lookup.
+    other_addresses: Vec<IpAddr>,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
     /// The name is being looked up. The deadline of the resolver is armed. The result of the lookup
-    /// ends this state.
+    /// ends this stage.
     Resolving,
     /// The kernel determines a route to each address. No deadline is armed, because the results
     /// arrive within the same flush.
     Routing { candidates: Vec<RoutedAddress>, awaited: usize },
-    /// Scans run, or have ended and wait for the removal of the job.
-    Scanning { scans: Vec<ScanRef> },
+}
+
+/// The scans of a job, at least one, and what the answer needs of its request.
+#[derive(Debug)]
+pub(super) struct JobScans {
+    first: ScanRef,
+    pub(super) from_port: u16,
+    pub(super) to_port: u16,
+    /// `None` for a target of a list that has only one address.
+    more: Option<Box<MoreOfJob>>,
+}
+
+#[derive(Debug)]
+struct MoreOfJob {
+    domain: Box<str>,
+    /// See [`Preparation`].
+    other_addresses: Vec<IpAddr>,
+    /// All scans of the job, including the first.
+    scans: Vec<ScanRef>,
 }
 
 impl Job {
+    /// The preparation of a job that has no scans yet.
+    pub(super) fn preparation(&mut self) -> &mut Preparation {
+        match &mut self.state {
+            JobState::Preparing(preparation) => preparation,
+            JobState::Scanning(_) => unreachable!("the addresses are determined once"),
+        }
+    }
+
+    /// The scans of the job, at least one, have begun. Returns what led to them.
+    pub(super) fn begin_scans(&mut self, scans: Vec<ScanRef>) -> Box<Preparation> {
+        let first = scans[0];
+        let Preparation { request, other_addresses, .. } = self.preparation();
+        let ScanRequest { from_port, to_port, .. } = *request;
+        let more = MoreOfJob {
+            domain: request.domain.clone(),
+            other_addresses: std::mem::take(other_addresses),
+            scans,
+        };
+        let has_more =
+            !more.domain.is_empty() || !more.other_addresses.is_empty() || more.scans.len() > 1;
+        let more = has_more.then(|| Box::new(more));
+        let scanning = JobState::Scanning(JobScans { first, from_port, to_port, more });
+        match std::mem::replace(&mut self.state, scanning) {
+            JobState::Preparing(preparation) => preparation,
+            JobState::Scanning(_) => unreachable!("the scans of a job begin once"),
+        }
+    }
+}
+
+impl JobScans {
+    /// The scans in the order of their addresses.
+    pub(super) fn as_slice(&self) -> &[ScanRef] {
+        self.more.as_ref().map_or(std::slice::from_ref(&self.first), |more| &more.scans)
+    }
+
+    /// The target as the client wrote it; empty for a target of a list.
+    pub(super) fn domain(&self) -> &str {
+        self.more.as_ref().map_or("", |more| &more.domain)
+    }
+
+    /// Addresses of the name that are not scanned.
+    pub(super) fn other_addresses(&self) -> &[IpAddr] {
+        self.more.as_ref().map_or(&[], |more| &more.other_addresses)
+    }
+}
+
+impl Preparation {
+    pub(super) const fn new(request: ScanRequest) -> Self {
+        Self { request, other_addresses: Vec::new(), stage: Stage::Resolving }
+    }
+
+    /// Whether a result is awaited that ends the stage.
+    pub(super) const fn is_awaited(&self) -> bool {
+        match &self.stage {
+            Stage::Resolving => true,
+            Stage::Routing { awaited, .. } => *awaited > 0,
+        }
+    }
+
     /// Selects the addresses of the target that may be scanned, whose routes are then awaited.
     pub(super) fn handle_addresses(
         &mut self,
         mut addresses: Vec<IpAddr>,
         policy: &Policy,
     ) -> Result<Vec<SocketAddr>, JobFailure> {
-        assert!(matches!(self.state, JobState::Resolving), "a job's name is looked up once");
+        assert!(matches!(self.stage, Stage::Resolving), "a job's name is looked up once");
         let mut first_denial = None;
         addresses.retain(|address| match policy.verdict(*address) {
             Ok(()) => self.request.options.family.admits(*address),
@@ -76,7 +171,7 @@ impl Job {
         let more = targets.split_off(targets.len().min(limits::ADDRESSES_SCANNED_MAX));
         self.other_addresses = more.iter().map(SocketAddr::ip).collect();
         let candidates = Vec::with_capacity(targets.len());
-        self.state = JobState::Routing { candidates, awaited: targets.len() };
+        self.stage = Stage::Routing { candidates, awaited: targets.len() };
         Ok(targets)
     }
 
@@ -87,7 +182,7 @@ impl Job {
         address: IpAddr,
         route: RouteResult,
     ) -> Option<Vec<RoutedAddress>> {
-        let JobState::Routing { candidates, awaited } = &mut self.state else {
+        let Stage::Routing { candidates, awaited } = &mut self.stage else {
             unreachable!("each route is requested once and reported once");
         };
         let source = match route {
@@ -118,7 +213,12 @@ impl Job {
 
     /// The plan of one of several scans of the job, which divide concurrency and rate among each
     /// other.
-    pub(super) fn plan(&self, candidate: RoutedAddress, share: RateShare) -> Plan {
+    pub(super) fn plan(
+        &self,
+        started_at: Instant,
+        candidate: RoutedAddress,
+        share: RateShare,
+    ) -> Plan {
         let request = &self.request;
         Plan {
             target: self.socket_address(candidate.address),
@@ -126,7 +226,7 @@ impl Job {
             ports: request.ports.clone(),
             options: request.options.divided(share.scans),
             share,
-            ends_at: self.started_at + request.options.deadline,
+            ends_at: started_at + request.options.deadline,
         }
     }
 
@@ -148,8 +248,8 @@ impl Job {
 pub(super) enum Owner {
     /// A client's connection.
     Client(Key),
-    /// A run from the command line: the target in this place of its list.
-    Batch(usize),
+    /// A run from the command line: this target of its list.
+    Batch(TargetId),
 }
 
 /// The reason why a job failed before its scans began.
@@ -163,10 +263,12 @@ pub(super) enum JobFailure {
     ShuttingDown,
 }
 
-/// A removed job, with its scans in the order of their addresses.
+/// A job whose scans have ended, and which was removed.
 #[derive(Debug)]
 pub(super) struct EndedJob {
-    pub(super) job: Job,
+    pub(super) started_at: Instant,
+    pub(super) job: JobScans,
+    /// The scans, at least one, in the order of their addresses.
     pub(super) scans: Vec<Scan>,
 }
 
@@ -192,16 +294,10 @@ mod tests {
                 to_port: 10_000,
                 options,
             };
-            let job = Job {
-                request,
-                owner: Owner::Batch(0),
-                started_at: start,
-                other_addresses: Vec::new(),
-                state: JobState::Resolving,
-            };
+            let job = Preparation::new(request);
             let candidate = RoutedAddress { address: [192, 0, 2, 1].into(), source: None };
             let share = |index| RateShare { index, scans: addresses };
-            let scan = |index| Scan::new(start, job.plan(candidate, share(index)));
+            let scan = |index| Scan::new(start, job.plan(start, candidate, share(index)));
             let mut scans: Vec<Scan> = (0..addresses).map(scan).collect();
             scans.iter_mut().for_each(|scan| scan.set_allowance(10_000));
             let mut launches = 0;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::admission::{RETRY_AFTER, RETRY_AFTER_SHUTDOWN};
-use super::job::{Job, JobFailure};
+use super::job::{EndedJob, JobFailure, JobScans};
 use crate::api::accept::Form;
 use crate::api::end_writer::EndWriter;
 use crate::api::probe::{ProbeFailure, Probed, probe_response, verdict};
@@ -21,7 +21,7 @@ use crate::report::{PortTally, ScanRecord};
 use crate::scan::Scan;
 use crate::scan::end::ScanEnd;
 use crate::scan::ledger::{Counts, PortState};
-use crate::scan::options::{Addresses, Include};
+use crate::scan::options::{Addresses, Include, ScanOptions};
 use crate::scan::summary::{AddressPorts, AddressResult, Details, OpenRtt, Services, Summary};
 use crate::service_names::Names;
 use crate::technique::Technique;
@@ -50,17 +50,19 @@ impl JobResult {
 
 /// The outcome of a job whose scans have ended.
 pub(super) struct JobOutcome<'a> {
-    job: &'a Job,
+    job: &'a JobScans,
     scans: &'a [Scan],
+    options: &'a ScanOptions,
     elapsed: Duration,
 }
 
 impl<'a> JobOutcome<'a> {
-    /// The outcome of a job that ended with these scans, of which there is at least one.
-    pub(super) fn new(now: Instant, job: &'a Job, scans: &'a [Scan]) -> Self {
+    /// The outcome of a job whose scans have ended.
+    pub(super) fn new(now: Instant, ended: &'a EndedJob) -> Self {
+        let EndedJob { started_at, job, scans } = ended;
         assert!(!scans.is_empty(), "a job that was scanned has a scan");
         assert!(scans.iter().all(|scan| scan.end().is_some()), "the scans of the job have ended");
-        Self { job, scans, elapsed: now - job.started_at }
+        Self { job, scans, options: scans[0].options(), elapsed: now - *started_at }
     }
 
     /// The end of the answer in this form. If the answer is not a stream, this is the whole answer.
@@ -77,16 +79,16 @@ impl<'a> JobOutcome<'a> {
         let [open, closed, filtered, unreachable] =
             [PortState::Open, PortState::Closed, PortState::Filtered, PortState::Unreachable]
                 .map(|state| StatePorts::of(self.scans, state));
-        let include = self.job.request.options.include;
+        let include = self.options.include;
         let results: Vec<AddressResult> = self.scans.iter().map(address_result).collect();
-        let is_all = self.job.request.options.addresses == Addresses::All;
+        let is_all = self.options.addresses == Addresses::All;
         let by_address: Vec<AddressPorts> =
             self.scans.iter().map(|scan| address_ports(scan, include)).collect();
-        let other_addresses = &self.job.other_addresses;
+        let other_addresses = self.job.other_addresses();
         to(Summary {
-            from_port: self.job.request.from_port,
-            to_port: self.job.request.to_port,
-            domain: &self.job.request.domain,
+            from_port: self.job.from_port,
+            to_port: self.job.to_port,
+            domain: self.job.domain(),
             open: open.as_set(),
             address: self.scans[0].target().ip(),
             counts: self.counts(),
@@ -129,7 +131,7 @@ impl<'a> JobOutcome<'a> {
         let counts = self.counts();
         record
             .field("address", self.scans[0].target().ip())
-            .field("technique", self.job.request.options.technique.label())
+            .field("technique", self.options.technique.label())
             .field("ports", counts.total())
             .field("open", counts.open)
             .field("closed", counts.closed)
@@ -153,7 +155,7 @@ impl<'a> JobOutcome<'a> {
 
     /// The values that the scan adds to the counters of scans.
     pub(super) fn record(&self) -> ScanRecord {
-        let technique = self.job.request.options.technique;
+        let technique = self.options.technique;
         let result = JobResult::Scanned(self.end()).label();
         ScanRecord { technique, result, duration: self.elapsed, loss: self.loss() }
     }

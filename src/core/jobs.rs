@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::job::{EndedJob, Job, JobFailure, JobState, Owner};
+use super::job::{EndedJob, Job, JobFailure, JobState, Owner, Preparation};
 use super::running::{FoundPort, ProbeRef, ScanRef};
 use super::schedulers::Schedulers;
 use super::sockets::StreamEvent;
@@ -44,7 +44,7 @@ pub(super) enum JobEvent<'a> {
     /// Every scan of the job has ended, and the job was removed.
     Ended(&'a EndedJob),
     /// No port could be scanned, and the job was removed.
-    Failed(&'a JobFailure),
+    Failed { request: &'a ScanRequest, failure: &'a JobFailure },
 }
 
 /// An event of a job that waits to be handled.
@@ -52,8 +52,8 @@ pub(super) enum JobEvent<'a> {
 enum QueuedEvent {
     /// The name must be looked up.
     Lookup(LookupRequest),
-    /// See [`JobEvent`].
-    Began,
+    /// See [`JobEvent`]. The job had this preparation.
+    Began(Box<Preparation>),
     Open(FoundPort),
     Ended,
     Failed(JobFailure),
@@ -64,6 +64,14 @@ enum QueuedEvent {
 pub(super) struct RouteQuery {
     pub(super) job: Key,
     pub(super) to: SocketAddr,
+}
+
+/// A job that was removed.
+enum RemovedJob {
+    /// Its scans have ended.
+    Ended(EndedJob),
+    /// It had no scan yet. This was its request.
+    Prepared(ScanRequest),
 }
 
 /// The part of the budget that all jobs can use.
@@ -121,13 +129,8 @@ impl Jobs {
         let (host, family) = (request.host.clone(), request.options.family);
         self.ports_to_begin += request.ports.len();
         let lookup_ends_at = now + request.options.lookup_time();
-        let job = self.jobs.insert(Job {
-            request,
-            owner,
-            started_at: now,
-            other_addresses: Vec::new(),
-            state: JobState::Resolving,
-        });
+        let state = JobState::Preparing(Box::new(Preparation::new(request)));
+        let job = self.jobs.insert(Job { owner, started_at: now, state });
         if let Host::Name(_) = host {
             self.lookups.set(job, Some(lookup_ends_at));
         }
@@ -150,9 +153,10 @@ impl Jobs {
         found: Result<Vec<IpAddr>, LookupFailure>,
     ) -> Effect {
         let Some(job) = self.jobs.get_mut(key) else { return Effect::Stale };
+        let preparation = job.preparation();
         self.lookups.set(key, None);
         let found = found.map_err(JobFailure::Lookup);
-        match found.and_then(|addresses| job.handle_addresses(addresses, &self.policy)) {
+        match found.and_then(|addresses| preparation.handle_addresses(addresses, &self.policy)) {
             Ok(targets) => {
                 let query = |to| RouteQuery { job: key, to };
                 self.routes_wanted.extend(targets.into_iter().map(query));
@@ -176,7 +180,7 @@ impl Jobs {
         route: RouteResult,
     ) -> Effect {
         let Some(job) = self.jobs.get_mut(key) else { return Effect::Stale };
-        if let Some(chosen) = job.handle_route(to, route) {
+        if let Some(chosen) = job.preparation().handle_route(to, route) {
             self.begin_scans(now, key, chosen);
         }
         Effect::Applied
@@ -192,15 +196,16 @@ impl Jobs {
             return self.fail(key, JobFailure::Lookup(LookupFailure::Overloaded));
         }
         let share_of = |index| RateShare { index, scans: share as u8 };
-        let plan = |(index, it)| job.plan(it, share_of(index));
+        let started_at = job.started_at;
+        let preparation = job.preparation();
+        let plan = |(index, it)| preparation.plan(started_at, it, share_of(index));
         let plans: Vec<Plan> = (0..).zip(chosen).map(plan).collect();
-        let technique = job.request.options.technique;
+        let technique = preparation.request.options.technique;
         let scheduler = self.schedulers.of_mut(technique);
         let begin = |plan| ScanRef { technique, key: scheduler.begin(now, plan, key) };
-        let scans = plans.into_iter().map(begin).collect();
-        self.ports_to_begin -= job.request.ports.len();
-        job.state = JobState::Scanning { scans };
-        self.events.push_back((key, QueuedEvent::Began));
+        self.ports_to_begin -= preparation.request.ports.len();
+        let preparation = job.begin_scans(plans.into_iter().map(begin).collect());
+        self.events.push_back((key, QueuedEvent::Began(preparation)));
     }
 
     /// Handles the outcome of a probe. It has no effect if the scan has ended.
@@ -247,15 +252,13 @@ impl Jobs {
     /// has no scan yet fails.
     pub(super) fn end(&mut self, key: Key) {
         match self.jobs.get(key).map(|job| &job.state) {
-            Some(JobState::Scanning { scans }) => {
-                for scan in scans {
+            Some(JobState::Scanning(scans)) => {
+                for scan in scans.as_slice() {
                     self.schedulers.of_mut(scan.technique).end(scan.key);
                 }
                 self.on_scan_ended(key);
             }
-            Some(JobState::Resolving | JobState::Routing { .. }) => {
-                self.fail(key, JobFailure::ShuttingDown);
-            }
+            Some(JobState::Preparing(_)) => self.fail(key, JobFailure::ShuttingDown),
             None => unreachable!("the caller ends existing jobs"),
         }
     }
@@ -271,13 +274,14 @@ impl Jobs {
     /// Removes a job that has no client any more. Its probes are given up.
     pub(super) fn cancel(&mut self, key: Key) {
         self.resolver.handle_cancel(key);
-        if let Some(Job { state: JobState::Scanning { scans }, .. }) = self.jobs.get(key) {
-            for scan in scans {
+        if let Some(Job { state: JobState::Scanning(scans), .. }) = self.jobs.get(key) {
+            for scan in scans.as_slice() {
                 self.schedulers.of_mut(scan.technique).end(scan.key);
             }
         }
-        let EndedJob { scans, .. } = self.remove(key);
-        self.schedulers.abandon(scans);
+        if let RemovedJob::Ended(EndedJob { scans, .. }) = self.remove(key) {
+            self.schedulers.abandon(scans);
+        }
     }
 
     /// Handles the due deadlines of lookups.
@@ -314,29 +318,31 @@ impl Jobs {
         deliver: impl FnOnce(Owner, JobEvent),
     ) -> bool {
         while let Some((key, event)) = self.events.pop_front() {
-            let Some(Job { owner, request, .. }) = self.jobs.get(key) else { continue };
-            let owner = *owner;
+            let Some(&Job { owner, .. }) = self.jobs.get(key) else { continue };
             match event {
                 QueuedEvent::Lookup(request) => {
                     self.resolver.handle_lookup(now, request, key);
                     continue;
                 }
-                QueuedEvent::Began => {
-                    let scans = self.scans(key).collect();
+                QueuedEvent::Began(preparation) => {
+                    let (request, scans) = (&preparation.request, self.scans(key).collect());
                     deliver(owner, JobEvent::Began { request, scans });
                 }
                 QueuedEvent::Open(found) => deliver(owner, JobEvent::Open(found)),
                 QueuedEvent::Ended => {
-                    let ended = self.remove(key);
+                    let RemovedJob::Ended(ended) = self.remove(key) else {
+                        unreachable!("a job ends after its scans have begun");
+                    };
                     deliver(owner, JobEvent::Ended(&ended));
                     // The probes that the job has left in flight are given up.
                     self.schedulers.abandon(ended.scans);
                 }
                 QueuedEvent::Failed(failure) => {
                     self.resolver.handle_cancel(key);
-                    let EndedJob { scans, .. } = self.remove(key);
-                    assert!(scans.is_empty(), "a job that failed has scanned nothing");
-                    deliver(owner, JobEvent::Failed(&failure));
+                    let RemovedJob::Prepared(request) = self.remove(key) else {
+                        unreachable!("a job that failed has scanned nothing");
+                    };
+                    deliver(owner, JobEvent::Failed { request: &request, failure: &failure });
                 }
             }
             return true;
@@ -372,7 +378,7 @@ impl Jobs {
     /// The scans of a job so far, in the order of their addresses.
     pub(super) fn scans(&self, key: Key) -> impl Iterator<Item = &StoredScan> {
         let scans = match self.jobs.get(key) {
-            Some(Job { state: JobState::Scanning { scans }, .. }) => scans.as_slice(),
+            Some(Job { state: JobState::Scanning(scans), .. }) => scans.as_slice(),
             Some(_) | None => &[],
         };
         scans.iter().filter_map(|scan| self.schedulers.scan(*scan))
@@ -412,23 +418,25 @@ impl Jobs {
         }
     }
 
-    /// Removes a job that has ended or failed, and returns it with its scans in the order of their
-    /// addresses. Their probes in flight count until the schedulers give them up.
-    fn remove(&mut self, key: Key) -> EndedJob {
-        let Some(job) = self.jobs.remove(key) else { unreachable!("a job is removed once") };
-        let scans = match &job.state {
-            JobState::Scanning { scans } => {
+    /// Removes a job that has ended or failed. The probes of its scans that are in flight count
+    /// until the schedulers give them up.
+    fn remove(&mut self, key: Key) -> RemovedJob {
+        let Some(Job { started_at, state, .. }) = self.jobs.remove(key) else {
+            unreachable!("a job is removed once")
+        };
+        match state {
+            JobState::Scanning(job) => {
                 let removed =
                     |scan: &ScanRef| self.schedulers.of_mut(scan.technique).remove(scan.key);
-                scans.iter().filter_map(removed).collect()
+                let scans = job.as_slice().iter().filter_map(removed).collect();
+                RemovedJob::Ended(EndedJob { started_at, job, scans })
             }
-            JobState::Resolving | JobState::Routing { .. } => {
+            JobState::Preparing(preparation) => {
                 self.lookups.set(key, None);
-                self.ports_to_begin -= job.request.ports.len();
-                Vec::new()
+                self.ports_to_begin -= preparation.request.ports.len();
+                RemovedJob::Prepared(preparation.request)
             }
-        };
-        EndedJob { job, scans }
+        }
     }
 
     fn fail(&mut self, key: Key, failure: JobFailure) {
@@ -441,10 +449,9 @@ impl Jobs {
         }
         debug_assert!(
             self.jobs.iter().all(|(_, job)| match &job.state {
-                JobState::Resolving => true,
-                JobState::Routing { awaited, .. } => *awaited > 0,
-                JobState::Scanning { scans } =>
-                    scans.iter().all(|it| self.schedulers.scan(*it).is_some()),
+                JobState::Preparing(preparation) => preparation.is_awaited(),
+                JobState::Scanning(scans) =>
+                    scans.as_slice().iter().all(|it| self.schedulers.scan(*it).is_some()),
             }),
             "1: a job in the state `Scanning` has its scans in the scheduler"
         );

@@ -133,7 +133,7 @@ impl Responder {
                 self.clients.handle_open(now, client, found);
             }
             JobEvent::Ended(ended) => self.on_job_ended(client, ended, context),
-            JobEvent::Failed(failure) => {
+            JobEvent::Failed { failure, .. } => {
                 self.on_job_failed(now, client, failure, context.telemetry);
             }
         }
@@ -143,8 +143,7 @@ impl Responder {
     /// stream.
     fn on_job_ended(&mut self, client: Key, ended: &EndedJob, context: Context) {
         let Context { now, names, telemetry } = context;
-        let EndedJob { job, scans } = ended;
-        let outcome = JobOutcome::new(now, job, scans);
+        let outcome = JobOutcome::new(now, ended);
         telemetry.counters().observe_scan(outcome.record());
         telemetry.counters().add_ports(&outcome.tally());
         let mut scan = self.clients.end_scan(client);

@@ -6,7 +6,7 @@
 #
 # The compiler runs on the platform of the builder, and links for the target with the linker that is
 # part of Rust, so arm64 needs neither an emulator nor a C compiler. BUILD_IMAGE may be any image
-# with cargo, rustup and cc. The same sources give the same bytes on every machine. This flag labels
+# with Rust 1.93 or later, rustup and cc. The same sources give the same bytes on every machine. This flag labels
 # the image with the commit: --label org.opencontainers.image.revision=$(git rev-parse HEAD). This
 # command prints the notices of the linked crates: docker run openports licenses.
 ARG BUILD_IMAGE=rust:1.95-slim-bookworm
@@ -18,7 +18,8 @@ WORKDIR /src
 ENV CARGO_PROFILE_RELEASE_OPT_LEVEL=s \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld
-RUN case "$TARGETARCH" in \
+RUN [ "$(rustc -V | cut -d . -f 2)" -ge 93 ] || { echo "needs Rust 1.93 or later" >&2; exit 1; }; \
+    case "$TARGETARCH" in \
         amd64) echo x86_64-unknown-linux-musl ;; \
         arm64) echo aarch64-unknown-linux-musl ;; \
         *) echo "no target for TARGETARCH=$TARGETARCH" >&2; exit 1 ;; \
@@ -27,7 +28,7 @@ RUN case "$TARGETARCH" in \
 # The dependencies have their own layer, which is not rebuilt when only the sources change.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' >src/main.rs && \
-    RUSTFLAGS="-C link-arg=--icf=all -C link-arg=--no-eh-frame-hdr \
+    RUSTFLAGS="-C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=relr \
         --remap-path-prefix=$CARGO_HOME=/cargo" \
     cargo build --release --locked --target "$(cat /target)" --lib
 
@@ -36,7 +37,7 @@ RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' >src/main.rs && \
 COPY docs docs
 COPY src src
 RUN touch src/lib.rs src/main.rs && \
-    RUSTFLAGS="-C link-arg=--icf=all -C link-arg=--no-eh-frame-hdr \
+    RUSTFLAGS="-C link-arg=--icf=all -C link-arg=--pack-dyn-relocs=relr \
         --remap-path-prefix=$CARGO_HOME=/cargo" \
     cargo build --release --locked --target "$(cat /target)" && \
     cp "target/$(cat /target)/release/openports" /openports

@@ -11,8 +11,8 @@
 //! [`resume`] (the targets that an earlier run has finished); [`printer`], [`mod@table`], [`xml`],
 //! [`greppable`], [`progress`] and `stderr` (the output).
 //!
-//! A target is identified by its [`TargetId`]; the core knows which ones run, and returns the id with
-//! each result.
+//! A target is identified by its [`TargetId`]. The core knows which targets run, and reports each
+//! result with the id of the target.
 //!
 //! Invariants (`check_invariants`): no more ports and targets end than there are; a name that is
 //! being looked up belongs to a running target; a progress line is cleared before anything else is

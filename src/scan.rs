@@ -50,7 +50,6 @@ use congestion::Controller;
 use end::ScanEnd;
 use ledger::{Counts, Ledger, PortState};
 use loss::{AnsweredExchange, LossMeter};
-use options::ScanOptions;
 use order::Order;
 use passes::{Pass, SilentStart};
 use pings::{Pings, ResponderKind};
@@ -376,11 +375,6 @@ impl Scan {
     /// The technique of its probes.
     pub const fn technique(&self) -> Technique {
         self.plan.options.technique
-    }
-
-    /// The options of the scan.
-    pub const fn options(&self) -> &ScanOptions {
-        &self.plan.options
     }
 
     /// The scanned address.

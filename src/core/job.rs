@@ -1,8 +1,8 @@
 //! One job: a request to scan, its state, its targets, and the plan of its scans.
 //!
 //! A job decides nothing about other jobs. `jobs` owns all jobs and drives them. A list has tens of
-//! thousands of targets in flight, so a job keeps of its request only what the answer needs once its
-//! scans run.
+//! thousands of targets in flight, so a job whose scans run keeps only what the answer needs of its
+//! request.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::time::Instant;

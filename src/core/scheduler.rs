@@ -22,7 +22,7 @@ use crate::event::local_drops::LocalDrops;
 use crate::event::{Backlog, Outcome};
 use crate::limits;
 use crate::scan::plan::Plan;
-use crate::scan::stored::StoredScan;
+use crate::scan::stored::{LastPlan, StoredScan};
 use crate::scan::{ProbeResult, Scan};
 use crate::slots::{Key, Slots};
 use crate::technique::Technique;
@@ -40,6 +40,7 @@ pub(super) struct Scheduler {
     timers: BTreeSet<(Instant, Key)>,
     /// Ended scans with probes still in flight.
     abandoned: Vec<Scan>,
+    last_plan: LastPlan,
     budget: Budget,
     in_flight: usize,
     /// The number of probes that all running scans need, and the number that they were granted.
@@ -72,6 +73,7 @@ impl Scheduler {
             postponed: Postponed::default(),
             timers: BTreeSet::new(),
             abandoned: Vec::new(),
+            last_plan: LastPlan::default(),
             budget: Budget::new(probes),
             in_flight: 0,
             demand: 0,
@@ -272,7 +274,7 @@ impl Scheduler {
                 self.postponed.neighbour_table += usize::from(is_new);
                 continue;
             }
-            let Some(launch) = running.scan.poll_launch(now, next_key) else {
+            let Some(launch) = running.scan.poll_launch(now, next_key, &mut self.last_plan) else {
                 self.wake(now, key);
                 continue;
             };

@@ -2,6 +2,7 @@
 //!
 //! `scan` stores it at the end of a scan. The owner of the scan reads it for the counters.
 
+use super::options::ScanOptions;
 use super::{Scan, ScanState};
 
 /// The reason why a scan has ended.
@@ -27,6 +28,11 @@ impl ScanEnd {
 }
 
 impl Scan {
+    /// The options of the scan.
+    pub const fn options(&self) -> &ScanOptions {
+        &self.plan.options
+    }
+
     /// The reason why the scan has ended; `None` while it runs.
     pub const fn end(&self) -> Option<ScanEnd> {
         match self.state {

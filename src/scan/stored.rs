@@ -2,16 +2,26 @@
 //!
 //! A sweep has tens of thousands of targets with a few ports in flight, most of which never answer.
 //! While all ports of such a scan wait for their first answer, its state follows from its plan and
-//! from the probes in flight: [`WaitingScan`] has only these. Before any other change the scan is
-//! restored, by launching the same probes again at the same times with the same keys.
+//! from the probes in flight: [`WaitingScan`] has only these. The part of the plan that is the same
+//! for all targets is shared (`CommonPlan`). Before any other change the scan is restored, by
+//! launching the same probes again at the same times with the same keys.
 //!
 //! Invariant: a restored scan has the probes, with the ids, that the stored one had.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "a common plan never changes, and the last scan frees it"
+)]
+
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use super::ledger::{Counts, PortState};
-use super::plan::Plan;
+use super::options::ScanOptions;
+use super::plan::{Plan, RateShare};
+use super::probes::Probe;
 use super::{Launch, Scan};
 use crate::port_set::PortSet;
 use crate::slots::Key;
@@ -23,7 +33,7 @@ const PORTS_MAX: usize = 8;
 #[derive(Debug)]
 pub enum StoredScan {
     /// All ports wait for their first answer.
-    Waiting(Box<WaitingScan>),
+    Waiting(WaitingScan),
     /// Any other state.
     Full(Box<Scan>),
 }
@@ -31,13 +41,35 @@ pub enum StoredScan {
 /// A scan that has launched one probe for each port and received no outcome.
 #[derive(Debug)]
 pub struct WaitingScan {
-    plan: Plan,
+    plan: Rc<CommonPlan>,
+    target: SocketAddr,
+    ends_at: Instant,
     started_at: Instant,
-    /// The probes in the order of their ports.
-    probes: Box<[WaitingProbe]>,
-    allowance: usize,
+    probes: WaitingProbes,
+    allowance: u32,
+}
+
+/// The part of a plan that many targets have in common, and what follows from it.
+#[derive(Debug)]
+struct CommonPlan {
+    is_routed: bool,
+    ports: PortSet,
+    options: ScanOptions,
+    share: RateShare,
+    /// See [`Scan::need`].
     need: usize,
-    deadline: Option<Instant>,
+    timeout: Duration,
+}
+
+/// The common plan of the scan that was stored last: the next one usually has the same.
+#[derive(Debug, Default)]
+pub struct LastPlan(Option<Rc<CommonPlan>>);
+
+/// The probes in the order of their ports.
+#[derive(Debug)]
+enum WaitingProbes {
+    One(WaitingProbe),
+    Several(Box<[WaitingProbe]>),
 }
 
 /// A probe in flight.
@@ -76,14 +108,14 @@ impl StoredScan {
         }
     }
 
-    /// See [`Scan::poll_launch`].
-    pub fn poll_launch(&mut self, now: Instant, key: Key) -> Option<Launch> {
+    /// See [`Scan::poll_launch`]. `last` is that of all scans that are stored together.
+    pub fn poll_launch(&mut self, now: Instant, key: Key, last: &mut LastPlan) -> Option<Launch> {
         let scan = self.restore();
         let launch = scan.poll_launch(now, key);
         if launch.is_some()
-            && let Some(waiting) = WaitingScan::of(scan, now)
+            && let Some(waiting) = WaitingScan::of(scan, now, last)
         {
-            *self = Self::Waiting(Box::new(waiting));
+            *self = Self::Waiting(waiting);
         }
         launch
     }
@@ -99,7 +131,7 @@ impl StoredScan {
     /// See [`Scan::set_allowance`].
     pub fn set_allowance(&mut self, probes: usize) {
         match self {
-            Self::Waiting(waiting) => waiting.allowance = probes,
+            Self::Waiting(waiting) => waiting.allowance = probes as u32,
             Self::Full(scan) => scan.set_allowance(probes),
         }
     }
@@ -107,7 +139,7 @@ impl StoredScan {
     /// See [`Scan::need`].
     pub fn need(&self) -> usize {
         match self {
-            Self::Waiting(waiting) => waiting.need,
+            Self::Waiting(waiting) => waiting.plan.need,
             Self::Full(scan) => scan.need(),
         }
     }
@@ -128,7 +160,7 @@ impl StoredScan {
     /// See [`Scan::deadline`].
     pub fn deadline(&self) -> Option<Instant> {
         match self {
-            Self::Waiting(waiting) => waiting.deadline,
+            Self::Waiting(waiting) => Some(waiting.deadline()),
             Self::Full(scan) => scan.deadline(),
         }
     }
@@ -136,7 +168,7 @@ impl StoredScan {
     /// See [`Scan::has_surplus`].
     pub const fn has_surplus(&self) -> bool {
         match self {
-            Self::Waiting(waiting) => waiting.probes.len() > waiting.allowance,
+            Self::Waiting(waiting) => waiting.probes.as_slice().len() > waiting.allowance as usize,
             Self::Full(scan) => scan.has_surplus(),
         }
     }
@@ -160,7 +192,7 @@ impl StoredScan {
     /// See [`Scan::in_flight`].
     pub const fn in_flight(&self) -> usize {
         match self {
-            Self::Waiting(waiting) => waiting.probes.len(),
+            Self::Waiting(waiting) => waiting.probes.as_slice().len(),
             Self::Full(scan) => scan.in_flight(),
         }
     }
@@ -168,7 +200,7 @@ impl StoredScan {
     /// See [`Scan::target`].
     pub const fn target(&self) -> SocketAddr {
         match self {
-            Self::Waiting(waiting) => waiting.plan.target,
+            Self::Waiting(waiting) => waiting.target,
             Self::Full(scan) => scan.target(),
         }
     }
@@ -181,14 +213,14 @@ impl StoredScan {
                 closed: 0,
                 filtered: 0,
                 unreachable: 0,
-                untested: waiting.probes.len() as u32,
+                untested: waiting.probes.as_slice().len() as u32,
             },
             Self::Full(scan) => scan.counts(),
         }
     }
 
     /// See [`Scan::ports`].
-    pub const fn ports(&self, state: PortState) -> &PortSet {
+    pub fn ports(&self, state: PortState) -> &PortSet {
         match (self, state) {
             (Self::Waiting(waiting), PortState::Untested) => &waiting.plan.ports,
             (Self::Waiting(_), _) => &NO_PORTS,
@@ -200,7 +232,7 @@ impl StoredScan {
 impl WaitingScan {
     /// The small form of a scan, if it is in the state that this form stands for.
     #[inline(never)]
-    fn of(scan: &Scan, now: Instant) -> Option<Self> {
+    fn of(scan: &Scan, now: Instant, last: &mut LastPlan) -> Option<Self> {
         let ports = scan.plan.ports.len();
         let is_waiting = ports <= PORTS_MAX
             && scan.launched as usize == ports
@@ -212,39 +244,87 @@ impl WaitingScan {
         }
         assert!(scan.controller.is_none(), "a scan of a few ports has no congestion control");
         assert!(!scan.has_answer() && scan.pings.in_flight() == 0, "all ports are in flight");
-        let probes = scan.probes.iter().map(|probe| WaitingProbe {
+        let probe = |probe: &Probe| WaitingProbe {
             key: probe.key,
             started_micros: probe.started().as_micros() as u32,
-        });
+        };
+        let probes = match scan.probes.oldest() {
+            Some((_, only)) if ports == 1 => WaitingProbes::One(probe(only)),
+            _ => WaitingProbes::Several(scan.probes.iter().map(probe).collect()),
+        };
         Some(Self {
-            plan: scan.plan.clone(),
+            plan: last.plan_of(scan),
+            target: scan.plan.target,
+            ends_at: scan.plan.ends_at,
             started_at: scan.started_at,
-            probes: probes.collect(),
-            allowance: scan.allowance,
-            need: scan.need(),
-            deadline: scan.deadline(),
+            probes,
+            allowance: scan.allowance as u32,
         })
+    }
+
+    /// See [`Scan::deadline`].
+    fn deadline(&self) -> Instant {
+        let oldest = self.probes.as_slice().iter().map(WaitingProbe::started).min();
+        let expiry = self.started_at + oldest.unwrap_or_default() + self.plan.timeout;
+        expiry.min(self.ends_at)
     }
 
     /// Whether a probe was started at `since` or later, or in the microsecond before it.
     fn has_started(&self, since: Instant) -> bool {
         let since = since.saturating_duration_since(self.started_at);
-        let youngest = self.probes.iter().map(|probe| probe.started_micros).max();
-        youngest.is_some_and(|micros| Duration::from_micros(u64::from(micros) + 1) >= since)
+        let youngest = self.probes.as_slice().iter().map(WaitingProbe::started).max();
+        youngest.is_some_and(|started| started + Duration::from_micros(1) >= since)
     }
 
     /// The scan in the state that it had.
     #[inline(never)]
     fn restore(&self) -> Scan {
-        let mut scan = Scan::new(self.started_at, self.plan.clone());
+        let CommonPlan { is_routed, ref ports, options, share, .. } = *self.plan;
+        let (target, ends_at, ports) = (self.target, self.ends_at, ports.clone());
+        let plan = Plan { target, is_routed, ports, options, share, ends_at };
+        let mut scan = Scan::new(self.started_at, plan);
         scan.set_allowance(usize::MAX);
-        for probe in &self.probes {
-            let at = self.started_at + Duration::from_micros(probe.started_micros.into());
-            let launch = scan.poll_launch(at, probe.key);
+        for probe in self.probes.as_slice() {
+            let launch = scan.poll_launch(self.started_at + probe.started(), probe.key);
             assert!(launch.is_some(), "a probe that was launched can be launched again");
         }
-        scan.set_allowance(self.allowance);
+        scan.set_allowance(self.allowance as usize);
         scan
+    }
+}
+
+impl LastPlan {
+    /// The common plan of a scan, which becomes the last one.
+    fn plan_of(&mut self, scan: &Scan) -> Rc<CommonPlan> {
+        let Plan { is_routed, ref ports, options, share, .. } = scan.plan;
+        let is_same = |plan: &&Rc<CommonPlan>| {
+            plan.is_routed == is_routed
+                && plan.ports == *ports
+                && plan.options == options
+                && plan.share == share
+        };
+        if let Some(last) = self.0.as_ref().filter(is_same) {
+            return Rc::clone(last);
+        }
+        let (need, timeout) = (scan.need(), scan.probe_timeout());
+        let plan = CommonPlan { is_routed, ports: ports.clone(), options, share, need, timeout };
+        Rc::clone(self.0.insert(Rc::new(plan)))
+    }
+}
+
+impl WaitingProbes {
+    const fn as_slice(&self) -> &[WaitingProbe] {
+        match self {
+            Self::One(probe) => slice::from_ref(probe),
+            Self::Several(probes) => probes,
+        }
+    }
+}
+
+impl WaitingProbe {
+    /// The time from the start of the scan to the start of the probe.
+    fn started(&self) -> Duration {
+        Duration::from_micros(self.started_micros.into())
     }
 }
 
@@ -257,7 +337,7 @@ mod tests {
     use crate::scan::plan::RateShare;
     use crate::scan::probes::ProbeId;
 
-    const _: () = assert!(size_of::<WaitingScan>() <= 200, "a target takes some hundred bytes");
+    const _: () = assert!(size_of::<StoredScan>() <= 104, "a target takes some hundred bytes");
 
     fn plan(now: Instant, ports: u16, options: ScanOptions) -> Plan {
         Plan {
@@ -274,13 +354,14 @@ mod tests {
     struct Pair {
         stored: StoredScan,
         scan: Scan,
+        last: LastPlan,
         now: Instant,
         probes: Vec<ProbeId>,
     }
 
     impl Pair {
         fn launch(&mut self, key: Key) {
-            let launch = self.stored.poll_launch(self.now, key);
+            let launch = self.stored.poll_launch(self.now, key, &mut self.last);
             assert_eq!(launch, self.scan.poll_launch(self.now, key));
             self.probes.extend(launch.map(|launch| launch.probe));
         }
@@ -321,7 +402,8 @@ mod tests {
             };
             let plan = plan(now, 1 + number(9) as u16, options);
             let (stored, scan) = (StoredScan::new(now, plan.clone()), Scan::new(now, plan));
-            let mut pair = Pair { stored, scan, now, probes: Vec::new() };
+            let mut pair =
+                Pair { stored, scan, last: LastPlan::default(), now, probes: Vec::new() };
             pair.stored.set_allowance(20);
             pair.scan.set_allowance(20);
             for step in 0..30 {
@@ -394,7 +476,7 @@ mod tests {
         scan.set_allowance(1);
         let launched_at = start + Duration::from_millis(5);
         let key = Key::from_parts(0, 0);
-        assert!(scan.poll_launch(launched_at, key).is_some());
+        assert!(scan.poll_launch(launched_at, key, &mut LastPlan::default()).is_some());
         let micros = |micros| launched_at + Duration::from_micros(micros);
         assert_eq!(scan.poll_postponed(micros(2)), None);
         assert!(matches!(scan, StoredScan::Waiting(_)));
@@ -410,7 +492,8 @@ mod tests {
             scan.set_allowance(100);
             for index in 0..u32::from(ports) {
                 assert!(matches!(scan, StoredScan::Full(_)), "not all ports are in flight");
-                assert!(scan.poll_launch(now, Key::from_parts(index, 0)).is_some());
+                let key = Key::from_parts(index, 0);
+                assert!(scan.poll_launch(now, key, &mut LastPlan::default()).is_some());
             }
             assert_eq!(matches!(scan, StoredScan::Waiting(_)), expected, "{ports} ports");
             assert_eq!(scan.into_scan().in_flight(), usize::from(ports));

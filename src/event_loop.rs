@@ -55,7 +55,8 @@ const LISTENERS: usize = usize::MAX - 1024;
 /// The event loop with its core, its kernel and all sockets.
 pub struct EventLoop<K: Kernel> {
     kernel: K,
-    core: Core,
+    /// Boxed, because it has many kilobytes, which are moved on the stack otherwise.
+    core: Box<Core>,
     /// The readiness that the poller reported in this tick.
     readiness: Vec<Readiness>,
     /// Whether a signal may wait: the poller has reported one, and no read has found none since.
@@ -103,7 +104,7 @@ impl<K: Kernel> EventLoop<K> {
     ///
     /// # Errors
     /// Errors of epoll_ctl(2).
-    pub fn new(mut kernel: K, listeners: Vec<K::Listener>, core: Core) -> io::Result<Self> {
+    pub fn new(mut kernel: K, listeners: Vec<K::Listener>, core: Box<Core>) -> io::Result<Self> {
         kernel.register(EventSource::Signals, SIGNALS)?;
         for (index, listener) in listeners.iter().enumerate() {
             kernel.register(EventSource::Listener(listener), Token(LISTENERS + index))?;

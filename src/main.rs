@@ -251,7 +251,7 @@ fn service(
     limit: usize,
     exposure: Exposure,
     origins: &Origins,
-) -> Result<Core, String> {
+) -> Result<Box<Core>, String> {
     let seed = sys::random_seed().map_err(|error| format!("random seed: {error}"))?;
     let memory = sys::memory_limit();
     config.settings.memory_bytes = memory;
@@ -274,5 +274,5 @@ fn service(
         log_format: config.log_format,
         seed,
     };
-    Ok(Core::new(options, SystemTime::now()))
+    Ok(Box::new(Core::new(options, SystemTime::now())))
 }

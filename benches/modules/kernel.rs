@@ -36,7 +36,7 @@ pub(crate) struct Listener;
 pub(crate) fn event_loop(core: Core) -> EventLoop<RefusingKernel> {
     let (client, inbox, output) = (None, Vec::new(), Vec::new());
     let kernel = RefusingKernel { now: Instant::now(), has_arrived: false, client, inbox, output };
-    let event_loop = EventLoop::new(kernel, vec![Listener], core);
+    let event_loop = EventLoop::new(kernel, vec![Listener], Box::new(core));
     let mut event_loop = event_loop.unwrap_or_else(|error| unreachable!("{error}"));
     tick(&mut event_loop);
     event_loop

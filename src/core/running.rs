@@ -59,9 +59,9 @@ pub(super) struct Running {
     pub(super) scan: StoredScan,
     pub(super) job: Key,
     /// The number of probes that the scan could use when it was last examined.
-    pub(super) need: usize,
+    pub(super) need: u32,
     /// The number of probes that the scan was granted.
-    pub(super) allowance: usize,
+    pub(super) allowance: u32,
     /// Whether the scan is in a queue.
     pub(super) is_queued: bool,
     /// The time for which its timer is set.
@@ -111,7 +111,7 @@ pub(super) struct Postponed {
 
 impl Running {
     /// A scan of this job that has launched no probe yet.
-    pub(super) const fn new(scan: StoredScan, job: Key, need: usize, allowance: usize) -> Self {
+    pub(super) const fn new(scan: StoredScan, job: Key, need: u32, allowance: u32) -> Self {
         Self {
             scan,
             job,

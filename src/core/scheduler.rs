@@ -9,7 +9,6 @@
 //! Invariants (`check_invariants`): `running` is the number of running scans; `in_flight` is the
 //! sum over all scans, including abandoned ones; `demand` is the sum of the needs of running scans.
 
-use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -26,6 +25,7 @@ use crate::scan::stored::{LastPlan, StoredScan};
 use crate::scan::{ProbeResult, Scan};
 use crate::slots::{Key, Slots};
 use crate::technique::Technique;
+use crate::timers::ScanTimers;
 
 /// The scans, their turns, and their budget.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Scheduler {
     /// The ports that wait and were not reported yet.
     postponed: Postponed,
     /// The times for which the timers of scans are set ([`Running::armed`]).
-    timers: BTreeSet<(Instant, Key)>,
+    timers: ScanTimers,
     /// Ended scans with probes still in flight.
     abandoned: Vec<Scan>,
     last_plan: LastPlan,
@@ -71,7 +71,7 @@ impl Scheduler {
             running: 0,
             queues: LaunchQueues::new(probes),
             postponed: Postponed::default(),
-            timers: BTreeSet::new(),
+            timers: ScanTimers::default(),
             abandoned: Vec::new(),
             last_plan: LastPlan::default(),
             budget: Budget::new(probes),
@@ -105,7 +105,7 @@ impl Scheduler {
         let allowance = if is_enough { need } else { need.min(part) };
         scan.set_allowance(allowance);
         self.queues.handle_begin(now, scan.target().ip());
-        let key = self.scans.insert(Running::new(scan, job, need, allowance));
+        let key = self.scans.insert(Running::new(scan, job, need as u32, allowance as u32));
         self.running += 1;
         self.demand += need;
         self.granted += allowance;
@@ -164,10 +164,8 @@ impl Scheduler {
         let mut ended = Vec::new();
         while backlog == Backlog::None
             && self.closes_left > 0
-            && let Some((at, key)) = self.timers.first().copied()
-            && at <= now
+            && let Some(key) = self.timers.pop_due(now)
         {
-            self.timers.pop_first();
             self.handle_due(now, key, &mut forget, &mut ended);
         }
         let is_old = self.divided_at.is_none_or(|at| {
@@ -294,9 +292,8 @@ impl Scheduler {
 
     /// Whether there is work that only the budgets of this tick have postponed.
     pub(super) fn has_work(&self, now: Instant) -> bool {
-        self.timers.first().is_some_and(|(at, _)| *at <= now)
-            || !self.abandoned.is_empty()
-            || !self.surplus.is_empty()
+        self.timers.first().is_some_and(|at| at <= now)
+            || !(self.abandoned.is_empty() && self.surplus.is_empty())
             || self.may_launch(now) && self.queues.has_turn(now)
     }
 
@@ -311,7 +308,7 @@ impl Scheduler {
         let reading = self.queues.reading_at(now);
         let division = self.wants_division.then(|| self.division_at(now));
         let budget = self.budget.deadline(now);
-        let first = self.timers.first().map(|(at, _)| *at).into_iter().chain(start).chain(reading);
+        let first = self.timers.first().into_iter().chain(start).chain(reading);
         first.chain(division).chain(budget).min()
     }
 
@@ -370,9 +367,7 @@ impl Scheduler {
     ) {
         let running = running_mut(&mut self.scans, key);
         running.armed = None;
-        if !running.scan.is_running() {
-            return;
-        }
+        debug_assert!(running.scan.is_running(), "an ended scan has no timer");
         let scan = running.scan.restore();
         scan.set_sweep_loss(self.queues.sweep_loss());
         scan.handle_timeout(now);
@@ -396,9 +391,9 @@ impl Scheduler {
     fn wake(&mut self, now: Instant, key: Key) {
         let running = running_mut(&mut self.scans, key);
         let need = running.scan.need();
-        self.demand = self.demand + need - running.need;
-        running.need = need;
-        self.wants_division |= !self.is_scarce && need > running.allowance; // in a further pass
+        self.demand = self.demand + need - running.need as usize;
+        running.need = need as u32;
+        self.wants_division |= !self.is_scarce && running.need > running.allowance; // later pass
         // A queued scan sets its timer for the next launch after its turn.
         let launch_at = if running.is_queued { None } else { running.scan.launch_at(now) };
         if launch_at.is_some_and(|at| at <= now) {
@@ -411,12 +406,21 @@ impl Scheduler {
         // A timer that is too early is set again when it fires. This saves work, because most
         // deadlines only move later.
         if running.armed.is_none_or(|armed| due.is_some_and(|due| due < armed)) {
-            if let Some(before) = running.armed {
-                self.timers.remove(&(before, key));
-            }
             running.armed = due;
-            self.timers.extend(due.map(|at| (at, key)));
+            if let Some(due) = due {
+                self.timers.add(key, due);
+            }
         }
+        self.prune_timers();
+    }
+
+    /// Forgets timers that were replaced, after a change.
+    fn prune_timers(&mut self) {
+        if self.timers.is_crowded(self.scans.len()) {
+            let armed = |(key, it): (Key, &Running)| it.armed.map(|at| (at, key));
+            self.timers.replace(self.scans.iter().filter_map(armed));
+        }
+        self.timers.prune(|key, at| self.scans.get(key).is_some_and(|it| it.armed == Some(at)));
     }
 
     /// Divides the budget among the running scans by need.
@@ -437,10 +441,10 @@ impl Scheduler {
         for index in 0..self.keys.len() {
             let (key, allowance) = (self.keys[index], self.claims[index]);
             let running = running_mut(&mut self.scans, key);
-            if allowance == running.allowance {
+            if allowance == running.allowance as usize {
                 continue;
             }
-            running.allowance = allowance;
+            running.allowance = allowance as u32;
             running.scan.set_allowance(allowance);
             if running.scan.has_surplus() {
                 self.surplus.push(key);
@@ -471,11 +475,10 @@ impl Scheduler {
         assert!(!running.scan.is_running(), "a scan retires after its end");
         self.running -= 1;
         self.queues.handle_end(&running.scan, self.running);
-        self.demand -= std::mem::take(&mut running.need);
-        self.granted -= std::mem::take(&mut running.allowance);
-        if let Some(at) = running.armed.take() {
-            self.timers.remove(&(at, key));
-        }
+        self.demand -= std::mem::take(&mut running.need) as usize;
+        self.granted -= std::mem::take(&mut running.allowance) as usize;
+        running.armed = None;
+        self.prune_timers();
         self.wants_division |= self.is_scarce && self.running > 0;
     }
 
@@ -488,9 +491,9 @@ impl Scheduler {
         debug_assert_eq!(self.in_flight, listed + self.abandoned(), "1: `in_flight` is correct");
         let running = || self.scans.iter().map(|(_, it)| it).filter(|it| it.scan.is_running());
         debug_assert_eq!(running().count(), self.running, "2: `running` is correct");
-        let needed: usize = running().map(|it| it.need).sum();
+        let needed: usize = running().map(|it| it.need as usize).sum();
         debug_assert_eq!(needed, self.demand, "3: `demand` is correct");
-        let granted: usize = running().map(|it| it.allowance).sum();
+        let granted: usize = running().map(|it| it.allowance as usize).sum();
         debug_assert_eq!(granted, self.granted, "4: `granted` is correct");
     }
 }

@@ -20,8 +20,8 @@ use openports::event::local_drops::{LocalDrops, NeighbourTable};
 use openports::event::{Outcome, ProcessFiles, RouteResult, Shortage, Signal, Transport};
 use openports::event_loop::EventLoop;
 use openports::kernel::{
-    Accepted, IoStep, Kernel, NameFileTexts, Past, ProbeStep, RawOptions, RawPacket, RawQueue,
-    RawReceiveStep, RawSendStep, Readiness, Received, EventSource, Token,
+    Accepted, EventSource, IoStep, Kernel, NameFileTexts, Past, ProbeStep, RawOptions, RawPacket,
+    RawQueue, RawReceiveStep, RawSendStep, Readiness, Received, Token,
 };
 use openports::limits::{EVENTS_PER_TICK, Settings};
 use openports::policy::{Exposure, Policy};
@@ -50,7 +50,7 @@ fuzz_target!(|bytes: &[u8]| {
         seed: 7,
     };
     let core = Core::new(options, SystemTime::UNIX_EPOCH);
-    let mut event_loop = EventLoop::new(FuzzKernel::new(feed), vec![Listener], core)
+    let mut event_loop = EventLoop::new(FuzzKernel::new(feed), vec![Listener], Box::new(core))
         .expect("the kernel has no faults before the first tick");
     if run(&mut event_loop) {
         return;

@@ -66,8 +66,8 @@ impl Simulation {
         let mut world = World::new(seed, &options);
         world.is_listening = !listeners.is_empty();
         let core = Core::new(options, world.wall);
-        let event_loop =
-            EventLoop::new(world, listeners, core).expect("register works without faults");
+        let event_loop = EventLoop::new(world, listeners, Box::new(core))
+            .expect("register works without faults");
         Self { event_loop, steps: 0, idle_ticks: 0, exit_code: None }
     }
 

@@ -6,7 +6,7 @@
 //! src/tests/service.
 
 use std::net::Ipv4Addr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::client::Scan;
@@ -32,6 +32,7 @@ pub(crate) const CASES: &[Case] = &[
     ("the_rate_is_kept_from_the_first_connect_on", rate),
     ("a_small_scan_ends_during_a_large_silent_one", simultaneous),
     ("a_list_of_targets_behind_one_bottleneck_misses_none_with_certainty", sweep),
+    ("a_silent_target_of_a_large_network_takes_less_than_500_bytes", network_memory),
 ];
 
 /// A small set of ports, including the ten open ports, that a debug build scans quickly.
@@ -289,6 +290,32 @@ fn sweep() -> Outcome {
         requested: "80",
     }
     .check()
+}
+
+/// Once each target took 900 bytes, so that a thousandth of a /8 network took 17 MB.
+fn network_memory() -> Outcome {
+    let lab = Lab::enter()?.start(Vec::new())?;
+    // Nobody answers at these addresses.
+    let (few, many) = (peak_kb("10.99.64.0/30")?, peak_kb("10.99.64.0/18")?);
+    lab.stop()?;
+    let bytes = many.saturating_sub(few) * 1024 / 16_380;
+    assert!((100..500).contains(&bytes), "{bytes} bytes for each target: {few} and {many} kB");
+    Ok(())
+}
+
+/// Scans port 80 of a network and returns the highest amount of physical memory (VmHWM).
+fn peak_kb(network: &str) -> Result<u64, Box<dyn std::error::Error>> {
+    let mut scan = Command::new(env!("CARGO_BIN_EXE_openports"));
+    let mut scan = scan.args(["scan", network, "80"]).stdout(Stdio::null()).spawn()?;
+    let mut peak = 0;
+    while scan.try_wait()?.is_none() {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", scan.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        // A process that has ended but was not waited for has no such line.
+        peak = line.map_or(Ok(peak), |kb| kb.trim().trim_end_matches(" kB").parse())?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(peak)
 }
 
 impl Sweep {

@@ -158,13 +158,15 @@ impl RawSocket {
             header.msg_iov = &raw mut vectors[index];
             header.msg_iovlen = 1;
         }
-        let count = packets.len() as libc::c_uint;
+        let (count, flags) = (packets.len() as libc::c_uint, libc::MSG_NOSIGNAL);
+        // musl's function of this name makes one call for each packet. Its structure differs from
+        // that of the kernel by padding only, which is zero.
         // SAFETY: the first `count` headers point to names and packets that outlive the call, and
         // sendmmsg(2) writes only to the headers.
         let sent = unsafe {
-            libc::sendmmsg(self.as_raw_fd(), headers.as_mut_ptr(), count, libc::MSG_NOSIGNAL as _)
+            libc::syscall(libc::SYS_sendmmsg, self.as_raw_fd(), headers.as_mut_ptr(), count, flags)
         };
-        Ok(check(sent)? as usize)
+        Ok(check(sent as libc::c_int)? as usize)
     }
 
     /// Receives packets or ICMP errors in one call, and passes each to `take`.

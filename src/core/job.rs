@@ -68,11 +68,11 @@ pub(super) struct JobScans {
     pub(super) from_port: u16,
     pub(super) to_port: u16,
     /// `None` for a target of a list that has only one address.
-    more: Option<Box<MoreOfJob>>,
+    details: Option<Box<JobDetails>>,
 }
 
 #[derive(Debug)]
-struct MoreOfJob {
+struct JobDetails {
     domain: Box<str>,
     /// See [`Preparation`].
     other_addresses: Vec<IpAddr>,
@@ -89,20 +89,21 @@ impl Job {
         }
     }
 
-    /// The scans of the job, at least one, have begun. Returns what led to them.
+    /// The scans of the job, at least one, have begun. Returns its preparation, which has ended.
     pub(super) fn begin_scans(&mut self, scans: Vec<ScanRef>) -> Box<Preparation> {
         let first = scans[0];
         let Preparation { request, other_addresses, .. } = self.preparation();
         let ScanRequest { from_port, to_port, .. } = *request;
-        let more = MoreOfJob {
+        let details = JobDetails {
             domain: request.domain.clone(),
             other_addresses: std::mem::take(other_addresses),
             scans,
         };
-        let has_more =
-            !more.domain.is_empty() || !more.other_addresses.is_empty() || more.scans.len() > 1;
-        let more = has_more.then(|| Box::new(more));
-        let scanning = JobState::Scanning(JobScans { first, from_port, to_port, more });
+        let has_details = !details.domain.is_empty()
+            || !details.other_addresses.is_empty()
+            || details.scans.len() > 1;
+        let details = has_details.then(|| Box::new(details));
+        let scanning = JobState::Scanning(JobScans { first, from_port, to_port, details });
         match std::mem::replace(&mut self.state, scanning) {
             JobState::Preparing(preparation) => preparation,
             JobState::Scanning(_) => unreachable!("the scans of a job begin once"),
@@ -113,17 +114,17 @@ impl Job {
 impl JobScans {
     /// The scans in the order of their addresses.
     pub(super) fn as_slice(&self) -> &[ScanRef] {
-        self.more.as_ref().map_or(std::slice::from_ref(&self.first), |more| &more.scans)
+        self.details.as_ref().map_or(std::slice::from_ref(&self.first), |details| &details.scans)
     }
 
     /// The target as the client wrote it; empty for a target of a list.
     pub(super) fn domain(&self) -> &str {
-        self.more.as_ref().map_or("", |more| &more.domain)
+        self.details.as_ref().map_or("", |details| &details.domain)
     }
 
     /// Addresses of the name that are not scanned.
     pub(super) fn other_addresses(&self) -> &[IpAddr] {
-        self.more.as_ref().map_or(&[], |more| &more.other_addresses)
+        self.details.as_ref().map_or(&[], |details| &details.other_addresses)
     }
 }
 

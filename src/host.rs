@@ -84,6 +84,10 @@ impl Host {
             return Err(HostError::NotAscii { ascii: ascii_form(text) });
         }
         match address_like(text) {
+            // `a.example/24` is no network, and its end looks like the path of a URL.
+            Some(AddressLike::Network) if text.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+                return Err(if text.contains(':') { HostError::Network } else { HostError::Url });
+            }
             Some(AddressLike::Network) => return Err(HostError::Network),
             Some(AddressLike::Range) => return Err(HostError::Range),
             Some(AddressLike::Malformed) => return Err(HostError::Number),
@@ -135,10 +139,14 @@ pub enum AddressLike {
 /// - any label ends a range that has an address on its left and three numbers on its right
 ///   (`10.0.0.1-10.0.0.foo`);
 /// - behind three labels or more, it is a mistyped octet if it begins with a digit (`10.0.0.1st`),
-///   unless a word follows a hyphen (`10.0.0.1-host`), and if it has a digit and is as short as an
-///   octet (`10.0.0.l0`).
+///   unless a word follows a hyphen, and if it has a digit and is as short as an octet
+///   (`10.0.0.l0`).
 ///
-/// All other texts are names: `10.example`, `10.0.0.1-2.example`, `10-0-0-1.local`, `10.0.0.web1`.
+/// An address, a hyphen and a text without dots, or with a last label of one character, are a
+/// mistyped range: `10.0.0.1-2O`, `10.0.0.1-last`, `10.0.0.1-a.b.c.d`.
+///
+/// All other texts are names: `10.example`, `10.0.0.1-2.example`, `10.0.0.1-static.example`,
+/// `10-0-0-1.local`, `10.0.0.web1`.
 pub fn address_like(text: &str) -> Option<AddressLike> {
     if let Some((_, prefix)) = text.split_once('/') {
         // The prefix is a number, or a mask in dotted form.
@@ -174,6 +182,13 @@ pub fn address_like(text: &str) -> Option<AddressLike> {
         (last.starts_with(is_digit) && !has_word(tail))
             || (last.contains(is_digit) && last.len() <= 3)
     };
+    let has_broken_end = hyphen.is_some_and(|(first, rest)| {
+        let rest = rest.strip_suffix('.').unwrap_or(rest);
+        first.parse::<Ipv4Addr>().is_ok() && (!rest.contains('.') || last.len() == 1)
+    });
+    if has_broken_end {
+        return Some(AddressLike::Malformed);
+    }
     let is_malformed = is_numeric
         && (last.len() == 1
             // `xxx` is a top-level domain.
@@ -448,6 +463,7 @@ mod tests {
         check("http://example.com", Url);
         check("example.com/path", Url);
         check("example.com/", Url);
+        check("localhost/24", Url);
         check("127.0.0.1/", Url);
         check("127.0.0.1/path", Url);
         check("//192.0.2.1/24", Url);
@@ -461,7 +477,6 @@ mod tests {
             "[2001:db8::]/64",
             "::/0",
             "2001:db8::/120",
-            "localhost/24",
         ] {
             check(text, Network);
         }
@@ -563,7 +578,6 @@ mod tests {
         for name in [
             "192.0.2.1-static.isp.net",
             "10.0.0.1-2.example",
-            "10.0.0.1-host",
             "10.0.0.1-5.pool.example",
             "1.2.3.4x.example",
             "10.0.0.host",
@@ -613,6 +627,10 @@ mod tests {
             "10.9.0.1-10.9.0.2a",
             "10.9.0.1-10.9.0.5x",
             "10.9.0.1-10.9.0.l0",
+            "10.0.0.1-host",
+            "10.0.0.1-2O",
+            "10.0.0.1-last.",
+            "10.0.0.1-a.b.c.d",
             "10.9.0.1-10.9.0.end",
             "10.9.0.1-10.9.0.254-x",
             "10.9.0.0-10.9.255.255x",

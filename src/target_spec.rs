@@ -295,14 +295,14 @@ pub fn read_port(text: &str) -> Result<u16, SpecError> {
     })
 }
 
-/// Whether the text can only be meant as a list of ports: digits, commas and dashes, `top:100`, and
-/// the blanks and semicolons that other programs accept. No name consists of these characters
-/// alone. A host called `top10` must be written `top10.`.
+/// Whether the text can only be meant as a list of ports: numbers and ranges, `top:100`, and the
+/// blanks and semicolons that other programs accept. A host called `top10` must be written
+/// `top10.`, while `10-0-0-1` is a name.
 pub fn is_port_list(text: &str) -> bool {
-    let is_item = |item: &str| {
-        after_top(item).is_some()
-            || item.bytes().all(|it| it.is_ascii_digit() || b"- ;".contains(&it))
+    let is_range = |range: &str| {
+        range.bytes().all(|it| it.is_ascii_digit() || it == b'-') && range.matches('-').count() <= 1
     };
+    let is_item = |item: &str| after_top(item).is_some() || item.split([' ', ';']).all(is_range);
     !text.is_empty() && text.split(',').all(is_item)
 }
 
@@ -476,6 +476,9 @@ impl fmt::Display for SpecError {
             Self::ExcludedPort => {
                 f.write_str("targets are excluded here; for ports write --exclude")
             }
+            Self::Trailing { text } if text.contains('/') => {
+                write!(f, "{text} follows the brackets: write a network without them")
+            }
             Self::Trailing { text } => write!(f, "{text} follows the address"),
         }
     }
@@ -526,7 +529,7 @@ mod tests {
             ("1.2.3.4-dsl.example", "name 1.2.3.4-dsl.example"),
             ("192.0.2.1-static.isp.net:443", "name 192.0.2.1-static.isp.net port 443"),
             ("10.0.0.1-2.example", "name 10.0.0.1-2.example"),
-            ("10.0.0.1-host", "name 10.0.0.1-host"),
+            ("10.0.0.1-a.example", "name 10.0.0.1-a.example"),
             ("localhost:80", "name localhost port 80"),
             ("192.0.2.7", "192.0.2.7"),
             ("192.0.2.7:65535", "192.0.2.7 port 65535"),

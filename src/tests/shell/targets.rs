@@ -177,7 +177,7 @@ fn a_malformed_address_is_never_resolved_as_a_name() {
 #[test]
 fn a_name_that_begins_like_an_address_is_looked_up() {
     let scratch = Scratch::new("names");
-    let names = ["192.0.2.1-static.isp.net", "10.0.0.1-2.example", "10.0.0.1-host", "1.a1"];
+    let names = ["192.0.2.1-static.isp.net", "10.0.0.1-2.example", "10.0.0.1-host.test", "1.a1"];
     let hosts = scratch.file("hosts", format!("127.0.0.1 {}\n", names.join(" ")));
     assert_eq!(domains(&[&["--hosts", &hosts, "-p", "9"], &names[..]].concat()), {
         let mut sorted = names;

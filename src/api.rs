@@ -252,8 +252,9 @@ pub fn options(allow: &'static str) -> Response {
 }
 
 /// `/` for programs: one curl line for each function of the service. The lines contain the name
-/// under which the client called the service, and work as printed if a target is known.
-pub fn help(host: Option<&str>, target: Option<&str>, token: Bearer) -> Response {
+/// under which the client called the service, and work as printed if a target is known. `curl` is
+/// the command with the flag for the socket of the service, if it needs one.
+pub fn help(curl: &str, host: Option<&str>, target: Option<&str>, token: Bearer) -> Response {
     let authority = host.filter(|host| is_authority(host)).unwrap_or("127.0.0.1:8080");
     let mut first = String::new();
     if target.is_none() {
@@ -270,7 +271,8 @@ pub fn help(host: Option<&str>, target: Option<&str>, token: Bearer) -> Response
         .replace("{token}", option)
         .replace("{target}", target.unwrap_or(EXAMPLE_TARGET))
         .replace("{authority}", authority)
-        // The path may contain braces, so it is inserted last.
+        // Paths may contain braces, so they are inserted last.
+        .replace("{curl}", curl)
         .replacen("{first}", &first, 1);
     let mut response = text_response(text);
     response.fields.push(("Vary", page::VARY.to_string()));
@@ -477,7 +479,7 @@ mod tests {
     #[test]
     fn the_help_repeats_the_host_of_the_request_unless_that_is_harmful() {
         let check = |host: Option<&str>, expected: &str| {
-            let response = help(host, Some("localhost"), Bearer::NotNeeded);
+            let response = help("curl", host, Some("localhost"), Bearer::NotNeeded);
             let text = String::from_utf8(response.body).unwrap();
             let curls = text.lines().filter(|line| line.contains("curl "));
             assert!(curls.clone().count() >= 10, "{text}");
@@ -505,7 +507,8 @@ mod tests {
             (None, "  TOKEN='put the token here'\n"),
         ] {
             let token = Bearer::Needed { file: file.map(Path::new) };
-            let text = String::from_utf8(help(None, Some("localhost"), token).body).unwrap();
+            let text =
+                String::from_utf8(help("curl", None, Some("localhost"), token).body).unwrap();
             assert!(text.contains(expected), "{file:?}: {text}");
         }
     }
@@ -517,7 +520,7 @@ mod tests {
             (Some("192.0.2.7"), needed, "curl --oauth2-bearer \"$TOKEN\" 'http"),
             (None, Bearer::NotNeeded, "curl 'http"),
         ] {
-            let text = String::from_utf8(help(None, target, token).body).unwrap();
+            let text = String::from_utf8(help("curl", None, target, token).body).unwrap();
             let target = target.unwrap_or("TARGET");
             assert_eq!(text.contains("in place of TARGET\n"), target == "TARGET");
             for line in text.lines().filter(|line| line.contains("curl ")) {
@@ -528,7 +531,7 @@ mod tests {
             }
             assert!(text.contains(option) && !text.contains(['{', '}']), "{text}");
         }
-        let text = help(None, Some("localhost"), Bearer::NotNeeded).body;
+        let text = help("curl", None, Some("localhost"), Bearer::NotNeeded).body;
         let text = String::from_utf8(text).unwrap();
         let urls = text.split('\'').filter_map(|part| part.strip_prefix("http://127.0.0.1:8080"));
         for target in urls {

@@ -32,16 +32,25 @@ impl Listen {
     /// no quotes.
     pub fn curl_line(&self, target: &str) -> String {
         assert!(target.starts_with('/') && !target.contains('\''), "{target} needs no escape");
+        let curl = self.curl();
         match self {
             Self::Tcp(at) if at.ip().is_unspecified() => {
-                format!("curl 'http://{}:{}{target}'", Ipv4Addr::LOCALHOST, at.port())
+                format!("{curl} 'http://{}:{}{target}'", Ipv4Addr::LOCALHOST, at.port())
             }
-            Self::Tcp(at) => format!("curl 'http://{at}{target}'"),
+            Self::Tcp(at) => format!("{curl} 'http://{at}{target}'"),
+            Self::Unix(_) => format!("{curl} 'http://localhost{target}'"),
+        }
+    }
+
+    /// `curl`, with the flag for a Unix socket.
+    pub fn curl(&self) -> String {
+        match self {
+            Self::Tcp(_) => "curl".to_owned(),
             Self::Unix(path) => {
                 // A quote is written by ending the quoted word, an escaped quote, and a new quoted
                 // word.
                 let path = path.to_string_lossy().replace('\'', r"'\''");
-                format!("curl --unix-socket '{path}' 'http://localhost{target}'")
+                format!("curl --unix-socket '{path}'")
             }
         }
     }

@@ -72,12 +72,14 @@ pub(super) struct Announcement {
     policy: Policy,
     shares: Shares,
     example: Example,
+    /// `curl` for clients of the first Unix socket.
+    curl_for_unix: Option<String>,
 }
 
 impl Announcement {
     /// An announcement without an example.
     pub(super) fn new(policy: Policy, shares: Shares) -> Self {
-        Self { policy, shares, example: Example::default() }
+        Self { policy, shares, example: Example::default(), curl_for_unix: None }
     }
 
     /// Sets the values for the example request.
@@ -86,7 +88,9 @@ impl Announcement {
     }
 
     /// The log records of the start: the listeners, every limit in force, and an example request.
-    pub(super) fn records(&self, bound: Bound, settings: &Settings) -> Vec<Record> {
+    pub(super) fn records(&mut self, bound: Bound, settings: &Settings) -> Vec<Record> {
+        let mut unix = bound.listeners.iter().filter(|it| matches!(it, Listen::Unix(_)));
+        self.curl_for_unix = unix.next().map(Listen::curl);
         let shares = &self.shares;
         let listening = |listen: &Listen| {
             Record::new(Level::Info, "listening").field("address", listen.to_string())
@@ -134,6 +138,12 @@ impl Announcement {
         };
         let candidates = self.example.own_address.into_iter().chain(only_allowed);
         candidates.into_iter().find(|it| is_allowed(*it)).map(|it| it.to_string())
+    }
+
+    /// `curl` for a client with this address, which is unspecified at a Unix socket.
+    pub(super) fn curl_for(&self, peer: IpAddr) -> &str {
+        let for_unix = self.curl_for_unix.as_deref().filter(|_| peer.is_unspecified());
+        for_unix.unwrap_or("curl")
     }
 
     /// The file with the token, if all clients are on this machine: the path is of no use on

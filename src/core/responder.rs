@@ -94,7 +94,7 @@ impl Responder {
     }
 
     /// The log records of the start.
-    pub(super) fn announce(&self, listeners: &[Listen], descriptors: usize) -> Vec<Record> {
+    pub(super) fn announce(&mut self, listeners: &[Listen], descriptors: usize) -> Vec<Record> {
         let has_token = self.admission.has_token();
         let token = if has_token { TokenUse::Required } else { TokenUse::NotRequired };
         self.announcement.records(Bound { listeners, descriptors, token }, &self.settings)
@@ -308,7 +308,7 @@ impl Responder {
             Ok(Command::Healthz) => Ok(api::ok()),
             Ok(Command::Readyz) => self.admission.readiness(load).map(|()| api::ready()),
             Ok(Command::OpenApi) => Ok(api::openapi()),
-            Ok(Command::Help) => Ok(self.help(&request)),
+            Ok(Command::Help) => Ok(self.help(peer, &request)),
             Ok(Command::Page) => Ok(page_response(&request)),
             Ok(Command::Options { allow }) => Ok(api::options(allow)),
             Err(problem) => Err(problem),
@@ -317,13 +317,14 @@ impl Responder {
         None
     }
 
-    fn help(&self, request: &Request) -> Response {
+    fn help(&self, peer: IpAddr, request: &Request) -> Response {
         let target = self.announcement.example_target();
         let token = match self.admission.has_token() {
             true => Bearer::Needed { file: self.announcement.local_token_file() },
             false => Bearer::NotNeeded,
         };
-        api::help(request.field(Field::Host), target.as_deref(), token)
+        let curl = self.announcement.curl_for(peer);
+        api::help(curl, request.field(Field::Host), target.as_deref(), token)
     }
 
     /// Answers the request that the client returned, and records it.

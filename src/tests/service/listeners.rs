@@ -44,6 +44,8 @@ fn a_unix_socket_serves_its_owner_and_group_and_is_removed_at_the_end() {
     check_answer(&path, "/healthz", "200");
     check_answer(&path, "/open-ports?domain=127.0.0.1&toPort=1", "200");
     service.log_line(&["route=/open-ports", "client=0.0.0.0"]);
+    let example = format!("curl --unix-socket '{path}' 'http://localhost/open-ports?");
+    assert!(get(&path, "/").contains(&example));
     let file = std::fs::symlink_metadata(&path).unwrap();
     assert!(file.file_type().is_socket());
     assert_eq!(file.permissions().mode() & 0o777, 0o660);

@@ -148,7 +148,9 @@ pub enum ServerOrder {
 impl ResolvConf {
     /// Parses the file. An empty file gives the defaults (one server: 127.0.0.1).
     pub fn parse(bytes: &[u8]) -> Self {
-        let (config, _passed_over) = Config::parse_with_errors(without_mark(bytes));
+        // The parser discards a line that is not UTF-8, even if only its comment is not.
+        let text = String::from_utf8_lossy(without_mark(bytes));
+        let (config, _passed_over) = Config::parse_with_errors(text.as_bytes());
         let mut servers: Vec<SocketAddr> = config.nameservers.iter().map(server).collect();
         servers.truncate(limits::NAME_SERVERS_MAX);
         if servers.is_empty() {
@@ -300,7 +302,7 @@ mod tests {
     fn a_malformed_line_does_not_affect_the_others() {
         let text =
             b"; comment \xff\r\n\xff\nfrobnicate\noptions ndots:x use-vc timeout:3 wat:1\r\n\
-            nameserver 192.0.2.1\r\nnameserver 1.2.3\n\tnameserver fe80::1%7 # comment\n\
+            nameserver 192.0.2.1\r\nnameserver 1.2.3\n\tnameserver fe80::1%7 # caf\xe9\n\
             options attempts:4 rotate no-aaaa\nsearch a.test. . B.test";
         let conf = ResolvConf::parse(text);
         let servers: Vec<String> = conf.servers.iter().map(ToString::to_string).collect();

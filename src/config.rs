@@ -757,7 +757,10 @@ mod tests {
         check(&["a", "-p", ""], "--ports \"\": expected ports such as 22,80,8000-8100");
         check(&["a", "-p"], "--ports needs a value: PORTS");
         check(&["a", "-4", "-6"], "-4, -6 and --family exclude each other");
-        check(&["a", "80", "--", "-sV"], "TARGET \"-sV\": flags stand before --");
+        check(
+            &["a", "80", "--", "-sV"],
+            "TARGET \"-sV\": a target does not begin with a hyphen, and flags stand before --",
+        );
         check(&["--", "-"], "TARGET \"-\": targets on stdin are read with --targets -");
         check(
             &["a", "--exclude", "10.0.0.1"],

@@ -190,7 +190,7 @@ impl TargetList {
         if has_mark || is_wide(0) || is_wide(1) {
             return match std::mem::replace(&mut self.has_utf16, true) {
                 true => Ok(None),
-                false => Err("the list is UTF-16: write it as UTF-8".to_owned()),
+                false => Err("NUL bytes, as in UTF-16: write the list as UTF-8".to_owned()),
             };
         }
         match std::str::from_utf8(entry) {

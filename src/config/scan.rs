@@ -136,7 +136,11 @@ pub(super) fn parse(
     // Before `--`, this word was a flag. Neither a name nor an address begins with a hyphen.
     let is_flag = |word: &&&str| word.len() > 1 && word.starts_with('-') && !is_port_list(word);
     if let Some(flag) = words.iter().find(is_flag) {
-        return Err(fault("TARGET", flag, &"flags stand before --"));
+        return Err(fault(
+            "TARGET",
+            flag,
+            &"a target does not begin with a hyphen, and flags stand before --",
+        ));
     }
     // The last word is read as a list of ports if it can be nothing else and there is another
     // target.
@@ -190,10 +194,13 @@ fn check_service_name(word: &str) -> Result<(), UsageError> {
     Err(fault("PORTS", word, &reason))
 }
 
+/// The message for an empty list of ports.
+const NO_PORTS: &str = "expected ports such as 22,80,8000-8100";
+
 /// Reads the value of `-p`: a list of ports, or `-` for all ports.
 pub(super) fn ports(text: &str) -> Result<PortSet, String> {
     match text {
-        "" => Err("expected ports such as 22,80,8000-8100".to_owned()),
+        "" => Err(NO_PORTS.to_owned()),
         "-" => Ok(PortSet::from_range(1, u16::MAX)),
         _ => PortSet::parse(text).map_err(|error| error.to_string()),
     }
@@ -201,6 +208,9 @@ pub(super) fn ports(text: &str) -> Result<PortSet, String> {
 
 /// Reads the value of `--exclude`, which is a list of ports. In nmap, `--exclude` takes targets.
 pub(super) fn excluded_ports(text: &str) -> Result<PortSet, String> {
+    if text.is_empty() {
+        return Err(NO_PORTS.to_owned());
+    }
     PortSet::parse(text).map_err(|error| match Spec::parse(text) {
         Ok(_) => "ports are excluded here; for targets write --exclude-targets".to_owned(),
         Err(_) => error.to_string(),

@@ -228,7 +228,10 @@ fn a_byte_order_mark_and_the_bytes_of_comments_do_not_matter() {
     let mut wide = TargetList::new(ports("1"), PortSet::new());
     wide.add_lines(b"\xff\xfea\0\n\0");
     let wide = wide.finish().unwrap();
-    assert_eq!(wide.faults(), ["--targets, line 1: the list is UTF-16: write it as UTF-8"]);
+    assert_eq!(
+        wide.faults(),
+        ["--targets, line 1: NUL bytes, as in UTF-16: write the list as UTF-8"]
+    );
     let encode =
         |bytes: fn(u16) -> [u8; 2]| "10.0.0.1\nb\n".encode_utf16().flat_map(bytes).collect();
     let texts: [Vec<u8>; 2] = [encode(u16::to_le_bytes), encode(u16::to_be_bytes)];
@@ -237,7 +240,7 @@ fn a_byte_order_mark_and_the_bytes_of_comments_do_not_matter() {
         wide.add_lines(&text);
         let faults = wide.finish().unwrap().faults().to_vec();
         assert!(
-            faults.len() == 1 && faults[0].contains("line 1: the list is UTF-16"),
+            faults.len() == 1 && faults[0].contains("line 1: NUL bytes, as in UTF-16"),
             "{faults:?}"
         );
     }

@@ -28,6 +28,11 @@ const WINDOW_MAX: Duration = Duration::from_secs(2);
 const EXPERIMENT_MIN: Duration = Duration::from_millis(1_500);
 /// The limit in SYNs per second down to which an experiment continues if the loss does not fall.
 const EXPERIMENT_RATE_MIN: f64 = 500.0;
+/// The loss up to which an experiment may end before the limit is that low.
+const LOSS_MODERATE_MAX: f64 = 0.3;
+/// The minimum ratio of the answered exchanges before an experiment to its limit, from which on the
+/// limit cannot exceed the link.
+const DELIVERED_MARGIN: f64 = 1.5;
 /// The part of the highest rate that is kept from one window to the next: losses are known late.
 const PEAK_KEPT: f64 = 0.8;
 /// The excess over the usual loss up to which the limit grows.
@@ -65,6 +70,24 @@ struct Limit {
 struct Experiment {
     rate_before: Option<f64>,
     loss_before: f64,
+    /// The number of answered exchanges per second before.
+    delivered: f64,
+}
+
+impl Experiment {
+    /// Whether a loss at this limit cannot be due to the rate, because the link has carried more.
+    fn excludes_overload(&self, limit: f64) -> bool {
+        self.loss_before <= LOSS_MODERATE_MAX && self.delivered >= DELIVERED_MARGIN * limit
+    }
+}
+
+/// Rates in a window, per second.
+#[derive(Clone, Copy, Debug)]
+struct Rates {
+    /// SYNs sent.
+    launched: f64,
+    /// Exchanges that were answered.
+    delivered: f64,
 }
 
 /// See the module's documentation.
@@ -182,16 +205,21 @@ impl SharedPace {
         (self.since, self.launched) = (Some(now), 0);
         self.exchanges = Exchanges::default();
         if running >= SCANS_MIN || self.limit.is_some() {
-            self.judge(now, shown, rate);
+            let delivered = f64::from(known.saturating_sub(lost)) / age.as_secs_f64();
+            self.judge(now, shown, Rates { launched: rate, delivered });
         }
     }
 
-    fn judge(&mut self, now: Instant, ended: Exchanges, rate: f64) {
+    fn judge(&mut self, now: Instant, ended: Exchanges, rates: Rates) {
+        let Rates { launched: rate, delivered } = rates;
         let loss = ended.loss();
         let limit = self.limit.as_ref().map(|limit| limit.rate);
         if let Some(experiment) = self.experiment.take() {
             if loss <= LOSS_DROP_RATIO * experiment.loss_before {
                 self.is_limited = true;
+            } else if limit.is_some_and(|limit| experiment.excludes_overload(limit)) {
+                self.loss_usual = loss.max(experiment.loss_before);
+                self.set_limit(now, experiment.rate_before);
             } else if limit.is_some_and(|limit| limit > EXPERIMENT_RATE_MIN) {
                 self.begin_experiment(now, experiment);
             } else {
@@ -199,7 +227,8 @@ impl SharedPace {
                 self.set_limit(now, experiment.rate_before);
             }
         } else if ended.exceeds(self.loss_usual) {
-            self.begin_experiment(now, Experiment { rate_before: limit, loss_before: loss });
+            let (rate_before, loss_before) = (limit, loss);
+            self.begin_experiment(now, Experiment { rate_before, loss_before, delivered });
         } else {
             let is_low = loss <= self.loss_usual + LOSS_LOW;
             // Under a limit, a loss may be caused by the scans themselves.
@@ -238,8 +267,14 @@ mod tests {
     use super::*;
 
     /// Scans of many targets for 30 s through a link that carries `capacity` SYNs per second and
-    /// loses the share `random` of the exchanges. They would send 20,000 SYNs per second.
-    fn drive(capacity: f64, random: f64, running: usize) -> (SharedPace, f64) {
+    /// loses the share `random` of the exchanges. They would send 20,000 SYNs per second. Calls
+    /// `examine` after each millisecond, and returns the rate of the last ten seconds.
+    fn drive_with(
+        capacity: f64,
+        random: f64,
+        running: usize,
+        mut examine: impl FnMut(&SharedPace),
+    ) -> (SharedPace, f64) {
         let (start, mut pace) = (Instant::now(), SharedPace::new());
         (0..running).for_each(|_| pace.handle_begin());
         let (mut sent, mut losses) = (0_u32, std::collections::VecDeque::new());
@@ -265,8 +300,13 @@ mod tests {
                 let lost = if counts { lost } else { 0 };
                 pace.handle_exchanges(now, Exchanges { known: lost, lost }, running);
             }
+            examine(&pace);
         }
         (pace, f64::from(sent) / 10.0)
+    }
+
+    fn drive(capacity: f64, random: f64, running: usize) -> (SharedPace, f64) {
+        drive_with(capacity, random, running, |_| {})
     }
 
     #[test]
@@ -285,6 +325,17 @@ mod tests {
             let (pace, rate) = drive(capacity, random, running);
             assert!(rate > 19_000.0, "{random} {running}: {rate} {pace:?}");
         }
+    }
+
+    /// Regression: experiments on a lossy path that carries a high rate went down to a few hundred
+    /// SYNs per second, where few exchanges end, and sometimes found that the loss had fallen.
+    #[test]
+    fn an_experiment_ends_at_a_rate_that_the_path_has_carried() {
+        let mut limit_min = f64::INFINITY;
+        drive_with(1e9, 0.25, 50, |pace| {
+            limit_min = pace.limit.as_ref().map_or(limit_min, |limit| limit.rate.min(limit_min));
+        });
+        assert!((2_000.0..3_000.0).contains(&limit_min), "{limit_min}");
     }
 
     /// Regression: the usual loss never fell again, so later losses were not noticed.

@@ -9,6 +9,7 @@ use openports::limits::{PORT_ITEMS_MAX, Settings};
 use openports::port_set::PortSet;
 use openports::scan::options::Timeout;
 use openports::scan::request::ScanRequest;
+use openports::top_ports::{TOP_PORTS_MAX, top};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -81,6 +82,13 @@ fn naive(text: &str) -> Option<Vec<bool>> {
         return None;
     }
     for item in items {
+        if let Some((word, count)) = item.split_at_checked(4)
+            && word.eq_ignore_ascii_case("top:")
+        {
+            let count = naive_port(count).filter(|count| *count <= TOP_PORTS_MAX)?;
+            top(count).iter().for_each(|port| named[usize::from(*port)] = true);
+            continue;
+        }
         let ends: Vec<&str> = item.split('-').collect();
         let (first, last) = match ends.as_slice() {
             [port] => (naive_port(port)?, naive_port(port)?),

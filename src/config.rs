@@ -755,6 +755,7 @@ mod tests {
             "TARGET \"a,b\": write a blank between targets, and a new line in a list, not a comma",
         );
         check(&["a", "-p", ""], "--ports \"\": expected ports such as 22,80,8000-8100");
+        check(&["a", "--exclude", ""], "--exclude \"\": expected ports such as 22,80,8000-8100");
         check(&["a", "-p"], "--ports needs a value: PORTS");
         check(&["a", "-4", "-6"], "-4, -6 and --family exclude each other");
         check(

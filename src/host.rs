@@ -85,8 +85,10 @@ impl Host {
         }
         match address_like(text) {
             // `a.example/24` is no network, and its end looks like the path of a URL.
-            Some(AddressLike::Network) if text.starts_with(|c: char| c.is_ascii_alphabetic()) => {
-                return Err(if text.contains(':') { HostError::Network } else { HostError::Url });
+            Some(AddressLike::Network)
+                if text.starts_with(|c: char| c.is_ascii_alphabetic()) && !text.contains(':') =>
+            {
+                return Err(HostError::Url);
             }
             Some(AddressLike::Network) => return Err(HostError::Network),
             Some(AddressLike::Range) => return Err(HostError::Range),

@@ -297,7 +297,7 @@ pub fn read_port(text: &str) -> Result<u16, SpecError> {
 
 /// Whether the text can only be meant as a list of ports: numbers and ranges, `top:100`, and the
 /// blanks and semicolons that other programs accept. A host called `top10` must be written
-/// `top10.`, while `10-0-0-1` is a name.
+/// `top10.`, and `10-0-0-1` is no list of ports.
 pub fn is_port_list(text: &str) -> bool {
     let is_range = |range: &str| {
         range.bytes().all(|it| it.is_ascii_digit() || it == b'-') && range.matches('-').count() <= 1
@@ -476,7 +476,7 @@ impl fmt::Display for SpecError {
             Self::ExcludedPort => {
                 f.write_str("targets are excluded here; for ports write --exclude")
             }
-            Self::Trailing { text } if text.contains('/') => {
+            Self::Trailing { text } if text.starts_with("\"/") => {
                 write!(f, "{text} follows the brackets: write a network without them")
             }
             Self::Trailing { text } => write!(f, "{text} follows the address"),
@@ -632,6 +632,8 @@ mod tests {
             ("[::1", "error: an opening bracket needs its closing one"),
             ("[::1]:0", "error: the port \"0\": must be from 1 to 65535"),
             ("[::1]x", "error: \"x\" follows the address"),
+            ("10-0-0-1", "error: no address, network or range"),
+            ("[::1]/128", "error: \"/128\" follows the brackets: write a network without them"),
             ("[::1]:", "error: the port \"\": invalid decimal string"),
             ("[10.0.0.1]", "error: no IPv6 address"),
             ("a:b", "error: the port \"b\": invalid decimal string"),

@@ -6,9 +6,9 @@
 #
 # The compiler runs on the platform of the builder, and links for the target with the linker that is
 # part of Rust, so arm64 needs neither an emulator nor a C compiler. BUILD_IMAGE may be any image
-# with Rust 1.93 or later, rustup and cc. The same sources give the same bytes on every machine. This flag labels
-# the image with the commit: --label org.opencontainers.image.revision=$(git rev-parse HEAD). This
-# command prints the notices of the linked crates: docker run openports licenses.
+# with Rust 1.93 or later, rustup and cc. The same sources give the same bytes on every machine. This
+# flag labels the image with the commit: --label org.opencontainers.image.revision=$(git rev-parse
+# HEAD). This command prints the notices of the linked crates: docker run openports licenses.
 ARG BUILD_IMAGE=rust:1.95-slim-bookworm
 FROM --platform=$BUILDPLATFORM $BUILD_IMAGE AS build
 ARG TARGETARCH

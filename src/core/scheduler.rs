@@ -393,7 +393,7 @@ impl Scheduler {
         let need = running.scan.need();
         self.demand = self.demand + need - running.need as usize;
         running.need = need as u32;
-        self.wants_division |= !self.is_scarce && running.need > running.allowance; // later pass
+        self.wants_division |= !self.is_scarce && running.need > running.allowance; // a later pass
         // A queued scan sets its timer for the next launch after its turn.
         let launch_at = if running.is_queued { None } else { running.scan.launch_at(now) };
         if launch_at.is_some_and(|at| at <= now) {

@@ -284,7 +284,11 @@ pub enum CompletionCheck {
     /// Immediately after `connect`: on loopback and veth the answer comes within the call, and the
     /// socket need not be registered with the poller.
     AtOnce,
-    /// When the poller reports it: the target is too far away for an answer within the call.
+    /// Immediately only for an ICMP error; the target is too far away for another answer within the
+    /// call. The poller reports all others.
+    RejectionAtOnce,
+    /// When the poller reports it. An ICMP error that arrives within the call is not noticed before
+    /// the kernel repeats the SYN.
     Later,
 }
 

@@ -107,8 +107,12 @@ pub trait Kernel: Sized {
     /// Checks a connect in progress.
     fn check_probe(&mut self, socket: &Self::Socket, to: &SocketAddr) -> ProbeStep;
 
-    /// Checks whether an ICMP error has rejected a connect during the call that began it.
+    /// Checks whether an ICMP error has rejected a connect during the call that began it. The error
+    /// may also be one of an earlier connect, unless [`Kernel::clear_error`] was called before.
     fn check_rejected(&mut self, socket: &Self::Socket) -> ProbeStep;
+
+    /// Clears the errors that earlier connects have left in an idle socket.
+    fn clear_error(&mut self, socket: &Self::Socket);
 
     /// Aborts a connect, or resets a connection; the socket can then be used again. Returns false
     /// if the kernel refuses; the socket can then not be used again.

@@ -147,6 +147,8 @@ impl Kernel for RefusingKernel {
         ProbeStep::Pending
     }
 
+    fn clear_error(&mut self, _: &Socket) {}
+
     fn check_probe(&mut self, _: &Socket, _: &SocketAddr) -> ProbeStep {
         ProbeStep::Pending
     }

@@ -18,11 +18,10 @@ use std::time::{Duration, Instant};
 use crate::cidr::Cidr;
 use crate::event::local_drops::{LocalDrops, NeighbourTable, family_index};
 
-/// The interval between readings while probes start. It is shorter than the shortest timeout, so
-/// that no probe expires before it is known whether it left.
-const READ_GAP: Duration = Duration::from_millis(8);
-/// The interval while a table is at least half full, when a reading also lists its entries.
-const READ_GAP_FULL: Duration = Duration::from_millis(25);
+/// The maximum interval between readings while probes start.
+const READ_GAP: Duration = Duration::from_millis(25);
+/// The minimum interval, which is shorter than the shortest timeout.
+const READ_GAP_MIN: Duration = Duration::from_millis(8);
 /// The age from which on a reading no longer describes the table.
 const READING_AGE_MAX: Duration = Duration::from_millis(250);
 /// The interval between tries if the kernel does not report its counters.
@@ -57,12 +56,23 @@ pub(super) struct DropMonitor {
     room: [u32; 2],
     /// The number of probes started since the reading.
     started: u64,
+    /// The shortest timeout of these probes.
+    timeout: Option<Duration>,
     /// Whether the next reading is due without waiting for the interval.
     is_wanted: bool,
     is_half_full: bool,
     is_awaited: bool,
     is_unavailable: bool,
     tried_at: Option<Instant>,
+}
+
+/// A probe that is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SentProbe {
+    pub(super) target: IpAddr,
+    pub(super) order: LaunchOrder,
+    /// The time after which it expires.
+    pub(super) timeout: Duration,
 }
 
 /// Whether a probe is the first one in flight to its target.
@@ -86,11 +96,13 @@ impl DropMonitor {
     }
 
     /// A probe is sent. The first one to its target may need an entry.
-    pub(super) fn handle_launch(&mut self, target: IpAddr, order: LaunchOrder) {
+    pub(super) fn handle_launch(&mut self, probe: SentProbe) {
+        let SentProbe { target, order, timeout } = probe;
         if target.is_loopback() {
             return;
         }
         self.started += 1;
+        self.timeout = Some(self.timeout.map_or(timeout, |shortest| shortest.min(timeout)));
         if order == LaunchOrder::First && self.needs_entry(target) {
             let room = &mut self.room[family_index(target)];
             *room = room.saturating_sub(1);
@@ -112,12 +124,17 @@ impl DropMonitor {
         if self.is_wanted {
             return Some(now);
         }
-        let gap = match (self.is_unavailable, self.is_half_full) {
-            (true, _) => UNAVAILABLE,
-            (false, true) => READ_GAP_FULL,
-            (false, false) => READ_GAP,
-        };
+        let gap = if self.is_unavailable { UNAVAILABLE } else { self.read_gap() };
         Some(self.read_at.map_or(now, |at| at + gap))
+    }
+
+    /// The interval between readings. No probe expires before it is known whether it left, unless
+    /// a table is at least half full, when a reading also lists its entries.
+    fn read_gap(&self) -> Duration {
+        match self.timeout {
+            Some(timeout) if !self.is_half_full => (timeout / 2).clamp(READ_GAP_MIN, READ_GAP),
+            Some(_) | None => READ_GAP,
+        }
     }
 
     /// A scan begins: counters that were read long ago are read again before its first probe.
@@ -142,6 +159,7 @@ impl DropMonitor {
         self.is_wanted = false;
         let since = self.read_at.replace(now);
         let started = std::mem::take(&mut self.started);
+        self.timeout = None;
         self.is_unavailable = reading.is_none();
         let Some(reading) = reading else {
             self.room = [u32::MAX; 2];
@@ -219,6 +237,10 @@ mod tests {
         LocalDrops { tables: [Some(table), None], networks, conntrack: Some(conntrack), queues: 0 }
     }
 
+    fn sent(target: [u8; 4], order: LaunchOrder) -> SentProbe {
+        SentProbe { target: target.into(), order, timeout: ms(2000) }
+    }
+
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
     }
@@ -240,9 +262,9 @@ mod tests {
         let (mut monitor, now) = monitor(&reading(890, 0, 0));
         for _ in 0..6 {
             assert!(monitor.admits(now, ON_LINK.into()));
-            monitor.handle_launch(ON_LINK.into(), LaunchOrder::First);
-            monitor.handle_launch(ON_LINK.into(), LaunchOrder::Further);
-            monitor.handle_launch(FAR.into(), LaunchOrder::First);
+            monitor.handle_launch(sent(ON_LINK, LaunchOrder::First));
+            monitor.handle_launch(sent(ON_LINK, LaunchOrder::Further));
+            monitor.handle_launch(sent(FAR, LaunchOrder::First));
         }
         assert!(!monitor.admits(now, ON_LINK.into()), "890 + 6 of 896");
         assert!(monitor.admits(now, FAR.into()), "the address is behind a gateway");
@@ -251,9 +273,9 @@ mod tests {
             monitor.admits(now, "fd00::1".parse().expect("it is one")),
             "IPv6 has no table here"
         );
-        assert_eq!(monitor.reading_at(now, 1), Some(now + READ_GAP_FULL));
-        monitor.handle_reading(now + READ_GAP_FULL, Some(&reading(895, 0, 0)));
-        assert!(monitor.admits(now + READ_GAP_FULL, ON_LINK.into()));
+        assert_eq!(monitor.reading_at(now, 1), Some(now + READ_GAP));
+        monitor.handle_reading(now + READ_GAP, Some(&reading(895, 0, 0)));
+        assert!(monitor.admits(now + READ_GAP, ON_LINK.into()));
     }
 
     #[test]
@@ -271,7 +293,7 @@ mod tests {
         let (mut monitor, now) = self::monitor(&reading(1024, 0, 0));
         monitor.handle_reading(now + ms(8), None);
         assert!(monitor.admits(now + ms(8), ON_LINK.into()));
-        monitor.handle_launch(ON_LINK.into(), LaunchOrder::First);
+        monitor.handle_launch(sent(ON_LINK, LaunchOrder::First));
         assert_eq!(monitor.reading_at(now, 1), Some(now + ms(8) + UNAVAILABLE));
     }
 
@@ -279,9 +301,9 @@ mod tests {
     fn a_reading_is_due_only_while_probes_start_or_wait() {
         let (mut monitor, now) = monitor(&reading(0, 0, 0));
         assert_eq!(monitor.reading_at(now, 0), None);
-        monitor.handle_launch([127, 0, 0, 1].into(), LaunchOrder::First);
+        monitor.handle_launch(sent([127, 0, 0, 1], LaunchOrder::First));
         assert_eq!(monitor.reading_at(now, 0), None, "loopback needs no entry");
-        monitor.handle_launch(FAR.into(), LaunchOrder::Further);
+        monitor.handle_launch(sent(FAR, LaunchOrder::Further));
         assert_eq!(monitor.reading_at(now, 0), Some(now + READ_GAP));
         assert!(!monitor.poll_reading(now + READ_GAP - ms(1), 0));
         assert!(monitor.poll_reading(now + READ_GAP, 0));
@@ -289,10 +311,23 @@ mod tests {
     }
 
     #[test]
+    fn probes_with_a_short_timeout_are_read_before_they_expire() {
+        for (timeout, gap) in [(10, 8), (30, 15), (50, 25), (60_000, 25)] {
+            let (mut monitor, now) = monitor(&reading(0, 0, 0));
+            for timeout in [2000, timeout, 2000] {
+                let timeout = ms(timeout);
+                let probe = SentProbe { timeout, ..sent(FAR, LaunchOrder::Further) };
+                monitor.handle_launch(probe);
+            }
+            assert_eq!(monitor.reading_at(now, 0), Some(now + ms(gap)), "{timeout} ms");
+        }
+    }
+
+    #[test]
     fn a_verdict_reports_the_refusals_since_the_previous_reading() {
         let check = |launches: u64, refused, conntrack, expected: Option<([bool; 2], bool)>| {
             let (mut monitor, now) = monitor(&reading(0, 5, 5));
-            (0..launches).for_each(|_| monitor.handle_launch(ON_LINK.into(), LaunchOrder::First));
+            (0..launches).for_each(|_| monitor.handle_launch(sent(ON_LINK, LaunchOrder::First)));
             let verdict =
                 monitor.handle_reading(now + ms(8), Some(&reading(0, refused, conntrack)));
             let expected = expected.map(|(is_table_full, is_conntrack_full)| DropVerdict {
@@ -316,7 +351,7 @@ mod tests {
     fn a_counter_that_could_not_be_read_once_shows_no_drops() {
         let (mut monitor, now) = monitor(&reading(0, 0, 500));
         let mut read = |after, conntrack| {
-            monitor.handle_launch(ON_LINK.into(), LaunchOrder::First);
+            monitor.handle_launch(sent(ON_LINK, LaunchOrder::First));
             let reading = LocalDrops { conntrack, ..reading(0, 0, 0) };
             monitor.handle_reading(now + ms(after), Some(&reading))
         };
@@ -343,7 +378,7 @@ mod tests {
     #[test]
     fn a_scan_that_begins_while_probes_start_requests_no_reading() {
         let (mut monitor, now) = monitor(&reading(0, 0, 0));
-        monitor.handle_launch(FAR.into(), LaunchOrder::Further);
+        monitor.handle_launch(sent(FAR, LaunchOrder::Further));
         let later = now + READING_AGE_MAX + ms(1);
         monitor.handle_begin(later, ON_LINK.into());
         assert!(monitor.poll_reading(later, 0), "the reading is due");

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::drop_monitor::{DropMonitor, DropVerdict, LaunchOrder};
+use super::drop_monitor::{DropMonitor, DropVerdict, SentProbe};
 use super::shared_pace::SharedPace;
 use super::start_pace::{Arrival, StartPace};
 use crate::event::local_drops::LocalDrops;
@@ -129,20 +129,14 @@ impl LaunchQueues {
         is_admitted
     }
 
-    /// A probe to this target is sent.
-    pub(super) fn handle_launch(
-        &mut self,
-        now: Instant,
-        queue: LaunchQueue,
-        target: IpAddr,
-        order: LaunchOrder,
-    ) {
+    /// A probe is sent by a scan in this queue.
+    pub(super) fn handle_launch(&mut self, now: Instant, queue: LaunchQueue, probe: SentProbe) {
         self.was_ready = queue == LaunchQueue::Ready;
         self.shared.handle_launch(now);
         if queue == LaunchQueue::Starting {
             self.pace.handle_sent(now);
         }
-        self.monitor.handle_launch(target, order);
+        self.monitor.handle_launch(probe);
     }
 
     /// A scan received its first answer.
@@ -234,6 +228,7 @@ impl LaunchQueues {
 mod tests {
     use std::time::Duration;
 
+    use super::super::drop_monitor::LaunchOrder;
     use super::*;
 
     /// The scans that have the first 20 turns, if each of them wants to launch more probes.
@@ -258,7 +253,8 @@ mod tests {
     #[test]
     fn scans_without_an_answer_do_not_prolong_the_turns_of_the_others() {
         let (mut now, mut queues) = (Instant::now(), LaunchQueues::new(65_536));
-        let target = [192, 0, 2, 1].into();
+        let (target, order) = ([192, 0, 2, 1].into(), LaunchOrder::Further);
+        let probe = SentProbe { target, order, timeout: Duration::from_secs(2) };
         for index in 0..4 {
             let queue = if index < 2 { LaunchQueue::Ready } else { LaunchQueue::Starting };
             queues.push(Key::from_parts(index, 1), queue);
@@ -267,7 +263,7 @@ mod tests {
         for _ in 0..400 {
             now += Duration::from_secs(1); // the pace of scans without an answer permits a launch
             let (key, queue) = queues.poll_turn(now).unwrap();
-            queues.handle_launch(now, queue, target, LaunchOrder::Further);
+            queues.handle_launch(now, queue, probe);
             queues.push(key, queue);
             launches[key.index()] += 1;
         }

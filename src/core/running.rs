@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::drop_monitor::{DropMonitor, DropVerdict, LaunchOrder};
+use super::drop_monitor::{DropMonitor, DropVerdict, LaunchOrder, SentProbe};
 use crate::event::CompletionCheck;
 use crate::event::local_drops::family_index;
 use crate::scan::ProbeResult;
@@ -130,9 +130,13 @@ impl Running {
         self.next_launch == LaunchOrder::First
     }
 
-    /// The order of the probe that is sent now.
-    pub(super) fn take_launch_order(&mut self) -> LaunchOrder {
-        std::mem::replace(&mut self.next_launch, LaunchOrder::Further)
+    /// The probe that is sent now.
+    pub(super) fn take_sent(&mut self) -> SentProbe {
+        SentProbe {
+            target: self.scan.target().ip(),
+            order: std::mem::replace(&mut self.next_launch, LaunchOrder::Further),
+            timeout: self.scan.probe_timeout(),
+        }
     }
 
     /// Gives up the silent probes that may never have left this machine, passes them to `forget`,

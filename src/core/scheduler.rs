@@ -276,11 +276,11 @@ impl Scheduler {
                 self.wake(now, key);
                 continue;
             };
-            let order = running.take_launch_order();
+            let probe = running.take_sent();
             self.launches_left -= 1;
             self.in_flight += 1;
             self.budget.handle_launch(now);
-            self.queues.handle_launch(now, queue, target, order);
+            self.queues.handle_launch(now, queue, probe);
             self.wake(now, key);
             let scan = ScanRef { technique: self.technique, key };
             let (key, probe) = (next_key, ProbeRef { scan, probe: launch.probe });

@@ -28,6 +28,9 @@ struct ProbeSocket<S> {
     to: SocketAddr,
     /// Whether the socket is registered with the poller.
     is_registered: bool,
+    /// Whether a connect has been in progress since the errors of the socket were cleared last. It
+    /// may have left one, which must not be taken for that of a later probe.
+    may_hold_error: bool,
     past: Past,
 }
 
@@ -82,6 +85,10 @@ impl<K: Kernel> ConnectEngine<K> {
             Ok(index) => index,
             Err(outcome) => return Some(outcome),
         };
+        let slot = self.slot_mut(index);
+        if check != CompletionCheck::Later && std::mem::take(&mut slot.may_hold_error) {
+            kernel.clear_error(&slot.socket);
+        }
         let mut step = self.connect(kernel, index, &to);
         if step == ProbeStep::ReuseRefused {
             // The kernel refuses the reuse or this target; a new socket shows which.
@@ -96,19 +103,18 @@ impl<K: Kernel> ConnectEngine<K> {
             }
         }
         self.assign(index, probe, to);
-        let step = match (step, check) {
-            (ProbeStep::Pending, CompletionCheck::AtOnce) => {
-                kernel.check_probe(&self.slot(index).socket, &to)
-            }
-            (ProbeStep::Pending, CompletionCheck::Later) => {
-                kernel.check_rejected(&self.slot(index).socket)
-            }
-            (ProbeStep::ReuseRefused | ProbeStep::Over(_), _) => step,
-        };
+        let socket = &self.slot(index).socket;
+        if step == ProbeStep::Pending && check == CompletionCheck::AtOnce {
+            step = kernel.check_probe(socket, &to);
+        }
+        if step == ProbeStep::Pending && check != CompletionCheck::Later {
+            step = kernel.check_rejected(socket);
+        }
         if let Some(outcome) = self.finish(kernel, index, step) {
             return Some(outcome);
         }
         let slot = self.slot_mut(index);
+        slot.may_hold_error = true;
         if !slot.is_registered {
             let token = Token(TOKEN | index as usize);
             if kernel.register(EventSource::Socket(&slot.socket), token).is_err() {
@@ -216,12 +222,6 @@ impl<K: Kernel> ConnectEngine<K> {
             }
             ProbeStep::Over(outcome @ (Outcome::Refused | Outcome::TimedOut)) => {
                 self.release(index);
-                // A connect that was in progress may have stored an error in addition, if its SYN
-                // could not be repeated. The next probe must not take it for its own.
-                let slot = self.slot(index);
-                if slot.is_registered {
-                    kernel.check_rejected(&slot.socket);
-                }
                 self.make_idle(kernel, index);
                 Some(outcome)
             }
@@ -249,7 +249,7 @@ impl<K: Kernel> ConnectEngine<K> {
         check: CompletionCheck,
     ) -> Result<u32, Outcome> {
         let idle = &mut self.idle[usize::from(to.is_ipv6())];
-        let first = usize::from(check == CompletionCheck::Later);
+        let first = usize::from(check != CompletionCheck::AtOnce);
         match idle[first].pop().or_else(|| idle[1 - first].pop()) {
             Some(index) => Ok(index),
             None => self.open(kernel, to),
@@ -270,7 +270,14 @@ impl<K: Kernel> ConnectEngine<K> {
             opened => opened,
         }?;
         let to = SocketAddr::from(([0; 4], 0));
-        let slot = ProbeSocket { socket, probe: None, to, is_registered: false, past: Past::New };
+        let slot = ProbeSocket {
+            socket,
+            probe: None,
+            to,
+            is_registered: false,
+            may_hold_error: false,
+            past: Past::New,
+        };
         self.open_len += 1;
         Ok(match self.vacant.pop() {
             Some(index) => {

@@ -287,7 +287,7 @@ impl Scan {
     /// In a pass that `retries=auto` adds, the round-trip time is known, and its ports did not
     /// answer within the full timeout either. Therefore the timeout is computed: several short
     /// passes send more SYNs to a port in less time than a long one.
-    pub(super) fn probe_timeout(&self) -> Duration {
+    pub fn probe_timeout(&self) -> Duration {
         let ScanState::Pass(pass) = &self.state else { return Duration::ZERO };
         let is_further = pass.number > 0;
         let computed = self.rtt.deadline();

@@ -165,6 +165,14 @@ impl StoredScan {
         }
     }
 
+    /// See [`Scan::probe_timeout`].
+    pub fn probe_timeout(&self) -> Duration {
+        match self {
+            Self::Waiting(waiting) => waiting.plan.timeout,
+            Self::Full(scan) => scan.probe_timeout(),
+        }
+    }
+
     /// See [`Scan::has_surplus`].
     pub const fn has_surplus(&self) -> bool {
         match self {

@@ -483,6 +483,20 @@ fn the_outcome_is_checked_at_once_only_if_recent_checks_found_one() {
 }
 
 #[test]
+fn rejections_are_checked_at_once_unless_a_repeated_syn_shows_them() {
+    for (millis, check) in [
+        (1000, CompletionCheck::RejectionAtOnce),
+        (1001, CompletionCheck::Later),
+        (2000, CompletionCheck::Later),
+        (2001, CompletionCheck::RejectionAtOnce),
+    ] {
+        let timeout = Timeout::Fixed(millis * MILLI);
+        let scan = Run::new(Plan { options: ScanOptions { timeout, ..OPTIONS }, ..plan(10) }).scan;
+        assert_eq!(scan.later_check(), check, "{millis} ms");
+    }
+}
+
+#[test]
 fn another_port_is_pinged_if_the_present_one_no_longer_answers() {
     let mut pings = Pings::new(Duration::from_secs(2));
     pings.handle_responder(ResponderKind::Open, 80);

@@ -12,7 +12,7 @@ use super::{Scan, ScanState, rtt};
 use crate::event::CompletionCheck;
 use crate::limits;
 use crate::pacer::RateLimit;
-use crate::scan::options::Retries;
+use crate::scan::options::{Retries, Timeout};
 
 /// The maximum time for which a due ping waits for the probe of a port. Retransmissions of the
 /// kernel may use up the whole rate, so that no port is probed for a long time.
@@ -187,6 +187,24 @@ impl Scan {
             self.checks_missed = self.checks_missed.saturating_add(1);
             return CompletionCheck::AtOnce;
         }
-        CompletionCheck::Later
+        self.later_check()
+    }
+
+    /// When to check for the outcome of a probe that needs at least a round trip.
+    ///
+    /// If the first pass repeats its SYNs, the poller reports every rejection. The kernel itself
+    /// ends no connect within [`limits::TIMEOUT_DEFAULT`] (`tcp_syn_retries` is at least 1), so an
+    /// error of an earlier connect of the socket does not become the outcome of this one.
+    pub(super) fn later_check(&self) -> CompletionCheck {
+        let timeout = match self.plan.options.timeout {
+            Timeout::Fixed(timeout) => timeout,
+            Timeout::Auto => self.probe_timeout(),
+        };
+        let is_repeated = self.rtt.exchanges_within(timeout) > 1;
+        if is_repeated && timeout <= limits::TIMEOUT_DEFAULT {
+            CompletionCheck::Later
+        } else {
+            CompletionCheck::RejectionAtOnce
+        }
     }
 }

@@ -175,8 +175,12 @@ impl Kernel for Linux {
         probe::check_rejected(socket)
     }
 
+    fn clear_error(&mut self, socket: &Socket) {
+        probe::clear_error(socket);
+    }
+
     fn give_up_probe(&mut self, socket: &Socket) -> bool {
-        probe::give_up(socket)
+        probe::disconnect(socket)
     }
 
     fn reset(&mut self, socket: Socket) {

@@ -69,7 +69,7 @@ pub(super) fn check_connect(socket: &Socket, to: &SocketAddr) -> ProbeStep {
     match error.raw_os_error() {
         // EINPROGRESS: the first connect was lost without an error, and this call has begun a new
         // one.
-        Some(libc::EALREADY | libc::EINPROGRESS) => check_rejected(socket),
+        Some(libc::EALREADY | libc::EINPROGRESS) => ProbeStep::Pending,
         Some(libc::EISCONN) => connected(socket),
         _ => ProbeStep::Over(outcome_of(&error)),
     }
@@ -91,25 +91,26 @@ fn connected(socket: &Socket) -> ProbeStep {
 pub(super) fn check_rejected(socket: &Socket) -> ProbeStep {
     let Some(error) = take_error(socket) else { return ProbeStep::Pending };
     // If this fails, the next connect of the socket does too, and the socket is closed.
-    give_up(socket);
+    disconnect(socket);
     ProbeStep::Over(outcome_of(&error))
 }
 
-/// Takes the stored error: an ICMP error, or the failure to repeat the SYN without a route. Only
-/// SO_ERROR clears it, so otherwise it would become the outcome of a later connect.
+/// Clears the errors of earlier connects: the one that `disconnect` leaves, and below it a stored
+/// one, which only SO_ERROR clears (an ICMP error, or the failure to repeat the SYN without a
+/// route).
+pub(super) fn clear_error(socket: &Socket) {
+    if take_error(socket).is_some() {
+        drop(take_error(socket));
+    }
+}
+
 fn take_error(socket: &Socket) -> Option<io::Error> {
     socket.take_error().ok().flatten()
 }
 
-/// Aborts a connect, or resets a connection. Returns false if the kernel refuses; the socket can
-/// then not be used again.
-pub(super) fn give_up(socket: &Socket) -> bool {
-    drop(take_error(socket));
-    disconnect(socket)
-}
-
-/// Gives back the addresses of a socket (connect(2), AF_UNSPEC). Returns false if the kernel
-/// refuses; the socket can then not be used again.
+/// Aborts a connect, or resets a connection, and gives back the addresses of the socket
+/// (connect(2), AF_UNSPEC). Returns false if the kernel refuses; the socket can then not be used
+/// again.
 pub(super) fn disconnect(socket: &Socket) -> bool {
     let unspecified =
         libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };

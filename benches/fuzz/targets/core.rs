@@ -620,6 +620,8 @@ impl Kernel for FuzzKernel<'_> {
         ProbeStep::Pending
     }
 
+    fn clear_error(&mut self, _: &Descriptor) {}
+
     fn check_probe(&mut self, Descriptor(number): &Descriptor, _: &SocketAddr) -> ProbeStep {
         let socket = self.socket(*number);
         match socket.connect.expect("only connecting sockets are checked") {

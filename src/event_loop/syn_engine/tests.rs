@@ -140,6 +140,10 @@ impl Kernel for SendingKernel {
         unreachable!()
     }
 
+    fn clear_error(&mut self, (): &()) {
+        unreachable!()
+    }
+
     fn give_up_probe(&mut self, (): &()) -> bool {
         unreachable!()
     }
@@ -187,7 +191,7 @@ impl Bench {
         let engine = SynEngine::new(Sources::default(), now);
         let mut bench = Self { engine, kernel, version };
         for index in 0..PROBES {
-            let (to, check) = (bench.target(index), CompletionCheck::Later);
+            let (to, check) = (bench.target(index), CompletionCheck::RejectionAtOnce);
             let probe = Key::from_parts(index as u32, 1);
             let request = ProbeRequest { probe, to, check, technique: Technique::Syn };
             assert_eq!(bench.engine.start(&mut bench.kernel, now, request), Ok(()));

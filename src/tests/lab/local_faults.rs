@@ -236,11 +236,20 @@ fn rejected() -> Outcome {
     tool("nft", "add rule inet t c tcp dport 100-149 reject with icmpx port-unreachable")?;
     tool("nft", "add rule inet t c tcp dport 200-249 reject with icmpx host-unreachable")?;
     tool("nft", "add rule inet t c tcp dport 300-349 drop")?;
+    tool("nft", "add rule inet t c tcp dport 1000-1399 drop")?;
+    tool("nft", "add rule inet t c tcp dport 1400-1409 reject with icmpx host-unreachable")?;
     // The kernel gives up silent connects after three seconds.
     std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1")?;
     let service = Service::start(&[]);
     let scan = service.scan("domain=127.0.0.1&ports=100-149,200-249,300-349&timeout=500ms");
     scan.check_counts([0, 50, 50, 50, 0]);
+    // After so many silent ports the error is noticed when the kernel repeats the SYN.
+    for timeout in ["500ms", "1500ms"] {
+        let query = format!("domain=127.0.0.1&ports=1000-1409&retries=0&timeout={timeout}");
+        service.scan(&query).check_counts([0, 0, 400, 10, 0]);
+        let query = format!("domain=127.0.0.1&ports=300-349&retries=0&timeout={timeout}");
+        service.scan(&query).check_counts([0, 0, 50, 0, 0]);
+    }
     let query = format!("domain={HOST_ADDRESS}&ports=100-149&rate=50&timeout=5s&retries=0");
     let mut client = service.begin_scan(&query, "");
     service.scan("domain=127.0.0.1&ports=100-149,200-249&timeout=500ms");

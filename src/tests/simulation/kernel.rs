@@ -354,6 +354,8 @@ impl Kernel for World {
         ProbeStep::Pending
     }
 
+    fn clear_error(&mut self, _: &Socket) {}
+
     fn check_probe(&mut self, Socket(socket): &Socket, to: &SocketAddr) -> ProbeStep {
         self.calls += 1;
         let now = self.now;

@@ -27,9 +27,9 @@ use std::time::{Duration, Instant};
 
 use super::exchanges::LOSS_USUAL;
 use super::measure::{
-    AnswerRate, BURST_MIN, Evidence, GROUP_MAX, GROUP_MIN, MODERATE_ANSWERED, ModerateQueue,
-    PINGS_PER_ROUND, PingWindow, QueueLength, RatePeak, Reduction, ReductionVerdict, Round,
-    RttStats, Ticks, Trial, ping_gap, round_len,
+    AnswerRate, BURST_MIN, Evidence, GROUP_MAX, GROUP_MIN, GroupVerdict, MODERATE_ANSWERED,
+    ModerateQueue, PINGS_PER_ROUND, PingWindow, QueueLength, RatePeak, Reduction, ReductionVerdict,
+    Round, RttStats, Ticks, Trial, ping_gap, round_len,
 };
 use super::order;
 use super::pings::{PingResult, PingWeight};
@@ -341,10 +341,13 @@ impl Controller {
 
     /// Evaluates the answers of the previous ticks, which are complete now.
     fn on_tick_end(&mut self, now: Instant) {
-        let may_end_early =
-            self.round.group.handle_tick_end() && self.round.samples >= SAMPLES_EARLY_MIN;
-        if may_end_early && self.queue() > self.rtt_stats.queue_max() {
-            self.on_queue_long(now);
+        if self.round.group.handle_tick_end() && self.round.samples >= SAMPLES_EARLY_MIN {
+            let (queue, queue_max) = (self.queue(), self.rtt_stats.queue_max());
+            match self.round.group.judge(queue, queue_max) {
+                GroupVerdict::Long => self.on_queue_long(now),
+                GroupVerdict::Unconfirmed => return,
+                GroupVerdict::Short => {}
+            }
         }
         self.judge_round(now);
     }
@@ -472,8 +475,7 @@ impl Controller {
         (self.queue_before, self.unchanged_queue_rounds) = (Duration::ZERO, 0);
         self.moderate = ModerateQueue::default();
         self.phase = RatePhase::Startup;
-        self.trial = None;
-        self.reduction = None;
+        (self.trial, self.reduction) = (None, None);
         self.set_rate(now, self.rate);
     }
 
@@ -650,6 +652,28 @@ mod tests {
         }
         controller.handle_answer(at + ms(50), at, ms(50));
         assert!(controller.rate(at + ms(50)) >= before, "{before}: {controller:?}");
+    }
+
+    #[test]
+    fn one_tick_with_many_delayed_answers_does_not_reduce_a_high_rate() {
+        let is_reduced = |first: u64, late_ticks| {
+            let now = Instant::now();
+            let mut controller = Controller::new(now, 65_535);
+            drive(&mut controller, now, ms(300), |_| ms(50));
+            let rate = controller.rate(now + ms(300));
+            let lowest = (1..100).map(|tick| {
+                let at = now + ms(300 + tick);
+                controller.handle_sent(at);
+                let is_late = (first..first + late_ticks).contains(&tick);
+                let rtt = ms(if is_late { 62 } else { 50 });
+                (0..130).for_each(|_| controller.handle_answer(at, at - rtt, rtt));
+                controller.rate(at)
+            });
+            lowest.fold(rate, f64::min) < rate
+        };
+        let reduced = |late| (1..90).filter(|first| is_reduced(*first, late)).count();
+        assert_eq!(reduced(1), 0);
+        assert!(reduced(4) > 0);
     }
 
     #[test]

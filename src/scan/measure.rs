@@ -49,11 +49,13 @@ pub(super) struct RttGroup {
     pub(super) count: u32,
     pub(super) current: Duration,
     pub(super) last: Option<Duration>,
+    /// Whether the last complete group had a long queueing delay.
+    was_long: bool,
 }
 
 impl RttGroup {
     pub(super) const fn new(len: u32) -> Self {
-        Self { len, count: 0, current: Duration::MAX, last: None }
+        Self { len, count: 0, current: Duration::MAX, last: None, was_long: false }
     }
 
     pub(super) fn handle_sample(&mut self, rtt: Duration) {
@@ -72,9 +74,30 @@ impl RttGroup {
         is_full
     }
 
+    /// Judges the group that is complete now and has this queueing delay. A group at a high rate is
+    /// over in milliseconds, and one late tick delays all its answers. Therefore the group before
+    /// it must show the same.
+    pub(super) fn judge(&mut self, queue: Duration, queue_max: Duration) -> GroupVerdict {
+        let was_long = std::mem::replace(&mut self.was_long, queue > queue_max);
+        match self.was_long {
+            false => GroupVerdict::Short,
+            true if was_long || self.len < GROUP_MAX => GroupVerdict::Long,
+            true => GroupVerdict::Unconfirmed,
+        }
+    }
+
     pub(super) fn shortest(&self) -> Option<Duration> {
         self.last.or((self.count > 0).then_some(self.current))
     }
+}
+
+/// The verdict on the queueing delay of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GroupVerdict {
+    Short,
+    /// The delay is long, but only in this group so far.
+    Unconfirmed,
+    Long,
 }
 
 /// The share of answered SYNs from which on a round needs no pings.

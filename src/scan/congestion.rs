@@ -27,9 +27,9 @@ use std::time::{Duration, Instant};
 
 use super::exchanges::LOSS_USUAL;
 use super::measure::{
-    AnswerRate, BURST_MIN, Evidence, GROUP_MAX, GROUP_MIN, GroupVerdict, MODERATE_ANSWERED,
-    ModerateQueue, PINGS_PER_ROUND, PingWindow, QueueLength, RatePeak, Reduction, ReductionVerdict,
-    Round, RttStats, Ticks, Trial, ping_gap, round_len,
+    AnswerRate, BURST_MIN, Evidence, GROUP_MIN, GroupVerdict, MODERATE_ANSWERED, ModerateQueue,
+    PINGS_PER_ROUND, PingWindow, QueueLength, RatePeak, Reduction, ReductionVerdict, Round,
+    RttStats, STARTUP_GAIN, Ticks, Trial, ping_gap, round_len,
 };
 use super::order;
 use super::pings::{PingResult, PingWeight};
@@ -49,8 +49,6 @@ const DELIVERED_MIN: f64 = 0.03;
 const RATE_MAX: f64 = 1_000_000.0;
 /// The part of the rate before the first answer that is kept after it.
 const SILENT_RATE_KEPT: f64 = 0.9;
-/// The factor by which a round of startup multiplies the rate: 2 / ln 2, as in BBR.
-const STARTUP_GAIN: f64 = 2.89;
 /// The same factor if only pings are answered: with few RTT samples a queue is detected late.
 const STARTUP_GAIN_PINGS: f64 = 1.5;
 /// The growth of the rate in a round of cruise near the last limit.
@@ -75,8 +73,6 @@ const UNCHANGED_QUEUE_ROUNDS_MAX: u32 = 3;
 const SAMPLES_MIN: u32 = 4;
 /// The number of RTT samples that show a queue as reliably as if every SYN were answered.
 const SAMPLES_MANY: u32 = 32;
-/// The number of RTT samples after which a group with a long queueing delay ends a round early.
-const SAMPLES_EARLY_MIN: u32 = 4;
 /// The time without an answer after which a host is paced like one that has never answered.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// The maximum ratio of the rate to the used rate, if less was sent than the rate permits.
@@ -242,11 +238,9 @@ impl Controller {
         }
         self.review_reduction(now, sent_at, rtt);
         self.judge_share(now, sent_at);
-        // The start of a probe is stored in whole microseconds.
-        if sent_at + Duration::from_micros(1) > self.round.started_at {
-            self.round.samples += 1;
-            self.round.sampled_at = sent_at;
-            self.round.cohort_answered += u32::from(sent_at <= self.round.cohort_ends_at);
+        let is_of_round = self.round.handle_answer(sent_at);
+        // A queue that the lower rate of the previous round of startup has caused grows now.
+        if is_of_round || self.phase == RatePhase::Startup {
             // The answer may have waited for this tick since the previous one, for example while
             // the loop was delayed. That time is not part of the round-trip time of the path.
             self.round.group.handle_sample(rtt.saturating_sub(self.ticks.gap));
@@ -341,7 +335,7 @@ impl Controller {
 
     /// Evaluates the answers of the previous ticks, which are complete now.
     fn on_tick_end(&mut self, now: Instant) {
-        if self.round.group.handle_tick_end() && self.round.samples >= SAMPLES_EARLY_MIN {
+        if self.round.group.handle_tick_end() {
             let (queue, queue_max) = (self.queue(), self.rtt_stats.queue_max());
             match self.round.group.judge(queue, queue_max) {
                 GroupVerdict::Long => self.on_queue_long(now),
@@ -433,8 +427,10 @@ impl Controller {
         }
         let (rate, limit) = match self.phase {
             RatePhase::Silent { .. } => (self.rate, self.rate),
-            // The limit is between the last two rates, and the queue has to drain.
-            RatePhase::Startup => (self.rate / STARTUP_GAIN, self.rate / STARTUP_GAIN.sqrt()),
+            RatePhase::Startup => {
+                let limit = self.round.startup_limit(now, self.rate);
+                (limit.min(self.rate / STARTUP_GAIN), limit)
+            }
             RatePhase::Cruise { .. } if is_draining => (self.rate, self.rate),
             RatePhase::Cruise { .. } => (self.rate * REDUCTION, self.rate),
         };
@@ -483,8 +479,7 @@ impl Controller {
     fn set_rate(&mut self, now: Instant, rate: f64) {
         self.refill(now);
         self.rate = rate.min(self.loss_limit.rate_max.unwrap_or(RATE_MAX)).max(RATE_MIN);
-        let group = (self.round.samples / 8).clamp(GROUP_MIN, GROUP_MAX);
-        self.round = Round::new(now, self.rtt_stats.floor().unwrap_or_default(), group);
+        self.round = self.round.next(now, self.rtt_stats.floor().unwrap_or_default());
     }
 
     fn check_invariants(&self) {
@@ -674,6 +669,32 @@ mod tests {
         let reduced = |late| (1..90).filter(|first| is_reduced(*first, late)).count();
         assert_eq!(reduced(1), 0);
         assert!(reduced(4) > 0);
+    }
+
+    #[test]
+    fn startup_ends_with_the_first_answers_that_were_queued() {
+        let (capacity, rtt) = (50_000.0, ms(10));
+        let now = Instant::now();
+        let mut controller = Controller::new(now, 65_535);
+        let (mut at, mut free_at, mut longest) = (now, now, Duration::ZERO);
+        let mut answers = std::collections::VecDeque::new();
+        while at < now + ms(400) {
+            at += Duration::from_micros(500);
+            while controller.next_at(at) <= at {
+                controller.handle_sent(at);
+                free_at = free_at.max(at) + Duration::from_secs_f64(1.0 / capacity);
+                longest = longest.max(free_at - at);
+                answers.push_back((free_at + rtt, at));
+            }
+            while let Some((due, sent_at)) = answers.front().copied()
+                && due <= at
+            {
+                answers.pop_front();
+                controller.handle_port_answer(at, None);
+                controller.handle_answer(at, sent_at, at - sent_at);
+            }
+        }
+        assert!((ms(20)..ms(65)).contains(&longest), "{longest:?}");
     }
 
     #[test]

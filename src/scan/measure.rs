@@ -32,6 +32,8 @@ const QUEUE_MARGIN: Duration = Duration::from_millis(1);
 const QUEUE_MAX: Duration = Duration::from_millis(16);
 /// The ratio of the jitter that is permitted without a queue to the mean jitter.
 const JITTER_FACTOR: f64 = 1.5;
+/// The factor by which a round of startup multiplies the rate: 2 / ln 2, as in BBR.
+pub(super) const STARTUP_GAIN: f64 = 2.89;
 /// The minimum length of a round, for hosts whose round-trip time is almost zero.
 const ROUND_MIN: Duration = Duration::from_millis(1);
 /// The number of tokens that are kept at any rate: as many SYNs are sent at once at the start as
@@ -236,6 +238,10 @@ pub(super) struct Round {
     pub(super) started_at: Instant,
     pub(super) sent: u32,
     pub(super) samples: u32,
+    /// The number of all answers, including those to SYNs of earlier rounds.
+    arrived: u32,
+    /// Whether nearly all SYNs of the previous round were answered.
+    was_answered: bool,
     /// The time at which the SYN of the last sample was sent.
     pub(super) sampled_at: Instant,
     pub(super) group: RttGroup,
@@ -258,6 +264,8 @@ impl Round {
             started_at: now,
             sent: 0,
             samples: 0,
+            arrived: 0,
+            was_answered: false,
             sampled_at: now,
             group: RttGroup::new(group),
             cohort_ends_at: now + rtt / 8,
@@ -265,6 +273,41 @@ impl Round {
             cohort_answered: 0,
             pings: 0,
         }
+    }
+
+    /// The round after this one: see [`Round::new`].
+    pub(super) fn next(&self, now: Instant, rtt: Duration) -> Self {
+        let was_answered = self.samples > 0 && self.is_answered();
+        let group = (self.samples / 8).clamp(GROUP_MIN, GROUP_MAX);
+        Self { was_answered, ..Self::new(now, rtt, group) }
+    }
+
+    /// An answer arrived. Returns whether its SYN was sent in this round.
+    pub(super) fn handle_answer(&mut self, sent_at: Instant) -> bool {
+        self.arrived += 1;
+        // The start of a probe is stored in whole microseconds.
+        let is_of_round = sent_at + Duration::from_micros(1) > self.started_at;
+        if is_of_round {
+            self.samples += 1;
+            self.sampled_at = sent_at;
+            self.cohort_answered += u32::from(sent_at <= self.cohort_ends_at);
+        }
+        is_of_round
+    }
+
+    /// The limit that a queue in this round of startup, at this rate, shows: between the last two
+    /// rates, or the delivery rate if even the last but one was too high.
+    pub(super) fn startup_limit(&self, now: Instant, rate: f64) -> f64 {
+        let delivered = self.delivery_rate(now).unwrap_or(f64::INFINITY);
+        (rate / STARTUP_GAIN.sqrt()).min(delivered)
+    }
+
+    /// The delivery rate in SYNs per second since the start of the round; `None` if answers do not
+    /// show it, because the host answers only some SYNs, or because the round is too short.
+    fn delivery_rate(&self, now: Instant) -> Option<f64> {
+        let age = now.saturating_duration_since(self.started_at);
+        let is_shown = self.was_answered && age >= 2 * ROUND_MIN && self.arrived >= GROUP_MAX;
+        is_shown.then(|| f64::from(self.arrived) / age.as_secs_f64())
     }
 
     /// Whether so many SYNs of the cohort were answered that the round needs no pings.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::pings::{PingEvent, PingResult, PingWeight};
 use super::probes::ProbeId;
 use super::{Launch, ProbeResult, Scan, ScanState};
-use crate::event::Outcome;
+use crate::event::{CompletionCheck, Outcome};
 use crate::slots::Key;
 
 /// The maximum interval between pings of a scan without congestion control. With a shorter timeout
@@ -36,7 +36,7 @@ impl Scan {
         let number = self.pings.push(key, elapsed, weight);
         self.next_ping_at = elapsed + self.ping_gap();
         let (probe, to) = (ProbeId::ping(number), self.address_of(port));
-        Some(Launch { probe, to, check: self.later_check() })
+        Some(Launch { probe, to, check: CompletionCheck::RejectionAtOnce })
     }
 
     /// Handles the outcome of a ping. An answer gives an RTT sample at once; the loss is measured

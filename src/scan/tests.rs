@@ -484,15 +484,15 @@ fn the_outcome_is_checked_at_once_only_if_recent_checks_found_one() {
 
 #[test]
 fn rejections_are_checked_at_once_unless_a_repeated_syn_shows_them() {
-    for (millis, check) in [
-        (1000, CompletionCheck::RejectionAtOnce),
-        (1001, CompletionCheck::Later),
-        (2000, CompletionCheck::Later),
-        (2001, CompletionCheck::RejectionAtOnce),
+    for (timeout, check) in [
+        (Timeout::Fixed(1000 * MILLI), CompletionCheck::RejectionAtOnce),
+        (Timeout::Fixed(1001 * MILLI), CompletionCheck::Later),
+        (Timeout::Fixed(2000 * MILLI), CompletionCheck::Later),
+        (Timeout::Fixed(2001 * MILLI), CompletionCheck::RejectionAtOnce),
+        (Timeout::Auto, CompletionCheck::RejectionAtOnce),
     ] {
-        let timeout = Timeout::Fixed(millis * MILLI);
         let scan = Run::new(Plan { options: ScanOptions { timeout, ..OPTIONS }, ..plan(10) }).scan;
-        assert_eq!(scan.later_check(), check, "{millis} ms");
+        assert_eq!(scan.later_check(), check, "{timeout}");
     }
 }
 

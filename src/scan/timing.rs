@@ -190,21 +190,20 @@ impl Scan {
         self.later_check()
     }
 
-    /// When to check for the outcome of a probe that needs at least a round trip.
+    /// When to check for the outcome of the probe of a port that needs at least a round trip.
     ///
-    /// If the first pass repeats its SYNs, the poller reports every rejection. The kernel itself
-    /// ends no connect within [`limits::TIMEOUT_DEFAULT`] (`tcp_syn_retries` is at least 1), so an
-    /// error of an earlier connect of the socket does not become the outcome of this one.
+    /// If the first pass repeats its SYNs, the poller reports every rejection. With `timeout=auto`
+    /// a probe may expire before that. The kernel itself ends no connect within
+    /// [`limits::TIMEOUT_DEFAULT`] (`tcp_syn_retries` is at least 1), so an error of an earlier
+    /// connect of the socket does not become the outcome of this one.
     pub(super) fn later_check(&self) -> CompletionCheck {
-        let timeout = match self.plan.options.timeout {
-            Timeout::Fixed(timeout) => timeout,
-            Timeout::Auto => self.probe_timeout(),
-        };
-        let is_repeated = self.rtt.exchanges_within(timeout) > 1;
-        if is_repeated && timeout <= limits::TIMEOUT_DEFAULT {
-            CompletionCheck::Later
-        } else {
-            CompletionCheck::RejectionAtOnce
+        match self.plan.options.timeout {
+            Timeout::Fixed(timeout)
+                if timeout <= limits::TIMEOUT_DEFAULT && self.rtt.exchanges_within(timeout) > 1 =>
+            {
+                CompletionCheck::Later
+            }
+            Timeout::Fixed(_) | Timeout::Auto => CompletionCheck::RejectionAtOnce,
         }
     }
 }
